@@ -1,0 +1,52 @@
+# Two commands are all that a newcomer needs: `make serve` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: serve test check format lint types imports setup bench lock clean
+.DEFAULT_GOAL := serve
+
+serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
+	@exec $(BIN)/roundhouse serve --host $(HOST) --port $(PORT) --starter
+
+setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
+	$(BIN)/roundhouse pull starter
+
+test: setup check  ## Set-up, then all that CI runs.
+
+check: $(VENV)/.dev format lint types imports
+	$(BIN)/pytest
+
+format:
+	$(BIN)/ruff format --check .
+lint:
+	$(BIN)/ruff check .
+types:
+	$(BIN)/mypy
+imports:
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+lock: $(VENV)/.dev  ## Resolve pyproject's ranges again; the locks hold hashes and name no index.
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --extra starter --output-file deploy/requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --extra starter --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml deploy/requirements.lock | $(BIN)/python
+	$(PIP) install --quiet --require-hashes --requirement deploy/requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
+	$(PIP) install --quiet --require-hashes --requirement deploy/requirements-dev.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""How a model is run: workers on this machine, and servers elsewhere, behind one wire."""

@@ -1,0 +1,40 @@
+"""Bounds and field types that several requests share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_TEXT = 8_000_000
+"""Characters of one text; the body limit of the server is usually reached first."""
+
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Identifier = Annotated[str, StringConstraints(max_length=256)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class WireModel(BaseModel):
+    """A request body. Unknown fields are kept in ``model_extra``; what becomes of them is decided per upstream.
+
+    Types are strict where leniency would hide a mistake (a number in quotes is refused).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=())
+
+    def to_wire(self, **overrides: Any) -> dict[str, Any]:
+        """The JSON object to send: what the caller set, unknown fields too, then ``overrides``.
+
+        An override of ``None`` removes the field.
+        """
+        body = self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        for key, value in overrides.items():
+            if value is None:
+                body.pop(key, None)
+            else:
+                body[key] = value
+        return body

@@ -1,0 +1,1 @@
+"""One file per engine; heavy packages are imported inside it only."""

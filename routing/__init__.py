@@ -1,0 +1,1 @@
+"""Which model answers: facts, policy, dispatch, and what outcomes teach."""

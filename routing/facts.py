@@ -1,0 +1,97 @@
+"""What a request needs, read once. The router sees only these facts, never the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from catalog.model import Capability
+
+
+class Task(StrEnum):
+    """What kind of work a request is; quality is learned per task."""
+
+    CHAT = "chat"
+    CODE = "code"
+    REASONING = "reasoning"
+    SUMMARISE = "summarise"
+    CLASSIFY = "classify"
+    EXTRACT = "extract"
+    TOOL_USE = "tool_use"
+    VISION = "vision"
+    EMBED = "embed"
+    RERANK = "rerank"
+    SPEECH = "speech"
+    TRANSCRIBE = "transcribe"
+    IMAGE = "image"
+
+
+class Complexity(StrEnum):
+    """How hard a prompt looks."""
+
+    SIMPLE = "simple"
+    MEDIUM = "medium"
+    CODE = "code"
+    COMPLEX = "complex"
+
+
+class Mode(StrEnum):
+    """What the caller wants most: the weights of quality, latency and cost."""
+
+    AUTO = "auto"
+    FAST = "fast"
+    BEST = "best"
+    CHEAP = "cheap"
+    LOCAL = "local"
+
+
+class Workload(StrEnum):
+    """Who waits for the answer."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What the caller said about the choice, in ``routing: {...}`` of the body or in headers."""
+
+    mode: Mode = Mode.AUTO
+    task: Task | None = None
+    require: frozenset[Capability] = frozenset()
+    workload: Workload = Workload.INTERACTIVE
+    local_only: bool = False
+    prefer_local: bool = False
+    prefer_fast: bool = False
+    prefer_quality: bool = False
+    high_stakes: bool = False
+    exclude: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    max_cost: float | None = None
+    escalate: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A request as the policy sees it.
+
+    ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate;
+    ``output_tokens`` is the caller's bound or ``None``. ``key`` is the id of the caller's API key.
+    ``prompt_digest`` recognises the same prompt asked again, without keeping it.
+    """
+
+    capability: Capability
+    requested: str = "auto"
+    features: frozenset[Capability] = frozenset()
+    task: Task = Task.CHAT
+    complexity: Complexity = Complexity.SIMPLE
+    prompt_tokens: int = 0
+    output_tokens: int | None = None
+    units: float = 1.0
+    parameters: frozenset[str] = frozenset()
+    stream: bool = False
+    key: str = ""
+    prompt_digest: str = ""
+    intent: Intent = field(default_factory=Intent)

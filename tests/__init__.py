@@ -1,0 +1,1 @@
+"""Mirrors the folders above; read as a specification."""
