@@ -1,0 +1,32 @@
+"""What the supervisor tells a worker process: the one line of JSON it starts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.model import Capability
+
+
+class WorkerSpec(BaseModel):
+    """One model on one device, served on one Unix socket.
+
+    ``path`` is the file or folder that the engine opens (``None`` for a model inside a library).
+    ``options`` are the catalogue row's, as they are; each engine refuses those it does not know.
+    ``slots`` is how many requests the engine works on at once; ``context`` is in tokens, per slot.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    engine: str
+    model_id: str
+    path: str | None = None
+    options: dict[str, Any] = {}
+    device: str = "cpu"
+    socket: str
+    api_key: str = Field(min_length=1, repr=False)
+    threads: int = Field(default=1, ge=1)
+    slots: int = Field(default=1, ge=1)
+    context: int | None = Field(default=None, gt=0)
+    capabilities: frozenset[Capability] = frozenset()
