@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    ModelUnavailable,
+    NoCandidate,
+    RoundhouseError,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+)
 from catalog.model import Model
+from routing.attempt import Attempt, Clocks
+from routing.breaker import Breakers
 from routing.facts import Facts
-from routing.plan import Plan
+from routing.lease import Leases, endpoint_of
+from routing.outcomes import Outcome, OutcomeSink
+from routing.plan import Candidate, Plan, Strategy
+from routing.retry_budget import RetryBudget
+from routing.spend import Spend
+from routing.traces import Traces
 
 T = TypeVar("T")
 Call = Callable[[Any, Upstream, Model], AsyncIterator[T]]
+Check = Callable[[Sequence[Any]], bool | None]
+Planner = Callable[[Facts], Plan]
+
+_ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
+_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +44,44 @@ class Job(Generic[T]):
     """One request: its facts, and how to ask a backend for the answer.
 
     ``protocol`` is the capability protocol of :mod:`backends.base` that the backend must have. ``call`` is
-    given the backend, the upstream and the catalogue row, and returns the items of the answer.
+    given the backend, the upstream and the catalogue row, and returns the items of the answer. ``check``
+    says whether a whole answer is what was asked for (``None``: it cannot tell); it is used when the caller
+    allows escalation.
     """
 
     facts: Facts
     protocol: type
+    request: Any
     call: Call[T]
     trace: str
+    check: Check | None = None
 
 
 class Answer(Generic[T]):
     """An answer whose first item is there: iterate it for the items, in order."""
 
-    trace: str
-    model: Model
-    reason: str
-    attempts: int
-    dropped: tuple[str, ...]
+    def __init__(self, attempt: Attempt[T], reason: str) -> None:
+        self._attempt = attempt
+        self.trace = attempt.job.trace
+        self.model = attempt.model
+        self.reason = reason
+        self.attempts = attempt.number
+        self.dropped = attempt.dropped
 
     def headers(self) -> dict[str, str]:
         """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts`` and, when it applies, ``-dropped``."""
-        raise NotImplementedError
+        headers = {
+            "x-roundhouse-model": self.model.id,
+            "x-roundhouse-trace": self.trace,
+            "x-roundhouse-reason": self.reason.encode("ascii", "replace").decode().replace("\n", " "),
+            "x-roundhouse-attempts": str(self.attempts),
+        }
+        if self.dropped:
+            headers["x-roundhouse-dropped"] = ", ".join(self.dropped)
+        return headers
 
     def __aiter__(self) -> AsyncIterator[T]:
-        raise NotImplementedError
+        return self._attempt.items()
 
 
 async def once(awaitable: Awaitable[T]) -> AsyncIterator[T]:
@@ -55,14 +92,136 @@ async def once(awaitable: Awaitable[T]) -> AsyncIterator[T]:
 class Dispatcher:
     """Walks a plan until a candidate's first item arrives; after that, never another candidate."""
 
-    def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]:
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        leases: Leases,
+        backends: Mapping[str, Any],
+        breakers: Breakers,
+        spend: Spend,
+        retries: RetryBudget,
+        traces: Traces,
+        sinks: Sequence[OutcomeSink],
+        clocks: Clocks,
+    ) -> None:
+        self.clocks = clocks
+        self.leases = leases
+        self.spend = spend
+        self._plan = planner
+        self._backends = backends
+        self._breakers = breakers
+        self._retries = retries
+        self._traces = traces
+        self._sinks = tuple(sinks)
+        self._closing: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         """Enter: the first item has arrived, or the last candidate's error is raised.
 
         Leaving the block, for whatever reason, closes the upstream, gives everything back and records the
         attempt's one outcome. Cancelling while entering does the same.
+
+        Raises NoCandidate or ModelUnavailable when the plan is empty, else what the last attempt raised.
         """
-        raise NotImplementedError
+        plan = self._plan(job.facts)
+        self._traces.start(job.trace, job.facts, plan)
+        self._retries.deposit()
+        attempt = await self._first_answer(job, plan)
+        error: BaseException | None = None
+        try:
+            yield Answer(attempt, attempt.candidate.reason or plan.reason)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            await attempt.close(error)
 
     def explain(self, facts: Facts) -> Plan:
         """What :meth:`open` would try, without doing it."""
-        raise NotImplementedError
+        return self._plan(facts)
+
+    async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
+        queue = deque(plan.candidates)
+        if not queue:
+            raise nothing_left(plan, job.facts)
+        number = 0
+        last: RoundhouseError | None = None
+        while queue:
+            if number and not self._retries.spend():
+                break
+            candidate = queue.popleft()
+            if not self._admitted(candidate, job.facts):
+                last = last or ModelUnavailable(
+                    f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.",
+                    retry_after=1,
+                )
+                continue
+            number += 1
+            attempt = Attempt(self, job, candidate, number)
+            try:
+                await attempt.start(whole=job.check is not None and bool(queue))
+            except RoundhouseError as error:
+                await attempt.close(error)
+                last = error
+                if isinstance(error, _ANOTHER_KEY) and self.leases.has_key(candidate, self.clocks.monotonic()):
+                    queue.appendleft(candidate)
+                elif not (error.retryable or (isinstance(error, _ANOTHER_MODEL) and queue)):
+                    raise
+                continue
+            except BaseException as error:
+                await attempt.close(error)
+                raise
+            if job.check is not None and queue:
+                attempt.valid = job.check(attempt.held)
+                if attempt.valid is False:
+                    await attempt.close()
+                    continue
+            return attempt
+        raise last or nothing_left(plan, job.facts)
+
+    def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
+        model = candidate.model
+        return self._breakers.admit(model.id, endpoint_of(model), facts, self.clocks.monotonic())
+
+    def backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
+        """The backend that speaks the upstream's language. Raises CapabilityMismatch if it cannot do this."""
+        backend = self._backends.get(upstream.protocol)
+        if backend is None or not isinstance(backend, protocol):
+            raise CapabilityMismatch(
+                f"'{model.id}' is reached over '{upstream.protocol}', which cannot {protocol.__name__.lower()}.",
+                param="model",
+            )
+        return backend
+
+    def record(self, outcome: Outcome) -> None:
+        """Tell everybody who learns from outcomes. Called once per attempt."""
+        for sink in self._sinks:
+            sink.record(outcome)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that outlives the request it belongs to."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Wait until every attempt that ended has given everything back."""
+        while self._closing:
+            await asyncio.wait(tuple(self._closing))
+
+
+def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
+    """The error for a plan without candidates: the reasons, most telling first."""
+    if plan.strategy is Strategy.EXPLICIT and plan.excluded:
+        return ModelUnavailable(plan.excluded[0].reason, param="model")
+    reasons = "; ".join(f"{e.model}: {e.reason}" for e in list(plan.excluded)[:5])
+    more = len(plan.excluded) - 5
+    tail = f"; and {more} more" if more > 0 else ""
+    return NoCandidate(
+        f"No model can answer this {facts.capability.value} request. {reasons or 'The catalogue has none for it'}"
+        f"{tail}. POST /v1/route explains it in full.",
+        param="model",
+    )

@@ -80,6 +80,8 @@ class Facts:
     ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate;
     ``output_tokens`` is the caller's bound or ``None``. ``key`` is the id of the caller's API key.
     ``prompt_digest`` recognises the same prompt asked again, without keeping it.
+    ``units`` counts what is not tokens: characters to speak, images to draw, minutes of audio.
+    ``tokens_only`` marks a request that only splits or joins tokens and decodes nothing.
     """
 
     capability: Capability
@@ -94,4 +96,5 @@ class Facts:
     stream: bool = False
     key: str = ""
     prompt_digest: str = ""
+    tokens_only: bool = False
     intent: Intent = field(default_factory=Intent)

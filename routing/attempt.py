@@ -1,0 +1,194 @@
+"""One attempt: what it takes is given back, and it leaves exactly one outcome, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from catalog.errors import (
+    CapabilityMismatch,
+    Draining,
+    EngineMissing,
+    InvalidRequest,
+    RateLimited,
+    RoundhouseError,
+    StreamBroken,
+    UnsupportedParameter,
+)
+from catalog.model import Model
+from routing.lease import Lease, endpoint_of
+from routing.observe import observer_for
+from routing.outcomes import Outcome, Result, Usage
+from routing.plan import Candidate
+
+if TYPE_CHECKING:
+    from routing.dispatch import Dispatcher, Job
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """``monotonic`` seconds for durations, ``wall`` seconds for records; tests decide both."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Attempt(Generic[T]):
+    """A call of one candidate: ``start`` it, iterate it, and ``close`` it in every case."""
+
+    def __init__(self, house: Dispatcher, job: Job[T], candidate: Candidate, number: int) -> None:
+        self.job = job
+        self.candidate = candidate
+        self.number = number
+        self.dropped: tuple[str, ...] = ()
+        self.valid: bool | None = None
+        self._house = house
+        self._stack = AsyncExitStack()
+        self._lease: Lease | None = None
+        self._source: AsyncIterator[T] | None = None
+        self._held: deque[T] = deque()
+        self._observer = observer_for(job.facts.capability, candidate.model.id, job.facts.units)
+        self._began = house.clocks.monotonic()
+        self._queued = 0.0
+        self._first: float | None = None
+        self._ended = False
+        self._error: BaseException | None = None
+        self._closing: asyncio.Task[Outcome] | None = None
+
+    @property
+    def model(self) -> Model:
+        return self.candidate.model
+
+    @property
+    def held(self) -> tuple[T, ...]:
+        """Items that came and were not handed on yet."""
+        return tuple(self._held)
+
+    async def start(self, *, whole: bool = False) -> None:
+        """Take what the call needs, call, and wait for the first item that carries something.
+
+        With ``whole`` wait for all of them, so that the answer can be checked before anybody sees it.
+        """
+        try:
+            taken = self._house.leases.take(self.job.facts, self.candidate, self._began)
+            self._lease = lease = await self._stack.enter_async_context(taken)
+            self._queued = self._house.clocks.monotonic() - self._began
+            backend = self._house.backend(lease.upstream, self.job.protocol, self.model)
+            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            if self.dropped and self.job.facts.intent.strict:
+                raise UnsupportedParameter(
+                    f"'{self.model.id}' cannot honour: {', '.join(self.dropped)}. Remove them, or do not ask "
+                    "for strict.",
+                    param=self.dropped[0],
+                )
+            self._source = aiter(self.job.call(backend, lease.upstream, self.model))
+            while (whole or not self._observer.begun) and await self._pull():
+                pass
+        except BaseException as error:
+            self._error = error
+            raise
+
+    async def _pull(self) -> bool:
+        assert self._source is not None
+        try:
+            item = await anext(self._source)
+        except StopAsyncIteration:
+            if not self._observer.begun:
+                raise StreamBroken(f"'{self.model.id}' ended its answer before it began.") from None
+            self._ended = True
+            return False
+        self._observer.see(item)
+        if self._first is None and self._observer.begun:
+            self._first = self._house.clocks.monotonic() - self._began
+        self._held.append(item)
+        return True
+
+    async def items(self) -> AsyncIterator[T]:
+        """What came so far, then the rest as it comes."""
+        try:
+            while True:
+                while self._held:
+                    yield self._held.popleft()
+                if self._ended or not await self._pull():
+                    return
+        except Exception as error:
+            self._error = error
+            raise
+
+    async def close(self, error: BaseException | None = None) -> Outcome:
+        """Close the upstream, give everything back, record. A cancelled caller does not stop it."""
+        if self._closing is None:
+            self._error = self._error or error
+            self._closing = self._house.spawn(self._release())
+        return await asyncio.shield(self._closing)
+
+    async def _release(self) -> Outcome:
+        outcome = self._conclude()
+        if self._lease is not None:
+            self._lease.reservation.settle(outcome.cost, outcome.usage)
+        try:
+            if self._source is not None:
+                await _aclose(self._source)
+        finally:
+            try:
+                await self._stack.aclose()
+            finally:
+                self._house.record(outcome)
+        return outcome
+
+    def _conclude(self) -> Outcome:
+        error, seen = self._error, self._observer
+        usage = seen.usage
+        result = self._result()
+        cost: float | None = 0.0
+        if seen.begun:
+            if not usage.known and result is Result.CANCELLED:
+                usage = Usage(input=self.job.facts.prompt_tokens, known=False)
+            cost = self._house.spend.cost(self.model.price, usage)
+        failure = error if isinstance(error, RoundhouseError) else None
+        return Outcome(
+            trace=self.job.trace,
+            attempt=self.number,
+            model=self.model.id,
+            endpoint=endpoint_of(self.model),
+            facts=self.job.facts,
+            result=result,
+            at=self._house.clocks.wall(),
+            queued=self._queued,
+            first_chunk=self._first,
+            duration=self._house.clocks.monotonic() - self._began,
+            usage=usage,
+            cost=cost,
+            finish_reason=seen.finish_reason,
+            error=failure.code if failure else ("internal_error" if result is Result.FAILED else None),
+            status=getattr(failure, "upstream_status", None),
+            retry_after=failure.retry_after if failure else None,
+            valid=self.valid,
+            provider_key=self._lease.provider_key if self._lease else None,
+        )
+
+    def _result(self) -> Result:
+        error = self._error
+        if error is None:
+            if not self._ended and self._observer.finish_reason is None:
+                return Result.CANCELLED
+            return Result.REFUSAL if self._observer.finish_reason == "content_filter" else Result.SUCCESS
+        if isinstance(error, CapabilityMismatch | EngineMissing):
+            return Result.CANNOT
+        if isinstance(error, InvalidRequest | RateLimited | Draining):
+            return Result.REJECTED
+        if isinstance(error, Exception):
+            return Result.FAILED
+        return Result.CANCELLED
+
+
+async def _aclose(source: Any) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

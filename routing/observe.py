@@ -1,0 +1,146 @@
+"""Reads an answer as it passes: when it began, what it used, how it ended. It changes only the model's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from catalog.model import Capability
+from routing.outcomes import Usage
+
+
+class Observer(Protocol):
+    """One per attempt. ``begun`` turns true with the first item that carries something of the answer."""
+
+    begun: bool
+    usage: Usage
+    finish_reason: str | None
+
+    def see(self, item: Any) -> None:
+        """Take note of one item, and write the catalogue's name of the model into it."""
+        ...
+
+
+class ChunkObserver:
+    """Chat and text completion chunks. A chunk with only a role in it is not yet a beginning."""
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        self._model = model
+
+    def see(self, item: dict[str, Any]) -> None:
+        item["model"] = self._model
+        usage = item.get("usage")
+        if usage is not None:
+            self.usage = token_usage(usage)
+        for choice in item.get("choices") or ():
+            reason = choice.get("finish_reason")
+            if reason is not None:
+                self.finish_reason = reason
+                self.begun = True
+            elif not self.begun:
+                self.begun = _carries_content(choice)
+
+
+def _carries_content(choice: Mapping[str, Any]) -> bool:
+    delta = choice.get("delta")
+    if delta is None:
+        return bool(choice.get("text"))
+    return any(value for key, value in delta.items() if key != "role")
+
+
+class ObjectObserver:
+    """An answer that is one object: embeddings, rerank, tokens."""
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        self._model = model
+
+    def see(self, item: dict[str, Any]) -> None:
+        item["model"] = self._model
+        self.begun = True
+        self.finish_reason = "stop"
+        usage = item.get("usage")
+        if usage is not None:
+            self.usage = token_usage(usage)
+
+
+class TranscriptObserver:
+    """Transcription events; an empty delta is not yet a beginning. Units are minutes of audio."""
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        del model
+
+    def see(self, item: dict[str, Any]) -> None:
+        if item.get("type") == "transcript.text.done":
+            self.begun = True
+            self.finish_reason = "stop"
+            usage = token_usage(item.get("usage") or {})
+            minutes = float(item.get("duration") or 0.0) / 60
+            self.usage = Usage(input=usage.input, output=usage.output, units=minutes)
+        elif item.get("delta"):
+            self.begun = True
+
+
+class AudioObserver:
+    """Bytes of speech. Units are characters spoken, which the facts know."""
+
+    def __init__(self, model: str, characters: float) -> None:
+        self.begun = False
+        self.usage = Usage(units=characters)
+        self.finish_reason: str | None = None
+        del model
+
+    def see(self, item: bytes) -> None:
+        self.begun = self.begun or bool(item)
+
+
+class ImageObserver:
+    """Image events. Units are pictures."""
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        self._images = 0
+        del model
+
+    def see(self, item: dict[str, Any]) -> None:
+        self.begun = True
+        if item.get("type", "").endswith(".completed"):
+            self._images += 1
+            self.finish_reason = "stop"
+            usage = token_usage(item.get("usage") or {})
+            self.usage = Usage(input=usage.input, output=usage.output, units=self._images)
+
+
+def observer_for(capability: Capability, model: str, units: float) -> Observer:
+    """The observer for a kind of answer."""
+    if capability in (Capability.CHAT, Capability.COMPLETION):
+        return ChunkObserver(model)
+    if capability in (Capability.TRANSCRIBE, Capability.TRANSLATE):
+        return TranscriptObserver(model)
+    if capability is Capability.SPEAK:
+        return AudioObserver(model, units)
+    if capability is Capability.IMAGE:
+        return ImageObserver(model)
+    return ObjectObserver(model)
+
+
+def token_usage(usage: Mapping[str, Any]) -> Usage:
+    """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``)."""
+    prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    output = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    return Usage(
+        input=int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0),
+        output=int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
+        cached=int(prompt.get("cached_tokens") or 0),
+        reasoning=int(output.get("reasoning_tokens") or 0),
+    )
