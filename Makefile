@@ -32,9 +32,13 @@ imports:
 bench: setup
 	$(BIN)/python -m tests.bench
 
-lock: $(VENV)/.dev  ## Resolve pyproject's ranges again; the locks hold hashes and name no index.
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --extra starter --output-file deploy/requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --extra starter --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --build-deps-for=editable
+
+lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
+	$(PIP) install --quiet pip-tools
+	$(COMPILE) --extra starter --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) --extra starter --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
