@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,3 +33,19 @@ class WorkerSpec(BaseModel):
     extra: int = Field(default=0, ge=0)
     context: int | None = Field(default=None, gt=0)
     capabilities: frozenset[Capability] = frozenset()
+
+
+Ready = Callable[[], None]
+"""Called once, from any thread, when the socket answers."""
+
+
+class Engine(Protocol):
+    """The entry of an engine's module: ``backends.workers.engines.<name>.serve``."""
+
+    def __call__(self, spec: WorkerSpec, ready: Ready) -> None:
+        """Load the model, listen on ``spec.socket``, call ``ready``, and return when told to stop (SIGTERM).
+
+        Whatever it raises while loading is shown to the caller as the reason of
+        :class:`catalog.errors.WorkerFailed`, so the message names the cause.
+        """
+        ...

@@ -1,0 +1,241 @@
+"""One worker process: how it is started, how it says that it is ready, how its end is noticed, how it is ended.
+
+The spec goes in as the first line of standard input, which then stays open: its end tells the worker that
+the gateway is gone. Readiness comes back as one line on a pipe of its own, so standard output is free for
+the log. The process leads a session of its own; ending it ends everything that it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from backends.workers.spec import WorkerSpec
+from catalog.errors import WorkerFailed
+
+_INHERITED = {
+    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME",
+}  # fmt: skip
+_INHERITED_PREFIXES = (
+    "LC_",
+    "XDG_",
+    "NVIDIA_",
+    "CUDA_",
+    "NCCL_",
+    "HIP_",
+    "ROCR_",
+    "OMP_",
+    "GGML_",
+    "VLLM_",
+    "MLX_",
+)
+_SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "AUTH")
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a worker inherits: an allow-list of variables, and none whose name speaks of a secret."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if (name in _INHERITED or name.startswith(_INHERITED_PREFIXES))
+        and not any(part in name.upper() for part in _SECRET_PARTS)
+    }
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+
+
+class WorkerProcess:
+    """A started process; made by :meth:`start`, and it must be ended with :meth:`stop`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ready: asyncio.StreamReader, pipe: _Pipe) -> None:
+        self._process = process
+        self._ready = ready
+        self._pipe = pipe
+        self._pidfd = _pidfd(process.pid)
+
+    @classmethod
+    async def start(
+        cls, command: tuple[str, ...], spec: WorkerSpec, *, log: BinaryIO, environment: Mapping[str, str]
+    ) -> WorkerProcess:
+        """Start ``command --ready-fd N`` with no shell. Raises WorkerFailed when it cannot be executed."""
+        reader, writer = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                "--ready-fd",
+                str(writer),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=scrubbed(environment),
+                pass_fds=(writer,),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reader)
+            raise WorkerFailed(f"The worker of '{spec.model_id}' could not be started: {error}.") from error
+        finally:
+            os.close(writer)
+        pipe = await _Pipe.open(reader)
+        worker = cls(process, pipe.stream, pipe)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(spec.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """As in :mod:`subprocess`: negative for a signal, None while it runs."""
+        return self._process.returncode
+
+    def alive(self) -> bool:
+        """Whether it runs at this moment; sees a death before the event loop has been told of it."""
+        if self._process.returncode is not None:
+            return False
+        if self._pidfd is None:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    async def ready(self) -> str | None:
+        """Wait for the line that says ready: None; or the reason why it will not be (its end included)."""
+        line = (await self._ready.readline()).decode(errors="replace").strip()
+        if line == "ready":
+            return None
+        if line.startswith("failed:"):
+            return line.removeprefix("failed:").strip()
+        return describe_exit(await self.wait())
+
+    async def wait(self) -> int:
+        """The exit code, as soon as it has ended."""
+        return await self._process.wait()
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM, and SIGKILL to its whole session after ``grace`` seconds. Returns when nothing is left."""
+        if self._process.returncode is None and grace > 0:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
+        self._kill_session()
+        await self._process.wait()
+        self._close()
+
+    def kill_now(self) -> None:
+        """SIGKILL to the session, without waiting: for the last resort of a cancelled owner."""
+        self._kill_session()
+        self._close()
+
+    def _kill_session(self) -> None:
+        # The session outlives its leader while a child of it runs, so this is right after its end too.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._pipe.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+class _Pipe:
+    """The reading end of a pipe as a stream."""
+
+    def __init__(self, stream: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self.stream = stream
+        self._transport = transport
+
+    @classmethod
+    async def open(cls, descriptor: int) -> _Pipe:
+        loop = asyncio.get_running_loop()
+        stream = asyncio.StreamReader(limit=1 << 16)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+        )
+        return cls(stream, transport)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def _pidfd(pid: int) -> int | None:
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def describe_exit(code: int) -> str:
+    """``-9`` as "killed by SIGKILL", ``1`` as "exit code 1"."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+class SocketFolder:
+    """A private folder (mode 0700) with a path short enough for Unix sockets; gone when closed.
+
+    Its name holds this process's id, so that a folder whose gateway was killed is found and removed by the next.
+    """
+
+    _PREFIX = "roundhouse-"
+    _LONGEST_SOCKET = 100
+
+    def __init__(self, root: Path | None = None) -> None:
+        import tempfile
+
+        base = root or Path(tempfile.gettempdir())
+        if len(str(base)) + 40 > self._LONGEST_SOCKET:
+            base = Path("/tmp")  # noqa: S108 -- only as the parent of a private folder
+        self._sweep(base)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{self._PREFIX}{os.getpid()}-", dir=base))
+        self._count = 0
+
+    def next_socket(self) -> Path:
+        """A path that no process has listened on yet."""
+        self._count += 1
+        return self.path / f"{self._count}.sock"
+
+    def close(self) -> None:
+        import shutil
+
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _sweep(self, base: Path) -> None:
+        import shutil
+
+        for folder in base.glob(f"{self._PREFIX}*-*"):
+            owner = folder.name.removeprefix(self._PREFIX).partition("-")[0]
+            with contextlib.suppress(OSError, ValueError):
+                if folder.lstat().st_uid == os.getuid() and not _runs(int(owner)):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
