@@ -7,7 +7,11 @@ RoundhouseError                     500 server_error
 │   ├── UnsupportedParameter        400 unsupported_parameter
 │   ├── CapabilityMismatch          400 model_capability_mismatch: this model cannot do that
 │   ├── UndecodableMedia            400 undecodable_media: audio or an image that is none
-│   └── PayloadTooLarge             413 payload_too_large
+│   ├── MethodNotAllowed            405 method_not_allowed
+│   ├── RequestTimeout              408 request_timeout: the body did not come in time
+│   ├── PayloadTooLarge             413 payload_too_large
+│   ├── UnsupportedMediaType        415 unsupported_media_type: a body of another type or encoding
+│   └── HeadersTooLarge             431 headers_too_large
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
 ├── NotFound                        404 not_found
@@ -92,10 +96,12 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
 
-    def __init__(self, *, model: str, limit: int, requested: int, param: str = "messages") -> None:
+    def __init__(self, *, model: str, limit: int | None, requested: int | None, param: str = "messages") -> None:
+        bound = f"is {limit} tokens, but" if limit is not None else "is exceeded:"
+        needs = f"{requested} tokens" if requested is not None else "more than that"
         super().__init__(
-            f"This model's maximum context length is {limit} tokens, but the request needs {requested} "
-            f"('{model}'). Shorten the prompt or choose a model with a larger context window.",
+            f"This model's maximum context length {bound} the request needs {needs} ('{model}'). "
+            "Shorten the prompt or choose a model with a larger context window.",
             param=param,
         )
         self.limit = limit
@@ -125,6 +131,34 @@ class PayloadTooLarge(InvalidRequest):
 
     status = 413
     code = "payload_too_large"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    """The client did not send its body in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """A body of a type, or in an encoding, that this endpoint does not read."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """More header lines, or longer ones, than are read."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class NotAuthenticated(RoundhouseError):

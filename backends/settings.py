@@ -1,0 +1,43 @@
+"""How upstreams are called: times, bounds and the way out of this network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from backends.base import Timeouts
+from catalog.model import Endpoint
+
+
+class BackendSettings(BaseModel):
+    """Defaults for every upstream; an endpoint's own row may set other times.
+
+    Times are seconds, sizes bytes. No proxy is read from the environment: ``proxy`` names it, or none is used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connect_timeout: float = Field(default=5.0, gt=0)
+    first_byte_timeout: float = Field(default=120.0, gt=0)
+    idle_timeout: float = Field(default=60.0, gt=0)
+    total_timeout: float = Field(default=900.0, gt=0)
+
+    max_connections: int = Field(default=0, ge=0, description="per upstream; 0 is no bound")
+    keepalive: float = Field(default=15.0, ge=0, description="how long an idle connection is kept")
+    max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="one whole answer")
+    max_event_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="one event of a stream")
+    max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
+
+    proxy: SecretStr | None = Field(default=None, description="URL of an HTTP proxy for remote upstreams")
+    ca_file: Path | None = Field(default=None, description="certificates to trust instead of the usual set")
+
+    def timeouts(self, endpoint: Endpoint | None = None) -> Timeouts:
+        """The times for an endpoint: its own where it has them, these otherwise."""
+        own = endpoint
+        return Timeouts(
+            connect=(own and own.connect_timeout) or self.connect_timeout,
+            first_byte=(own and own.first_byte_timeout) or self.first_byte_timeout,
+            idle=(own and own.idle_timeout) or self.idle_timeout,
+            total=(own and own.total_timeout) or self.total_timeout,
+        )
