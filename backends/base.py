@@ -45,6 +45,7 @@ class Upstream:
 
     ``endpoint`` is the name that logs, metrics and breakers use. With ``uds``, connections go to that
     Unix socket, ``base_url`` gives only the path, and each request has a connection of its own.
+    ``parameters`` and ``max_output_tokens`` are the model's row's, for protocols that must know them.
     """
 
     endpoint: str
@@ -57,6 +58,7 @@ class Upstream:
     query: Mapping[str, str] = field(default_factory=_nothing)
     timeouts: Timeouts = Timeouts()
     parameters: frozenset[str] | None = None
+    max_output_tokens: int | None = None
 
 
 @runtime_checkable

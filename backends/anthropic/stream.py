@@ -1,0 +1,173 @@
+"""Anthropic's stream of events as OpenAI's chunks. Source: Anthropic's page on streaming, its SDK's types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from backends.anthropic.errors import translate_error
+from backends.translation import reading
+from backends.wire.chunks import ChunkWriter, usage
+from catalog.errors import StreamBroken, UpstreamProtocolError
+
+Json = dict[str, Any]
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+@dataclass(slots=True)
+class _Block:
+    kind: str
+    position: int = -1
+    text: list[str] = field(default_factory=list)
+    signature: list[str] = field(default_factory=list)
+    given: Any = None
+
+
+@dataclass(slots=True)
+class MessageStream:
+    """One answer. Feed it the events' data in order, then :meth:`close` it.
+
+    With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.
+    """
+
+    model: str
+    created: int
+    answer_by_tool: bool = False
+    finished: bool = False
+    _writer: ChunkWriter | None = None
+    _blocks: dict[int, _Block] = field(default_factory=dict)
+    _calls: int = 0
+    _usage: Json = field(default_factory=dict)
+
+    def feed(self, event: Json) -> Iterator[Json]:
+        """The chunks that this event makes, often none.
+
+        Raises the typed error of an ``error`` event, :class:`UpstreamProtocolError` for what is no event.
+        """
+        with reading("Anthropic"):
+            match event["type"]:
+                case "message_start":
+                    yield self._start(event["message"])
+                case "content_block_start":
+                    yield from self._block_start(event["index"], event["content_block"])
+                case "content_block_delta":
+                    yield from self._block_delta(self._blocks[event["index"]], event["delta"])
+                case "content_block_stop":
+                    yield from self._block_stop(self._blocks.pop(event["index"]))
+                case "message_delta":
+                    yield from self._message_delta(event)
+                case "error":
+                    raise translate_error(event, model=self.model)
+                case _:  # ping, message_stop, and kinds that did not exist when this was written
+                    return
+
+    def close(self) -> None:
+        """Raises :class:`StreamBroken` unless the answer said why it ended."""
+        if not self.finished:
+            raise StreamBroken("Anthropic's stream ended before the message did.")
+
+    @property
+    def _chunks(self) -> ChunkWriter:
+        if self._writer is None:
+            raise UpstreamProtocolError("Anthropic's stream did not begin with message_start.")
+        return self._writer
+
+    def _start(self, message: Json) -> Json:
+        self._writer = ChunkWriter(
+            id=f"chatcmpl-{message['id']}", model=message.get("model") or self.model, created=self.created
+        )
+        self._count(message.get("usage") or {})
+        return self._chunks.delta({"role": "assistant", "content": ""})
+
+    def _block_start(self, index: int, content: Json) -> Iterator[Json]:
+        block = self._blocks[index] = _Block(content["type"], given=content.get("input"))
+        match block.kind:
+            case "text" if content.get("text"):
+                yield from self._text(content["text"])
+            case "thinking":
+                block.text.append(content.get("thinking") or "")
+                block.signature.append(content.get("signature") or "")
+                if block.text[0]:
+                    yield self._chunks.delta({"reasoning_content": block.text[0]})
+            case "redacted_thinking":
+                kept = {"type": "redacted_thinking", "data": content["data"]}
+                yield self._chunks.delta({"thinking_blocks": [kept]})
+            case "tool_use" if not self.answer_by_tool:
+                block.position = self._calls
+                self._calls += 1
+                yield self._chunks.tool_start(block.position, content["id"], content["name"])
+
+    def _block_delta(self, block: _Block, delta: Json) -> Iterator[Json]:
+        match delta["type"]:
+            case "text_delta":
+                yield from self._text(delta["text"])
+            case "thinking_delta":
+                block.text.append(delta["thinking"])
+                yield self._chunks.delta({"reasoning_content": delta["thinking"]})
+            case "signature_delta":
+                block.signature.append(delta["signature"])
+            case "input_json_delta" if delta["partial_json"]:
+                block.text.append(delta["partial_json"])
+                yield from self._input(block, delta["partial_json"])
+
+    def _block_stop(self, block: _Block) -> Iterator[Json]:
+        if block.kind == "thinking":
+            kept = {"type": "thinking", "thinking": "".join(block.text), "signature": "".join(block.signature)}
+            yield self._chunks.delta({"thinking_blocks": [kept]})
+        elif block.kind == "tool_use" and not block.text:
+            yield from self._input(block, orjson.dumps(block.given or {}).decode())
+
+    def _text(self, text: str) -> Iterator[Json]:
+        if text and not self.answer_by_tool:
+            yield self._chunks.text(text)
+
+    def _input(self, block: _Block, partial: str) -> Iterator[Json]:
+        if block.kind != "tool_use":
+            return
+        if self.answer_by_tool:
+            yield self._chunks.text(partial)
+        else:
+            yield self._chunks.tool_arguments(block.position, partial)
+
+    def _message_delta(self, event: Json) -> Iterator[Json]:
+        self._count(event.get("usage") or {})
+        delta = event["delta"]
+        stop = delta.get("stop_reason")
+        if stop is None or self.finished:
+            return
+        if stop == "refusal":
+            details = delta.get("stop_details") or {}
+            yield self._chunks.delta({"refusal": details.get("explanation") or "The model refused to answer."})
+        reason = FINISH_REASONS.get(stop, "stop")
+        if self.answer_by_tool and reason == "tool_calls":
+            reason = "stop"
+        yield self._chunks.delta({}, finish_reason=reason)
+        self.finished = True
+        yield self._chunks.usage(self._total())
+
+    def _count(self, counts: Json) -> None:
+        """The later counts are cumulative: each replaces the one before, and one left out stands."""
+        self._usage |= {name: value for name, value in counts.items() if value is not None}
+
+    def _total(self) -> Json:
+        cached = self._usage.get("cache_read_input_tokens", 0)
+        written = self._usage.get("cache_creation_input_tokens", 0)
+        return usage(
+            prompt=self._usage.get("input_tokens", 0) + cached + written,
+            completion=self._usage.get("output_tokens", 0),
+            cached=cached,
+            cache_write=written,
+            reasoning=(self._usage.get("output_tokens_details") or {}).get("thinking_tokens", 0),
+        )

@@ -1,0 +1,123 @@
+"""Reasoning effort as Anthropic's thinking: a budget of tokens, or adaptive with an effort."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.anthropic.models import Traits
+from backends.translation import Dropped
+from backends.wire.chat import ChatRequest
+from catalog.errors import InvalidRequest
+
+Json = dict[str, Any]
+
+MIN_BUDGET = 1024
+"""Anthropic's smallest thinking budget, in tokens."""
+
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768}
+"""Tokens of thinking per effort, where the model takes a budget. Anthropic names no equivalents; ours."""
+
+ANSWER_SHARE = 0.25
+"""The part of ``max_tokens`` that thinking leaves for the answer when the caller's bound is tight."""
+
+
+def apply_thinking(
+    request: ChatRequest,
+    can: Traits,
+    body: Json,
+    dropped: Dropped,
+    *,
+    bound: int | None,
+    loop_without_thinking: bool,
+) -> None:
+    """Set ``thinking``, ``output_config.effort`` and, without a ``bound`` on tokens, room in ``max_tokens``.
+
+    A forced tool choice excludes thinking. What is asked for and cannot be had is reported under the
+    name that the caller used.
+    """
+    asked = (request.model_extra or {}).get("thinking")
+    if asked is not None:
+        if not isinstance(asked, dict) or not isinstance(asked.get("type"), str):
+            raise InvalidRequest(
+                "'thinking' must be an object with a type, as in Anthropic's API.", param="thinking"
+            )
+        _native(asked, bound, can, body, dropped)
+        if request.reasoning_effort is not None:
+            _effort(request.reasoning_effort, can, body, dropped)
+        return
+    effort = request.reasoning_effort
+    if effort is None:
+        return
+    if effort == "none":
+        _switch_off(can, body, dropped)
+    elif not can.thinking or _forces_a_tool(body) or (loop_without_thinking and not can.adaptive):
+        dropped.add("reasoning_effort")
+    elif can.adaptive:
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        _effort(effort, can, body, dropped)
+    else:
+        _budget(BUDGETS[effort], bound, body, dropped, "reasoning_effort")
+
+
+def _native(asked: Json, bound: int | None, can: Traits, body: Json, dropped: Dropped) -> None:
+    kind = asked["type"]
+    if kind != "disabled" and (not can.thinking or _forces_a_tool(body)):
+        dropped.add("thinking")
+    elif kind == "disabled":
+        if can.always_thinks:
+            dropped.add("thinking")
+        else:
+            body["thinking"] = {"type": "disabled"}
+    elif kind == "enabled" and not can.budgets:
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        dropped.add("thinking.budget_tokens")
+    elif kind == "enabled":
+        budget = asked.get("budget_tokens")
+        if not isinstance(budget, int) or budget < MIN_BUDGET:
+            raise InvalidRequest(
+                f"thinking.budget_tokens must be at least {MIN_BUDGET}.", param="thinking.budget_tokens"
+            )
+        if bound is not None and budget >= bound:
+            raise InvalidRequest(
+                f"thinking.budget_tokens ({budget}) must be below max_tokens ({bound}).",
+                param="thinking.budget_tokens",
+            )
+        _budget(budget, bound, body, dropped, "thinking")
+    elif kind == "adaptive" and not can.adaptive:
+        dropped.add("thinking")
+    else:
+        body["thinking"] = asked
+
+
+def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: str) -> None:
+    """Thinking tokens count towards ``max_tokens``: without a bound, it grows with the budget."""
+    if bound is None:
+        body["max_tokens"] = max(body["max_tokens"], 2 * budget)
+    elif name == "reasoning_effort":
+        budget = min(budget, int(body["max_tokens"] * (1 - ANSWER_SHARE)))
+    if budget < MIN_BUDGET:
+        dropped.add(name)
+        return
+    body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+
+
+def _effort(effort: str, can: Traits, body: Json, dropped: Dropped) -> None:
+    """The nearest effort at or below the one asked for; where it is not the same, that is reported."""
+    if not can.efforts or effort == "none":
+        return
+    level = {"minimal": "low", "xhigh": "xhigh" if "xhigh" in can.efforts else "high"}.get(effort, effort)
+    if level != effort:
+        dropped.add("reasoning_effort")
+    body.setdefault("output_config", {})["effort"] = level
+
+
+def _switch_off(can: Traits, body: Json, dropped: Dropped) -> None:
+    if can.always_thinks:
+        _effort("low", can, body, dropped)
+        dropped.add("reasoning_effort")
+    elif can.adaptive:
+        body["thinking"] = {"type": "disabled"}
+
+
+def _forces_a_tool(body: Json) -> bool:
+    return (body.get("tool_choice") or {}).get("type") in ("any", "tool")

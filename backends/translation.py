@@ -1,0 +1,95 @@
+"""What every translation of a request hands back: the provider's body, and what could not be said in it.
+
+A parameter that a provider cannot take is never lost in silence. The translator writes its name into a
+:class:`Dropped`; the server shows the names in ``x-roundhouse-dropped``, or refuses the request in strict
+mode. A parameter whose value changes nothing (``n`` of 1, a penalty of 0) is left out and not reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.wire.chat import ChatRequest
+from catalog.errors import UpstreamProtocolError
+
+Json = dict[str, Any]
+
+GATEWAY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "routing", "strict"})
+"""Fields that Roundhouse itself answers; they are never a provider's to take or refuse."""
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "repeat_penalty": (1,),
+    "top_k": (0, -1),
+    "tools": ([],),
+    "stop": ([],),
+    "metadata": ({},),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "modalities": (["text"],),
+}
+"""Values that say what would happen anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested)."""
+
+    body: Json
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Dropped:
+    """Collects the names of what was left out, each once, in the order it was found."""
+
+    names: dict[str, None] = field(default_factory=dict)
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.names.setdefault(name)
+
+    def as_tuple(self) -> tuple[str, ...]:
+        return tuple(self.names)
+
+
+def is_set(request: ChatRequest, name: str) -> bool:
+    """Whether the caller gave this parameter a value that asks for something."""
+    value = getattr(request, name, None)
+    return value is not None and value not in NEUTRAL.get(name, ())
+
+
+def given(request: ChatRequest) -> tuple[str, ...]:
+    """The names of all parameters, known and unknown, that ask for something."""
+    names = (*type(request).model_fields, *(request.model_extra or {}))
+    return tuple(name for name in names if name not in GATEWAY_FIELDS and is_set(request, name))
+
+
+def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dropped) -> ChatRequest:
+    """The request without what the model's row says it does not take; ``None`` accepts everything."""
+    if accepted is None:
+        return request
+    if accepted & {"max_tokens", "max_completion_tokens"}:
+        accepted |= {"max_tokens", "max_completion_tokens"}
+    refused = [name for name in given(request) if name not in accepted]
+    dropped.add(*refused)
+    return request.model_copy(update=dict.fromkeys(refused)) if refused else request
+
+
+@contextmanager
+def reading(provider: str) -> Iterator[None]:
+    """An answer that lacks what its wire promises is the provider's fault, not a crash here."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
+        raise UpstreamProtocolError(f"{provider} sent something that is not its wire: {wrong!r:.200}") from wrong

@@ -1,0 +1,70 @@
+"""Chunks of a chat answer, in OpenAI's shape, for providers that stream another one.
+
+Three fields go beyond OpenAI's, each with a name that clients know:
+
+``reasoning_content``
+    the text of the model's reasoning, as DeepSeek, vLLM and llama.cpp name it; deltas are concatenated;
+``thinking_blocks``
+    Anthropic's thinking blocks with their signatures, each whole, as LiteLLM names them; lists are
+    concatenated. A client that sends the assistant's message back as it was keeps tool use working;
+``extra_content.google.thought_signature``
+    Gemini's signature, on a tool call or on the message, as Google's own OpenAI endpoint names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class ChunkWriter:
+    """Writes ``chat.completion.chunk`` objects of one answer; ``created`` is in Unix seconds."""
+
+    id: str
+    model: str
+    created: int
+
+    def delta(
+        self, delta: Json, *, index: int = 0, finish_reason: str | None = None, logprobs: Json | None = None
+    ) -> Json:
+        """A chunk with one choice."""
+        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        return self._chunk([choice])
+
+    def text(self, text: str, *, index: int = 0) -> Json:
+        return self.delta({"content": text}, index=index)
+
+    def tool_start(self, position: int, call_id: str, name: str, *, index: int = 0, **extra: Any) -> Json:
+        """The first delta of a tool call; ``position`` counts the calls of this answer from 0."""
+        call = {"index": position, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+        return self.delta({"tool_calls": [{**call, **extra}]}, index=index)
+
+    def tool_arguments(self, position: int, arguments: str, *, index: int = 0) -> Json:
+        return self.delta({"tool_calls": [{"index": position, "function": {"arguments": arguments}}]}, index=index)
+
+    def usage(self, usage: Json) -> Json:
+        """The last chunk: no choices, only usage."""
+        return {**self._chunk([]), "usage": usage}
+
+    def _chunk(self, choices: list[Json]) -> Json:
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+
+def usage(*, prompt: int, completion: int, cached: int = 0, cache_write: int = 0, reasoning: int = 0) -> Json:
+    """OpenAI's usage object. ``prompt`` counts cached and cache-written tokens too, ``completion`` reasoning."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": cache_write},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }

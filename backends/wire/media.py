@@ -1,0 +1,88 @@
+"""Texts, data URLs and tool arguments, read out of OpenAI's messages for providers with other shapes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from backends.wire.chat import ContentPart, FunctionCall, Message
+from catalog.errors import InvalidRequest, UndecodableMedia
+
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?P<params>(?:;[\w.+-]+=[^;,]*)*);base64,", re.IGNORECASE)
+
+
+def parts_of(message: Message) -> Iterator[ContentPart]:
+    """The parts of a message; a plain text is one text part, and empty texts are left out."""
+    if isinstance(message.content, str):
+        if message.content:
+            yield ContentPart(type="text", text=message.content)
+        return
+    for part in message.content or ():
+        if part.type != "text" or part.text:
+            yield part
+
+
+def text_of(message: Message) -> str:
+    """The text of a message that may only hold text (system, developer).
+
+    Raises :class:`InvalidRequest` for a part that is not text.
+    """
+    texts = []
+    for part in parts_of(message):
+        if part.type != "text":
+            raise InvalidRequest(f"A {message.role} message holds text only, not {part.type!r}.", param="messages")
+        texts.append(part.text or "")
+    return "\n\n".join(texts)
+
+
+def is_data_url(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def read_data_url(url: str, *, param: str = "messages") -> tuple[str, str]:
+    """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` when it is none."""
+    match = _DATA_URL.match(url)
+    if match is None:
+        raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param=param)
+    return match["type"].lower(), checked_base64(url[match.end() :], param=param)
+
+
+def checked_base64(data: str, *, param: str = "messages") -> str:
+    """The text itself if it is base64 of at least one byte; raises :class:`UndecodableMedia` otherwise."""
+    try:
+        if data and base64.b64decode(data, validate=True):
+            return data
+    except (binascii.Error, ValueError):
+        pass
+    raise UndecodableMedia("The data is not base64.", param=param)
+
+
+def image_url(part: ContentPart) -> str:
+    """The address in an ``image_url`` part; raises :class:`InvalidRequest` without one."""
+    url = (part.image_url or {}).get("url")
+    if not isinstance(url, str) or not url:
+        raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
+    return url
+
+
+def arguments_of(call: FunctionCall) -> dict[str, Any]:
+    """The arguments of a past tool call as an object; no text is no arguments.
+
+    Raises :class:`InvalidRequest` when they are not a JSON object, which providers demand.
+    """
+    if not call.arguments.strip():
+        return {}
+    try:
+        value = orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequest(
+            f"The arguments of the tool call to {call.name!r} are not a JSON object.", param="messages"
+        )
+    return value
