@@ -1,0 +1,117 @@
+"""Blocking work of an engine, in threads, so that the worker's event loop stays free to see a client leave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Stats:
+    """Requests of a worker by what became of them. ``active`` counts work that really runs on the device:
+    a cancelled request stays active until its thread has stopped."""
+
+    active: int = 0
+    queued: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Stopped(Exception):
+    """Raised by work that noticed that nobody waits for it any more."""
+
+
+class Stop:
+    """The sign to blocking work that its caller is gone."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        """Raises Stopped when the caller is gone; call it wherever work can end."""
+        if self._event.is_set():
+            raise Stopped
+
+
+class Runner:
+    """Runs blocking generators step by step in threads, ``slots`` of them at a time, the others in a queue."""
+
+    def __init__(self, slots: int) -> None:
+        self.stats = Stats()
+        self._slots = asyncio.Semaphore(slots)
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="engine")
+
+    async def stream(self, produce: Callable[[Stop], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
+        """Yield what ``produce`` yields. Closing this generator stops the work at its next yield or check.
+
+        The slot is free again only when the thread has really stopped.
+        """
+        await self._enter()
+        stop = Stop()
+        items = produce(stop)
+        step: Future[tuple[T] | None] | None = None
+        outcome: Literal["done", "failed", "cancelled"] = "cancelled"
+        try:
+            while True:
+                step = self._threads.submit(_step, items)
+                item = await asyncio.wrap_future(step)
+                if item is None:
+                    outcome = "done"
+                    return
+                yield item[0]
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            stop.set()
+            self._leave_after(step, items, outcome)
+
+    def close(self) -> None:
+        """Wait for the steps that run, then end the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _enter(self) -> None:
+        self.stats.queued += 1
+        try:
+            await self._slots.acquire()
+        except asyncio.CancelledError:
+            self.stats.cancelled += 1
+            raise
+        finally:
+            self.stats.queued -= 1
+        self.stats.active += 1
+
+    def _leave_after(
+        self,
+        step: Future[tuple[T] | None] | None,
+        items: Generator[T, None, None],
+        outcome: Literal["done", "failed", "cancelled"],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            items.close()
+            self.stats.active -= 1
+            setattr(self.stats, outcome, getattr(self.stats, outcome) + 1)
+            self._slots.release()
+
+        if step is None or step.done():
+            leave()
+        else:
+            step.add_done_callback(lambda _: loop.call_soon_threadsafe(leave))
+
+
+def _step(items: Generator[T, None, None]) -> tuple[T] | None:
+    for item in items:
+        return (item,)
+    return None
