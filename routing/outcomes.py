@@ -22,7 +22,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, or what is counted instead; ``known`` is False when the upstream did not say."""
+    """Tokens, or what is counted instead; ``known`` is False when the upstream did not say.
+
+    ``input`` contains ``cached`` and ``cache_write``; ``output`` contains ``reasoning``.
+    """
 
     input: int = 0
     output: int = 0
@@ -30,6 +33,7 @@ class Usage:
     reasoning: int = 0
     units: float = 0.0
     known: bool = True
+    cache_write: int = 0
 
 
 @dataclass(frozen=True, slots=True)

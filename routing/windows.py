@@ -1,0 +1,56 @@
+"""Calendar windows in UTC: which minute, hour, day or month a moment is in, and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+_GRACE = 86_400.0
+
+
+class Window(StrEnum):
+    """How long a limit counts before it begins anew."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One window: its name (``2026-11-22T09``) and when it ends, in wall seconds; ``None`` never."""
+
+    name: str
+    end: float | None
+
+    @property
+    def keep_until(self) -> float | None:
+        """When its counter may be forgotten: calls that began in it may settle a good while after its end."""
+        return None if self.end is None else self.end + _GRACE
+
+
+def window_at(window: Window, now: float) -> Span:
+    """The window that a moment is in; ``now`` is Unix time."""
+    at = datetime.fromtimestamp(now, UTC)
+    if window is Window.MINUTE:
+        start = at.replace(second=0, microsecond=0)
+        return Span(start.strftime("%Y-%m-%dT%H:%M"), (start + timedelta(minutes=1)).timestamp())
+    if window is Window.HOUR:
+        start = at.replace(minute=0, second=0, microsecond=0)
+        return Span(start.strftime("%Y-%m-%dT%H"), (start + timedelta(hours=1)).timestamp())
+    if window is Window.DAY:
+        start = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        return Span(start.strftime("%Y-%m-%d"), (start + timedelta(days=1)).timestamp())
+    if window is Window.MONTH:
+        start = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        following = (start + timedelta(days=32)).replace(day=1)
+        return Span(start.strftime("%Y-%m"), following.timestamp())
+    return Span("ever", None)
+
+
+def day_of(now: float) -> str:
+    """The UTC day of a moment, as an ISO date."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
