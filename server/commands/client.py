@@ -1,0 +1,81 @@
+"""Talks to a running server, for the commands that ask it something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from catalog.errors import ConfigurationError, RoundhouseError
+from server.settings import Settings, load_settings
+
+Url = Annotated[str | None, typer.Option("--url", help="The server. Default: where the settings say it listens.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", envvar="ROUNDHOUSE_KEY", show_envvar=True, help="An admin key, if the server wants one."
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
+]
+
+
+class Server:
+    """The running server. Every refusal becomes one line that says what to do."""
+
+    def __init__(self, url: str | None, key: str | None, config: Path | None) -> None:
+        settings = load_settings(config)
+        self.url = url or _address(settings)
+        key = key or _first_key(settings)
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(10, read=600),
+            trust_env=False,
+        )
+
+    def get(self, path: str, **params: Any) -> Any:
+        """A JSON answer (or text, if it is text)."""
+        return self._ask("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """A JSON answer."""
+        return self._ask("POST", path, json={} if body is None else body)
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self._client.request(method, path, **arguments)
+        except httpx.ConnectError:
+            raise ConfigurationError(
+                f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
+            ) from None
+        except httpx.HTTPError as error:
+            raise ConfigurationError(f"The server at {self.url} broke off: {type(error).__name__}.") from None
+        if response.is_error:
+            raise _refusal(response)
+        if response.headers.get("content-type", "").startswith("application/json"):
+            return response.json()
+        return response.text
+
+
+def _refusal(response: httpx.Response) -> RoundhouseError:
+    try:
+        return RoundhouseError(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return RoundhouseError(f"The server answered {response.status_code}.")
+
+
+def _address(settings: Settings) -> str:
+    host = settings.server.host
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - the address to call, not one to listen on
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
+def _first_key(settings: Settings) -> str | None:
+    for key in (*settings.admin_keys, *settings.api_keys):
+        return key.get_secret_value()
+    return None

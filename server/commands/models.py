@@ -1,0 +1,166 @@
+"""``pull``, ``rm``, ``list`` and ``show``: the models on this machine. None of them needs a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from catalog import starter
+from catalog.catalog import Catalog
+from catalog.hardware import detect
+from catalog.progress import PullEvent, Stage
+from catalog.store import Store
+from server.settings import Settings, load_settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
+]
+Token = Annotated[
+    str | None, typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Opens gated repositories of the hub.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(pull)
+    app.command(name="rm")(remove)
+    app.command(name="list")(list_models)
+    app.command()(show)
+
+
+def shelf(settings: Settings) -> tuple[Catalog, Store]:
+    """The catalogue and the store that the settings name."""
+    store = Store(settings.data_dir / "models")
+    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, stored=store.rows())
+    return catalog, store
+
+
+def fetch_starter(settings: Settings) -> None:
+    """Make the starter models ready; silent and quick when they are."""
+    catalog, store = shelf(settings)
+    missing = [model for model in starter.starters(catalog) if store.missing(model)]
+    if missing:
+        with PullBars() as bars:
+            starter.ensure(catalog, store, bars)
+
+
+def pull(
+    what: Annotated[
+        str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
+    ],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
+    name: Annotated[str | None, typer.Option(help="The id that the model gets in the catalogue.")] = None,
+    token: Token = None,
+    config: Config = None,
+) -> None:
+    """Fetch a model: resumed where it stopped, verified, and moved into place only when it is whole."""
+    settings = load_settings(config)
+    catalog, store = shelf(settings)
+    memory = max((device.total for device in detect().devices), default=None)
+    with PullBars() as bars:
+        if what == "starter":
+            models = starter.ensure(catalog, store, bars)
+        elif what.startswith("hub:") or ("/" in what and not catalog.has(what)):
+            models = [store.pull_hub(what, bars, revision=revision, token=token, memory=memory, model_id=name)]
+        else:
+            model = catalog.resolve(what)
+            store.pull(model, bars, token=token, memory=memory)
+            models = [model]
+    for model in models:
+        typer.echo(f"{model.id} is ready")
+
+
+def remove(model: str, config: Config = None) -> None:
+    """Delete a model from this machine; files that another model needs stay."""
+    catalog, store = shelf(load_settings(config))
+    row = catalog.resolve(model) if catalog.has(model) else None
+    freed = store.remove(row.id if row else model)
+    typer.echo(f"removed {row.id if row else model}, {bytes_of(freed)} freed")
+
+
+def list_models(
+    every: Annotated[bool, typer.Option("--all", help="Also models that are not on this machine.")] = False,
+    config: Config = None,
+) -> None:
+    """The models of the catalogue: those on this machine, or with --all every one."""
+    catalog, store = shelf(load_settings(config))
+    sizes = {stored.id: stored.size for stored in store.list()}
+    table = Table(box=None, header_style="bold")
+    for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
+        table.add_column(column, overflow="fold")
+    for model in catalog.models():
+        missing = store.missing(model)
+        if not every and (not model.local or missing is not None):
+            continue
+        table.add_row(
+            model.id,
+            model.engine or model.provider,
+            ", ".join(sorted(model.endpoints)),
+            str(model.limits.context_window or ""),
+            bytes_of(sizes.get(model.id) or model.size.disk),
+            "remote" if not model.local else "ready" if missing is None else "not pulled",
+        )
+    Console().print(table)
+
+
+def show(model: str, config: Config = None) -> None:
+    """Everything the catalogue knows of a model, as JSON."""
+    catalog, store = shelf(load_settings(config))
+    row = catalog.resolve(model)
+    state = {"ready": store.ready(row), "missing": store.missing(row)}
+    Console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
+
+
+def bytes_of(size: int | None) -> str:
+    """A size for people, decimal units as disks are sold."""
+    if not size:
+        return ""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+class PullBars:
+    """A bar per file while models are pulled; on a pipe, a line per stage."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[tuple[str, str | None], TaskID] = {}
+        self._said: set[tuple[str, Stage]] = set()
+
+    def __enter__(self) -> PullBars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: PullEvent) -> None:
+        if not self._console.is_terminal:
+            if (event.model, event.stage) not in self._said and event.stage is not Stage.CACHED:
+                self._said.add((event.model, event.stage))
+                self._console.print(f"{event.model}: {event.stage.value}", highlight=False)
+            return
+        if event.stage in (Stage.CACHED, Stage.METADATA):
+            return
+        key = (event.model, event.file)
+        text = f"{event.model} {event.stage.value}"
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(text, total=event.total)
+        self._bars.update(self._tasks[key], description=text, completed=event.done, total=event.total)

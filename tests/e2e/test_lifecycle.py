@@ -1,0 +1,189 @@
+"""What happens to the processes: workers killed, the gateway killed, clients that leave, models in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.e2e.serving import Served, served, wait_ready
+
+CHAT = "smollm2-135m-instruct"
+LONG = [{"role": "user", "content": "Count from one to a thousand, one number per line."}]
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path) as running:
+        yield running
+
+
+def workers(server: Served) -> list[dict[str, Any]]:
+    document = httpx.get(f"{server.v1}/admin/workers", trust_env=False).json()
+    return [worker for worker in document["workers"] if worker["state"] == "ready"]
+
+
+def eventually(check: Any, *, within: float) -> bool:
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if check():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_killed_worker_ends_its_streams_with_an_error_and_the_next_request_succeeds(own_server: Served) -> None:
+    body = {"model": CHAT, "messages": LONG, "stream": True, "max_tokens": 2000}
+    with (
+        httpx.Client(base_url=own_server.v1, trust_env=False, timeout=60) as client,
+        client.stream("POST", "/chat/completions", json=body) as response,
+    ):
+        lines = response.iter_lines()
+        assert any("content" in line for line in lines)
+        killed = time.monotonic()
+        os.kill(workers(own_server)[0]["pid"], signal.SIGKILL)
+        rest = [line for line in lines if line.startswith("data:")]
+        assert time.monotonic() - killed < 1.0
+    assert "[DONE]" not in rest[-1]
+    assert json.loads(rest[-1].removeprefix("data:"))["error"]["message"]
+    with openai.OpenAI(base_url=own_server.v1, api_key="none", max_retries=0) as sdk:
+        answer = sdk.chat.completions.create(
+            model=CHAT, messages=[{"role": "user", "content": "Say hello."}], max_tokens=5
+        )
+        assert answer.choices[0].message.content
+        with pytest.raises(openai.APIError):
+            for number, _ in enumerate(
+                sdk.chat.completions.create(
+                    model=CHAT,
+                    messages=[{"role": "user", "content": LONG[0]["content"]}],
+                    stream=True,
+                    max_tokens=2000,
+                )
+            ):
+                if number == 5:
+                    os.kill(workers(own_server)[0]["pid"], signal.SIGKILL)
+
+
+def test_killed_gateway_leaves_no_worker(own_server: Served) -> None:
+    with openai.OpenAI(base_url=own_server.v1, api_key="none") as sdk:
+        sdk.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=2)
+        sdk.embeddings.create(model="all-minilm-l6-v2", input="x")
+    pids = [worker["pid"] for worker in workers(own_server)]
+    children = [child.pid for child in psutil.Process(own_server.process.pid).children(recursive=True)]
+    assert set(pids) <= set(children)
+    own_server.process.kill()
+    own_server.process.wait(5)
+    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in children), within=2)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
+async def test_client_that_leaves_stops_the_decoding(server: Served, stream: bool) -> None:
+    body = {"model": CHAT, "messages": LONG, "stream": stream, "max_tokens": 2000}
+
+    def busy() -> int:
+        return sum(worker["busy"] for worker in workers(server))
+
+    async with httpx.AsyncClient(base_url=server.v1, trust_env=False, timeout=60) as client:
+        call = asyncio.create_task(client.post("/chat/completions", json=body))
+        assert await asyncio.to_thread(eventually, lambda: busy() == 1, within=15)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert await asyncio.to_thread(eventually, lambda: busy() == 0, within=0.25)
+
+
+def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Path) -> None:
+    """Also with a memory budget that holds only one of them."""
+    twin = tmp_path / "twin.gguf"
+    twin.symlink_to(gguf)
+    (tmp_path / "roundhouse.toml").write_text(
+        f"""
+        [workers.memory]
+        cpu = 400_000_000
+        [[model]]
+        id = "twin"
+        engine = "llamacpp"
+        capabilities = ["chat", "completion"]
+        source = {{ kind = "path", path = "{twin}" }}
+        limits = {{ context_window = 2048 }}
+        """
+    )
+    seen: list[set[str]] = []
+    stop = threading.Event()
+    with served(tmp_path) as running, openai.OpenAI(base_url=running.v1, api_key="none", timeout=120) as sdk:
+
+        def watch() -> None:
+            while not stop.wait(0.05):
+                seen.append({worker["model"] for worker in workers(running)})
+
+        def ask(number: int) -> tuple[str, str]:
+            model = (CHAT, "twin")[number % 2]
+            answer = sdk.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": f"Say {number}."}], max_tokens=6
+            )
+            return model, answer.model
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(ask, range(24)))
+        stop.set()
+        watcher.join()
+    assert all(asked == answered for asked, answered in answers)
+    assert {CHAT} in seen
+    assert {"twin"} in seen
+    assert {CHAT, "twin"} not in seen
+
+
+def test_concurrent_chats_overlap(server: Served) -> None:
+    """Eight at a time share the steps of one batch: their time is far less than eight times one's."""
+
+    async def ask(client: openai.AsyncOpenAI) -> int:
+        answer = await client.chat.completions.create(
+            model=CHAT,
+            messages=[{"role": "user", "content": "Write about the sea."}],
+            max_tokens=48,
+            extra_body={"ignore_eos": True},
+        )
+        assert answer.usage is not None
+        return answer.usage.completion_tokens
+
+    async def measure(number: int) -> tuple[float, int]:
+        peak = 0
+        done = asyncio.Event()
+
+        async def watch() -> None:
+            nonlocal peak
+            while not done.is_set():
+                now = await asyncio.to_thread(workers, server)
+                peak = max(peak, *(w["busy"] for w in now), 0)
+                await asyncio.sleep(0.02)
+
+        async with openai.AsyncOpenAI(base_url=server.v1, api_key="none") as client:
+            await ask(client)
+            watcher = asyncio.create_task(watch())
+            began = time.monotonic()
+            tokens = sum(await asyncio.gather(*(ask(client) for _ in range(number))))
+            took = time.monotonic() - began
+            done.set()
+            await watcher
+        return tokens / took, peak
+
+    _, peak = asyncio.run(measure(8))
+    assert peak >= 2
+
+
+def test_a_second_start_is_ready_at_once(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        wait_ready(running, within=1)
