@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from catalog.errors import (
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """``monotonic`` seconds for durations, ``wall`` seconds for records; tests decide both."""
-
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-
-
 class Attempt(Generic[T]):
     """A call of one candidate: ``start`` it, iterate it, and ``close`` it in every case."""
 
@@ -54,7 +45,7 @@ class Attempt(Generic[T]):
         self._source: AsyncIterator[T] | None = None
         self._held: deque[T] = deque()
         self._observer = observer_for(job.facts.capability, candidate.model.id, job.facts.units)
-        self._began = house.clocks.monotonic()
+        self._began = house.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None
         self._ended = False
@@ -78,7 +69,7 @@ class Attempt(Generic[T]):
         try:
             taken = self._house.leases.take(self.job.facts, self.candidate, self._began)
             self._lease = lease = await self._stack.enter_async_context(taken)
-            self._queued = self._house.clocks.monotonic() - self._began
+            self._queued = self._house.clock.monotonic() - self._began
             backend = self._house.backend(lease.upstream, self.job.protocol, self.model)
             self.dropped = backend.dropped(self.job.request, lease.upstream)
             if self.dropped and self.job.facts.intent.strict:
@@ -105,7 +96,7 @@ class Attempt(Generic[T]):
             return False
         self._observer.see(item)
         if self._first is None and self._observer.begun:
-            self._first = self._house.clocks.monotonic() - self._began
+            self._first = self._house.clock.monotonic() - self._began
         self._held.append(item)
         return True
 
@@ -150,7 +141,7 @@ class Attempt(Generic[T]):
         if seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = self._house.spend.cost(self.model.price, usage)
+            cost = self._house.spend.cost(self.model.price, usage, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
         return Outcome(
             trace=self.job.trace,
@@ -159,10 +150,10 @@ class Attempt(Generic[T]):
             endpoint=endpoint_of(self.model),
             facts=self.job.facts,
             result=result,
-            at=self._house.clocks.wall(),
+            at=self._house.clock.wall(),
             queued=self._queued,
             first_chunk=self._first,
-            duration=self._house.clocks.monotonic() - self._began,
+            duration=self._house.clock.monotonic() - self._began,
             usage=usage,
             cost=cost,
             finish_reason=seen.finish_reason,

@@ -16,12 +16,14 @@ from catalog.errors import (
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
+    UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
 from catalog.model import Model
-from routing.attempt import Attempt, Clocks
+from routing.attempt import Attempt
 from routing.breaker import Breakers
+from routing.clock import Clock
 from routing.facts import Facts
 from routing.lease import Leases, endpoint_of
 from routing.outcomes import Outcome, OutcomeSink
@@ -103,9 +105,9 @@ class Dispatcher:
         retries: RetryBudget,
         traces: Traces,
         sinks: Sequence[OutcomeSink],
-        clocks: Clocks,
+        clock: Clock,
     ) -> None:
-        self.clocks = clocks
+        self.clock = clock
         self.leases = leases
         self.spend = spend
         self._plan = planner
@@ -144,46 +146,64 @@ class Dispatcher:
 
     async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
         queue = deque(plan.candidates)
-        if not queue:
-            raise nothing_left(plan, job.facts)
         number = 0
         last: RoundhouseError | None = None
         while queue:
-            if number and not self._retries.spend():
+            retry = number > 0
+            if retry and not await self._retries.acquire():
                 break
-            candidate = queue.popleft()
-            if not self._admitted(candidate, job.facts):
-                last = last or ModelUnavailable(
-                    f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.",
-                    retry_after=1,
-                )
-                continue
-            number += 1
-            attempt = Attempt(self, job, candidate, number)
+            well = False
             try:
-                await attempt.start(whole=job.check is not None and bool(queue))
-            except RoundhouseError as error:
-                await attempt.close(error)
-                last = error
-                if isinstance(error, _ANOTHER_KEY) and self.leases.has_key(candidate, self.clocks.monotonic()):
-                    queue.appendleft(candidate)
-                elif not (error.retryable or (isinstance(error, _ANOTHER_MODEL) and queue)):
-                    raise
-                continue
-            except BaseException as error:
-                await attempt.close(error)
-                raise
-            if job.check is not None and queue:
-                attempt.valid = job.check(attempt.held)
-                if attempt.valid is False:
-                    await attempt.close()
+                candidate = queue.popleft()
+                if not self._admitted(candidate, job.facts):
+                    well, last = True, last or _resting(candidate)
                     continue
-            return attempt
+                number += 1
+                attempt, last, again = await self._try(job, candidate, number, is_last=not queue)
+                if attempt is not None:
+                    well = True
+                    return attempt
+                if again:
+                    queue.appendleft(candidate)
+            finally:
+                if retry:
+                    self._retries.settle(well)
         raise last or nothing_left(plan, job.facts)
+
+    async def _try(
+        self, job: Job[T], candidate: Candidate, number: int, *, is_last: bool
+    ) -> tuple[Attempt[T] | None, RoundhouseError | None, bool]:
+        """One attempt up to its first item: the attempt, or the error to go on with and whether with this
+        candidate again (another key). Raises the error when going on cannot help.
+        """
+        attempt = Attempt(self, job, candidate, number)
+        check = None if is_last else job.check
+        try:
+            await attempt.start(whole=check is not None)
+        except RoundhouseError as error:
+            await attempt.close(error)
+            if isinstance(error, _ANOTHER_KEY) and self.leases.has_key(candidate, self.clock.monotonic()):
+                return None, error, True
+            if error.retryable or (isinstance(error, _ANOTHER_MODEL) and not is_last):
+                return None, error, False
+            raise
+        except BaseException as error:
+            await attempt.close(error)
+            raise
+        if check is not None:
+            attempt.valid = check(attempt.held)
+            if attempt.valid is False:
+                await attempt.close()
+                return (
+                    None,
+                    UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for."),
+                    False,
+                )
+        return attempt, None, False
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
         model = candidate.model
-        return self._breakers.admit(model.id, endpoint_of(model), facts, self.clocks.monotonic())
+        return self._breakers.admit(model.id, endpoint_of(model), facts, self.clock.monotonic())
 
     def backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend that speaks the upstream's language. Raises CapabilityMismatch if it cannot do this."""
@@ -211,6 +231,12 @@ class Dispatcher:
         """Wait until every attempt that ended has given everything back."""
         while self._closing:
             await asyncio.wait(tuple(self._closing))
+
+
+def _resting(candidate: Candidate) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.", retry_after=1
+    )
 
 
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:

@@ -1,0 +1,115 @@
+"""Takes the snapshot of the world that a decision is made in, and asks the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from backends.workers.pool import WorkerPool
+from catalog.catalog import Catalog
+from catalog.model import UpstreamSource
+from routing.availability import Availability
+from routing.breaker import Breakers
+from routing.clock import Clock
+from routing.estimate import Estimator
+from routing.facts import Facts
+from routing.index import Index
+from routing.keys import KeyPools
+from routing.plan import Plan
+from routing.policy import plan
+from routing.settings import RoutingSettings
+from routing.spend import Spend
+from routing.world import Block, World
+
+
+class Planner:
+    """Calls :func:`routing.policy.plan` with the world as it is. Memory only; quick enough for every request."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Callable[[], Catalog],
+        availability: Availability,
+        pool: WorkerPool,
+        breakers: Breakers,
+        keys: KeyPools,
+        spend: Spend,
+        estimator: Estimator,
+        settings: RoutingSettings,
+        clock: Clock,
+        rng: np.random.Generator,
+        pins: Callable[[], Mapping[str, str]] = dict,
+        on_pin: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._availability = availability
+        self._pool = pool
+        self._breakers = breakers
+        self._keys = keys
+        self._spend = spend
+        self._estimator = estimator
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._pins = pins
+        self._on_pin = on_pin
+        self._compiled: Catalog | None = None
+        self._index = Index(())
+        self._by_endpoint: dict[str, tuple[str, ...]] = {}
+
+    def __call__(self, facts: Facts) -> Plan:
+        """The plan for a request; a first choice of an embedding model becomes the alias's pin.
+
+        Raises ModelNotFound and CapabilityMismatch for a model asked for by name.
+        """
+        made = self.explain(facts)
+        if made.pin is not None and made.candidates and self._on_pin is not None:
+            self._on_pin(made.pin, made.candidates[0].model.id)
+        return made
+
+    def explain(self, facts: Facts) -> Plan:
+        """The plan, without any effect."""
+        return plan(facts, self.world(facts), self._settings, self._rng)
+
+    def world(self, facts: Facts) -> World:
+        """What the decision depends on, now."""
+        self._compile()
+        now = self._clock.monotonic()
+        return World(
+            index=self._index,
+            estimator=self._estimator,
+            now=now,
+            wall=self._clock.wall(),
+            pool=self._pool.snapshot(),
+            blocked=self._blocked(facts, now),
+            headroom=self._spend.headroom(facts.key),
+            pins=self._pins(),
+        )
+
+    def _compile(self) -> None:
+        catalog = self._catalog()
+        if catalog is self._compiled:
+            return
+        self._index = Index(catalog, {e.id: e for e in catalog.servers}, version=catalog.version)
+        self._estimator.align(self._index)
+        grouped: dict[str, list[str]] = {}
+        for model in catalog:
+            if isinstance(model.source, UpstreamSource):
+                grouped.setdefault(model.source.endpoint, []).append(model.id)
+        self._by_endpoint = {name: tuple(ids) for name, ids in grouped.items()}
+        self._compiled = catalog
+
+    def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
+        keyless = self._keys.blocked(now)
+        broken = self._breakers.blocked(facts, now)
+        lasting = self._availability.blocked
+        if not keyless and not broken:
+            return lasting
+        blocked = dict(lasting)
+        for endpoint, block in keyless.items():
+            for model in self._by_endpoint.get(endpoint, ()):
+                blocked.setdefault(model, block)
+        for (model, _), block in broken.items():
+            blocked.setdefault(model, block)
+        return blocked
