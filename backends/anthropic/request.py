@@ -27,24 +27,12 @@ ANSWER_TOOL = "json_answer"
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
 _TRANSLATED = frozenset(
-    [
-        "max_tokens",
-        "max_completion_tokens",
-        "stop",
-        "temperature",
-        "top_p",
-        "top_k",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "reasoning_effort",
-        "thinking",
-        "service_tier",
-        "user",
-        "safety_identifier",
-    ]
-) | frozenset(_PASSED)
+    {
+        *("max_tokens", "max_completion_tokens", "stop", "temperature", "top_p", "top_k"),
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "thinking"),
+        *("user", "safety_identifier", "service_tier", *_PASSED),
+    }
+)
 
 
 def translate(request: ChatRequest, upstream: Upstream) -> Translation:

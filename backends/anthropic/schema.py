@@ -10,27 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 _KEPT = frozenset(
-    [
-        "$ref",
-        "$defs",
-        "definitions",
-        "type",
-        "enum",
-        "const",
-        "default",
-        "description",
-        "title",
-        "anyOf",
-        "allOf",
-        "properties",
-        "required",
-        "items",
-        "format",
-        "additionalProperties",
-        "minItems",
-    ]
+    {
+        *("type", "enum", "const", "default", "title", "description", "properties", "required", "items"),
+        *("anyOf", "allOf", "$ref", "$defs", "definitions", "additionalProperties", "format", "minItems"),
+    }
 )
-_FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"])
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 _MAX_DEPTH = 100
 
 

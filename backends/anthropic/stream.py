@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from backends.anthropic.errors import translate_error
+from backends.anthropic.errors import read_stream_error
+from backends.base import Upstream
 from backends.translation import reading
 from backends.wire.chunks import ChunkWriter, usage
 from catalog.errors import StreamBroken, UpstreamProtocolError
@@ -42,7 +43,7 @@ class MessageStream:
     With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.
     """
 
-    model: str
+    upstream: Upstream
     created: int
     answer_by_tool: bool = False
     finished: bool = False
@@ -69,7 +70,7 @@ class MessageStream:
                 case "message_delta":
                     yield from self._message_delta(event)
                 case "error":
-                    raise translate_error(event, model=self.model)
+                    raise read_stream_error(event, self.upstream)
                 case _:  # ping, message_stop, and kinds that did not exist when this was written
                     return
 
@@ -86,7 +87,7 @@ class MessageStream:
 
     def _start(self, message: Json) -> Json:
         self._writer = ChunkWriter(
-            id=f"chatcmpl-{message['id']}", model=message.get("model") or self.model, created=self.created
+            id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage") or {})
         return self._chunks.delta({"role": "assistant", "content": ""})

@@ -1,0 +1,59 @@
+"""Calls to Anthropic: one streamed request per chat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from backends.anthropic.errors import read_anthropic_error
+from backends.anthropic.request import answers_by_tool, translate
+from backends.anthropic.stream import MessageStream
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.wire.chat import ChatRequest
+from catalog.errors import UpstreamError
+
+Json = dict[str, Any]
+
+API_VERSION = "2023-06-01"
+"""The version of the wire that this translation speaks; Anthropic demands it in a header."""
+
+
+class AnthropicBackend:
+    """Chat. ``base_url`` is the host without ``/v1``, as in Anthropic's own SDK.
+
+    ``now`` gives Unix seconds. A row of ``upstream.headers`` may name beta features or another version.
+    """
+
+    def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._now = now
+
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+        """The chunks of the answer; see :class:`backends.base.Chat`."""
+        body = translate(request, upstream).body
+        answer = MessageStream(upstream, created=int(self._now()), answer_by_tool=answers_by_tool(body))
+        headers = {"anthropic-version": API_VERSION, **upstream.headers}
+        async with self._client.open(
+            upstream,
+            "POST",
+            "/v1/messages",
+            json=body,
+            headers=headers,
+            key_header="x-api-key",
+            errors=read_anthropic_error,
+        ) as response:
+            try:
+                async for event in response.events():
+                    for chunk in answer.feed(event.json()):
+                        yield chunk
+            except UpstreamError:
+                if not answer.finished:  # what goes wrong after the answer's end harms nobody
+                    raise
+        answer.close()
+
+
+def dropped(request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
+    """The parameters of this request that Anthropic would not get."""
+    return translate(request, upstream).dropped
