@@ -67,6 +67,7 @@ class WheelPin(BaseModel):
     name: str
     version: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int | None = Field(default=None, gt=0, description="bytes of the wheel, for the progress bar")
     files: dict[str, str]
 
 
@@ -218,7 +219,8 @@ class Model(BaseModel):
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(default=None, description="seconds idle before unloading; None: the setting")
     optional: bool = Field(default=False, description="a starter that is only pulled when asked for by name")
-    origin: Literal["builtin", "user", "discovered"] = "builtin"
+    successor: str | None = Field(default=None, description="id of the model that is better at the same work")
+    origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
 
     @property
     def local(self) -> bool:

@@ -1,0 +1,241 @@
+"""The catalogue: every model that can be named, from four sources, at one moment."""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from catalog import rows
+from catalog.errors import ConfigurationError, ModelNotFound, NotFound
+from catalog.model import Capability, Endpoint, Model, UpstreamSource
+from catalog.rows import Table
+
+Discovered = Mapping[str, tuple[Model, ...]]
+
+
+def _none_found() -> Discovered:
+    return MappingProxyType({})
+
+
+def on_apple_silicon() -> bool:
+    """Whether this machine runs MLX natively."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """An immutable snapshot. What changes it returns a new one with the next ``version``.
+
+    Of rows with the same id the user's comes first, then a pulled one, a built-in one, a discovered one.
+    ``apple_silicon`` makes a name resolve to a model's MLX twin where there is one.
+    """
+
+    own: tuple[Model, ...]
+    servers: tuple[Endpoint, ...] = ()
+    version: int = 1
+    apple_silicon: bool = False
+    discovered: Discovered = field(default_factory=_none_found)
+
+    def __post_init__(self) -> None:
+        known = {server.id for server in self.servers}
+        for row in self.own:
+            if isinstance(row.source, UpstreamSource) and row.source.endpoint not in known:
+                raise ConfigurationError(
+                    f"[[model]] '{row.id}': source.endpoint: there is no [[endpoint]] '{row.source.endpoint}'"
+                )
+        everything: dict[str, Model] = {}
+        found = (row for rows in self.discovered.values() for row in rows)
+        for row in (*self.own, *found):
+            everything.setdefault(row.id.lower(), row)
+        object.__setattr__(self, "_by_id", everything)
+        object.__setattr__(self, "_by_name", _index(everything.values()))
+        object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
+
+    _by_id: dict[str, Model] = field(init=False, repr=False, compare=False)
+    _by_name: dict[str, Model] = field(init=False, repr=False, compare=False)
+    _endpoints: dict[str, Endpoint] = field(init=False, repr=False, compare=False)
+
+    # ---- building
+
+    @classmethod
+    def builtin(cls) -> Catalog:
+        """The rows that come with Roundhouse, and nothing else."""
+        models, endpoints = rows.builtin_rows()
+        return cls(own=models, servers=endpoints, apple_silicon=on_apple_silicon())
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        user_models: Sequence[Table | Model] = (),
+        user_endpoints: Sequence[Table | Endpoint] = (),
+        pulled: Iterable[Model] = (),
+        builtin: bool = True,
+    ) -> Catalog:
+        """Built-in rows, models pulled by address (``Store.rows()``), and the user's ``[[model]]`` and
+        ``[[endpoint]]`` tables. Raises ConfigurationError that names the row and the field.
+        """
+        models, servers = rows.builtin_rows() if builtin else ((), ())
+        merged = {row.id.lower(): row for row in (*models, *pulled)}
+        known_servers = {server.id: server for server in servers}
+        for row in rows.user_models(user_models, merged):
+            merged.pop(row.id.lower(), None)
+            merged[row.id.lower()] = row
+        for server in rows.user_endpoints(user_endpoints, known_servers):
+            known_servers[server.id] = server
+        return cls(
+            own=tuple(merged.values()), servers=tuple(known_servers.values()), apple_silicon=on_apple_silicon()
+        )
+
+    def with_discovered(self, source: str, found: Iterable[Model]) -> Catalog:
+        """The catalogue with ``found`` in place of all that ``source`` (an endpoint, a folder) had before.
+
+        The same snapshot if nothing changed, so that a refresh does not look like a change.
+        """
+        rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in found)
+        if rows_found == self.discovered.get(source, ()):
+            return self
+        discovered = {name: kept for name, kept in self.discovered.items() if name != source}
+        if rows_found:
+            discovered[source] = rows_found
+        return replace(self, discovered=MappingProxyType(discovered), version=self.version + 1)
+
+    def with_pulled(self, row: Model) -> Catalog:
+        """The catalogue with a model that was pulled while running; a user's row of that id stays."""
+        current = self._by_id.get(row.id.lower())
+        if current is not None and current.origin == "user":
+            return self
+        kept = tuple(other for other in self.own if other.id.lower() != row.id.lower())
+        return replace(self, own=(*kept, row), version=self.version + 1)
+
+    def without(self, model_id: str) -> Catalog:
+        """The catalogue without a pulled model that was removed; other rows stay, they can be pulled again."""
+        kept = tuple(r for r in self.own if r.origin != "pulled" or r.id.lower() != model_id.lower())
+        return self if len(kept) == len(self.own) else replace(self, own=kept, version=self.version + 1)
+
+    # ---- looking up
+
+    def resolve(self, name: str) -> Model:
+        """The model that a caller means: by id, then name, then alias, whatever the case; ``provider/model``
+        names it among one provider's. Raises ModelNotFound with the nearest names.
+        """
+        found = self._find(name.strip())
+        if found is None:
+            raise ModelNotFound(name, nearest=self.nearest(name))
+        return self._twin(found) if self.apple_silicon else found
+
+    def get(self, model_id: str) -> Model | None:
+        """The row with exactly this id, whatever the case."""
+        return self._by_id.get(model_id.lower())
+
+    def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
+        """Ids whose id, name or alias looks like ``name``, the nearest first."""
+        wanted = name.strip().lower()[:200]
+        names = {**self._by_name, **self._by_id}
+        close = difflib.get_close_matches(wanted, list(names), n=count * 3, cutoff=0.5)
+        return tuple(dict.fromkeys(names[match].id for match in close))[:count]
+
+    def models(
+        self,
+        *,
+        capabilities: Iterable[Capability] = (),
+        local: bool | None = None,
+        provider: str | None = None,
+        tags: Iterable[str] = (),
+        max_disk: int | None = None,
+        max_memory: int | None = None,
+        max_input_price: float | None = None,
+        max_output_price: float | None = None,
+        max_latency_ms: float | None = None,
+        available: Callable[[Model], bool] | None = None,
+    ) -> tuple[Model, ...]:
+        """The rows that pass every filter given, in the catalogue's order.
+
+        Sizes are bytes, prices dollars per million tokens, latency the median. A row whose figure is unknown
+        does not pass a filter on it. ``available`` says whether a model can answer now (its files are there,
+        its key is set): that depends on the machine, so the caller brings it.
+        """
+        needed, labels = frozenset(capabilities), frozenset(tags)
+
+        def passes(row: Model) -> bool:
+            return (
+                needed <= row.capabilities
+                and (local is None or row.local == local)
+                and (provider is None or row.provider.lower() == provider.lower())
+                and labels <= row.tags
+                and _at_most(row.size.disk, max_disk)
+                and _at_most(row.size.memory, max_memory)
+                and _at_most(row.price.input, max_input_price)
+                and _at_most(row.price.output, max_output_price)
+                and _at_most(row.performance.latency_p50_ms, max_latency_ms)
+                and (available is None or available(row))
+            )
+
+        return tuple(row for row in self._by_id.values() if passes(row))
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        """The server of this id. Raises NotFound."""
+        try:
+            return self._endpoints[endpoint_id]
+        except KeyError:
+            raise NotFound(f"There is no endpoint {endpoint_id[:200]!r}.") from None
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    # ---- within
+
+    def _find(self, name: str) -> Model | None:
+        lowered = name.lower()
+        found = self._by_id.get(lowered) or self._by_name.get(lowered)
+        if found is not None or "/" not in lowered:
+            return found
+        provider, _, rest = lowered.partition("/")
+        among = [row for row in self._by_id.values() if row.provider.lower() == provider]
+        return _index_ids(among).get(rest) or _index(among).get(rest)
+
+    def _twin(self, row: Model) -> Model:
+        """The MLX model of the same weights: named by the row, or the only one of its family and version."""
+        if row.engine != "llamacpp":
+            return row
+        named = row.options.get("mlx_twin")
+        if isinstance(named, str):
+            return self._by_id.get(named.lower(), row)
+        twins = [
+            other
+            for other in self._by_id.values()
+            if other.engine == "mlx"
+            and row.family is not None
+            and (other.family, other.version, other.size.parameters)
+            == (row.family, row.version, row.size.parameters)
+            and row.capabilities <= other.capabilities
+        ]
+        return twins[0] if len(twins) == 1 else row
+
+
+def _index_ids(models: Iterable[Model]) -> dict[str, Model]:
+    return {row.id.lower(): row for row in models}
+
+
+def _index(models: Iterable[Model]) -> dict[str, Model]:
+    """Names, then aliases; the first row that has a name keeps it."""
+    listed = list(models)
+    index: dict[str, Model] = {}
+    for row in listed:
+        if row.name:
+            index.setdefault(row.name.lower(), row)
+    for row in listed:
+        for alias in row.aliases:
+            index.setdefault(alias.lower(), row)
+    return index
+
+
+def _at_most(value: float | None, limit: float | None) -> bool:
+    return limit is None or (value is not None and value <= limit)

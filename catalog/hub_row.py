@@ -1,0 +1,166 @@
+"""The catalogue row of a model on disk, from what its files say of themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from catalog.gguf import GgufHeader, read_header
+from catalog.model import FREE, Capability, HubSource, Limits, Model, Size
+from catalog.selection import Kind, Selection
+
+_POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+"""``enum llama_pooling_type`` of llama.h."""
+
+_ENCODERS = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+     "eurobert", "gemma-embedding", "t5encoder"}
+)  # fmt: skip
+"""GGUF architectures that only encode."""
+
+_ENGINES = {Kind.GGUF: "llamacpp", Kind.ONNX: "onnx", Kind.WHISPER: "whisper", Kind.TRANSFORMERS: "vllm"}
+
+
+def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str | None = None) -> Model:
+    """A row for ``selection``, whose files lie in ``folder``.
+
+    The id is the file's own name in lower case (``qwen3-0.6b-q4_k_m``), or the repository's for a folder; the
+    repository's name is an alias.
+    """
+    if selection.kind is Kind.GGUF:
+        facts = gguf_facts(folder / selection.entry)
+        default = default_id(selection.entry)
+    else:
+        facts = _folder_facts(selection.kind, folder)
+        default = source.repository.split("/")[1].lower()
+    options = dict(facts.pop("options", {}))
+    if selection.projector is not None:
+        facts["capabilities"] = facts["capabilities"] | {Capability.VISION}
+        # The path is relative to the file that the engine opens.
+        options["mmproj"] = selection.projector
+    size = facts.pop("size", Size())
+    return Model(
+        id=model_id or default,
+        aliases=(source.repository,) if (model_id or default) != source.repository else (),
+        engine=_ENGINES[selection.kind],
+        source=source,
+        price=FREE,
+        origin="pulled",
+        options=options,
+        size=size.model_copy(update={"disk": selection.size, "quantization": selection.quantization}),
+        **facts,
+    )
+
+
+def default_id(file_name: str) -> str:
+    """A GGUF file's name as an id: no folder, no ending, no part number."""
+    stem = file_name.rsplit("/", 1)[-1].lower().removesuffix(".gguf")
+    head, _, tail = stem.rpartition("-of-")
+    if head and tail.isdigit():
+        stem = head.rsplit("-", 1)[0]
+    return "".join(c if c.isalnum() or c in "._@+-" else "-" for c in stem).lstrip("._@+-") or "model"
+
+
+def gguf_facts(path: Path) -> dict[str, Any]:
+    """The fields of a row that a GGUF header gives. Raises NotGguf."""
+    header = read_header(path)
+    capabilities, options = _abilities(header)
+    languages = header.arrays.get("general.languages", ())
+    limits = {
+        "context_window": header.integer("context_length"),
+        "dimensions": header.integer("embedding_length") if Capability.EMBED in capabilities else None,
+        "max_input_tokens": header.integer("context_length") if Capability.EMBED in capabilities else None,
+    }
+    options["geometry"] = {key: value for key, value in geometry_of(header).items() if value is not None}
+    return {
+        "name": header.text("general.name"),
+        "family": header.architecture or None,
+        "license": header.text("general.license"),
+        "capabilities": frozenset(capabilities),
+        "languages": tuple(str(language) for language in languages),
+        "limits": Limits(**{key: value for key, value in limits.items() if value}),
+        "size": Size(parameters=_parameters(header)),
+        "options": options,
+    }
+
+
+def geometry_of(header: GgufHeader) -> dict[str, int | None]:
+    """What the size of the KV cache depends on: layers, key-value heads, and the width of a head."""
+    heads = header.integer("attention.head_count")
+    embedding = header.integer("embedding_length")
+    width = header.integer("attention.key_length") or (embedding // heads if embedding and heads else None)
+    return {
+        "layers": header.integer("block_count"),
+        "kv_heads": header.integer("attention.head_count_kv") or heads,
+        "head_dim": width,
+    }
+
+
+def _abilities(header: GgufHeader) -> tuple[set[Capability], dict[str, Any]]:
+    pooling = header.integer("pooling_type")
+    options: dict[str, Any] = {}
+    if pooling == 4:
+        return {Capability.RERANK}, {"pooling": "rank"}
+    if pooling in (1, 2, 3) or header.architecture in _ENCODERS:
+        options["pooling"] = _POOLING.get(pooling if pooling is not None else 1, "mean")
+        return {Capability.EMBED}, options
+    capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA}
+    template = header.text("tokenizer.chat_template")
+    if template:
+        capabilities.add(Capability.CHAT)
+        if "tools" in template:
+            capabilities |= {Capability.TOOLS}
+        if "<think>" in template or "enable_thinking" in template or "reasoning_content" in template:
+            capabilities.add(Capability.REASONING)
+    return capabilities, options
+
+
+def _parameters(header: GgufHeader) -> int | None:
+    count = header.values.get("general.parameter_count")
+    if isinstance(count, int):
+        return count
+    label = header.text("general.size_label") or ""
+    units = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+    try:
+        return int(float(label[:-1]) * units[label[-1].upper()])
+    except (IndexError, KeyError, ValueError):
+        return None
+
+
+def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
+    config = _json(folder / "config.json")
+    if kind is Kind.WHISPER:
+        multilingual = len(config.get("lang_ids") or ()) > 1
+        capabilities = {Capability.TRANSCRIBE} | ({Capability.TRANSLATE} if multilingual else set())
+        return {
+            "family": "whisper",
+            "capabilities": frozenset(capabilities),
+            "languages": () if multilingual else ("en",),
+        }
+    context = config.get("max_position_embeddings")
+    limits: dict[str, Any] = {"context_window": context} if isinstance(context, int) else {}
+    family = config.get("model_type")
+    architectures = " ".join(map(str, config.get("architectures") or ()))
+    if "SequenceClassification" in architectures:
+        return {"family": family, "capabilities": frozenset({Capability.RERANK}), "limits": Limits(**limits)}
+    if kind is Kind.ONNX:
+        hidden = config.get("hidden_size")
+        if isinstance(hidden, int):
+            limits["dimensions"] = hidden
+        if isinstance(context, int):
+            limits["max_input_tokens"] = context
+        return {"family": family, "capabilities": frozenset({Capability.EMBED}), "limits": Limits(**limits)}
+    chat = (
+        _json(folder / "tokenizer_config.json").get("chat_template") or (folder / "chat_template.jinja").exists()
+    )
+    capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA} | ({Capability.CHAT} if chat else set())
+    return {"family": family, "capabilities": frozenset(capabilities), "limits": Limits(**limits)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

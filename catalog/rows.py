@@ -1,0 +1,81 @@
+"""Tables of a settings file, as catalogue rows; a mistake is one line that names the row and the field."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from catalog.errors import ConfigurationError
+from catalog.model import Endpoint, Model
+
+Row = TypeVar("Row", bound=BaseModel)
+Table = Mapping[str, Any]
+
+
+def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
+    """The rows of builtin.toml."""
+    document = tomllib.loads(files("catalog").joinpath("builtin.toml").read_text("utf-8"))
+    models = tuple(_row(Model, "model", table) for table in document.get("model", ()))
+    return models, tuple(_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ()))
+
+
+def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> list[Model]:
+    """``[[model]]`` tables. One that has the id of a known row need only say what differs from it.
+
+    Raises ConfigurationError for a field that is wrong, missing or not known, and for an id given twice.
+    """
+    rows: dict[str, Model] = {}
+    for table in tables:
+        if isinstance(table, Model):
+            row = table.model_copy(update={"origin": "user"})
+        else:
+            identifier = str(table.get("id", ""))
+            base = known.get(identifier.lower())
+            merged = {**_fields(base), **table} if base is not None else dict(table)
+            row = _row(Model, "model", {**merged, "origin": "user"})
+        if row.id.lower() in rows:
+            raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.")
+        rows[row.id.lower()] = row
+    return list(rows.values())
+
+
+def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpoint]) -> list[Endpoint]:
+    """``[[endpoint]]`` tables, merged over a known endpoint of the same id in the same way."""
+    rows: dict[str, Endpoint] = {}
+    for table in tables:
+        if isinstance(table, Endpoint):
+            row = table
+        else:
+            base = known.get(str(table.get("id", "")))
+            row = _row(Endpoint, "endpoint", {**_fields(base), **table})
+        if row.id in rows:
+            raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.")
+        rows[row.id] = row
+    return list(rows.values())
+
+
+def _fields(base: BaseModel | None) -> dict[str, Any]:
+    return {} if base is None else {name: getattr(base, name) for name in base.model_fields_set}
+
+
+def _row(kind: type[Row], table_name: str, table: Table) -> Row:
+    try:
+        return kind.model_validate(dict(table))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "id"
+        label = str(table.get("id") or table.get("name") or "without an id")[:100]
+        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {_say(first)}") from error
+
+
+def _say(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field"
+    if error["type"] == "missing":
+        return "this field is needed"
+    shown = repr(error.get("input"))
+    return f"{error['msg']} (it is {shown[:80]})"
