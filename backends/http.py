@@ -29,6 +29,7 @@ from catalog.errors import (
     FirstByteTimeout,
     IdleTimeout,
     InvalidRequest,
+    RoundhouseError,
     StreamBroken,
     TotalTimeout,
     UpstreamProtocolError,
@@ -131,6 +132,13 @@ class UpstreamResponse:
             for event in reader.feed(chunk):
                 self._clock.answering = True
                 yield event
+
+    async def drain(self, seconds: float) -> None:
+        """Read what is left for at most ``seconds``, so that the connection can be used again."""
+        with contextlib.suppress(TimeoutError, RoundhouseError):
+            async with asyncio.timeout(seconds):
+                while await self._next_chunk(None) is not None:
+                    pass
 
     async def _next_chunk(self, limit: int | None) -> bytes | None:
         with translated(self._upstream, answering=True):

@@ -1,0 +1,112 @@
+"""Plain answers of OpenAI's wire, checked and made regular."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from backends.base import Json, Upstream
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.rerank import RerankRequest
+from catalog.errors import UpstreamProtocolError
+
+
+def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' answered with {what}.")
+
+
+def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream) -> Json:
+    """OpenAI's list, in the order of the inputs and in the encoding that the caller asked for.
+
+    Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing.
+    """
+    rows = document.get("data")
+    if not isinstance(rows, list) or len(rows) != len(request.items()):
+        raise _wrong(upstream, "another number of vectors than there were inputs")
+    ordered: list[Json | None] = [None] * len(rows)
+    for position, row in enumerate(rows):
+        index = row.get("index", position)
+        if not isinstance(index, int) or not 0 <= index < len(rows) or ordered[index] is not None:
+            raise _wrong(upstream, "vectors whose order cannot be told")
+        vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
+        ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
+    return {**document, "object": "list", "data": ordered}
+
+
+def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | str:
+    """A vector as floats, or as base64 of little-endian float32, whichever of them it came as."""
+    if isinstance(vector, str):
+        if form == "base64":
+            return vector
+        numbers: list[float] = np.frombuffer(base64.b64decode(vector), dtype="<f4").tolist()
+        return numbers
+    if not isinstance(vector, list):
+        raise _wrong(upstream, "an embedding that is no vector")
+    if form == "float":
+        return vector
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+
+
+def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -> Json:
+    """Results by falling score, ``top_n`` of them, scores in [0, 1].
+
+    Some servers (llama.cpp) give logits: scores outside [0, 1] are put through the logistic function, all of
+    one answer alike.
+    """
+    rows = document.get("results", document.get("data"))
+    if not isinstance(rows, list):
+        raise _wrong(upstream, "no results")
+    try:
+        pairs = [(int(row["index"]), float(row.get("relevance_score", row.get("score")))) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise _wrong(upstream, "results without index and score") from None
+    if any(not 0 <= index < len(request.documents) or not math.isfinite(score) for index, score in pairs):
+        raise _wrong(upstream, "a result for a document that was not sent")
+    if any(not 0.0 <= score <= 1.0 for _, score in pairs):
+        pairs = [(index, _logistic(score)) for index, score in pairs]
+    pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+    results = [{"index": index, "relevance_score": score} for index, score in pairs[: request.top_n]]
+    answer: Json = {"results": results}
+    for name in ("id", "model", "usage", "meta"):
+        if document.get(name) is not None:
+            answer[name] = document[name]
+    return answer
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
+    """A plain transcript as the events of a stream."""
+    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+        raise _wrong(upstream, "no transcript")
+    if document["text"]:
+        yield {"type": "transcript.text.delta", "delta": document["text"]}
+    rest = {name: document[name] for name in document if name not in ("task", "type")}
+    yield {"type": "transcript.text.done", **rest}
+
+
+def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
+    """A plain list of images as the events of a stream; the usage is on the last."""
+    images = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(images, list) or not images:
+        raise _wrong(upstream, "no image")
+    shared = {
+        name: document[name] for name in ("size", "quality", "background", "output_format") if name in document
+    }
+    for position, image in enumerate(images):
+        event = {
+            "type": "image_generation.completed",
+            "created_at": document.get("created"),
+            **shared,
+            **image,
+            "index": position,
+        }
+        if position == len(images) - 1 and document.get("usage"):
+            event["usage"] = document["usage"]
+        yield event

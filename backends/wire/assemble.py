@@ -1,0 +1,213 @@
+"""A stream's chunks put together into one plain answer, and a plain answer taken apart into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice as it grows; texts are lists of pieces, joined once."""
+
+    index: int
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    message: Json = field(default_factory=dict)
+    tools: dict[int, Json] = field(default_factory=dict)
+    arguments: dict[int, list[str]] = field(default_factory=dict)
+    logprobs: Json | None = None
+    finish_reason: str | None = None
+    extra: Json = field(default_factory=dict)
+
+    def add_delta(self, delta: Json) -> None:
+        for name, value in delta.items():
+            if value is None or name == "role":
+                continue
+            if name in _TEXTS:
+                self.texts.setdefault(name, []).append(value)
+            elif name == "tool_calls":
+                for call in value:
+                    self._add_call(call)
+            elif name == "function_call":
+                self._add_function(value)
+            elif isinstance(value, list) and isinstance(self.message.get(name), list):
+                self.message[name] = [*self.message[name], *value]
+            else:
+                self.message[name] = value
+
+    def _add_call(self, delta: Json) -> None:
+        position = delta.get("index", len(self.tools))
+        call = self.tools.setdefault(position, {"id": "", "type": "function", "function": {"name": ""}})
+        pieces = self.arguments.setdefault(position, [])
+        for name, value in delta.items():
+            if value is None or name == "index":
+                continue
+            if name == "function":
+                if value.get("name"):
+                    call["function"]["name"] += value["name"]
+                if value.get("arguments"):
+                    pieces.append(value["arguments"])
+            else:
+                call[name] = value
+
+    def _add_function(self, delta: Json) -> None:
+        call = self.message.setdefault("function_call", {"name": "", "arguments": ""})
+        call["name"] += delta.get("name") or ""
+        call["arguments"] += delta.get("arguments") or ""
+
+    def add_logprobs(self, logprobs: Json) -> None:
+        if self.logprobs is None:
+            self.logprobs = {}
+        for name, value in logprobs.items():
+            if isinstance(value, list):
+                self.logprobs[name] = [*(self.logprobs.get(name) or ()), *value]
+            else:
+                self.logprobs.setdefault(name, value)
+
+    def to_message(self) -> Json:
+        texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
+        message: Json = {
+            "role": "assistant",
+            "content": texts.pop("content", None),
+            "refusal": texts.pop("refusal", None),
+            **texts,
+            **self.message,
+        }
+        if self.tools:
+            for position, call in self.tools.items():
+                call["function"]["arguments"] = "".join(self.arguments[position])
+            message["tool_calls"] = [self.tools[position] for position in sorted(self.tools)]
+            message["content"] = message["content"] or None
+        elif message["content"] is None and message["refusal"] is None and "function_call" not in message:
+            message["content"] = ""
+        return message
+
+
+class _Assembler:
+    """What both kinds of answers share: the head, the usage, the choices by index."""
+
+    object: str
+
+    def __init__(self) -> None:
+        self._head: Json = {}
+        self._usage: Json | None = None
+        self._choices: dict[int, _Choice] = {}
+
+    def add(self, chunk: Json) -> None:
+        """Take one chunk, in order."""
+        for name, value in chunk.items():
+            if name == "usage":
+                self._usage = value or self._usage
+            elif name not in ("choices", "object") and value is not None:
+                self._head.setdefault(name, value)
+        for choice in chunk.get("choices") or ():
+            grown = self._choices.setdefault(choice.get("index", 0), _Choice(choice.get("index", 0)))
+            self._grow(grown, choice)
+            if choice.get("logprobs"):
+                grown.add_logprobs(choice["logprobs"])
+            grown.finish_reason = choice.get("finish_reason") or grown.finish_reason
+            for name, value in choice.items():
+                if name not in ("index", "delta", "text", "logprobs", "finish_reason"):
+                    grown.extra[name] = value
+
+    @staticmethod
+    def _grow(grown: _Choice, choice: Json) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def _content(choice: _Choice) -> Json:
+        raise NotImplementedError
+
+    def result(self) -> Json:
+        """The whole answer. It can be asked for at any time; a choice that is not finished has no reason yet."""
+        choices = [
+            {
+                "index": choice.index,
+                **self._content(choice),
+                "logprobs": choice.logprobs,
+                "finish_reason": choice.finish_reason,
+                **choice.extra,
+            }
+            for _, choice in sorted(self._choices.items())
+        ]
+        answer = {**self._head, "object": self.object, "choices": choices}
+        if self._usage is not None:
+            answer["usage"] = self._usage
+        return answer
+
+
+class ChatAssembler(_Assembler):
+    """``chat.completion.chunk`` objects to one ``chat.completion``."""
+
+    object = "chat.completion"
+
+    @staticmethod
+    def _grow(grown: _Choice, choice: Json) -> None:
+        grown.add_delta(choice.get("delta") or {})
+
+    @staticmethod
+    def _content(choice: _Choice) -> Json:
+        return {"message": choice.to_message()}
+
+
+class CompletionAssembler(_Assembler):
+    """``text_completion`` chunks to one ``text_completion``."""
+
+    object = "text_completion"
+
+    @staticmethod
+    def _grow(grown: _Choice, choice: Json) -> None:
+        grown.texts.setdefault("text", []).append(choice.get("text") or "")
+
+    @staticmethod
+    def _content(choice: _Choice) -> Json:
+        return {"text": "".join(choice.texts.get("text", ()))}
+
+
+async def assemble_chat(chunks: AsyncIterator[Json]) -> Json:
+    """The ``chat.completion`` of a stream of chunks."""
+    assembler = ChatAssembler()
+    async for chunk in chunks:
+        assembler.add(chunk)
+    return assembler.result()
+
+
+async def assemble_completion(chunks: AsyncIterator[Json]) -> Json:
+    """The ``text_completion`` of a stream of chunks."""
+    assembler = CompletionAssembler()
+    async for chunk in chunks:
+        assembler.add(chunk)
+    return assembler.result()
+
+
+def chat_chunks(document: Json) -> Iterator[Json]:
+    """A plain ``chat.completion`` as the chunks of a stream, for servers that do not stream."""
+    head = {name: document[name] for name in document if name not in ("choices", "usage", "object")}
+    head["object"] = "chat.completion.chunk"
+    for choice in document.get("choices") or ():
+        message = dict(choice.get("message") or {})
+        if message.get("tool_calls"):
+            message["tool_calls"] = [{"index": at, **call} for at, call in enumerate(message["tool_calls"])]
+        rest = {name: choice[name] for name in choice if name not in ("message", "finish_reason")}
+        yield {**head, "choices": [{**rest, "delta": message, "finish_reason": None}]}
+        done = {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice.get("finish_reason")}
+        yield {**head, "choices": [done]}
+    yield from _usage_chunk(head, document)
+
+
+def completion_chunks(document: Json) -> Iterator[Json]:
+    """A plain ``text_completion`` as the chunks of a stream."""
+    head = {name: document[name] for name in document if name not in ("choices", "usage")}
+    for choice in document.get("choices") or ():
+        yield {**head, "choices": [choice]}
+    yield from _usage_chunk(head, document)
+
+
+def _usage_chunk(head: Json, document: Json) -> Iterable[Json]:
+    if document.get("usage"):
+        yield {**head, "choices": [], "usage": document["usage"]}
