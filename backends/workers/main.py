@@ -1,4 +1,4 @@
-"""The program of a worker process: ``python -m backends.workers.main --ready-fd N``, the spec on standard input."""
+"""The program of a worker process: ``python -m backends.workers.main``, with its spec on standard input."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from functools import partial
 from typing import cast
 
 from backends.workers.spec import Engine, WorkerSpec
@@ -40,6 +41,16 @@ def main() -> None:
         os._exit(1)
 
 
+def _engine(module: str) -> Engine:
+    """An engine's module has ``serve`` (its own server), or ``create`` (an ASGI app)."""
+    engine = importlib.import_module(module)
+    if hasattr(engine, "serve"):
+        return cast("Engine", engine.serve)
+    from backends.workers.serving import serve_app
+
+    return partial(serve_app, engine.create)
+
+
 def _say(descriptor: int, line: str) -> None:
     os.write(descriptor, line.encode(errors="replace") + b"\n")
 
@@ -67,7 +78,9 @@ def _die_with_parent() -> None:
     """Standard input ends when the gateway does, however it ended; then so does this session."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    os.killpg(0, signal.SIGKILL)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import signal
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -53,9 +55,8 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
 class WorkerProcess:
     """A started process; made by :meth:`start`, and it must be ended with :meth:`stop`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, ready: asyncio.StreamReader, pipe: _Pipe) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
         self._process = process
-        self._ready = ready
         self._pipe = pipe
         self._pidfd = _pidfd(process.pid)
 
@@ -66,6 +67,7 @@ class WorkerProcess:
         """Start ``command --ready-fd N`` with no shell. Raises WorkerFailed when it cannot be executed."""
         reader, writer = os.pipe()
         try:
+            pipe = await _Pipe.open(reader)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 "--ready-fd",
@@ -78,16 +80,23 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(reader)
+            pipe.close()
             raise WorkerFailed(f"The worker of '{spec.model_id}' could not be started: {error}.") from error
+        except asyncio.CancelledError:
+            pipe.close()
+            raise
         finally:
             os.close(writer)
-        pipe = await _Pipe.open(reader)
-        worker = cls(process, pipe.stream, pipe)
+        worker = cls(process, pipe)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
             process.stdin.write(spec.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has died already, which ready() will say
+        except asyncio.CancelledError:
+            worker.kill_now()
+            raise
         return worker
 
     @property
@@ -111,7 +120,7 @@ class WorkerProcess:
 
     async def ready(self) -> str | None:
         """Wait for the line that says ready: None; or the reason why it will not be (its end included)."""
-        line = (await self._ready.readline()).decode(errors="replace").strip()
+        line = (await self._pipe.stream.readline()).decode(errors="replace").strip()
         if line == "ready":
             return None
         if line.startswith("failed:"):
@@ -162,9 +171,8 @@ class _Pipe:
 
     @classmethod
     async def open(cls, descriptor: int) -> _Pipe:
-        loop = asyncio.get_running_loop()
         stream = asyncio.StreamReader(limit=1 << 16)
-        transport, _ = await loop.connect_read_pipe(
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
         )
         return cls(stream, transport)
@@ -202,8 +210,6 @@ class SocketFolder:
     _LONGEST_SOCKET = 100
 
     def __init__(self, root: Path | None = None) -> None:
-        import tempfile
-
         base = root or Path(tempfile.gettempdir())
         if len(str(base)) + 40 > self._LONGEST_SOCKET:
             base = Path("/tmp")  # noqa: S108 -- only as the parent of a private folder
@@ -217,13 +223,9 @@ class SocketFolder:
         return self.path / f"{self._count}.sock"
 
     def close(self) -> None:
-        import shutil
-
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _sweep(self, base: Path) -> None:
-        import shutil
-
         for folder in base.glob(f"{self._PREFIX}*-*"):
             owner = folder.name.removeprefix(self._PREFIX).partition("-")[0]
             with contextlib.suppress(OSError, ValueError):

@@ -15,9 +15,7 @@ class WorkerSettings(BaseModel):
     memory_fraction: float = Field(default=0.8, gt=0, le=1, description="of a device's memory, for all workers")
     memory: dict[str, int] = Field(default={}, description="budget of a device by its id, instead of the fraction")
 
-    keep_alive: float | None = Field(
-        default=900.0, description="idle time before a model is unloaded; None: never"
-    )
+    keep_alive: float | None = Field(default=900.0, description="idle time before unloading; None: never")
     slots: int | None = Field(default=None, ge=1, le=512, description="requests a worker decodes at once")
     extra: int = Field(default=0, ge=0, le=64, description="requests sent to a worker beyond its slots")
     context: int = Field(default=8192, ge=128, description="tokens per request, where the row does not say")

@@ -1,0 +1,254 @@
+"""llama.cpp through ``xllamacpp``: llama-server itself, inside the worker, on its Unix socket.
+
+It batches continuously over ``slots`` sequences and keeps each sequence's prefix in its KV cache. The cache is
+divided evenly: every slot can use ``context`` tokens whatever the others do. Nothing is shifted out of a full
+window: a prompt that does not fit is refused, and an answer that fills the window ends with ``length``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import ConfigurationError
+from catalog.gguf import NotGguf, read_header
+from catalog.model import Capability
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+
+_BYTES_PER_VALUE: dict[str, float] = {
+    "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
+    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+_COMPUTE_BUFFER = 150 * 1024 * 1024
+_EMBEDS = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
+_GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
+
+
+class Lora(BaseModel):
+    """A LoRA adapter (GGUF), applied to every request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path
+    scale: float = 1.0
+
+
+class Options(BaseModel):
+    """What a catalogue row may set under ``options``; anything else is refused. Files lie on this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: int | None = Field(default=None, ge=1, le=512)
+    context: int | None = Field(default=None, ge=128)
+    pooling: Pooling | None = None
+    mmproj: Path | None = Field(default=None, description="the projector of a vision or audio model")
+    gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
+    main_gpu: int = Field(default=0, ge=0)
+    split: Literal["none", "layer", "row"] = "layer"
+    batch: int = Field(default=2048, ge=32, description="tokens of prompt in one logical batch")
+    micro_batch: int = Field(default=512, ge=32)
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    prompt_cache_mib: int = Field(default=256, ge=0, description="prompts kept in RAM after their slot was reused")
+    lora: tuple[Lora, ...] = ()
+    draft: Path | None = Field(default=None, description="a small model of the same vocabulary, to speculate with")
+    draft_tokens: int = Field(default=8, ge=1, le=64)
+    chat_template_file: Path | None = None
+    reasoning: Literal["auto", "none", "deepseek"] = "auto"
+    mlock: bool = False
+    mmap: bool = True
+    rope_freq_base: float | None = Field(default=None, gt=0)
+    rope_freq_scale: float | None = Field(default=None, gt=0)
+
+
+def options_of(values: dict[str, Any]) -> Options:
+    """The row's options. Raises ConfigurationError that names what is wrong."""
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"Option '{where}' of engine llamacpp: {first['msg']}.") from error
+
+
+def memory(path: Path, /, slots: int, context: int, options: dict[str, Any]) -> int:
+    """Bytes that a worker of this GGUF will need: weights, KV cache, compute buffers.
+
+    KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it
+    (models with sliding windows or recurrent layers need less; this is the upper bound).
+    """
+    chosen = options_of(options)
+    extras = [chosen.mmproj, chosen.draft, *(lora.path for lora in chosen.lora)]
+    weights = sum(_weights(file) for file in [path, *(e for e in extras if e is not None)])
+    return weights + int(_kv_cache(path, slots * context, chosen)) + _COMPUTE_BUFFER
+
+
+def _weights(path: Path) -> int:
+    split = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", path.name)
+    files = path.parent.glob(f"{split[1]}-*-of-{split[2]}.gguf") if split else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _kv_cache(path: Path, tokens: int, options: Options) -> float:
+    try:
+        header = read_header(path)
+    except NotGguf:
+        return 0
+    layers = header.integer("block_count") or 0
+    heads = header.integer("attention.head_count") or 1
+    kv_heads = header.integer("attention.head_count_kv") or heads
+    width = (header.integer("embedding_length") or 0) // heads
+    key = header.integer("attention.key_length") or width
+    value = header.integer("attention.value_length") or width
+    k_bytes, v_bytes = _BYTES_PER_VALUE[options.cache_type_k], _BYTES_PER_VALUE[options.cache_type_v]
+    return tokens * layers * kv_heads * (key * k_bytes + value * v_bytes)
+
+
+def explain(log: str) -> str | None:
+    """The cause of a failed start in llama.cpp's own log: its first line of level error."""
+    for line in log.splitlines():
+        found = re.match(r"[\d.]+ E\s+(.*)", line)
+        if found and "fit params" not in found[1]:
+            return found[1].strip()
+    return None
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run llama-server on ``spec.socket`` until SIGTERM. Raises RuntimeError when the model does not load."""
+    import xllamacpp
+
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    server = xllamacpp.Server(parameters(spec))
+    ready()
+    stopped.wait()
+    # The gateway drained before it asked, and the kernel gives memory back faster than destructors do.
+    sys.stdout.flush()
+    del server
+    os._exit(0)
+
+
+def parameters(spec: WorkerSpec) -> Any:
+    """llama-server's parameters (``xllamacpp.CommonParams``) for a spec. Raises ConfigurationError."""
+    import xllamacpp as x
+
+    options = options_of(spec.options)
+    if spec.path is None:
+        raise ConfigurationError(f"Engine llamacpp needs a GGUF file, and '{spec.model_id}' names none.")
+
+    params = x.CommonParams()
+    params.model.path = spec.path
+    params.model_alias = {spec.model_id}
+    params.hostnames = [spec.socket]
+    params.api_keys = [spec.api_key]
+    params.ui = False
+    params.endpoint_metrics = True
+    params.endpoint_slots = True
+    params.endpoint_props = False  # would let a request change the chat template
+    params.cors_origins = ""
+    params.offline = True
+    # A request that waits holds one of these threads; some more for /metrics, /tokenize and /slots.
+    params.n_threads_http = spec.slots + spec.extra + 4
+
+    context = spec.context or _trained_context(Path(spec.path)) or 4096
+    params.n_parallel = spec.slots
+    params.n_ctx = context * spec.slots
+    params.kv_unified = False
+    params.ctx_shift = False
+    params.fit_params = False  # would shrink the context in silence when memory is short
+    params.cont_batching = True
+    params.cache_ram_mib = options.prompt_cache_mib
+    params.use_jinja = True
+    params.warmup = True
+
+    params.cpuparams.n_threads = spec.threads
+    params.cpuparams_batch.n_threads = spec.threads
+    params.n_batch = options.batch
+    params.n_ubatch = options.micro_batch
+    params.flash_attn_type = getattr(
+        x.llama_flash_attn_type, "LLAMA_FLASH_ATTN_TYPE_" + _FLASH_ATTENTION[options.flash_attention]
+    )
+    params.cache_type_k = getattr(x.ggml_type, f"GGML_TYPE_{options.cache_type_k.upper()}")
+    params.cache_type_v = getattr(x.ggml_type, f"GGML_TYPE_{options.cache_type_v.upper()}")
+    _device(params, spec, options, x)
+    _pooling(params, spec, options, x)
+    _files(params, options, x)
+    if options.reasoning != "auto":
+        params.reasoning_format = getattr(
+            x.common_reasoning_format, f"COMMON_REASONING_FORMAT_{options.reasoning.upper()}"
+        )
+    if options.rope_freq_base is not None:
+        params.rope_freq_base = options.rope_freq_base
+    if options.rope_freq_scale is not None:
+        params.rope_freq_scale = options.rope_freq_scale
+    return params
+
+
+_FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
+
+
+def _device(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
+    on_cpu = spec.device == "cpu"
+    params.n_gpu_layers = options.gpu_layers if options.gpu_layers is not None else (0 if on_cpu else -1)
+    params.split_mode = getattr(x.llama_split_mode, f"LLAMA_SPLIT_MODE_{options.split.upper()}")
+    index = spec.device.partition(":")[2]
+    params.main_gpu = int(index) if index.isdigit() else options.main_gpu
+    if index.isdigit() and options.split != "none":
+        # Pinned to one device by the placement: the whole model goes there.
+        params.split_mode = x.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+    modes = x.llama_load_mode
+    params.load_mode = {
+        (True, False): modes.LLAMA_LOAD_MODE_MMAP,
+        (True, True): modes.LLAMA_LOAD_MODE_MMAP_MLOCK,
+        (False, True): modes.LLAMA_LOAD_MODE_MLOCK,
+        (False, False): modes.LLAMA_LOAD_MODE_NONE,
+    }[options.mmap, options.mlock]
+
+
+def _pooling(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
+    """A GGUF that embeds or reranks is served in that mode; llama-server has one mode per process."""
+    pooling = options.pooling
+    if pooling is None and Capability.RERANK in spec.capabilities and Capability.EMBED not in spec.capabilities:
+        pooling = "rank"
+    if pooling is not None:
+        params.pooling_type = getattr(x.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
+    if spec.capabilities & _EMBEDS and not spec.capabilities & _GENERATES:
+        params.embedding = True
+        # An encoder sees a whole text at once, so the physical batch has to hold it.
+        context = params.n_ctx // params.n_parallel
+        params.n_batch = params.n_ubatch = max(options.micro_batch, min(context, 8192))
+
+
+def _files(params: Any, options: Options, x: Any) -> None:
+    if options.mmproj is not None:
+        params.mmproj.path = str(options.mmproj.expanduser())
+    if options.lora:
+        adapters = []
+        for lora in options.lora:
+            adapter = x.CommonAdapterLoraInfo()
+            adapter.path, adapter.scale = str(lora.path.expanduser()), lora.scale
+            adapters.append(adapter)
+        params.lora_adapters = adapters
+    if options.draft is not None:
+        params.speculative.types = [x.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        params.speculative.draft.mparams.path = str(options.draft.expanduser())
+        params.speculative.draft.n_max = options.draft_tokens
+    if options.chat_template_file is not None:
+        params.chat_template = options.chat_template_file.expanduser().read_text()
+
+
+def _trained_context(path: Path) -> int | None:
+    try:
+        return read_header(path).integer("context_length")
+    except NotGguf as error:
+        raise ConfigurationError(error.message) from error

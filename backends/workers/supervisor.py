@@ -1,0 +1,317 @@
+"""The worker pool of one machine: a worker per loaded model, within the memory of its devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol, Self
+
+import platformdirs
+
+from backends.base import Upstream
+from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines
+from backends.workers.logs import WorkerLog
+from backends.workers.memory import Meter, measure
+from backends.workers.placement import Device, Evict, Place, Room, Tenant, TooLarge, decide
+from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
+from backends.workers.process import SocketFolder, WorkerProcess
+from backends.workers.settings import WorkerSettings
+from backends.workers.spec import WorkerSpec
+from backends.workers.worker import Clock, Launch, NoObserver, Observer, Worker
+from catalog.errors import ConfigurationError, Draining, ModelUnavailable
+from catalog.model import Model
+
+
+class Store(Protocol):
+    """Where models lie on disk."""
+
+    def path(self, model: Model) -> Path:
+        """The file or folder that the engine opens."""
+        ...
+
+    def missing(self, model: Model) -> str | None:
+        """Why the model cannot be opened (not pulled, a file is gone), or None."""
+        ...
+
+
+class Supervisor:
+    """Implements :class:`backends.workers.pool.WorkerPool`. Use it as an async context manager.
+
+    ``observer`` is told of loads, deaths and evictions. ``engines`` and ``meter`` are what tests replace.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        settings: WorkerSettings,
+        devices: Sequence[Device],
+        clock: Clock = time.monotonic,
+        engines: Engines | None = None,
+        observer: Observer | None = None,
+        meter: Meter = measure,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._devices = {device.id: device for device in devices}
+        self._clock = clock
+        self._engines = engines if engines is not None else builtin_engines()
+        self._observer = observer or NoObserver()
+        self._meter = meter
+        self._environment = environment
+        self._logs = settings.logs or platformdirs.user_data_path("roundhouse") / "logs"
+        self._rooms = tuple(Room(device.id, self._budget(device)) for device in devices)
+        self._workers: dict[str, Worker] = {}
+        self._measured: dict[str, int] = {}
+        self._placing = asyncio.Lock()
+        self._moved = asyncio.Event()
+        self._draining = False
+        self._folder: SocketFolder | None = None
+        self._sampler: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Make the folder of the sockets and begin to measure memory."""
+        self._folder = SocketFolder()
+        self._sampler = asyncio.create_task(self._sample(), name="memory of workers")
+
+    async def close(self) -> None:
+        """End every worker now. Nothing is left running."""
+        self._draining = True
+        if self._sampler is not None:
+            self._sampler.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sampler
+        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+        if self._folder is not None:
+            self._folder.close()
+
+    # ---- WorkerPool
+
+    @asynccontextmanager
+    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        async with self._worker(model).lease(need) as upstream:
+            yield upstream
+
+    def snapshot(self) -> PoolSnapshot:
+        workers = tuple(worker.view() for worker in self._workers.values())
+        return PoolSnapshot(workers, tuple(self._device_view(room, workers) for room in self._rooms))
+
+    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+        worker = self._worker(model)
+        if keep_alive is not None:
+            worker.keep(None if keep_alive < 0 else keep_alive)
+        await worker.ready()
+        return worker.view()
+
+    async def unload(self, model_id: str) -> bool:
+        worker = self._workers.get(model_id)
+        if worker is None or not worker.loaded:
+            return False
+        worker.ask_to_stop("unloaded")
+        await worker.stopped()
+        return True
+
+    async def log(self, model_id: str, *, lines: int = 200) -> str:
+        return await asyncio.to_thread(self._log(model_id).tail, lines)
+
+    async def drain(self, deadline: float) -> None:
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                while any(worker.in_use for worker in self._workers.values()):
+                    self._moved.clear()
+                    await self._moved.wait()
+        await self.close()
+
+    # ---- for the catalogue and the router
+
+    def context(self, model: Model) -> int | None:
+        """Tokens that one request may use, prompt and answer together; None where the engine has no such bound."""
+        engine = self._engines.get(model.engine or "")
+        if engine is None or not engine.context:
+            return None
+        chosen = model.options.get("context")
+        if isinstance(chosen, int):
+            return chosen
+        return min(model.limits.context_window or self._settings.context, self._settings.context)
+
+    def slots(self, model: Model) -> int:
+        """Requests that one worker of this model works on at once."""
+        chosen = model.options.get("slots")
+        if isinstance(chosen, int) and chosen > 0:
+            return chosen
+        engine = self._engines.get(model.engine or "")
+        return self._settings.slots or (engine.slots(self._threads()) if engine else 1)
+
+    def _worker(self, model: Model) -> Worker:
+        if self._draining:
+            raise Draining("Roundhouse is shutting down.", retry_after=5)
+        worker = self._workers.get(model.id)
+        if worker is None:
+            worker = self._workers[model.id] = Worker(
+                model, self, self._settings, log=self._log(model.id), clock=self._clock, observer=self._observer
+            )
+        elif worker.model != model:
+            self._measured.pop(model.id, None)
+            worker.update(model)
+        return worker
+
+    # ---- Host: what a worker asks before it starts
+
+    async def prepare(self, worker: Worker) -> Launch:
+        model = worker.model
+        engine = self._engine(model)
+        reason = await asyncio.to_thread(self._store.missing, model)
+        if reason is not None:
+            raise ModelUnavailable(reason)
+        path = None if model.source.kind == "library" else await asyncio.to_thread(self._store.path, model)
+        context, slots = self.context(model), self.slots(model)
+        need = self._measured.get(model.id) or model.size.memory
+        if need is None and path is not None:
+            need = await asyncio.to_thread(engine.memory, path, slots, context or 0, model.options)
+        await self._place(worker, need or 0, self._allowed(model, engine))
+        assert self._folder is not None, "the supervisor was not started"
+        spec = WorkerSpec(
+            engine=engine.name,
+            model_id=model.id,
+            path=None if path is None else str(path),
+            options=model.options,
+            device=worker.device,
+            socket=str(self._folder.next_socket()),
+            api_key=secrets.token_urlsafe(32),
+            threads=self._threads(),
+            slots=slots,
+            extra=self._settings.extra,
+            context=context,
+            capabilities=model.capabilities,
+        )
+        return Launch(engine.command, spec, engine.explain)
+
+    async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess:
+        with log.append() as file:
+            return await WorkerProcess.start(launch.command, launch.spec, log=file, environment=self._environment)
+
+    def changed(self) -> None:
+        self._moved.set()
+
+    def _engine(self, model: Model) -> EngineInfo:
+        if model.engine is None:
+            raise ConfigurationError(f"The catalogue names no engine for '{model.id}'.")
+        missing = self._engines.missing(model.engine)
+        if missing is not None:
+            raise missing
+        return self._engines[model.engine]
+
+    def _allowed(self, model: Model, engine: EngineInfo) -> tuple[str, ...]:
+        """Devices in order of preference: accelerators first, as they are listed."""
+        usable = [d for d in self._devices if d.partition(":")[0] in engine.devices]
+        if model.device is not None:
+            if model.device not in usable:
+                raise ModelUnavailable(
+                    f"'{model.id}' is pinned to {model.device}, but its engine {engine.name} can use "
+                    f"{', '.join(usable) or 'no device'} here."
+                )
+            return (model.device,)
+        return tuple(sorted(usable, key=lambda device: device == "cpu"))
+
+    async def _place(self, worker: Worker, need: int, allowed: tuple[str, ...]) -> None:
+        """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
+
+        Raises ModelUnavailable: it can never fit, or the memory stayed busy for too long. When it has waited
+        for ``patience`` seconds, the busy workers in its way take no new turns, and leave once they are idle.
+        """
+        async with self._placing:
+            since = self._clock()
+            while True:
+                decision = decide(need, allowed=allowed, rooms=self._rooms, tenants=self._tenants(worker))
+                match decision:
+                    case Place(device):
+                        worker.reserve(device, need)
+                        return
+                    case TooLarge(_, largest):
+                        raise ModelUnavailable(
+                            f"'{worker.model.id}' needs about {_mib(need)} MiB, more than the {_mib(largest)} MiB "
+                            "that workers may use on a device."
+                        )
+                    case Evict(_, models):
+                        for model in models:
+                            self._workers[model].ask_to_stop("evicted")
+                        await asyncio.gather(*(self._workers[model].stopped() for model in models))
+                    case _:
+                        await self._wait_for_room(worker, decision.models, since)
+
+    async def _wait_for_room(self, worker: Worker, busy: tuple[str, ...], since: float) -> None:
+        waited = self._clock() - since
+        if waited >= self._settings.placement_timeout:
+            raise ModelUnavailable(
+                f"No memory became free for '{worker.model.id}' within {waited:.0f} s: the other models are busy.",
+                retry_after=10,
+            )
+        if waited >= self._settings.patience:
+            for model in busy:
+                self._workers[model].ask_to_stop("evicted")
+            pause = self._settings.placement_timeout - waited
+        else:
+            pause = self._settings.patience - waited
+        self._moved.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._moved.wait()
+
+    def _tenants(self, newcomer: Worker) -> tuple[Tenant, ...]:
+        return tuple(
+            Tenant(model, worker.device, worker.memory, worker.idle, worker.leaving, worker.last_used)
+            for model, worker in self._workers.items()
+            if worker is not newcomer and worker.device
+        )
+
+    # ---- measuring
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sample_interval)
+            for model, worker in list(self._workers.items()):
+                pid, device = worker.pid, worker.device
+                if pid is None:
+                    continue
+                used = await asyncio.to_thread(self._meter, pid, device)
+                if used and worker.pid == pid:
+                    worker.memory = self._measured[model] = max(used, self._measured.get(model, 0))
+                await asyncio.to_thread(worker.log.trim)
+
+    def _device_view(self, room: Room, workers: Sequence[WorkerView]) -> DeviceView:
+        device = self._devices[room.id]
+        used = sum(worker.memory for worker in workers if worker.device == room.id)
+        return DeviceView(room.id, device.name, device.memory, room.budget, used)
+
+    def _budget(self, device: Device) -> int:
+        return self._settings.memory.get(device.id, int(device.memory * self._settings.memory_fraction))
+
+    def _threads(self) -> int:
+        return self._settings.threads or _cores()
+
+    def _log(self, model_id: str) -> WorkerLog:
+        return WorkerLog(self._logs, model_id, limit=self._settings.log_bytes)
+
+
+def _cores() -> int:
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _mib(size: int) -> int:
+    return round(size / 2**20)

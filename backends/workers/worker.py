@@ -1,0 +1,417 @@
+"""One model's worker: a task that owns its state, and what others may ask of it.
+
+Only :meth:`Worker._own` and what it calls change the state. Others wait for a turn (:meth:`Worker.lease`) or
+leave a request (:meth:`Worker.ask_to_stop`, :meth:`Worker.make_room`); nobody reads the state and then acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backends.base import Upstream
+from backends.workers.logs import WorkerLog
+from backends.workers.pool import Need, WorkerState, WorkerView
+from backends.workers.process import WorkerProcess, describe_exit
+from backends.workers.queue import Slots
+from backends.workers.settings import WorkerSettings
+from backends.workers.spec import WorkerSpec
+from catalog.errors import Draining, RoundhouseError, WorkerFailed
+from catalog.model import Model
+
+Clock = Callable[[], float]
+
+
+class Observer(Protocol):
+    """Told of what happens to workers, for metrics; called in the event loop, so it must not block."""
+
+    def loaded(self, model: str, seconds: float) -> None: ...
+    def load_failed(self, model: str) -> None: ...
+    def died(self, model: str) -> None: ...
+    def unloaded(self, model: str, *, evicted: bool) -> None: ...
+
+
+class NoObserver:
+    """Nobody to tell."""
+
+    def loaded(self, model: str, seconds: float) -> None: ...
+    def load_failed(self, model: str) -> None: ...
+    def died(self, model: str) -> None: ...
+    def unloaded(self, model: str, *, evicted: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A worker that may start: its command and spec, with its memory reserved."""
+
+    command: tuple[str, ...]
+    spec: WorkerSpec
+    explain: Callable[[str], str | None]
+
+
+class Host(Protocol):
+    """What a worker needs of its supervisor."""
+
+    async def prepare(self, worker: Worker) -> Launch:
+        """Check that the model is there, place it, make room. Raises the reason why not."""
+        ...
+
+    async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess: ...
+
+    def changed(self) -> None:
+        """Something became idle, or memory free."""
+        ...
+
+
+class Worker:
+    """See the module. ``model`` may be replaced (:meth:`update`); it counts from the next start."""
+
+    def __init__(
+        self,
+        model: Model,
+        host: Host,
+        settings: WorkerSettings,
+        *,
+        log: WorkerLog,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self.model = model
+        self.log = log
+        self.keep_alive = model.keep_alive if model.keep_alive is not None else settings.keep_alive
+        self.memory = 0
+        self.device = ""
+        self.leaving = False
+        self.context: int | None = None
+        self._host = host
+        self._settings = settings
+        self._clock = clock
+        self._observer = observer
+        self._slots = Slots(max_queue=settings.max_queue, changed=self._on_change, clock=clock)
+        self._state = WorkerState.STOPPED
+        self._process: WorkerProcess | None = None
+        self._upstream: Upstream | None = None
+        self._events = asyncio.Event()
+        self._stopping: str | None = None
+        self._closing = False
+        self._failure: RoundhouseError | None = None
+        self._retry_at = 0.0
+        self._failures = 0
+        self._crashes = 0
+        self._restarts = 0
+        self._started_at: float | None = None
+        self._load_seconds: float | None = None
+        self._gone = asyncio.Event()
+        self._gone.set()
+        self._task = asyncio.create_task(self._own(), name=f"worker {model.id}")
+
+    # ---- what others see and ask
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def idle(self) -> bool:
+        """Ready, used by nobody, and wanted by nobody (unless it is making room)."""
+        unwanted = self._slots.idle or (self._stopping is not None and self._slots.users == 0)
+        return self._state in (WorkerState.READY, WorkerState.DRAINING) and unwanted
+
+    @property
+    def last_used(self) -> float:
+        return self._slots.last_used or self._started_at or 0.0
+
+    @property
+    def loaded(self) -> bool:
+        return self._process is not None or self._state is WorkerState.STARTING
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody holds or waits for a lease."""
+        return not self._slots.idle
+
+    def view(self) -> WorkerView:
+        """No I/O."""
+        ready = self._state is WorkerState.READY
+        used = self._slots.last_used or self._started_at
+        expires = None
+        if ready and self._slots.idle and self.keep_alive is not None and used is not None:
+            expires = used + self.keep_alive
+        return WorkerView(
+            model=self.model.id,
+            engine=self.model.engine or "",
+            device=self.device,
+            state=self._state,
+            pid=self.pid,
+            memory=self.memory,
+            slots=self._slots.capacity or 1,
+            busy=self._slots.busy,
+            queued=self._slots.waiting,
+            restarts=self._restarts,
+            started_at=self._started_at,
+            last_used=self._slots.last_used,
+            expires_at=expires,
+            load_seconds=self._load_seconds,
+            error=self._failure.message if self._failure else None,
+        )
+
+    @asynccontextmanager
+    async def lease(self, need: Need) -> AsyncIterator[Upstream]:
+        """A turn on the ready worker; starts it if need be."""
+        while True:
+            if self._closing:
+                raise Draining("Roundhouse is shutting down.", retry_after=5)
+            self._raise_recent_failure()
+            grant = await self._slots.acquire(need)
+            process, upstream = self._process, self._upstream
+            if process is not None and upstream is not None and process.alive():
+                break
+            # It has died, and its owner is about to see that: wait for that, then for the next one.
+            self._slots.release(grant, completed=False)
+            await self._gone.wait()
+        completed = False
+        try:
+            yield upstream
+            completed = True
+        finally:
+            self._slots.release(grant, completed=completed)
+
+    async def ready(self) -> None:
+        """Return once it is ready, with no slot taken."""
+        async with self.lease(Need(slots=0)):
+            pass
+
+    def reserve(self, device: str, memory: int) -> None:
+        """Placed: the memory counts as used from now on. Called by the supervisor while it prepares the start."""
+        self.device, self.memory = device, memory
+
+    def keep(self, seconds: float | None) -> None:
+        """Change the idle time after which it stops; None is never."""
+        self.keep_alive = seconds
+        self._events.set()
+
+    def update(self, model: Model) -> None:
+        """The catalogue's row has changed: a running worker finishes what it has and starts anew with it."""
+        if model == self.model:
+            return
+        self.model = model
+        self.keep_alive = model.keep_alive if model.keep_alive is not None else self._settings.keep_alive
+        self._failure, self._failures = None, 0
+        if self.loaded:
+            self.ask_to_stop("reloaded")
+
+    def ask_to_stop(self, why: str) -> None:
+        """No new turns; it stops once those who have one are done. Whoever waits is served by the next start."""
+        if self.loaded:
+            self._stopping = why
+            self.leaving = True
+            self._slots.close()
+            self._events.set()
+
+    async def stopped(self) -> None:
+        """Wait until no process is left."""
+        await self._gone.wait()
+
+    async def close(self) -> None:
+        """End it now, whatever it does."""
+        self._closing = True
+        self._slots.fail(lambda: Draining("Roundhouse is shutting down.", retry_after=5))
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    # ---- the owner
+
+    def _on_change(self) -> None:
+        self._events.set()
+        self._host.changed()
+
+    def _raise_recent_failure(self) -> None:
+        if self._failure is not None and self._state is WorkerState.FAILED:
+            left = self._retry_at - self._clock()
+            if left > 0:
+                raise _copy(self._failure, retry_after=left)
+
+    async def _own(self) -> None:
+        try:
+            while True:
+                await self._until(lambda: self._slots.waiting > 0)
+                await self._start_and_serve()
+        finally:
+            process, self._process = self._process, None
+            if process is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(process.stop(self._settings.stop_grace))
+            self._set(WorkerState.STOPPED)
+
+    async def _start_and_serve(self) -> None:
+        self._gone.clear()
+        self._stopping = None
+        began = self._clock()
+        try:
+            launch = await self._while_wanted(self._start())
+        except RoundhouseError as error:
+            await self._end_process()
+            self._fail(error)
+            return
+        if launch is None:
+            await self._end_process()
+            self._set(WorkerState.STOPPED)
+            return
+        self._load_seconds = self._clock() - began
+        self._observer.loaded(self.model.id, self._load_seconds)
+        self._failure, self._failures = None, 0
+        self._started_at = self._clock()
+        self._set(WorkerState.READY)
+        self._slots.last_used = None
+        self._slots.open(launch.spec.slots + launch.spec.extra)
+        await self._serve()
+
+    async def _start(self) -> Launch:
+        self._set(WorkerState.STARTING)
+        if self._crashes > 1:
+            delay = self._settings.backoff * 2 ** (self._crashes - 2)
+            await asyncio.sleep(min(delay, self._settings.backoff_limit))
+        launch = await self._host.prepare(self)
+        self.context = launch.spec.context
+        before = self.log.size()
+        self._process = await self._host.spawn(launch, self.log)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout):
+                reason = await self._process.ready()
+        except TimeoutError:
+            reason = f"not ready within {self._settings.start_timeout:g} s"
+        if reason is not None:
+            logged = await asyncio.to_thread(self.log.tail, 200, since=before)
+            reason = launch.explain(logged) or reason
+            raise WorkerFailed(
+                f"The worker of '{self.model.id}' did not start: {reason.rstrip('.')}. "
+                f"Its log: roundhouse logs {self.model.id}"
+            )
+        self._upstream = Upstream(
+            endpoint=f"worker/{self.model.id}",
+            protocol="worker",
+            base_url="http://worker/v1",
+            model=self.model.id,
+            uds=launch.spec.socket,
+            api_key=launch.spec.api_key,
+            parameters=self.model.parameters,
+        )
+        return launch
+
+    async def _while_wanted(self, start: Coroutine[Any, Any, Launch]) -> Launch | None:
+        """Run the start as long as anybody waits for it; None when nobody did to its end."""
+        starting = asyncio.create_task(start)
+        try:
+            while not starting.done():
+                self._events.clear()
+                if not self._slots.waiting or self._stopping is not None:
+                    return None
+                event = asyncio.create_task(self._events.wait())
+                await asyncio.wait({starting, event}, return_when=asyncio.FIRST_COMPLETED)
+                event.cancel()
+            return starting.result()
+        finally:
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+
+    async def _serve(self) -> None:
+        process = self._process
+        assert process is not None
+        exited = asyncio.create_task(process.wait())
+        try:
+            while not exited.done():
+                self._events.clear()
+                left = self._time_left()
+                if self._stopping is not None and self._state is WorkerState.READY:
+                    self._set(WorkerState.DRAINING)
+                if (left is not None and left <= 0) or (self._stopping is not None and not self._slots.users):
+                    await self._stop_idle()
+                    return
+                event = asyncio.create_task(self._events.wait())
+                await asyncio.wait({exited, event}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                event.cancel()
+            await self._died(exited.result())
+        finally:
+            exited.cancel()
+
+    def _time_left(self) -> float | None:
+        """Seconds until it has been idle for too long; None while it is used, or kept for ever."""
+        if not self._slots.idle or self.keep_alive is None or self._stopping is not None:
+            return None
+        since = self._slots.last_used or self._started_at or 0.0
+        return since + self.keep_alive - self._clock()
+
+    async def _stop_idle(self) -> None:
+        self._slots.close()
+        self._set(WorkerState.DRAINING)
+        self.leaving = True
+        await self._end_process()
+        self._set(WorkerState.STOPPED)
+        self._observer.unloaded(self.model.id, evicted=self._stopping == "evicted")
+
+    async def _died(self, code: int) -> None:
+        self._crashes = 0 if self._slots.completed else self._crashes
+        self._crashes += 1
+        self._restarts += 1
+        self._observer.died(self.model.id)
+        await self._end_process()
+        if self._crashes >= self._settings.crash_limit:
+            self._fail(
+                WorkerFailed(
+                    f"The worker of '{self.model.id}' died {self._crashes} times in a row, at last "
+                    f"{describe_exit(code)}. Its log: roundhouse logs {self.model.id}"
+                )
+            )
+        else:
+            self._set(WorkerState.STOPPED)
+
+    async def _end_process(self) -> None:
+        """End the process if there is one, then say that its memory and slots are free."""
+        self._slots.lost()
+        self._upstream = None
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                await process.stop(self._settings.stop_grace)
+            except asyncio.CancelledError:
+                process.kill_now()
+                raise
+        self.memory, self.device, self.leaving = 0, "", False
+        self._gone.set()
+        self._host.changed()
+
+    def _fail(self, error: RoundhouseError) -> None:
+        self._failures += 1
+        self._crashes = 0
+        wait = min(60.0, self._settings.cool_down * 2 ** min(10, self._failures - 1))
+        # A model that was busy elsewhere or has just been pulled is worth another try at once.
+        self._retry_at = self._clock() + (wait if isinstance(error, WorkerFailed) else 0.0)
+        self._failure = error
+        self._set(WorkerState.FAILED)
+        self._observer.load_failed(self.model.id)
+        self._slots.fail(lambda: _copy(error, retry_after=max(1.0, wait)))
+
+    def _set(self, state: WorkerState) -> None:
+        self._state = state
+        if state is not WorkerState.READY:
+            self._started_at = None if state is not WorkerState.DRAINING else self._started_at
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._events.clear()
+            await self._events.wait()
+
+
+def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
+    """An error object of its own for each caller, as a traceback is attached to what is raised."""
+    copy = type(error).__new__(type(error))
+    Exception.__init__(copy, error.message)
+    copy.__dict__.update(error.__dict__)
+    copy.retry_after = retry_after
+    return copy
