@@ -14,12 +14,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+import signal
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 import orjson
+import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,7 +33,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.workers.engines.running import Stats
-from backends.workers.spec import WorkerSpec
+from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import InvalidRequest, NotAuthenticated, NotFound, RoundhouseError
 
 DROPPED = "x-roundhouse-dropped"
@@ -42,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What a worker runs. ``load`` and ``close`` block, and are called in a thread."""
+    """What a worker runs. ``load`` and ``close`` block."""
 
     @property
     def stats(self) -> Stats: ...
@@ -50,7 +53,7 @@ class Engine(Protocol):
     def routes(self) -> Sequence[BaseRoute]: ...
 
     def load(self) -> None:
-        """Read the model; the socket is announced when this returns.
+        """Read the model; the socket is announced after this.
 
         Raises EngineMissing and ModelUnavailable.
         """
@@ -63,16 +66,50 @@ class ClientLeft(Exception):
     """The client closed its connection before its answer was ready; nobody reads what is sent now."""
 
 
+def serve(spec: WorkerSpec, engine: Engine, ready: Ready) -> None:
+    """Load ``engine``, listen on the worker's Unix socket, call ``ready``, and return after SIGTERM.
+
+    Raises what loading raises, before there is a socket.
+    """
+    engine.load()
+    config = uvicorn.Config(
+        build(spec, engine),
+        uds=spec.socket,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    _Server(config, ready).run()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it listens, and that ends with exit code 0 after SIGTERM."""
+
+    def __init__(self, config: uvicorn.Config, ready: Ready) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
 def build(spec: WorkerSpec, engine: Engine) -> Starlette:
-    """The app around ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
+    """The app around a loaded ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(engine.load)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(engine.close)
+        yield
+        await asyncio.to_thread(engine.close)
 
     async def health(_: Request) -> Response:
         return answer({"status": "ok"})

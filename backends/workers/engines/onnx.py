@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -24,12 +23,13 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.workers.app import answer, attended, build, dropped, parse
+from backends.workers.app import answer, attended, dropped, parse
+from backends.workers.app import serve as run
 from backends.workers.engines.batching import Batcher, Tokens
 from backends.workers.engines.onnx_session import Floats, OnnxDevice, Pooling, normalized, open_session
 from backends.workers.engines.running import Stats
 from backends.workers.engines.texts import TextTokenizer
-from backends.workers.spec import WorkerSpec
+from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
     CapabilityMismatch,
     EngineMissing,
@@ -59,12 +59,14 @@ class OnnxOptions(BaseModel):
     dimensions: int | None = Field(default=None, gt=0)
     matryoshka: bool = False
     prompts: Prompts = Prompts()
+    precision: str | None = Field(default=None, description="of the weights, as the folder was made")
+    rerank: Literal["similarity"] | None = Field(default=None, description="let an embedding model rank")
     batch_tokens: int = Field(default=2048, gt=0, description="padded tokens of one batch")
 
 
-def create(spec: WorkerSpec) -> Starlette:
-    """The worker's app; it loads in its lifespan. Raises EngineMissing and ModelUnavailable there."""
-    return build(spec, OnnxEngine(spec))
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises EngineMissing and ModelUnavailable."""
+    run(spec, OnnxEngine(spec), ready)
 
 
 def read_options(folder: Path, given: dict[str, Any]) -> OnnxOptions:
@@ -192,6 +194,8 @@ class OnnxEngine:
 
     async def _rerank(self, http: Request) -> Response:
         request = parse(RerankRequest, await http.body())
+        if self._options.kind == "embedding" and self._options.rerank is None:
+            raise CapabilityMismatch(f"'{self._spec.model_id}' makes embeddings; it does not rank.", param="model")
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
         documents = [_document_text(document, i) for i, document in enumerate(request.documents)]

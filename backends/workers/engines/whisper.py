@@ -1,0 +1,252 @@
+"""Engine ``whisper``: speech to text with faster-whisper (CTranslate2).
+
+A model is a folder in CTranslate2's form (``model.bin``, ``config.json``, ``tokenizer.json``). The answer is
+always a stream of events: a delta per segment, then ``transcript.text.done`` with everything that OpenAI's
+verbose_json holds. A client that leaves ends the work before the next 30 seconds of audio are decoded.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backends.wire.audio import TranscriptionRequest
+from backends.workers.app import dropped, event, invalid, stream
+from backends.workers.app import serve as run
+from backends.workers.engines.audio import decode
+from backends.workers.engines.running import Runner, Stats, Stop
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import (
+    CapabilityMismatch,
+    EngineMissing,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedParameter,
+)
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.transcribe import Segment
+
+Json = dict[str, Any]
+
+_RATE = 16_000
+_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Temperatures that Whisper tries in turn while its text is repetitive or unlikely (OpenAI's default)."""
+
+
+class WhisperOptions(BaseModel):
+    """What a catalogue row may set under ``options``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    beam_size: int = Field(default=5, ge=1, le=32)
+    compute_type: str = Field(default="default", pattern=r"^[a-z0-9_]+$")
+    max_audio_seconds: float = Field(default=7200.0, gt=0)
+    vad: bool = Field(default=False, description="leave silence out unless the request says otherwise")
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises EngineMissing and ModelUnavailable."""
+    run(spec, WhisperEngine(spec), ready)
+
+
+class WhisperEngine:
+    """Transcribes up to ``slots`` files at once, each with its share of the threads."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._runner = Runner(spec.slots)
+
+    @property
+    def stats(self) -> Stats:
+        return self._runner.stats
+
+    def load(self) -> None:
+        try:
+            self._options = WhisperOptions.model_validate(self._spec.options)
+        except ValidationError as error:
+            raise ModelUnavailable(f"The options of '{self._spec.model_id}' are wrong: {error}") from error
+        folder = Path(self._spec.path or "")
+        for name in ("model.bin", "tokenizer.json"):
+            if not (folder / name).is_file():
+                raise ModelUnavailable(f"The model file {name} is missing. Pull the model again.")
+        self._model = self._open(folder)
+        self._languages = frozenset(self._model.supported_languages)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [Route("/v1/audio/transcriptions", self._transcriptions, methods=["POST"])]
+
+    def _open(self, folder: Path) -> WhisperModel:
+        try:
+            import av  # noqa: F401
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise EngineMissing("whisper", extra="speech", package=error.name) from None
+
+        class Interruptible(WhisperModel):  # type: ignore[misc]  # faster-whisper is not typed
+            """Asks whether anybody still waits before it encodes the next window of audio."""
+
+            stop: Stop | None = None
+
+            def encode(self, features: Any) -> Any:
+                if self.stop is not None:
+                    self.stop.check()
+                return super().encode(features)
+
+        kind, _, number = self._spec.device.partition(":")
+        try:
+            return Interruptible(
+                str(folder),
+                device=kind,
+                device_index=int(number or 0),
+                compute_type=self._options.compute_type,
+                cpu_threads=max(1, self._spec.threads // self._spec.slots),
+                num_workers=self._spec.slots,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelUnavailable(f"CTranslate2 cannot run '{self._spec.model_id}': {error}") from error
+
+    async def _transcriptions(self, http: Request) -> Response:
+        request = await _form(http)
+        language = self._language(request)
+        unused = [*(request.model_extra or {})]
+        if request.prompt and len(self._model.hf_tokenizer.encode(request.prompt).ids) > self._prompt_room:
+            unused.append("prompt: all but its end")
+
+        def produce(stop: Stop) -> Generator[Json, None, None]:
+            yield from self._events(request, language, stop)
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            async with aclosing(self._runner.stream(produce)) as bodies:
+                async for body in bodies:
+                    yield event(body)
+
+        return await stream(http, events(), media_type="text/event-stream", headers=dropped(unused))
+
+    @property
+    def _prompt_room(self) -> int:
+        """Tokens of a prompt that Whisper reads: half its text window, less one."""
+        return int(self._model.max_length) // 2 - 1
+
+    def _language(self, request: TranscriptionRequest) -> str | None:
+        """Whisper's code for the language that was named.
+
+        Raises UnsupportedParameter for one that the model does not know, CapabilityMismatch for a translation
+        that an English-only model cannot do.
+        """
+        english_only = not self._model.model.is_multilingual
+        if request.translate and english_only:
+            raise CapabilityMismatch(
+                f"'{self._spec.model_id}' knows English only, so it cannot translate into it.", param="model"
+            )
+        if request.language is None:
+            return None
+        code = request.language.lower().split("-")[0]
+        if code not in self._languages:
+            known = "English only" if english_only else f"{len(self._languages)} languages"
+            raise UnsupportedParameter(
+                f"'{self._spec.model_id}' knows {known}; {request.language!r} is not among them.", param="language"
+            )
+        return code
+
+    def _events(
+        self, request: TranscriptionRequest, language: str | None, stop: Stop
+    ) -> Generator[Json, None, None]:
+        audio = decode(request.file, rate=_RATE, max_seconds=self._options.max_audio_seconds, check=stop.check)
+        with_words = "word" in request.timestamp_granularities
+        vad = self._options.vad if request.vad_filter is None else request.vad_filter
+        duration = len(audio) / _RATE
+        model = copy.copy(self._model)  # the same weights, with this request's own stop
+        model.stop = stop
+        found, info = model.transcribe(
+            audio,
+            language=language,
+            task="translate" if request.translate else "transcribe",
+            beam_size=self._options.beam_size,
+            temperature=[request.temperature] if request.temperature else list(_LADDER),
+            initial_prompt=request.prompt,
+            word_timestamps=with_words,
+            vad_filter=vad,
+        )
+        segments: list[Json] = []
+        words: list[Json] = []
+        text = ""
+        for segment in found:
+            delta = segment.text if text else segment.text.lstrip()
+            text += delta
+            segments.append(_segment(segment))
+            words += [
+                {"word": word.word.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
+                for word in segment.words or ()
+            ]
+            yield {"type": "transcript.text.delta", "delta": delta}
+            stop.check()
+        yield {
+            "type": "transcript.text.done",
+            "text": text,
+            "task": "translate" if request.translate else "transcribe",
+            "language": info.language,
+            "duration": round(duration, 3),
+            "segments": segments,
+            **({"words": words} if with_words else {}),
+            "usage": {"type": "duration", "seconds": round(duration, 3)},
+        }
+
+
+async def _form(http: Request) -> TranscriptionRequest:
+    """The multipart form. Raises InvalidRequest."""
+    if not http.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise InvalidRequest("A transcription is asked for with multipart/form-data.")
+    fields: Json = {}
+    granularities: list[str] = []
+    async with http.form(max_files=1, max_fields=64) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                fields[name] = await value.read()
+                fields["filename"] = value.filename or "audio"
+            elif name.removesuffix("[]") == "timestamp_granularities":
+                granularities.append(value)
+            else:
+                fields[name.removesuffix("[]")] = value
+    if granularities:
+        fields["timestamp_granularities"] = tuple(granularities)
+    if not isinstance(fields.get("file"), bytes):
+        raise InvalidRequest("The form has no file.", param="file")
+    try:
+        return TranscriptionRequest.model_validate(fields, strict=False)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _segment(segment: Segment) -> Json:
+    """OpenAI's segment object; seconds, and natural logarithms."""
+    return {
+        "id": segment.id - 1,
+        "seek": segment.seek,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "tokens": segment.tokens,
+        "temperature": segment.temperature,
+        "avg_logprob": _finite(segment.avg_logprob),
+        "compression_ratio": _finite(segment.compression_ratio),
+        "no_speech_prob": _finite(segment.no_speech_prob),
+    }
+
+
+def _finite(value: float | None) -> float:
+    return float(value) if value is not None and math.isfinite(value) else 0.0
