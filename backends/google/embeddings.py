@@ -1,0 +1,92 @@
+"""OpenAI's embeddings as Gemini's ``batchEmbedContents``. Source: Google's Gemini API reference."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from backends.base import Upstream
+from backends.translation import Dropped
+from backends.wire.embeddings import EmbeddingRequest
+from catalog.errors import CapabilityMismatch, UpstreamProtocolError
+
+Json = dict[str, Any]
+
+MAX_BATCH = 100
+"""Texts that one call may hold."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Google's own rule of thumb, for answers without a count."""
+
+_TASKS = {"query": "RETRIEVAL_QUERY", "document": "RETRIEVAL_DOCUMENT"}
+
+
+def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json], tuple[str, ...]]:
+    """``(bodies of at most MAX_BATCH texts, names of what is not in them)``.
+
+    Raises :class:`CapabilityMismatch` for token ids, which Gemini does not take.
+    """
+    dropped = Dropped()
+    model = model_path(upstream.model)
+    common: Json = {"model": model}
+    if request.dimensions is not None:
+        common["outputDimensionality"] = request.dimensions
+    if request.input_type is not None:
+        if "embedding-2" in model:  # this generation is told its task in the text itself
+            dropped.add("input_type")
+        else:
+            common["taskType"] = _TASKS[request.input_type]
+    dropped.add(*(name for name in ("user", *(request.model_extra or {})) if getattr(request, name, None)))
+    requests = []
+    for text in request.items():
+        if not isinstance(text, str):
+            raise CapabilityMismatch("Gemini embeds texts, not token ids.", param="input")
+        requests.append({**common, "content": {"parts": [{"text": text}]}})
+    bodies = [{"requests": requests[at : at + MAX_BATCH]} for at in range(0, len(requests), MAX_BATCH)]
+    return bodies, dropped.as_tuple()
+
+
+def dropped(request: EmbeddingRequest, upstream: Upstream) -> tuple[str, ...]:
+    """The parameters of this request that Gemini would not get."""
+    return translate(request, upstream)[1]
+
+
+def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json]) -> Json:
+    """OpenAI's list object. Vectors are scaled to length 1, which Gemini's shortened ones are not."""
+    rows = [row["values"] for answer in answers for row in answer["embeddings"]]
+    texts = request.items()
+    if len(rows) != len(texts):
+        raise UpstreamProtocolError(f"Google answered {len(texts)} texts with {len(rows)} vectors.")
+    vectors = np.asarray(rows, dtype="<f4")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / np.where(lengths > 0, lengths, 1)
+    as_text = request.encoding_format == "base64"
+    return {
+        "object": "list",
+        "model": upstream.model,
+        "data": [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(vector.tobytes()).decode() if as_text else vector.tolist(),
+            }
+            for index, vector in enumerate(vectors)
+        ],
+        "usage": _usage(texts, answers),
+    }
+
+
+def _usage(texts: list[Any], answers: list[Json]) -> Json:
+    counts = [(answer.get("usageMetadata") or {}).get("promptTokenCount") for answer in answers]
+    if all(isinstance(count, int) for count in counts):
+        total = sum(count for count in counts if isinstance(count, int))
+        return {"prompt_tokens": total, "total_tokens": total}
+    guess = sum(-(-len(text) // CHARACTERS_PER_TOKEN) for text in texts)
+    return {"prompt_tokens": guess, "total_tokens": guess, "estimated": True}
+
+
+def model_path(model: str) -> str:
+    """A model's resource name, ``models/...``; a longer path (Vertex) is taken as it is."""
+    return model if "/" in model else f"models/{model}"

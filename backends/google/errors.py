@@ -1,0 +1,82 @@
+"""Google's errors as ours, where they need more than the common reading of a status.
+
+Source: Google's API error model (google.rpc.Status with RetryInfo and ErrorInfo) and Gemini's error codes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from backends.base import Upstream
+from backends.http_errors import read_error, scrub
+from catalog.errors import (
+    ContextLengthExceeded,
+    RoundhouseError,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+)
+
+# Google gives no code for it, only the text, with or without the prompt's own count.
+_TOO_LONG = re.compile(
+    r"input token count (?:\((?P<requested>\d+)\) )?exceeds the maximum number of tokens allowed"
+)
+_LIMIT = re.compile(r"allowed \(?(?P<limit>\d+)")
+_DELAY = re.compile(r"(?P<seconds>\d+(?:\.\d+)?)s")
+_KEY_REASONS = frozenset(
+    {"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_EXPIRED", "CONSUMER_SUSPENDED", "BILLING_DISABLED"}
+)
+
+
+def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+    """The typed error of ``{"error": {"code", "message", "status", "details"}}``, alone or in a list of one."""
+    error = _error_object(body)
+    message = scrub(str(error.get("message") or ""), upstream)[:2000]
+    who = f"The endpoint '{upstream.endpoint}'"
+    details = [one for one in error.get("details") or () if isinstance(one, dict)]
+    if {str(one.get("reason")) for one in details} & _KEY_REASONS:
+        return UpstreamRejectedKey(f"{who} refused the key.", upstream_status=status)
+    if status == 429:
+        text = f"{who} says that it gets too many requests: {message}"
+        return UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))
+    if status == 400 and error.get("status") == "FAILED_PRECONDITION":
+        return UpstreamError(f"{who} does not serve this account or place: {message}", upstream_status=status)
+    if status == 400 and (found := _TOO_LONG.search(message)):
+        limit = _LIMIT.search(message)
+        return ContextLengthExceeded(
+            model=upstream.model,
+            limit=int(limit["limit"]) if limit else None,
+            requested=int(found["requested"]) if found["requested"] else None,
+        )
+    return read_error(status, headers, orjson.dumps({"error": error}) if error else body, upstream)
+
+
+def read_stream_error(payload: dict[str, Any], upstream: Upstream) -> RoundhouseError:
+    """The typed error of an ``error`` object within a stream, by its own code."""
+    error = payload.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return read_google_error(status, {}, orjson.dumps(payload), upstream)
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _retry_delay(details: list[dict[str, Any]]) -> float | None:
+    for one in details:
+        if str(one.get("@type", "")).endswith("google.rpc.RetryInfo"):
+            found = _DELAY.fullmatch(str(one.get("retryDelay")))
+            return float(found["seconds"]) if found else None
+    return None

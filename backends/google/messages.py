@@ -1,0 +1,206 @@
+"""OpenAI's messages as Gemini's system instruction and contents.
+
+System and developer messages become the system instruction, in order. Roles alternate: neighbours are
+merged, and tool results are parts of the user's turn. Source: Google's Gemini API reference (Content, Part).
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from backends.google.models import Traits
+from backends.translation import Dropped
+from backends.wire.chat import ContentPart, Message
+from backends.wire.media import (
+    arguments_of,
+    checked_base64,
+    image_url,
+    is_data_url,
+    parts_of,
+    read_data_url,
+    text_of,
+)
+from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
+
+Json = dict[str, Any]
+
+AUDIO_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mp3",
+    "aiff": "audio/aiff",
+    "aac": "audio/aac",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+}
+
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""What Google documents for tool calls that another model made, or whose signature was lost."""
+
+
+def translate_messages(messages: list[Message], can: Traits, dropped: Dropped) -> tuple[str, list[Json]]:
+    """``(system instruction, contents)``.
+
+    Raises :class:`InvalidRequest` for what Gemini has no place for.
+    """
+    system: list[str] = []
+    contents: list[Json] = []
+    names: dict[str, str] = {}
+    for message in messages:
+        _note_cache(message, dropped)
+        if message.role in ("system", "developer"):
+            system.append(text_of(message))
+        elif message.role == "assistant":
+            _append(contents, "model", _model_parts(message, can, names))
+        elif message.role == "tool":
+            _append(contents, "user", [_tool_result(message, can, names, dropped)])
+        elif message.role == "user":
+            _append(contents, "user", [_part(part, dropped) for part in parts_of(message)])
+        else:
+            raise UnsupportedParameter(
+                "Messages of the role 'function' have no place in Gemini's API; send 'tool' messages with a "
+                "tool_call_id.",
+                param="messages",
+            )
+    if not contents:
+        raise InvalidRequest("Gemini needs at least one message that is not system.", param="messages")
+    return "\n\n".join(text for text in system if text), contents
+
+
+def _append(contents: list[Json], role: str, parts: list[Json]) -> None:
+    if not parts:
+        return
+    if contents and contents[-1]["role"] == role:
+        contents[-1]["parts"] += parts
+    else:
+        contents.append({"role": role, "parts": parts})
+
+
+def _note_cache(message: Message, dropped: Dropped) -> None:
+    """Gemini caches prefixes by itself; it takes no breakpoints."""
+    content = message.content if isinstance(message.content, list) else []
+    if any("cache_control" in (holder.model_extra or {}) for holder in (message, *content)):
+        dropped.add("messages.cache_control")
+
+
+def _signature(holder: Any) -> str | None:
+    """``extra_content.google.thought_signature`` of a message or a tool call."""
+    extra = (holder.model_extra or {}).get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    value = google.get("thought_signature") if isinstance(google, dict) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[Json]:
+    parts: list[Json] = []
+    for part in parts_of(message):
+        if part.type not in ("text", "refusal"):
+            raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
+        parts.append({"text": part.text or part.refusal or ""})
+    refusal = (message.model_extra or {}).get("refusal")
+    if isinstance(refusal, str) and refusal:
+        parts.append({"text": refusal})
+    signature = _signature(message)
+    if signature and parts:
+        parts[-1]["thoughtSignature"] = signature
+    for position, call in enumerate(message.tool_calls or ()):
+        if call.function is None:
+            raise UnsupportedParameter("Custom tool calls have no place in Gemini's API.", param="messages")
+        names[call.id] = call.function.name
+        made: Json = {"name": call.function.name, "args": arguments_of(call.function)}
+        if can.signatures:
+            made["id"] = call.id
+        part_: Json = {"functionCall": made}
+        signature = _signature(call) or (NO_SIGNATURE if can.signatures and position == 0 else None)
+        if signature:
+            part_["thoughtSignature"] = signature
+        parts.append(part_)
+    return parts
+
+
+def _tool_result(message: Message, can: Traits, names: dict[str, str], dropped: Dropped) -> Json:
+    call_id = message.tool_call_id
+    if not call_id or call_id not in names:
+        raise InvalidRequest(
+            "A tool message must answer a tool call of an earlier assistant message (tool_call_id).",
+            param="messages",
+        )
+    texts, media = [], []
+    for part in parts_of(message):
+        if part.type == "text":
+            texts.append(part.text or "")
+        elif can.signatures:
+            media.append(_part(part, dropped))
+        else:
+            raise CapabilityMismatch("This Gemini model takes only text as a tool's result.", param="messages")
+    text = "\n".join(texts)
+    failed = (message.model_extra or {}).get("is_error") is True
+    result: Json = {"name": names[call_id], "response": {"error": text} if failed else _as_object(text)}
+    if can.signatures:
+        result["id"] = call_id
+    if media:
+        result["parts"] = media
+    return {"functionResponse": result}
+
+
+def _as_object(text: str) -> Json:
+    """Gemini takes an object: the result itself if it is one in JSON, else under ``output``, as its SDK does."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    return value if isinstance(value, dict) else {"output": text}
+
+
+def _part(part: ContentPart, dropped: Dropped) -> Json:
+    match part.type:
+        case "text":
+            return {"text": part.text}
+        case "image_url":
+            if (part.image_url or {}).get("detail") not in (None, "auto"):
+                dropped.add("messages.image_url.detail")
+            return _media(image_url(part))
+        case "input_audio":
+            return _audio(part.input_audio or {})
+        case "file":
+            return _file(part.file or {})
+        case "video_url":
+            video = (part.model_extra or {}).get("video_url")
+            url = video.get("url") if isinstance(video, dict) else None
+            if not isinstance(url, str) or not url:
+                raise InvalidRequest("A video_url part needs video_url.url.", param="messages")
+            return _media(url)
+        case _:
+            raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
+
+
+def _media(url: str) -> Json:
+    if is_data_url(url):
+        media_type, data = read_data_url(url)
+        return {"inlineData": {"mimeType": media_type, "data": data}}
+    media_type_guess, _ = mimetypes.guess_type(urlsplit(url).path)
+    kind = {"mimeType": media_type_guess} if media_type_guess else {}
+    return {"fileData": {"fileUri": url, **kind}}
+
+
+def _audio(audio: Json) -> Json:
+    media_type = AUDIO_TYPES.get(str(audio.get("format")))
+    if media_type is None:
+        raise CapabilityMismatch(
+            f"Gemini takes audio as {', '.join(AUDIO_TYPES)}, not {str(audio.get('format'))[:40]!r}.",
+            param="messages",
+        )
+    return {"inlineData": {"mimeType": media_type, "data": checked_base64(str(audio.get("data") or ""))}}
+
+
+def _file(file: Json) -> Json:
+    for key in ("file_data", "file_url"):
+        value = file.get(key)
+        if isinstance(value, str) and value:
+            return _media(value)
+    raise UnsupportedParameter(
+        "A file part needs file_data (a data URL) or file_url; uploaded files are not kept here.", param="messages"
+    )

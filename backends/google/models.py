@@ -1,0 +1,55 @@
+"""What the generations of Gemini take, read from the model's name.
+
+Source: Google's documentation of thinking, thought signatures and structured output. Names without a
+generation in them count as the newest; a row's ``parameters`` narrow it further.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"gemini-(?P<major>\d+)(?:\.(?P<minor>\d+))?")
+_NEWEST = (99, 0)
+
+BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
+"""Thinking tokens per effort for Gemini 2.5, as Google's own OpenAI-compatible endpoint has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """``budgets``: thinking by a number of tokens (2.5). ``levels``: thinking by a level's name (3 and later).
+
+    ``can_stop_thinking`` says whether a budget of 0 is taken. ``signatures``: a past tool call must carry
+    its thought signature, calls have ids, and results may hold media. ``json_with_tools``: a JSON answer
+    may be asked for beside tools.
+    """
+
+    budgets: bool
+    levels: frozenset[str]
+    can_stop_thinking: bool
+    signatures: bool
+    json_with_tools: bool
+
+
+def traits(model: str) -> Traits:
+    """The traits of a model by its name, also behind ``models/`` or a publisher's path."""
+    name = model.lower()
+    match = _NAME.search(name)
+    version = (int(match["major"]), int(match["minor"] or 0)) if match else _NEWEST
+    third = version >= (3, 0)
+    pro = "pro" in name
+    levels: frozenset[str] = frozenset()
+    if third:
+        levels = frozenset({"low", "high"})
+        if not pro:
+            levels |= {"minimal", "medium"}
+        elif version >= (3, 1):
+            levels |= {"medium"}
+    return Traits(
+        budgets=(2, 5) <= version < (3, 0),
+        levels=levels,
+        can_stop_thinking=not third and not pro,
+        signatures=third,
+        json_with_tools=third,
+    )

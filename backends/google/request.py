@@ -1,0 +1,188 @@
+"""A chat request as the body of ``streamGenerateContent``. Source: Google's Gemini API reference and SDK types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.base import Upstream
+from backends.google.messages import translate_messages
+from backends.google.models import BUDGETS, Traits, traits
+from backends.translation import Dropped, Translation, given, is_set, restrict
+from backends.wire.chat import ChatRequest, NamedToolChoice
+from catalog.errors import InvalidRequest, UnsupportedParameter
+
+Json = dict[str, Any]
+
+MAX_CANDIDATES = 8
+_NUMBERS = {
+    "n": "candidateCount",
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "frequency_penalty": "frequencyPenalty",
+    "presence_penalty": "presencePenalty",
+    "seed": "seed",
+}
+_PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})  # their range ends just below 2
+_INT32 = range(-(2**31), 2**31)
+
+_TRANSLATED = frozenset(
+    {
+        *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
+        *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
+        "safety_settings",
+    }
+)
+_SCHEMA_KEYWORDS = frozenset(
+    {
+        *("$id", "$defs", "$ref", "$anchor", "$schema", "type", "format", "title", "description", "enum"),
+        *("items", "prefixItems", "minItems", "maxItems", "minimum", "maximum", "anyOf", "oneOf"),
+        *("properties", "additionalProperties", "required", "propertyOrdering", "default"),
+    }
+)
+"""What Gemini's constrained decoding enforces; the rest of a schema it reads, but does not keep to."""
+_MAX_DEPTH = 100
+
+
+def translate(request: ChatRequest, upstream: Upstream) -> Translation:
+    """The body to send, and what is not in it.
+
+    Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
+    shape instead of its quality.
+    """
+    dropped = Dropped()
+    request = restrict(request, upstream.parameters, dropped)
+    can = traits(upstream.model)
+    system, contents = translate_messages(request.messages, can, dropped)
+    body: Json = {"contents": contents}
+    if system:
+        body["systemInstruction"] = {"parts": [{"text": system}]}
+    _tools(request, body, dropped)
+    config: Json = {}
+    _sampling(request, config, dropped)
+    _thinking(request, can, config, dropped)
+    _response_format(request, can, "tools" in body, config, dropped)
+    if config:
+        body["generationConfig"] = config
+    safety = (request.model_extra or {}).get("safety_settings")
+    if safety is not None:
+        body["safetySettings"] = safety
+    dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
+    return Translation(body, dropped.as_tuple())
+
+
+def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:
+    choice = request.tool_choice
+    if not is_set(request, "tools"):
+        if isinstance(choice, NamedToolChoice) or choice == "required":
+            raise InvalidRequest("tool_choice asks for a tool, but there are no tools.", param="tool_choice")
+        return
+    declarations = []
+    for tool in request.tools or ():
+        function = tool.function
+        if function is None:
+            raise UnsupportedParameter("Gemini takes function tools only.", param="tools")
+        declaration: Json = {"name": function.name, "description": function.description or ""}
+        if function.parameters:
+            declaration["parametersJsonSchema"] = function.parameters
+        declarations.append(declaration)
+    body["tools"] = [{"functionDeclarations": declarations}]
+    config = _calling_config(choice, strict=any(t.function and t.function.strict for t in request.tools or ()))
+    if config:
+        body["toolConfig"] = {"functionCallingConfig": config}
+    if request.parallel_tool_calls is False:
+        dropped.add("parallel_tool_calls")
+
+
+def _calling_config(choice: Any, *, strict: bool) -> Json | None:
+    """VALIDATED is Gemini's auto with calls that keep to their schema; ANY and a named call always do."""
+    match choice:
+        case None | "auto":
+            return {"mode": "VALIDATED"} if strict else None if choice is None else {"mode": "AUTO"}
+        case "none":
+            return {"mode": "NONE"}
+        case "required":
+            return {"mode": "ANY"}
+        case NamedToolChoice(function=function) if function is not None:
+            return {"mode": "ANY", "allowedFunctionNames": [function.name]}
+        case _:
+            raise UnsupportedParameter("Gemini knows no such tool_choice.", param="tool_choice")
+
+
+def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
+    for name, field in _NUMBERS.items():
+        if is_set(request, name):
+            value = getattr(request, name)
+            if (name in _PENALTIES and value >= 2) or (name == "seed" and value not in _INT32):
+                dropped.add(name)
+            else:
+                config[field] = value
+    if is_set(request, "n") and (request.n or 1) > MAX_CANDIDATES:
+        raise UnsupportedParameter(f"Gemini gives at most {MAX_CANDIDATES} choices.", param="n")
+    if request.output_limit is not None:
+        config["maxOutputTokens"] = request.output_limit
+    if request.stop:
+        config["stopSequences"] = list(request.stop)
+    if request.logprobs:
+        config["responseLogprobs"] = True
+        if request.top_logprobs:
+            config["logprobs"] = request.top_logprobs
+
+
+def _thinking(request: ChatRequest, can: Traits, config: Json, dropped: Dropped) -> None:
+    """The nearest level at or below the effort asked for; where it is not the same, that is reported."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return
+    if can.levels:
+        wanted = {"none": "minimal", "xhigh": "high"}.get(effort, effort)
+        fallbacks = {"minimal": "low", "medium": "low"}
+        level = wanted if wanted in can.levels else fallbacks[wanted]
+        if level != effort:
+            dropped.add("reasoning_effort")
+        config["thinkingConfig"] = {"thinkingLevel": level.upper(), "includeThoughts": effort != "none"}
+    elif not can.budgets:
+        if effort != "none":
+            dropped.add("reasoning_effort")
+    elif effort == "none":
+        if can.can_stop_thinking:
+            config["thinkingConfig"] = {"thinkingBudget": 0}
+        else:
+            dropped.add("reasoning_effort")
+    else:
+        config["thinkingConfig"] = {"thinkingBudget": BUDGETS[effort], "includeThoughts": True}
+
+
+def _response_format(request: ChatRequest, can: Traits, tools: bool, config: Json, dropped: Dropped) -> None:
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return
+    if tools and not can.json_with_tools and request.tool_choice != "none":
+        raise UnsupportedParameter(
+            "This Gemini model takes no JSON response_format beside tools.", param="response_format"
+        )
+    config["responseMimeType"] = "application/json"
+    if wanted.type == "json_object":
+        return
+    if wanted.json_schema is None or wanted.json_schema.schema_ is None:
+        raise InvalidRequest("response_format.json_schema.schema is missing.", param="response_format")
+    schema = wanted.json_schema.schema_
+    config["responseJsonSchema"] = schema
+    ignored: dict[str, None] = {}
+    _find_ignored(schema, ignored, 0)
+    dropped.add(*(f"response_format.json_schema.schema.{name}" for name in ignored))
+
+
+def _find_ignored(schema: Any, ignored: dict[str, None], depth: int) -> None:
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return
+    for key, value in schema.items():
+        if key not in _SCHEMA_KEYWORDS:
+            ignored.setdefault(key)
+        children = value if isinstance(value, list) else [value]
+        if key in ("properties", "$defs") and isinstance(value, dict):
+            children = list(value.values())
+        if key not in ("enum", "default", "required"):
+            for child in children:
+                _find_ignored(child, ignored, depth + 1)
