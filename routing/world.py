@@ -28,7 +28,8 @@ class World:
     ``index`` is the catalogue, compiled for quick filters. ``blocked`` holds, by model id, only the models
     that cannot be used now: not pulled, engine missing, breaker open, no key that works, does not fit.
     ``headroom`` is the dollars that the caller may still spend, ``None`` without a cap. ``pins`` name the one
-    model that an alias stands for (``auto`` embeddings). ``now`` is of the monotonic clock.
+    model that an alias stands for (``auto`` embeddings). ``now`` is of the monotonic clock; ``wall`` of
+    the wall clock, by which failures are forgiven (``None``: they are not).
     """
 
     index: Index
@@ -38,3 +39,4 @@ class World:
     blocked: Mapping[str, Block] = field(default_factory=dict)
     headroom: float | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
+    wall: float | None = None

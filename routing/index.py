@@ -1,0 +1,223 @@
+"""The catalogue compiled for quick filters: one row per model, columns as arrays.
+
+An index never changes; a changed catalogue is compiled anew. Row ``i`` of every array is ``models[i]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ModelNotFound
+from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
+_KEPT_MASKS = 512
+_PRICES = tuple(Price.model_fields)
+
+
+class Unit(NamedTuple):
+    """How a capability's ``units`` are priced: the field of :class:`Price`, and units per price."""
+
+    field: str
+    per: float
+
+
+UNITS: dict[Capability, Unit] = {
+    Capability.TRANSCRIBE: Unit("minute", 1.0),
+    Capability.TRANSLATE: Unit("minute", 1.0),
+    Capability.SPEAK: Unit("character", 1e6),
+    Capability.IMAGE: Unit("image", 1.0),
+    Capability.RERANK: Unit("search", 1e3),
+}
+
+
+class Index:
+    """Compiled rows. ``version`` is the catalogue's: a new one asks for a new index.
+
+    Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when
+    unknown); ``prices`` by field of :class:`Price` (NaN when unknown; what runs on this machine costs
+    nothing); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) as the
+    catalogue or, failing that, the model's size suggests.
+    """
+
+    def __init__(
+        self, models: Iterable[Model], endpoints: Mapping[str, Endpoint] | None = None, *, version: int = 0
+    ) -> None:
+        self.models: tuple[Model, ...] = tuple(models)
+        self.version = version
+        self.endpoints: Mapping[str, Endpoint] = dict(endpoints or {})
+        self.rows: dict[str, int] = {model.id: row for row, model in enumerate(self.models)}
+        if len(self.rows) != len(self.models):
+            raise ValueError("Two models of the catalogue have the same id.")
+        self._names = self._compile_names()
+
+        rows = self.models
+        homes = [self._endpoint(model) for model in rows]
+        self.local: Bools = np.array([model.local for model in rows], dtype=bool)
+        self.private: Bools = np.array(
+            [m.local or (e is not None and e.private) for m, e in zip(rows, homes, strict=True)], dtype=bool
+        )
+        self.domains: tuple[str, ...] = tuple(
+            f"worker/{m.id}" if m.local else _failure_domain(m, e) for m, e in zip(rows, homes, strict=True)
+        )
+        self._tags = [m.tags | (e.tags if e else frozenset()) for m, e in zip(rows, homes, strict=True)]
+        self.capabilities: Ints = np.array([_bits(model.capabilities) for model in rows], dtype=np.int64)
+        self.context = _column((m.limits.context_window for m in rows), np.inf)
+        self.smallest_context = float(self.context.min(initial=np.inf))
+        self.memory = _column((m.size.memory or m.size.disk if m.local else 0 for m in rows), 0.0)
+        self.devices: tuple[str | None, ...] = tuple(m.device for m in rows)
+        self.pinned: tuple[int, ...] = tuple(i for i, m in enumerate(rows) if m.local and m.device is not None)
+        self.prices: dict[str, Floats] = {name: self._price(name) for name in _PRICES}
+        self.load_seconds = _column((_load_seconds(m) for m in rows), 0.0)
+        self.base_seconds = _column((_base_seconds(m) for m in rows), 0.0)
+        self.prefill = _column((m.performance.prefill_tokens_per_second or _prefill(m) for m in rows), 1.0)
+        self.decode = _column((m.performance.tokens_per_second or _decode(m) for m in rows), 1.0)
+        self._capable: dict[int, Bools] = {}
+        self._tagged: dict[str, Bools] = {}
+        self._trusted: dict[frozenset[str], Bools] = {}
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def capable(self, needs: Iterable[Capability]) -> Bools:
+        """Rows, shape (n,), that have every one of these capabilities. The array is shared: do not write."""
+        bits = _bits(needs)
+        mask = self._capable.get(bits)
+        if mask is None:
+            mask = (self.capabilities & bits) == bits
+            if len(self._capable) < _KEPT_MASKS:
+                self._capable[bits] = mask
+        return mask
+
+    def tagged(self, tag: str) -> Bools:
+        """Rows, shape (n,), that carry a tag themselves or through their endpoint. Do not write."""
+        mask = self._tagged.get(tag)
+        if mask is None:
+            mask = np.array([tag in tags for tags in self._tags], dtype=bool)
+            if mask.any():
+                self._tagged[tag] = mask
+        return mask
+
+    def trusted(self, providers: frozenset[str]) -> Bools:
+        """Remote rows, shape (n,), of these providers or tagged ``trusted``. Do not write."""
+        mask = self._trusted.get(providers)
+        if mask is None:
+            of_provider = np.array([model.provider in providers for model in self.models], dtype=bool)
+            mask = self._trusted[providers] = ~self.local & (of_provider | self.tagged("trusted"))
+        return mask
+
+    def resolve(self, name: str) -> Model:
+        """The model of an id, name or alias, in that order and whatever the case; ``provider/id`` works too.
+
+        Raises ModelNotFound with the nearest names.
+        """
+        row = self.rows.get(name)
+        if row is None:
+            row = self._names.get(name.casefold())
+        if row is None:
+            raise ModelNotFound(name, nearest=self.nearest(name))
+        return self.models[row]
+
+    def row_of(self, name: str) -> int | None:
+        """The row of an id, name or alias, or ``None``."""
+        row = self.rows.get(name)
+        return self._names.get(name.casefold()) if row is None else row
+
+    def nearest(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
+        """Ids that a caller who wrote ``name`` may have meant, the nearest first."""
+        close = difflib.get_close_matches(name[:200].casefold(), self._names, n=limit * 2, cutoff=0.5)
+        return tuple(dict.fromkeys(self.models[self._names[c]].id for c in close))[:limit]
+
+    def names_capable(self, needs: Iterable[Capability]) -> list[str]:
+        """Ids of the models that have every one of these capabilities."""
+        return [self.models[row].id for row in np.flatnonzero(self.capable(needs))]
+
+    def _compile_names(self) -> dict[str, int]:
+        names: dict[str, int] = {}
+        for of in (_ids, _own_names, _aliases):
+            for row, model in enumerate(self.models):
+                for name in of(model):
+                    names.setdefault(name.casefold(), row)
+        return names
+
+    def _endpoint(self, model: Model) -> Endpoint | None:
+        return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None
+
+    def _price(self, name: str) -> Floats:
+        return _column(
+            (
+                getattr(m.price, name) if getattr(m.price, name) is not None or not m.local else 0.0
+                for m in self.models
+            ),
+            np.nan,
+        )
+
+
+def _ids(model: Model) -> tuple[str, ...]:
+    return (model.id, f"{model.provider}/{model.id}")
+
+
+def _own_names(model: Model) -> tuple[str, ...]:
+    return () if model.name is None else (model.name, f"{model.provider}/{model.name}")
+
+
+def _aliases(model: Model) -> tuple[str, ...]:
+    return model.aliases
+
+
+def _bits(capabilities: Iterable[Capability]) -> int:
+    bits = 0
+    for capability in capabilities:
+        bits |= _BIT[capability]
+    return bits
+
+
+def _column(values: Iterable[float | None], missing: float) -> Floats:
+    return np.array([missing if value is None else value for value in values], dtype=np.float64)
+
+
+def _failure_domain(model: Model, endpoint: Endpoint | None) -> str:
+    if endpoint is not None:
+        return endpoint.failure_domain or endpoint.id
+    return model.source.endpoint if isinstance(model.source, UpstreamSource) else model.id
+
+
+# ---- what to expect of a model that was never measured, from what it is
+
+
+def _parameters(model: Model) -> float:
+    return float(model.size.parameters or 1_000_000_000)
+
+
+def _load_seconds(model: Model) -> float:
+    if not model.local:
+        return 0.0
+    known = model.performance.load_seconds
+    return known if known is not None else 0.5 + (model.size.disk or _parameters(model)) / 5e8
+
+
+def _base_seconds(model: Model) -> float:
+    known = model.performance.latency_p50_ms
+    if known is not None:
+        return known / 1000
+    return 0.02 if model.local else 0.5
+
+
+def _decode(model: Model) -> float:
+    return min(60.0, 1e10 / _parameters(model)) if model.local else 60.0
+
+
+def _prefill(model: Model) -> float:
+    return min(2000.0, 1e11 / _parameters(model)) if model.local else 5000.0
+
+
+__all__: Sequence[str] = ("UNITS", "Bools", "Floats", "Index", "Ints", "Unit")

@@ -1,0 +1,377 @@
+"""Which model answers: filter, score, choose. A pure function of facts, world, settings and a generator.
+
+The score of a model is what its quality is worth less what its seconds and dollars cost, in the weights of
+the caller's mode. Choosing is Thompson sampling (Thompson, 1933): quality is drawn from each posterior, so a
+model is tried about as often as it is likely to be the best one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from catalog.errors import CapabilityMismatch
+from catalog.model import Capability, Model
+from routing.facts import Facts, Mode, Workload
+from routing.filters import Filtered, admit
+from routing.index import Bools, Floats, Ints
+from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
+from routing.settings import RoutingSettings, Weights
+from routing.world import World
+
+_SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+_TIER = 10.0
+"""More than any difference of scores: what a preference that is an order, not a weight, adds."""
+_NEED_NAMED = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA})
+_LISTED = 5
+
+
+def is_auto(requested: str) -> bool:
+    """Whether the router chooses: ``auto`` or ``auto:<mode>``, in any case."""
+    name = requested.casefold()
+    return name == "auto" or name.startswith("auto:")
+
+
+def plan(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
+    """The candidates for a request in the order to try them.
+
+    Raises ModelNotFound for a name that no model has, CapabilityMismatch for a named model that cannot do
+    what is asked. Raises ValueError when the estimator is not aligned with the index.
+    """
+    if world.estimator.index is not world.index:
+        raise ValueError("The estimator is not aligned with this index; call estimator.align(index) first.")
+    if not is_auto(facts.requested):
+        return _single(facts, world, world.index.resolve(facts.requested), Strategy.EXPLICIT)
+    if facts.capability is Capability.EMBED:
+        pinned = world.pins.get(facts.requested.casefold())
+        if pinned is not None:
+            return _pinned(facts, world, settings, world.index.resolve(pinned))
+    return _choose(facts, world, settings, rng)
+
+
+# ---- one model, by name
+
+
+def _single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Plan:
+    _check_can(facts, world, model)
+    block = world.blocked.get(model.id)
+    named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
+    if block is not None:
+        return Plan((), (Exclusion(model.id, block.code, block.reason),), strategy, f"{model.id}: {block.reason}")
+    row = world.index.rows[model.id]
+    estimator = world.estimator
+    cost = float(estimator.cost(facts)[row])
+    candidate = Candidate(
+        model=model,
+        score=1.0,
+        quality=float(estimator.quality(facts.task, facts.complexity)[0][row]),
+        latency=float(estimator.latency(facts, world.pool, world.now)[row]),
+        cost=None if math.isnan(cost) else cost,
+        failure_domain=world.index.domains[row],
+        reason=named,
+    )
+    return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
+
+
+def _pinned(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Plan:
+    """The alias's one vector space, or nothing: a caller's limits may forbid it, but never replace it."""
+    filtered = admit(facts, world, settings, _bound(facts, world))
+    if filtered.admitted[world.index.rows[model.id]]:
+        return _single(facts, world, model, Strategy.PINNED)
+    broken = [exclusion for exclusion in filtered.exclusions(world) if exclusion.model == model.id]
+    return Plan((), broken, Strategy.PINNED, f"'{facts.requested}' is pinned to {model.id}: {broken[0].reason}")
+
+
+def _check_can(facts: Facts, world: World, model: Model) -> None:
+    needs = {facts.capability, *facts.intent.require}
+    if model.origin != "discovered":
+        needs |= facts.features & _NEED_NAMED
+    lacks = needs - model.capabilities
+    if not lacks:
+        return
+    can = world.index.names_capable(needs)
+    others = ", ".join(f"'{name}'" for name in can[:_LISTED])
+    advice = f"These can: {others}{' and others' if len(can) > _LISTED else ''}." if can else "No model here can."
+    raise CapabilityMismatch(
+        f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
+        param="model",
+    )
+
+
+# ---- the router's choice
+
+
+class Scores(NamedTuple):
+    """What the choice is made of. Arrays of shape (m,), ``rows`` being the m admitted rows of the index."""
+
+    rows: Ints
+    mean: Floats
+    strength: Floats
+    latency: Floats
+    cost: Floats
+    rest: Floats
+    weight: Floats | float
+    expected: Floats
+    drawn: Floats
+    weights: Weights
+
+
+def _choose(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
+    filtered = admit(facts, world, settings, _bound(facts, world))
+    rows = np.flatnonzero(filtered.admitted)
+    excluded: Lazy[Exclusion] = Lazy(len(world.index) - len(rows), lambda: filtered.exclusions(world))
+    if not len(rows):
+        return Plan((), excluded, Strategy.SCHEMA, _nothing(facts, filtered))
+    scores = _score(facts, world, settings, rng, rows)
+    return _plan(facts, world, settings, scores, excluded)
+
+
+def _bound(facts: Facts, world: World) -> Floats | None:
+    """The most that each row may cost, shape (n,), when somebody limits it."""
+    if facts.intent.max_cost is None and world.headroom is None:
+        return None
+    most = None if facts.output_tokens is None else float(facts.output_tokens)
+    return world.estimator.cost(facts, output=most)
+
+
+def _score(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator, rows: Ints) -> Scores:
+    estimator, intent = world.estimator, facts.intent
+    weights = _weights(facts, settings)
+    every = len(rows) == len(world.index)
+    means, strengths = estimator.quality(facts.task, facts.complexity)
+    latencies, costs = estimator.latency(facts, world.pool, world.now), estimator.cost(facts)
+    # A copy in either case: what the plan shows later must not change with the next outcome.
+    mean = means.copy() if every else means[rows]
+    strength = strengths if every else strengths[rows]
+    latency = latencies if every else latencies[rows]
+    cost = costs if every else costs[rows]
+
+    waits = intent.workload is Workload.INTERACTIVE
+    scale = settings.latency_scale * (1.0 if waits else settings.patience)
+    rest = weights.latency * _penalty(latency / scale)
+    if weights.cost:
+        rest += weights.cost * _cost_penalty(cost / settings.cost_scale)
+    np.negative(rest, out=rest)
+    _prefer(rest, facts, world, settings, rng, rows, mean)
+    reliability = estimator.reliability(world.wall)
+    weight: Floats | float = weights.quality
+    if reliability is not None:
+        weight = weights.quality * reliability[rows]
+
+    expected = weight * mean + rest
+    drawn = expected
+    if not intent.high_stakes and facts.capability is not Capability.EMBED:
+        drawn = _draw(expected, mean, strength, weight, settings, rng)
+    elif intent.high_stakes:
+        # What can be relied on: one standard deviation below what is expected.
+        drawn = expected - weight * np.sqrt(mean * (1 - mean) / (strength + 1))
+    return Scores(rows, mean, strength, latency, cost, rest, weight, expected, drawn, weights)
+
+
+def _draw(
+    expected: Floats,
+    mean: Floats,
+    strength: Floats,
+    weight: Floats | float,
+    settings: RoutingSettings,
+    rng: np.random.Generator,
+) -> Floats:
+    """Scores with quality drawn from its posterior, for the rows that could come first; the others as expected."""
+    sharp = strength * settings.learning.sharpness
+    if len(expected) <= settings.contenders:
+        return expected + weight * (rng.beta(mean * sharp, (1 - mean) * sharp) - mean)
+    reach = expected + 2 * weight * np.sqrt(mean * (1 - mean) / sharp)
+    rows = np.argpartition(reach, -settings.contenders)[-settings.contenders :]
+    some, sharp = mean[rows], sharp[rows]
+    drawn = expected.copy()
+    of = weight if isinstance(weight, float) else weight[rows]
+    drawn[rows] += of * (rng.beta(some * sharp, (1 - some) * sharp) - some)
+    return drawn
+
+
+def _weights(facts: Facts, settings: RoutingSettings) -> Weights:
+    intent = facts.intent
+    if intent.high_stakes:
+        return settings.stakes
+    mode = intent.mode
+    if mode in (Mode.AUTO, Mode.LOCAL):
+        if intent.prefer_quality:
+            mode = Mode.BEST
+        elif intent.prefer_fast:
+            mode = Mode.FAST
+    return settings.weights[mode]
+
+
+def _penalty(ratio: Floats) -> Floats:
+    """Proportional up to 1, then ever flatter towards 2: one slow row does not hide differences of others."""
+    if ratio.max(initial=0.0) <= 1.0:
+        return ratio
+    return np.where(ratio <= 1.0, ratio, 2.0 - 1.0 / np.maximum(ratio, 1.0))
+
+
+def _cost_penalty(ratio: Floats) -> Floats:
+    """Like :func:`_penalty`; an unknown price counts as the highest, so that it never wins by cost."""
+    unknown = np.isnan(ratio)
+    if not unknown.any():
+        return _penalty(ratio)
+    known = _penalty(ratio[~unknown])
+    penalty = np.full(ratio.shape, max(1.0, float(known.max(initial=0.0))))
+    penalty[~unknown] = known
+    return penalty
+
+
+def _prefer(
+    rest: Floats,
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    rng: np.random.Generator,
+    rows: Ints,
+    mean: Floats,
+) -> None:
+    """Add to ``rest`` what is an order of preference: the settings', the caller's, and cold start."""
+    index, intent = world.index, facts.intent
+    if intent.prefer_local and not intent.high_stakes:
+        rest += settings.local_bonus * index.private[rows]
+    if facts.capability in _SPEECH:
+        if settings.speech.prefer_local:
+            rest += _TIER * index.private[rows]
+        for place, name in enumerate(settings.speech.preferred):
+            rest += 10 * _TIER / (place + 1) * (rows == _row(world, name))
+    elif facts.capability in settings.preferred and intent.mode is Mode.AUTO and not intent.high_stakes:
+        rest += 2 * _TIER * (rows == _row(world, settings.preferred[facts.capability]))
+    if _quality_first(facts, settings) and (intent.high_stakes or rng.random() >= settings.cold_start.explore):
+        unproven = _unproven(facts, world, settings, rows, mean)
+        if unproven is not None:
+            rest -= _TIER * unproven
+
+
+def _row(world: World, name: str) -> int:
+    row = world.index.row_of(name)
+    return -1 if row is None else row
+
+
+def _quality_first(facts: Facts, settings: RoutingSettings) -> bool:
+    if facts.capability is not Capability.CHAT:
+        return False
+    if facts.intent.high_stakes or facts.task in settings.cold_start.always:
+        return True
+    return facts.task in settings.cold_start.interactive and facts.intent.workload is Workload.INTERACTIVE
+
+
+def _unproven(facts: Facts, world: World, settings: RoutingSettings, rows: Ints, mean: Floats) -> Bools | None:
+    """Local rows that have yet to prove themselves, shape (m,); ``None`` when no trusted remote is there."""
+    cold = settings.cold_start
+    index = world.index
+    trusted = index.trusted(cold.trusted)[rows]
+    if not trusted.any():
+        return None
+    observed = world.estimator.observations(facts.task)[rows]
+    unproven: Bools = index.local[rows] & ((observed < cold.observations) | (mean < cold.floor))
+    return unproven
+
+
+# ---- from scores to a plan
+
+
+def _plan(
+    facts: Facts, world: World, settings: RoutingSettings, scores: Scores, excluded: Lazy[Exclusion]
+) -> Plan:
+    order = _order(scores.drawn, settings.candidates * 4)
+    first = int(order[0])
+    favourite = int(np.argmax(scores.expected))
+    seen = float(world.estimator.observations(facts.task)[scores.rows[first]])
+    strategy = Strategy.PROFILE if seen > 0 else Strategy.SCHEMA
+    if favourite != first and scores.drawn is not scores.expected:
+        strategy = Strategy.EXPLORATION
+    if world.index.models[scores.rows[first]].id == settings.preferred.get(facts.capability):
+        strategy = Strategy.PREFERRED
+    pin = None
+    if facts.capability is Capability.EMBED:
+        # Another model is another vector space: there is no falling back, and the choice stands from now on.
+        chosen, strategy, pin = [first], Strategy.PINNED, facts.requested.casefold()
+    else:
+        chosen = _diverse(world, scores, order, settings)
+    reason = _reason(facts, world, scores, order, strategy, seen, len(excluded))
+    return Plan(
+        candidates=tuple(_candidate(world, scores, at, reason if at == first else "") for at in chosen),
+        excluded=excluded,
+        strategy=strategy,
+        reason=reason,
+        considered=Lazy(
+            len(scores.rows),
+            lambda: [_candidate(world, scores, int(at), "") for at in np.argsort(-scores.drawn, kind="stable")],
+        ),
+        pin=pin,
+    )
+
+
+def _order(scores: Floats, limit: int) -> Ints:
+    """Positions of the highest scores, the highest first."""
+    if len(scores) <= limit:
+        return np.argsort(-scores, kind="stable")
+    top = np.argpartition(scores, -limit)[-limit:]
+    return top[np.argsort(-scores[top], kind="stable")]
+
+
+def _diverse(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
+    """The choice, then fallbacks: by score, less for each candidate before in the same failure domain."""
+    domains = world.index.domains
+    left = [(int(at), float(scores.drawn[at]), domains[scores.rows[at]]) for at in order]
+    chosen: list[int] = []
+    used: dict[str, int] = {}
+    while left and len(chosen) < settings.candidates:
+        best = max(range(len(left)), key=lambda i: left[i][1] - settings.diversity * used.get(left[i][2], 0))
+        at, _, domain = left.pop(best)
+        chosen.append(at)
+        used[domain] = used.get(domain, 0) + 1
+    return chosen
+
+
+def _candidate(world: World, scores: Scores, at: int, reason: str) -> Candidate:
+    row = int(scores.rows[at])
+    cost = float(scores.cost[at])
+    return Candidate(
+        model=world.index.models[row],
+        score=float(scores.drawn[at]),
+        quality=float(scores.mean[at]),
+        latency=float(scores.latency[at]),
+        cost=None if math.isnan(cost) else cost,
+        failure_domain=world.index.domains[row],
+        reason=reason,
+    )
+
+
+_HOW = {
+    Strategy.SCHEMA: "by its catalogue row, nothing observed yet",
+    Strategy.PROFILE: "by what was observed",
+    Strategy.EXPLORATION: "tried because it may be better than the best known",
+    Strategy.PREFERRED: "preferred by the settings",
+    Strategy.PINNED: "from now on the one vector space of this alias",
+}
+
+
+def _reason(
+    facts: Facts, world: World, scores: Scores, order: Ints, strategy: Strategy, seen: float, excluded: int
+) -> str:
+    at = int(order[0])
+    cost = float(scores.cost[at])
+    price = "price unknown" if math.isnan(cost) else "free" if cost == 0 else f"${cost:.6f}"
+    text = (
+        f"{world.index.models[scores.rows[at]].id} for {facts.task.value} ({facts.complexity.value}), "
+        f"mode {facts.intent.mode.value}: {_HOW[strategy]}; expected quality {scores.mean[at]:.2f} "
+        f"({seen:.0f} observations), {scores.latency[at]:.2f} s, {price}"
+    )
+    if len(order) > 1:
+        second = int(order[1])
+        name = world.index.models[scores.rows[second]].id
+        text += f"; ahead of {name} by {scores.drawn[at] - scores.drawn[second]:.3f}"
+    return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
+
+
+def _nothing(facts: Facts, filtered: Filtered) -> str:
+    tally = {rule.code: int((~rule.passing).sum()) for rule in filtered.rules}
+    most = ", ".join(f"{code} ({count})" for code, count in tally.items() if count)
+    return f"no model can answer this {facts.capability.value} request: excluded by {most or 'an empty catalogue'}"

@@ -1,0 +1,201 @@
+"""What is believed about quality: a Beta posterior per model, task and complexity that share evidence.
+
+Each level borrows from the one above it (shrinkage). With ``p`` the prior mean of a cell and every
+observation taken as a residual from it:
+
+* a cell's residual counts for its task as ``n s / (n + s)`` observations, ``s`` the strength of the task
+  over one complexity, so that no single cell can speak for its task however often it was seen;
+* a task's residual counts for its model in the same way;
+* what a cell borrows is always estimated without the cell itself, so that no observation counts twice.
+
+That is the closed form of a two-level random-effects model with known variance ratios (empirical Bayes;
+Efron and Morris, 1975), in units of virtual Bernoulli observations. Exploiting a change needs forgetting:
+:class:`QualityBook` watches each model with a two-sided CUSUM of log likelihood ratios (Page, 1954), and when
+it fires what was believed, scaled by the change, becomes the prior of what is observed from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from routing.facts import Complexity, Task
+from routing.index import Floats
+from routing.settings import Learning, Signals
+
+TASKS: tuple[Task, ...] = tuple(Task)
+COMPLEXITIES: tuple[Complexity, ...] = tuple(Complexity)
+TASK_AT = {task: position for position, task in enumerate(TASKS)}
+COMPLEXITY_AT = {complexity: position for position, complexity in enumerate(COMPLEXITIES)}
+SHAPE = (len(TASKS), len(COMPLEXITIES))
+
+_LOW, _HIGH = 0.005, 0.995
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What was seen of one model. Arrays of shape (tasks, complexities) unless said otherwise.
+
+    ``prior`` is the mean before any observation, shape (tasks,), worth ``strength`` observations.
+    ``scores`` and ``counts`` are sums of score times confidence and of confidence: explicit ones, and
+    implicit ones in ``hint_scores`` and ``hint_counts``. ``drop`` and ``rise`` are the change detector's two
+    sums; ``since_*`` is what it has seen since each was last zero: scores, counts and expected scores.
+    """
+
+    prior: Floats
+    strength: float
+    scores: Floats
+    counts: Floats
+    hint_scores: Floats
+    hint_counts: Floats
+    drop: float
+    rise: float
+    since_drop: Floats
+    since_rise: Floats
+    seen: float
+    changes: int
+
+    @classmethod
+    def fresh(cls, prior: Floats, strength: float) -> Evidence:
+        """Nothing observed yet."""
+        return cls(
+            prior=np.clip(prior, _LOW, _HIGH),
+            strength=strength,
+            scores=np.zeros(SHAPE),
+            counts=np.zeros(SHAPE),
+            hint_scores=np.zeros(SHAPE),
+            hint_counts=np.zeros(SHAPE),
+            drop=0.0,
+            rise=0.0,
+            since_drop=np.zeros((3, *SHAPE)),
+            since_rise=np.zeros((3, *SHAPE)),
+            seen=0.0,
+            changes=0,
+        )
+
+
+class QualityBook:
+    """The rules by which evidence becomes belief. The evidence itself is the estimator's."""
+
+    def __init__(self, learning: Learning, signals: Signals) -> None:
+        self._learning = learning
+        self._hint_memory = signals.implicit_memory
+
+    def observe(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> bool:
+        """Add one explicit observation of a cell. True when it convinced the detector of a change."""
+        belief, strength = self.cell(evidence, task, complexity)
+        cell = (task, complexity)
+        keep = np.exp(-confidence / self._learning.memory)
+        evidence.scores[cell] = evidence.scores[cell] * keep + score * confidence
+        evidence.counts[cell] = evidence.counts[cell] * keep + confidence
+        evidence.seen += confidence
+        trust = strength / (strength + self._learning.change_threshold)
+        return self._watch(evidence, cell, score, confidence, float(belief), float(trust))
+
+    def hint(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
+        """Add one implicit observation; all of a cell's together weigh at most ``implicit_memory``."""
+        cell = (task, complexity)
+        keep = 1 - min(1.0, confidence / self._hint_memory)
+        evidence.hint_scores[cell] = evidence.hint_scores[cell] * keep + score * confidence
+        evidence.hint_counts[cell] = evidence.hint_counts[cell] * keep + confidence
+
+    def cell(self, evidence: Evidence, task: int, complexity: int) -> tuple[float, float]:
+        """Mean and strength of one cell's posterior."""
+        mean, strength = self.posterior(evidence)
+        return float(mean[task, complexity]), float(strength[task, complexity])
+
+    def posterior(self, evidence: Evidence) -> tuple[Floats, Floats]:
+        """Mean and strength (virtual observations) of every cell, each of shape (tasks, complexities)."""
+        rules = self._learning
+        counts = evidence.counts + evidence.hint_counts
+        residuals = evidence.scores + evidence.hint_scores - counts * evidence.prior[:, None]
+
+        lent = rules.complexity_strength / (counts + rules.complexity_strength)
+        cell_weight = counts * lent
+        cell_sum = residuals * lent
+        task_weight = cell_weight.sum(axis=1)
+        task_sum = cell_sum.sum(axis=1)
+
+        lent_up = rules.task_strength / (task_weight + rules.task_strength)
+        up_weight = task_weight * lent_up
+        up_sum = task_sum * lent_up
+
+        others = evidence.strength + up_weight.sum() - up_weight
+        shift = (up_sum.sum() - up_sum) / others
+        task_strength = 1 / (1 / rules.task_strength + 1 / others)
+
+        around_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
+        around_shift = ((task_strength * shift)[:, None] + task_sum[:, None] - cell_sum) / around_weight
+        cell_strength = 1 / (1 / rules.complexity_strength + 1 / around_weight)
+
+        strength = cell_strength + counts
+        mean = evidence.prior[:, None] + (cell_strength * around_shift + residuals) / strength
+        return np.clip(mean, _LOW, _HIGH), strength
+
+    def _watch(
+        self,
+        evidence: Evidence,
+        cell: tuple[int, int],
+        score: float,
+        confidence: float,
+        belief: float,
+        trust: float,
+    ) -> bool:
+        ratio = self._learning.change_ratio
+        weight = confidence * trust
+        worse = belief * ratio
+        better = 1 - (1 - belief) * ratio
+        evidence.drop = _step(evidence.drop, evidence.since_drop, cell, score, confidence, belief, worse, weight)
+        evidence.rise = _step(evidence.rise, evidence.since_rise, cell, score, confidence, belief, better, weight)
+        threshold = self._learning.change_threshold
+        if evidence.drop > threshold:
+            self._forget(evidence, evidence.since_drop, fell=True)
+        elif evidence.rise > threshold:
+            self._forget(evidence, evidence.since_rise, fell=False)
+        else:
+            return False
+        return True
+
+    def _forget(self, evidence: Evidence, since: Floats, *, fell: bool) -> None:
+        """Take what was believed, scaled by the change since it began, for the prior of what was seen since."""
+        mean, _ = self.posterior(evidence)
+        weights = evidence.counts + evidence.hint_counts + 1e-6
+        level = (mean * weights).sum(axis=1) / weights.sum(axis=1)
+        scores, counts, expected = (float(part.sum()) for part in since)
+        if fell:
+            level = level * min(1.0, (scores + 0.5) / (expected + 0.5))
+        else:
+            level = 1 - (1 - level) * min(1.0, (counts - scores + 0.5) / (counts - expected + 0.5))
+        evidence.prior = np.clip(level, _LOW, _HIGH)
+        evidence.strength = min(evidence.strength, self._learning.prior_strength)
+        evidence.scores = since[0].copy()
+        evidence.counts = since[1].copy()
+        evidence.hint_scores = np.zeros(SHAPE)
+        evidence.hint_counts = np.zeros(SHAPE)
+        evidence.drop = evidence.rise = 0.0
+        evidence.since_drop = np.zeros((3, *SHAPE))
+        evidence.since_rise = np.zeros((3, *SHAPE))
+        evidence.changes += 1
+
+
+def _step(
+    total: float,
+    since: Floats,
+    cell: tuple[int, int],
+    score: float,
+    confidence: float,
+    before: float,
+    after: float,
+    weight: float,
+) -> float:
+    """One step of a CUSUM: the evidence for ``after`` over ``before``, never below zero."""
+    gain = score * np.log(after / before) + (1 - score) * np.log((1 - after) / (1 - before))
+    total = max(0.0, total + weight * float(gain))
+    if total == 0.0:
+        since[:] = 0.0
+    else:
+        since[0][cell] += score * confidence
+        since[1][cell] += confidence
+        since[2][cell] += before * confidence
+    return total

@@ -1,0 +1,140 @@
+"""What an operator can set about the choice of models. Every figure here was chosen or tuned, and says so."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.model import Capability
+from routing.facts import Mode, Task
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Weights(BaseModel):
+    """How much quality, latency and cost count; they need not sum to one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    quality: Share
+    latency: Share
+    cost: Share
+
+
+class Signal(BaseModel):
+    """What one observation says: ``score`` in [0, 1], worth ``confidence`` of an explicit report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    score: Share
+    confidence: Share
+
+
+class Signals(BaseModel):
+    """What is read from an attempt without being told, weakest last.
+
+    ``completed`` is an answer that nothing speaks against. It says little, and ``implicit_memory`` bounds
+    what any number of such answers can say together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    invalid: Signal = Signal(score=0.0, confidence=0.8)
+    valid: Signal = Signal(score=1.0, confidence=0.3)
+    cut: Signal = Signal(score=0.3, confidence=0.2)
+    asked_again: Signal = Signal(score=0.2, confidence=0.25)
+    completed: Signal = Signal(score=0.75, confidence=0.05)
+    asked_again_within: Positive = Field(default=90.0, description="seconds")
+    implicit_memory: Positive = Field(default=8.0, description="virtual observations, at most")
+
+
+class Learning(BaseModel):
+    """The hierarchical posterior: model, then task, then complexity.
+
+    A strength is in virtual observations: how many real ones weigh as much as the level above. The defaults
+    are tuned on the seeds of ``tests/bench/simulation.py`` and checked on others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prior_strength: Positive = Field(default=14.0, description="of a benchmark prior")
+    guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
+    task_strength: Positive = Field(default=9.0, description="of a model's level over one task's own")
+    complexity_strength: Positive = Field(default=40.0, description="of a task's level over one complexity's")
+    memory: Positive = Field(default=2000.0, description="observations of a cell until the first weighs 1/e")
+    sharpness: Positive = Field(default=4.0, description="posterior strength is multiplied before sampling")
+    change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.6, description="the drop of the odds that the change detector is most sensitive to"
+    )
+    change_threshold: Positive = Field(
+        default=5.0, description="log likelihood ratio at which a change is believed"
+    )
+    speed_memory: Positive = Field(default=20.0, description="observations of speed remembered")
+    speed_prior: Positive = Field(default=1.0, description="observations that the catalogue's speed is worth")
+    reliability_memory: Positive = Field(default=30.0, description="attempts remembered for reliability")
+
+
+class ColdStart(BaseModel):
+    """Quality first: a trusted remote is preferred until a local model has proved itself at a task.
+
+    ``always`` are the tasks for which this holds for every workload; ``interactive`` those for which it
+    holds only while somebody waits. ``explore`` is the share of requests that skip it, so that a local
+    model can prove itself at all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    always: frozenset[Task] = frozenset({Task.TOOL_USE, Task.VISION})
+    interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING})
+    observations: Positive = 5.0
+    floor: Share = 0.6
+    explore: Share = 0.05
+    trusted: frozenset[str] = Field(
+        default=frozenset({"openai", "anthropic", "google", "azure"}),
+        description="providers trusted from the start; the tag 'trusted' does the same for a row or endpoint",
+    )
+
+
+class SpeechPolicy(BaseModel):
+    """Where speech and transcription run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prefer_local: bool = True
+    allow_remote: bool = True
+    preferred: tuple[str, ...] = Field(default=(), description="model ids, the most preferred first")
+
+
+def _mode_weights() -> dict[Mode, Weights]:
+    return {
+        Mode.AUTO: Weights(quality=0.45, latency=0.40, cost=0.15),
+        Mode.FAST: Weights(quality=0.15, latency=0.35, cost=0.50),
+        Mode.BEST: Weights(quality=0.70, latency=0.20, cost=0.10),
+        Mode.CHEAP: Weights(quality=0.25, latency=0.10, cost=0.65),
+        Mode.LOCAL: Weights(quality=0.60, latency=0.40, cost=0.0),
+    }
+
+
+class RoutingSettings(BaseModel):
+    """How the router chooses.
+
+    ``latency_scale`` (seconds) and ``cost_scale`` (dollars) are what a request may take and cost before the
+    penalty stops growing in proportion; a workload that nobody waits for multiplies the first by
+    ``patience``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    weights: dict[Mode, Weights] = Field(default_factory=_mode_weights)
+    latency_scale: Positive = 10.0
+    cost_scale: Positive = 0.02
+    patience: Positive = 20.0
+    stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
+    local_bonus: Share = Field(default=0.15, description="added to a local model's score by prefer_local")
+    diversity: Share = Field(
+        default=0.25, description="what a fallback's score loses per candidate before it in its failure domain"
+    )
+    candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
+    contenders: Annotated[int, Field(ge=8, le=4096)] = Field(
+        default=64, description="rows a quality is drawn for: those that could come first at all"
+    )
+    preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")
+    learning: Learning = Learning()
+    signals: Signals = Signals()
+    cold_start: ColdStart = ColdStart()
+    speech: SpeechPolicy = SpeechPolicy()
