@@ -1,0 +1,1 @@
+"""The wire: requests, chunks and event streams."""

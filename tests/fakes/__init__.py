@@ -1,0 +1,1 @@
+"""Real HTTP servers that speak the providers' wires, with faults on demand."""
