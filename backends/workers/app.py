@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.workers.engines.running import Stats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import InvalidRequest, NotAuthenticated, NotFound, RoundhouseError
+from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
 
 DROPPED = "x-roundhouse-dropped"
 """Response header: the request's parameters that had no effect, comma-separated."""
@@ -293,8 +293,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return error_answer(NotFound(f"This worker has no {request.url.path}."))
-    body = InvalidRequest(error.detail).to_body()
-    return answer(body, status=error.status_code, headers=error.headers)
+    if error.status_code == 405:
+        return error_answer(MethodNotAllowed(f"{request.method} is not what {request.url.path} takes."))
+    return error_answer(InvalidRequest(error.detail))
 
 
 async def _client_left(_: Request, __: Exception) -> Response:

@@ -61,7 +61,7 @@ class OnnxOptions(BaseModel):
     prompts: Prompts = Prompts()
     precision: str | None = Field(default=None, description="of the weights, as the folder was made")
     rerank: Literal["similarity"] | None = Field(default=None, description="let an embedding model rank")
-    batch_tokens: int = Field(default=2048, gt=0, description="padded tokens of one batch")
+    batch_tokens: int = Field(default=1024, gt=0, description="padded tokens of one batch")
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:

@@ -66,6 +66,7 @@ class SpeechEngine:
         self._default = self._options.voice or names[0]
         if self._default not in names:
             raise ModelUnavailable(f"'{self._spec.model_id}' has no voice {self._default!r}.")
+        self._warm_up()
 
     def close(self) -> None:
         self._runner.close()
@@ -81,6 +82,12 @@ class SpeechEngine:
             folder = Path(self._spec.path or "")
             return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
         return HibariVoices(threads=self._spec.threads)
+
+    def _warm_up(self) -> None:
+        """Dictionaries are read at the first word: read them before the first caller waits for them."""
+        voice = next(each for each in self._synthesizer.voices if each.name == self._default)
+        for _ in self._synthesizer.sentences("a", voice, language=voice.languages[0], speed=1.0):
+            pass
 
     async def _voices(self, _: Request) -> Response:
         rows = [

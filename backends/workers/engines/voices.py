@@ -10,10 +10,10 @@ from typing import Protocol
 from backends.workers.engines.audio import Samples
 from catalog.errors import InvalidRequest, UnsupportedParameter
 
-OPENAI_VOICES = frozenset(
-    ("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage")
-    + ("shimmer", "verse")
-)
+OPENAI_VOICES = frozenset({
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
+    "verse",
+})  # fmt: skip
 """Names that a stock client sends; a model without such a voice answers with its own, and says so."""
 
 

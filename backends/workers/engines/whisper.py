@@ -31,6 +31,7 @@ from catalog.errors import (
     EngineMissing,
     InvalidRequest,
     ModelUnavailable,
+    UnsupportedMediaType,
     UnsupportedParameter,
 )
 
@@ -210,7 +211,7 @@ class WhisperEngine:
 async def _form(http: Request) -> TranscriptionRequest:
     """The multipart form. Raises InvalidRequest."""
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise InvalidRequest("A transcription is asked for with multipart/form-data.")
+        raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
     fields: Json = {}
     granularities: list[str] = []
     async with http.form(max_files=1, max_fields=64) as form:
