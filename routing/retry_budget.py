@@ -111,6 +111,7 @@ class RetryBudget:
             _, offered, spent = self._slices.popleft()
             self._offered -= offered
             self._spent -= spent
+            self._pending = min(self._pending, self._spent)
         if not self._slices or self._slices[-1][0] != now:
             self._slices.append([now, 0, 0])
         return self._slices[-1]

@@ -348,10 +348,7 @@ def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) 
         return 0 if is_free(price) else None
     tokens = _tokens(price, usage)
     units = _units(price, usage, capability)
-    if units is None:
-        exact = tokens
-    else:
-        exact = units + (tokens or 0)
+    exact = tokens if units is None else units + (tokens or 0)
     return None if exact is None else int(exact.to_integral_value(ROUND_HALF_EVEN))
 
 
@@ -383,10 +380,7 @@ def _tokens(price: Price, usage: Usage) -> Decimal | None:
 def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     if not usage.units:
         return None
-    if capability is not None:
-        named = (_UNIT_PRICE[capability],) if capability in _UNIT_PRICE else ()
-    else:
-        named = _UNITS
+    named = _UNITS if capability is None else tuple(filter(None, [_UNIT_PRICE.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in named if (rate := getattr(price, name)) is not None}
     if len(rates) != 1:
         return None

@@ -140,12 +140,12 @@ class State(Protocol):
         """Return when all that was handed over so far survives the death of this process."""
         ...
 
-    def put(self, kind: str, id: str, document: Any, *, expires_at: float | None = None) -> None:
-        """Keep a JSON document under (kind, id); ``None`` deletes it. Written behind."""
+    def put(self, kind: str, name: str, document: Any, *, expires_at: float | None = None) -> None:
+        """Keep a JSON document under (kind, name); ``None`` deletes it. Written behind."""
         ...
 
     async def documents(self, kind: str) -> dict[str, Any]:
-        """The documents of a kind, by id; expired and unreadable ones are left out."""
+        """The documents of a kind, by name; expired and unreadable ones are left out."""
         ...
 
     def count(self, counters: Sequence[Counter], amount: int) -> None:
