@@ -35,10 +35,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "stop": ([],),
     "metadata": ({},),
     "store": (False,),
-    "service_tier": ("auto", "default"),
     "modalities": (["text"],),
 }
 """Values that say what would happen anyway."""
+
+QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
+"""Notes for a provider's books: they ask nothing of the answer, so leaving them out is not worth a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,10 @@ def is_set(request: ChatRequest, name: str) -> bool:
 
 
 def given(request: ChatRequest) -> tuple[str, ...]:
-    """The names of all parameters, known and unknown, that ask for something."""
+    """The names of all parameters, known and unknown, that ask something of the answer."""
     names = (*type(request).model_fields, *(request.model_extra or {}))
-    return tuple(name for name in names if name not in GATEWAY_FIELDS and is_set(request, name))
+    silent = GATEWAY_FIELDS | QUIET
+    return tuple(name for name in names if name not in silent and is_set(request, name))
 
 
 def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dropped) -> ChatRequest:

@@ -1,5 +1,5 @@
 """Anthropic's Messages API behind the chat protocol."""
 
-from backends.anthropic.backend import AnthropicBackend, dropped
+from backends.anthropic.backend import AnthropicBackend
 
-__all__ = ["AnthropicBackend", "dropped"]
+__all__ = ["AnthropicBackend"]

@@ -12,6 +12,7 @@ from backends.anthropic.stream import MessageStream
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.wire.chat import ChatRequest
+from backends.wire.common import WireModel
 from catalog.errors import UpstreamError
 
 Json = dict[str, Any]
@@ -29,6 +30,13 @@ class AnthropicBackend:
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
         self._client = client
         self._now = now
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """The parameters of this request that Anthropic will not be sent. Pure.
+
+        Raises :class:`InvalidRequest` for a request that it cannot be sent at all.
+        """
+        return translate(request, upstream).dropped if isinstance(request, ChatRequest) else ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
@@ -52,8 +60,3 @@ class AnthropicBackend:
                 if not answer.finished:  # what goes wrong after the answer's end harms nobody
                     raise
         answer.close()
-
-
-def dropped(request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
-    """The parameters of this request that Anthropic would not get."""
-    return translate(request, upstream).dropped

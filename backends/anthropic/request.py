@@ -9,6 +9,7 @@ from backends.anthropic.models import Traits, traits
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
+from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, Translation, given, is_set, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -30,7 +31,7 @@ _TRANSLATED = frozenset(
     {
         *("max_tokens", "max_completion_tokens", "stop", "temperature", "top_p", "top_k"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "thinking"),
-        *("user", "safety_identifier", "service_tier", *_PASSED),
+        *_PASSED,
     }
 )
 
@@ -41,6 +42,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> Translation:
     Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
     shape (several choices, a custom tool) instead of its quality.
     """
+    refuse_forbidden(request)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):
@@ -58,7 +60,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> Translation:
     apply_thinking(request, can, body, dropped, bound=bound, loop_without_thinking=unsigned)
     _sampling(request, can, body, dropped)
     _stop(request, body, dropped)
-    _account(request, body, dropped)
+    _account(request, body)
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
     return Translation(body, dropped.as_tuple())
 
@@ -200,7 +202,7 @@ def _stop(request: ChatRequest, body: Json, dropped: Dropped) -> None:
         dropped.add("stop")
 
 
-def _account(request: ChatRequest, body: Json, dropped: Dropped) -> None:
+def _account(request: ChatRequest, body: Json) -> None:
     extra = request.model_extra or {}
     user = extra.get("safety_identifier") or request.user
     if isinstance(user, str) and user:
@@ -208,8 +210,5 @@ def _account(request: ChatRequest, body: Json, dropped: Dropped) -> None:
     for name in _PASSED:
         if extra.get(name) is not None:
             body[name] = extra[name]
-    tier = extra.get("service_tier")
-    if tier in _SERVICE_TIERS:
-        body["service_tier"] = tier
-    elif is_set(request, "service_tier") or tier not in (None, "default"):
-        dropped.add("service_tier")
+    if extra.get("service_tier") in _SERVICE_TIERS:
+        body["service_tier"] = extra["service_tier"]

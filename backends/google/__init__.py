@@ -1,5 +1,5 @@
 """Google's Gemini API behind the chat and embedding protocols."""
 
-from backends.google.backend import GoogleBackend, dropped
+from backends.google.backend import GoogleBackend
 
-__all__ = ["GoogleBackend", "dropped"]
+__all__ = ["GoogleBackend"]

@@ -15,6 +15,7 @@ from backends.google.stream import ContentStream
 from backends.http import HttpClient
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
+from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import UpstreamError
 
@@ -32,6 +33,17 @@ class GoogleBackend:
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
         self._client = client
         self._now = now
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """The parameters of this request that Gemini will not be sent. Pure.
+
+        Raises :class:`InvalidRequest` for a request that it cannot be sent at all.
+        """
+        if isinstance(request, ChatRequest):
+            return translate(request, upstream).dropped
+        if isinstance(request, EmbeddingRequest):
+            return embeddings.translate(request, upstream)[1]
+        return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
@@ -75,8 +87,3 @@ class GoogleBackend:
 
 def _path(upstream: Upstream, method: str) -> str:
     return f"/{quote(embeddings.model_path(upstream.model), safe='/')}:{method}"
-
-
-def dropped(request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
-    """The parameters of this request that Gemini would not get."""
-    return translate(request, upstream).dropped

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Upstream
+from backends.parameters import refuse_forbidden
 from backends.translation import Dropped
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import CapabilityMismatch, UpstreamProtocolError
@@ -28,6 +29,7 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
 
     Raises :class:`CapabilityMismatch` for token ids, which Gemini does not take.
     """
+    refuse_forbidden(request)
     dropped = Dropped()
     model = model_path(upstream.model)
     common: Json = {"model": model}
@@ -46,11 +48,6 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
         requests.append({**common, "content": {"parts": [{"text": text}]}})
     bodies = [{"requests": requests[at : at + MAX_BATCH]} for at in range(0, len(requests), MAX_BATCH)]
     return bodies, dropped.as_tuple()
-
-
-def dropped(request: EmbeddingRequest, upstream: Upstream) -> tuple[str, ...]:
-    """The parameters of this request that Gemini would not get."""
-    return translate(request, upstream)[1]
 
 
 def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json]) -> Json:

@@ -7,6 +7,7 @@ from typing import Any
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, Traits, traits
+from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, Translation, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -51,6 +52,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> Translation:
     Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
     shape instead of its quality.
     """
+    refuse_forbidden(request)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)

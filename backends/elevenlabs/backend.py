@@ -1,0 +1,133 @@
+"""Calls to ElevenLabs: speech, transcription, and the list of voices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import quote
+
+from backends.base import Upstream
+from backends.elevenlabs import speech, transcription
+from backends.elevenlabs.errors import read_elevenlabs_error
+from backends.http import HttpClient
+from backends.parameters import refuse_forbidden
+from backends.translation import reading
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.common import WireModel
+from catalog.errors import InvalidRequest, StreamBroken
+
+Json = dict[str, Any]
+
+VOICES_TTL = 300.0
+"""Seconds for which the names of voices are believed."""
+
+_KEY_HEADER = "xi-api-key"
+_PAGE = "100"
+_MAX_PAGES = 50
+
+
+class ElevenLabsBackend:
+    """Speech and transcription. ``base_url`` is the host: ``https://api.elevenlabs.io``.
+
+    ``now`` gives seconds of any steady clock.
+    """
+
+    def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._now = now
+        self._voices: dict[str, tuple[float, list[Json]]] = {}
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """The parameters of this request that ElevenLabs will not be sent. Pure and quick."""
+        if isinstance(request, SpeechRequest):
+            return speech.translate(request.model_copy(update={"strict": None}), upstream).dropped
+        if isinstance(request, TranscriptionRequest):
+            return transcription.translate(request, upstream)[2]
+        return ()
+
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
+        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes when it is whole."""
+        refuse_forbidden(request)
+        call = speech.translate(request, upstream)
+        voice = await self._voice_id(upstream, request.voice)
+        empty = True
+        async with self._client.open(
+            upstream,
+            "POST",
+            call.path.format(voice=quote(voice, safe="")),
+            json=call.body,
+            query={"output_format": call.output_format},
+            key_header=_KEY_HEADER,
+            errors=read_elevenlabs_error,
+        ) as response:
+            async for chunk in response.iter_bytes():
+                if chunk:
+                    empty = False
+                    yield chunk
+        if empty:
+            raise StreamBroken("ElevenLabs sent no audio.")
+
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
+        """The events of the transcript; see :class:`backends.base.Transcribe`. Scribe answers at once."""
+        refuse_forbidden(request)
+        fields, files, _ = transcription.translate(request, upstream)
+        async with self._client.open(
+            upstream,
+            "POST",
+            "/v1/speech-to-text",
+            data=fields,
+            files=files,
+            key_header=_KEY_HEADER,
+            errors=read_elevenlabs_error,
+        ) as response:
+            answer = await response.json()
+        with reading("ElevenLabs"):
+            events = list(transcription.events(answer, request))
+        for event in events:
+            yield event
+
+    async def voices(self, upstream: Upstream) -> list[Json]:
+        """The account's voices: ``{"id", "name", "language", "description"}``, kept for :data:`VOICES_TTL`."""
+        known = self._voices.get(upstream.endpoint)
+        if known is not None and self._now() - known[0] < VOICES_TTL:
+            return known[1]
+        found: list[Json] = []
+        query = {"page_size": _PAGE}
+        for _ in range(_MAX_PAGES):
+            page = await self._client.get_json(
+                upstream, "/v2/voices", query=query, key_header=_KEY_HEADER, errors=read_elevenlabs_error
+            )
+            with reading("ElevenLabs"):
+                found += [_voice(voice) for voice in page["voices"]]
+                more = page["next_page_token"] if page.get("has_more") else None
+            if not more:
+                break
+            query = {"page_size": _PAGE, "next_page_token": more}
+        self._voices[upstream.endpoint] = (self._now(), found)
+        return found
+
+    async def _voice_id(self, upstream: Upstream, voice: str | None) -> str:
+        """The id of a voice by its id or its name, in any case of letters."""
+        if voice is None:
+            return speech.DEFAULT_VOICE
+        if speech.is_voice_id(voice):
+            return voice
+        voices = await self.voices(upstream)
+        wanted = voice.casefold()
+        for one in voices:
+            name = one["name"].casefold()
+            if wanted in (name, name.split(" - ")[0]):
+                return str(one["id"])
+        names = ", ".join(one["name"] for one in voices[:20])
+        raise InvalidRequest(f"ElevenLabs has no voice {voice[:80]!r}. It has: {names}.", param="voice")
+
+
+def _voice(voice: Json) -> Json:
+    labels = voice.get("labels") or {}
+    return {
+        "id": voice["voice_id"],
+        "name": voice.get("name") or voice["voice_id"],
+        "language": labels.get("language"),
+        "description": voice.get("description"),
+    }
