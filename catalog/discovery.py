@@ -1,0 +1,262 @@
+"""Rows that nobody wrote: models of running servers and files on disk; and which models have a successor.
+
+Everything here is given what it reads: the documents of servers are fetched by a layer above.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from catalog.errors import RoundhouseError
+from catalog.hub_row import default_id, gguf_facts
+from catalog.model import (
+    FREE,
+    Capability,
+    Endpoint,
+    Limits,
+    Model,
+    PathSource,
+    Price,
+    Size,
+    UpstreamSource,
+)
+from catalog.quantization import parse
+
+Json = dict[str, Any]
+
+_ID = re.compile(r"^[\w][\w./:@+-]*$")
+_PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
+
+_BY_NAME: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
+    (re.compile(r"rerank", re.IGNORECASE), frozenset({Capability.RERANK})),
+    (re.compile(r"embed|minilm|(^|[/_-])(bge|e5|gte)[-_]", re.IGNORECASE), frozenset({Capability.EMBED})),
+    (re.compile(r"whisper|transcribe|parakeet|scribe", re.IGNORECASE), frozenset({Capability.TRANSCRIBE})),
+    (re.compile(r"(^|[/_-])tts([-_]|$)|kokoro|piper|orpheus", re.IGNORECASE), frozenset({Capability.SPEAK})),
+    (re.compile(r"gpt-image|dall-e|stable-diffusion|flux|sdxl", re.IGNORECASE), frozenset({Capability.IMAGE})),
+)
+"""A server's list says only names; what a name does not betray is taken for a chat model."""
+
+_OLLAMA = {
+    "completion": frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}),
+    "tools": frozenset({Capability.TOOLS}),
+    "vision": frozenset({Capability.VISION}),
+    "thinking": frozenset({Capability.REASONING}),
+    "embedding": frozenset({Capability.EMBED}),
+    "audio": frozenset({Capability.AUDIO_INPUT}),
+}
+"""Ollama's words for what a model can do (its API page, ``/api/tags`` and ``/api/show``)."""
+
+
+# ---- servers
+
+
+def rows_from_openai_models(endpoint: Endpoint, document: Json) -> list[Model]:
+    """Rows of ``GET /v1/models``. vLLM adds ``max_model_len``, which becomes the context window.
+
+    Entries that are no models are skipped. Ids are ``endpoint/model``, with the bare name as alias.
+    """
+    rows = []
+    for entry in _entries(document, "data"):
+        name = entry.get("id")
+        if not _usable(name):
+            continue
+        context = entry.get("max_model_len") or entry.get("context_length") or entry.get("context_window")
+        rows.append(
+            _row(
+                endpoint,
+                name,
+                capabilities=_guess(name),
+                limits=Limits(context_window=context) if _positive(context) else Limits(),
+            )
+        )
+    return rows
+
+
+def rows_from_ollama_tags(endpoint: Endpoint, document: Json) -> list[Model]:
+    """Rows of Ollama's ``GET /api/tags``: family, size and quantisation are in it, capabilities in newer ones."""
+    rows = []
+    for entry in _entries(document, "models"):
+        name = entry.get("model") or entry.get("name")
+        if not _usable(name):
+            continue
+        details = entry.get("details")
+        details = details if isinstance(details, dict) else {}
+        known = entry.get("capabilities")
+        capabilities: frozenset[Capability] = frozenset()
+        if isinstance(known, list):
+            capabilities = frozenset().union(*(_OLLAMA.get(str(word), frozenset()) for word in known))
+        context = entry.get("context_length") or details.get("context_length")
+        size = entry.get("size")
+        rows.append(
+            _row(
+                endpoint,
+                name,
+                capabilities=capabilities or _guess(f"{name} {details.get('family', '')}"),
+                family=str(details["family"]) if details.get("family") else None,
+                limits=Limits(context_window=context) if _positive(context) else Limits(),
+                size=Size(
+                    parameters=_count(details.get("parameter_size")),
+                    disk=size if _positive(size) else None,
+                    quantization=str(details.get("quantization_level") or "") or None,
+                ),
+            )
+        )
+    return rows
+
+
+def _row(endpoint: Endpoint, name: str, **fields: Any) -> Model:
+    return Model(
+        id=f"{endpoint.id}/{name}",
+        aliases=(name,),
+        provider=endpoint.id,
+        source=UpstreamSource(endpoint=endpoint.id, model=name),
+        price=FREE if endpoint.private else Price(),
+        tags=endpoint.tags | {"discovered"},
+        origin="discovered",
+        **fields,
+    )
+
+
+def _entries(document: Json, key: str) -> list[Json]:
+    listed = document.get(key) if isinstance(document, dict) else None
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
+def _usable(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and len(name) <= 150 and _ID.match(name) is not None
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _guess(name: str) -> frozenset[Capability]:
+    for pattern, capabilities in _BY_NAME:
+        if pattern.search(name):
+            return capabilities
+    return frozenset({Capability.CHAT, Capability.COMPLETION})
+
+
+def _count(text: Any) -> int | None:
+    """``8.0B`` as a number."""
+    match = re.fullmatch(r"([\d.]+)([KMBT])", str(text or ""))
+    if match is None:
+        return None
+    return int(float(match[1]) * {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
+
+
+# ---- disk
+
+
+def rows_from_folder(folder: Path) -> list[Model]:
+    """A row for each GGUF file under ``folder``, also in the Hugging Face cache, where files are links.
+
+    The first part stands for a split model. Projectors and files that are no GGUF are passed over.
+    """
+    rows: dict[str, Model] = {}
+    if not folder.is_dir():
+        return []
+    for path in sorted(folder.rglob("*.gguf")):
+        part = _PART.search(path.name)
+        if "mmproj" in path.name.lower() or "imatrix" in path.name.lower() or not path.is_file():
+            continue
+        if part is not None and part[1] != "00001":
+            continue
+        row = _file_row(path)
+        if row is not None:
+            rows.setdefault(row.id, row)
+    return list(rows.values())
+
+
+def hugging_face_cache(home: Path | None = None) -> Path:
+    """Where ``huggingface_hub`` keeps its snapshots."""
+    if home is not None:
+        return home / ".cache" / "huggingface" / "hub"
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def _file_row(path: Path) -> Model | None:
+    try:
+        facts = gguf_facts(path)
+        size = path.stat().st_size
+    except (RoundhouseError, OSError):
+        return None
+    quantization = parse(path.name)
+    described: Size = facts.pop("size")
+    return Model(
+        id=default_id(path.name),
+        engine="llamacpp",
+        source=PathSource(path=str(path)),
+        price=FREE,
+        tags=frozenset({"discovered"}),
+        origin="discovered",
+        size=described.model_copy(
+            update={"disk": size, "quantization": quantization.name if quantization else None}
+        ),
+        **facts,
+    )
+
+
+# ---- upgrades
+
+
+def upgrades(
+    installed: Iterable[Model], catalog: Iterable[Model], fits: Callable[[Model], bool]
+) -> dict[str, Model]:
+    """For each installed model's id, the better one that would fit here instead.
+
+    A row's ``successor`` is followed to the last that fits; without one, a newer version of the same family
+    with the same capabilities and at most twice its weights. ``fits`` decides about this machine.
+    """
+    rows = {row.id: row for row in catalog}
+    found: dict[str, Model] = {}
+    for model in installed:
+        better = _successor(model, rows, fits) or _newer(model, rows.values(), fits)
+        if better is not None:
+            found[model.id] = better
+    return found
+
+
+def _successor(model: Model, rows: dict[str, Model], fits: Callable[[Model], bool]) -> Model | None:
+    best: Model | None = None
+    seen = {model.id}
+    current = model
+    while current.successor and current.successor not in seen and current.successor in rows:
+        current = rows[current.successor]
+        seen.add(current.id)
+        if fits(current):
+            best = current
+    return best
+
+
+def _newer(model: Model, rows: Iterable[Model], fits: Callable[[Model], bool]) -> Model | None:
+    if model.family is None or model.version is None or not model.local:
+        return None
+    weights = model.size.parameters
+
+    def comparable(other: Model) -> bool:
+        if weights is None or other.size.parameters is None:
+            return False
+        return other.size.parameters <= 2 * weights
+
+    newer = [
+        other
+        for other in rows
+        if other.local
+        and other.family == model.family
+        and other.version is not None
+        and _numbers(other.version) > _numbers(model.version)
+        and model.capabilities <= other.capabilities
+        and comparable(other)
+        and fits(other)
+    ]
+    return max(newer, key=lambda other: (_numbers(other.version or ""), other.size.parameters or 0), default=None)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -1,0 +1,230 @@
+"""What this machine has, what fits into it, and which model to recommend for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.model import Model
+
+_RESERVED = 1 << 30
+"""Bytes of main memory that the system and the gateway keep, at least."""
+
+_CPU_SHARE = 0.75
+"""Of main memory that models may take: the rest is for the system and the page cache."""
+
+_ACCELERATOR_SHARE = 0.92
+"""Of a device's memory that models may take: its context and fragmentation take the rest."""
+
+_METAL_SHARE = 0.7
+"""Of Apple's unified memory that Metal recommends as working set on most machines (``iogpu.wired_limit_mb``)."""
+
+_COMPUTE_BYTES = 128 << 20
+"""Compute buffers of a small batch; they grow little with the model."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+_DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that runs models. Memory in bytes; ``free`` is at the moment of looking."""
+
+    id: str
+    kind: str
+    name: str
+    memory: int
+    free: int
+
+    @property
+    def budget(self) -> int:
+        """Bytes that models may take when nothing else runs there."""
+        if self.kind == "cpu":
+            return max(0, min(int(self.memory * _CPU_SHARE), self.memory - _RESERVED))
+        return int(self.memory * (_METAL_SHARE if self.kind == "mps" else _ACCELERATOR_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """This machine. ``cores`` are those that this process may use."""
+
+    os: str
+    architecture: str
+    cores: int
+    memory: int
+    devices: tuple[Device, ...]
+
+    def device(self, device_id: str | None = None) -> Device:
+        """The device of that id, or the one with the most room. Raises KeyError."""
+        if device_id is None:
+            accelerators = [device for device in self.devices if device.kind != "cpu"]
+            return max(accelerators or self.devices, key=lambda device: device.budget)
+        for device in self.devices:
+            if device.id == device_id:
+                return device
+        raise KeyError(device_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the size of a model's KV cache depends on; a GGUF header gives all three."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, model: Model) -> Geometry | None:
+        """The row's ``options.geometry``; ``None`` when it is not known."""
+        known = model.options.get("geometry")
+        if not isinstance(known, dict):
+            return None
+        values = [known.get(key) for key in ("layers", "kv_heads", "head_dim")]
+        numbers = [value for value in values if isinstance(value, int) and value > 0]
+        return cls(*numbers) if len(numbers) == 3 else None
+
+    def kv_bytes(self, context: int, *, element: float = 2.0) -> int:
+        """Bytes of keys and values for ``context`` tokens: two tensors a layer of ``kv_heads x head_dim``.
+
+        ``element`` is the bytes of a number: 2 in f16, 1.0625 in q8_0. Source: Pope et al., "Efficiently Scaling
+        Transformer Inference" (2022), section 3.3, with grouped-query heads. Models with sliding windows need
+        less than this.
+        """
+        return int(2 * self.layers * self.kv_heads * self.head_dim * context * element)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A model for this machine, where to put it, and how much context it has room for there."""
+
+    model: Model
+    device: str
+    context: int
+    memory: int
+
+
+def detect() -> Machine:
+    """Look at this machine. Devices without a driver are left out; nothing fails for want of one."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total = min(int(memory.total), _container_limit() or int(memory.total))
+    name = platform.processor() or platform.machine()
+    devices = [Device("cpu", "cpu", name, total, min(int(memory.available), total))]
+    devices += _cuda_devices()
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        devices.append(Device("mps", "mps", "Apple GPU", total, int(memory.available)))
+    return Machine(
+        os=platform.system(),
+        architecture=platform.machine(),
+        cores=_usable_cores(),
+        memory=total,
+        devices=tuple(devices),
+    )
+
+
+def needed(model_bytes: int, *, context: int = 0, geometry: Geometry | None = None) -> int:
+    """Bytes that a model takes when loaded: weights, KV cache for ``context`` tokens, compute buffers.
+
+    Without its geometry the cache is taken as a tenth of the weights for every 8192 tokens.
+    """
+    cache = geometry.kv_bytes(context) if geometry else int(model_bytes * 0.1 * context / 8192)
+    return model_bytes + cache + _COMPUTE_BYTES
+
+
+def fits(
+    model_bytes: int, device: Device, *, context: int = 0, geometry: Geometry | None = None, used: int = 0
+) -> bool:
+    """Whether the model goes beside the ``used`` bytes that others take of the device's budget."""
+    return needed(model_bytes, context=context, geometry=geometry) <= device.budget - used
+
+
+def largest_context(
+    model_bytes: int, device: Device, *, limit: int, geometry: Geometry | None = None, used: int = 0
+) -> int | None:
+    """The largest usual context, at most ``limit`` tokens, that fits; ``None`` if not even the smallest does."""
+    candidates = sorted({limit, *(size for size in _DEFAULT_CONTEXTS if size < limit)}, reverse=True)
+    for context in candidates:
+        if fits(model_bytes, device, context=context, geometry=geometry, used=used):
+            return context
+    return None
+
+
+def recommend(models: Iterable[Model], machine: Machine, *, context: int = 8192) -> Recommendation | None:
+    """The largest local model that fits some device with room for ``context`` tokens, or for as many as it has.
+
+    More weights are the better predictor of quality among rows of one capability, so give rows of one. Rows of
+    unknown size are left out.
+    """
+    best: Recommendation | None = None
+    for model in models:
+        size = model.size.disk
+        if not model.local or size is None:
+            continue
+        geometry = Geometry.of(model)
+        wanted = min(context, model.limits.context_window or context)
+        for device in sorted(machine.devices, key=lambda d: d.kind == "cpu"):
+            if model.device not in (None, device.id):
+                continue
+            if not fits(size, device, context=wanted, geometry=geometry):
+                continue
+            room = largest_context(size, device, limit=model.limits.context_window or context, geometry=geometry)
+            found = Recommendation(
+                model, device.id, room or wanted, needed(size, context=room or wanted, geometry=geometry)
+            )
+            if best is None or (model.size.parameters or 0, size) > (
+                best.model.size.parameters or 0,
+                best.model.size.disk or 0,
+            ):
+                best = found
+            break
+    return best
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _container_limit() -> int | None:
+    """The memory limit of a control group (version 2, then 1), which psutil does not see; ``None`` without one."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            return int((_CGROUP / name).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return None
+
+
+def _cuda_devices() -> list[Device]:
+    """NVIDIA devices by NVML; none without its driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            name = pynvml.nvmlDeviceGetName(handle)
+            devices.append(
+                Device(
+                    id=f"cuda:{index}",
+                    kind="cuda",
+                    name=name if isinstance(name, str) else name.decode(),
+                    memory=int(memory.total),
+                    free=int(memory.free),
+                )
+            )
+        return devices
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
