@@ -1,0 +1,124 @@
+"""Vectors, scores, audio and pictures of the fake OpenAI."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import struct
+import wave
+import zlib
+from typing import Any
+
+Json = dict[str, Any]
+
+TRANSCRIPT = "The quick brown fox."
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """A unit vector that depends on nothing but the text."""
+    seed = hashlib.shake_256(text.encode()).digest(dimensions)
+    raw = [byte - 127.5 for byte in seed]
+    norm = sum(value * value for value in raw) ** 0.5
+    return [value / norm for value in raw]
+
+
+def embeddings(body: Json) -> Json:
+    """OpenAI's list of embeddings."""
+    given = body["input"]
+    many = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    texts = [item if isinstance(item, str) else " ".join(map(str, item)) for item in many]
+    rows = []
+    for index, text in enumerate(texts):
+        numbers = vector(text, body.get("dimensions") or 8)
+        value: Any = numbers
+        if body.get("encoding_format") == "base64":
+            value = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+        rows.append({"object": "embedding", "index": index, "embedding": value})
+    tokens = sum(len(text.split()) for text in texts)
+    return {
+        "object": "list",
+        "data": rows,
+        "model": body["model"],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def rerank(body: Json) -> Json:
+    """Scores by the share of the query's words that a document has, best first."""
+    query = set(body["query"].lower().split())
+    rows = []
+    for index, document in enumerate(body["documents"]):
+        text = document if isinstance(document, str) else document["text"]
+        rows.append({"index": index, "relevance_score": len(query & set(text.lower().split())) / len(query)})
+    rows.sort(key=lambda row: -row["relevance_score"])
+    rows = rows[: body.get("top_n")]
+    return {"id": "rerank-fake", "model": body["model"], "results": rows, "usage": {"total_tokens": len(query)}}
+
+
+def wav(seconds: float = 0.1, rate: int = 24_000) -> bytes:
+    """Silence as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(rate)
+        audio.writeframes(b"\0\0" * int(seconds * rate))
+    return file.getvalue()
+
+
+def png() -> bytes:
+    """A picture of one red pixel."""
+
+    def block(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0\xff\0\0")
+    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", head) + block(b"IDAT", pixels) + block(b"IEND", b"")
+
+
+def verbose_transcript(granularities: list[str]) -> Json:
+    """``verbose_json`` of the transcript."""
+    spoken = TRANSCRIPT.split()
+    document: Json = {
+        "task": "transcribe",
+        "language": "english",
+        "duration": 2.0,
+        "text": TRANSCRIPT,
+        "usage": {"type": "duration", "seconds": 2},
+    }
+    if "segment" in granularities or not granularities:
+        document["segments"] = [
+            {
+                "id": 0,
+                "seek": 0,
+                "start": 0.0,
+                "end": 2.0,
+                "text": TRANSCRIPT,
+                "tokens": [1, 2, 3],
+                "temperature": 0.0,
+                "avg_logprob": -0.2,
+                "compression_ratio": 1.0,
+                "no_speech_prob": 0.01,
+            }
+        ]
+    if "word" in granularities:
+        document["words"] = [
+            {"word": word, "start": at * 0.5, "end": at * 0.5 + 0.4} for at, word in enumerate(spoken)
+        ]
+    return document
+
+
+def images(body: Json) -> Json:
+    """OpenAI's list of images."""
+    data = base64.b64encode(png()).decode()
+    return {
+        "created": 1_760_000_000,
+        "data": [{"b64_json": data} for _ in range(body.get("n") or 1)],
+        "background": "opaque",
+        "output_format": "png",
+        "quality": "low",
+        "size": "1024x1024",
+        "usage": {"input_tokens": 5, "output_tokens": 10, "total_tokens": 15},
+    }
