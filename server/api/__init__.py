@@ -1,1 +1,17 @@
-"""One file per resource of the API."""
+"""The endpoints, one file per resource. A handler reads, asks the dispatcher, and shapes the answer."""
+
+from server.api import audio, chat, completions, embeddings, health, images, metrics, models, rerank, tokens
+
+ROUTERS = (
+    chat.router,
+    completions.router,
+    embeddings.router,
+    rerank.router,
+    audio.router,
+    images.router,
+    tokens.router,
+    models.router,
+    health.router,
+    metrics.router,
+)
+"""Every router of the app, in the order in which paths are matched."""

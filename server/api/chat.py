@@ -1,0 +1,52 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from backends.base import Chat, Json, Upstream
+from backends.wire.assemble import ChatAssembler
+from backends.wire.chat import ChatRequest, StreamOptions
+from catalog.errors import InvalidRequest
+from catalog.model import Model
+from routing.dispatch import Job
+from routing.read import read_chat
+from server.answering import answer_json, key_of, trace_of
+from server.limits import read_json
+from server.sse import ChunkEncoder, stream_events
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/chat/completions")
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation: whole, or as a stream of events."""
+    body = await read_json(request, ChatRequest)
+    include_usage = usage_wanted(body.stream, body.stream_options)
+
+    def call(backend: Chat, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
+        del model
+        return backend.chat(upstream, body)
+
+    job: Job[Json] = Job(
+        facts=read_chat(body, key=key_of(request), headers=request.headers),
+        protocol=Chat,
+        request=body,
+        call=call,
+        trace=trace_of(request),
+    )
+    if body.stream:
+        return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
+    return await answer_json(request, job, ChatAssembler())
+
+
+def usage_wanted(stream: bool | None, options: StreamOptions | None) -> bool:
+    """Whether the stream ends with a chunk of usage. Raises InvalidRequest for options of no stream."""
+    if options is None:
+        return False
+    if not stream:
+        raise InvalidRequest("'stream_options' is only for 'stream: true'.", param="stream_options")
+    return bool(options.include_usage)

@@ -1,0 +1,17 @@
+"""GET /metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from server.services import services_of
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Everything measured, in Prometheus' text format."""
+    return Response(services_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})

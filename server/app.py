@@ -1,0 +1,127 @@
+"""``create_app(settings)``: everything that one gateway is, built in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from server.admission import InFlight
+from server.api import ROUTERS
+from server.auth import Authenticator, SettingsKeys
+from server.errors import as_error, error_response
+from server.gate import Gate
+from server.metrics import Metrics
+from server.services import House, Services
+from server.settings import Settings, check_exposure
+
+OpenHouse = Callable[[Settings, Metrics], AbstractAsyncContextManager[House]]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    house: House | None = None,
+    open_house: OpenHouse | None = None,
+    authenticator: Authenticator | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The ASGI app of one gateway.
+
+    ``open_house`` builds the parts behind the gate when the app starts and takes them down when it stops;
+    without it the real one does. Tests give a ready ``house`` instead. ``app.state.services`` holds what was
+    built; ``app.state.begin_drain()`` makes readiness false and refuses new requests.
+
+    Raises ConfigurationError when it would be open to strangers.
+    """
+    check_exposure(settings)
+    in_flight = InFlight(settings.server.limits)
+    metrics = Metrics(in_flight)
+    services = Services(
+        settings=settings,
+        authenticator=authenticator or SettingsKeys(settings.api_keys, settings.admin_keys),
+        in_flight=in_flight,
+        metrics=metrics,
+        clock=clock,
+        created=int(time.time()),
+    )
+    app = FastAPI(
+        title="Roundhouse",
+        description="One OpenAI-compatible door in front of every engine.",
+        version="0.1.0",
+        openapi_url="/openapi.json" if settings.server.docs else None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(services, house, open_house),
+        exception_handlers={HTTPException: _http_error},
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.begin_drain = in_flight.begin_drain
+    for router in ROUTERS:
+        app.include_router(router)
+    _add_middleware(app, services)
+    return app
+
+
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    app.add_middleware(Gate, services=services)
+    cors = services.settings.server.cors
+    if cors.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors.origins,
+            allow_credentials=cors.credentials,
+            allow_methods=("GET", "POST", "OPTIONS"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "x-roundhouse-model", "x-roundhouse-trace", "x-roundhouse-reason"),
+        )
+
+
+def _lifespan(
+    services: Services, house: House | None, open_house: OpenHouse | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        opening = open_house or _real_house
+        async with _ready(house) if house is not None else opening(services.settings, services.metrics) as parts:
+            collector = services.metrics.watch(parts.pool)
+            services.house = parts
+            try:
+                yield
+            finally:
+                services.in_flight.begin_drain()
+                services.metrics.registry.unregister(collector)
+                services.house = None
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _ready(house: House) -> AsyncIterator[House]:
+    yield house
+
+
+def _real_house(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[House]:
+    from server.assembly import open_house
+
+    return open_house(settings, metrics)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in OpenAI's shape."""
+    typed = as_error(error)
+    services: Any = request.app.state.services
+    services.metrics.error(typed.code)
+    response = error_response(typed)
+    allow = (getattr(error, "headers", None) or {}).get("Allow")
+    if allow:
+        response.headers["Allow"] = allow
+    return response

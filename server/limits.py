@@ -1,0 +1,115 @@
+"""Reading bodies: counted while they come, within a time, and only of the types that are understood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from pydantic import BaseModel
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
+
+from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from server.disconnect import ClientGone
+from server.errors import parse
+from server.services import services_of
+from server.settings import TimeoutSettings
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_json(request: Request, model: type[M]) -> M:
+    """The request's JSON body as ``model``.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, InvalidRequest, or ClientGone.
+    """
+    _check_type(request.headers, "application/json")
+    settings = services_of(request).settings.server
+    receive = counted(request.receive, request.headers, settings.limits.body_bytes, settings.timeouts)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        pieces = [body]
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            pieces.append(message.get("body", b""))
+        body = b"".join(pieces)
+    return parse(model, body)
+
+
+@asynccontextmanager
+async def read_form(request: Request) -> AsyncIterator[FormData]:
+    """The request's multipart form, with at most one file; its temporary file goes away with the block.
+
+    Raises as :func:`read_json` does.
+    """
+    _check_type(request.headers, "multipart/form-data")
+    settings = services_of(request).settings.server
+    receive = counted(request.receive, request.headers, settings.limits.audio_bytes, settings.timeouts)
+    form_request = Request(request.scope, receive)
+    try:
+        form = await form_request.form(
+            max_files=1,
+            max_fields=settings.limits.form_fields,
+            max_part_size=settings.limits.form_field_bytes,
+        )
+    except ClientDisconnect:
+        raise ClientGone from None
+    except (MultiPartException, FormParserError) as error:
+        reason = getattr(error, "message", "it cannot be parsed")
+        raise InvalidRequest(f"The multipart form is not valid: {reason}") from None
+    except (UnicodeError, LookupError):
+        raise InvalidRequest("The multipart form has a field that is not text in its charset.") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def counted(receive: Receive, headers: Headers, limit: int, timeouts: TimeoutSettings) -> Receive:
+    """A ``receive`` that refuses a body over ``limit`` bytes, whatever its Content-Length says, or a slow one."""
+    declared = headers.get("content-length")
+    if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeouts.body
+    seen = 0
+
+    async def read() -> Message:
+        nonlocal seen
+        try:
+            async with asyncio.timeout_at(min(end, loop.time() + timeouts.body_idle)):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout("The body did not come in time.") from None
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+        return message
+
+    return read
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    size = f"{limit / 1_048_576:g} MiB" if limit >= 1_048_576 else f"{limit} bytes"
+    return PayloadTooLarge(f"The body is over the limit of {size}. Send less, or raise it in [server.limits].")
+
+
+def _check_type(headers: Headers, wanted: str) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaType("Compressed bodies are not read. Send the body without Content-Encoding.")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == wanted or (wanted == "application/json" and kind.endswith("+json")):
+        return
+    raise UnsupportedMediaType(f"This endpoint reads {wanted}. Send the header 'Content-Type: {wanted}'.")

@@ -1,0 +1,117 @@
+"""Structured logs to standard error: for people or for machines, and never with a secret in them.
+
+Tracebacks are written without the values of variables and without exception messages: both may hold a
+caller's prompt. ``log.prompts`` brings the messages back.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import orjson
+import structlog
+from structlog.types import EventDict, ExcInfo, WrappedLogger
+
+from server.settings import LogSettings
+
+_SECRET_NAMES = frozenset(
+    {"authorization", "api_key", "apikey", "x-api-key", "api-key", "password", "secret", "token"}
+)
+_SECRETS = re.compile(r"(?i)(bearer\s+|\bsk-|\brh-|\bkey=)[A-Za-z0-9._~+/=-]{6,}")
+HIDDEN = "[hidden]"
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Set up logging of this process: called once by the runner, never at import."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        exception_formatter(messages=settings.prompts),
+        hide_secrets,
+    ]
+    level = getattr(logging, settings.level.upper())
+    structlog.configure(
+        processors=[*shared, renderer(settings)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer(settings)],
+            use_get_message=True,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.INFO))
+    for noisy in ("uvicorn.error", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # At debug level sse-starlette and python-multipart write what passes through them: prompts and answers.
+    for talkative in ("sse_starlette", "python_multipart", "multipart"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+
+
+def renderer(settings: LogSettings) -> Any:
+    """Lines for a terminal, or one JSON object a line."""
+    if settings.format == "json":
+        return _render_json
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:
+    del logger, name
+    return orjson.dumps(entry, default=repr).decode()
+
+
+def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDict:
+    """Blank what is named like a secret or looks like one."""
+    del logger, name
+    for key, value in entry.items():
+        if key.lower() in _SECRET_NAMES:
+            entry[key] = HIDDEN
+        elif isinstance(value, str) and len(value) > 8:
+            entry[key] = _SECRETS.sub(lambda found: found.group(1) + HIDDEN, value)
+    return entry
+
+
+def exception_formatter(*, messages: bool) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    """Replaces ``exc_info`` by the text of its traceback."""
+
+    def format_exception(logger: WrappedLogger, name: str, entry: EventDict) -> EventDict:
+        del logger, name
+        info = entry.pop("exc_info", None)
+        error = _exception(info)
+        if error is not None:
+            entry["exception"] = "".join(_lines(error, messages=messages)).rstrip()
+        return entry
+
+    return format_exception
+
+
+def _exception(info: ExcInfo | BaseException | bool | None) -> BaseException | None:
+    if isinstance(info, BaseException):
+        return info
+    if isinstance(info, tuple):
+        return info[1]
+    return sys.exc_info()[1] if info else None
+
+
+def _lines(error: BaseException, *, messages: bool) -> list[str]:
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = [*_lines(cause, messages=messages), "which led to\n"] if cause is not None else []
+    frames: TracebackType | None = error.__traceback__
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return [*before, *traceback.format_tb(frames), f"{kind}: {error}\n" if messages else f"{kind}\n"]

@@ -1,0 +1,169 @@
+"""What Prometheus is told. One registry per app; every metric is listed in README's table.
+
+Label values are bounded: routes are templates, models are rows of the catalogue, codes are those of the tree
+of errors. No key, prompt or address is ever a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from backends.workers.pool import PoolSnapshot, WorkerPool
+from routing.outcomes import Outcome, Result
+from server.admission import InFlight
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+class Metrics:
+    """Counts requests at the gate and attempts as an :class:`routing.outcomes.OutcomeSink`."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "roundhouse_requests", "Requests answered", ("route", "method", "status"), registry=registry
+        )
+        self._request_seconds = Histogram(
+            "roundhouse_request_seconds",
+            "Seconds from a request's first byte to its answer's last",
+            ("route",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._errors = Counter(
+            "roundhouse_errors", "Errors given to callers, by code", ("code",), registry=registry
+        )
+        self._attempts = Counter(
+            "roundhouse_attempts",
+            "Calls of a model, fallbacks included",
+            ("model", "endpoint", "task", "result"),
+            registry=registry,
+        )
+        self._failures = Counter(
+            "roundhouse_attempt_failures", "Attempts that failed, by code", ("model", "code"), registry=registry
+        )
+        self._first_chunk = Histogram(
+            "roundhouse_time_to_first_token_seconds",
+            "Seconds from the start of an attempt to its first chunk",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._queued = Histogram(
+            "roundhouse_queue_seconds",
+            "Seconds that an attempt waited for a worker or a key",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._rate = Histogram(
+            "roundhouse_tokens_per_second",
+            "Tokens a second of an answer after its first token",
+            ("model",),
+            buckets=RATES,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "roundhouse_tokens",
+            "Tokens, by direction: input, output, cached",
+            ("model", "direction"),
+            registry=registry,
+        )
+        self._cost = Counter("roundhouse_cost_dollars", "Known cost of attempts", ("model",), registry=registry)
+        in_flight_gauge = Gauge("roundhouse_in_flight", "Requests at work in this process", registry=registry)
+        in_flight_gauge.set_function(lambda: in_flight.count)
+        draining = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
+        draining.set_function(lambda: float(in_flight.draining))
+
+    def watch(self, pool: WorkerPool) -> Collector:
+        """Report the pool's workers and devices, read when Prometheus asks. Returns the collector to remove."""
+        collector = PoolCollector(pool)
+        self.registry.register(collector)
+        return collector
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One request ended; ``status`` 0 is an answer that was never begun."""
+        self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def error(self, code: str) -> None:
+        """One error was given to a caller."""
+        self._errors.labels(code).inc()
+
+    def record(self, outcome: Outcome) -> None:
+        """One attempt ended."""
+        model = outcome.model
+        self._attempts.labels(model, outcome.endpoint, outcome.facts.task.value, outcome.result.value).inc()
+        self._queued.labels(model).observe(outcome.queued)
+        if outcome.result is Result.FAILED:
+            self._failures.labels(model, outcome.error or "unknown").inc()
+        if outcome.cost:
+            self._cost.labels(model).inc(outcome.cost)
+        usage = outcome.usage
+        if usage.known:
+            self._tokens.labels(model, "input").inc(usage.input)
+            self._tokens.labels(model, "output").inc(usage.output)
+            if usage.cached:
+                self._tokens.labels(model, "cached").inc(usage.cached)
+        if outcome.first_chunk is None:
+            return
+        self._first_chunk.labels(model).observe(outcome.first_chunk)
+        decoding = outcome.duration - outcome.first_chunk
+        if usage.known and usage.output > 1 and decoding > 0:
+            self._rate.labels(model).observe((usage.output - 1) / decoding)
+
+    def render(self) -> bytes:
+        """The text format of Prometheus, version 0.0.4."""
+        return generate_latest(self.registry)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class PoolCollector(Collector):
+    """Workers and devices as they are at the moment of the scrape."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Fresh families; a worker that is gone leaves no stale series."""
+        return families(self._pool.snapshot())
+
+    def describe(self) -> Iterable[Metric]:
+        """The same families without samples, so that registering asks nothing of the pool."""
+        return families(PoolSnapshot())
+
+
+def families(snapshot: PoolSnapshot) -> list[Metric]:
+    """A snapshot as metrics."""
+    labels = ("model", "engine", "device")
+    state = GaugeMetricFamily(
+        "roundhouse_worker_state", "1 for the state a worker is in", labels=(*labels, "state")
+    )
+    memory = GaugeMetricFamily("roundhouse_worker_memory_bytes", "Resident memory of a worker", labels=labels)
+    busy = GaugeMetricFamily("roundhouse_worker_busy", "Requests a worker is answering", labels=labels)
+    slots = GaugeMetricFamily("roundhouse_worker_slots", "Requests a worker can answer at a time", labels=labels)
+    queued = GaugeMetricFamily("roundhouse_queue_depth", "Requests waiting for a worker", labels=labels)
+    restarts = CounterMetricFamily("roundhouse_worker_restarts", "Restarts of a worker that died", labels=labels)
+    loaded = GaugeMetricFamily("roundhouse_loaded_models", "Models that are ready")
+    for worker in snapshot.workers:
+        values = (worker.model, worker.engine, worker.device)
+        state.add_metric((*values, worker.state.value), 1)
+        memory.add_metric(values, worker.memory)
+        busy.add_metric(values, worker.busy)
+        slots.add_metric(values, worker.slots)
+        queued.add_metric(values, worker.queued)
+        restarts.add_metric(values, worker.restarts)
+    loaded.add_metric((), sum(worker.state.value == "ready" for worker in snapshot.workers))
+    budget = GaugeMetricFamily("roundhouse_device_budget_bytes", "Memory workers may use", labels=("device",))
+    used = GaugeMetricFamily("roundhouse_device_used_bytes", "Memory workers use", labels=("device",))
+    for device in snapshot.devices:
+        budget.add_metric((device.id,), device.budget)
+        used.add_metric((device.id,), device.used)
+    return [state, memory, busy, slots, queued, restarts, loaded, budget, used]

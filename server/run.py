@@ -1,0 +1,244 @@
+"""Runs the gateway in this process: socket, signals, graceful stop.
+
+SIGTERM and SIGINT drain: readiness is false at once, new requests are refused with Retry-After, streams end in
+their own time until the deadline, and past it each is told. A second SIGINT stops at once. SIGHUP reads the
+settings again and drops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from catalog.errors import ConfigurationError, RoundhouseError
+from server.app import create_app
+from server.auth import SettingsKeys
+from server.logging import configure_logging
+from server.protocol import protocol_for
+from server.services import Services
+from server.settings import Settings
+
+Reload = Callable[[], Settings]
+
+
+def run(settings: Settings, *, reload: Reload | None = None) -> int:
+    """Serve until told to stop; the process's exit status. ``reload`` reads the settings again on SIGHUP.
+
+    What makes it impossible to start is one line on standard error and status 1.
+    """
+    configure_logging(settings.log)
+    try:
+        check_data_dir(settings.data_dir)
+        app = create_app(settings)
+        listener = bind(settings.server.host, settings.server.port, settings.server.backlog)
+        with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(app, settings, listener, reload))
+    except RoundhouseError as error:
+        print(f"roundhouse: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, reload: Reload | None) -> None:
+    log = structlog.get_logger("server.run")
+    async with app.router.lifespan_context(app):
+        server = GatewayServer(uvicorn_config(app, settings))
+        stop = Stopping(server, app.state.services, reload)
+        with stop.signals():
+            host, port = listener.getsockname()[:2]
+            log.info("listening", url=_url(host, port), version=app.version)
+            await server.serve(sockets=[listener])
+        await stop.finished()
+    log.info("stopped")
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, without its signals: it would close streams without a word."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell who waits for it."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to :class:`Stopping`."""
+        yield
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return _url(host, port)
+
+
+class Stopping:
+    """What the process's signals do."""
+
+    def __init__(self, server: GatewayServer, services: Services, reload: Reload | None) -> None:
+        self._server = server
+        self._services = services
+        self._reload = reload
+        self._drain: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("server.run")
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Handle signals within the block."""
+        loop = asyncio.get_running_loop()
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Drain, then stop; asked again, stop now."""
+        if self._drain is None:
+            self._services.in_flight.begin_drain()
+            self._drain = asyncio.get_running_loop().create_task(self._drained())
+        else:
+            self._server.force_exit = self._server.should_exit = True
+
+    async def _drained(self) -> None:
+        seconds = self._services.settings.server.drain
+        self._log.info("draining", in_flight=self._services.in_flight.count, seconds=seconds)
+        try:
+            if not await self._services.in_flight.drained(seconds):
+                self._log.warning("ended answers that took too long to drain")
+        finally:
+            self._server.should_exit = True
+
+    def reload(self) -> None:
+        """Read the settings again; a mistake in them is logged and changes nothing."""
+        if self._reload is not None and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.get_running_loop().create_task(self._reloaded(self._reload))
+
+    async def _reloaded(self, read: Reload) -> None:
+        try:
+            await apply_settings(self._services, read())
+        except RoundhouseError as error:
+            self._log.error("settings not reloaded", reason=error.message)
+        else:
+            self._log.info("settings reloaded")
+
+    async def finished(self) -> None:
+        """Wait for what the signals began."""
+        for task in (self._drain, self._reloading):
+            if task is not None:
+                await task
+
+
+async def apply_settings(services: Services, settings: Settings) -> None:
+    """Put new settings in force for the requests to come: keys, limits, times, the catalogue's rows.
+
+    Address, data folder and workers' settings need a restart; a change of them is refused with
+    ConfigurationError, so that nobody believes in a change that is not there.
+    """
+    old = services.settings
+    fixed = {
+        "server.host": (old.server.host, settings.server.host),
+        "server.port": (old.server.port, settings.server.port),
+        "server.cors": (old.server.cors, settings.server.cors),
+        "data_dir": (old.data_dir, settings.data_dir),
+        "workers": (old.workers, settings.workers),
+    }
+    changed = [name for name, (before, after) in fixed.items() if before != after]
+    if changed:
+        raise ConfigurationError(f"A change of {', '.join(changed)} needs a restart.")
+    house = services.house
+    if house is not None and house.reload is not None:
+        await house.reload(settings)
+    elif (old.model, old.endpoint) != (settings.model, settings.endpoint):
+        raise ConfigurationError("A change of [[model]] or [[endpoint]] rows needs a restart.")
+    services.settings = settings
+    services.in_flight.limits = settings.server.limits
+    if isinstance(services.authenticator, SettingsKeys):
+        services.authenticator = SettingsKeys(settings.api_keys, settings.admin_keys)
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn as this gateway wants it. The app's lifespan is the caller's to run."""
+    server = settings.server
+    return uvicorn.Config(
+        app,
+        host=server.host,
+        port=server.port,
+        http=protocol_for(server),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=max(1, round(server.timeouts.keep_alive)),
+        timeout_graceful_shutdown=3,
+        backlog=server.backlog,
+        reset_contextvars=True,
+    )
+
+
+def bind(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError that says what to do."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot listen on {host}: {error.strerror}. Choose another --host.") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. "
+            "Stop what uses it, or choose another --port."
+        ) from None
+    return listener
+
+
+def check_data_dir(folder: Path) -> None:
+    """Make the data folder if need be. Raises ConfigurationError when it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data folder {folder} cannot be written: {error.strerror}. Set data_dir to one that can."
+        ) from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,76 @@
+"""What the handlers work with: built once per app, reached through the request, never global."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from starlette.requests import Request
+
+from backends.workers.pool import WorkerPool
+from catalog.catalog import Catalog
+from catalog.model import Model
+from routing.dispatch import Answer, Job
+from routing.facts import Facts
+from routing.plan import Plan
+
+if TYPE_CHECKING:
+    from server.admission import InFlight
+    from server.auth import Authenticator
+    from server.metrics import Metrics
+    from server.settings import Settings
+
+T = TypeVar("T")
+
+
+class Dispatches(Protocol):
+    """What the handlers ask of :class:`routing.dispatch.Dispatcher`."""
+
+    def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
+
+    def explain(self, facts: Facts) -> Plan: ...
+
+
+@dataclass(slots=True)
+class House:
+    """The parts behind the gate; tests put their own in.
+
+    ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now.
+    ``catalog`` is a snapshot; a newer one takes its place here, and ``reload`` puts new settings' rows in it.
+    """
+
+    catalog: Catalog
+    pool: WorkerPool
+    dispatcher: Dispatches
+    downloaded: Callable[[Model], bool]
+    has_key: Callable[[Model], bool]
+    unavailable: Callable[[Model], str | None]
+    reload: Callable[[Settings], Awaitable[None]] | None = None
+
+
+@dataclass(slots=True)
+class Services:
+    """One app's parts. ``house`` is there from start-up to shutdown; ``created`` is Unix seconds."""
+
+    settings: Settings
+    authenticator: Authenticator
+    in_flight: InFlight
+    metrics: Metrics
+    clock: Callable[[], float]
+    created: int
+    house: House | None = None
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that this request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+def house_of(request: Request) -> House:
+    """The running house behind the gate."""
+    house = services_of(request).house
+    assert house is not None, "a request came before start-up or after shutdown"
+    return house

@@ -1,0 +1,214 @@
+"""Answers that stream: as server-sent events, or as bytes.
+
+Errors after the headers: an event ``data: {"error": {...}}``, then the end, and never ``[DONE]``. Every OpenAI
+SDK raises on that. Source of the chunk shapes: OpenAI's API reference, "Streaming".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from backends.base import Json
+from catalog.errors import RoundhouseError, StreamBroken
+from routing.dispatch import Answer, Job
+from server.disconnect import Guard
+from server.relay import Encoder, Relay
+from server.services import house_of, services_of
+
+T = TypeVar("T")
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": waiting for the model\n\n"
+
+
+def event(value: Any, name: str | None = None) -> bytes:
+    """One event with a JSON value, ready to send."""
+    data = b"data: " + orjson.dumps(value) + b"\n\n"
+    return data if name is None else b"event: " + name.encode() + b"\n" + data
+
+
+class ChunkEncoder:
+    """Chat and completion chunks as events.
+
+    With ``include_usage`` every chunk has ``usage: null`` and a last one, with no choices, has the figures;
+    without it no chunk speaks of usage.
+    """
+
+    def __init__(self, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+        self._usage: Json | None = None
+        self._last: Json | None = None
+        self._finished = False
+
+    def encode(self, item: Json) -> bytes:
+        usage = item.pop("usage", None)
+        if usage is not None:
+            self._usage = usage
+        choices = item.get("choices")
+        if not choices:
+            return b""
+        for choice in choices:
+            if choice.get("finish_reason") is not None:
+                self._finished = True
+        if self._include_usage:
+            item["usage"] = None
+            self._last = item
+        return b"data: " + orjson.dumps(item) + b"\n\n"
+
+    def finish(self) -> bytes:
+        if not self._finished:
+            raise StreamBroken("The answer ended before it said why; what came is not the whole of it.")
+        if self._include_usage and self._usage is not None and self._last is not None:
+            return event({**self._last, "choices": [], "usage": self._usage}) + DONE
+        return DONE
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return event(error.to_body())
+
+
+class EventEncoder:
+    """Typed events (transcripts, images): each says by its ``type`` what it is, and ``final`` ends the answer."""
+
+    def __init__(self, final: str) -> None:
+        self._final = final
+        self._finished = False
+
+    def encode(self, item: Json) -> bytes:
+        self._finished = self._finished or item.get("type") == self._final
+        return event(item)
+
+    def finish(self) -> bytes:
+        if not self._finished:
+            raise StreamBroken("The answer ended before it was complete.")
+        return b""
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return event(error.to_body())
+
+
+class BytesEncoder:
+    """Bytes as they are; an error can only cut the connection."""
+
+    def encode(self, item: bytes) -> bytes:
+        return item
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        del error
+        return None
+
+
+async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
+    """Answer with events. Raises the job's error while the headers have not left."""
+    settings = services_of(request).settings.server
+    relay, answer = await _begin(request, job, encoder, patience=settings.streams.headers_after)
+    return EventStream(
+        relay,
+        {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
+        ping=settings.streams.ping,
+        send_timeout=settings.timeouts.send,
+        waiting=answer is None,
+    )
+
+
+async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
+    """Answer with bytes; the headers wait for the first of them."""
+    settings = services_of(request).settings.server
+    relay, answer = await _begin(request, job, encoder, patience=None)
+    assert answer is not None, "without an end to its patience, opening gives an answer or raises"
+    return ByteStream(relay, {**answer.headers(), "content-type": media_type}, settings.timeouts.send)
+
+
+async def _begin(
+    request: Request, job: Job[T], encoder: Encoder[T], *, patience: float | None
+) -> tuple[Relay[T], Answer[T] | None]:
+    services = services_of(request)
+    relay = Relay(
+        house_of(request).dispatcher.open(job),
+        encoder,
+        in_flight=services.in_flight,
+        capacity=services.settings.server.streams.buffer,
+    )
+    try:
+        async with Guard(request.receive, services.in_flight):
+            return relay, await relay.opened(patience)
+    except BaseException:
+        relay.cancel()
+        raise
+
+
+class EventStream(Response):
+    """Sends a relay as server-sent events, with keep-alive comments, under a watch for its client.
+
+    sse-starlette does the sending: it gives up on a reader that does not read for ``send_timeout`` seconds.
+    """
+
+    def __init__(
+        self, relay: Relay[Any], headers: Mapping[str, str], *, ping: float, send_timeout: float, waiting: bool
+    ) -> None:
+        self._relay = relay
+        self._inner = EventSourceResponse(
+            _first(KEEP_ALIVE, relay) if waiting else aiter(relay),
+            headers=headers,
+            ping=ping,
+            sep="\n",
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            send_timeout=send_timeout,
+        )
+        self.status_code = 200
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._relay.cancel()
+
+
+class ByteStream(Response):
+    """Sends a relay's bytes under the same watch and the same deadline."""
+
+    def __init__(self, relay: Relay[Any], headers: Mapping[str, str], send_timeout: float) -> None:
+        self._relay = relay
+        self._send_timeout = send_timeout
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers)
+        self.raw_headers = [item for item in self.raw_headers if item[0] != b"content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def put(message: Mapping[str, Any]) -> None:
+            async with asyncio.timeout(self._send_timeout):
+                await send(dict(message))
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self._relay.cancel()
+
+        del scope
+        watcher = asyncio.create_task(watch())
+        try:
+            await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for data in self._relay:
+                await put({"type": "http.response.body", "body": data, "more_body": True})
+            await put({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            watcher.cancel()
+            self._relay.cancel()
+
+
+async def _first(data: bytes, rest: AsyncIterator[bytes] | Relay[Any]) -> AsyncIterator[bytes]:
+    yield data
+    async for piece in rest:
+        yield piece

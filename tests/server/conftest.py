@@ -1,0 +1,90 @@
+"""The app over a fake house, called in the process or through a real uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.run import GatewayServer, uvicorn_config
+from server.services import Services
+from server.settings import ServerSettings, Settings
+from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_house
+
+
+@dataclass
+class Gateway:
+    """A running app and everything a test wants to look at."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    backend: FakeBackend
+    dispatcher: FakeDispatcher
+    pool: FakePool
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
+
+
+Start = Callable[..., AbstractAsyncContextManager[Gateway]]
+
+
+def settings(**overrides: object) -> Settings:
+    """Settings that read nothing from the machine."""
+    return Settings.model_validate({"log": {"access": False}, **overrides})
+
+
+@pytest.fixture
+def start() -> Start:
+    """Start a gateway within the test's process: ``async with start(api_keys=...) as gateway``."""
+
+    @asynccontextmanager
+    async def starting(**overrides: object) -> AsyncIterator[Gateway]:
+        house, backend, dispatcher, pool = fake_house()
+        app = create_app(settings(**overrides), house=house)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield Gateway(app, client, backend, dispatcher, pool)
+
+    return starting
+
+
+@pytest.fixture
+async def gateway(start: Start) -> AsyncIterator[Gateway]:
+    """A gateway with default settings."""
+    async with start() as running:
+        yield running
+
+
+@pytest.fixture
+def serve() -> Start:
+    """Start a gateway behind a real uvicorn on a free port of loopback."""
+
+    @asynccontextmanager
+    async def serving(**overrides: object) -> AsyncIterator[Gateway]:
+        house, backend, dispatcher, pool = fake_house()
+        server = {**dict(overrides.pop("server", {})), "port": 0}  # type: ignore[call-overload]
+        chosen = settings(**overrides, server=ServerSettings(**server))
+        app = create_app(chosen, house=house)
+        async with app.router.lifespan_context(app):
+            running = GatewayServer(uvicorn_config(app, chosen))
+            task = asyncio.create_task(running.serve())
+            try:
+                async with asyncio.timeout(10):
+                    await running.listening.wait()
+                async with httpx.AsyncClient(base_url=running.url, timeout=10) as client:
+                    yield Gateway(app, client, backend, dispatcher, pool)
+            finally:
+                running.should_exit = True
+                await task
+
+    return serving

@@ -1,0 +1,270 @@
+"""A house without engines: backends that answer from a script, under the gate's real handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from backends.base import Json, Upstream
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerState, WorkerView
+from catalog.catalog import Catalog
+from catalog.errors import RoundhouseError
+from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
+from routing.dispatch import Answer, Job
+from routing.facts import Facts
+from routing.plan import Plan, Strategy
+from server.services import House
+from server.settings import Settings
+
+T = TypeVar("T")
+
+CHAT = Model(
+    id="parrot",
+    aliases=("polly",),
+    capabilities=frozenset({Capability.CHAT, Capability.COMPLETION}),
+    source=LibrarySource(module="parrot"),
+    engine="parrot",
+    limits=Limits(context_window=4096),
+)
+VOICE = Model(
+    id="songbird",
+    capabilities=frozenset({Capability.SPEAK}),
+    source=LibrarySource(module="songbird"),
+    engine="speech",
+    voices=("robin", "wren"),
+    languages=("en",),
+)
+REMOTE = Model(
+    id="cloud/oracle",
+    provider="cloud",
+    capabilities=frozenset({Capability.CHAT}),
+    source=UpstreamSource(endpoint="cloud", model="oracle"),
+)
+
+
+def chunk(text: str | None = None, *, finish: str | None = None, **extra: Any) -> Json:
+    """One chunk of a chat answer."""
+    delta: Json = {} if text is None else {"content": text}
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return {**_HEAD, "object": "chat.completion.chunk", "choices": [choice], **extra}
+
+
+def usage_chunk(prompt: int = 3, completion: int = 2) -> Json:
+    """The chunk with usage that every backend sends last."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {**_HEAD, "object": "chat.completion.chunk", "choices": [], "usage": usage}
+
+
+_HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "parrot"}
+ANSWER: tuple[Json, ...] = (chunk("Hello"), chunk(" there"), chunk(finish="stop"), usage_chunk())
+
+Script = Sequence[Json | RoundhouseError | asyncio.Event]
+
+
+class FakeBackend:
+    """Plays ``script`` for chats: chunks are sent, errors raised, events waited for."""
+
+    def __init__(self) -> None:
+        self.script: Script = ANSWER
+        self.requests: list[Any] = []
+        self.closed = asyncio.Event()
+        self.started = asyncio.Event()
+        self.audio: Sequence[bytes | RoundhouseError | asyncio.Event] = (b"RIFF", b"data")
+        self.transcript: Json = {
+            "type": "transcript.text.done",
+            "text": "Hello there. <Bye>",
+            "language": "en",
+            "duration": 3.5,
+            "segments": [
+                {"id": 0, "start": 0.0, "end": 1.5, "text": " Hello there."},
+                {"id": 1, "start": 1.5, "end": 3.5, "text": " <Bye>"},
+            ],
+            "words": [{"word": "Hello", "start": 0.0, "end": 0.6}],
+        }
+
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+        async for item in self._play(request, self.script):
+            yield {**item}
+
+    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:
+        async for item in self._play(request, self.script):
+            choices = [
+                {"index": c["index"], "text": c["delta"].get("content", ""), "finish_reason": c["finish_reason"]}
+                for c in item["choices"]
+            ]
+            yield {**item, "object": "text_completion", "choices": choices}
+
+    async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
+        self.requests.append(request)
+        vector: Any = [0.5, -0.25]
+        if request.encoding_format == "base64":
+            vector = base64.b64encode(struct.pack("<2f", *vector)).decode()
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, _ in enumerate(request.items())]
+        return {
+            "object": "list",
+            "model": "parrot",
+            "data": data,
+            "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        }
+
+    async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
+        self.requests.append(request)
+        results = [{"index": i, "relevance_score": i / 10} for i, _ in enumerate(request.documents)]
+        return {"model": "parrot", "results": results, "usage": {"total_tokens": 9}}
+
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        yield {"type": "transcript.text.delta", "delta": "Hello there."}
+        yield {"type": "transcript.text.delta", "delta": " <Bye>"}
+        yield self.transcript
+
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
+        async for item in self._play(request, self.audio):
+            yield item
+
+    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        for number in range(request.n or 1):
+            yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+
+    async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
+        return {"tokens": [ord(letter) for letter in request.content]}
+
+    async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
+        return {"content": "".join(map(chr, request.tokens))}
+
+    async def _play(self, request: Any, script: Sequence[Any]) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        self.started.set()
+        try:
+            for item in script:
+                if isinstance(item, RoundhouseError):
+                    raise item
+                if isinstance(item, asyncio.Event):
+                    await item.wait()
+                else:
+                    yield item
+        finally:
+            self.closed.set()
+
+
+class FakeAnswer(Answer[T]):
+    """An answer whose first item is there."""
+
+    def __init__(self, job: Job[T], first: T, rest: AsyncIterator[T]) -> None:
+        self.trace, self._first, self._rest = job.trace, first, rest
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "x-roundhouse-model": "parrot",
+            "x-roundhouse-trace": self.trace,
+            "x-roundhouse-reason": "named by the caller",
+            "x-roundhouse-attempts": "1",
+        }
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        yield self._first
+        async for item in self._rest:
+            yield item
+
+
+class FakeDispatcher:
+    """Calls the one backend; ``gate`` holds back every answer, as a load or a queue would."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend = backend
+        self.gate: asyncio.Event | None = None
+        self.waiting = asyncio.Event()
+        self.left = asyncio.Event()
+        self.facts: list[Facts] = []
+
+    @asynccontextmanager
+    async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
+        self.facts.append(job.facts)
+        try:
+            if self.gate is not None:
+                self.waiting.set()
+                await self.gate.wait()
+            items = job.call(self.backend, Upstream("local", "openai", "http://fake", "parrot"), CHAT)
+            try:
+                yield FakeAnswer(job, await anext(items), items)
+            finally:
+                close: Callable[[], Any] = getattr(items, "aclose")  # noqa: B009
+                await close()
+        finally:
+            self.left.set()
+
+    def explain(self, facts: Facts) -> Plan:
+        return Plan(candidates=(), excluded=(), strategy=Strategy.EXPLICIT, reason="")
+
+
+class FakePool:
+    """One worker that is ready, and a record of what was asked."""
+
+    def __init__(self) -> None:
+        self.view = WorkerView(
+            model="parrot",
+            engine="parrot",
+            device="cpu",
+            state=WorkerState.READY,
+            pid=1,
+            memory=1000,
+            restarts=2,
+            queued=3,
+        )
+        self.loaded: list[tuple[str, float | None]] = []
+
+    @asynccontextmanager
+    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        yield Upstream("local", "openai", "http://fake", model.id)
+
+    def snapshot(self) -> PoolSnapshot:
+        return PoolSnapshot((self.view,), (DeviceView("cpu", "CPU", 100, 80, 10),))
+
+    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+        self.loaded.append((model.id, keep_alive))
+        return self.view
+
+    async def unload(self, model_id: str) -> bool:
+        return model_id == "parrot"
+
+    async def log(self, model_id: str, *, lines: int = 200) -> str:
+        return f"the last {lines} lines of {model_id}\n"
+
+    async def drain(self, deadline: float) -> None:
+        return None
+
+
+def fake_house() -> tuple[House, FakeBackend, FakeDispatcher, FakePool]:
+    """A house and its fake parts."""
+    backend = FakeBackend()
+    dispatcher, pool = FakeDispatcher(backend), FakePool()
+    catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
+    house = House(
+        catalog=catalog,
+        pool=pool,
+        dispatcher=dispatcher,
+        downloaded=lambda _: True,
+        has_key=lambda _: False,
+        unavailable=lambda row: None if row.local else "no key is set for the endpoint 'cloud'",
+        reload=_reload,
+    )
+    return house, backend, dispatcher, pool
+
+
+async def _reload(settings: Settings) -> None:
+    return None
+
+
+CLOUD: tuple[Json, ...] = ({"id": "cloud", "base_url": "https://cloud.example/v1"},)
