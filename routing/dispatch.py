@@ -130,15 +130,21 @@ class Dispatcher:
         plan = self._plan(job.facts)
         self._traces.start(job.trace, job.facts, plan)
         self._retries.deposit()
-        attempt = await self._first_answer(job, plan)
         error: BaseException | None = None
         try:
-            yield Answer(attempt, attempt.candidate.reason or plan.reason)
-        except BaseException as raised:
+            attempt = await self._first_answer(job, plan)
+            try:
+                yield Answer(attempt, attempt.candidate.reason or plan.reason)
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                await attempt.close(error)
+        except RoundhouseError as raised:
             error = raised
             raise
         finally:
-            await attempt.close(error)
+            self._traces.finish(job.trace, error if isinstance(error, RoundhouseError) else None)
 
     def explain(self, facts: Facts) -> Plan:
         """What :meth:`open` would try, without doing it."""

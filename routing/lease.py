@@ -7,7 +7,7 @@ be told that the day's budget is spent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -37,13 +37,13 @@ class Leases:
         self,
         *,
         pool: WorkerPool,
-        endpoints: Mapping[str, Endpoint],
+        endpoint: Callable[[str], Endpoint],
         keys: KeyPools,
         spend: Spend,
         timeouts: Timeouts,
     ) -> None:
         self._pool = pool
-        self._endpoints = endpoints
+        self._endpoint = endpoint
         self._keys = keys
         self._spend = spend
         self._timeouts = timeouts
@@ -65,7 +65,7 @@ class Leases:
                 )
             )
             if isinstance(model.source, UpstreamSource):
-                upstream, position = self._remote(model, model.source, now)
+                upstream, position = self._remote(model.source, now)
             else:
                 upstream = await stack.enter_async_context(self._pool.lease(model, need_of(facts)))
                 position = None
@@ -80,12 +80,8 @@ class Leases:
         endpoint = endpoint_of(candidate.model)
         return candidate.model.local is False and endpoint not in self._keys.blocked(now)
 
-    def _remote(self, model: Model, source: UpstreamSource, now: float) -> tuple[Upstream, int | None]:
-        endpoint = self._endpoints.get(source.endpoint)
-        if endpoint is None:
-            raise ModelUnavailable(
-                f"'{model.id}' is served by the endpoint '{source.endpoint}', which is not configured."
-            )
+    def _remote(self, source: UpstreamSource, now: float) -> tuple[Upstream, int | None]:
+        endpoint = self._endpoint(source.endpoint)
         secret = position = None
         if endpoint.key_env or endpoint.key_keyring:
             key = self._keys.take(endpoint.id, now)

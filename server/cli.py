@@ -42,10 +42,11 @@ def serve(
     from server.settings import load_settings
 
     server = _given(host=host, port=port, processes=workers, insecure=insecure or None)
-    settings = load_settings(config, **_given(server=server or None, log=_given(level=log_level) or None))
+    overrides = _given(server=server or None, log=_given(level=log_level) or None)
+    settings = load_settings(config, **overrides)
     if starter:
         models.fetch_starter(settings)
-    raise typer.Exit(run(settings, config=config))
+    raise typer.Exit(run(settings, reload=lambda: load_settings(config, **overrides)))
 
 
 @app.command()

@@ -25,7 +25,12 @@ from pydantic_settings import (
 from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
+from routing.breaker import BreakerSettings
+from routing.persistence import PersistenceSettings
+from routing.retry_budget import RetrySettings
 from routing.settings import RoutingSettings
+from routing.spend import SpendSettings
+from routing.traces import TraceSettings
 
 _SECTION = ConfigDict(frozen=True, extra="forbid")
 MIB = 1024 * 1024
@@ -140,6 +145,11 @@ class Settings(BaseSettings):
     backends: BackendSettings = BackendSettings()
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
+    breakers: BreakerSettings = BreakerSettings()
+    retries: RetrySettings = RetrySettings()
+    spend: SpendSettings = SpendSettings()
+    traces: TraceSettings = TraceSettings()
+    persistence: PersistenceSettings = PersistenceSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=lambda: user_data_path("roundhouse", appauthor=False))
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()

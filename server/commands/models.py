@@ -36,15 +36,14 @@ def register(app: typer.Typer) -> None:
 def shelf(settings: Settings) -> tuple[Catalog, Store]:
     """The catalogue and the store that the settings name."""
     store = Store(settings.data_dir / "models")
-    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, stored=store.rows())
+    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
     return catalog, store
 
 
 def fetch_starter(settings: Settings) -> None:
     """Make the starter models ready; silent and quick when they are."""
     catalog, store = shelf(settings)
-    missing = [model for model in starter.starters(catalog) if store.missing(model)]
-    if missing:
+    if starter.absent(catalog, store):
         with PullBars() as bars:
             starter.ensure(catalog, store, bars)
 
@@ -61,24 +60,25 @@ def pull(
     """Fetch a model: resumed where it stopped, verified, and moved into place only when it is whole."""
     settings = load_settings(config)
     catalog, store = shelf(settings)
-    memory = max((device.total for device in detect().devices), default=None)
+    memory = max((device.budget for device in detect().devices), default=None)
     with PullBars() as bars:
         if what == "starter":
-            models = starter.ensure(catalog, store, bars)
-        elif what.startswith("hub:") or ("/" in what and not catalog.has(what)):
-            models = [store.pull_hub(what, bars, revision=revision, token=token, memory=memory, model_id=name)]
+            names = list(starter.ensure(catalog, store, bars))
+        elif what.startswith("hub:") or ("/" in what and not catalog.get(what)):
+            row = store.pull_hub(what, bars, revision=revision, token=token, memory=memory, model_id=name)
+            names = [row.id]
         else:
             model = catalog.resolve(what)
             store.pull(model, bars, token=token, memory=memory)
-            models = [model]
-    for model in models:
-        typer.echo(f"{model.id} is ready")
+            names = [model.id]
+    for ready in names:
+        typer.echo(f"{ready} is ready")
 
 
 def remove(model: str, config: Config = None) -> None:
     """Delete a model from this machine; files that another model needs stay."""
     catalog, store = shelf(load_settings(config))
-    row = catalog.resolve(model) if catalog.has(model) else None
+    row = catalog.resolve(model) if catalog.get(model) else None
     freed = store.remove(row.id if row else model)
     typer.echo(f"removed {row.id if row else model}, {bytes_of(freed)} freed")
 

@@ -1,0 +1,50 @@
+"""Which embedding model an alias stands for. Two models are two vector spaces, so the first choice stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Pins:
+    """Aliases and the model ids they are pinned to; kept by :mod:`routing.persistence`.
+
+    A pin is only changed by :meth:`pin` with ``change``, which is an operator's explicit wish.
+    """
+
+    kind = "pin"
+
+    def __init__(self) -> None:
+        self._pins: dict[str, str] = {}
+        self._changed: set[str] = set()
+
+    @property
+    def current(self) -> Mapping[str, str]:
+        """Model ids by alias."""
+        return self._pins
+
+    def pin(self, alias: str, model: str, *, change: bool = False) -> str:
+        """Pin an alias, unless it is pinned already; returns the model it stands for."""
+        if change or alias not in self._pins:
+            self._pins[alias] = model
+            self._changed.add(alias)
+        return self._pins[alias]
+
+    def unpin(self, alias: str) -> bool:
+        """Forget a pin; False if there was none."""
+        if self._pins.pop(alias, None) is None:
+            return False
+        self._changed.add(alias)
+        return True
+
+    def export(self) -> Mapping[str, Any]:
+        """What changed since the last export; ``None`` for a pin that is gone."""
+        changed, self._changed = self._changed, set()
+        return {alias: {"model": self._pins[alias]} if alias in self._pins else None for alias in changed}
+
+    def adopt(self, documents: Mapping[str, Any]) -> None:
+        """Take over stored pins, except those changed here and not yet stored."""
+        for alias, document in documents.items():
+            model = document.get("model") if isinstance(document, dict) else None
+            if isinstance(model, str) and alias not in self._changed:
+                self._pins[alias] = model

@@ -1,0 +1,159 @@
+"""Builds the real house behind the gate, and takes it down again: the one place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import numpy as np
+
+from backends.http import HttpClient
+from backends.registry import create_backends
+from backends.workers.engines.registry import builtin_engines
+from backends.workers.supervisor import Supervisor
+from catalog.catalog import Catalog
+from catalog.errors import ConfigurationError
+from catalog.hardware import detect
+from catalog.model import Model
+from catalog.store import Store
+from routing.availability import Availability
+from routing.breaker import Breakers
+from routing.clock import Clock, SystemClock
+from routing.dispatch import Dispatcher
+from routing.estimate import Estimator
+from routing.keys import KeyPools, SecretResolver
+from routing.lease import Leases, endpoint_of
+from routing.persistence import Persistence
+from routing.pins import Pins
+from routing.planner import Planner
+from routing.retry_budget import RetryBudget
+from routing.spend import Spend
+from routing.sqlite_state import SqliteState
+from routing.traces import Traces
+from routing.virtual_keys import VirtualKeys
+from server.metrics import Metrics
+from server.services import House
+from server.settings import Settings
+
+LOOK_AGAIN = 5.0
+"""Seconds between two looks at the disk for models that were pulled or removed meanwhile."""
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[House]:
+    """Everything behind the gate, ready; closed in the opposite order.
+
+    Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
+    """
+    clock = SystemClock()
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
+        ) from error
+    store = Store(folder / "models")
+    catalog = await asyncio.to_thread(read_catalog, settings, store)
+    engines = builtin_engines()
+    availability = Availability(store, engines.missing)
+    await asyncio.to_thread(availability.refresh, tuple(catalog))
+
+    async with AsyncExitStack() as stack:
+        state = SqliteState(folder / "state.sqlite3")
+        breakers = Breakers(settings.breakers, clock)
+        keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+        spend = Spend(state, settings.spend, clock)
+        virtual_keys = VirtualKeys(state, clock)
+        estimator = Estimator(settings.routing)
+        pins = Pins()
+        traces = Traces(settings.traces, clock, state)
+        persistence = Persistence(
+            state, settings.persistence, clock, parts=(breakers, keys, pins), spend=spend, keys=virtual_keys
+        )
+        await persistence.start()
+        stack.push_async_callback(persistence.stop)
+        pool = await stack.enter_async_context(
+            Supervisor(
+                store=store,
+                settings=settings.workers.model_copy(update={"logs": settings.workers.logs or folder / "logs"}),
+                devices=detect().devices,
+                engines=engines,
+                observer=metrics,
+            )
+        )
+        http = await stack.enter_async_context(HttpClient(settings.backends))
+        planner = Planner(
+            catalog=lambda: house.catalog,
+            availability=availability,
+            pool=pool,
+            breakers=breakers,
+            keys=keys,
+            spend=spend,
+            estimator=estimator,
+            settings=settings.routing,
+            clock=clock,
+            rng=np.random.default_rng(),
+            pins=lambda: pins.current,
+            on_pin=pins.pin,
+        )
+        dispatcher = Dispatcher(
+            planner=planner,
+            leases=Leases(
+                pool=pool,
+                endpoint=lambda name: house.catalog.endpoint(name),
+                keys=keys,
+                spend=spend,
+                timeouts=settings.backends.timeouts(),
+            ),
+            backends=create_backends(http),
+            breakers=breakers,
+            spend=spend,
+            retries=RetryBudget(settings.retries, clock),
+            traces=traces,
+            sinks=(metrics, breakers, keys, traces),
+            clock=clock,
+        )
+        stack.push_async_callback(dispatcher.settle)
+        house = House(
+            catalog=catalog,
+            pool=pool,
+            dispatcher=dispatcher,
+            downloaded=store.ready,
+            has_key=lambda model: endpoint_of(model) not in keys.blocked(clock.monotonic()),
+            unavailable=lambda model: _unavailable(model, availability, keys, clock),
+        )
+        async with _background(persistence.run(), _watch_disk(lambda: house, availability)):
+            yield house
+
+
+def read_catalog(settings: Settings, store: Store) -> Catalog:
+    """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
+    return Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+
+
+def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock: Clock) -> str | None:
+    block = availability.reason(model) or keys.blocked(clock.monotonic()).get(endpoint_of(model))
+    return None if block is None else block.reason
+
+
+async def _watch_disk(house: Callable[[], House], availability: Availability) -> None:
+    while True:
+        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.to_thread(availability.refresh, tuple(house().catalog))
+
+
+@asynccontextmanager
+async def _background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,77 @@
+"""What the gateway weighs and how soon it is there: resident memory, start, and a cold chat's first token."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from tests.e2e.serving import served
+
+RUNS = 5
+
+
+def main() -> None:
+    starts, colds, gateways = [], [], []
+    for _ in range(RUNS):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            with served(Path(folder)) as server:
+                starts.append(time.perf_counter() - began)
+                colds.append(_first_token(server.v1))
+                _warm_all(server.v1)
+                gateways.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
+    bare = [_seconds("pass") for _ in range(RUNS)]
+    imports = [_seconds("import server.app, server.assembly") for _ in range(RUNS)]
+    table = Table(title="The gateway alone; every worker is a process of its own", header_style="bold")
+    for column in ("figure", "median", "bound"):
+        table.add_column(column, justify="right")
+    own = statistics.median(starts) - statistics.median(bare)
+    table.add_row("import, s", f"{statistics.median(imports) - statistics.median(bare):.2f}", "")
+    table.add_row("typed to listening and ready, s", f"{statistics.median(starts):.2f}", "")
+    table.add_row("the same less Python's own start, s", f"{own:.2f}", "<= 1.5")
+    table.add_row("cold auto chat to first token, s", f"{statistics.median(colds):.2f}", "<= 3")
+    table.add_row("resident with all starters loaded, MB", f"{statistics.median(gateways):.0f}", "<= 150")
+    Console(width=100).print(table)
+
+
+def _seconds(code: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - began
+
+
+def _first_token(url: str) -> float:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
+    began = time.perf_counter()
+    with (
+        httpx.Client(trust_env=False, timeout=60) as client,
+        client.stream("POST", f"{url}/chat/completions", json=body) as response,
+    ):
+        for line in response.iter_lines():
+            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                return time.perf_counter() - began
+    raise SystemExit("no token came")
+
+
+def _warm_all(url: str) -> None:
+    with httpx.Client(trust_env=False, timeout=120, base_url=url) as client:
+        client.post("/embeddings", json={"model": "all-minilm-l6-v2", "input": ["x"] * 64}).raise_for_status()
+        speech = client.post("/audio/speech", json={"model": "hibari", "input": "One two three."})
+        speech.raise_for_status()
+        client.post(
+            "/audio/transcriptions", data={"model": "whisper-tiny.en"}, files={"file": ("x.mp3", speech.content)}
+        ).raise_for_status()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A whole gateway in this process, so that a benchmark can also reach the worker behind it directly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+
+from backends.base import Upstream
+from backends.workers.pool import Need
+from catalog.errors import RoundhouseError
+from server.app import create_app
+from server.services import House
+from server.settings import Settings, load_settings
+from tests.e2e.serving import free_port
+
+T = TypeVar("T")
+
+
+class Gateway:
+    """A running gateway: ``url`` is its address, ``house`` the parts behind the gate."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = create_app(settings)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(self.app, port=self.port, log_level="error", loop="uvloop", http="httptools")
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._server.serve()
+
+        asyncio.run(main())
+
+    @property
+    def house(self) -> House:
+        """The parts behind the gate."""
+        house: House | None = self.app.state.services.house
+        assert house is not None
+        return house
+
+    def start(self) -> None:
+        """Return when it listens."""
+        self._thread.start()
+        end = time.monotonic() + 30
+        while not self._server.started:
+            assert time.monotonic() < end, "the gateway did not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it and its workers."""
+        self._server.should_exit = True
+        self._thread.join(30)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the gateway's loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
+
+    def worker(self, name: str) -> Upstream:
+        """Where the worker of a model listens; loads it."""
+
+        async def lease() -> Upstream:
+            try:
+                model = self.house.catalog.resolve(name)
+            except RoundhouseError as error:
+                raise SystemExit(error.message) from error
+            async with self.house.pool.lease(model, Need()) as upstream:
+                return upstream
+
+        return self.call(lease())
+
+
+@contextmanager
+def gateway(folder: Path, **overrides: Any) -> Iterator[Gateway]:
+    """A gateway with the starter models; its state is under ``folder``."""
+    running = Gateway(load_settings(None, **{"log": {"level": "error", "access": False}, **overrides}))
+    del folder
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def load(job: dict[str, Any]) -> dict[str, Any]:
+    """Run :mod:`tests.bench.load` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.load"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

@@ -1,0 +1,177 @@
+"""The strategies that the simulation compares. Ours is the router itself; the others are the textbook's."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
+from catalog.model import Capability, Limits, Model, Performance, Price, UpstreamSource
+from routing.estimate import Estimator
+from routing.facts import Complexity, Facts
+from routing.index import Floats, Index
+from routing.policy import plan
+from routing.settings import Learning, RoutingSettings, Weights
+from routing.facts import Mode
+from routing.world import World
+from tests.bench.worlds import COST, LATENCY, QUALITY, SIMULATED, SimWorld
+
+_TOKENS = 1000
+_PRIOR_STRENGTH = 10.0
+_COMPLEXITIES = tuple(Complexity)
+
+
+class Player(Protocol):
+    """Chooses a model for each request and is told, perhaps later, whether the answer was good."""
+
+    def choose(self, step: int) -> int: ...
+
+    def learn(self, step: int, model: int, good: bool) -> None: ...
+
+
+class Uniform:
+    """Any model, evenly."""
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        self._picks = rng.integers(0, world.models, world.requests)
+
+    def choose(self, step: int) -> int:
+        return int(self._picks[step])
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        """It does not."""
+
+
+class BestSingle:
+    """The one model that is best on the average of all requests before the change, known beforehand."""
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        del rng
+        until = world.changes_at if world.changes_at >= 0 else world.requests
+        self._model = int(np.argmax(sum(world.utility_at(step) for step in range(until))))
+
+    def choose(self, step: int) -> int:
+        return self._model
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        """It does not."""
+
+
+class EpsilonGreedy:
+    """The best mean per model and task so far; one request in ten goes anywhere."""
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        self._world = world
+        self._rng = rng
+        self._good = np.repeat(world.prior[:, None], len(SIMULATED), axis=1) * _PRIOR_STRENGTH
+        self._seen = np.full(self._good.shape, _PRIOR_STRENGTH)
+        self._rest = LATENCY * world.latency + COST * world.cost
+
+    def choose(self, step: int) -> int:
+        if self._rng.random() < 0.1:
+            return int(self._rng.integers(self._world.models))
+        task = self._world.task[step]
+        return int(np.argmax(QUALITY * self._good[:, task] / self._seen[:, task] - self._rest))
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        task = self._world.task[step]
+        self._good[model, task] += good
+        self._seen[model, task] += 1
+
+
+class BetaSampling:
+    """Plain Thompson sampling: one Beta per model, or with ``by_task`` one per model and task."""
+
+    by_task = True
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        self._world = world
+        self._rng = rng
+        columns = len(SIMULATED) if self.by_task else 1
+        self._good = np.repeat(world.prior[:, None], columns, axis=1) * _PRIOR_STRENGTH
+        self._bad = np.repeat(1 - world.prior[:, None], columns, axis=1) * _PRIOR_STRENGTH
+        self._rest = LATENCY * world.latency + COST * world.cost
+
+    def _column(self, step: int) -> int:
+        return int(self._world.task[step]) if self.by_task else 0
+
+    def choose(self, step: int) -> int:
+        column = self._column(step)
+        drawn = self._rng.beta(self._good[:, column], self._bad[:, column])
+        return int(np.argmax(QUALITY * drawn - self._rest))
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        column = self._column(step)
+        self._good[model, column] += good
+        self._bad[model, column] += not good
+
+
+class OneBetaPerModel(BetaSampling):
+    """The same without tasks."""
+
+    by_task = False
+
+
+class Roundhouse:
+    """The router: the production index, estimator and :func:`routing.policy.plan`, on a catalogue of the world."""
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator, learning: Learning | None = None) -> None:
+        self._world = world
+        self._rng = rng
+        self._settings = RoutingSettings(
+            weights={Mode.AUTO: Weights(quality=QUALITY, latency=LATENCY, cost=COST)},
+            candidates=1,
+            learning=learning or Learning(),
+        )
+        index = Index([self._row(world, model) for model in range(world.models)], version=1)
+        self._estimator = Estimator(self._settings)
+        self._estimator.align(index)
+        self._index = index
+        self._world_now = World(index=index, estimator=self._estimator, now=0.0)
+        self._facts = {
+            (task, level): Facts(
+                capability=Capability.CHAT,
+                task=SIMULATED[task],
+                complexity=complexity,
+                prompt_tokens=_TOKENS,
+                output_tokens=0,
+            )
+            for task in range(len(SIMULATED))
+            for level, complexity in enumerate(_COMPLEXITIES)
+        }
+
+    def _row(self, world: SimWorld, model: int) -> Model:
+        """A catalogue row that takes the world's seconds and dollars in the router's own scales."""
+        return Model(
+            id=f"model-{model}",
+            capabilities=frozenset({Capability.CHAT}),
+            source=UpstreamSource(endpoint=f"endpoint-{model}", model="any"),
+            limits=Limits(context_window=1_000_000),
+            price=Price(input=float(world.cost[model]) * self._settings.cost_scale * 1e6 / _TOKENS, output=0),
+            performance=Performance(
+                latency_p50_ms=float(world.latency[model]) * self._settings.latency_scale * 1000,
+                tokens_per_second=1e12,
+                prefill_tokens_per_second=1e12,
+            ),
+            benchmarks={"overall": float(world.prior[model])},
+        )
+
+    def choose(self, step: int) -> int:
+        facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
+        made = plan(facts, self._world_now, self._settings, self._rng)
+        return self._index.rows[made.candidates[0].model.id]
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
+        self._estimator.observe_quality(f"model-{model}", facts.task, facts.complexity, float(good))
+
+
+STRATEGIES: dict[str, type[Player]] = {
+    "random": Uniform,
+    "best single model": BestSingle,
+    "epsilon-greedy": EpsilonGreedy,
+    "one Beta per model": OneBetaPerModel,
+    "one Beta per model and task": BetaSampling,
+    "Roundhouse": Roundhouse,
+}

@@ -1,0 +1,413 @@
+"""Dispatch: one attempt at a time, everything given back, one outcome each, and never a second answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.base import Chat, Json, Timeouts, Upstream
+from backends.wire.chat import ChatRequest, Message
+from backends.workers.pool import Need, PoolSnapshot, WorkerView
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelUnavailable,
+    NoCandidate,
+    RoundhouseError,
+    StreamBroken,
+    UnsupportedParameter,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+    UpstreamUnreachable,
+    WorkerFailed,
+)
+from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, UpstreamSource
+from routing.breaker import Breakers, BreakerSettings
+from routing.dispatch import Dispatcher, Job
+from routing.facts import Facts, Intent
+from routing.keys import KeyPools, SecretResolver
+from routing.lease import Leases
+from routing.outcomes import Outcome, Result
+from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.retry_budget import RetryBudget, RetrySettings
+from routing.spend import Spend, SpendSettings
+from routing.sqlite_state import SqliteState
+from routing.traces import Traces, TraceSettings
+from tests.routing.clocks import ManualClock
+
+Script = Sequence[Json | RoundhouseError | None]
+REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
+FACTS = Facts(capability=Capability.CHAT, prompt_tokens=10)
+ROLE: Json = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}}
+
+
+def text(content: str) -> Json:
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}]}
+
+
+def end(reason: str = "stop") -> Json:
+    return {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+
+
+GOOD: Script = (ROLE, text("fine"), end(), USAGE)
+
+
+@dataclass
+class ScriptedBackend:
+    """Answers by the upstream's model name; ``None`` in a script waits for ever. Counts what is open."""
+
+    scripts: dict[str, Script]
+    calls: list[Upstream] = field(default_factory=list)
+    open: int = 0
+    drops: tuple[str, ...] = ()
+
+    def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
+        return self.drops
+
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+        self.calls.append(upstream)
+        self.open += 1
+        try:
+            for step in self.scripts[upstream.model]:
+                if step is None:
+                    await asyncio.Event().wait()
+                elif isinstance(step, RoundhouseError):
+                    raise step
+                else:
+                    yield {**step, "model": "what the upstream calls it"}
+        finally:
+            self.open -= 1
+
+
+@dataclass
+class CountingPool:
+    """Workers that are always ready; ``leased`` is how many leases are out."""
+
+    leased: int = 0
+    needs: list[Need] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        self.leased += 1
+        self.needs.append(need)
+        try:
+            yield Upstream(f"worker/{model.id}", "worker", "http://worker/v1", model.id, uds="/nowhere")
+        finally:
+            self.leased -= 1
+
+    def snapshot(self) -> PoolSnapshot:
+        return PoolSnapshot()
+
+    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+        raise NotImplementedError
+
+    async def unload(self, model_id: str) -> bool:
+        raise NotImplementedError
+
+    async def log(self, model_id: str, *, lines: int = 200) -> str:
+        raise NotImplementedError
+
+    async def drain(self, deadline: float) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Recorder:
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def record(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def local(name: str) -> Model:
+    return Model(
+        id=name,
+        capabilities=frozenset({Capability.CHAT}),
+        source=LibrarySource(module=name),
+        engine="x",
+        price=Price(input=0, output=0),
+    )
+
+
+def remote(name: str, endpoint: str = "cloud") -> Model:
+    return Model(
+        id=f"{endpoint}/{name}",
+        capabilities=frozenset({Capability.CHAT}),
+        source=UpstreamSource(endpoint=endpoint, model=name),
+        price=Price(input=1, output=2),
+    )
+
+
+@dataclass
+class Stand:
+    """A dispatcher with real parts around a scripted backend."""
+
+    dispatcher: Dispatcher
+    backend: ScriptedBackend
+    pool: CountingPool
+    recorder: Recorder
+    plans: list[Plan]
+    spend: Spend
+    traces: Traces
+
+    def job(self, facts: Facts = FACTS, check: Callable[[Sequence[Any]], bool | None] | None = None) -> Job[Json]:
+        return Job(
+            facts=facts,
+            protocol=Chat,
+            request=REQUEST,
+            call=lambda backend, upstream, model: backend.chat(upstream, REQUEST),
+            trace="trace-1",
+            check=check,
+        )
+
+    def will_try(self, *models: Model, strategy: Strategy = Strategy.PROFILE) -> None:
+        candidates = tuple(Candidate(m, 1.0, 0.5, 1.0, None, m.id, "because") for m in models)
+        self.plans[:] = [Plan(candidates, (Exclusion("other", "not_pulled", "is not pulled"),), strategy, "why")]
+
+    async def ask(self, job: Job[Json] | None = None) -> tuple[str, list[Json]]:
+        async with self.dispatcher.open(job or self.job()) as answer:
+            return answer.model.id, [item async for item in answer]
+
+    @property
+    def results(self) -> list[tuple[str, Result]]:
+        return [(outcome.model, outcome.result) for outcome in self.recorder.outcomes]
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+    clock = ManualClock()
+    state = SqliteState(tmp_path / "state.sqlite3")
+    await state.start()
+    endpoints = {
+        "cloud": Endpoint(id="cloud", base_url="http://cloud/v1", key_env=("CLOUD_KEYS",)),
+        "lan": Endpoint(id="lan", base_url="http://lan/v1"),
+    }
+    keys = KeyPools(endpoints.values(), SecretResolver({"CLOUD_KEYS": "one,two"}), clock)
+    breakers = Breakers(BreakerSettings(), clock)
+    spend = Spend(state, SpendSettings(), clock)
+    await spend.start()
+    traces = Traces(TraceSettings(), clock)
+    pool, backend, recorder = CountingPool(), ScriptedBackend({}), Recorder()
+    plans: list[Plan] = []
+    dispatcher = Dispatcher(
+        planner=lambda facts: plans[0],
+        leases=Leases(
+            pool=pool, endpoint=lambda name: endpoints[name], keys=keys, spend=spend, timeouts=Timeouts()
+        ),
+        backends={"worker": backend, "openai": backend},
+        breakers=breakers,
+        spend=spend,
+        retries=RetryBudget(RetrySettings(), clock),
+        traces=traces,
+        sinks=(breakers, keys, traces, recorder),
+        clock=clock,
+    )
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces)
+    await dispatcher.settle()
+    await state.close()
+    assert pool.leased == 0
+    assert backend.open == 0
+
+
+async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers() == {
+            "x-roundhouse-model": "a",
+            "x-roundhouse-trace": "trace-1",
+            "x-roundhouse-reason": "because",
+            "x-roundhouse-attempts": "1",
+        }
+        items = [item async for item in answer]
+    assert [item["model"] for item in items] == ["a"] * 4
+    outcome = stand.recorder.outcomes[0]
+    assert (outcome.result, outcome.finish_reason, outcome.attempt) == (Result.SUCCESS, "stop", 1)
+    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
+
+
+async def test_a_remote_answer_is_paid_at_its_price_and_carries_a_key(stand: Stand) -> None:
+    stand.backend.scripts = {"big": GOOD}
+    stand.will_try(remote("big"))
+    await stand.ask()
+    assert stand.recorder.outcomes[0].cost == pytest.approx(2.0)
+    assert stand.backend.calls[0].api_key == "one"
+    assert stand.recorder.outcomes[0].provider_key == 0
+
+
+async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, UpstreamUnreachable("gone")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.model.id == "b"
+        assert answer.attempts == 2
+        items = [item async for item in answer]
+    assert items[1]["choices"][0]["delta"]["content"] == "fine"
+    assert len(items) == len(GOOD)
+    assert stand.results == [("a", Result.FAILED), ("b", Result.SUCCESS)]
+
+
+async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("half"), StreamBroken("cut")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    got: list[Json] = []
+    with pytest.raises(StreamBroken):
+        async with stand.dispatcher.open(stand.job()) as answer:
+            async for item in answer:
+                got.append(item)  # noqa: PERF401
+    assert len(got) == 2
+    assert stand.results == [("a", Result.FAILED)]
+    assert stand.recorder.outcomes[0].error == "stream_broken"
+
+
+async def test_when_everyone_fails_the_last_error_is_raised_and_each_attempt_has_an_outcome(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (UpstreamUnreachable("a"),), "b": (WorkerFailed("b"),)}
+    stand.will_try(local("a"), local("b"))
+    with pytest.raises(WorkerFailed):
+        await stand.ask()
+    assert stand.results == [("a", Result.FAILED), ("b", Result.FAILED)]
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    assert trace["status"] == "failed"
+    assert len(trace["attempts"]) == 2
+
+
+async def test_the_callers_mistake_is_not_retried(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (InvalidRequest("no"),), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    with pytest.raises(InvalidRequest):
+        await stand.ask()
+    assert stand.results == [("a", Result.REJECTED)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ContextLengthExceeded(model="a", limit=1, requested=2), CapabilityMismatch("cannot")],
+    ids=["long", "cannot"],
+)
+async def test_what_one_model_cannot_do_another_is_asked_for(stand: Stand, error: RoundhouseError) -> None:
+    stand.backend.scripts = {"a": (error,), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+
+
+async def test_a_refusal_is_an_answer(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("I cannot help with that"), end("content_filter")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "a"
+    assert stand.results == [("a", Result.REFUSAL)]
+
+
+@pytest.mark.parametrize("error", [UpstreamRateLimited("slow"), UpstreamRejectedKey("bad")], ids=["429", "401"])
+async def test_another_key_is_tried_before_another_model(stand: Stand, error: RoundhouseError) -> None:
+    stand.backend.scripts = {"big": (error,), "b": GOOD}
+    stand.will_try(remote("big"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+    assert [call.api_key for call in stand.backend.calls] == ["one", "two", None]
+
+
+async def test_a_caller_who_leaves_while_waiting_leaves_nothing_behind(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, None)}
+    stand.will_try(local("a"), local("b"))
+    task = asyncio.create_task(stand.ask())
+    while not stand.backend.open:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await stand.dispatcher.settle()
+    assert stand.results == [("a", Result.CANCELLED)]
+    assert stand.pool.leased == 0
+
+
+async def test_a_caller_who_leaves_mid_stream_closes_the_upstream(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("x"), None)}
+    stand.will_try(local("a"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        async for item in answer:
+            if item["choices"][0]["delta"].get("content"):
+                break
+    await stand.dispatcher.settle()
+    assert stand.backend.open == 0
+    assert stand.results == [("a", Result.CANCELLED)]
+
+
+async def test_cancelling_again_and_again_still_gives_everything_back(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("x"), None)}
+    stand.will_try(local("a"))
+
+    async def read() -> None:
+        async with stand.dispatcher.open(stand.job()) as answer:
+            async for _ in answer:
+                pass
+
+    task = asyncio.create_task(read())
+    while not stand.backend.open:
+        await asyncio.sleep(0)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    await stand.dispatcher.settle()
+    assert stand.results == [("a", Result.CANCELLED)]
+    assert stand.pool.leased == 0
+
+
+async def test_an_answer_that_ends_before_it_began_is_broken(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE,), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+
+
+async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.backend.drops = ("top_k",)
+    stand.will_try(local("a"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-dropped"] == "top_k"
+    strict = Facts(capability=Capability.CHAT, intent=Intent(strict=True))
+    with pytest.raises(UnsupportedParameter, match="top_k"):
+        await stand.ask(stand.job(strict))
+
+
+async def test_an_invalid_answer_escalates_when_the_caller_may_wait(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("not json"), end()), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+
+    def check(items: Sequence[Any]) -> bool:
+        return any(c["delta"].get("content") == "fine" for item in items for c in item["choices"])
+
+    model, items = await stand.ask(stand.job(check=check))
+    assert model == "b"
+    assert len(items) == len(GOOD)
+    assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, None]
+
+
+async def test_no_candidate_says_why(stand: Stand) -> None:
+    stand.will_try()
+    with pytest.raises(NoCandidate, match="is not pulled"):
+        await stand.ask()
+    stand.will_try(strategy=Strategy.EXPLICIT)
+    with pytest.raises(ModelUnavailable, match="is not pulled"):
+        await stand.ask()
+
+
+async def test_everything_down_costs_few_extra_calls(stand: Stand) -> None:
+    """The retry budget: 1,000 requests, each with a fallback, all failing."""
+    stand.backend.scripts = {"a": (UpstreamUnreachable("a"),), "b": (UpstreamUnreachable("b"),)}
+    stand.will_try(remote("a", "lan"), remote("b", "lan"))
+    for _ in range(1000):
+        with pytest.raises(RoundhouseError):
+            await stand.ask()
+    assert len(stand.backend.calls) <= 1200
