@@ -1,0 +1,159 @@
+"""The items of a response's output as they grow, and the events that say so. Source: OpenAI's API reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Item:
+    id: str
+    index: int
+    status: str = field(default="in_progress", kw_only=True)
+
+    def to_json(self) -> Json:
+        raise NotImplementedError
+
+    def added(self) -> Json:
+        return {"type": "response.output_item.added", "output_index": self.index, "item": self.to_json()}
+
+    def _done(self, status: str) -> Json:
+        self.status = status
+        return {"type": "response.output_item.done", "output_index": self.index, "item": self.to_json()}
+
+    def _event(self, kind: str, **fields: Any) -> Json:
+        return {"type": f"response.{kind}", "item_id": self.id, "output_index": self.index, **fields}
+
+
+@dataclass(slots=True)
+class _Part:
+    kind: str
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
+
+    def to_json(self) -> Json:
+        text = "".join(self.pieces)
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+
+
+@dataclass(slots=True)
+class MessageItem(_Item):
+    """A message: texts and refusals, each a part of its own."""
+
+    parts: list[_Part] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        return any(part.kind == "refusal" for part in self.parts)
+
+    def to_json(self) -> Json:
+        content = [part.to_json() for part in self.parts]
+        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
+
+    def add_text(self, text: str, logprobs: list[Json]) -> Iterator[Json]:
+        yield from self._part("output_text")
+        self.parts[-1].pieces.append(text)
+        self.parts[-1].logprobs += logprobs
+        yield self._event("output_text.delta", content_index=self._at, delta=text, logprobs=logprobs)
+
+    def add_refusal(self, text: str) -> Iterator[Json]:
+        yield from self._part("refusal")
+        self.parts[-1].pieces.append(text)
+        yield self._event("refusal.delta", content_index=self._at, delta=text)
+
+    def done(self, status: str) -> Iterator[Json]:
+        yield from self._part_done()
+        yield self._done(status)
+
+    @property
+    def _at(self) -> int:
+        return len(self.parts) - 1
+
+    def _part(self, kind: str) -> Iterator[Json]:
+        if self.parts and self.parts[-1].kind == kind:
+            return
+        yield from self._part_done()
+        self.parts.append(_Part(kind))
+        yield self._event("content_part.added", content_index=self._at, part=self.parts[-1].to_json())
+
+    def _part_done(self) -> Iterator[Json]:
+        if not self.parts:
+            return
+        part = self.parts[-1]
+        whole = part.to_json()
+        if part.kind == "refusal":
+            yield self._event("refusal.done", content_index=self._at, refusal=whole["refusal"])
+        else:
+            yield self._event(
+                "output_text.done", content_index=self._at, text=whole["text"], logprobs=part.logprobs
+            )
+        yield self._event("content_part.done", content_index=self._at, part=whole)
+
+
+@dataclass(slots=True)
+class ReasoningItem(_Item):
+    """Reasoning: one summary, and a provider's signed blocks, sealed."""
+
+    seal: Callable[[list[Json]], str] = field(kw_only=True)
+    pieces: list[str] = field(default_factory=list)
+    blocks: list[Json] = field(default_factory=list)
+
+    def to_json(self) -> Json:
+        summary = [{"type": "summary_text", "text": "".join(self.pieces)}] if self.pieces else []
+        item: Json = {"id": self.id, "type": "reasoning", "summary": summary, "status": self.status}
+        if self.blocks:
+            item["encrypted_content"] = self.seal(self.blocks)
+        return item
+
+    def add(self, text: str) -> Iterator[Json]:
+        if not self.pieces:
+            part = {"type": "summary_text", "text": ""}
+            yield self._event("reasoning_summary_part.added", summary_index=0, part=part)
+        self.pieces.append(text)
+        yield self._event("reasoning_summary_text.delta", summary_index=0, delta=text)
+
+    def done(self, status: str) -> Iterator[Json]:
+        if self.pieces:
+            text = "".join(self.pieces)
+            part = {"type": "summary_text", "text": text}
+            yield self._event("reasoning_summary_text.done", summary_index=0, text=text)
+            yield self._event("reasoning_summary_part.done", summary_index=0, part=part)
+        yield self._done(status)
+
+
+@dataclass(slots=True)
+class ToolItem(_Item):
+    """A function call. ``extra_content`` is a provider's signature, to be sent back with the item."""
+
+    call_id: str = field(kw_only=True)
+    name: str = field(kw_only=True)
+    extra_content: Json | None = field(default=None, kw_only=True)
+    pieces: list[str] = field(default_factory=list)
+
+    def to_json(self) -> Json:
+        item: Json = {
+            "id": self.id,
+            "type": "function_call",
+            "status": self.status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": "".join(self.pieces),
+        }
+        return {**item, "extra_content": self.extra_content} if self.extra_content else item
+
+    def add(self, arguments: str) -> Json:
+        self.pieces.append(arguments)
+        return self._event("function_call_arguments.delta", delta=arguments)
+
+    def done(self, status: str) -> Iterator[Json]:
+        yield self._event("function_call_arguments.done", name=self.name, arguments="".join(self.pieces))
+        yield self._done(status)
+
+
+Item = MessageItem | ReasoningItem | ToolItem

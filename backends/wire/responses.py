@@ -1,0 +1,66 @@
+"""POST /v1/responses: the request. Source: OpenAI's API reference and SDK types.
+
+Items of ``input`` and tools are of many kinds, of which some are OpenAI's own services; they are checked where
+they are translated (:mod:`backends.responses`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
+from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
+
+
+class Reasoning(WireModel):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class TextFormat(WireModel):
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    description: Text | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextConfig(WireModel):
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ResponsesRequest(WireModel):
+    """A request for a model response. Nothing is stored here: the whole conversation comes in ``input``."""
+
+    model: ModelName
+    input: Text | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)]
+    instructions: Text | None = None
+
+    max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+    include: Annotated[list[Identifier], Field(max_length=32)] | None = None
+
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    background: bool | None = None
+    store: bool | None = None
+    previous_response_id: Identifier | None = None
+    conversation: Identifier | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+
+    user: Identifier | None = None
+    metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None
