@@ -95,7 +95,7 @@ class WorkerProcess:
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has died already, which ready() will say
         except asyncio.CancelledError:
-            worker.kill_now()
+            await worker.stop(0)
             raise
         return worker
 
@@ -141,11 +141,6 @@ class WorkerProcess:
                     await self._process.wait()
         self._kill_session()
         await self._process.wait()
-        self._close()
-
-    def kill_now(self) -> None:
-        """SIGKILL to the session, without waiting: for the last resort of a cancelled owner."""
-        self._kill_session()
         self._close()
 
     def _kill_session(self) -> None:

@@ -380,7 +380,7 @@ class Worker:
             try:
                 await process.stop(self._settings.stop_grace)
             except asyncio.CancelledError:
-                process.kill_now()
+                await process.stop(0)
                 raise
         self.memory, self.device, self.leaving = 0, "", False
         self._gone.set()

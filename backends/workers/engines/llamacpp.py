@@ -81,7 +81,7 @@ def options_of(values: dict[str, Any]) -> Options:
         raise ConfigurationError(f"Option '{where}' of engine llamacpp: {first['msg']}.") from error
 
 
-def memory(path: Path, /, slots: int, context: int, options: dict[str, Any]) -> int:
+def memory(path: Path, slots: int, context: int, options: dict[str, Any]) -> int:
     """Bytes that a worker of this GGUF will need: weights, KV cache, compute buffers.
 
     KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it

@@ -16,7 +16,7 @@ from catalog.errors import EngineMissing
 class Memory(Protocol):
     """Bytes that a worker will need, before it was ever measured."""
 
-    def __call__(self, path: Path, /, slots: int, context: int, options: dict[str, Any]) -> int: ...
+    def __call__(self, path: Path, slots: int, context: int, options: dict[str, Any], /) -> int: ...
 
 
 def _nothing(_log: str) -> str | None:

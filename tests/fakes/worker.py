@@ -1,0 +1,257 @@
+"""A worker that speaks the real wire and fails on demand; run by the supervisor like any engine.
+
+It is a program of the standard library alone, so that it starts in a tenth of a second. Its switches come from the
+catalogue row's ``options`` and, for one request, from the field ``fake`` of the body:
+
+================  ==================================================================================
+``start_delay``   seconds before it is ready
+``fail_start``    say that the model cannot be loaded, with this reason
+``exit_start``    end with this code before it is ready, after a line on standard error
+``hold_mib``      allocate that much memory
+``ignore_term``   ignore SIGTERM
+``child``         start a process of its own, whose id is in ``/stats``
+``delay``         seconds before the first token
+``interval``      seconds between tokens
+``tokens``        how many tokens to give
+``stall_after``   give no more after that many tokens, and leave the connection open
+``die_at``        end the process by SIGKILL before that token
+``cut_at``        close the connection before that token
+``malformed_at``  send something that is no JSON in place of that token
+``status``        answer with this HTTP status and an error
+``text``          the tokens' text; ``{model}``, ``{i}`` are filled in
+================  ==================================================================================
+
+``/stats`` tells what it sees: requests in work, the most at one time, finished, cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+
+@dataclass
+class Stats:
+    active: int = 0
+    most: int = 0
+    done: int = 0
+    cancelled: int = 0
+    child: int | None = None
+
+
+class FakeWorker:
+    """One model's fake. ``spec`` has the fields of :class:`backends.workers.spec.WorkerSpec`."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+        self.stats = Stats()
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Listen until SIGTERM."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+        options = self.spec.options
+        if options.get("ignore_term"):
+            loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if options.get("child"):
+            child = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+            self.stats.child = child.pid
+        server = await asyncio.start_unix_server(self._connection, self.spec.socket)
+        print(f"fake worker of {self.spec.model_id} listens", flush=True)
+        ready()
+        await stopped.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.decode().split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            _, path, _ = lines[0].split(" ", 2)
+            await self._answer(path, headers, body, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(
+        self, path: str, headers: dict[str, str], body: bytes, reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:  # fmt: skip
+        if path == "/stats":
+            await _json(writer, 200, vars(self.stats))
+        elif path == "/health":
+            await _json(writer, 200, {"status": "ok"})
+        elif headers.get("authorization") != f"bearer {self.spec.api_key}".lower():
+            await _json(writer, 401, _error(401, "Invalid API Key"))
+        else:
+            await self._asked(path, json.loads(body or b"{}"), reader, writer)
+
+    async def _asked(
+        self, path: str, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        switches = {**self.spec.options, **(request.get("fake") or {})}
+        if path == "/tokenize":
+            await _json(writer, 200, {"tokens": list(request["content"].encode())})
+        elif path == "/detokenize":
+            await _json(writer, 200, {"content": bytes(request["tokens"]).decode(errors="replace")})
+        elif "status" in switches:
+            await _json(writer, switches["status"], _error(switches["status"], "as told"))
+        else:
+            await self._attended(request, switches, path, reader, writer)
+
+    async def _attended(
+        self, request: dict[str, Any], switches: dict[str, Any], path: str, reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:  # fmt: skip
+        """Answer, unless the client leaves: then stop, and count it."""
+        self.stats.active += 1
+        self.stats.most = max(self.stats.most, self.stats.active)
+        work = asyncio.ensure_future(self._generate(request, switches, path, writer))
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                self.stats.done += 1
+                work.result()
+            else:
+                self.stats.cancelled += 1
+        finally:
+            work.cancel()
+            gone.cancel()
+            self.stats.active -= 1
+
+    async def _generate(
+        self, request: dict[str, Any], switches: dict[str, Any], path: str, writer: asyncio.StreamWriter
+    ) -> None:
+        chat = path.endswith("/chat/completions")
+        base = {
+            "id": "chatcmpl-fake" if chat else "cmpl-fake",
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": self.spec.model_id,
+        }
+        count = min(switches.get("tokens", 4), request.get("max_tokens") or 10**9)
+        await asyncio.sleep(switches.get("delay", 0))
+        if not request.get("stream"):
+            text = "".join(self._text(switches, i) for i in range(count))
+            message = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            answer = {
+                **base,
+                "choices": [{"index": 0, **message, "finish_reason": "stop"}],
+                "usage": _usage(count),
+            }
+            return await _json(writer, 200, answer)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+        writer.write(head + b"Connection: close\r\n\r\n")
+        for i in range(count):
+            if i == switches.get("stall_after"):
+                await writer.drain()
+                await asyncio.sleep(3600)
+            if i == switches.get("die_at"):
+                await writer.drain()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if i == switches.get("cut_at"):
+                return None
+            text = self._text(switches, i)
+            if i == switches.get("malformed_at"):
+                await _chunk(writer, b'data: {"choices": [{"del\n\n')
+            else:
+                delta: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
+                await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": None}]})
+            if switches.get("interval"):
+                await asyncio.sleep(switches["interval"])
+        delta = {"delta": {}} if chat else {"text": ""}
+        reason = "length" if count == request.get("max_tokens") else "stop"
+        await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": reason}]})
+        await _event(writer, {**base, "choices": [], "usage": _usage(count)})
+        await _chunk(writer, b"data: [DONE]\n\n")
+        await _chunk(writer, b"")
+        return None
+
+    def _text(self, switches: dict[str, Any], i: int) -> str:
+        template = str(switches.get("text", "{model}:{i} "))
+        return template.replace("{model}", self.spec.model_id).replace("{i}", str(i))
+
+
+def _usage(count: int) -> dict[str, int]:
+    return {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": 3 + count}
+
+
+def _error(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"code": status, "message": message, "type": "fake_error"}}
+
+
+async def _event(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    await _chunk(writer, b"data: " + json.dumps(body).encode() + b"\n\n")
+
+
+async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+    await writer.drain()
+
+
+async def _json(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} Fake\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    writer.write(head.encode() + b"Connection: close\r\n\r\n" + data)
+    await writer.drain()
+
+
+def serve(spec: Any, ready: Callable[[], None]) -> None:
+    """The entry that ``backends.workers.main`` calls, when the fake is run as a module of it."""
+    options = spec.options
+    time.sleep(options.get("start_delay", 0))
+    if "exit_start" in options:
+        print("fake worker: broken as told", file=sys.stderr, flush=True)
+        os._exit(options["exit_start"])
+    if "fail_start" in options:
+        raise RuntimeError(options["fail_start"])
+    held = bytearray(options.get("hold_mib", 0) * 2**20)
+    for i in range(0, len(held), 4096):
+        held[i] = 1
+    asyncio.run(FakeWorker(spec).serve(ready))
+
+
+def main() -> None:
+    """As a program of its own: the same contract as ``backends.workers.main``, without its imports."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ready-fd", type=int, required=True)
+    descriptor = parser.parse_args().ready_fd
+    spec = SimpleNamespace(**json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        serve(spec, lambda: void(os.write(descriptor, b"ready\n")))
+    except RuntimeError as error:
+        os.write(descriptor, f"failed: {error}\n".encode())
+        os._exit(1)
+
+
+def void(_: object) -> None:
+    """For a callback whose result nobody wants."""
+
+
+def _die_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

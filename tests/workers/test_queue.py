@@ -1,0 +1,166 @@
+"""Whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backends.workers.pool import Need, Priority
+from backends.workers.queue import INTERACTIVE_PER_BATCH, FairQueue, Grant, Slots
+from catalog.errors import QueueFull, WorkerFailed
+
+
+def slots(*, max_queue: int = 100) -> Slots:
+    ticks = iter(range(10**6))
+    return Slots(max_queue=max_queue, changed=lambda: None, clock=lambda: float(next(ticks)))
+
+
+async def queued(on: Slots, need: Need) -> asyncio.Task[Grant]:
+    """A task that waits in the queue."""
+    before = on.waiting
+    task = asyncio.create_task(on.acquire(need))
+    while on.waiting == before and not task.done():
+        await asyncio.sleep(0)
+    return task
+
+
+def test_flows_take_turns_whatever_each_has_queued() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for i in range(3):
+        queue.push(f"greedy{i}", flow="greedy", priority=Priority.INTERACTIVE)
+    queue.push("modest0", flow="modest", priority=Priority.INTERACTIVE)
+    assert [queue.pop() for _ in range(4)] == ["greedy0", "modest0", "greedy1", "greedy2"]
+
+
+def test_interactive_goes_before_batch_and_batch_is_not_starved() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push("b", flow="b", priority=Priority.BATCH)
+    for i in range(10):
+        queue.push(f"i{i}", flow="a", priority=Priority.INTERACTIVE)
+    order = [queue.pop() for _ in range(11)]
+    assert order.index("b") == INTERACTIVE_PER_BATCH
+
+
+def test_an_empty_queue_gives_nothing() -> None:
+    with pytest.raises(IndexError):
+        FairQueue[str]().pop()
+
+
+async def test_no_more_than_the_slots_are_held_at_a_time() -> None:
+    some = slots()
+    some.open(2)
+    first, second = await some.acquire(Need()), await some.acquire(Need())
+    third = await queued(some, Need())
+    assert not third.done()
+    assert some.busy == 2
+    some.release(first)
+    grant = await third
+    assert some.busy == 2
+    some.release(second)
+    some.release(grant)
+    assert some.idle
+
+
+async def test_a_lease_of_several_slots_waits_for_all_and_is_not_passed_by() -> None:
+    some = slots()
+    some.open(3)
+    held = [await some.acquire(Need()) for _ in range(2)]
+    wide = await queued(some, Need(slots=3, flow="wide"))
+    narrow = await queued(some, Need(flow="narrow"))
+    assert not narrow.done(), "one slot is free, but it was not its turn"
+    for grant in held:
+        some.release(grant)
+    some.release(await wide)
+    some.release(await narrow)
+
+
+async def test_more_slots_than_there_are_means_all_of_them() -> None:
+    some = slots()
+    some.open(2)
+    assert (await some.acquire(Need(slots=16))).slots == 2
+
+
+async def test_a_call_that_decodes_nothing_needs_no_slot() -> None:
+    some = slots()
+    some.open(1)
+    busy = await some.acquire(Need())
+    counting = await some.acquire(Need(slots=0))
+    assert (some.busy, some.users) == (1, 2)
+    some.release(busy)
+    assert not some.idle, "the worker may not be stopped under it"
+    some.release(counting)
+    assert some.idle
+
+
+async def test_the_queue_is_bounded_and_says_when_to_come_again() -> None:
+    some = slots(max_queue=1)
+    some.open(1)
+    held = await some.acquire(Need())
+    waiting = await queued(some, Need())
+    with pytest.raises(QueueFull) as refused:
+        await some.acquire(Need())
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after >= 1
+    some.release(held)
+    some.release(await waiting)
+
+
+async def test_a_cancelled_wait_leaves_no_trace() -> None:
+    some = slots()
+    some.open(1)
+    held = await some.acquire(Need())
+    given_up, patient = await queued(some, Need()), await queued(some, Need())
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert some.waiting == 1
+    some.release(held)
+    some.release(await patient)
+    assert some.idle
+
+
+async def test_a_wait_cancelled_in_the_moment_of_its_turn_gives_the_slot_back() -> None:
+    some = slots()
+    some.open(1)
+    held = await some.acquire(Need())
+    given_up = await queued(some, Need())
+    some.release(held)
+    assert some.busy == 1, "granted, but the task has not run yet"
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert some.idle
+
+
+async def test_a_cancelled_wide_lease_lets_the_next_one_through() -> None:
+    some = slots()
+    some.open(2)
+    held = await some.acquire(Need())
+    wide, narrow = await queued(some, Need(slots=2)), await queued(some, Need(flow="other"))
+    wide.cancel()
+    some.release(await narrow)
+    some.release(held)
+
+
+async def test_those_who_wait_are_told_of_a_failure_each_with_its_own_error() -> None:
+    some = slots()
+    waiting = [await queued(some, Need()) for _ in range(3)]
+    some.fail(lambda: WorkerFailed("broken"))
+    errors = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(error, WorkerFailed) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert some.idle
+
+
+async def test_what_a_dead_worker_had_given_out_is_not_given_back_to_the_next() -> None:
+    some = slots()
+    some.open(1)
+    of_the_dead = await some.acquire(Need())
+    some.lost()
+    some.open(1)
+    of_the_living = await some.acquire(Need())
+    some.release(of_the_dead)
+    assert some.busy == 1
+    some.release(of_the_living)
+    assert some.idle
