@@ -1,0 +1,219 @@
+"""Chat chunks as Anthropic's events, and as the plain message. Source: Anthropic's page on streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from catalog.errors import InvalidRequest, NotFound, RoundhouseError, StreamBroken, UpstreamProtocolError
+
+Json = dict[str, Any]
+
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_body(error: RoundhouseError, *, request_id: str | None = None) -> Json:
+    """Anthropic's error object, for an answer with the error's status and for an ``error`` event alike."""
+    kind = _ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    if isinstance(error, InvalidRequest) and error.status == 400:
+        kind = "invalid_request_error"
+    elif isinstance(error, NotFound):
+        kind = "not_found_error"
+    body: Json = {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {**body, "request_id": request_id} if request_id else body
+
+
+@dataclass(slots=True)
+class _Open:
+    """The block that grows now; a stream has one at a time."""
+
+    kind: str
+    block: Json
+    pieces: list[str] = field(default_factory=list)
+    position: int = -1
+
+
+@dataclass(slots=True)
+class MessageStream:
+    """One message. Call :meth:`feed` for each chunk, then :meth:`finish` or :meth:`fail`.
+
+    Each gives events to send in order, named by their ``type``; :meth:`message` is the message they describe.
+    ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which comes
+    before anything is counted; ``message_delta`` corrects it. Reasoning becomes thinking blocks, with the
+    provider's signature where it gave one, else an empty one.
+    """
+
+    message_id: str
+    model: str = ""
+    prompt_tokens: int = 0
+    _content: list[Json] = field(default_factory=list)
+    _open: _Open | None = None
+    _started: bool = False
+    _finish_reason: str | None = None
+    _refusal: list[str] = field(default_factory=list)
+    _usage: Json = field(default_factory=dict)
+    _stop: str | None = None
+
+    def feed(self, chunk: Json) -> Iterator[Json]:
+        """The events of one chunk; only its first choice counts."""
+        self.model = self.model or chunk.get("model") or ""
+        if not self._started:
+            self._started = True
+            self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0}
+            yield {"type": "message_start", "message": self.message()}
+        if chunk.get("usage"):
+            self._usage = _usage(chunk["usage"])
+        for choice in chunk.get("choices") or ():
+            if choice.get("index", 0) == 0:
+                yield from self._choice(choice)
+
+    def finish(self) -> Iterator[Json]:
+        """Close the open block, then ``message_delta`` and ``message_stop``.
+
+        Raises :class:`StreamBroken` when no chunk said why the answer ended.
+        """
+        if self._finish_reason is None:
+            raise StreamBroken("The answer ended without a finish_reason.")
+        yield from self._close()
+        self._stop = "refusal" if self._refusal else STOP_REASONS.get(self._finish_reason, "end_turn")
+        delta = {"stop_reason": self._stop, "stop_sequence": None, "stop_details": self._details()}
+        yield {"type": "message_delta", "delta": delta, "usage": self._usage}
+        yield {"type": "message_stop"}
+
+    def fail(self, error: RoundhouseError) -> Iterator[Json]:
+        """An ``error`` event, in place of the rest."""
+        yield error_body(error)
+
+    def message(self) -> Json:
+        """The message as it is by now."""
+        return {
+            "id": self.message_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": list(self._content),
+            "stop_reason": self._stop,
+            "stop_sequence": None,
+            "stop_details": self._details() if self._stop else None,
+            "usage": self._usage,
+        }
+
+    # ---- the parts of an answer
+
+    def _details(self) -> Json | None:
+        if not self._refusal:
+            return None
+        return {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
+
+    def _choice(self, choice: Json) -> Iterator[Json]:
+        delta = choice.get("delta") or {}
+        if text := delta.get("reasoning_content") or delta.get("reasoning"):
+            yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+            yield self._add("thinking_delta", "thinking", text)
+        for block in delta.get("thinking_blocks") or ():
+            yield from self._signed(block)
+        if text := delta.get("content"):
+            yield from self._begin("text", {"type": "text", "text": ""})
+            yield self._add("text_delta", "text", text)
+        if delta.get("refusal"):
+            self._refusal.append(delta["refusal"])
+        for call in delta.get("tool_calls") or ():
+            yield from self._tool(call)
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _signed(self, block: Json) -> Iterator[Json]:
+        """A whole thinking block: the end of the one that grew, or one of which no text came."""
+        if block.get("type") == "thinking":
+            yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+            assert self._open is not None
+            self._open.block["signature"] = block.get("signature") or ""
+            yield self._delta({"type": "signature_delta", "signature": block.get("signature") or ""})
+            yield from self._close()
+        elif block.get("type") == "redacted_thinking":
+            yield from self._close()
+            yield from self._begin("redacted_thinking", {"type": "redacted_thinking", "data": block.get("data")})
+            yield from self._close()
+
+    def _tool(self, delta: Json) -> Iterator[Json]:
+        position = delta.get("index", 0)
+        function = delta.get("function") or {}
+        if self._open is None or self._open.kind != "tool_use" or self._open.position != position:
+            if not function.get("name"):
+                raise UpstreamProtocolError("A tool call goes on after another one had begun.")
+            block: Json = {"type": "tool_use", "id": delta.get("id"), "name": function["name"], "input": {}}
+            if delta.get("extra_content"):
+                block["extra_content"] = delta["extra_content"]
+            yield from self._close()
+            yield from self._begin("tool_use", block)
+            assert self._open is not None
+            self._open.position = position
+        if function.get("arguments"):
+            yield self._add("input_json_delta", "partial_json", function["arguments"])
+
+    def _begin(self, kind: str, block: Json) -> Iterator[Json]:
+        if self._open is not None and self._open.kind == kind:
+            return
+        yield from self._close()
+        self._open = _Open(kind, block)
+        yield {"type": "content_block_start", "index": len(self._content), "content_block": dict(block)}
+
+    def _add(self, kind: str, name: str, text: str) -> Json:
+        assert self._open is not None
+        self._open.pieces.append(text)
+        return self._delta({"type": kind, name: text})
+
+    def _delta(self, delta: Json) -> Json:
+        return {"type": "content_block_delta", "index": len(self._content), "delta": delta}
+
+    def _close(self) -> Iterator[Json]:
+        if self._open is None:
+            return
+        closing, self._open = self._open, None
+        text = "".join(closing.pieces)
+        if closing.kind == "tool_use":
+            closing.block["input"] = _parsed(text)
+        elif closing.kind != "redacted_thinking":
+            closing.block[closing.kind] = text
+        yield {"type": "content_block_stop", "index": len(self._content)}
+        self._content.append(closing.block)
+
+
+def _parsed(arguments: str) -> Json:
+    """The plain message holds an object; a model that wrote none is at fault, and the caller is told."""
+    try:
+        value = orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
+    return value
+
+
+def _usage(usage: Json) -> Json:
+    """Anthropic counts cached tokens beside the input, OpenAI within it."""
+    prompt = usage.get("prompt_tokens_details") or {}
+    cached = prompt.get("cached_tokens") or 0
+    written = prompt.get("cache_write_tokens") or 0
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return {
+        "input_tokens": max(0, usage.get("prompt_tokens", 0) - cached - written),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.get("completion_tokens", 0),
+        "output_tokens_details": {"thinking_tokens": reasoning},
+    }

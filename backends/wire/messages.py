@@ -1,0 +1,60 @@
+"""POST /v1/messages: the request. Source: Anthropic's API reference and SDK types.
+
+Content blocks and tools are of many kinds, of which some are Anthropic's own services; they are checked where
+they are translated (:mod:`backends.messages`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from backends.wire.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
+from backends.wire.common import Finite, ModelName, StopText, Text, WireModel
+
+Blocks = Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)]
+
+
+class InputMessage(WireModel):
+    role: Literal["user", "assistant", "system"]
+    content: Text | Blocks
+
+
+class OutputConfig(WireModel):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: dict[str, Any] | None = None
+
+
+class MessagesRequest(WireModel):
+    """A request for a message. ``max_tokens`` is demanded, as Anthropic does."""
+
+    model: ModelName
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    system: Text | Blocks | None = None
+
+    stop_sequences: Annotated[list[StopText], Field(max_length=4)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
+
+    stream: bool | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class CountTokensRequest(WireModel):
+    """POST /v1/messages/count_tokens: the same, without what only matters for an answer."""
+
+    model: ModelName
+    messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    system: Text | Blocks | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
