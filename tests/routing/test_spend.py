@@ -302,20 +302,25 @@ asyncio.run(main())
 """
 
 
-async def test_spend_adds_up_to_the_cent_after_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
+def run_until_killed(path: Path) -> tuple[int, int]:
+    """How many calls were held and how many were paid when the child was killed with SIGKILL."""
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert child.stdout is not None
-    acknowledged, held = 0, 0
+    paid = held = 0
     with child.stdout:
-        while held + acknowledged < 200 and (line := child.stdout.readline()):
+        while held + paid < 200 and (line := child.stdout.readline()):
             held += line.startswith("held")
-            acknowledged += line.startswith("paid")
+            paid += line.startswith("paid")
         os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert (held, acknowledged) == (20, 180)
+    return held, paid
+
+
+async def test_spend_adds_up_to_the_cent_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    assert await asyncio.to_thread(run_until_killed, path) == (20, 180)
     paid = sum(nano(0.01 + number / 1_000_000) for number in range(200) if number % 10)
 
     store = SqliteState(path)
