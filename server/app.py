@@ -65,7 +65,7 @@ def create_app(
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
     _add_middleware(app, services)
     return app
 

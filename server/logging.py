@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -28,33 +28,36 @@ _SECRETS = re.compile(r"(?i)(bearer\s+|\bsk-|\brh-|\bkey=)[A-Za-z0-9._~+/=-]{6,}
 HIDDEN = "[hidden]"
 
 
-def configure_logging(settings: LogSettings) -> None:
+def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up logging of this process: called once by the runner, never at import."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        exception_formatter(messages=settings.prompts),
-        hide_secrets,
-    ]
-    level = getattr(logging, settings.level.upper())
+    stream = stream or sys.stderr
+    configure_structlog(settings, stream)
+    configure_libraries(settings, stream)
+
+
+def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
+    """Our own lines."""
     structlog.configure(
-        processors=[*shared, renderer(settings)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        processors=[*_shared(settings), renderer(settings, stream)],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+
+
+def configure_libraries(settings: LogSettings, stream: TextIO) -> None:
+    """The lines of libraries that use the standard library's logging, in the same shape."""
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer(settings)],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_shared(settings)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer(settings, stream)],
             use_get_message=True,
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.INFO))
+    root.setLevel(max(_level(settings), logging.INFO))
     for noisy in ("uvicorn.error", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # At debug level sse-starlette and python-multipart write what passes through them: prompts and answers.
@@ -62,12 +65,26 @@ def configure_logging(settings: LogSettings) -> None:
         logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
-def renderer(settings: LogSettings) -> Any:
+def _level(settings: LogSettings) -> int:
+    return int(getattr(logging, settings.level.upper()))
+
+
+def _shared(settings: LogSettings) -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        exception_formatter(messages=settings.prompts),
+        hide_secrets,
+    ]
+
+
+def renderer(settings: LogSettings, stream: TextIO) -> Any:
     """Lines for a terminal, or one JSON object a line."""
     if settings.format == "json":
         return _render_json
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
 
 

@@ -21,7 +21,9 @@ RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 class Metrics:
-    """Counts requests at the gate and attempts as an :class:`routing.outcomes.OutcomeSink`."""
+    """Counts requests at the gate, attempts as a :class:`routing.outcomes.OutcomeSink`, and what befalls workers
+    as a :class:`backends.workers.worker.Observer`.
+    """
 
     def __init__(self, in_flight: InFlight) -> None:
         self.registry = registry = CollectorRegistry()
@@ -75,6 +77,19 @@ class Metrics:
             registry=registry,
         )
         self._cost = Counter("roundhouse_cost_dollars", "Known cost of attempts", ("model",), registry=registry)
+        self._load_seconds = Histogram(
+            "roundhouse_model_load_seconds",
+            "Seconds that a model took to load",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._worker_events = Counter(
+            "roundhouse_worker_events",
+            "What happened to workers: loaded, load_failed, died, unloaded, evicted",
+            ("model", "event"),
+            registry=registry,
+        )
         in_flight_gauge = Gauge("roundhouse_in_flight", "Requests at work in this process", registry=registry)
         in_flight_gauge.set_function(lambda: in_flight.count)
         draining = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
@@ -116,6 +131,23 @@ class Metrics:
         decoding = outcome.duration - outcome.first_chunk
         if usage.known and usage.output > 1 and decoding > 0:
             self._rate.labels(model).observe((usage.output - 1) / decoding)
+
+    def loaded(self, model: str, seconds: float) -> None:
+        """A worker became ready."""
+        self._load_seconds.labels(model).observe(seconds)
+        self._worker_events.labels(model, "loaded").inc()
+
+    def load_failed(self, model: str) -> None:
+        """A worker did not become ready."""
+        self._worker_events.labels(model, "load_failed").inc()
+
+    def died(self, model: str) -> None:
+        """A worker ended by itself."""
+        self._worker_events.labels(model, "died").inc()
+
+    def unloaded(self, model: str, *, evicted: bool) -> None:
+        """A worker was stopped: to make room, or because it was idle or told to."""
+        self._worker_events.labels(model, "evicted" if evicted else "unloaded").inc()
 
     def render(self) -> bytes:
         """The text format of Prometheus, version 0.0.4."""

@@ -28,7 +28,12 @@ from catalog.errors import ConfigurationError
 from routing.breaker import BreakerSettings
 from routing.persistence import PersistenceSettings
 from routing.retry_budget import RetrySettings
+from routing.breaker import BreakerSettings
+from routing.persistence import PersistenceSettings
+from routing.retry_budget import RetrySettings
 from routing.settings import RoutingSettings
+from routing.spend import SpendSettings
+from routing.traces import TraceSettings
 from routing.spend import SpendSettings
 from routing.traces import TraceSettings
 
@@ -145,6 +150,11 @@ class Settings(BaseSettings):
     backends: BackendSettings = BackendSettings()
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
+    spend: SpendSettings = SpendSettings()
+    breakers: BreakerSettings = BreakerSettings()
+    retries: RetrySettings = RetrySettings()
+    traces: TraceSettings = TraceSettings()
+    persistence: PersistenceSettings = PersistenceSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
     spend: SpendSettings = SpendSettings()

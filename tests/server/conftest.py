@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from server.app import create_app
+from server.logging import configure_structlog
 from server.run import GatewayServer, uvicorn_config
 from server.services import Services
-from server.settings import ServerSettings, Settings
+from server.settings import LogSettings, ServerSettings, Settings
 from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_house
 
 
@@ -40,6 +43,15 @@ Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 def settings(**overrides: object) -> Settings:
     """Settings that read nothing from the machine."""
     return Settings.model_validate({"log": {"access": False}, **overrides})
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[io.StringIO]:
+    """What is logged, as JSON lines at debug level."""
+    stream = io.StringIO()
+    configure_structlog(LogSettings(format="json", level="debug"), stream)
+    yield stream
+    structlog.reset_defaults()
 
 
 @pytest.fixture

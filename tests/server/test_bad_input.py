@@ -1,0 +1,196 @@
+"""Requests that cannot be answered: always a 4xx in OpenAI's shape that names what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from tests.server.conftest import Gateway, Start
+from tests.server.test_chat import BODY, PATH
+
+JSON = {"content-type": "application/json"}
+
+
+def error(answer: Response, status: int, code: str) -> dict[str, Any]:
+    """The error object, after a look at everything around it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["code"] == code
+    assert body["error"]["message"]
+    return dict(body["error"])
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "model"),
+        ({"model": "parrot"}, "messages"),
+        ({"model": "parrot", "messages": []}, "messages"),
+        ({"model": "parrot", "messages": "Hi"}, "messages"),
+        ({"model": "parrot", "messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+        ({"model": "parrot", "messages": [{"role": "bird", "content": "Hi"}]}, "messages[0].role"),
+        ({"model": "parrot", "messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
+        ({**BODY, "temperature": "warm"}, "temperature"),
+        ({**BODY, "temperature": -1}, "temperature"),
+        ({**BODY, "max_tokens": 1e300}, "max_tokens"),
+        ({**BODY, "n": -5}, "n"),
+        ({**BODY, "stop": ["a"] * 5}, "stop"),
+        ({**BODY, "model": "m" * 500}, "model"),
+        ({**BODY, "logit_bias": {"abc": 1}}, "logit_bias.abc"),
+        ({**BODY, "response_format": {"type": "yaml"}}, "response_format.type"),
+        ({**BODY, "routing": {"mode": "sideways"}}, None),
+    ],
+)
+async def test_a_wrong_field_is_named(gateway: Gateway, body: Any, param: str | None) -> None:
+    answer = await gateway.client.post(PATH, json=body)
+    found = error(answer, 400, "invalid_request")
+    if param is not None:
+        assert found["param"] == param
+        assert param in found["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe{}",
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "\xc3("}]}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "parrot", "model": "other", "messages": [{"role": "user", "content": "Hi"}]}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "temperature": NaN}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "unknown": NaN}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "unknown": -Infinity}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "unknown": 1e999}',
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "unknown": ' + b"9" * 6000 + b"}",
+        b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]} trailing',
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+async def test_what_is_not_clean_json_is_refused(gateway: Gateway, body: bytes) -> None:
+    error(await gateway.client.post(PATH, content=body, headers=JSON), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"messages":['])
+async def test_ten_megabytes_of_brackets_are_refused(gateway: Gateway, opening: bytes) -> None:
+    body = opening * (10_000_000 // len(opening))
+    error(await gateway.client.post(PATH, content=body, headers=JSON), 400, "invalid_request")
+
+
+async def test_what_was_sent_is_never_repeated(gateway: Gateway) -> None:
+    marker = "xyzzy" * 100
+    for body in ({**BODY, "temperature": marker}, {**BODY, "messages": marker}, {**BODY, "stop": [marker] * 9}):
+        answer = await gateway.client.post(PATH, json=body)
+        assert answer.status_code == 400
+        assert "xyzzy" not in answer.text
+        assert len(answer.text) < 1000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "multipart/form-data; boundary=x"},
+        {**JSON, "content-encoding": "gzip"},
+        {**JSON, "content-encoding": "br"},
+    ],
+)
+async def test_other_types_and_encodings_of_a_body_are_refused(gateway: Gateway, headers: dict[str, str]) -> None:
+    error(await gateway.client.post(PATH, content=b"{}", headers=headers), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
+async def test_every_spelling_of_json_is_read(gateway: Gateway, kind: str) -> None:
+    body = b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]}'
+    answer = await gateway.client.post(PATH, content=body, headers={"content-type": kind})
+    assert answer.status_code == 200
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_content_length(start: Start) -> None:
+    async with start(server={"limits": {"body_bytes": 100}}) as gateway:
+        answer = await gateway.client.post(PATH, content=b"x" * 101, headers=JSON)
+        assert "100 bytes" in error(answer, 413, "payload_too_large")["message"]
+
+
+async def test_a_body_over_the_limit_is_refused_while_it_is_read(start: Start) -> None:
+    sent = 0
+
+    async def pieces() -> Any:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 60
+            yield b"x" * 60
+
+    async with start(server={"limits": {"body_bytes": 100}}) as gateway:
+        answer = await gateway.client.post(PATH, content=pieces(), headers=JSON)
+        error(answer, 413, "payload_too_large")
+
+
+async def test_a_file_over_the_limit_is_refused(start: Start) -> None:
+    async with start(server={"limits": {"audio_bytes": 1000}}) as gateway:
+        answer = await gateway.client.post(
+            "/v1/audio/transcriptions", data={"model": "parrot"}, files={"file": ("a.wav", b"x" * 2000)}
+        )
+        error(answer, 413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/docs", "/v1/chat/completions/", "/../etc/passwd"])
+async def test_unknown_paths(gateway: Gateway, path: str) -> None:
+    error(await gateway.client.get(path), 404, "not_found")
+
+
+async def test_wrong_methods(gateway: Gateway) -> None:
+    answer = await gateway.client.get(PATH)
+    error(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+    error(await gateway.client.delete("/v1/models/parrot"), 405, "method_not_allowed")
+
+
+async def test_an_unknown_model_is_404_with_the_nearest_names(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/v1/models/parot")
+    assert "'parrot'" in error(answer, 404, "model_not_found")["message"]
+
+
+async def test_a_fault_of_the_server_says_nothing_of_its_inside(gateway: Gateway) -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[Any]:
+            raise RuntimeError("secret inside")
+
+    gateway.backend.script = Broken()  # type: ignore[assignment]
+    for stream in (False, True):
+        answer = await gateway.client.post(PATH, json={**BODY, "stream": stream})
+        assert "secret" not in str(error(answer, 500, "internal_error"))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/embeddings", {"model": "parrot", "input": ""}, "input"),
+        ("/v1/embeddings", {"model": "parrot", "input": []}, "input"),
+        ("/v1/embeddings", {"model": "parrot", "input": ["a", ""]}, "input[1]"),
+        ("/v1/embeddings", {"model": "parrot", "input": [[1, -2]]}, "input[0][1]"),
+        ("/v1/embeddings", {"model": "parrot", "input": "a", "dimensions": 0}, "dimensions"),
+        ("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ("/v1/rerank", {"model": "parrot", "query": "q", "documents": []}, "documents"),
+        ("/v1/rerank", {"model": "parrot", "query": "q", "documents": [{"title": "t"}]}, "documents[0]"),
+        ("/v1/audio/speech", {"model": "songbird", "input": ""}, "input"),
+        ("/v1/audio/speech", {"model": "songbird", "input": "a", "speed": 9}, "speed"),
+        ("/v1/audio/speech", {"model": "songbird", "input": "a", "response_format": "mp4"}, "response_format"),
+        ("/v1/images/generations", {"model": "p", "prompt": "a", "size": "1x"}, "size"),
+        ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
+    ],
+)
+async def test_every_endpoint_names_the_field(gateway: Gateway, path: str, body: Any, param: str) -> None:
+    assert error(await gateway.client.post(path, json=body), 400, "invalid_request")["param"] == param
