@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from itertools import count
+from secrets import token_hex
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -125,7 +126,7 @@ class Spend:
         self._key_caps = key_caps
         self._wall = SteadyWall(clock)
         self._owner = owner or this_process()
-        self._numbers = count(1)
+        self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
         self._since: dict[str, int] | None = None
         self._generation = store.generation
@@ -168,7 +169,7 @@ class Spend:
         waiting: list[asyncio.Future[None]] = []
         if counters and held:
             hold = Hold(
-                id=f"{self._owner}/{next(self._numbers)}",
+                id=next(self._holds),
                 owner=self._owner,
                 at=now,
                 day=usage.day,

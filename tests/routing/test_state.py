@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -202,6 +201,10 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
+def set_aside(folder: Path) -> list[Path]:
+    return list(folder.glob("*.damaged-*"))
+
+
 def not_a_database(_: bytes) -> bytes:
     return b"not a database at all" * 100
 
@@ -230,7 +233,7 @@ async def test_a_damaged_file_is_set_aside_with_a_warning_and_a_fresh_one_begun(
     again.put("pin", "auto", {"model": "b"})
     assert await again.documents("pin") == {"auto": {"model": "b"}}
     await again.close()
-    assert len([name for name in os.listdir(tmp_path) if ".damaged-" in name]) == 1
+    assert len(set_aside(tmp_path)) == 1
 
 
 async def test_a_file_of_another_version_is_set_aside(tmp_path: Path) -> None:
