@@ -14,15 +14,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import signal
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 import orjson
-import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -33,6 +30,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.workers.engines.running import Stats
+from backends.workers.serving import serve_app
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
 
@@ -55,7 +53,7 @@ class Engine(Protocol):
     def load(self) -> None:
         """Read the model; the socket is announced after this.
 
-        Raises EngineMissing and ModelUnavailable.
+        Raises EngineMissing, ModelUnavailable, and ConfigurationError for options that are wrong.
         """
         ...
 
@@ -72,35 +70,7 @@ def serve(spec: WorkerSpec, engine: Engine, ready: Ready) -> None:
     Raises what loading raises, before there is a socket.
     """
     engine.load()
-    config = uvicorn.Config(
-        build(spec, engine),
-        uds=spec.socket,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    _Server(config, ready).run()
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn that says when it listens, and that ends with exit code 0 after SIGTERM."""
-
-    def __init__(self, config: uvicorn.Config, ready: Ready) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.handle_exit)
-        yield
+    serve_app(lambda _: build(spec, engine), spec, ready)
 
 
 def build(spec: WorkerSpec, engine: Engine) -> Starlette:

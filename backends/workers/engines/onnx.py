@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -27,6 +27,7 @@ from backends.workers.app import answer, attended, dropped, parse
 from backends.workers.app import serve as run
 from backends.workers.engines.batching import Batcher, Tokens
 from backends.workers.engines.onnx_session import Floats, OnnxDevice, Pooling, normalized, open_session
+from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.engines.running import Stats
 from backends.workers.engines.texts import TextTokenizer
 from backends.workers.spec import Ready, WorkerSpec
@@ -47,10 +48,9 @@ class Prompts(BaseModel):
     document: str = ""
 
 
-class OnnxOptions(BaseModel):
+class OnnxOptions(EngineOptions):
     """What ``roundhouse.json`` and the row's options say of a model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["embedding", "cross-encoder"] = "embedding"
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     pooling: Pooling = "mean"
@@ -65,19 +65,18 @@ class OnnxOptions(BaseModel):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises EngineMissing and ModelUnavailable."""
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
     run(spec, OnnxEngine(spec), ready)
 
 
-def read_options(folder: Path, given: dict[str, Any]) -> OnnxOptions:
-    """The folder's ``roundhouse.json`` under the row's options. Raises ModelUnavailable."""
-    described = folder / "roundhouse.json"
+def describe(folder: Path) -> dict[str, Any]:
+    """What ``roundhouse.json`` says of the model, as far as this engine knows it. Raises ModelUnavailable."""
+    path = folder / "roundhouse.json"
     try:
-        own = orjson.loads(described.read_bytes()) if described.is_file() else {}
-        known = {key: value for key, value in own.items() if key in OnnxOptions.model_fields}
-        return OnnxOptions.model_validate({**known, **given})
-    except (ValidationError, orjson.JSONDecodeError, AttributeError) as error:
-        raise ModelUnavailable(f"The options of the model in {folder.name} are wrong: {error}") from error
+        told = orjson.loads(path.read_bytes()) if path.is_file() else {}
+        return {name: value for name, value in told.items() if name in OnnxOptions.model_fields}
+    except (orjson.JSONDecodeError, AttributeError) as error:
+        raise ModelUnavailable(f"{path.name} of the model is damaged. Pull the model again.") from error
 
 
 class OnnxEngine:
@@ -97,7 +96,7 @@ class OnnxEngine:
         except ImportError:
             raise EngineMissing("onnx", extra="onnx", package="tokenizers") from None
         folder = Path(self._spec.path or "")
-        self._options = read_options(folder, self._spec.options)
+        self._options = read_options(OnnxOptions, "onnx", {**describe(folder), **self._spec.options})
         limit = min(self._options.max_tokens, self._spec.context or self._options.max_tokens)
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=limit)
         session = open_session(folder / self._options.file, device=self._spec.device, threads=self._spec.threads)

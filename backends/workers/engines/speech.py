@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -15,6 +15,7 @@ from backends.wire.audio import MEDIA_TYPES, SpeechRequest
 from backends.workers.app import answer, dropped, parse, stream
 from backends.workers.app import serve as run
 from backends.workers.engines.audio import Samples, check_rate, encode
+from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.engines.running import Runner, Stats, Stop
 from backends.workers.engines.voices import Choice, Synthesizer, choose, foreign_letters
 from backends.workers.engines.voices_hibari import HibariVoices
@@ -25,10 +26,9 @@ from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, Unsu
 _LATIN_ONLY = frozenset({"en", "es", "fr", "it", "pt"})
 
 
-class SpeechOptions(BaseModel):
+class SpeechOptions(EngineOptions):
     """What a catalogue row may set under ``options``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     library: Literal["hibari", "kokoro"] = "hibari"
     voice: str | None = Field(default=None, description="the default voice")
     formats: tuple[str, ...] = Field(default=tuple(MEDIA_TYPES), description="formats that are answered")
@@ -37,7 +37,7 @@ class SpeechOptions(BaseModel):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises EngineMissing and ModelUnavailable."""
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
     run(spec, SpeechEngine(spec), ready)
 
 
@@ -53,10 +53,7 @@ class SpeechEngine:
         return self._runner.stats
 
     def load(self) -> None:
-        try:
-            self._options = SpeechOptions.model_validate(self._spec.options)
-        except ValidationError as error:
-            raise ModelUnavailable(f"The options of '{self._spec.model_id}' are wrong: {error}") from error
+        self._options = read_options(SpeechOptions, "speech", self._spec.options)
         try:
             import av  # noqa: F401
         except ImportError:

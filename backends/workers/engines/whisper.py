@@ -2,7 +2,8 @@
 
 A model is a folder in CTranslate2's form (``model.bin``, ``config.json``, ``tokenizer.json``). The answer is
 always a stream of events: a delta per segment, then ``transcript.text.done`` with everything that OpenAI's
-verbose_json holds. A client that leaves ends the work before the next 30 seconds of audio are decoded.
+verbose_json holds. A client that leaves ends the work at the next step
+of a window of 30 seconds of audio (CTranslate2 cannot be left within one).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from backends.wire.audio import TranscriptionRequest
 from backends.workers.app import dropped, event, invalid, stream
 from backends.workers.app import serve as run
 from backends.workers.engines.audio import decode
+from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.engines.running import Runner, Stats, Stop
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
@@ -46,10 +48,9 @@ _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Temperatures that Whisper tries in turn while its text is repetitive or unlikely (OpenAI's default)."""
 
 
-class WhisperOptions(BaseModel):
+class WhisperOptions(EngineOptions):
     """What a catalogue row may set under ``options``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     beam_size: int = Field(default=5, ge=1, le=32)
     compute_type: str = Field(default="default", pattern=r"^[a-z0-9_]+$")
     max_audio_seconds: float = Field(default=7200.0, gt=0)
@@ -57,7 +58,7 @@ class WhisperOptions(BaseModel):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises EngineMissing and ModelUnavailable."""
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
     run(spec, WhisperEngine(spec), ready)
 
 
@@ -73,10 +74,7 @@ class WhisperEngine:
         return self._runner.stats
 
     def load(self) -> None:
-        try:
-            self._options = WhisperOptions.model_validate(self._spec.options)
-        except ValidationError as error:
-            raise ModelUnavailable(f"The options of '{self._spec.model_id}' are wrong: {error}") from error
+        self._options = read_options(WhisperOptions, "whisper", self._spec.options)
         folder = Path(self._spec.path or "")
         for name in ("model.bin", "tokenizer.json"):
             if not (folder / name).is_file():
@@ -97,19 +95,9 @@ class WhisperEngine:
         except ImportError as error:
             raise EngineMissing("whisper", extra="speech", package=error.name) from None
 
-        class Interruptible(WhisperModel):  # type: ignore[misc]  # faster-whisper is not typed
-            """Asks whether anybody still waits before it encodes the next window of audio."""
-
-            stop: Stop | None = None
-
-            def encode(self, features: Any) -> Any:
-                if self.stop is not None:
-                    self.stop.check()
-                return super().encode(features)
-
         kind, _, number = self._spec.device.partition(":")
         try:
-            return Interruptible(
+            return WhisperModel(
                 str(folder),
                 device=kind,
                 device_index=int(number or 0),
@@ -172,7 +160,7 @@ class WhisperEngine:
         vad = self._options.vad if request.vad_filter is None else request.vad_filter
         duration = len(audio) / _RATE
         model = copy.copy(self._model)  # the same weights, with this request's own stop
-        model.stop = stop
+        model.model = _Watched(self._model.model, stop)
         found, info = model.transcribe(
             audio,
             language=language,
@@ -206,6 +194,21 @@ class WhisperEngine:
             **({"words": words} if with_words else {}),
             "usage": {"type": "duration", "seconds": round(duration, 3)},
         }
+
+
+class _Watched:
+    """CTranslate2's model, which asks at every use whether anybody still waits.
+
+    A window of 30 seconds is encoded, and then decoded at up to six temperatures: between these it can end.
+    """
+
+    def __init__(self, model: Any, stop: Stop) -> None:
+        self._model = model
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        self._stop.check()
+        return getattr(self._model, name)
 
 
 async def _form(http: Request) -> TranscriptionRequest:

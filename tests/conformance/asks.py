@@ -1,0 +1,126 @@
+"""One real question per capability, on the workers' wire, with an answer that can be judged."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import av
+import httpx
+
+from catalog.model import Capability
+
+Json = dict[str, Any]
+Ask = Callable[[httpx.AsyncClient], Awaitable[None]]
+
+SENTENCE = "The quick brown fox jumps over the lazy dog."
+PASSAGE = """The harbour was quiet when the first boats came home. Gulls circled above the old stone pier.
+A baker carried warm bread across the market square. Children counted the steps to the lighthouse door.
+Rain had washed the roofs clean during the night. Nobody noticed the letter that lay under the bench.
+The captain asked for coffee and a map of the coast. His sister repaired clocks in a narrow street nearby.
+Every evening a train left for the mountains in the north. Winter would arrive before the roads were finished."""
+
+
+def events(body: str) -> list[Json]:
+    """The JSON of each server-sent event, without the ``[DONE]`` at the end."""
+    lines = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+@functools.cache
+def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
+    """An mp3 of hibari saying ``text`` so many times."""
+    from backends.workers.engines.audio import encode
+    from backends.workers.engines.voices_hibari import HibariVoices
+
+    voices = HibariVoices(threads=2)
+    once = list(voices.sentences(text, voices.voices[0], language="en-US", speed=1.0))
+    return b"".join(encode(once * repeats, audio_format="mp3", source_rate=24_000, rate=24_000))
+
+
+async def ask_chat(client: httpx.AsyncClient) -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
+        "temperature": 0,
+        "max_tokens": 32,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    answer = await client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    chunks = events(answer.text)
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    assert "Paris" in text
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+async def ask_completion(client: httpx.AsyncClient) -> None:
+    body = {"model": "m", "prompt": "one, two, three, four,", "temperature": 0, "max_tokens": 8, "stream": True}
+    answer = await client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "five" in "".join(choice["text"] for chunk in events(answer.text) for choice in chunk["choices"])
+
+
+async def ask_embed(client: httpx.AsyncClient) -> None:
+    texts = ["A cat sleeps on the sofa.", "The share price fell sharply.", "A kitten naps on a couch."]
+    answer = await client.post("/v1/embeddings", json={"model": "m", "input": texts})
+    assert answer.status_code == 200, answer.text
+    cat, share, kitten = (row["embedding"] for row in answer.json()["data"])
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert dot(cat, kitten) > dot(cat, share) + 0.3
+    assert abs(dot(cat, cat) - 1) < 1e-3
+    assert answer.json()["usage"]["prompt_tokens"] > 10
+
+
+async def ask_rerank(client: httpx.AsyncClient) -> None:
+    documents = ["Bread is baked in an oven.", "Paris is the capital of France.", "Cats like fish."]
+    body = {"model": "m", "query": "What is the capital of France?", "documents": documents}
+    answer = await client.post("/v1/rerank", json=body)
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    best = max(results, key=lambda result: result["relevance_score"])
+    assert best["index"] == 1
+    assert sorted(result["index"] for result in results) == [0, 1, 2]
+
+
+async def ask_transcribe(client: httpx.AsyncClient) -> None:
+    files = {"file": ("fox.mp3", spoken())}
+    answer = await client.post("/v1/audio/transcriptions", data={"model": "m"}, files=files)
+    assert answer.status_code == 200, answer.text
+    *deltas, done = events(answer.text)
+    assert all(event["type"] == "transcript.text.delta" for event in deltas)
+    assert done["type"] == "transcript.text.done"
+    assert done["text"] == "".join(event["delta"] for event in deltas)
+    assert "quick brown fox jumps over the lazy dog" in done["text"]
+    assert 2.5 < done["duration"] < 3.5
+
+
+async def ask_speak(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/v1/audio/speech", json={"model": "m", "input": SENTENCE, "response_format": "mp3"}
+    )
+    assert answer.status_code == 200, answer.text
+    with av.open(io.BytesIO(answer.content)) as container:
+        assert isinstance(container, av.container.InputContainer)
+        frames = list(container.decode(audio=0))
+    seconds = sum(frame.samples for frame in frames) / frames[0].sample_rate
+    assert 2.0 < seconds < 5.0
+
+
+ASKS: dict[Capability, Ask] = {
+    Capability.CHAT: ask_chat,
+    Capability.COMPLETION: ask_completion,
+    Capability.EMBED: ask_embed,
+    Capability.RERANK: ask_rerank,
+    Capability.TRANSCRIBE: ask_transcribe,
+    Capability.SPEAK: ask_speak,
+}

@@ -1,0 +1,145 @@
+"""The batcher, with a device that records what it is given and runs when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from backends.workers.engines.batching import Batcher, Interrupt, Tokens
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Device:
+    """Answers a text with its first token. ``hold`` makes each batch wait until it is let go or interrupted."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.interrupted = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.begun = asyncio.Event()
+
+    def begin(self, batch: Sequence[Tokens]) -> tuple[Callable[[], Sequence[int]], Interrupt]:
+        self.batches.append([len(text) for text in batch])
+        self.begun.set()
+        stopped = threading.Event()
+
+        def interrupt() -> None:
+            self.interrupted += 1
+            stopped.set()
+            self.go.set()
+
+        def call() -> Sequence[int]:
+            self.go.wait(10)
+            if stopped.is_set():
+                raise RuntimeError("interrupted")
+            if any(text.ids[0] < 0 for text in batch):
+                raise ValueError("a text that the device cannot run")
+            return [text.ids[0] for text in batch]
+
+        return call, interrupt
+
+
+def text(length: int, first: int = 0) -> Tokens:
+    return Tokens([first] * length)
+
+
+@pytest.fixture
+async def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+async def batcher(device: Device) -> AsyncIterator[Batcher[int]]:
+    made: Batcher[int] = Batcher(device, budget=100)
+    yield made
+    made.close()
+
+
+async def test_results_come_in_the_order_of_the_texts(batcher: Batcher[int]) -> None:
+    lengths = [3, 50, 7, 99, 1, 50]
+    assert await batcher.run([text(n, i) for i, n in enumerate(lengths)]) == list(range(6))
+
+
+async def test_a_batch_never_holds_more_padded_tokens_than_its_budget(
+    batcher: Batcher[int], device: Device
+) -> None:
+    await batcher.run([text(1 + i * 7 % 90) for i in range(200)])
+    assert sum(len(batch) for batch in device.batches) == 200
+    assert all(len(batch) * max(batch) <= 100 for batch in device.batches)
+
+
+async def test_a_batch_holds_texts_of_like_length(batcher: Batcher[int], device: Device) -> None:
+    await batcher.run([text(n) for n in [5, 40, 6, 40, 5, 40, 6, 40]])
+    assert device.batches == [[40, 40], [40, 40], [6, 6, 5, 5]]
+
+
+async def test_a_text_longer_than_the_budget_runs_alone(batcher: Batcher[int], device: Device) -> None:
+    assert await batcher.run([text(500, 1), text(2, 2)]) == [1, 2]
+    assert device.batches == [[500], [2]]
+
+
+async def test_requests_at_the_same_time_share_a_batch(batcher: Batcher[int], device: Device) -> None:
+    device.go.clear()
+    first = asyncio.create_task(batcher.run([text(10, 1)]))
+    await device.begun.wait()
+    others = [asyncio.create_task(batcher.run([text(9 + i, i)])) for i in range(3)]
+    await asyncio.sleep(0)
+    device.go.set()
+    assert await asyncio.gather(first, *others) == [[1], [0], [1], [2]]
+    assert [len(batch) for batch in device.batches] == [1, 3]
+
+
+async def test_a_small_request_does_not_wait_for_all_of_a_big_one(batcher: Batcher[int], device: Device) -> None:
+    device.go.clear()
+    texts = [text(90) for _ in range(50)]
+    big = asyncio.create_task(batcher.run(texts))
+    await device.begun.wait()
+    small = asyncio.create_task(batcher.run([text(3, 7)]))
+    await asyncio.sleep(0)
+    device.go.set()
+    assert await small == [7]
+    assert len(device.batches) < 10
+    assert not big.done()
+    await big
+
+
+async def test_the_texts_of_a_caller_that_left_are_dropped_and_its_batch_is_interrupted(
+    batcher: Batcher[int], device: Device
+) -> None:
+    device.go.clear()
+    texts = [text(90) for _ in range(50)]
+    gone = asyncio.create_task(batcher.run(texts))
+    await device.begun.wait()
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert device.interrupted == 1
+    assert await batcher.run([text(1, 5)]) == [5]
+    assert device.batches == [[90], [1]]
+    assert (batcher.stats.cancelled, batcher.stats.done, batcher.stats.active) == (1, 1, 0)
+
+
+async def test_a_batch_that_others_wait_for_is_not_interrupted(batcher: Batcher[int], device: Device) -> None:
+    device.go.clear()
+    first = asyncio.create_task(batcher.run([text(10)]))
+    await device.begun.wait()
+    gone, stays = (asyncio.create_task(batcher.run([text(10, i)])) for i in (3, 4))
+    await asyncio.sleep(0)
+    device.begun.clear()
+    device.go.set()
+    await device.begun.wait()
+    gone.cancel()
+    assert await stays == [4]
+    assert device.interrupted == 0
+    await first
+
+
+async def test_a_failure_belongs_to_the_requests_in_its_batch(batcher: Batcher[int]) -> None:
+    with pytest.raises(ValueError, match="cannot run"):
+        await batcher.run([text(90, -1), text(2)])
+    assert await batcher.run([text(2, 9)]) == [9]
+    assert batcher.stats.failed == 1

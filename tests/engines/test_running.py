@@ -1,0 +1,84 @@
+"""Blocking generators in threads: order, bounds, and the end of work that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Generator
+
+import pytest
+
+from backends.workers.engines.running import Runner, Stop
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[Runner]:
+    made = Runner(2)
+    yield made
+    made.close()
+
+
+async def test_what_the_work_yields_comes_in_order(runner: Runner) -> None:
+    def work(_: Stop) -> Generator[int, None, None]:
+        yield from range(5)
+
+    assert [item async for item in runner.stream(work)] == [0, 1, 2, 3, 4]
+    assert runner.stats.done == 1
+
+
+async def test_an_error_of_the_work_is_the_callers(runner: Runner) -> None:
+    def work(_: Stop) -> Generator[int, None, None]:
+        yield 1
+        raise ValueError("broken")
+
+    items = runner.stream(work)
+    assert await anext(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        await anext(items)
+    assert (runner.stats.failed, runner.stats.active) == (1, 0)
+
+
+async def test_work_ends_at_its_next_check_when_the_caller_leaves(runner: Runner) -> None:
+    blocked, go, ended = threading.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(stop: Stop) -> Generator[int, None, None]:
+        try:
+            yield 1
+            blocked.set()
+            go.wait(10)
+            stop.check()
+            yield 2
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+
+    items = runner.stream(work)
+    assert await anext(items) == 1
+    waiting = asyncio.ensure_future(anext(items))
+    await asyncio.to_thread(blocked.wait, 10)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert runner.stats.active == 1, "the thread still works, so the slot is not free"
+    go.set()
+    await asyncio.wait_for(ended.wait(), 10)
+    while runner.stats.active:
+        await asyncio.sleep(0)
+    assert runner.stats.cancelled == 1
+
+
+async def test_no_more_than_the_slots_run_at_once(runner: Runner) -> None:
+    go = threading.Event()
+
+    def work(_: Stop) -> Generator[int, None, None]:
+        go.wait(10)
+        yield 1
+
+    async def ask() -> int:
+        return sum([item async for item in runner.stream(work)])
+
+    asking = [asyncio.create_task(ask()) for _ in range(5)]
+    while runner.stats.active < 2:
+        await asyncio.sleep(0)
+    assert (runner.stats.active, runner.stats.queued) == (2, 3)
+    go.set()
+    assert await asyncio.gather(*asking) == [1] * 5
