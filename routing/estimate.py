@@ -7,6 +7,8 @@ The estimator holds what was learned, by model id, and keeps dense arrays beside
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -14,6 +16,16 @@ from backends.workers.pool import PoolSnapshot, WorkerState
 from catalog.model import Capability, Model
 from routing.facts import Complexity, Facts, Task
 from routing.index import UNITS, Floats, Index
+from routing.memory import (
+    Journal,
+    ModelDocument,
+    read_document,
+    read_outputs,
+    read_pace,
+    read_quality,
+    write_pace,
+    write_quality,
+)
 from routing.posterior import COMPLEXITIES, COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityBook
 from routing.settings import RoutingSettings
 from routing.speed import SIZES, Pace, SpeedBook, size_class
@@ -21,6 +33,10 @@ from routing.speed import SIZES, Pace, SpeedBook, size_class
 RECOVERY_SECONDS = 600.0
 """After so long without a new failure, a model's failures weigh 1/e."""
 
+_OUTPUTS = ":output-tokens"
+"""The name of the one document that is not a model's; no model id begins so."""
+_WRITERS = 50
+_MOMENT = 0.2
 _TYPICAL_OUTPUT = {Task.CLASSIFY: 16.0, Task.EXTRACT: 128.0, Task.TOOL_USE: 128.0, Task.SUMMARISE: 256.0}
 _OUTPUT_DEFAULT = 300.0
 _UNIT_SECONDS = {
@@ -34,9 +50,15 @@ _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
 
 
 class Estimator:
-    """Learned expectations. Not thread-safe: one event loop reads and writes it."""
+    """Learned expectations. Not thread-safe: one event loop reads and writes it.
 
-    def __init__(self, settings: RoutingSettings | None = None) -> None:
+    It is a part of :mod:`routing.persistence`: ``export`` and ``adopt`` keep it in the store and in step with
+    other gateways. ``writer`` names this process among them.
+    """
+
+    kind = "learned"
+
+    def __init__(self, settings: RoutingSettings | None = None, *, writer: str | None = None) -> None:
         chosen = settings or RoutingSettings()
         self._learning = chosen.learning
         self._quality = QualityBook(chosen.learning, chosen.signals)
@@ -44,6 +66,9 @@ class Estimator:
         self._evidence: dict[str, Evidence] = {}
         self._paces: dict[str, Pace] = {}
         self._output = {task: _TYPICAL_OUTPUT.get(task, _OUTPUT_DEFAULT) for task in TASKS}
+        self._writer = writer or uuid4().hex
+        self._journals: dict[str, Journal] = {}
+        self._stamps: dict[str, tuple[Any, Any]] = {}
         self._changed: set[str] = set()
         self.align(Index(()))
 
@@ -66,7 +91,6 @@ class Estimator:
         self._fixed_seconds: Floats = np.tile(index.base_seconds, (SIZES, 1))
         self._prompt_seconds: Floats = np.tile(1 / index.prefill, (SIZES, 1))
         self._token_seconds: Floats = np.tile(1 / index.decode, (SIZES, 1))
-        self._load: Floats = index.load_seconds.copy()
         self._unreliable: Floats = np.zeros(count)
         self._failed_at: Floats = np.zeros(count)
         for model_id in self._evidence.keys() & index.rows.keys():
@@ -116,7 +140,7 @@ class Estimator:
 
     def output_tokens(self, facts: Facts) -> float:
         """Tokens the answer is expected to have: what this task usually takes, within the caller's bound."""
-        if facts.capability not in _DECODES or facts.tokens_only:
+        if not self.decodes(facts):
             return 0.0
         typical = self._output[facts.task]
         return typical if facts.output_tokens is None else min(typical, float(facts.output_tokens))
@@ -124,16 +148,18 @@ class Estimator:
     def latency(self, facts: Facts, pool: PoolSnapshot, now: float) -> Floats:
         """Expected seconds to the whole answer, shape (n,): load, queue, prefill, decode."""
         seconds = self._service(facts)
-        cold = self._load.copy()
+        cold = self.index.load_seconds.copy()
         for worker in pool.workers:
             row = self.index.rows.get(worker.model)
             if row is None:
                 continue
+            load = float(cold[row]) if worker.load_seconds is None else worker.load_seconds
             if worker.state is WorkerState.READY:
                 waiting = max(0, worker.busy + worker.queued + 1 - worker.slots) / max(1, worker.slots)
-                cold[row] = waiting * self._busy(worker.model, float(seconds[row])) if waiting else 0.0
+                load = waiting * self._busy(worker.model, float(seconds[row]))
             elif worker.state is WorkerState.STARTING and worker.started_at is not None:
-                cold[row] = max(0.2, float(self._load[row]) - (now - worker.started_at))
+                load = max(_MOMENT, load - (now - worker.started_at))
+            cold[row] = load
         return seconds + cold
 
     def cost(self, facts: Facts, *, output: float | None = None) -> Floats:
@@ -152,10 +178,26 @@ class Estimator:
             dollars = np.where(np.isnan(per_search), dollars, per_search)
         return dollars
 
-    def service_seconds(self, facts: Facts, model_id: str) -> float | None:
-        """Expected seconds of one model's answer once it is loaded and free."""
+    def expected_quality(self, model_id: str, task: Task, complexity: Complexity) -> float:
+        """Posterior mean of one model, 0.5 for one that is unknown here."""
+        evidence = self._evidence.get(model_id)
+        if evidence is not None:
+            return float(self._quality.posterior(evidence)[0][TASK_AT[task], COMPLEXITY_AT[complexity]])
         row = self.index.rows.get(model_id)
-        return None if row is None else float(self._service(facts)[row])
+        return 0.5 if row is None else float(self.quality(task, complexity)[0][row])
+
+    def first_seconds(self, model_id: str, facts: Facts) -> float | None:
+        """Expected seconds to the first token of one model, once it is loaded and free."""
+        row = self.index.rows.get(model_id)
+        if row is None:
+            return None
+        size = size_class(facts.prompt_tokens)
+        return float(self._fixed_seconds[size, row] + facts.prompt_tokens * self._prompt_seconds[size, row])
+
+    @staticmethod
+    def decodes(facts: Facts) -> bool:
+        """Whether the answer comes token by token."""
+        return facts.capability in _DECODES and not facts.tokens_only
 
     def _service(self, facts: Facts) -> Floats:
         size = size_class(facts.prompt_tokens)
@@ -171,6 +213,70 @@ class Estimator:
         pace = self._paces.get(model_id)
         return pace.busy if pace is not None and pace.busy > 0 else fallback
 
+    # ---- remembering
+
+    def export(self) -> dict[str, Any]:
+        """What changed since the last export, as JSON documents by model id."""
+        changed, self._changed = self._changed, set()
+        documents: dict[str, Any] = {}
+        for name in changed:
+            if name == _OUTPUTS:
+                documents[name] = {task.value: tokens for task, tokens in self._output.items()}
+                continue
+            journal, evidence, pace = self._journal(name), self._evidence.get(name), self._paces.get(name)
+            document = ModelDocument(
+                writer=self._writer,
+                heard={**journal.heard, self._writer: journal.number},
+                quality=None if evidence is None else write_quality(evidence),
+                pace=None if pace is None else write_pace(pace),
+            )
+            documents[name] = document.model_dump(mode="json")
+        return documents
+
+    def adopt(self, documents: Mapping[str, Any]) -> None:
+        """Take over what an earlier run or another gateway learned; what cannot be believed is passed over."""
+        for name, raw in documents.items():
+            if not isinstance(raw, dict):
+                continue
+            if name == _OUTPUTS:
+                if name not in self._changed:
+                    self._output |= read_outputs(raw)
+                continue
+            stamp = raw.get("writer"), raw.get("heard")
+            if stamp[0] == self._writer or self._stamps.get(name) == stamp:
+                continue
+            self._stamps[name] = stamp
+            document = read_document(raw)
+            if document is not None:
+                self._adopt(name, document)
+
+    def _adopt(self, name: str, document: ModelDocument) -> None:
+        journal = self._journal(name)
+        if document.quality is not None:
+            own, evidence = self._evidence.get(name), read_quality(document.quality)
+            if own is not None and own.changes > evidence.changes:
+                # A change was detected here that the other side has not seen yet: this belief is the newer one.
+                self._changed.add(name)
+            else:
+                if own is not None and own.changes == evidence.changes:
+                    evidence.continue_watch(own)
+                included = document.heard.get(self._writer, 0)
+                for seen in journal.kept:
+                    if seen.number > included:
+                        add = self._quality.hint if seen.hint else self._quality.add
+                        add(evidence, seen.task, seen.complexity, seen.score, seen.confidence)
+                        self._changed.add(name)
+                self._evidence[name] = evidence
+                self._refresh_quality(name)
+        if document.pace is not None:
+            self._paces[name] = read_pace(document.pace)
+            self._refresh_pace(name)
+        for writer, number in document.heard.items():
+            if writer != self._writer:
+                journal.heard[writer] = max(number, journal.heard.get(writer, 0))
+        while len(journal.heard) > _WRITERS:
+            del journal.heard[next(iter(journal.heard))]
+
     # ---- learning
 
     def observe_quality(
@@ -183,8 +289,10 @@ class Estimator:
         """
         _check_share(score, confidence)
         evidence = self._evidence_of(model_id)
-        changed = self._quality.observe(evidence, TASK_AT[task], COMPLEXITY_AT[complexity], score, confidence)
-        self._refresh_quality(model_id)
+        at = TASK_AT[task], COMPLEXITY_AT[complexity]
+        changed = self._quality.observe(evidence, *at, score, confidence)
+        self._journal(model_id).note(*at, score, confidence, hint=False)
+        self._learned(model_id)
         return changed
 
     def hint_quality(
@@ -192,10 +300,10 @@ class Estimator:
     ) -> None:
         """Add an implicit observation; all of them together weigh little (``implicit_memory``)."""
         _check_share(score, confidence)
-        self._quality.hint(
-            self._evidence_of(model_id), TASK_AT[task], COMPLEXITY_AT[complexity], score, confidence
-        )
-        self._refresh_quality(model_id)
+        at = TASK_AT[task], COMPLEXITY_AT[complexity]
+        self._quality.hint(self._evidence_of(model_id), *at, score, confidence)
+        self._journal(model_id).note(*at, score, confidence, hint=True)
+        self._learned(model_id)
 
     def seed(self, model_id: str, priors: Mapping[Task, float]) -> bool:
         """Set benchmark priors, by task, in [0, 1]. False when the model was observed: observation stands."""
@@ -207,7 +315,8 @@ class Estimator:
         overall = sum(priors.values()) / len(priors)
         means = np.array([priors.get(task, overall) for task in TASKS])
         self._evidence[model_id] = Evidence.fresh(means, self._learning.prior_strength)
-        self._refresh_quality(model_id)
+        self._journal(model_id).number += 1
+        self._learned(model_id)
         return True
 
     def observe_first(self, model_id: str, facts: Facts, seconds: float) -> None:
@@ -220,7 +329,7 @@ class Estimator:
         if facts.capability not in _DECODES:
             expected += facts.units * _UNIT_SECONDS.get(facts.capability, 0.0)
         self._speed.first(self._pace_of(model_id), size, seconds / max(float(expected), 1e-6))
-        self._refresh_pace(model_id)
+        self._paced(model_id)
 
     def observe_decode(self, model_id: str, facts: Facts, seconds: float, tokens: int) -> None:
         """So many tokens came in so many seconds after the first one."""
@@ -229,13 +338,7 @@ class Estimator:
             return
         ratio = seconds / tokens * float(self.index.decode[row])
         self._speed.token(self._pace_of(model_id), size_class(facts.prompt_tokens), ratio)
-        self._refresh_pace(model_id)
-
-    def observe_load(self, model_id: str, seconds: float) -> None:
-        """The model took so long to load."""
-        pace = self._pace_of(model_id)
-        pace.load = seconds if pace.load == 0.0 else 0.5 * (pace.load + seconds)
-        self._refresh_pace(model_id)
+        self._paced(model_id)
 
     def observe_attempt(self, model_id: str, *, failed: bool, at: float, busy: float | None = None) -> None:
         """An attempt ended at wall-clock time ``at``; ``busy`` is the seconds that it held a slot."""
@@ -243,11 +346,12 @@ class Estimator:
         self._speed.attempted(pace, failed=failed, at=at)
         if busy is not None:
             self._speed.occupied(pace, busy)
-        self._refresh_pace(model_id)
+        self._paced(model_id)
 
     def observe_output(self, task: Task, tokens: int) -> None:
         """An answer that nobody cut had so many tokens."""
-        self._output[task] += 0.05 * (min(tokens, 100_000) - self._output[task])
+        self._output[task] += 0.05 * (min(max(tokens, 1), 100_000) - self._output[task])
+        self._changed.add(_OUTPUTS)
 
     def _evidence_of(self, model_id: str) -> Evidence:
         evidence = self._evidence.get(model_id)
@@ -263,8 +367,22 @@ class Estimator:
     def _pace_of(self, model_id: str) -> Pace:
         return self._paces.setdefault(model_id, Pace())
 
-    def _refresh_quality(self, model_id: str) -> None:
+    def _journal(self, model_id: str) -> Journal:
+        journal = self._journals.get(model_id)
+        if journal is None:
+            journal = self._journals[model_id] = Journal.new()
+        return journal
+
+    def _learned(self, model_id: str) -> None:
         self._changed.add(model_id)
+        self._refresh_quality(model_id)
+
+    def _paced(self, model_id: str) -> None:
+        self._changed.add(model_id)
+        self._journal(model_id).number += 1
+        self._refresh_pace(model_id)
+
+    def _refresh_quality(self, model_id: str) -> None:
         row = self.index.rows.get(model_id)
         if row is not None:
             evidence = self._evidence[model_id]
@@ -272,7 +390,6 @@ class Estimator:
             self._observed[:, row] = evidence.counts.sum(axis=1)
 
     def _refresh_pace(self, model_id: str) -> None:
-        self._changed.add(model_id)
         row = self.index.rows.get(model_id)
         if row is None:
             return
@@ -282,8 +399,6 @@ class Estimator:
         self._fixed_seconds[:, row] = self.index.base_seconds[row] * first
         self._prompt_seconds[:, row] = first / self.index.prefill[row]
         self._token_seconds[:, row] = token / self.index.decode[row]
-        if pace.load > 0:
-            self._load[row] = pace.load
         self._unreliable[row] = self._speed.unreliability(pace)
         self._failed_at[row] = pace.failed_at
 

@@ -74,6 +74,11 @@ class Evidence:
             changes=0,
         )
 
+    def continue_watch(self, other: Evidence) -> None:
+        """Go on with another's change detector, of the same model since the same change."""
+        self.drop, self.rise = other.drop, other.rise
+        self.since_drop, self.since_rise = other.since_drop, other.since_rise
+
 
 class QualityBook:
     """The rules by which evidence becomes belief. The evidence itself is the estimator's."""
@@ -84,14 +89,20 @@ class QualityBook:
 
     def observe(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> bool:
         """Add one explicit observation of a cell. True when it convinced the detector of a change."""
-        belief, strength = self.cell(evidence, task, complexity)
+        cell = (task, complexity)
+        belief = float(self.posterior(evidence)[0][cell])
+        known = float(evidence.counts[cell])
+        trust = known / (known + self._learning.change_patience)
+        self.add(evidence, task, complexity, score, confidence)
+        return self._watch(evidence, cell, score, confidence, belief, trust)
+
+    def add(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
+        """Add one explicit observation without asking whether it is a sign of change."""
         cell = (task, complexity)
         keep = np.exp(-confidence / self._learning.memory)
         evidence.scores[cell] = evidence.scores[cell] * keep + score * confidence
         evidence.counts[cell] = evidence.counts[cell] * keep + confidence
         evidence.seen += confidence
-        trust = strength / (strength + self._learning.change_threshold)
-        return self._watch(evidence, cell, score, confidence, float(belief), float(trust))
 
     def hint(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
         """Add one implicit observation; all of a cell's together weigh at most ``implicit_memory``."""
@@ -99,11 +110,6 @@ class QualityBook:
         keep = 1 - min(1.0, confidence / self._hint_memory)
         evidence.hint_scores[cell] = evidence.hint_scores[cell] * keep + score * confidence
         evidence.hint_counts[cell] = evidence.hint_counts[cell] * keep + confidence
-
-    def cell(self, evidence: Evidence, task: int, complexity: int) -> tuple[float, float]:
-        """Mean and strength of one cell's posterior."""
-        mean, strength = self.posterior(evidence)
-        return float(mean[task, complexity]), float(strength[task, complexity])
 
     def posterior(self, evidence: Evidence) -> tuple[Floats, Floats]:
         """Mean and strength (virtual observations) of every cell, each of shape (tasks, complexities)."""

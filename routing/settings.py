@@ -67,6 +67,9 @@ class Learning(BaseModel):
     change_threshold: Positive = Field(
         default=5.0, description="log likelihood ratio at which a change is believed"
     )
+    change_patience: Positive = Field(
+        default=10.0, description="observations of a cell at which its surprises count half for a change"
+    )
     speed_memory: Positive = Field(default=20.0, description="observations of speed remembered")
     speed_prior: Positive = Field(default=1.0, description="observations that the catalogue's speed is worth")
     reliability_memory: Positive = Field(default=30.0, description="attempts remembered for reliability")

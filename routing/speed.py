@@ -41,7 +41,6 @@ class Pace:
     token_logs: Floats = field(default_factory=lambda: np.zeros(SIZES))
     token_weights: Floats = field(default_factory=lambda: np.zeros(SIZES))
     busy: float = 0.0
-    load: float = 0.0
     attempts: float = 0.0
     failures: float = 0.0
     failed_at: float = 0.0
