@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -227,7 +227,7 @@ class HttpClient:
 
     async def events(
         self, upstream: Upstream, path: str, body: Any, **options: Any
-    ) -> AsyncIterator[ServerSentEvent]:
+    ) -> AsyncGenerator[ServerSentEvent]:
         """POST a JSON document and read server-sent events, as :meth:`UpstreamResponse.events`."""
         async with self.open(upstream, "POST", path, json=body, **options) as response:
             async for event in response.events():
@@ -357,6 +357,11 @@ class HttpClient:
             )
         self._pools[key] = pool
         return pool
+
+    @property
+    def pools(self) -> int:
+        """How many upstreams have a pool now."""
+        return len(self._pools)
 
     async def forget_idle(self, keep: int = _MAX_IDLE_POOLS) -> None:
         """Close the pools used least recently until ``keep`` are left; one with a call in it stays."""

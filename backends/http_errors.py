@@ -25,6 +25,8 @@ from catalog.errors import (
     PayloadTooLarge,
     RoundhouseError,
     StreamBroken,
+    UndecodableMedia,
+    UnsupportedParameter,
     UpstreamError,
     UpstreamOverloaded,
     UpstreamProtocolError,
@@ -141,9 +143,16 @@ def _refusal(
     too_long = _context_length(details, upstream)
     if too_long is not None:
         return too_long
-    return InvalidRequest(message or f"{who} refused the request with HTTP {status}.", param=details.param)
+    error = _BY_CODE.get(details.code, InvalidRequest)
+    return error(message or f"{who} refused the request with HTTP {status}.", param=details.param)
 
 
+# Codes that OpenAI, other Roundhouses and our own workers give.
+_BY_CODE: Mapping[str, type[InvalidRequest]] = {
+    "unsupported_parameter": UnsupportedParameter,
+    "undecodable_media": UndecodableMedia,
+    "model_capability_mismatch": CapabilityMismatch,
+}
 _NO_MODEL = frozenset({"model_not_found", "not_found_error", "NotFoundError", "NOT_FOUND", "DeploymentNotFound"})
 
 

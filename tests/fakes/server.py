@@ -65,7 +65,8 @@ NO_FAULT = Fault()
 class Call:
     """One request as the fake got it. ``body`` is the JSON object, or the fields of the form.
 
-    ``sent`` counts the chunks that left; ``cancelled`` is set when the client went away before the end.
+    ``peer`` is the client's address and port: the same for requests on one connection. ``sent`` counts the
+    chunks that left; ``cancelled`` is set when the client went away before the end.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Call:
     body: Json
     files: dict[str, bytes]
     fault: Fault
+    peer: Any = None
     sent: int = 0
     finished: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -267,7 +269,8 @@ class FakeServer:
         else:
             fault = self._script.popleft() if self._script else self.fault
         headers = {name.lower(): value for name, value in request.headers.items()}
-        return Call(request.method, request.path, dict(request.query), headers, body, files, fault)
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        return Call(request.method, request.path, dict(request.query), headers, body, files, fault, peer)
 
     async def _not_found(self, request: web.Request, call: Call) -> web.StreamResponse:
         return self.refused(call, 404, f"Invalid URL ({request.method} {request.path})")

@@ -1,0 +1,404 @@
+"""The HTTP client: every clock has its own error, and whatever ends a call closes the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from backends.base import Timeouts, Upstream
+from backends.http import HttpClient
+from backends.http_errors import read_error, retry_after
+from backends.settings import BackendSettings
+from catalog.errors import (
+    CapabilityMismatch,
+    ConnectTimeout,
+    ContextLengthExceeded,
+    FirstByteTimeout,
+    IdleTimeout,
+    InvalidRequest,
+    ModelUnavailable,
+    PayloadTooLarge,
+    RoundhouseError,
+    StreamBroken,
+    TotalTimeout,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamProtocolError,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
+
+KEY = "sk-planted-secret-0123456789"
+CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as client:
+        yield client
+
+
+def upstream_of(fake: FakeOpenAI, **times: float) -> Upstream:
+    return Upstream(
+        endpoint="fake",
+        protocol="openai",
+        base_url=fake.base_url,
+        model="fake-chat",
+        uds=str(fake.uds) if fake.uds else None,
+        api_key=KEY,
+        timeouts=Timeouts(**times),
+    )
+
+
+async def read_events(http: HttpClient, upstream: Upstream) -> int:
+    return len([event async for event in http.events(upstream, "/chat/completions", CHAT)])
+
+
+@contextmanager
+def takes(seconds: float) -> Iterator[None]:
+    """The block takes this long, within 10%, and 20 ms for the machine."""
+    started = time.monotonic()
+    yield
+    assert seconds * 0.99 <= time.monotonic() - started <= seconds * 1.1 + 0.02
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
+) -> AsyncIterator[str]:
+    """The address of a server that speaks whatever ``serve`` writes."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+# ---- timeouts
+
+
+async def test_no_connection_in_time_is_a_connect_timeout(http: HttpClient) -> None:
+    with socket.socket() as listener, socket.socket() as filler:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        filler.connect(address)
+        with socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(address)
+            url = f"http://127.0.0.1:{address[1]}/v1"
+            upstream = Upstream("full", "openai", url, "m", timeouts=Timeouts(connect=0.4))
+            with takes(0.4), pytest.raises(ConnectTimeout):
+                await http.get_json(upstream, "/models")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(delay=5), Fault(first_byte_delay=5), Fault(stall_after=0)], ids=["headers", "body", "stall"]
+)
+async def test_no_first_chunk_in_time_is_a_first_byte_timeout(
+    fake: FakeOpenAI, http: HttpClient, fault: Fault
+) -> None:
+    fake.script(fault)
+    with takes(0.3), pytest.raises(FirstByteTimeout):
+        await read_events(http, upstream_of(fake, first_byte=0.3))
+    await asyncio.wait_for((await fake.call()).cancelled.wait(), 0.25)
+
+
+async def test_a_stall_between_two_chunks_is_an_idle_timeout(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(stall_after=3))
+    with takes(0.3), pytest.raises(IdleTimeout):
+        await read_events(http, upstream_of(fake, idle=0.3))
+    await asyncio.wait_for((await fake.call()).cancelled.wait(), 0.25)
+
+
+async def test_a_stream_that_never_stalls_still_ends_at_the_total_time(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(chunk_delay=0.05))
+    fake.reply = "word " * 100
+    with takes(0.4), pytest.raises(TotalTimeout):
+        await read_events(http, upstream_of(fake, idle=0.2, first_byte=0.2, total=0.4))
+
+
+# ---- cancellation
+
+
+@pytest.mark.parametrize("fault", [Fault(delay=5), Fault(stall_after=0), Fault(stall_after=2)])
+async def test_cancelling_the_task_closes_the_upstream_within_250_ms(
+    fake: FakeOpenAI, http: HttpClient, fault: Fault
+) -> None:
+    fake.script(fault)
+    task = asyncio.create_task(read_events(http, upstream_of(fake)))
+    call = await fake.call()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(call.cancelled.wait(), 0.25)
+
+
+async def test_closing_the_iterator_closes_the_upstream_within_250_ms(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(chunk_delay=0.05))
+    fake.reply = "word " * 100
+    async with aclosing(http.events(upstream_of(fake), "/chat/completions", CHAT)) as events:
+        await anext(events)
+    await asyncio.wait_for((await fake.call()).cancelled.wait(), 0.25)
+
+
+# ---- connections
+
+
+async def test_a_refused_connection_is_unreachable(http: HttpClient) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        upstream = Upstream("gone", "openai", f"http://127.0.0.1:{unused.getsockname()[1]}", "m")
+        with pytest.raises(UpstreamUnreachable, match="'gone' could not be reached"):
+            await http.get_json(upstream, "/models")
+
+
+async def test_a_missing_socket_is_unreachable(http: HttpClient, tmp_path: Path) -> None:
+    upstream = Upstream("gone", "worker", "http://worker/v1", "m", uds=str(tmp_path / "no.sock"))
+    with pytest.raises(UpstreamUnreachable):
+        await http.get_json(upstream, "/models")
+
+
+@pytest.mark.parametrize("address", ["http://", "ftp://example.org", "http://[::1/"])
+async def test_an_address_that_is_none_is_unreachable(http: HttpClient, address: str) -> None:
+    with pytest.raises(UpstreamUnreachable, match=r"not (valid|HTTP)"):
+        await http.get_json(Upstream("bad", "openai", address, "m"), "/models")
+
+
+async def test_a_connection_cut_before_the_answer_is_unreachable_and_not_tried_again(
+    fake: FakeOpenAI, http: HttpClient
+) -> None:
+    fake.fault = Fault(die_after=-1)
+    with pytest.raises(UpstreamUnreachable):
+        await http.post_json(upstream_of(fake), "/chat/completions", CHAT)
+    assert len(fake.calls) == 1
+
+
+async def test_a_connection_cut_within_the_answer_is_a_broken_stream(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(die_after=3))
+    with pytest.raises(StreamBroken):
+        await read_events(http, upstream_of(fake))
+
+
+async def test_a_kept_alive_connection_that_was_closed_meanwhile_is_replaced(http: HttpClient) -> None:
+    answered = 0
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        await reader.readuntil(b"\r\n\r\n")
+        answered += 1
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async with listening(answer_once) as address:
+        upstream = Upstream("old", "openai", address, "m")
+        for _ in range(3):
+            assert await http.post_json(upstream, "/x", {}) == {}
+    assert answered == 3
+
+
+async def test_connections_are_reused_on_tcp(fake: FakeOpenAI, http: HttpClient) -> None:
+    upstream = upstream_of(fake)
+    for _ in range(3):
+        await read_events(http, upstream)
+        await http.get_json(upstream, "/models")
+    assert len({call.peer for call in fake.calls}) == 1
+
+
+async def test_each_request_on_a_unix_socket_has_its_own_connection(http: HttpClient, tmp_path: Path) -> None:
+    async with FakeOpenAI(uds=tmp_path / "w.sock") as fake:
+        for _ in range(3):
+            assert await read_events(http, upstream_of(fake)) == 12
+        assert {call.headers["connection"] for call in fake.calls} == {"close"}
+
+
+async def test_idle_pools_are_forgotten_and_busy_ones_kept(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(stall_after=1))
+    async with (
+        FakeOpenAI() as other,
+        aclosing(http.events(upstream_of(fake), "/chat/completions", CHAT)) as events,
+    ):
+        await anext(events)
+        await http.get_json(upstream_of(other), "/models")
+        await http.forget_idle(keep=0)
+        assert http.pools == 1
+
+
+# ---- answers
+
+
+async def test_a_redirect_is_not_followed(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(status=307, headers={"location": fake.base_url + "/models"}))
+    with pytest.raises(UpstreamProtocolError, match="redirects are not followed"):
+        await http.get_json(upstream_of(fake), "/models")
+    assert len(fake.calls) == 1
+
+
+async def test_a_body_that_is_no_json_is_a_protocol_error(fake: FakeOpenAI, http: HttpClient) -> None:
+    fake.script(Fault(bad_json=True))
+    with pytest.raises(UpstreamProtocolError, match="not JSON"):
+        await http.get_json(upstream_of(fake), "/models")
+
+
+async def test_a_page_of_html_where_a_stream_was_asked_for_is_a_protocol_error(
+    fake: FakeOpenAI, http: HttpClient
+) -> None:
+    fake.script(Fault(content_type="text/html"))
+    with pytest.raises(UpstreamProtocolError, match="text/html"):
+        await read_events(http, upstream_of(fake))
+
+
+async def test_an_answer_over_the_bound_is_cut(fake: FakeOpenAI) -> None:
+    fake.reply = "word " * 10_000
+    async with HttpClient(BackendSettings(max_response_bytes=10_000)) as http:
+        with pytest.raises(UpstreamProtocolError, match="more than 10000 bytes"):
+            await read_events(http, upstream_of(fake))
+
+
+async def test_text_that_is_not_unicode_is_the_callers_mistake(fake: FakeOpenAI, http: HttpClient) -> None:
+    with pytest.raises(InvalidRequest):
+        await http.post_json(upstream_of(fake), "/chat/completions", {"text": "\ud800"})
+
+
+async def test_a_multipart_form_arrives_whole(fake: FakeOpenAI, http: HttpClient) -> None:
+    async with http.open(
+        upstream_of(fake),
+        "POST",
+        "/audio/transcriptions",
+        data=[
+            ("model", "whisper-1"),
+            ("timestamp_granularities[]", "word"),
+            ("timestamp_granularities[]", "segment"),
+        ],
+        files=[("file", ("ä.wav", b"\0\1RIFF", "audio/wav"))],
+    ) as response:
+        assert (await response.json())["text"]
+    call = await fake.call()
+    assert call.files == {"file": b"\0\1RIFF"}
+    assert call.body == {"model": "whisper-1", "timestamp_granularities[]": ["word", "segment"]}
+
+
+# ---- statuses
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=400, message="bad temperature"), InvalidRequest),
+        (Fault(status=422, message="bad temperature"), InvalidRequest),
+        (Fault(status=400, code="context_length_exceeded"), ContextLengthExceeded),
+        (Fault(status=401), UpstreamRejectedKey),
+        (Fault(status=403), UpstreamRejectedKey),
+        (Fault(status=404, code="model_not_found"), ModelUnavailable),
+        (Fault(status=404), CapabilityMismatch),
+        (Fault(status=405), CapabilityMismatch),
+        (Fault(status=408), UpstreamTimeout),
+        (Fault(status=413), PayloadTooLarge),
+        (Fault(status=429), UpstreamRateLimited),
+        (Fault(status=500), UpstreamError),
+        (Fault(status=502, content_type="text/html", message="<html>"), UpstreamError),
+        (Fault(status=503), UpstreamOverloaded),
+        (Fault(status=529), UpstreamOverloaded),
+        (Fault(status=504), UpstreamTimeout),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Fault) else value.__name__,
+)
+async def test_a_status_becomes_its_own_error(
+    fake: FakeOpenAI, http: HttpClient, fault: Fault, error: type[RoundhouseError]
+) -> None:
+    fake.script(fault)
+    with pytest.raises(RoundhouseError) as raised:
+        await http.get_json(upstream_of(fake), "/models")
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(
+    ("body", "limit", "requested"),
+    [
+        (
+            b'{"error":{"code":400,"message":"request (5031 tokens) exceeds the available context size",'
+            b'"type":"exceed_context_size_error","n_prompt_tokens":5031,"n_ctx":256}}',
+            256,
+            5031,
+        ),
+        (
+            b'{"error":{"message":"This model\'s maximum context length is 8192 tokens. However, your messages '
+            b'resulted in 9001 tokens.","type":"invalid_request_error","code":"context_length_exceeded"}}',
+            8192,
+            9001,
+        ),
+        (
+            b'{"object":"error","message":"This model\'s maximum context length is 1024 tokens. However, you '
+            b'requested 1300 tokens (1200 in the messages, 100 in the completion).","type":"BadRequestError",'
+            b'"param":null,"code":400}',
+            1024,
+            1300,
+        ),
+    ],
+    ids=["llama.cpp", "OpenAI", "vLLM"],
+)
+def test_a_prompt_that_does_not_fit_is_told_with_its_numbers(body: bytes, limit: int, requested: int) -> None:
+    error = read_error(400, {}, body, Upstream("e", "openai", "http://x", "m"))
+    assert isinstance(error, ContextLengthExceeded)
+    assert (error.limit, error.requested) == (limit, requested)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "1e999"}, None),
+        ({"retry-after": "99999999"}, 86_400.0),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, now=60.0) == seconds
+
+
+async def test_the_key_is_in_no_error_even_when_the_upstream_echoes_it(fake: FakeOpenAI, http: HttpClient) -> None:
+    for status in (400, 401, 403, 404, 429, 500, 503):
+        fake.script(Fault(status=status, message=f"Incorrect API key provided: {KEY}. sk-pla****6789 is wrong"))
+        with pytest.raises(RoundhouseError) as raised:
+            await http.get_json(upstream_of(fake), "/models")
+        told = f"{raised.value!r} {raised.value.message} {raised.value.__cause__!r}"
+        assert KEY not in told
+        assert "sk-pla" not in told
+
+
+async def test_an_endless_error_body_is_cut(http: HttpClient) -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 500 Oops\r\n\r\n")
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        writer.close()
+
+    async with listening(endless) as address:
+        upstream = Upstream("endless", "openai", address, "m")
+        with pytest.raises(UpstreamError) as raised:
+            await http.get_json(upstream, "/models")
+    assert len(raised.value.message) < 1000
