@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_many_limits_at_the_same_moment_are_one() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"status": 401}, {"status": 403}, {"error": "upstream_rejected_key"}])
-def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, object]) -> None:
+def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, Any]) -> None:
     pool = Pool("a", "b")
     pool.end(0, **changes)
     pool.clock.advance(10**6)

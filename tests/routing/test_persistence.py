@@ -1,0 +1,117 @@
+"""What was learned in memory is there again after a restart, and at other gateways after a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from routing.breaker import Breakers, BreakerSettings
+from routing.outcomes import Result, Usage
+from routing.persistence import Persistence, PersistenceSettings
+from routing.spend import Caps, Spend, SpendSettings
+from routing.sqlite_state import SqliteState
+from routing.state import OutcomeQuery
+from routing.virtual_keys import VirtualKeys
+from tests.routing.clocks import ManualClock
+from tests.routing.outcome_factory import CHAT, outcome
+
+
+class Gateway:
+    """What persistence keeps together, on one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = ManualClock()
+        self.state = SqliteState(path)
+        self.breakers = Breakers(BreakerSettings(open_seconds=10), self.clock)
+        self.keys = VirtualKeys(self.state, self.clock)
+        self.spend = Spend(self.state, SpendSettings(caps=Caps(total=1)), self.clock)
+        self.persistence = Persistence(
+            self.state,
+            PersistenceSettings(),
+            self.clock,
+            parts=[self.breakers],
+            spend=self.spend,
+            keys=self.keys,
+        )
+
+    def break_model(self) -> None:
+        for _ in range(5):
+            self.breakers.record(outcome(Result.FAILED))
+
+    @property
+    def blocked(self) -> bool:
+        return bool(self.breakers.blocked(CHAT, self.clock.monotonic()))
+
+
+async def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None:
+    before = Gateway(tmp_path / "s.sqlite")
+    await before.persistence.start()
+    made = await before.keys.create("alice")
+    before.break_model()
+    async with before.spend.reserve(key="alice", model="m", endpoint="e", amount=0.5) as reservation:
+        reservation.settle(0.25, Usage())
+    await before.persistence.stop()
+
+    after = Gateway(tmp_path / "s.sqlite")
+    await after.persistence.start()
+    assert after.blocked
+    assert after.keys.authenticate(made.secret) is not None
+    assert after.spend.headroom("alice") == 0.75
+    await after.persistence.stop()
+
+
+async def test_gateways_learn_from_each_other(tmp_path: Path) -> None:
+    one, other = Gateway(tmp_path / "s.sqlite"), Gateway(tmp_path / "s.sqlite")
+    await one.persistence.start()
+    await other.persistence.start()
+    one.break_model()
+    async with one.spend.reserve(key="alice", model="m", endpoint="e", amount=0.5) as reservation:
+        reservation.settle(0.25, Usage())
+    await one.persistence.exchange()
+    await other.persistence.exchange()
+    assert other.blocked
+    assert other.spend.headroom("alice") == 0.75
+    await one.persistence.stop()
+    await other.persistence.stop()
+
+
+async def test_keys_and_spend_are_put_again_when_the_store_was_damaged_and_begun_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    gateway = Gateway(path)
+    await gateway.persistence.start()
+    made = await gateway.keys.create("alice")
+    async with gateway.spend.reserve(key="alice", model="m", endpoint="e", amount=0.5) as reservation:
+        reservation.settle(0.25, Usage())
+    with capture_logs():
+        gateway.state._writer._set_aside(OSError("torn"))
+    await gateway.persistence.exchange()
+    assert gateway.spend.headroom("alice") == 0.75
+    await gateway.persistence.stop()
+
+    after = Gateway(path)
+    await after.persistence.start()
+    assert after.keys.authenticate(made.secret) is not None
+    assert after.spend.headroom("alice") == 0.75
+    await after.persistence.stop()
+
+
+async def test_old_outcomes_are_forgotten(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path / "s.sqlite")
+    await gateway.persistence.start()
+    gateway.state.remember(outcome(at=gateway.clock.wall()))
+    gateway.clock.advance(31 * 86_400)
+    gateway.state.remember(outcome(at=gateway.clock.wall()))
+    await gateway.persistence.exchange()
+    assert len(await gateway.state.outcomes(OutcomeQuery())) == 1
+    await gateway.persistence.stop()
+
+
+async def test_a_store_that_is_away_is_logged_once_and_ends_nothing(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path / "s.sqlite")
+    await gateway.persistence.start()
+    await gateway.state.close()
+    with capture_logs() as logs:
+        await gateway.persistence.exchange()
+        await gateway.persistence.exchange()
+    assert [entry["event"] for entry in logs] == ["state.not_exchanged"]
