@@ -25,6 +25,7 @@ _MAX_KEY = 1 << 16
 _MAX_STRING = 1 << 24
 _MAX_ITEMS = 1 << 24
 _KEPT_ITEMS = 4096
+_KEPT_STRINGS = 64
 
 
 class NotGguf(RoundhouseError):
@@ -37,7 +38,7 @@ class NotGguf(RoundhouseError):
 class GgufHeader:
     """The key-value pairs of a GGUF file. ``lengths`` holds the item count of every array.
 
-    Arrays of numbers of at most 4096 items are kept in ``arrays``; vocabularies are only counted.
+    Arrays of at most 4096 numbers or 64 strings are kept in ``arrays``; vocabularies are only counted.
     """
 
     version: int
@@ -100,7 +101,9 @@ def _array(file: BinaryIO, key: str, header: GgufHeader) -> None:
     if count > _MAX_ITEMS:
         raise NotGguf(f"The GGUF array {key[:80]!r} declares {count} items, more than {_MAX_ITEMS}.")
     header.lengths[key] = count
-    if kind == _STRING:
+    if kind == _STRING and count <= _KEPT_STRINGS:
+        header.arrays[key] = tuple(_string(file, _MAX_KEY) for _ in range(count))
+    elif kind == _STRING:
         for _ in range(count):
             (length,) = struct.unpack("<Q", file.read(8))
             _skip(file, length)

@@ -7,7 +7,8 @@ one that the repository declares, and is then renamed into the repository's fold
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from catalog.model import HubSource, Model
 from catalog.paths import slug, within
 from catalog.progress import Progress, PullEvent, Stage
 from catalog.selection import RemoteFile, Selection, select
+from catalog.transfer import Sleep, download, transport_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,12 @@ class HubPull:
 class Hub:
     """A hub: the public one, or a mirror at ``endpoint``. ``token`` is used where a pull gives none."""
 
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, endpoint: str | None = None, token: str | None = None, *, sleep: Sleep = time.sleep
+    ) -> None:
         self._endpoint = endpoint
         self._token = token
+        self._sleep = sleep
 
     def pull(
         self,
@@ -134,22 +139,18 @@ class Hub:
         progress: Progress,
         token: str | None,
     ) -> Path:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
 
         def watch(done: int) -> None:
             progress(PullEvent(label, Stage.DOWNLOADING, file.name, done, file.size))
 
+        target = within(partial, file.name)
+        target = target.with_name(f"{target.name}.part")
+        url = hf_hub_url(source.repository, file.name, revision=commit, endpoint=self._endpoint)
         with _translated(source):
-            path = hf_hub_download(
-                source.repository,
-                file.name,
-                revision=commit,
-                local_dir=partial,
-                endpoint=self._endpoint,
-                token=token,
-                tqdm_class=_reporting(watch),
-            )
-        return Path(path)
+            download(url, build_hf_headers(token=token), target, file.size, watch, sleep=self._sleep)
+        return target
 
 
 def _verify(path: Path, file: RemoteFile, source: HubSource, label: str, progress: Progress) -> str:
@@ -196,26 +197,6 @@ def _lock_path(root: Path, source: HubSource, commit: str) -> Path:
     return folder / f"{slug(source.repository)}-{commit[:12]}.lock"
 
 
-def _reporting(watch: Callable[[int], None]) -> Any:
-    """A stand-in for tqdm's class that draws nothing and tells ``watch`` the bytes that are there."""
-
-    class Reporting:
-        def __init__(self, *_args: Any, initial: float = 0, **_kwargs: Any) -> None:
-            self._done = int(initial)
-
-        def update(self, count: float = 1) -> None:
-            self._done += int(count)
-            watch(self._done)
-
-        def __enter__(self) -> Reporting:
-            return self
-
-        def __exit__(self, *_error: object) -> None:
-            """Nothing was drawn, so nothing is to be cleared."""
-
-    return Reporting
-
-
 @contextmanager
 def _translated(source: HubSource) -> Iterator[None]:
     """The hub's own errors, as ours."""
@@ -245,8 +226,12 @@ def _translated(source: HubSource) -> Iterator[None]:
         raise PullError(f"The hub cannot be reached for {name}: {_first_line(error)}") from error
     except HfHubHTTPError as error:
         raise PullError(f"The hub refused {name}: {_first_line(error)}") from error
+    except transport_errors() as error:
+        raise PullError(
+            f"The hub cannot be reached for {name}: {_first_line(error)}. Pull again to resume."
+        ) from error
     except OSError as error:
-        raise PullError(f"{name} could not be fetched: {_first_line(error)} Pull again to resume.") from error
+        raise PullError(f"{name} could not be fetched: {_first_line(error)}. Pull again to resume.") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from catalog.errors import PullError
 from catalog.model import Model
 from catalog.paths import within
 
@@ -54,7 +55,7 @@ class Manifest(BaseModel):
             try:
                 if within(root, name).stat().st_size != file.size:
                     return name
-            except OSError:
+            except (OSError, PullError):
                 return name
         return None
 
@@ -83,7 +84,7 @@ def write(path: Path, manifest: Manifest) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(manifest.model_dump_json(indent=1, exclude_defaults=True).encode())
+            file.write(manifest.model_dump_json(indent=1, exclude_none=True).encode())
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

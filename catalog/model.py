@@ -108,7 +108,7 @@ class HubSource(BaseModel):
 
     model_config = _FROZEN
     kind: Literal["hub"] = "hub"
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    repository: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     pattern: str | None = None
     revision: str = "main"
     sha256: dict[str, str] = {}

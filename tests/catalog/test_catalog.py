@@ -1,0 +1,197 @@
+"""What can be named, and what a name means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from catalog.catalog import Catalog
+from catalog.errors import ConfigurationError, ModelNotFound, NotFound
+from catalog.model import Capability, Model, PackageSource, PathSource, UpstreamSource
+
+
+def table(model_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": model_id,
+        "capabilities": ["chat"],
+        "engine": "llamacpp",
+        "source": {"kind": "path", "path": f"~/{model_id}.gguf"},
+        **fields,
+    }
+
+
+def catalog(*tables: dict[str, Any], **settings: Any) -> Catalog:
+    return Catalog.load(user_models=tables, builtin=False, **settings)
+
+
+def test_the_starter_models_are_built_in_and_pinned() -> None:
+    rows = Catalog.builtin().models(tags=["starter"])
+    assert {row.id for row in rows if not row.optional} == {
+        "smollm2-135m-instruct",
+        "all-minilm-l6-v2",
+        "whisper-tiny.en",
+        "hibari",
+    }
+    assert {row.id for row in rows if row.optional} == {"gemma-3-270m", "all-minilm-l6-v2-int8"}
+    for row in rows:
+        if isinstance(row.source, PackageSource):
+            assert row.source.sha256, f"{row.id} pins no finished file"
+
+
+def test_every_built_in_row_has_an_endpoint_or_an_engine() -> None:
+    built_in = Catalog.builtin()
+    for row in built_in:
+        if isinstance(row.source, UpstreamSource):
+            assert built_in.endpoint(row.source.endpoint).key_env, row.id
+            assert row.engine is None, row.id
+        else:
+            assert row.engine, row.id
+        assert row.endpoints, row.id
+
+
+def test_a_name_is_looked_up_by_id_then_name_then_alias_whatever_the_case() -> None:
+    found = catalog(
+        table("one", name="two", aliases=["three"]),
+        table("two", name="three"),
+        table("three", aliases=["four"]),
+    )
+    assert found.resolve("TWO").id == "two"
+    assert found.resolve("Three").id == "three"
+    assert found.resolve("FOUR").id == "three"
+
+
+def test_an_alias_never_hides_another_models_name() -> None:
+    found = catalog(table("a", aliases=["nice"]), table("b", name="Nice"))
+    assert found.resolve("nice").id == "b"
+
+
+def test_provider_and_model_name_it_among_one_providers() -> None:
+    found = catalog(table("small", provider="acme", aliases=["s"]), table("s", provider="other"))
+    assert found.resolve("acme/s").id == "small"
+    assert found.resolve("OTHER/s").id == "s"
+    with pytest.raises(ModelNotFound):
+        found.resolve("nobody/s")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        Catalog.builtin().resolve("smollm2-135m-instrukt")
+    assert caught.value.nearest[0] == "smollm2-135m-instruct"
+    assert caught.value.status == 404
+    with pytest.raises(ModelNotFound) as caught:
+        Catalog.builtin().resolve("zzzzzzzz")
+    assert caught.value.nearest == ()
+
+
+def test_the_users_row_comes_before_the_built_in_one_and_may_say_only_what_differs() -> None:
+    found = Catalog.load(user_models=[{"id": "claude-haiku-4-5", "price": {"input": 0.5, "output": 2.5}}])
+    row = found.resolve("claude-haiku-4-5")
+    assert (row.price.input, row.origin) == (0.5, "user")
+    assert row.capabilities == Catalog.builtin().resolve("claude-haiku-4-5").capabilities
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (table("a", contxt=1), r"\[\[model\]\] 'a': contxt: there is no such field"),
+        ({"id": "a", "capabilities": ["chat"]}, r"'a': source: this field is needed"),
+        (table("a", capabilities=["fly"]), r"'a': capabilities\.0: .*'fly'"),
+        (table("a", limits={"context_window": -1}), r"'a': limits\.context_window: .*-1"),
+        (table("a", price={"input": -3}), r"'a': price\.input: "),
+        (table(""), r"'without an id': id: "),
+        (table("../a"), r"'\.\./a': id: "),
+        (table("a", source={"kind": "hub", "repository": "nothing"}), r"'a': source\.hub\.repository: "),
+        (table("a", source={"kind": "upstream", "endpoint": "x", "model": "y"}), r"no \[\[endpoint\]\] 'x'"),
+    ],
+)
+def test_a_mistake_in_a_row_is_one_line_that_names_row_and_field(row: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        catalog(row)
+    assert "\n" not in caught.value.message
+
+
+def test_an_id_given_twice_is_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match="given twice"):
+        catalog(table("a"), table("A"))
+
+
+def test_an_endpoint_of_the_users_is_merged_and_an_unknown_one_is_not_found() -> None:
+    found = Catalog.load(user_endpoints=[{"id": "openai", "base_url": "http://proxy.local/v1"}])
+    assert found.endpoint("openai").base_url == "http://proxy.local/v1"
+    assert found.endpoint("openai").key_env == ("OPENAI_API_KEY",)
+    with pytest.raises(NotFound):
+        found.endpoint("nowhere")
+    with pytest.raises(ConfigurationError, match=r"\[\[endpoint\]\] 'x': base_url: this field is needed"):
+        Catalog.load(user_endpoints=[{"id": "x"}])
+
+
+def test_filters_combine_and_an_unknown_figure_does_not_pass() -> None:
+    found = catalog(
+        table("cheap", price={"input": 1, "output": 2}, size={"disk": 10}, tags=["x"]),
+        table("dear", price={"input": 9, "output": 9}, size={"disk": 10}, tags=["x"]),
+        table("unknown", tags=["x"]),
+        table("embedder", capabilities=["embed"], performance={"latency_p50_ms": 5}),
+    )
+
+    def ids(**filters: Any) -> list[str]:
+        return [row.id for row in found.models(**filters)]
+
+    assert ids(max_input_price=5) == ["cheap"]
+    assert ids(tags=["x"], max_disk=10) == ["cheap", "dear"]
+    assert ids(capabilities=[Capability.EMBED]) == ["embedder"]
+    assert ids(max_latency_ms=5) == ["embedder"]
+    assert ids(local=False) == []
+    assert ids(provider="LOCAL", available=lambda row: row.id != "dear", max_output_price=100) == ["cheap"]
+
+
+def test_a_missing_price_is_unknown_and_not_free() -> None:
+    row = Catalog.builtin().resolve("gemini-3.8-flash")
+    assert row.price.input is None
+    assert row not in Catalog.builtin().models(max_input_price=1e9)
+
+
+def found_row(model_id: str) -> Model:
+    return Model(id=model_id, capabilities=frozenset({Capability.CHAT}), source=PathSource(path="/x"))
+
+
+def test_discovered_rows_replace_what_their_source_had_and_vanish_with_it() -> None:
+    first = catalog(table("mine"))
+    second = first.with_discovered("ollama", [found_row("a"), found_row("b")])
+    third = second.with_discovered("ollama", [found_row("b")])
+    gone = third.with_discovered("ollama", [])
+    assert [len(c) for c in (first, second, third, gone)] == [1, 3, 2, 1]
+    assert [c.version for c in (first, second, third, gone)] == [1, 2, 3, 4]
+    assert second.resolve("a").origin == "discovered"
+    assert third.get("a") is None
+
+
+def test_a_refresh_that_finds_the_same_is_not_a_change() -> None:
+    found = catalog().with_discovered("ollama", [found_row("a")])
+    assert found.with_discovered("ollama", [found_row("a")]) is found
+
+
+def test_a_discovered_row_never_hides_one_that_was_written() -> None:
+    found = catalog(table("mine")).with_discovered("ollama", [found_row("mine")])
+    assert found.resolve("mine").origin == "user"
+
+
+def test_a_pulled_row_comes_and_goes() -> None:
+    row = found_row("pulled").model_copy(update={"origin": "pulled"})
+    with_it = catalog(table("mine")).with_pulled(row)
+    assert with_it.resolve("pulled") == row
+    assert with_it.without("pulled").get("pulled") is None
+    assert with_it.without("mine") is with_it
+
+
+def test_on_apple_silicon_a_gguf_row_gives_way_to_its_mlx_twin() -> None:
+    rows = [
+        table("gguf", family="q", version="3", size={"parameters": 7}),
+        table("mlx", family="q", version="3", size={"parameters": 7}, engine="mlx"),
+        table("named", options={"mlx_twin": "mlx"}),
+    ]
+    elsewhere = catalog(*rows)
+    apple = Catalog(own=elsewhere.own, apple_silicon=True)
+    assert elsewhere.apple_silicon or elsewhere.resolve("gguf").id == "gguf"
+    assert apple.resolve("gguf").id == "mlx"
+    assert apple.resolve("named").id == "mlx"

@@ -1,0 +1,57 @@
+"""Small files that begin with a true GGUF header, so that what reads headers has something to read."""
+
+from __future__ import annotations
+
+import struct
+
+Value = str | int | float | bool | list[str] | list[int]
+
+
+def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
+    """A GGUF version 3 file with these pairs, no tensors, and ``padding`` bytes that differ from each other."""
+    body = b"".join(_string(key) + _value(value) for key, value in pairs.items())
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + bytes(i * 31 % 251 for i in range(padding))
+
+
+def chat_model(*, name: str = "Tiny", template: str = "{{ messages }}", padding: int = 0) -> bytes:
+    """What a small chat model's header says."""
+    return gguf_bytes(
+        {
+            "general.architecture": "llama",
+            "general.name": name,
+            "general.size_label": "135M",
+            "general.license": "apache-2.0",
+            "general.languages": ["en", "fr"],
+            "llama.block_count": 30,
+            "llama.context_length": 8192,
+            "llama.embedding_length": 576,
+            "llama.attention.head_count": 9,
+            "llama.attention.head_count_kv": 3,
+            "tokenizer.ggml.tokens": ["<s>", "</s>"],
+            "tokenizer.chat_template": template,
+        },
+        padding=padding,
+    )
+
+
+def _value(value: Value) -> bytes:
+    match value:
+        case bool():
+            return struct.pack("<I?", 7, value)
+        case str():
+            return struct.pack("<I", 8) + _string(value)
+        case int():
+            return struct.pack("<II", 4, value)
+        case float():
+            return struct.pack("<If", 6, value)
+        case list():
+            strings = all(isinstance(item, str) for item in value)
+            head = struct.pack("<IIQ", 9, 8 if strings else 4, len(value))
+            return head + b"".join(
+                _string(item) if isinstance(item, str) else struct.pack("<I", item) for item in value
+            )
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
