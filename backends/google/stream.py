@@ -124,7 +124,8 @@ class ContentStream:
     def _part(self, part: Json, candidate: _Candidate, index: int) -> Iterator[Json]:
         signature = part.get("thoughtSignature")
         extra = {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
-        if call := part.get("functionCall"):
+        call = part.get("functionCall")
+        if call is not None:
             position = candidate.calls
             candidate.calls += 1
             call_id = call.get("id") or f"call_{self._chunks.id.removeprefix('chatcmpl-')}_{index}_{position}"

@@ -1,0 +1,255 @@
+"""A fake of Anthropic: the Messages API, as strict about a request as the real one.
+
+Source: Anthropic's API reference (messages, streaming, errors) and the types of its Python SDK.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from tests.fakes.openai_chat import example_of, words
+from tests.fakes.server import Call, FakeServer, Json, Route
+
+SIGNATURE = "EqQBCkYIBxgCIkD-signed-by-the-fake"
+THOUGHT = "The user wants an answer, so I answer."
+FIELDS = frozenset(
+    {
+        *(
+            "model",
+            "messages",
+            "max_tokens",
+            "system",
+            "stream",
+            "stop_sequences",
+            "temperature",
+            "top_p",
+            "top_k",
+        ),
+        *("tools", "tool_choice", "thinking", "output_config", "metadata", "service_tier", "cache_control"),
+        *("speed", "inference_geo"),
+    }
+)
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
+TYPES |= {413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}
+
+
+class Wrong(Exception):
+    """What the real service would refuse with a 400."""
+
+
+class FakeAnthropic(FakeServer):
+    """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused."""
+
+    def __init__(self, *, uds: Path | None = None, key: str = "sk-ant-fake") -> None:
+        super().__init__(uds=uds)
+        self.key = key
+        self.reply = "The quick brown fox jumps over the lazy dog."
+        self.context = 4096
+
+    def routes(self) -> list[Route]:
+        return [("POST", "/v1/messages", self.messages)]
+
+    def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
+        del code
+        return {
+            "type": "error",
+            "error": {"type": kind or TYPES.get(status, "api_error"), "message": message},
+            "request_id": "req_fake",
+        }
+
+    def malformed(self) -> bytes:
+        return b'event: content_block_delta\ndata: {"type":"content_block_delta","index":77}\n\n'
+
+    async def messages(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if call.headers.get("x-api-key") != self.key:
+            return self.refused(call, 401, "invalid x-api-key")
+        try:
+            if not call.headers.get("anthropic-version"):
+                raise Wrong("anthropic-version: header is required")
+            check(call.body)
+            needed = len(json.dumps(call.body["messages"]).split())
+            if needed > self.context:
+                raise Wrong(f"prompt is too long: {needed} tokens > {self.context} maximum")
+        except Wrong as wrong:
+            return self.refused(call, 400, str(wrong))
+        blocks, stop = self.answer(call.body, refuse=call.fault.refuse)
+        if call.body.get("stream"):
+            events = (encode(event) for event in stream_of(call.body, blocks, stop))
+            return await self.stream(request, call, events)
+        return await self.document(request, call, message_of(call.body, blocks, stop))
+
+    def answer(self, body: Json, *, refuse: bool) -> tuple[list[Json], str]:
+        """The content and the stop reason of a model that does as it is told."""
+        blocks: list[Json] = []
+        if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
+            blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
+        if refuse:
+            return blocks, "refusal"
+        choice = body.get("tool_choice") or {"type": "auto"}
+        answered = any(block["type"] == "tool_result" for block in content_of(body["messages"][-1]))
+        if body.get("tools") and choice["type"] != "none" and not (answered and choice["type"] == "auto"):
+            tools = [tool for tool in body["tools"] if choice.get("name") in (None, tool["name"])]
+            for at, tool in enumerate(tools[: 1 if choice.get("disable_parallel_tool_use") else 2]):
+                given = example_of(tool["input_schema"])
+                blocks.append({"type": "tool_use", "id": f"toolu_{at:02}", "name": tool["name"], "input": given})
+            return blocks, "tool_use"
+        wanted = body.get("output_config", {}).get("format")
+        text = json.dumps(example_of(wanted["schema"])) if wanted else self.reply
+        pieces = words(text)
+        if len(pieces) > body["max_tokens"]:
+            return [*blocks, {"type": "text", "text": "".join(pieces[: body["max_tokens"]])}], "max_tokens"
+        for stop in body.get("stop_sequences") or ():
+            if stop in text:
+                return [*blocks, {"type": "text", "text": text[: text.index(stop)]}], "stop_sequence"
+        return [*blocks, {"type": "text", "text": text}], "end_turn"
+
+
+def content_of(message: Json) -> list[Json]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def check(body: Json) -> None:
+    """Raises Wrong as the real service refuses."""
+    if extra := set(body) - FIELDS:
+        raise Wrong(f"{min(extra)}: Extra inputs are not permitted")
+    if not isinstance(body.get("max_tokens"), int):
+        raise Wrong("max_tokens: Field required")
+    if not body.get("messages"):
+        raise Wrong("messages: at least one message is required")
+    if not 0 <= body.get("temperature", 1) <= 1:
+        raise Wrong("temperature: range: 0..1")
+    _check_thinking(body)
+    _check_turns(body["messages"])
+    for tool in body.get("tools") or ():
+        if tool.get("strict"):
+            _check_closed(tool["input_schema"])
+    if wanted := body.get("output_config", {}).get("format"):
+        _check_closed(wanted["schema"])
+
+
+def _check_thinking(body: Json) -> None:
+    thinking = body.get("thinking") or {"type": "disabled"}
+    if thinking["type"] == "disabled":
+        return
+    if thinking["type"] == "enabled" and not 1024 <= thinking["budget_tokens"] < body["max_tokens"]:
+        raise Wrong("`max_tokens` must be greater than `thinking.budget_tokens`")
+    if (body.get("tool_choice") or {}).get("type") in ("any", "tool"):
+        raise Wrong("Thinking may not be enabled when tool_choice forces tool use.")
+    if body.get("temperature", 1) != 1 or "top_k" in body:
+        raise Wrong("`temperature` may only be set to 1 when thinking is enabled.")
+    last = body["messages"][-1]
+    looping = thinking["type"] == "enabled" and content_of(last)[0]["type"] == "tool_result"
+    if looping and content_of(body["messages"][-2])[0]["type"] not in ("thinking", "redacted_thinking"):
+        raise Wrong("Expected `thinking` or `redacted_thinking`, but found `tool_use`.")
+
+
+def _check_turns(messages: list[Json]) -> None:
+    asked: list[str] = []
+    for at, message in enumerate(messages):
+        blocks = content_of(message)
+        results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+        if message["role"] == "user" and sorted(results) != sorted(asked):
+            raise Wrong(f"messages.{at}: `tool_use` ids were found without `tool_result` blocks")
+        asked = [block["id"] for block in blocks if block["type"] == "tool_use"]
+        for block in blocks:
+            if block["type"] == "text" and not block["text"]:
+                raise Wrong("messages: text content blocks must be non-empty")
+            if block["type"] == "thinking" and block["signature"] != SIGNATURE:
+                raise Wrong(f"messages.{at}: Invalid `signature` in `thinking` block")
+
+
+def _check_closed(schema: Any) -> None:
+    if isinstance(schema, list):
+        for one in schema:
+            _check_closed(one)
+    if not isinstance(schema, dict):
+        return
+    if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
+        raise Wrong("For 'object' type, 'additionalProperties' must be explicitly set to false")
+    for name in ("minimum", "maximum", "minLength", "maxLength", "pattern"):
+        if name in schema and not isinstance(schema[name], dict):
+            raise Wrong(f"For '{schema.get('type')}' type, property '{name}' is not supported")
+    for one in schema.values():
+        _check_closed(one)
+
+
+def usage_of(body: Json, blocks: list[Json]) -> Json:
+    marks = json.dumps(body).count('"cache_control"')
+    thinking = sum(len(words(block["thinking"])) for block in blocks if block["type"] == "thinking")
+    spoken = sum(len(words(block.get("text") or json.dumps(block.get("input", "")))) for block in blocks)
+    return {
+        "input_tokens": len(json.dumps(body["messages"]).split()),
+        "cache_creation_input_tokens": 5 * marks,
+        "cache_read_input_tokens": 11 * marks,
+        "output_tokens": spoken + thinking,
+        "output_tokens_details": {"thinking_tokens": thinking},
+    }
+
+
+def details_of(stop: str) -> Json | None:
+    if stop != "refusal":
+        return None
+    return {"type": "refusal", "category": "general_harms", "explanation": "I cannot help with that."}
+
+
+def message_of(body: Json, blocks: list[Json], stop: str | None) -> Json:
+    return {
+        "id": "msg_fake",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": blocks,
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "stop_details": details_of(stop or ""),
+        "usage": usage_of(body, blocks),
+    }
+
+
+def stream_of(body: Json, blocks: list[Json], stop: str) -> Iterator[Json]:
+    """The events of a message, with a ping in the middle and tool inputs in pieces."""
+    start = message_of(body, [], None)
+    yield {"type": "message_start", "message": {**start, "usage": {**start["usage"], "output_tokens": 1}}}
+    yield {"type": "ping"}
+    for index, block in enumerate(blocks):
+        blanks: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
+        empty = {**block, **{name: blank for name, blank in blanks.items() if name in block}}
+        yield {"type": "content_block_start", "index": index, "content_block": empty}
+        for delta in _deltas(block):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    delta = {"stop_reason": stop, "stop_sequence": None, "stop_details": details_of(stop)}
+    yield {"type": "message_delta", "delta": delta, "usage": usage_of(body, blocks)}
+    yield {"type": "message_stop"}
+
+
+def _deltas(block: Json) -> Iterator[Json]:
+    match block["type"]:
+        case "text":
+            for piece in words(block["text"]):
+                yield {"type": "text_delta", "text": piece}
+        case "thinking":
+            for piece in words(block["thinking"]):
+                yield {"type": "thinking_delta", "thinking": piece}
+            yield {"type": "signature_delta", "signature": block["signature"]}
+        case "tool_use":
+            yield {"type": "input_json_delta", "partial_json": ""}
+            text = json.dumps(block["input"])
+            for at in range(0, len(text), 5):
+                yield {"type": "input_json_delta", "partial_json": text[at : at + 5]}
+
+
+def encode(event: Json) -> bytes:
+    return f"event: {event['type']}\n".encode() + b"data: " + orjson.dumps(event) + b"\n\n"
