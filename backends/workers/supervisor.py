@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import platformdirs
 
 from backends.base import Upstream
-from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines
+from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
 from backends.workers.memory import Meter, measure
 from backends.workers.placement import Device, Evict, Place, Room, Tenant, TooLarge, decide
@@ -180,10 +180,8 @@ class Supervisor:
             raise ModelUnavailable(reason)
         path = None if model.source.kind == "library" else await asyncio.to_thread(self._store.path, model)
         context, slots = self.context(model), self.slots(model)
-        need = self._measured.get(model.id) or model.size.memory
-        if need is None and path is not None:
-            need = await asyncio.to_thread(engine.memory, path, slots, context or 0, model.options)
-        await self._place(worker, need or 0, self._allowed(model, engine))
+        need = await asyncio.to_thread(self._need, model, engine, path)
+        await self._place(worker, need, self._allowed(model, engine))
         assert self._folder is not None, "the supervisor was not started"
         spec = WorkerSpec(
             engine=engine.name,
@@ -215,6 +213,20 @@ class Supervisor:
         if missing is not None:
             raise missing
         return self._engines[model.engine]
+
+    def _need(self, model: Model, engine: EngineInfo, path: Path | None) -> int:
+        """Bytes: what it took when it was last loaded, else the engine's estimate, the row's figure, the files'.
+
+        What was measured did fit, though some engines take all that is left, which may be over the budget.
+        """
+        measured = self._measured.get(model.id)
+        if measured is not None:
+            return min(measured, max(room.budget for room in self._rooms))
+        if engine.memory is not None and path is not None:
+            return engine.memory(path, self.slots(model), self.context(model) or 0, model.options)
+        if model.size.memory is not None:
+            return model.size.memory
+        return files_memory(path) if path is not None else 0
 
     def _allowed(self, model: Model, engine: EngineInfo) -> tuple[str, ...]:
         """Devices in order of preference: accelerators first, as they are listed."""

@@ -15,8 +15,9 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 from catalog.gguf import NotGguf, read_header
@@ -42,13 +43,9 @@ class Lora(BaseModel):
     scale: float = 1.0
 
 
-class Options(BaseModel):
+class Options(EngineOptions):
     """What a catalogue row may set under ``options``; anything else is refused. Files lie on this machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slots: int | None = Field(default=None, ge=1, le=512)
-    context: int | None = Field(default=None, ge=128)
     pooling: Pooling | None = None
     mmproj: Path | None = Field(default=None, description="the projector of a vision or audio model")
     gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
@@ -73,12 +70,7 @@ class Options(BaseModel):
 
 def options_of(values: dict[str, Any]) -> Options:
     """The row's options. Raises ConfigurationError that names what is wrong."""
-    try:
-        return Options.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"Option '{where}' of engine llamacpp: {first['msg']}.") from error
+    return read_options(Options, "llamacpp", values)
 
 
 def memory(path: Path, slots: int, context: int, options: dict[str, Any]) -> int:

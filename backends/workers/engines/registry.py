@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends.workers.engines import llamacpp
+from backends.workers.engines import llamacpp, vllm
 from catalog.errors import EngineMissing
 
 
@@ -27,7 +27,8 @@ _RUNTIME = 200 * 1024 * 1024
 """What Python and an inference library take beside the weights."""
 
 
-def _files(path: Path, /, *_: object) -> int:
+def files_memory(path: Path) -> int:
+    """A guess at the memory of a model from the size of its files."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return int(1.2 * sum(file.stat().st_size for file in files)) + _RUNTIME
 
@@ -39,7 +40,8 @@ class EngineInfo:
     ``packages`` are import names that must be there; ``extra`` installs them. ``command`` is the argument list
     without ``--ready-fd``. ``devices`` are the kinds it can use (the part of a device's id before the colon).
     ``slots`` is the number of requests worked on at once by default on a machine with that many cores.
-    ``explain`` finds the cause of a failed start in the log; ``memory`` estimates before the first load.
+    ``explain`` finds the cause of a failed start in the log. ``memory`` estimates before the first load, for
+    engines that can tell from the file; for the others the row's figure counts, then :func:`files_memory`.
     """
 
     name: str
@@ -50,7 +52,7 @@ class EngineInfo:
     slots: Callable[[int], int]
     context: bool = False
     explain: Callable[[str], str | None] = _nothing
-    memory: Memory = _files
+    memory: Memory | None = None
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -114,4 +116,11 @@ def builtin_engines(python: str = sys.executable) -> Engines:
                    frozenset({"cpu", "cuda"}), lambda cores: max(1, cores // 4)),
         EngineInfo("speech", "speech", ("av",), program("speech"), frozenset({"cpu"}),
                    lambda cores: max(1, cores // 2)),
+        EngineInfo("diffusion", "images", ("diffusers", "torch"), program("diffusion"), _GPU, lambda _: 1),
+        EngineInfo("vllm", "vllm", ("vllm",), program("vllm", "--children"), frozenset({"cpu", "cuda"}),
+                   lambda _: 64, context=True, explain=vllm.explain),
+        EngineInfo("mlx", "mlx", ("mlx_lm",), program("mlx"), frozenset({"cpu", "mps"}), lambda _: 16,
+                   context=True),
+        EngineInfo("llama-cpp-python", "llama-cpp-python", ("llama_cpp",), program("llama_cpp_python"), _GPU,
+                   lambda _: 1, context=True),
     )  # fmt: skip
