@@ -40,7 +40,7 @@ class Planner:
         clock: Clock,
         rng: np.random.Generator,
         pins: Callable[[], Mapping[str, str]] = dict,
-        on_pin: Callable[[str, str], None] | None = None,
+        on_pin: Callable[[str, str], object] | None = None,
     ) -> None:
         self._catalog = catalog
         self._availability = availability

@@ -26,7 +26,9 @@ from routing.clock import Clock, SystemClock
 from routing.dispatch import Dispatcher
 from routing.estimate import Estimator
 from routing.keys import KeyPools, SecretResolver
+from routing.learning import Learner
 from routing.lease import Leases, endpoint_of
+from routing.outcomes import Outcome
 from routing.persistence import Persistence
 from routing.pins import Pins
 from routing.planner import Planner
@@ -67,13 +69,19 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
         state = SqliteState(folder / "state.sqlite3")
         breakers = Breakers(settings.breakers, clock)
         keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
-        spend = Spend(state, settings.spend, clock)
         virtual_keys = VirtualKeys(state, clock)
+        spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
         estimator = Estimator(settings.routing)
+        learner = Learner(estimator, settings.routing)
         pins = Pins()
         traces = Traces(settings.traces, clock, state)
         persistence = Persistence(
-            state, settings.persistence, clock, parts=(breakers, keys, pins), spend=spend, keys=virtual_keys
+            state,
+            settings.persistence,
+            clock,
+            parts=(breakers, keys, pins, estimator),
+            spend=spend,
+            keys=virtual_keys,
         )
         await persistence.start()
         stack.push_async_callback(persistence.stop)
@@ -115,7 +123,7 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
             traces=traces,
-            sinks=(metrics, breakers, keys, traces),
+            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state)),
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)
@@ -129,6 +137,16 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
         )
         async with _background(persistence.run(), _watch_disk(lambda: house, availability)):
             yield house
+
+
+class _Journal:
+    """Keeps every outcome for reports."""
+
+    def __init__(self, state: SqliteState) -> None:
+        self._state = state
+
+    def record(self, outcome: Outcome) -> None:
+        self._state.remember(outcome)
 
 
 def read_catalog(settings: Settings, store: Store) -> Catalog:

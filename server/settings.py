@@ -28,12 +28,7 @@ from catalog.errors import ConfigurationError
 from routing.breaker import BreakerSettings
 from routing.persistence import PersistenceSettings
 from routing.retry_budget import RetrySettings
-from routing.breaker import BreakerSettings
-from routing.persistence import PersistenceSettings
-from routing.retry_budget import RetrySettings
 from routing.settings import RoutingSettings
-from routing.spend import SpendSettings
-from routing.traces import TraceSettings
 from routing.spend import SpendSettings
 from routing.traces import TraceSettings
 
@@ -153,11 +148,6 @@ class Settings(BaseSettings):
     spend: SpendSettings = SpendSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
-    traces: TraceSettings = TraceSettings()
-    persistence: PersistenceSettings = PersistenceSettings()
-    breakers: BreakerSettings = BreakerSettings()
-    retries: RetrySettings = RetrySettings()
-    spend: SpendSettings = SpendSettings()
     traces: TraceSettings = TraceSettings()
     persistence: PersistenceSettings = PersistenceSettings()
     log: LogSettings = LogSettings()
