@@ -279,7 +279,7 @@ def _unproven(facts: Facts, world: World, settings: RoutingSettings, rows: Ints,
 def _plan(
     facts: Facts, world: World, settings: RoutingSettings, scores: Scores, excluded: Lazy[Exclusion]
 ) -> Plan:
-    order = _order(scores.drawn, settings.candidates * 4)
+    order = _order(scores.drawn, settings.candidates * 3)
     first = int(order[0])
     favourite = int(np.argmax(scores.expected))
     seen = float(world.estimator.observations(facts.task)[scores.rows[first]])
@@ -296,13 +296,13 @@ def _plan(
         chosen = _diverse(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, seen, len(excluded))
     return Plan(
-        candidates=tuple(_candidate(world, scores, at, reason if at == first else "") for at in chosen),
+        candidates=tuple(_candidates(world, scores, chosen, reason)),
         excluded=excluded,
         strategy=strategy,
         reason=reason,
         considered=Lazy(
             len(scores.rows),
-            lambda: [_candidate(world, scores, int(at), "") for at in np.argsort(-scores.drawn, kind="stable")],
+            lambda: _candidates(world, scores, np.argsort(-scores.drawn, kind="stable"), reason),
         ),
         pin=pin,
     )
@@ -319,29 +319,39 @@ def _order(scores: Floats, limit: int) -> Ints:
 def _diverse(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
     """The choice, then fallbacks: by score, less for each candidate before in the same failure domain."""
     domains = world.index.domains
-    left = [(int(at), float(scores.drawn[at]), domains[scores.rows[at]]) for at in order]
+    left = [
+        (at, score, domains[row])
+        for at, score, row in zip(
+            order.tolist(), scores.drawn[order].tolist(), scores.rows[order].tolist(), strict=True
+        )
+    ]
     chosen: list[int] = []
     used: dict[str, int] = {}
     while left and len(chosen) < settings.candidates:
-        best = max(range(len(left)), key=lambda i: left[i][1] - settings.diversity * used.get(left[i][2], 0))
-        at, _, domain = left.pop(best)
+        place, best = 0, -math.inf
+        for i, (_, score, domain) in enumerate(left):
+            if score <= best:
+                break  # they are in order: no later one can be better
+            less = score - settings.diversity * used.get(domain, 0)
+            if less > best:
+                place, best = i, less
+        at, _, domain = left.pop(place)
         chosen.append(at)
         used[domain] = used.get(domain, 0) + 1
     return chosen
 
 
-def _candidate(world: World, scores: Scores, at: int, reason: str) -> Candidate:
-    row = int(scores.rows[at])
-    cost = float(scores.cost[at])
-    return Candidate(
-        model=world.index.models[row],
-        score=float(scores.drawn[at]),
-        quality=float(scores.mean[at]),
-        latency=float(scores.latency[at]),
-        cost=None if math.isnan(cost) else cost,
-        failure_domain=world.index.domains[row],
-        reason=reason,
-    )
+def _candidates(world: World, scores: Scores, chosen: Ints | list[int], reason: str) -> list[Candidate]:
+    """Candidates of these positions; ``reason`` is of the first, the others have none of their own."""
+    index = world.index
+    rows = scores.rows[chosen].tolist()
+    columns = (column[chosen].tolist() for column in (scores.drawn, scores.mean, scores.latency, scores.cost))
+    made = []
+    for row, score, quality, latency, cost in zip(rows, *columns, strict=True):
+        known = None if math.isnan(cost) else cost
+        made.append(Candidate(index.models[row], score, quality, latency, known, index.domains[row], reason))
+        reason = ""
+    return made
 
 
 _HOW = {

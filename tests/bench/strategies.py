@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
-from catalog.model import Capability, Limits, Model, Performance, Price, UpstreamSource
+from catalog.model import Capability, Model, PathSource, Performance, Price, UpstreamSource
 from routing.estimate import Estimator
-from routing.facts import Complexity, Facts
-from routing.index import Floats, Index
+from routing.facts import Complexity, Facts, Mode
+from routing.index import Bools, Index
 from routing.policy import plan
 from routing.settings import Learning, RoutingSettings, Weights
-from routing.facts import Mode
 from routing.world import World
 from tests.bench.worlds import COST, LATENCY, QUALITY, SIMULATED, SimWorld
 
@@ -23,9 +23,12 @@ _COMPLEXITIES = tuple(Complexity)
 
 
 class Player(Protocol):
-    """Chooses a model for each request and is told, perhaps later, whether the answer was good."""
+    """Chooses a model for each request and is told, perhaps later, whether the answer was good.
 
-    def choose(self, step: int) -> int: ...
+    ``cold``, shape (models,), says which would have to be loaded first; the textbook's strategies do not look.
+    """
+
+    def choose(self, step: int, cold: Bools) -> int: ...
 
     def learn(self, step: int, model: int, good: bool) -> None: ...
 
@@ -36,7 +39,7 @@ class Uniform:
     def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
         self._picks = rng.integers(0, world.models, world.requests)
 
-    def choose(self, step: int) -> int:
+    def choose(self, step: int, cold: Bools) -> int:
         return int(self._picks[step])
 
     def learn(self, step: int, model: int, good: bool) -> None:
@@ -51,7 +54,7 @@ class BestSingle:
         until = world.changes_at if world.changes_at >= 0 else world.requests
         self._model = int(np.argmax(sum(world.utility_at(step) for step in range(until))))
 
-    def choose(self, step: int) -> int:
+    def choose(self, step: int, cold: Bools) -> int:
         return self._model
 
     def learn(self, step: int, model: int, good: bool) -> None:
@@ -68,7 +71,7 @@ class EpsilonGreedy:
         self._seen = np.full(self._good.shape, _PRIOR_STRENGTH)
         self._rest = LATENCY * world.latency + COST * world.cost
 
-    def choose(self, step: int) -> int:
+    def choose(self, step: int, cold: Bools) -> int:
         if self._rng.random() < 0.1:
             return int(self._rng.integers(self._world.models))
         task = self._world.task[step]
@@ -96,7 +99,7 @@ class BetaSampling:
     def _column(self, step: int) -> int:
         return int(self._world.task[step]) if self.by_task else 0
 
-    def choose(self, step: int) -> int:
+    def choose(self, step: int, cold: Bools) -> int:
         column = self._column(step)
         drawn = self._rng.beta(self._good[:, column], self._bad[:, column])
         return int(np.argmax(QUALITY * drawn - self._rest))
@@ -128,7 +131,7 @@ class Roundhouse:
         self._estimator = Estimator(self._settings)
         self._estimator.align(index)
         self._index = index
-        self._world_now = World(index=index, estimator=self._estimator, now=0.0)
+        self._now = World(index=index, estimator=self._estimator, now=0.0)
         self._facts = {
             (task, level): Facts(
                 capability=Capability.CHAT,
@@ -143,31 +146,40 @@ class Roundhouse:
 
     def _row(self, world: SimWorld, model: int) -> Model:
         """A catalogue row that takes the world's seconds and dollars in the router's own scales."""
+        loads = world.cold_latency > 0
         return Model(
             id=f"model-{model}",
             capabilities=frozenset({Capability.CHAT}),
-            source=UpstreamSource(endpoint=f"endpoint-{model}", model="any"),
-            limits=Limits(context_window=1_000_000),
+            source=PathSource(path="any") if loads else UpstreamSource(endpoint=f"endpoint-{model}", model="any"),
             price=Price(input=float(world.cost[model]) * self._settings.cost_scale * 1e6 / _TOKENS, output=0),
             performance=Performance(
                 latency_p50_ms=float(world.latency[model]) * self._settings.latency_scale * 1000,
                 tokens_per_second=1e12,
                 prefill_tokens_per_second=1e12,
+                load_seconds=world.cold_latency * self._settings.latency_scale,
             ),
             benchmarks={"overall": float(world.prior[model])},
         )
 
-    def choose(self, step: int) -> int:
+    def choose(self, step: int, cold: Bools) -> int:
         facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
-        made = plan(facts, self._world_now, self._settings, self._rng)
+        now = self._now if not self._world.cold_latency else self._with_warm(cold)
+        made = plan(facts, now, self._settings, self._rng)
         return self._index.rows[made.candidates[0].model.id]
+
+    def _with_warm(self, cold: Bools) -> World:
+        warm = tuple(
+            WorkerView(model=f"model-{model}", engine="any", device="cpu", state=WorkerState.READY)
+            for model in np.flatnonzero(~cold)
+        )
+        return World(index=self._index, estimator=self._estimator, now=0.0, pool=PoolSnapshot(workers=warm))
 
     def learn(self, step: int, model: int, good: bool) -> None:
         facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
         self._estimator.observe_quality(f"model-{model}", facts.task, facts.complexity, float(good))
 
 
-STRATEGIES: dict[str, type[Player]] = {
+STRATEGIES: dict[str, Callable[[SimWorld, np.random.Generator], Player]] = {
     "random": Uniform,
     "best single model": BestSingle,
     "epsilon-greedy": EpsilonGreedy,

@@ -20,8 +20,9 @@ class SimWorld:
     """One seed's world. ``quality`` has shape (2, models, tasks, complexities): before and after the change.
 
     ``latency`` and ``cost`` are scaled to their maximum, ``prior`` is the benchmark of each model. Requests
-    have shape (n,): ``task``, ``complexity``, ``coin`` (the draw that decides an outcome), ``delay`` (requests
-    until it is known; -1: never) and ``load`` (whether the coin of a cold load falls).
+    have shape (n,): ``task``, ``complexity``, ``coin`` (the draw that decides an outcome) and ``delay``
+    (requests until it is known; -1: never). A model unused for more than ``idle_limit`` requests takes
+    ``cold_latency`` longer.
     """
 
     quality: Floats
@@ -33,7 +34,7 @@ class SimWorld:
     coin: Floats
     delay: Ints
     changes_at: int
-    cold_penalty: float = 0.0
+    cold_latency: float = 0.0
     idle_limit: int = 0
 
     @property
@@ -111,6 +112,6 @@ def hard_world(seed: int, *, requests: int = 4000) -> SimWorld:
         coin=rng.random(requests),
         delay=delay,
         changes_at=requests // 2,
-        cold_penalty=0.5,
+        cold_latency=0.5,
         idle_limit=200,
     )

@@ -1,0 +1,221 @@
+"""Proof of learning: ``python -m tests.bench.simulation --seeds 20 --out tests/bench/out``.
+
+Prints a table of regret and saves a plot. Seeds below 1000 were used to tune the router's defaults; the bounds
+are checked on the seeds from 1000 on, which were not. Exit status 1 when a bound does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from routing.index import Bools, Floats
+from tests.bench.strategies import STRATEGIES, Player
+from tests.bench.worlds import LATENCY, SimWorld, hard_world, plain_world
+
+FIRST_UNUSED_SEED = 1000
+BOUNDS = {"steady": (0.32, 0.08), "change": (0.32, 0.14)}
+"""Regret of the router, at most, as fractions of (one Beta per model, random)."""
+BACK_WITHIN = 300
+"""Requests after the change within which the share of best choices must be back."""
+BACK = 0.95
+"""... to so much of what it was in as many requests before the change; a window is noisy."""
+WINDOW = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """One strategy in one world. ``regret`` and ``best`` have shape (requests,)."""
+
+    regret: Floats
+    best: Bools
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean over seeds. ``totals`` has shape (seeds,); the others (requests,)."""
+
+    totals: Floats
+    regret: Floats
+    best: Floats
+
+
+def play(world: SimWorld, player: Player) -> Run:
+    """Send every request of a world through a strategy, and tell it what becomes known, when it does."""
+    regret = np.empty(world.requests)
+    best = np.empty(world.requests, dtype=bool)
+    later: dict[int, list[tuple[int, int, bool]]] = {}
+    never = np.zeros(world.models, dtype=bool)
+    used = np.full(world.models, -(world.idle_limit + 1))
+    for step in range(world.requests):
+        # A model that nobody used for a while must be loaded first, which its latency shows.
+        cold = step - used > world.idle_limit if world.cold_latency else never
+        utility = world.utility_at(step) - LATENCY * world.cold_latency * cold
+        model = player.choose(step, cold)
+        used[model] = step
+        regret[step] = utility.max() - utility[model]
+        best[step] = utility[model] == utility.max()
+        good = bool(world.coin[step] < world.quality_at(step)[model])
+        if world.delay[step] >= 0:
+            later.setdefault(step + int(world.delay[step]), []).append((step, model, good))
+        for known in later.pop(step, ()):
+            player.learn(*known)
+    return Run(regret, best)
+
+
+def compare(
+    make: Callable[[int], SimWorld], seeds: Iterable[int], strategies: Iterable[str] = tuple(STRATEGIES)
+) -> dict[str, Curve]:
+    """Play every strategy in the world of every seed; each has its own generator, seeded alike."""
+    seeds = list(seeds)
+    curves: dict[str, Curve] = {}
+    for name in strategies:
+        runs = []
+        for seed in seeds:
+            world = make(seed)
+            runs.append(play(world, STRATEGIES[name](world, np.random.default_rng(seed + 1))))
+        regret = np.array([run.regret for run in runs])
+        curves[name] = Curve(
+            regret.sum(axis=1), regret.mean(axis=0), np.array([r.best for r in runs]).mean(axis=0)
+        )
+    return curves
+
+
+def fractions(curves: dict[str, Curve]) -> tuple[float, float]:
+    """The router's regret as fractions of (one Beta per model, random)."""
+    ours = float(curves["Roundhouse"].totals.mean())
+    return ours / float(curves["one Beta per model"].totals.mean()), ours / float(curves["random"].totals.mean())
+
+
+def share_back(curve: Curve, change: int) -> tuple[float, float]:
+    """Share of best choices in the window before the change, and in the window that ends BACK_WITHIN after it."""
+    before = float(curve.best[change - BACK_WITHIN : change].mean())
+    after = float(curve.best[change + BACK_WITHIN - WINDOW : change + BACK_WITHIN].mean())
+    return before, after
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the worlds, print the table, save plot and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="how many seeds per world")
+    parser.add_argument("--first", type=int, default=FIRST_UNUSED_SEED, help="the first seed")
+    parser.add_argument("--out", type=Path, default=None, help="a folder for simulation.png and simulation.json")
+    parser.add_argument("--no-hard", action="store_true", help="leave out the harder world")
+    asked = parser.parse_args(arguments)
+    seeds = range(asked.first, asked.first + asked.seeds)
+    console = Console()
+
+    began = time.perf_counter()
+    results = {
+        "steady": compare(lambda seed: plain_world(seed, change=False), seeds),
+        "change": compare(lambda seed: plain_world(seed, change=True), seeds),
+    }
+    if not asked.no_hard:
+        results["harder"] = compare(hard_world, seeds)
+    failed = False
+    for world, curves in results.items():
+        console.print(_table(world, curves))
+        failed |= _judge(console, world, curves)
+    console.print(f"{asked.seeds} seeds from {asked.first}, {time.perf_counter() - began:.0f} s")
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        (asked.out / "simulation.json").write_text(json.dumps(_figures(results), indent=2) + "\n")
+        _plot(results, asked.out / "simulation.png")
+        console.print(f"saved {asked.out / 'simulation.png'}")
+    return int(failed)
+
+
+def _table(world: str, curves: dict[str, Curve]) -> Table:
+    table = Table(title=f"Regret, {world} world")
+    for column in ("strategy", "regret", "standard error", "of one Beta", "of random", "best choices, last 500"):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    one, anything = curves["one Beta per model"].totals.mean(), curves["random"].totals.mean()
+    for name, curve in curves.items():
+        mean = curve.totals.mean()
+        table.add_row(
+            name,
+            f"{mean:.1f}",
+            f"{curve.totals.std() / len(curve.totals) ** 0.5:.1f}",
+            f"{mean / one:.3f}",
+            f"{mean / anything:.3f}",
+            f"{curve.best[-500:].mean():.0%}",
+        )
+    return table
+
+
+def _judge(console: Console, world: str, curves: dict[str, Curve]) -> bool:
+    """Say whether the bounds hold; True when one does not."""
+    if world not in BOUNDS:
+        return False
+    reached, bound = fractions(curves), BOUNDS[world]
+    good = reached[0] <= bound[0] and reached[1] <= bound[1]
+    console.print(
+        f"{world}: ({reached[0]:.3f}, {reached[1]:.3f}), at most {bound}: {'holds' if good else 'DOES NOT HOLD'}"
+    )
+    if world == "change":
+        curve = curves["Roundhouse"]
+        before, after = share_back(curve, len(curve.best) // 2)
+        back = after >= BACK * before
+        console.print(
+            f"best choices: {before:.1%} before the change, {after:.1%} from {BACK_WITHIN - WINDOW} to "
+            f"{BACK_WITHIN} requests after it: {'back' if back else 'NOT BACK'}"
+        )
+        good = good and back
+    return not good
+
+
+def _figures(results: dict[str, dict[str, Curve]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        world: {
+            name: {"regret": float(curve.totals.mean()), "best_last_500": float(curve.best[-500:].mean())}
+            for name, curve in curves.items()
+        }
+        for world, curves in results.items()
+    }
+
+
+def _plot(results: dict[str, dict[str, Curve]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, len(results), figsize=(5.2 * len(results), 8), squeeze=False)
+    for column, (world, curves) in enumerate(results.items()):
+        upper, lower = axes[0][column], axes[1][column]
+        for name, curve in curves.items():
+            thick = 2.6 if name == "Roundhouse" else 1.3
+            if name != "random":
+                upper.plot(np.cumsum(curve.regret), label=name, linewidth=thick)
+            kernel = np.ones(WINDOW) / WINDOW
+            lower.plot(
+                np.arange(WINDOW - 1, len(curve.best)),
+                np.convolve(curve.best, kernel, mode="valid"),
+                label=name,
+                linewidth=thick,
+                color="lightgrey" if name == "random" else None,
+            )
+        upper.set_title(f"{world} world")
+        upper.set_ylabel("cumulative regret")
+        lower.set_ylabel(f"share of best choices, last {WINDOW}")
+        lower.set_xlabel("request")
+        lower.set_ylim(0, 1)
+        upper.legend(fontsize=8)
+        upper.grid(alpha=0.3)
+        lower.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
