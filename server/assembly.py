@@ -7,12 +7,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from backends.http import HttpClient
-from backends.registry import create_backends
+from backends.registry import backends
 from backends.workers.engines.registry import builtin_engines
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
@@ -118,7 +119,7 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
                 spend=spend,
                 timeouts=settings.backends.timeouts(),
             ),
-            backends=create_backends(http),
+            backends=backends(http),
             breakers=breakers,
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
@@ -127,6 +128,14 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)
+
+        async def reload(changed: Settings) -> None:
+            """Rows, endpoints and provider keys as they are now; nothing that runs is touched."""
+            fresh = await asyncio.to_thread(read_catalog, changed, store)
+            keys.reload(fresh.servers)
+            await asyncio.to_thread(availability.refresh, tuple(fresh))
+            house.catalog = replace(fresh, version=house.catalog.version + 1)
+
         house = House(
             catalog=catalog,
             pool=pool,
@@ -134,6 +143,11 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
             downloaded=store.ready,
             has_key=lambda model: endpoint_of(model) not in keys.blocked(clock.monotonic()),
             unavailable=lambda model: _unavailable(model, availability, keys, clock),
+            traces=traces,
+            learner=learner,
+            spend=spend,
+            keys=virtual_keys,
+            reload=reload,
         )
         async with _background(persistence.run(), _watch_disk(lambda: house, availability)):
             yield house
