@@ -16,6 +16,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from routing.clock import Clock
+from routing.outcomes import Outcome
 from routing.spend import Spend
 from routing.state import State
 from routing.virtual_keys import VirtualKeys
@@ -74,6 +75,10 @@ class Persistence:
         await self._spend.start()
         await self._keys.start()
         await self._adopt()
+
+    def record(self, outcome: Outcome) -> None:
+        """Keep an outcome for reports: persistence is an :class:`routing.outcomes.OutcomeSink`."""
+        self._state.remember(outcome)
 
     async def run(self) -> None:
         """Exchange changes until cancelled. Trouble with the store is logged once, and never ends this."""

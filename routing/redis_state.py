@@ -34,27 +34,28 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
 
-# KEYS: holds, counters...   ARGV: id, body, amount, forced, then limit ('' is none) and expiry of each counter
+# KEYS: holds, charged, counters...   ARGV: id, body, amount, forced, then limit ('' is none) and expiry of each
+# counter. A hold that was sent twice counts once, also when its charge has overtaken it on another connection.
 _HOLD = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 if ARGV[4] == '0' then
-  for i = 2, #KEYS do
-    local limit = ARGV[1 + i * 2]
+  for i = 3, #KEYS do
+    local limit = ARGV[i * 2 - 1]
     if limit ~= '' and tonumber(redis.call('GET', KEYS[i]) or '0') + tonumber(ARGV[3]) > tonumber(limit) then
-      return i - 1
+      return i - 2
     end
   end
 end
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   redis.call('INCRBY', KEYS[i], ARGV[3])
-  local expiry = ARGV[2 + i * 2]
+  local expiry = ARGV[i * 2]
   if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 0
 """
 
-# KEYS: holds, charged, usage, counters...   ARGV: id, charge id, amount, number of sums, field and value of each,
+# KEYS: holds, charged, usage, counters...   ARGV: id, amount, number of sums, field and value of each,
 # then the expiry of each counter. A charge that was sent twice, because its answer was lost, counts once.
 _CHARGE = """
 if redis.call('SET', KEYS[2], '1', 'NX', 'EX', 3600) == false then return 0 end
@@ -64,14 +65,14 @@ if body then
   held = cjson.decode(body)['amount']
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-local sums = tonumber(ARGV[4])
+local sums = tonumber(ARGV[3])
 for i = 0, sums - 1 do
-  redis.call('HINCRBYFLOAT', KEYS[3], ARGV[5 + i * 2], ARGV[6 + i * 2])
+  redis.call('HINCRBYFLOAT', KEYS[3], ARGV[4 + i * 2], ARGV[5 + i * 2])
 end
-local change = string.format('%.0f', tonumber(ARGV[3]) - held)
+local change = string.format('%.0f', tonumber(ARGV[2]) - held)
 for i = 4, #KEYS do
   redis.call('INCRBY', KEYS[i], change)
-  local expiry = ARGV[5 + sums * 2 + i - 4]
+  local expiry = ARGV[4 + sums * 2 + i - 4]
   if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
 end
 return 1
@@ -214,7 +215,11 @@ class RedisState:
 
     async def hold(self, hold: Hold, patience: float) -> Counter | None:
         body = encode(asdict(hold))
-        keys = [f"{self._name}holds", *(self._counter(counter) for counter in hold.counters)]
+        keys = [
+            f"{self._name}holds",
+            f"{self._name}charged:{hold.id}",
+            *(self._counter(counter) for counter in hold.counters),
+        ]
         bounds: list[str] = []
         for counter in hold.counters:
             bounds += ["" if counter.limit is None else str(counter.limit), _expiry(counter)]
@@ -234,7 +239,7 @@ class RedisState:
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
         self._charges += 1
-        identity = f"{self._session}-{self._charges}"
+        identity = charge.hold or f"{self._session}-{self._charges}"
         usage = charge.usage
         keys = [
             f"{self._name}holds",
@@ -245,7 +250,6 @@ class RedisState:
         sums = _sums(usage)
         arguments = [
             charge.hold or "",
-            identity,
             str(charge.amount),
             str(len(sums) // 2),
             *sums,

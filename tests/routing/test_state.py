@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -37,26 +38,31 @@ HOMES = [
 ]
 
 
+@asynccontextmanager
+async def redis_server(socket: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Redis of our own on a Unix socket, keeping nothing."""
+    server = await asyncio.create_subprocess_exec(
+        *("redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert server.stdout is not None
+        async with asyncio.timeout(10):
+            while b"eady to accept connections" not in (line := await server.stdout.readline()):
+                assert line, "redis-server ended"
+        yield server
+    finally:
+        server.terminate()
+        await server.communicate()
+
+
 @pytest.fixture(params=HOMES)
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the same store again and again; everything is closed at the end."""
     async with AsyncExitStack() as stack:
+        socket = tmp_path / "redis.sock"
         if request.param == "redis":
-            socket = tmp_path / "redis.sock"
-            server = await asyncio.create_subprocess_exec(
-                *("redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"),
-                stdout=asyncio.subprocess.PIPE,
-            )
-
-            async def stop() -> None:
-                server.terminate()
-                await server.communicate()
-
-            stack.push_async_callback(stop)
-            assert server.stdout is not None
-            async with asyncio.timeout(10):
-                while b"eady to accept connections" not in (line := await server.stdout.readline()):
-                    assert line, "redis-server ended"
+            await stack.enter_async_context(redis_server(socket))
 
         async def open_state() -> State:
             home: State = (
@@ -189,7 +195,7 @@ def test_a_process_of_this_host_is_known_to_be_gone() -> None:
     host, _, _ = me.split("/")
     assert not is_gone(me, NOW, now=NOW + 10**6)
     assert is_gone(f"{host}/{2**22 + 1}/1.00", NOW, now=NOW)
-    assert is_gone(me + "1", NOW, now=NOW)
+    assert is_gone(f"{host}/{me.split('/')[1]}/12345.00", NOW, now=NOW)
     assert not is_gone("elsewhere/1/1.00", NOW, now=NOW + 60)
     assert is_gone("elsewhere/1/1.00", NOW, now=NOW + 3601)
 
@@ -363,6 +369,25 @@ async def test_an_outcome_is_stored_with_its_facts_and_without_a_prompt(tmp_path
     [stored] = await state.outcomes(OutcomeQuery())
     assert set(stored["facts"]) == set(Facts.__slots__)
     await state.close()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+async def test_while_redis_does_not_answer_nobody_waits_long_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with redis_server(tmp_path / "redis.sock") as server:
+        state = RedisState(f"unix://{tmp_path}/redis.sock")
+        await state.start()
+        taken = hold(1, 60)
+        server.send_signal(signal.SIGSTOP)
+        with capture_logs() as logs:
+            assert await state.hold(taken, 0.05) is None
+            settled = state.charge(charge(taken, 25))
+            done, _ = await asyncio.wait((settled,), timeout=0.2)
+            assert not done
+            server.send_signal(signal.SIGCONT)
+            await asyncio.wait_for(settled, 10)
+        assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
+        assert (await state.counts("spend/"))[DAY.name] == 25
+        await state.close()
 
 
 async def test_no_redis_is_one_clear_error_without_the_password(tmp_path: Path) -> None:
