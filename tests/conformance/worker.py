@@ -44,7 +44,7 @@ class Worker:
 
     def client(self, key: str = KEY) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=self.spec.socket),
+            transport=httpx.AsyncHTTPTransport(uds=self.spec.socket, verify=False),  # no TLS here
             base_url="http://worker",
             headers={"Authorization": f"Bearer {key}"},
             timeout=60,

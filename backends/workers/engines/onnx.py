@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -226,7 +227,7 @@ class OnnxEngine:
                 lambda: self._tokenizer.texts(texts, truncate=truncate, param="documents")
             )
             vectors = normalized(await self._vectors(tokens))
-            found = (1 + vectors[1:] @ vectors[0]) / 2
+            found = (1 + (vectors[1:] @ vectors[0]).astype(np.float64)) / 2
             short = [owners[i - 1] for i in short if i > 0]
         else:
             pairs = [(query, chunk) for chunk in chunks]
@@ -287,11 +288,14 @@ class OnnxEngine:
         return answer({"content": await asyncio.to_thread(self._tokenizer.detokenize, request.tokens)})
 
 
-def probabilities(logits: Floats) -> Floats:
-    """[texts, 1] by the sigmoid, or [texts, 2] (no, yes) by the softmax, to the chance of "relevant"."""
+def probabilities(logits: Floats) -> NDArray[np.float64]:
+    """[texts, 1] by the sigmoid, or [texts, 2] (no, yes) by the softmax, to the chance of "relevant".
+
+    In float64 and through the logarithm: a very unlikely document keeps its rank among others like it.
+    """
     margin = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-    chance: Floats = 0.5 * (1 + np.tanh(0.5 * margin))  # the sigmoid, without overflow
-    return chance
+    chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -margin.astype(np.float64)))
+    return chances
 
 
 def _document_text(document: str | dict[str, Any], index: int) -> str:

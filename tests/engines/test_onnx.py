@@ -1,0 +1,238 @@
+"""Embeddings and rerank of a real worker: all-MiniLM-L6-v2, and a small cross-encoder made here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.conformance.worker import DidNotStart, Worker, starter, worker, worker_of
+
+pytestmark = pytest.mark.engine
+
+TEXTS = ["A cat sleeps.", "Shares fell.", "word " * 150, "x"]
+
+
+async def _post(worker: Worker, path: str, **body: Any) -> httpx.Response:
+    async with worker.client() as client:
+        return await client.post(path, json={"model": "m", **body})
+
+
+async def _vectors(worker: Worker, given: Any, **body: Any) -> list[list[float]]:
+    answer = await _post(worker, "/v1/embeddings", input=given, **body)
+    assert answer.status_code == 200, answer.text
+    return [row["embedding"] for row in answer.json()["data"]]
+
+
+# ---- embeddings
+
+
+async def test_batching_changes_neither_order_nor_vectors(minilm: Worker) -> None:
+    together = np.array(await _vectors(minilm, TEXTS))
+    alone = np.array([(await _vectors(minilm, text))[0] for text in TEXTS])
+    assert together.shape == (4, 384)
+    assert np.allclose((together * alone).sum(axis=1), 1, atol=1e-5)
+
+
+async def test_concurrent_requests_get_their_own_vectors(minilm: Worker) -> None:
+    texts = [f"Sentence number {i} is about {'cats' if i % 2 else 'trains'}." * (1 + i % 5) for i in range(40)]
+    expected = await _vectors(minilm, texts)
+    found = await asyncio.gather(*(_vectors(minilm, text) for text in texts))
+    assert np.allclose(np.array(expected), np.array([one for (one,) in found]), atol=1e-5)
+
+
+async def test_base64_holds_little_endian_float32(minilm: Worker) -> None:
+    (floats,) = await _vectors(minilm, "A cat.")
+    answer = await _post(minilm, "/v1/embeddings", input="A cat.", encoding_format="base64")
+    packed = base64.b64decode(answer.json()["data"][0]["embedding"])
+    assert np.allclose(np.frombuffer(packed, "<f4"), floats, atol=1e-7)
+
+
+async def test_tokens_give_the_vector_of_their_text(minilm: Worker) -> None:
+    tokens = (await _post(minilm, "/tokenize", content="A cat sleeps.")).json()["tokens"]
+    framed = (await _post(minilm, "/tokenize", content="A cat sleeps.", add_special=True)).json()["tokens"]
+    assert len(framed) == len(tokens) + 2
+    expected, bare, special = [(await _vectors(minilm, given))[0] for given in ("A cat sleeps.", tokens, [framed])]
+    assert np.allclose(bare, expected, atol=1e-6)
+    assert np.allclose(special, expected, atol=1e-6)
+
+
+async def test_usage_counts_the_tokens_that_the_model_saw(minilm: Worker) -> None:
+    answer = (await _post(minilm, "/v1/embeddings", input=["hello world", "hello"])).json()
+    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+
+
+async def test_a_text_that_does_not_fit_is_an_error_with_the_numbers(minilm: Worker) -> None:
+    answer = await _post(minilm, "/v1/embeddings", input=["short", "word " * 300])
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "256" in error["message"]
+    assert "302" in error["message"]
+
+
+async def test_truncation_happens_only_when_asked_for_and_is_flagged(minilm: Worker) -> None:
+    answer = await _post(minilm, "/v1/embeddings", input=["short", "word " * 300], truncate=True)
+    assert answer.status_code == 200
+    assert answer.json()["truncated"] == [1]
+    assert answer.json()["usage"]["prompt_tokens"] == 256 + 3
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"input": "x", "dimensions": 128}, "unsupported_parameter"),
+        ({"input": [[30_522]]}, "invalid_request"),
+        ({"input": []}, "invalid_request"),
+        ({"input": ""}, "invalid_request"),
+        ({"input": [1.5]}, "invalid_request"),
+        ({"input": "x", "truncate": "yes"}, "invalid_request"),
+        ({"input": "x", "encoding_format": "hex"}, "invalid_request"),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused(minilm: Worker, body: dict[str, Any], code: str) -> None:
+    answer = await _post(minilm, "/v1/embeddings", **body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == code
+
+
+async def test_parameters_without_effect_are_named(minilm: Worker) -> None:
+    answer = await _post(minilm, "/v1/embeddings", input="x", input_type="query", favourite="blue")
+    assert answer.headers["x-roundhouse-dropped"] == "favourite, input_type"
+
+
+async def test_matryoshka_vectors_are_cut_and_of_length_one() -> None:
+    with worker_of("all-minilm-l6-v2", matryoshka=True) as cutting:
+        (whole,) = await _vectors(cutting, "A cat.")
+        (cut,) = await _vectors(cutting, "A cat.", dimensions=64)
+    assert len(cut) == 64
+    assert math.isclose(sum(x * x for x in cut), 1, rel_tol=1e-5)
+    assert np.allclose(np.array(cut) / cut[0], np.array(whole[:64]) / whole[0], rtol=1e-3)
+
+
+async def test_the_work_of_a_client_that_left_is_dropped(minilm: Worker) -> None:
+    before = (await minilm.stats())["cancelled"]
+    async with minilm.client() as client:
+        body = {"model": "m", "input": ["word " * 200] * 1000}
+        asking = asyncio.create_task(client.post("/v1/embeddings", json=body))
+        await minilm.until_active(1, within=10)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert await minilm.until_active(0, within=10) < 0.25
+    assert (await minilm.stats())["cancelled"] == before + 1
+
+
+def test_options_that_are_wrong_are_named() -> None:
+    with pytest.raises(DidNotStart, match="pooling"), worker_of("all-minilm-l6-v2", pooling="average"):
+        pass
+
+
+# ---- rerank
+
+
+async def test_rerank_by_similarity_is_named_as_such(minilm: Worker) -> None:
+    documents = ["Bread is baked.", {"text": "Paris is the capital of France.", "id": 7}, "Cats like fish."]
+    answer = await _post(
+        minilm, "/v1/rerank", query="capital of France", documents=documents, top_n=2, return_documents=True
+    )
+    body = answer.json()
+    assert body["scoring"] == "similarity"
+    assert body["results"][0]["index"] == 1
+    assert len(body["results"]) == 2
+    assert body["results"][0]["document"] == {"text": "Paris is the capital of France."}
+    assert all(0 <= result["relevance_score"] <= 1 for result in body["results"])
+
+
+@pytest.mark.parametrize("documents", [[], [{"title": "no text"}], [""], "text", [3]])
+async def test_documents_that_are_none_are_refused(minilm: Worker, documents: Any) -> None:
+    answer = await _post(minilm, "/v1/rerank", query="q", documents=documents)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith("documents")
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A "cross-encoder" whose logit is the sum of its tokens' ids / 1000, less 40: it can be checked by hand."""
+    onnx = pytest.importorskip("onnx", reason="the starter extra brings it")
+    folder = tmp_path_factory.mktemp("cross")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["seen"]),
+        helper.make_node("Cast", ["seen"], ["values"], to=kinds.FLOAT),
+        helper.make_node("ReduceSum", ["values", "axis"], ["sums"], keepdims=1),
+        helper.make_node("Mul", ["sums", "scale"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "shift"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sum",
+        [
+            helper.make_tensor_value_info(name, kinds.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info("logits", kinds.FLOAT, ["batch", 1])],
+        [
+            helper.make_tensor("axis", kinds.INT64, [1], [1]),
+            helper.make_tensor("scale", kinds.FLOAT, [], [0.001]),
+            helper.make_tensor("shift", kinds.FLOAT, [], [40.0]),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(folder / "model.onnx"),
+    )
+    _, minilm = starter("all-minilm-l6-v2")
+    assert minilm is not None
+    shutil.copy(minilm / "tokenizer.json", folder)
+    (folder / "roundhouse.json").write_text(json.dumps({"kind": "cross-encoder", "max_tokens": 32}))
+    with worker("onnx", folder) as running:
+        yield running
+
+
+async def test_cross_encoder_scores_are_sigmoids_of_logits(cross_encoder: Worker) -> None:
+    documents = ["fish", "a b c", "paris france paris france", "x"] * 20
+    answer = (await _post(cross_encoder, "/v1/rerank", query="cat", documents=documents)).json()
+    assert answer["scoring"] == "cross-encoder"
+    for result in answer["results"][::7]:
+        pair = documents[result["index"]]
+        ids = (await _post(cross_encoder, "/tokenize", content=f"cat {pair}")).json()["tokens"]
+        logit = (sum(ids) + 101 + 102 + 102) / 1000 - 40
+        assert math.isclose(result["relevance_score"], 1 / (1 + math.exp(-logit)), rel_tol=1e-3)
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
+
+
+async def test_a_document_that_does_not_fit_is_an_error_a_cut_or_chunks(cross_encoder: Worker) -> None:
+    long = "fish " * 100
+    refused = await _post(cross_encoder, "/v1/rerank", query="cat", documents=["a", long])
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    cut = (await _post(cross_encoder, "/v1/rerank", query="cat", documents=["a", long], truncate=True)).json()
+    assert cut["truncated"] == [1]
+    headed = await _post(cross_encoder, "/v1/rerank", query="cat", documents=["a", long], max_tokens_per_doc=5)
+    assert headed.json()["truncated"] == [1]
+    chunked = await _post(cross_encoder, "/v1/rerank", query="cat", documents=["a", long], max_chunks_per_doc=10)
+    assert chunked.status_code == 200
+    assert "truncated" not in chunked.json()
+    few = await _post(cross_encoder, "/v1/rerank", query="cat", documents=["a", long], max_chunks_per_doc=2)
+    assert few.json()["truncated"] == [1]
+
+
+async def test_a_cross_encoder_makes_no_embeddings(cross_encoder: Worker) -> None:
+    answer = await _post(cross_encoder, "/v1/embeddings", input="x")
+    assert answer.json()["error"]["code"] == "model_capability_mismatch"
+
+
+async def test_an_embedding_model_ranks_only_where_its_row_says_so() -> None:
+    _, path = starter("all-minilm-l6-v2")
+    with worker("onnx", path) as plain:
+        answer = await _post(plain, "/v1/rerank", query="q", documents=["a"])
+    assert answer.json()["error"]["code"] == "model_capability_mismatch"
