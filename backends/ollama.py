@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +32,18 @@ class OllamaBackend:
         """The parameters of this request that this upstream will not be sent. Pure and quick."""
         return prepare(request, upstream).dropped
 
-    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """Chunks, as :meth:`OpenAIBackend.chat`; then ``keep_alive`` is set, if the request has it."""
-        async for chunk in self._openai.chat(_v1(upstream), request):
-            yield chunk
+        async with aclosing(self._openai.chat(_v1(upstream), request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
         await self._keep_alive(upstream, request)
 
-    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:
+    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks, as :meth:`OpenAIBackend.complete`."""
-        async for chunk in self._openai.complete(_v1(upstream), request):
-            yield chunk
+        async with aclosing(self._openai.complete(_v1(upstream), request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
         await self._keep_alive(upstream, request)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:

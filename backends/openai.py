@@ -5,7 +5,8 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from backends.base import Json, Upstream
@@ -45,17 +46,19 @@ class OpenAIBackend:
         del upstream
         return path
 
-    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, when the server tells it."""
         body = prepare(request, upstream).body
-        async for chunk in self.stream(upstream, "/chat/completions", body, chat_chunks, "messages"):
-            yield chunk
+        async with aclosing(self.stream(upstream, "/chat/completions", body, chat_chunks, "messages")) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:
+    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""
         body = prepare(request, upstream).body
-        async for chunk in self.stream(upstream, "/completions", body, completion_chunks, "prompt"):
-            yield chunk
+        async with aclosing(self.stream(upstream, "/completions", body, completion_chunks, "prompt")) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         body = prepare(request, upstream).body
@@ -67,7 +70,7 @@ class OpenAIBackend:
         document = await self._post(upstream, "/rerank", body, "documents")
         return rerank_results(document, request, upstream)
 
-    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         path = "/audio/translations" if request.translate else "/audio/transcriptions"
         fields, files = transcription_form(request, upstream)
         async with self.http.open(
@@ -92,7 +95,7 @@ class OpenAIBackend:
             if not finished:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended the transcript before it was done.")
 
-    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
         body = speech_body(request, upstream)
         async with self.http.open(
             upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
@@ -100,7 +103,7 @@ class OpenAIBackend:
             async for chunk in response.iter_bytes():
                 yield chunk
 
-    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
+    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         body = prepare(request, upstream).body
         async with self.http.open(
             upstream, "POST", self.path(upstream, "/images/generations"), json=body, key_header=self.key_header
@@ -133,7 +136,9 @@ class OpenAIBackend:
         body: Json,
         take_apart: Callable[[Json], Iterator[Json]],
         prompt: str,
-    ) -> AsyncIterator[Json]:
+        *,
+        errors: ErrorReader = read_error,
+    ) -> AsyncGenerator[Json]:
         """The chunks of a streamed call, checked: each choice ends once, the usage comes last and alone.
 
         ``take_apart`` makes chunks of a plain answer, from a server that does not stream. ``prompt`` names the
@@ -148,7 +153,7 @@ class OpenAIBackend:
             self.path(upstream, path),
             json=body,
             key_header=self.key_header,
-            errors=blaming(prompt),
+            errors=blaming(prompt, errors),
         ) as response:
             if response.media_type == "application/json":
                 for chunk in take_apart(checked(await response.json(), "", upstream)):
@@ -233,11 +238,11 @@ def checked(document: Any, event: str, upstream: Upstream) -> Json:
     return document
 
 
-def blaming(prompt: str) -> ErrorReader:
+def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:
     """Reads refusals so that a prompt which does not fit is blamed on the field that holds it."""
 
     def read(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-        error = read_error(status, headers, body, upstream)
+        error = errors(status, headers, body, upstream)
         if isinstance(error, ContextLengthExceeded):
             error.param = prompt
         return error

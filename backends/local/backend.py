@@ -1,0 +1,276 @@
+"""The backend of our own workers: whatever they leave out of OpenAI's behaviour is done here, at their edge."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+
+from backends.base import Json, Upstream
+from backends.http import HttpClient
+from backends.http_errors import error_details, read_error
+from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
+from backends.local.completions import (
+    Part,
+    TextWriter,
+    infill_body,
+    infill_chunk,
+    mean_logprob,
+    parts_of,
+)
+from backends.local.merge import collected, merged
+from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.openai import OpenAIBackend, checked
+from backends.parameters import prepare
+from backends.wire.assemble import chat_chunks, completion_chunks
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.common import WireModel
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.errors import CapabilityMismatch, RoundhouseError, StreamBroken, UnsupportedParameter
+
+_MAX_KNOWN = 256
+
+
+class LocalWorkerBackend:
+    """llama-server and our own worker app, over the Unix socket that the pool's lease gives."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._openai = OpenAIBackend(http)
+        self._takes_tools: dict[str, bool] = {}
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """The parameters of this request that this upstream will not be sent. Pure and quick."""
+        return prepare(request, upstream).dropped
+
+    # ---- chat
+
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        """Chunks of all choices as they come, then the usage of all of them.
+
+        Tools are enforced by a JSON schema when the model's template has no place for them.
+        """
+        tools = chosen_tools(request)
+        body = prepare(request, upstream).body
+        plan = None
+        if not tools:
+            for name in ("tools", "tool_choice", "parallel_tool_calls"):
+                body.pop(name, None)
+        elif await self._template_takes_tools(upstream):
+            body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] in {t.name for t in tools}]
+            if not isinstance(request.tool_choice, str | None):
+                body["tool_choice"] = "required"
+        else:
+            plan = ToolPlan.of(request, tools)
+            body = bind(body, plan)
+        usage = UsageSum()
+        streams = [
+            self._choice(upstream, single, index, plan, usage) for index, single in enumerate(choice_bodies(body))
+        ]
+        head: Json = {}
+        async with aclosing(merged(streams, at_once=AT_ONCE)) as chunks:
+            async for chunk in chunks:
+                head = head or {name: value for name, value in chunk.items() if name != "choices"}
+                yield {**chunk, "id": head["id"], "created": head["created"]}
+        yield {**head, "choices": [], "usage": usage.total()}
+
+    async def _choice(
+        self, upstream: Upstream, body: Json, index: int, plan: ToolPlan | None, usage: UsageSum
+    ) -> AsyncGenerator[Json]:
+        chunks = self._regular(upstream, body, index, usage)
+        async with aclosing(as_tool_calls(chunks, plan) if plan else chunks) as said:
+            async for chunk in said:
+                yield chunk
+
+    async def _regular(self, upstream: Upstream, body: Json, index: int, usage: UsageSum) -> AsyncGenerator[Json]:
+        stream = self._openai.stream(
+            upstream, "/chat/completions", body, chat_chunks, "messages", errors=worker_error
+        )
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if chunk.get("usage"):
+                    usage.add(chunk["usage"])
+                else:
+                    yield regular(chunk, index)
+
+    async def _template_takes_tools(self, upstream: Upstream) -> bool:
+        """Whether the model's chat template has a tool section; asked once per worker."""
+        key = upstream.uds or upstream.base_url
+        known = self._takes_tools.get(key)
+        if known is None:
+            props = checked(await self._http.get_json(_root(upstream), "/props"), "", upstream)
+            known = "tools" in (props.get("chat_template_tool_use") or props.get("chat_template") or "")
+            if len(self._takes_tools) >= _MAX_KNOWN:
+                self._takes_tools.clear()
+            self._takes_tools[key] = known
+        return known
+
+    # ---- completions
+
+    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
+        """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
+        body = prepare(request, upstream).body
+        parts = parts_of(request, body)
+        usage = UsageSum()
+        count, tries = request.n or 1, request.best_of or request.n or 1
+        head: Json = {}
+        streams = [self._part(upstream, part, request, usage) for part in parts]
+        if tries > count:
+            streams = [
+                self._best(streams[at : at + tries], count, at // tries) for at in range(0, len(streams), tries)
+            ]
+        async with aclosing(merged(streams, at_once=AT_ONCE)) as chunks:
+            async for chunk in chunks:
+                head = head or {name: value for name, value in chunk.items() if name != "choices"}
+                if request.logprobs is None:
+                    for choice in chunk["choices"]:
+                        choice["logprobs"] = None
+                yield {**chunk, "id": head["id"], "created": head["created"]}
+        yield {**head, "choices": [], "usage": usage.total()}
+
+    async def _best(self, tries: list[AsyncGenerator[Json]], count: int, position: int) -> AsyncGenerator[Json]:
+        """The ``count`` likeliest of the tries of one prompt, by their mean log probability."""
+        done = [await collected(stream) for stream in tries]
+        done.sort(key=mean_logprob, reverse=True)
+        for rank, chunks in enumerate(done[:count]):
+            for chunk in chunks:
+                for choice in chunk["choices"]:
+                    choice["index"] = position * count + rank
+                yield chunk
+
+    async def _part(
+        self, upstream: Upstream, part: Part, request: CompletionRequest, usage: UsageSum
+    ) -> AsyncGenerator[Json]:
+        """The chunks of one choice: the echo, then what is decoded."""
+        writer = TextWriter(part.index, part.body.get("logprobs"))
+        echo = await self._prompt_text(upstream, part) if request.echo else ""
+        if part.body["max_tokens"] == 0:
+            usage.add({"prompt_tokens": await self._count(upstream, part)}, part.position)
+            choice = {"text": echo, "logprobs": None, "finish_reason": "length"}
+            yield writer.regular({**_head(upstream), "choices": [choice]})
+            return
+        async with aclosing(self._decoded(upstream, part, request)) as chunks:
+            async for chunk in chunks:
+                if chunk.get("usage"):
+                    usage.add(chunk["usage"], part.position)
+                    continue
+                if echo:
+                    said = {"text": echo, "logprobs": None, "finish_reason": None}
+                    yield writer.regular({**chunk, "choices": [said]})
+                    echo = ""
+                yield writer.regular(chunk)
+
+    async def _decoded(self, upstream: Upstream, part: Part, request: CompletionRequest) -> AsyncGenerator[Json]:
+        if request.suffix is not None:
+            async with aclosing(self._infilled(upstream, part, request.suffix)) as infilled:
+                async for chunk in infilled:
+                    yield chunk
+            return
+        stream = self._openai.stream(
+            upstream, "/completions", dict(part.body), completion_chunks, "prompt", errors=worker_error
+        )
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _infilled(self, upstream: Upstream, part: Part, suffix: str) -> AsyncGenerator[Json]:
+        """Text between the prompt and a suffix, which needs a model with infill tokens."""
+        body = {**infill_body(part, suffix), "stream": True}
+        head = _head(upstream)
+        try:
+            async with self._http.open(
+                _root(upstream), "POST", "/infill", json=body, errors=worker_error
+            ) as response:
+                async for event in response.events():
+                    if event.done:
+                        break
+                    chunk = infill_chunk(checked(event.json(), event.event, upstream), head)
+                    usage = chunk.pop("usage", None)
+                    yield chunk
+                    if usage:
+                        yield {**head, "choices": [], "usage": usage}
+                        return
+        except CapabilityMismatch as exc:
+            raise UnsupportedParameter(
+                f"The model '{upstream.model}' cannot fill in text before a suffix.", param="suffix"
+            ) from exc
+        raise StreamBroken(f"The worker of '{upstream.model}' ended its stream before the answer was finished.")
+
+    async def _prompt_text(self, upstream: Upstream, part: Part) -> str:
+        if isinstance(part.prompt, str):
+            return part.prompt
+        answer = await self.detokenize(upstream, DetokenizeRequest(tokens=part.prompt))
+        text: str = answer["content"]
+        return text
+
+    async def _count(self, upstream: Upstream, part: Part) -> int:
+        if not isinstance(part.prompt, str):
+            return len(part.prompt)
+        answer = await self.tokenize(upstream, TokenizeRequest(content=part.prompt, add_special=True))
+        return len(answer["tokens"])
+
+    # ---- the rest
+
+    async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
+        return await self._openai.embed(upstream, request)
+
+    async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
+        return await self._openai.rerank(upstream, request)
+
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.transcribe(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
+        async with aclosing(self._openai.speak(upstream, request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
+        """``{"tokens": [...]}``: ids, or with ``with_pieces`` objects of ``id`` and ``piece``."""
+        body = {
+            "content": request.content,
+            "add_special": request.add_special,
+            "parse_special": request.parse_special,
+            "with_pieces": request.with_pieces,
+        }
+        return checked(await self._http.post_json(_root(upstream), "/tokenize", body), "", upstream)
+
+    async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
+        """``{"content": text}``."""
+        body = {"tokens": request.tokens}
+        return checked(await self._http.post_json(_root(upstream), "/detokenize", body), "", upstream)
+
+
+def _root(upstream: Upstream) -> Upstream:
+    """The worker's paths outside ``/v1``."""
+    return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
+
+
+def _head(upstream: Upstream) -> Json:
+    return {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": upstream.model,
+    }
+
+
+_NO_MEDIA = ("image input is not supported", "audio input is not supported", "video input is not supported")
+
+
+def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+    """A worker's refusal. llama-server says 500 to a picture that its model cannot see."""
+    if status == 500:
+        message = error_details(body).message
+        if message.startswith(_NO_MEDIA):
+            kind = message.partition(" ")[0]
+            return CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+    return read_error(status, headers, body, upstream)

@@ -1,0 +1,118 @@
+"""Completions of llama-server as OpenAI's: one call per choice, and what it leaves out is done here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from backends.base import Json
+from backends.local.logprobs import legacy_logprobs
+from backends.wire.completions import CompletionRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
+
+DEFAULT_MAX_TOKENS = 16
+"""What OpenAI's completions decode when nothing is said; llama-server would fill its window."""
+
+Prompt = str | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One call: a prompt, the index of the choice it makes, and its body."""
+
+    index: int
+    position: int
+    prompt: Prompt
+    body: Json
+
+
+def prompts_of(request: CompletionRequest) -> list[Prompt]:
+    """The prompts, one or many."""
+    prompt: Any = request.prompt
+    if isinstance(prompt, str) or isinstance(prompt[0], int):
+        return [prompt]
+    return list(prompt)
+
+
+def parts_of(request: CompletionRequest, body: Json) -> list[Part]:
+    """The calls that answer a request, ``best_of`` (or ``n``) for each prompt.
+
+    Raises InvalidRequest or UnsupportedParameter for what cannot be had together.
+    """
+    count = request.n or 1
+    tries = request.best_of or count
+    if tries < count:
+        raise InvalidRequest("best_of must not be smaller than n.", param="best_of")
+    if request.echo and request.logprobs is not None:
+        raise UnsupportedParameter("Local models give no logprobs of an echoed prompt.", param="logprobs")
+    if request.suffix is not None and request.logprobs is not None:
+        raise UnsupportedParameter("Local models give no logprobs together with a suffix.", param="logprobs")
+    single = {name: value for name, value in body.items() if name not in _OURS}
+    single.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if request.logprobs is not None or tries > count:
+        single["logprobs"] = max(1, request.logprobs or 0)
+    parts: list[Part] = []
+    for position, prompt in enumerate(prompts_of(request)):
+        for number in range(tries):
+            own = {**single, "prompt": prompt}
+            if request.seed is not None:
+                own["seed"] = (request.seed + number) % 2**32
+            parts.append(Part(position * tries + number, position, prompt, own))
+    return parts
+
+
+_OURS = frozenset({"n", "best_of", "echo", "suffix", "stream_options"})
+
+
+@dataclass(slots=True)
+class TextWriter:
+    """Makes the chunks of one choice regular: index, legacy logprobs with offsets, a completion's id."""
+
+    index: int
+    logprobs: int | None
+    offset: int = 0
+
+    def regular(self, chunk: Json) -> Json:
+        chunk.pop("timings", None)
+        chunk["object"] = "text_completion"
+        chunk["id"] = "cmpl-" + str(chunk.get("id", "")).removeprefix("chatcmpl-")
+        for choice in chunk.get("choices") or ():
+            given = choice.get("logprobs")
+            choice["index"] = self.index
+            choice["logprobs"] = (
+                legacy_logprobs(given, top=self.logprobs, offset=self.offset)
+                if self.logprobs is not None
+                else None
+            )
+            self.offset += len(choice.get("text") or "")
+        return chunk
+
+
+def mean_logprob(chunks: list[Json]) -> float:
+    """The mean log probability of a choice's tokens, by which ``best_of`` chooses."""
+    values = [
+        value
+        for chunk in chunks
+        for choice in chunk.get("choices") or ()
+        for value in (choice.get("logprobs") or {}).get("token_logprobs") or ()
+    ]
+    return sum(values) / len(values) if values else float("-inf")
+
+
+def infill_body(part: Part, suffix: str) -> Json:
+    """llama-server's own request for text between a prefix and a suffix."""
+    body = {name: value for name, value in part.body.items() if name not in ("prompt", "max_tokens", "model")}
+    return {**body, "input_prefix": part.prompt, "input_suffix": suffix, "n_predict": part.body["max_tokens"]}
+
+
+def infill_chunk(event: Json, head: Json) -> Json:
+    """A chunk of llama-server's native stream as one of a completion."""
+    finish = None
+    if event.get("stop"):
+        finish = "length" if event.get("stop_type") == "limit" else "stop"
+    choice = {"index": 0, "text": event.get("content") or "", "logprobs": None, "finish_reason": finish}
+    chunk = {**head, "choices": [choice]}
+    if finish is not None:
+        used, made = event.get("tokens_evaluated", 0), event.get("tokens_predicted", 0)
+        chunk["usage"] = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+    return chunk

@@ -1,0 +1,46 @@
+"""llama-server's logprobs in OpenAI's two shapes. Source: OpenAI's reference, llama.cpp's page on its server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.base import Json
+
+_FIELDS = ("token", "logprob", "bytes")
+
+
+def chat_logprobs(given: Json | None) -> Json | None:
+    """``logprobs`` of a chat's choice, without what llama-server adds."""
+    if not given or not given.get("content"):
+        return None
+    content = [{**_entry(item), "top_logprobs": _entries(item)} for item in given["content"]]
+    return {"content": content, "refusal": None}
+
+
+def _entries(item: Json) -> list[Json]:
+    return [_entry(top) for top in item.get("top_logprobs") or ()]
+
+
+def _entry(item: Json) -> Json:
+    return {name: item.get(name) for name in _FIELDS}
+
+
+def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None:
+    """``logprobs`` of a completion's choice: four lists. ``offset`` is where the first token begins."""
+    if not given or not given.get("content"):
+        return None
+    tokens: list[str] = []
+    offsets: list[int] = []
+    for item in given["content"]:
+        offsets.append(offset)
+        tokens.append(item["token"])
+        offset += len(item["token"])
+    tops: list[Any] | None = None
+    if top > 0:
+        tops = [{each["token"]: each["logprob"] for each in _entries(item)[:top]} for item in given["content"]]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [item["logprob"] for item in given["content"]],
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    }

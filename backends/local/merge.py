@@ -1,0 +1,85 @@
+"""Several streams as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def merged(streams: Sequence[AsyncGenerator[T]], *, at_once: int) -> AsyncGenerator[T]:
+    """The items of all streams as they come, each stream's own in order, at most ``at_once`` streams running.
+
+    The first error of a stream ends all. Closing this generator closes every stream.
+    """
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as only:
+            async for item in only:
+                yield item
+        return
+    items: asyncio.Queue[T | None] = asyncio.Queue(maxsize=2 * at_once)
+    turns = asyncio.Semaphore(at_once)
+
+    async def pump(stream: AsyncGenerator[T]) -> None:
+        async with turns, aclosing(stream):
+            async for item in stream:
+                await items.put(item)
+
+    async def pump_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for stream in streams:
+                    group.create_task(pump(stream))
+        finally:
+            ended.set()
+
+    ended = asyncio.Event()
+    task = asyncio.create_task(pump_all())
+    try:
+        while True:
+            following = await _next(items, ended)
+            if following is None:
+                break
+            yield following
+        await _first_error(task)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
+
+
+async def _next(items: asyncio.Queue[T | None], ended: asyncio.Event) -> T | None:
+    """The next item, or None when all streams have ended and nothing is left."""
+    while items.empty():
+        if ended.is_set():
+            return None
+        getting = asyncio.ensure_future(items.get())
+        ending = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                return getting.result()
+        finally:
+            getting.cancel()
+            ending.cancel()
+    return items.get_nowait()
+
+
+async def _first_error(task: asyncio.Task[None]) -> None:
+    """Raise what a stream raised, out of the group that TaskGroup wraps it in."""
+    try:
+        await task
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def collected(stream: AsyncIterator[T]) -> list[T]:
+    """All items of a stream."""
+    return [item async for item in stream]
