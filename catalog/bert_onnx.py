@@ -34,14 +34,11 @@ def prepare(folder: Path, *, precision: str = "fp32", max_tokens: int, dimension
         raise PullError(f"The precision {precision!r} is not known; fp32 and int8 are.")
     config = json.loads((folder / "config.json").read_bytes())
     _check(config)
-    graph = folder / _GRAPH
+    model = _graph_of(folder / _WEIGHTS, config)
     if precision == "int8":
-        full = folder / "fp32.onnx"
-        _write_graph(folder / _WEIGHTS, config, full)
-        _quantise(full, graph)
-        full.unlink()
+        _quantise(model, folder / _GRAPH)
     else:
-        _write_graph(folder / _WEIGHTS, config, graph)
+        _save(model, folder / _GRAPH)
     _open_tokenizer(folder / "tokenizer.json")
     card = {
         "kind": "embedding",
@@ -92,9 +89,8 @@ class _Graph:
         return output
 
 
-def _write_graph(weights: Path, config: dict[str, Any], target: Path) -> None:
+def _graph_of(weights: Path, config: dict[str, Any]) -> Any:
     try:
-        import onnx
         from onnx import TensorProto, helper
         from safetensors.numpy import load_file
     except ImportError as error:
@@ -116,7 +112,7 @@ def _write_graph(weights: Path, config: dict[str, Any], target: Path) -> None:
     output = helper.make_tensor_value_info(
         "last_hidden_state", TensorProto.FLOAT, ["batch", "tokens", int(config["hidden_size"])]
     )
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(
             graph.nodes, "bert", [tokens("input_ids"), tokens("attention_mask")], [output], graph.weights
         ),
@@ -124,6 +120,11 @@ def _write_graph(weights: Path, config: dict[str, Any], target: Path) -> None:
         ir_version=9,
         producer_name="roundhouse",
     )
+
+
+def _save(model: Any, target: Path) -> None:
+    import onnx
+
     onnx.save(model, str(target))
 
 
@@ -213,16 +214,19 @@ def _layer(
     )
 
 
-def _quantise(source: Path, target: Path) -> None:
+def _quantise(model: Any, target: Path) -> None:
     """Dynamic int8: weights per output channel, activations per batch; embeddings stay as they are."""
     try:
         from onnx import TensorProto
         from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.quant_utils import add_pre_process_metadata
     except ImportError as error:
         raise EngineMissing("onnx", extra="starter", package=error.name) from error
 
+    # The graph is fused already: without this mark the quantiser asks for a fusion pass in the log.
+    add_pre_process_metadata(model)
     quantize_dynamic(
-        source,
+        model,
         target,
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,

@@ -145,7 +145,7 @@ def _count(text: Any) -> int | None:
     match = re.fullmatch(r"([\d.]+)([KMBT])", str(text or ""))
     if match is None:
         return None
-    return int(float(match[1]) * {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
+    return round(float(match[1]) * {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
 
 
 # ---- disk

@@ -80,7 +80,7 @@ class Hub:
         folder = f"hub/{slug(source.repository)}/{commit[:12]}"
         with FileLock(_lock_path(root, source, commit)):
             stored = {
-                f"{folder}/{file.name}": self._file(source, commit, file, root, folder, label, progress, token)
+                f"{folder}/{file.local}": self._file(source, commit, file, root, folder, label, progress, token)
                 for file in selection.files
             }
         return HubPull(source, commit, folder, selection, stored, root)
@@ -117,7 +117,7 @@ class Hub:
         progress: Progress,
         token: str | None,
     ) -> StoredFile:
-        target = within(root, f"{folder}/{file.name}")
+        target = within(root, f"{folder}/{file.local}")
         if not (target.is_file() and target.stat().st_size == file.size):
             partial = root / "partial" / slug(source.repository) / commit[:12]
             fetched = self._download(source, commit, file, partial, label, progress, token)
@@ -227,9 +227,7 @@ def _translated(source: HubSource) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise PullError(f"The hub refused {name}: {_first_line(error)}") from error
     except transport_errors() as error:
-        raise PullError(
-            f"The hub cannot be reached for {name}: {_first_line(error)}. Pull again to resume."
-        ) from error
+        raise PullError(f"The hub broke off for {name}: {_first_line(error)}. Pull again to resume.") from error
     except OSError as error:
         raise PullError(f"{name} could not be fetched: {_first_line(error)}. Pull again to resume.") from error
 

@@ -123,7 +123,7 @@ def _parameters(header: GgufHeader) -> int | None:
     label = header.text("general.size_label") or ""
     units = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
     try:
-        return int(float(label[:-1]) * units[label[-1].upper()])
+        return round(float(label[:-1]) * units[label[-1].upper()])
     except (IndexError, KeyError, ValueError):
         return None
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import PurePosixPath
 
 from catalog import quantization
 from catalog.errors import PullError
@@ -41,6 +40,12 @@ class RemoteFile:
     size: int
     sha256: str | None = None
     sha1: str | None = None
+    saved_as: str | None = None
+
+    @property
+    def local(self) -> str:
+        """The file's name on disk: engines open a graph beside its tokenizer, wherever it came from."""
+        return self.saved_as or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +191,17 @@ def _is_extra(name: str) -> bool:
 
 
 def _onnx(by_name: dict[str, RemoteFile], graph: str) -> Selection:
-    folder = str(PurePosixPath(graph).parent)
-    wanted = [by_name[graph], *(by_name[name] for name in _ONNX_COMPANIONS if name in by_name)]
-    prefix = f"{graph}_data"
-    wanted += [file for name, file in by_name.items() if name.startswith(prefix)]
+    wanted = [by_name[name] for name in _ONNX_COMPANIONS if name in by_name]
+    # A graph's weights may lie beside it (model.onnx_data), and move with it.
+    wanted += [
+        replace(file, saved_as=name.rsplit("/", 1)[-1])
+        for name, file in by_name.items()
+        if name == graph or name.startswith(f"{graph}_data")
+    ]
     pooling = by_name.get("1_Pooling/config.json")
     if pooling is not None:
         wanted.append(pooling)
-    return Selection(Kind.ONNX, tuple(wanted), entry="." if folder == "." else graph)
+    return Selection(Kind.ONNX, tuple(wanted), entry=".")
 
 
 def _transformers(files: Sequence[RemoteFile], memory: int | None) -> Selection:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +150,7 @@ class Store:
                 raise PullError(reason)
             progress(PullEvent(model.id, Stage.CACHED))
             return self.path(model)
-        with self._lock(model.id):
+        with self._lock(model.id), _disk_errors(model.id):
             if self.ready(model):
                 progress(PullEvent(model.id, Stage.CACHED))
                 return self.path(model)
@@ -180,7 +181,7 @@ class Store:
         """
         source = parse_address(address, revision)
         label = model_id or source.repository
-        with self._lock(f"hub:{source.repository}"):
+        with self._lock(f"hub:{source.repository}"), _disk_errors(label):
             pull = self._hub.pull(source, self.root, label, progress, token=token, memory=memory)
             row = self._hub_row(pull, model_id)
             finished = pull.manifest(row.id, manifest.fingerprint(row), row)
@@ -264,7 +265,7 @@ class Store:
         except OSError as error:
             raise ConfigurationError(
                 f"The model folder {self.root} cannot be written ({error.strerror}). "
-                "Give another one with ROUNDHOUSE_DATA_DIR or make it writable."
+                "Make it writable or set another data folder."
             ) from error
         return FileLock(folder / f"{slug(name)}.lock")
 
@@ -277,6 +278,17 @@ def parse_address(address: str, revision: str = "main") -> HubSource:
     except ValueError as error:
         raise PullError(
             f"{address[:200]!r} is no repository address. The form is hub:owner/repository[:file-pattern]."
+        ) from error
+
+
+@contextmanager
+def _disk_errors(label: str) -> Iterator[None]:
+    """A full or read-only disk, said in one sentence; what is finished stays for the next pull."""
+    try:
+        yield
+    except OSError as error:
+        raise PullError(
+            f"'{label}' could not be written: {error.strerror or error}. Make room and pull again."
         ) from error
 
 

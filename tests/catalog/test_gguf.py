@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalog.gguf import NotGguf, read_header
 from catalog.hub_row import gguf_facts
 from catalog.model import Capability
-from tests.fakes.gguf import chat_model, gguf_bytes
+from tests.fakes.gguf import Value, chat_model, gguf_bytes
 
 
 def written(tmp_path: Path, data: bytes) -> Path:
@@ -86,7 +86,7 @@ def test_a_damaged_header_is_read_or_refused_but_never_worse(
 )
 def test_pooling_and_architecture_tell_what_a_model_can_do(
     tmp_path: Path,
-    pairs: dict[str, str | int | float | bool | list[str] | list[int]],
+    pairs: dict[str, Value],
     capabilities: set[Capability],
 ) -> None:
     assert gguf_facts(written(tmp_path, gguf_bytes(pairs)))["capabilities"] == capabilities

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import ChecksumMismatch, ModelNotFound, ModelUnavailable, PullError
+from catalog.errors import ChecksumMismatch, ConfigurationError, ModelNotFound, ModelUnavailable, PullError
 from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource, WheelPin
 from catalog.progress import PullEvent, Stage
 from catalog.store import Store
@@ -269,3 +269,20 @@ def test_a_path_model_is_where_it_is_and_a_library_is_always_ready(store: Store,
     assert store.path(mine) == file
     library = mine.model_copy(update={"source": LibrarySource(module="no_such_library_here")})
     assert store.ready(library)
+
+
+def test_a_disk_that_cannot_be_written_is_one_sentence(tmp_path: Path, tiny: Model) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        Store(tmp_path / "file" / "models").pull(tiny)
+
+
+def test_a_full_disk_is_a_pull_error(store: Store, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("catalog.packages.shutil.copyfileobj", full)
+    with pytest.raises(PullError, match="No space left on device"):
+        store.pull(tiny)
+    monkeypatch.undo()
+    assert store.pull(tiny).read_bytes() == WEIGHTS
