@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from catalog.errors import BudgetExceeded
 from catalog.model import FREE, Capability, Price
@@ -273,6 +275,43 @@ async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
     rows = await store.usage("0000", "9999")
     assert sum(row.cost + row.estimated for row in rows) == spent * 1_000_000
     await store.close()
+
+
+async def test_a_caller_who_leaves_while_the_store_is_locked_holds_nothing(
+    store: SqliteState, tmp_path: Path
+) -> None:
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=60), ManualClock())
+    locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    asking = asyncio.create_task(pay(spend, 1.0, 1.0))
+    while spend.headroom("alice") != 0:
+        await asyncio.sleep(0)
+    asking.cancel()
+    with capture_logs(), pytest.raises(asyncio.CancelledError):
+        await asking
+    locker.execute("COMMIT")
+    locker.close()
+    assert spend.headroom("alice") == 1.0
+    assert set((await store.counts("spend/")).values()) == {0}
+    await pay(spend, 1.0, 1.0)
+
+
+async def test_a_locked_store_holds_a_capped_call_up_for_no_longer_than_its_patience(
+    store: SqliteState, tmp_path: Path
+) -> None:
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=0.05), ManualClock())
+    locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    with capture_logs():
+        await asyncio.wait_for(pay(spend, 0.6, 0.6), 5)
+        with pytest.raises(BudgetExceeded):
+            await pay(spend, 0.6, 0.6)
+        locker.execute("COMMIT")
+        locker.close()
+        await store.flush()
+    [row] = await store.usage("0", "9")
+    assert (row.calls, row.cost) == (1, nano(0.6))
+    assert set((await store.counts("spend/")).values()) == {nano(0.6)}
 
 
 # ---- after a kill
