@@ -205,9 +205,8 @@ class Catalog:
         """The MLX model of the same weights: named by the row, or the only one of its family and version."""
         if row.engine != "llamacpp":
             return row
-        named = row.options.get("mlx_twin")
-        if isinstance(named, str):
-            return self._by_id.get(named.lower(), row)
+        if row.mlx_twin is not None:
+            return self._by_id.get(row.mlx_twin.lower(), row)
         twins = [
             other
             for other in self._by_id.values()

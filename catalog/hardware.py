@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.model import Model
+from catalog.model import Geometry, Model
 
 _RESERVED = 1 << 30
 """Bytes of main memory that the system and the gateway keep, at least."""
@@ -67,34 +67,6 @@ class Machine:
             if device.id == device_id:
                 return device
         raise KeyError(device_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What the size of a model's KV cache depends on; a GGUF header gives all three."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-    @classmethod
-    def of(cls, model: Model) -> Geometry | None:
-        """The row's ``options.geometry``; ``None`` when it is not known."""
-        known = model.options.get("geometry")
-        if not isinstance(known, dict):
-            return None
-        values = [known.get(key) for key in ("layers", "kv_heads", "head_dim")]
-        numbers = [value for value in values if isinstance(value, int) and value > 0]
-        return cls(*numbers) if len(numbers) == 3 else None
-
-    def kv_bytes(self, context: int, *, element: float = 2.0) -> int:
-        """Bytes of keys and values for ``context`` tokens: two tensors a layer of ``kv_heads x head_dim``.
-
-        ``element`` is the bytes of a number: 2 in f16, 1.0625 in q8_0. Source: Pope et al., "Efficiently Scaling
-        Transformer Inference" (2022), section 3.3, with grouped-query heads. Models with sliding windows need
-        less than this.
-        """
-        return int(2 * self.layers * self.kv_heads * self.head_dim * context * element)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +137,7 @@ def recommend(models: Iterable[Model], machine: Machine, *, context: int = 8192)
         size = model.size.disk
         if not model.local or size is None:
             continue
-        geometry = Geometry.of(model)
+        geometry = model.geometry
         wanted = min(context, model.limits.context_window or context)
         for device in sorted(machine.devices, key=lambda d: d.kind == "cpu"):
             if model.device not in (None, device.id):

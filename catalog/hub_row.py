@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.gguf import GgufHeader, read_header
-from catalog.model import FREE, Capability, HubSource, Limits, Model, Size
+from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
 from catalog.selection import Kind, Selection
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
@@ -37,8 +37,7 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
     options = dict(facts.pop("options", {}))
     if selection.projector is not None:
         facts["capabilities"] = facts["capabilities"] | {Capability.VISION}
-        # The path is relative to the file that the engine opens.
-        options["mmproj"] = selection.projector
+        options["mmproj"] = str((folder / selection.projector).absolute())
     size = facts.pop("size", Size())
     return Model(
         id=model_id or default,
@@ -72,7 +71,6 @@ def gguf_facts(path: Path) -> dict[str, Any]:
         "dimensions": header.integer("embedding_length") if Capability.EMBED in capabilities else None,
         "max_input_tokens": header.integer("context_length") if Capability.EMBED in capabilities else None,
     }
-    options["geometry"] = {key: value for key, value in geometry_of(header).items() if value is not None}
     return {
         "name": header.text("general.name"),
         "family": header.architecture or None,
@@ -81,20 +79,21 @@ def gguf_facts(path: Path) -> dict[str, Any]:
         "languages": tuple(str(language) for language in languages),
         "limits": Limits(**{key: value for key, value in limits.items() if value}),
         "size": Size(parameters=_parameters(header)),
+        "geometry": geometry_of(header),
         "options": options,
     }
 
 
-def geometry_of(header: GgufHeader) -> dict[str, int | None]:
-    """What the size of the KV cache depends on: layers, key-value heads, and the width of a head."""
+def geometry_of(header: GgufHeader) -> Geometry | None:
+    """Layers, key-value heads and the width of a head; ``None`` where the header does not tell all three."""
     heads = header.integer("attention.head_count")
     embedding = header.integer("embedding_length")
+    layers = header.integer("block_count")
+    kv_heads = header.integer("attention.head_count_kv") or heads
     width = header.integer("attention.key_length") or (embedding // heads if embedding and heads else None)
-    return {
-        "layers": header.integer("block_count"),
-        "kv_heads": header.integer("attention.head_count_kv") or heads,
-        "head_dim": width,
-    }
+    if not layers or not kv_heads or not width:
+        return None
+    return Geometry(layers=layers, kv_heads=kv_heads, head_dim=width)
 
 
 def _abilities(header: GgufHeader) -> tuple[set[Capability], dict[str, Any]]:

@@ -184,6 +184,24 @@ class Size(BaseModel):
     quantization: str | None = None
 
 
+class Geometry(BaseModel):
+    """What the size of a model's KV cache depends on; a GGUF header gives all three."""
+
+    model_config = _FROZEN
+    layers: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+
+    def kv_bytes(self, context: int, *, element: float = 2.0) -> int:
+        """Bytes of keys and values for ``context`` tokens: two tensors a layer of ``kv_heads x head_dim``.
+
+        ``element`` is the bytes of a number: 2 in f16, 1.0625 in q8_0. Source: Pope et al., "Efficiently Scaling
+        Transformer Inference" (2022), section 3.3, with grouped-query heads. Models with sliding windows need
+        less than this.
+        """
+        return int(2 * self.layers * self.kv_heads * self.head_dim * context * element)
+
+
 class Model(BaseModel):
     """A row of the catalogue.
 
@@ -207,6 +225,7 @@ class Model(BaseModel):
     device: str | None = Field(default=None, description="pin to cpu, cuda:0, mps; default: placed where it fits")
     limits: Limits = Limits()
     size: Size = Size()
+    geometry: Geometry | None = None
     price: Price = Price()
     performance: Performance = Performance()
     benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task")
@@ -219,6 +238,7 @@ class Model(BaseModel):
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(default=None, description="seconds idle before unloading; None: the setting")
     optional: bool = Field(default=False, description="a starter that is only pulled when asked for by name")
+    mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
     origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
 

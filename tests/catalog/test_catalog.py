@@ -188,7 +188,7 @@ def test_on_apple_silicon_a_gguf_row_gives_way_to_its_mlx_twin() -> None:
     rows = [
         table("gguf", family="q", version="3", size={"parameters": 7}),
         table("mlx", family="q", version="3", size={"parameters": 7}, engine="mlx"),
-        table("named", options={"mlx_twin": "mlx"}),
+        table("named", mlx_twin="mlx"),
     ]
     elsewhere = catalog(*rows)
     apple = Catalog(own=elsewhere.own, apple_silicon=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from catalog.gguf import NotGguf, read_header
 from catalog.hub_row import gguf_facts
-from catalog.model import Capability
+from catalog.model import Capability, Geometry
 from tests.fakes.gguf import Value, chat_model, gguf_bytes
 
 
@@ -99,5 +99,6 @@ def test_the_template_tells_of_tools_and_reasoning(tmp_path: Path) -> None:
 
 
 def test_the_geometry_of_the_kv_cache_is_kept(tmp_path: Path) -> None:
-    options = gguf_facts(written(tmp_path, chat_model()))["options"]
-    assert options["geometry"] == {"layers": 30, "kv_heads": 3, "head_dim": 64}
+    facts = gguf_facts(written(tmp_path, chat_model()))
+    assert facts["geometry"] == Geometry(layers=30, kv_heads=3, head_dim=64)
+    assert facts["options"] == {}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from catalog import hardware
-from catalog.hardware import Device, Geometry, Machine, detect, fits, largest_context, needed, recommend
-from catalog.model import Capability, Model, PathSource, Size
+from catalog.hardware import Device, Machine, detect, fits, largest_context, needed, recommend
+from catalog.model import Capability, Geometry, Model, PathSource, Size
 
 GIB = 1 << 30
 SMOLLM2 = Geometry(layers=30, kv_heads=3, head_dim=64)

@@ -204,6 +204,7 @@ def test_removing_a_model_keeps_the_file_that_another_one_needs(store: Store, hu
     small, large = store.pull_hub(f"{REPOSITORY}:Q4_0"), store.pull_hub(f"{REPOSITORY}:Q8_0")
     assert Capability.VISION in small.capabilities
     shared = store.path(large).parent / "mmproj-F16.gguf"
+    assert small.options == {"mmproj": str(shared)}
     small_path = store.path(small)
     assert store.remove(small.id) == len(chat_model(padding=100))
     assert not small_path.exists()
