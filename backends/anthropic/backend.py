@@ -18,7 +18,11 @@ from catalog.errors import UpstreamError
 Json = dict[str, Any]
 
 API_VERSION = "2023-06-01"
-"""The version of the wire that this translation speaks; Anthropic demands it in a header."""
+"""The version of the wire that this translation speaks; Anthropic demands it in a header.
+
+Its SDK sends 2026-10-21, whose types know no sampling parameters. Anthropic promises to keep the inputs and
+outputs of a version, and the models that still sample take temperature in this one.
+"""
 
 
 class AnthropicBackend:

@@ -72,7 +72,8 @@ class FakeAnthropic(FakeServer):
         return b'event: content_block_delta\ndata: {"type":"content_block_delta","index":77}\n\n'
 
     async def messages(self, request: web.Request, call: Call) -> web.StreamResponse:
-        if call.headers.get("x-api-key") != self.key:
+        bearer = call.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key not in (call.headers.get("x-api-key"), bearer):
             return self.refused(call, 401, "invalid x-api-key")
         try:
             if not call.headers.get("anthropic-version"):
