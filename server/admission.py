@@ -44,7 +44,7 @@ class InFlight:
                 f"The server is at its limit of {limits.concurrency} requests at a time. Try again shortly.",
                 retry_after=limits.retry_after,
             )
-        own = caller.concurrency or limits.concurrency_per_key
+        own = limits.concurrency_per_key
         if own is not None and self._by_caller[caller.id] >= own:
             raise RateLimited(
                 f"This key is at its limit of {own} requests at a time.", retry_after=limits.retry_after

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from catalog.errors import StreamBroken
-from routing.dispatch import Job
+from catalog.errors import NotPermitted, StreamBroken
+from routing.dispatch import Answer, Job
+from routing.facts import Facts
 from server.auth import caller_of
 from server.disconnect import Guard
 from server.services import house_of, services_of
@@ -42,6 +45,32 @@ class One:
         return self._item
 
 
+def permitted(request: Request, facts: Facts) -> Facts:
+    """The facts as this caller may have them: with a key that is bound to some models, the others are out.
+
+    Raises NotPermitted for a model named outright, RateLimited when the key's own limits are used up.
+    """
+    caller = caller_of(request)
+    if caller.key is None or not caller.key.models:
+        return facts
+    catalog = house_of(request).catalog
+    if facts.requested.lower().partition(":")[0] != "auto":
+        row = catalog.resolve(facts.requested)
+        if not caller.allows(row.id):
+            raise NotPermitted(f"This key may not use the model '{row.id}'.")
+    barred = frozenset(row.id for row in catalog if not caller.allows(row.id))
+    return replace(facts, intent=replace(facts.intent, exclude=facts.intent.exclude | barred))
+
+
+def open_answer(request: Request, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]:
+    """Hand a job to the dispatcher, within what the caller's key may do and use. Raises as :func:`permitted`."""
+    house, caller = house_of(request), caller_of(request)
+    facts = permitted(request, job.facts)
+    if caller.key is not None and house.keys is not None:
+        house.keys.check_and_count(caller.key, facts)
+    return house.dispatcher.open(job if facts is job.facts else replace(job, facts=facts))
+
+
 async def whole(request: Request, job: Job[T], assembler: Assembler[T]) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. The client's leaving closes the upstream at once.
 
@@ -49,7 +78,7 @@ async def whole(request: Request, job: Job[T], assembler: Assembler[T]) -> tuple
     """
     async with (
         Guard(request.receive, services_of(request).in_flight),
-        house_of(request).dispatcher.open(job) as answer,
+        open_answer(request, job) as answer,
     ):
         async for item in answer:
             assembler.add(item)

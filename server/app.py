@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from server.admission import InFlight
 from server.api import ROUTERS
-from server.auth import Authenticator, SettingsKeys
+from server.auth import Authenticator, Keys
 from server.errors import as_error, error_response
 from server.gate import Gate
 from server.metrics import Metrics
@@ -45,7 +45,8 @@ def create_app(
     metrics = Metrics(in_flight)
     services = Services(
         settings=settings,
-        authenticator=authenticator or SettingsKeys(settings.api_keys, settings.admin_keys),
+        authenticator=authenticator
+        or Keys(settings.api_keys, settings.admin_keys, lambda: services.house.keys if services.house else None),
         in_flight=in_flight,
         metrics=metrics,
         clock=clock,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from catalog.errors import NotAuthenticated, NotPermitted
+from routing.virtual_keys import KeyInfo, VirtualKeys, digest_of
 
 MAX_KEY = 512
 
@@ -21,13 +21,16 @@ MAX_KEY = 512
 class Caller:
     """Somebody who may call. ``id`` names the key in logs, limits and spend; it is never the key.
 
-    ``models`` are the only models it may name; ``None`` is all.
+    ``key`` is the virtual key's record, with the models and limits it is bound to.
     """
 
     id: str
     admin: bool = False
-    models: frozenset[str] | None = None
-    concurrency: int | None = None
+    key: KeyInfo | None = None
+
+    def allows(self, model: str) -> bool:
+        """Whether this caller may use the model of this id."""
+        return self.key is None or self.key.allows(model)
 
 
 ANONYMOUS = Caller(id="anonymous", admin=True)
@@ -35,45 +38,53 @@ ANONYMOUS = Caller(id="anonymous", admin=True)
 
 
 class Authenticator(Protocol):
-    """Knows keys."""
+    """Knows keys. ``authenticate`` is on every request's path: memory only."""
 
-    async def authenticate(self, key: str | None) -> Caller:
+    def authenticate(self, key: str | None) -> Caller:
         """The caller that ``key`` belongs to. Raises NotAuthenticated."""
         ...
 
 
-class SettingsKeys:
-    """The keys of the settings, kept as SHA-256 digests only.
+class Keys:
+    """The keys of the settings, kept as SHA-256 digests only, and the virtual keys.
 
-    Looking up the digest in a mapping leaks nothing of the key in its time; the comparison of what was
-    found is constant-time besides. No keys at all lets everybody in, which is only started on loopback.
+    A digest is found in a mapping, which tells nothing of the key by its time, and is compared once more in
+    constant time. Without any key at all everybody is let in: :func:`server.settings.check_exposure` allows
+    that on loopback only.
     """
 
-    def __init__(self, keys: Iterable[SecretStr], admin_keys: Iterable[SecretStr] = ()) -> None:
-        self._callers: Mapping[bytes, Caller] = {
-            **{digest(key.get_secret_value()): _caller(key, admin=False) for key in keys},
-            **{digest(key.get_secret_value()): _caller(key, admin=True) for key in admin_keys},
-        }
+    def __init__(
+        self,
+        keys: Iterable[SecretStr],
+        admin_keys: Iterable[SecretStr],
+        virtual: Callable[[], VirtualKeys | None] = lambda: None,
+    ) -> None:
+        self._callers: Mapping[str, Caller] = {**_callers(keys, admin=False), **_callers(admin_keys, admin=True)}
+        self._virtual = virtual
 
-    async def authenticate(self, key: str | None) -> Caller:
-        if not self._callers:
+    def with_settings(self, keys: Iterable[SecretStr], admin_keys: Iterable[SecretStr]) -> Keys:
+        """The same virtual keys beside other keys of the settings."""
+        return Keys(keys, admin_keys, self._virtual)
+
+    def authenticate(self, key: str | None) -> Caller:
+        virtual = self._virtual()
+        if not self._callers and (virtual is None or not virtual.list()):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
-        wanted = digest(key)
-        for known, caller in self._callers.items():
-            if hmac.compare_digest(known, wanted):
-                return caller
-        raise NotAuthenticated("The API key is not known here.")
+        wanted = digest_of(key)
+        caller = self._callers.get(wanted)
+        if caller is not None and hmac.compare_digest(digest_of(key), wanted):
+            return caller
+        info = virtual.authenticate(key) if virtual is not None else None
+        if info is None:
+            raise NotAuthenticated("The API key is not known here, or no longer good.")
+        return Caller(id=info.id, admin=info.admin, key=info)
 
 
-def digest(key: str) -> bytes:
-    """What is kept of a key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def _caller(key: SecretStr, *, admin: bool) -> Caller:
-    return Caller(id=f"key_{digest(key.get_secret_value()).hex()[:12]}", admin=admin)
+def _callers(keys: Iterable[SecretStr], *, admin: bool) -> dict[str, Caller]:
+    digests = (digest_of(key.get_secret_value()) for key in keys)
+    return {digest: Caller(id=f"settings-{digest[:12]}", admin=admin) for digest in digests}
 
 
 def presented_key(headers: Headers) -> str | None:
@@ -84,7 +95,7 @@ def presented_key(headers: Headers) -> str | None:
     else:
         key = headers.get("x-api-key") or headers.get("api-key")
     if key is not None and len(key) > MAX_KEY:
-        raise NotAuthenticated("The API key is not known here.")
+        raise NotAuthenticated("The API key is not known here, or no longer good.")
     return key
 
 

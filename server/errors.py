@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from backends.messages import error_body
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
 
 M = TypeVar("M", bound=BaseModel)
@@ -67,10 +68,10 @@ def as_error(error: BaseException) -> RoundhouseError:
     return RoundhouseError("The server failed on this request. Its log has the reason under the request id.")
 
 
-def error_response(error: RoundhouseError) -> Response:
-    """The HTTP answer for an error."""
+def error_response(error: RoundhouseError, *, anthropic_id: str | None = None) -> Response:
+    """The HTTP answer for an error; with the request's id in Anthropic's shape, for its own endpoints."""
     return Response(
-        orjson.dumps(error.to_body()),
+        orjson.dumps(error_body(error, request_id=anthropic_id) if anthropic_id else error.to_body()),
         status_code=error.status,
         headers=error.headers(),
         media_type="application/json",

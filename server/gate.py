@@ -103,7 +103,7 @@ class _Passage:
         if scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, self._send_marked)
             return
-        caller = await services.authenticator.authenticate(presented_key(headers))
+        caller = services.authenticator.authenticate(presented_key(headers))
         scope["roundhouse.caller"] = caller
         if scope["method"] != "POST":
             await self._app(scope, receive, self._send_marked)
@@ -127,7 +127,9 @@ class _Passage:
         if self.status:
             self._abort()
             return
-        await error_response(typed)(self._scope, receive, self._send_marked)
+        anthropic = self._scope["path"].startswith("/v1/messages")
+        answer = error_response(typed, anthropic_id=self._id if anthropic else None)
+        await answer(self._scope, receive, self._send_marked)
 
     def _abort(self) -> None:
         """Close the connection at once: what it still holds for a client that does not read is dropped."""

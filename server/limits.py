@@ -28,6 +28,11 @@ async def read_json(request: Request, model: type[M]) -> M:
 
     Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, InvalidRequest, or ClientGone.
     """
+    return parse(model, await read_body(request))
+
+
+async def read_body(request: Request) -> bytes:
+    """The request's JSON body as it is. Raises as :func:`read_json` does, but for InvalidRequest."""
     _check_type(request.headers, "application/json")
     settings = services_of(request).settings.server
     receive = counted(request.receive, request.headers, settings.limits.body_bytes, settings.timeouts)
@@ -43,7 +48,7 @@ async def read_json(request: Request, model: type[M]) -> M:
                 raise ClientGone
             pieces.append(message.get("body", b""))
         body = b"".join(pieces)
-    return parse(model, body)
+    return body
 
 
 @asynccontextmanager

@@ -83,9 +83,7 @@ def renderer(settings: LogSettings, stream: TextIO) -> Any:
     """Lines for a terminal, or one JSON object a line."""
     if settings.format == "json":
         return _render_json
-    return structlog.dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.app import create_app
-from server.auth import SettingsKeys
+from server.auth import Keys
 from server.logging import configure_logging
 from server.protocol import protocol_for
 from server.services import Services
@@ -172,8 +172,8 @@ async def apply_settings(services: Services, settings: Settings) -> None:
         raise ConfigurationError("A change of [[model]] or [[endpoint]] rows needs a restart.")
     services.settings = settings
     services.in_flight.limits = settings.server.limits
-    if isinstance(services.authenticator, SettingsKeys):
-        services.authenticator = SettingsKeys(settings.api_keys, settings.admin_keys)
+    if isinstance(services.authenticator, Keys):
+        services.authenticator = services.authenticator.with_settings(settings.api_keys, settings.admin_keys)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

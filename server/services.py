@@ -14,7 +14,11 @@ from catalog.catalog import Catalog
 from catalog.model import Model
 from routing.dispatch import Answer, Job
 from routing.facts import Facts
+from routing.learning import Learner
 from routing.plan import Plan
+from routing.spend import Spend
+from routing.traces import Traces
+from routing.virtual_keys import VirtualKeys
 
 if TYPE_CHECKING:
     from server.admission import InFlight
@@ -47,6 +51,10 @@ class House:
     downloaded: Callable[[Model], bool]
     has_key: Callable[[Model], bool]
     unavailable: Callable[[Model], str | None]
+    traces: Traces
+    learner: Learner
+    spend: Spend
+    keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
 
 

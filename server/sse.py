@@ -20,9 +20,10 @@ from starlette.types import Receive, Scope, Send
 from backends.base import Json
 from catalog.errors import RoundhouseError, StreamBroken
 from routing.dispatch import Answer, Job
+from server.answering import open_answer
 from server.disconnect import Guard
 from server.relay import Encoder, Relay
-from server.services import house_of, services_of
+from server.services import services_of
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
@@ -134,7 +135,7 @@ async def _begin(
 ) -> tuple[Relay[T], Answer[T] | None]:
     services = services_of(request)
     relay = Relay(
-        house_of(request).dispatcher.open(job),
+        open_answer(request, job),
         encoder,
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,

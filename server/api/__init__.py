@@ -1,6 +1,20 @@
 """The endpoints, one file per resource. A handler reads, asks the dispatcher, and shapes the answer."""
 
-from server.api import audio, chat, completions, embeddings, health, images, metrics, models, rerank, tokens
+from server.api import (
+    audio,
+    chat,
+    completions,
+    embeddings,
+    health,
+    images,
+    messages,
+    metrics,
+    models,
+    rerank,
+    responses,
+    routing,
+    tokens,
+)
 
 ROUTERS = (
     chat.router,
@@ -10,6 +24,9 @@ ROUTERS = (
     audio.router,
     images.router,
     tokens.router,
+    responses.router,
+    messages.router,
+    routing.router,
     models.router,
     health.router,
     metrics.router,

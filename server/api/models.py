@@ -34,9 +34,9 @@ class LoadRequest(WireModel):
 async def list_models(request: Request) -> Response:
     """Every model, and the names under which the router chooses."""
     services, house = services_of(request), house_of(request)
-    allowed = caller_of(request).models
+    caller = caller_of(request)
     views = {view.model: view for view in house.pool.snapshot().workers}
-    rows = [row for row in house.catalog.models() if allowed is None or row.id in allowed]
+    rows = [row for row in house.catalog if caller.allows(row.id)]
     data = [_router_row(mode, services.created) for mode in Mode]
     data += [describe(row, views.get(row.id), house, services.created) for row in rows]
     return json_response({"object": "list", "data": data})
@@ -79,21 +79,21 @@ async def unload_model(request: Request, model_id: str) -> Response:
 
 @router.get("/v1/admin/workers")
 async def list_workers(request: Request) -> Response:
-    """The worker processes and the devices they are on. Needs an admin key."""
+    """The worker processes and the devices they are on; bytes and seconds. Needs an admin key."""
     require_admin(request)
     snapshot = house_of(request).pool.snapshot()
     now = services_of(request).clock()
     return json_response(
         {
             "object": "list",
-            "data": [_worker(view, now) for view in snapshot.workers],
+            "workers": [_worker(view, now) for view in snapshot.workers],
             "devices": [
                 {
                     "id": device.id,
                     "name": device.name,
-                    "total_bytes": device.total,
-                    "budget_bytes": device.budget,
-                    "used_bytes": device.used,
+                    "total": device.total,
+                    "budget": device.budget,
+                    "used": device.used,
                 }
                 for device in snapshot.devices
             ],
@@ -188,14 +188,14 @@ def _worker(view: WorkerView, now: float) -> Json:
         "device": view.device,
         "state": view.state.value,
         "pid": view.pid,
-        "memory_bytes": view.memory,
+        "memory": view.memory,
         "slots": view.slots,
         "busy": view.busy,
         "queued": view.queued,
         "restarts": view.restarts,
         "up_seconds": None if view.started_at is None else max(0.0, now - view.started_at),
         "idle_seconds": None if view.last_used is None or view.busy else max(0.0, now - view.last_used),
-        "expires_in_seconds": None if view.expires_at is None else max(0.0, view.expires_at - now),
+        "expires_in": None if view.expires_at is None else max(0.0, view.expires_at - now),
         "load_seconds": view.load_seconds,
         "error": view.error,
     }

@@ -7,16 +7,18 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
 
+from routing.virtual_keys import VirtualKeys
 from server.app import create_app
 from server.logging import configure_structlog
 from server.run import GatewayServer, uvicorn_config
-from server.services import Services
+from server.services import House, Services
 from server.settings import LogSettings, ServerSettings, Settings
 from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_house
 
@@ -32,6 +34,13 @@ class Gateway:
     pool: FakePool
 
     @property
+    def keys(self) -> VirtualKeys:
+        house = self.services.house
+        assert house is not None
+        assert house.keys is not None
+        return house.keys
+
+    @property
     def services(self) -> Services:
         services: Services = self.app.state.services
         return services
@@ -45,6 +54,17 @@ def settings(**overrides: object) -> Settings:
     return Settings.model_validate({"log": {"access": False}, **overrides})
 
 
+@asynccontextmanager
+async def state(house: House) -> AsyncIterator[None]:
+    """Start and stop the state behind spend and keys."""
+    store = house.spend._store
+    await store.start()
+    try:
+        yield
+    finally:
+        await store.close()
+
+
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[io.StringIO]:
     """What is logged, as JSON lines at debug level."""
@@ -55,14 +75,14 @@ def logs() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def start() -> Start:
+def start(tmp_path: Path) -> Start:
     """Start a gateway within the test's process: ``async with start(api_keys=...) as gateway``."""
 
     @asynccontextmanager
     async def starting(**overrides: object) -> AsyncIterator[Gateway]:
-        house, backend, dispatcher, pool = fake_house()
+        house, backend, dispatcher, pool = fake_house(tmp_path)
         app = create_app(settings(**overrides), house=house)
-        async with app.router.lifespan_context(app):
+        async with state(house), app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 yield Gateway(app, client, backend, dispatcher, pool)
@@ -78,16 +98,16 @@ async def gateway(start: Start) -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-def serve() -> Start:
+def serve(tmp_path: Path) -> Start:
     """Start a gateway behind a real uvicorn on a free port of loopback."""
 
     @asynccontextmanager
     async def serving(**overrides: object) -> AsyncIterator[Gateway]:
-        house, backend, dispatcher, pool = fake_house()
+        house, backend, dispatcher, pool = fake_house(tmp_path)
         server = {**dict(overrides.pop("server", {})), "port": 0}  # type: ignore[call-overload]
         chosen = settings(**overrides, server=ServerSettings(**server))
         app = create_app(chosen, house=house)
-        async with app.router.lifespan_context(app):
+        async with state(house), app.router.lifespan_context(app):
             running = GatewayServer(uvicorn_config(app, chosen))
             task = asyncio.create_task(running.serve())
             try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Json, Upstream
@@ -21,9 +23,18 @@ from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerState, W
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
+from routing.clock import SystemClock
 from routing.dispatch import Answer, Job
+from routing.estimate import Estimator
 from routing.facts import Facts
-from routing.plan import Plan, Strategy
+from routing.learning import Learner
+from routing.outcomes import Outcome, Result
+from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.settings import RoutingSettings
+from routing.spend import Spend, SpendSettings
+from routing.sqlite_state import SqliteState
+from routing.traces import Traces, TraceSettings
+from routing.virtual_keys import VirtualKeys
 from server.services import House
 from server.settings import Settings
 
@@ -182,8 +193,9 @@ class FakeAnswer(Answer[T]):
 class FakeDispatcher:
     """Calls the one backend; ``gate`` holds back every answer, as a load or a queue would."""
 
-    def __init__(self, backend: FakeBackend) -> None:
+    def __init__(self, backend: FakeBackend, traces: Traces) -> None:
         self.backend = backend
+        self.traces = traces
         self.gate: asyncio.Event | None = None
         self.waiting = asyncio.Event()
         self.left = asyncio.Event()
@@ -192,6 +204,7 @@ class FakeDispatcher:
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
+        self.traces.start(job.trace, job.facts, PLAN)
         try:
             if self.gate is not None:
                 self.waiting.set()
@@ -202,11 +215,25 @@ class FakeDispatcher:
             finally:
                 close: Callable[[], Any] = getattr(items, "aclose")  # noqa: B009
                 await close()
+            self.traces.record(
+                Outcome(
+                    job.trace, 1, "parrot", "local", job.facts, Result.SUCCESS, at=time.time(), first_chunk=0.1
+                )
+            )
         finally:
             self.left.set()
 
     def explain(self, facts: Facts) -> Plan:
-        return Plan(candidates=(), excluded=(), strategy=Strategy.EXPLICIT, reason="")
+        self.facts.append(facts)
+        return PLAN
+
+
+PLAN = Plan(
+    candidates=(Candidate(CHAT, 0.9, 0.8, 1.5, 0.0, "local", "it is loaded"),),
+    excluded=(Exclusion("cloud/oracle", "no_key", "no key is set for the endpoint 'cloud'"),),
+    strategy=Strategy.PROFILE,
+    reason="the best score",
+)
 
 
 class FakePool:
@@ -246,10 +273,13 @@ class FakePool:
         return None
 
 
-def fake_house() -> tuple[House, FakeBackend, FakeDispatcher, FakePool]:
-    """A house and its fake parts."""
+def fake_house(folder: Path | None = None) -> tuple[House, FakeBackend, FakeDispatcher, FakePool]:
+    """A house and its fake parts. The state in ``folder`` is the caller's to start, if it is used at all."""
     backend = FakeBackend()
-    dispatcher, pool = FakeDispatcher(backend), FakePool()
+    clock = SystemClock()
+    state = SqliteState((folder or Path("/nowhere")) / "state.sqlite3")
+    traces = Traces(TraceSettings(), clock)
+    dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
     house = House(
         catalog=catalog,
@@ -258,6 +288,10 @@ def fake_house() -> tuple[House, FakeBackend, FakeDispatcher, FakePool]:
         downloaded=lambda _: True,
         has_key=lambda _: False,
         unavailable=lambda row: None if row.local else "no key is set for the endpoint 'cloud'",
+        traces=traces,
+        learner=Learner(Estimator(RoutingSettings())),
+        spend=Spend(state, SpendSettings(), clock),
+        keys=VirtualKeys(state, clock),
         reload=_reload,
     )
     return house, backend, dispatcher, pool

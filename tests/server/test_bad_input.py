@@ -36,7 +36,10 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
         ({"model": "parrot", "messages": "Hi"}, "messages"),
         ({"model": "parrot", "messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
         ({"model": "parrot", "messages": [{"role": "bird", "content": "Hi"}]}, "messages[0].role"),
-        ({"model": "parrot", "messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
+        (
+            {"model": "parrot", "messages": [{"role": "user", "content": [{"text": "x"}]}]},
+            "messages[0].content[0].type",
+        ),
         ({**BODY, "temperature": "warm"}, "temperature"),
         ({**BODY, "temperature": -1}, "temperature"),
         ({**BODY, "max_tokens": 1e300}, "max_tokens"),
@@ -111,7 +114,9 @@ async def test_other_types_and_encodings_of_a_body_are_refused(gateway: Gateway,
     error(await gateway.client.post(PATH, content=b"{}", headers=headers), 415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+)
 async def test_every_spelling_of_json_is_read(gateway: Gateway, kind: str) -> None:
     body = b'{"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]}'
     answer = await gateway.client.post(PATH, content=body, headers={"content-type": kind})

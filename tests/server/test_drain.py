@@ -33,7 +33,9 @@ async def test_draining_refuses_what_is_new_and_lets_streams_end(serve: Start) -
 async def test_past_the_deadline_every_stream_gets_an_error_event(serve: Start) -> None:
     async with serve() as gateway:
         gateway.backend.script = (chunk("Hello"), asyncio.Event())
-        streams = [asyncio.create_task(gateway.client.post(PATH, json={**BODY, "stream": True})) for _ in range(10)]
+        streams = [
+            asyncio.create_task(gateway.client.post(PATH, json={**BODY, "stream": True})) for _ in range(10)
+        ]
         plain = asyncio.create_task(gateway.client.post(PATH, json=BODY))
         async with asyncio.timeout(5):
             while len(gateway.backend.requests) < 11:

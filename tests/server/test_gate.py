@@ -23,11 +23,11 @@ ADMIN = {"authorization": "Bearer admin-key"}
 def every_route() -> list[tuple[str, str]]:
     """Method and path of each route of the app."""
     app = create_app(settings(), house=fake_house()[0])
-    found = []
-    for route in app.routes:
-        for method in sorted(getattr(route, "methods", None) or ()):
-            found.append((method, str(getattr(route, "path", "")).replace("{model_id:path}", "parrot")))
-    return found
+    return [
+        (method, str(getattr(route, "path", "")).replace("{model_id:path}", "parrot"))
+        for route in app.routes
+        for method in sorted(getattr(route, "methods", None) or ())
+    ]
 
 
 def test_the_list_of_routes_is_not_empty() -> None:
@@ -104,13 +104,17 @@ def test_it_refuses_to_start_open_to_strangers() -> None:
     create_app(settings(server={"host": "0.0.0.0"}, api_keys="k"), house=fake_house()[0])
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1", "127.0.0.1:1", "[::1]:8000", "127.8.8.8"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8000", "127.0.0.1", "127.0.0.1:1", "[::1]:8000", "127.8.8.8"]
+)
 async def test_names_of_this_machine_are_answered(start: Start, host: str) -> None:
     async with start() as gateway:
         assert (await gateway.client.get("/v1/models", headers={"host": host})).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "127.0.0.1.nip.io", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "127.0.0.1.nip.io", "[::2]"]
+)
 async def test_other_names_are_refused(start: Start, host: str) -> None:
     async with start() as gateway:
         error(await gateway.client.get("/v1/models", headers={"host": host}), 403, "permission_denied")

@@ -95,7 +95,9 @@ async def test_completions_embeddings_and_models(serve: Start) -> None:
 
 async def test_speech_and_transcription(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
-        spoken = await client.audio.speech.create(model="songbird", voice="robin", input="Hi", response_format="wav")
+        spoken = await client.audio.speech.create(
+            model="songbird", voice="robin", input="Hi", response_format="wav"
+        )
         assert spoken.content == b"RIFFdata"
         assert spoken.response.headers["content-type"] == "audio/wav"
         text = await client.audio.transcriptions.create(model="ears", file=("a.wav", b"RIFF"))

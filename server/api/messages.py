@@ -1,0 +1,52 @@
+"""POST /v1/messages: Anthropic's Messages API in front of every chat model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from backends.base import Chat, Json, Upstream
+from backends.messages import MessageStream, to_chat
+from backends.wire.messages import CountTokensRequest, MessagesRequest
+from catalog.model import Model
+from routing.dispatch import Job
+from routing.read import read_chat
+from server.answering import answer_json, json_response, key_of, trace_of
+from server.limits import read_json
+from server.sse import stream_events
+from server.translated import Narrator, Retelling
+
+router = APIRouter(tags=["messages"])
+
+
+@router.post("/v1/messages")
+async def create_message(request: Request) -> Response:
+    """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
+    body = await read_json(request, MessagesRequest)
+    chat = to_chat(body)
+
+    def call(backend: Chat, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
+        del model
+        return backend.chat(upstream, chat)
+
+    job: Job[Json] = Job(
+        facts=read_chat(chat, key=key_of(request), headers=request.headers),
+        protocol=Chat,
+        request=chat,
+        call=call,
+        trace=trace_of(request),
+    )
+    story = MessageStream(message_id=f"msg_{job.trace}", prompt_tokens=job.facts.prompt_tokens)
+    if body.stream:
+        return await stream_events(request, job, Narrator(story))
+    return await answer_json(request, job, Retelling(story, whole=story.message))
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(request: Request) -> Response:
+    """About how many tokens a conversation has: the router's estimate, said to be one in a header."""
+    body = await read_json(request, CountTokensRequest)
+    facts = read_chat(to_chat(body), key=key_of(request), headers=request.headers)
+    return json_response({"input_tokens": facts.prompt_tokens}, headers={"x-roundhouse-estimate": "true"})

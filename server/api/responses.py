@@ -1,0 +1,45 @@
+"""POST /v1/responses: OpenAI's Responses API in front of every chat model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from backends.base import Chat, Json, Upstream
+from backends.responses import ResponseStream, to_chat
+from backends.wire.responses import ResponsesRequest
+from catalog.model import Model
+from routing.dispatch import Job
+from routing.read import read_chat
+from server.answering import answer_json, key_of, trace_of
+from server.limits import read_json
+from server.sse import stream_events
+from server.translated import Narrator, Retelling
+
+router = APIRouter(tags=["responses"])
+
+
+@router.post("/v1/responses")
+async def create_response(request: Request) -> Response:
+    """Answer a response request: whole, or as a stream of typed events."""
+    body = await read_json(request, ResponsesRequest)
+    chat = to_chat(body)
+
+    def call(backend: Chat, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
+        del model
+        return backend.chat(upstream, chat)
+
+    job: Job[Json] = Job(
+        facts=read_chat(chat, key=key_of(request), headers=request.headers),
+        protocol=Chat,
+        request=chat,
+        call=call,
+        trace=trace_of(request),
+    )
+    story = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
+    if body.stream:
+        return await stream_events(request, job, Narrator(story, opening=story.start))
+    return await answer_json(request, job, Retelling(story, whole=story.response))
