@@ -100,15 +100,20 @@ class Runner:
         loop = asyncio.get_running_loop()
 
         def leave() -> None:
-            items.close()
             self.stats.active -= 1
             setattr(self.stats, outcome, getattr(self.stats, outcome) + 1)
             self._slots.release()
 
-        if step is None or step.done():
-            leave()
+        def close(_: object = None) -> None:
+            # In a thread as well: what the generator does at its end may block.
+            self._threads.submit(items.close).add_done_callback(lambda _: loop.call_soon_threadsafe(leave))
+
+        if outcome != "cancelled":
+            leave()  # the generator has ended by itself
+        elif step is None or step.done():
+            close()
         else:
-            step.add_done_callback(lambda _: loop.call_soon_threadsafe(leave))
+            step.add_done_callback(close)
 
 
 def _step(items: Generator[T, None, None]) -> tuple[T] | None:
