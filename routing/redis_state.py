@@ -181,6 +181,14 @@ class RedisState:
         body = encode([expires_at, document])
         self._append(_Job(lambda pipe: pipe.hset(where, name, body)))
 
+    async def document(self, kind: str, name: str) -> Any:
+        body = await self._ask("HGET", f"{self._name}d:{kind}", name)
+        try:
+            expires_at, document = decode(body) if body is not None else (None, None)
+        except (ValueError, TypeError):
+            return None
+        return document if expires_at is None or expires_at >= time.time() else None
+
     async def documents(self, kind: str) -> dict[str, Any]:
         stored = await self._ask("HGETALL", f"{self._name}d:{kind}")
         now, found = time.time(), {}

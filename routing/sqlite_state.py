@@ -92,6 +92,22 @@ class SqliteState:
         row = (kind, name, encode(document), expires_at)
         self._writer.submit(lambda db: db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?)", row))
 
+    async def document(self, kind: str, name: str) -> Any:
+        now = time.time()
+
+        def read(db: sqlite3.Connection) -> tuple[bytes] | None:
+            row: tuple[bytes] | None = db.execute(
+                "SELECT body FROM documents WHERE kind = ? AND name = ? AND coalesce(expires_at, ?) >= ?",
+                (kind, name, now, now),
+            ).fetchone()
+            return row
+
+        row = await self._writer.request(read)
+        try:
+            return None if row is None else decode(row[0])
+        except ValueError:
+            return None
+
     async def documents(self, kind: str) -> dict[str, Any]:
         now = time.time()
 

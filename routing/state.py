@@ -144,6 +144,10 @@ class State(Protocol):
         """Keep a JSON document under (kind, name); ``None`` deletes it. Written behind."""
         ...
 
+    async def document(self, kind: str, name: str) -> Any:
+        """One document, or ``None``."""
+        ...
+
     async def documents(self, kind: str) -> dict[str, Any]:
         """The documents of a kind, by name; expired and unreadable ones are left out."""
         ...

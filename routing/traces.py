@@ -19,8 +19,8 @@ Prompts are not kept unless the setting says so; keys never are: ``key`` is the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,10 @@ class TraceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
-    excluded: int = Field(default=32, ge=0, description="exclusions kept of each plan")
+    excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
+    explained: int = Field(
+        default=200, ge=0, description="traces whose exclusions are kept; they refer to the whole world as it was"
+    )
     store_prompts: bool = Field(default=False, description="keep the prompt in the trace")
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
     persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
@@ -54,9 +57,9 @@ class _Trace:
     strategy: str
     reason: str
     candidates: tuple[Candidate, ...]
-    excluded: tuple[Exclusion, ...]
+    excluded: Sequence[Exclusion]
     more_candidates: int
-    more_excluded: int
+    exclusions: int
     prompt: Any = None
     attempts: list[Outcome] = field(default_factory=list)
     finished: bool = False
@@ -73,10 +76,11 @@ class Traces:
         self._clock = clock
         self._state = state if settings.persist else None
         self._ring: OrderedDict[str, _Trace] = OrderedDict()
+        self._explained: deque[str] = deque()
 
     def start(self, trace: str, facts: Facts, plan: Plan, prompt: Callable[[], Any] | None = None) -> None:
         """A request begins. ``prompt`` is called only if prompts are kept."""
-        candidates, excluded = self._settings.candidates, self._settings.excluded
+        candidates = self._settings.candidates
         self._ring[trace] = _Trace(
             id=trace,
             at=self._clock.wall(),
@@ -84,12 +88,17 @@ class Traces:
             strategy=plan.strategy.value,
             reason=plan.reason,
             candidates=tuple(plan.candidates[:candidates]),
-            excluded=tuple(plan.excluded[:excluded]),
+            excluded=plan.excluded,
             more_candidates=max(0, len(plan.candidates) - candidates),
-            more_excluded=max(0, len(plan.excluded) - excluded),
+            exclusions=len(plan.excluded),
             prompt=prompt() if prompt is not None and self._settings.store_prompts else None,
         )
         self._ring.move_to_end(trace)
+        self._explained.append(trace)
+        if len(self._explained) > self._settings.explained:
+            old = self._ring.get(self._explained.popleft())
+            if old is not None:
+                old.excluded = ()
         while len(self._ring) > self._settings.capacity:
             self._ring.popitem(last=False)
 
@@ -112,13 +121,13 @@ class Traces:
     def get(self, trace: str) -> dict[str, Any] | None:
         """The object above, or ``None`` for one that is not known (any more)."""
         found = self._ring.get(trace)
-        return None if found is None else _document(found)
+        return None if found is None else self._document(found)
 
     async def find(self, trace: str) -> dict[str, Any] | None:
         """As :meth:`get`, and looks into the state as well if traces are kept there."""
         found = self.get(trace)
         if found is None and self._state is not None:
-            found = (await self._state.documents(self.kind)).get(trace)
+            found = await self._state.document(self.kind, trace)
         return found
 
     def answered(self, trace: str) -> Outcome | None:
@@ -126,10 +135,13 @@ class Traces:
         found = self._ring.get(trace)
         return None if found is None else _answered(found)
 
+    def _document(self, trace: _Trace) -> dict[str, Any]:
+        return _document(trace, self._settings.excluded)
+
     def _persist(self, trace: _Trace) -> None:
         if self._state is not None:
             until = self._clock.wall() + self._settings.persist_seconds
-            self._state.put(self.kind, trace.id, _document(trace), expires_at=until)
+            self._state.put(self.kind, trace.id, self._document(trace), expires_at=until)
 
 
 def _answered(trace: _Trace) -> Outcome | None:
@@ -150,8 +162,9 @@ def _status(trace: _Trace) -> str:
     return "failed" if trace.finished or last is Result.REJECTED else "running"
 
 
-def _document(trace: _Trace) -> dict[str, Any]:
+def _document(trace: _Trace, shown: int) -> dict[str, Any]:
     facts, answered = trace.facts, _answered(trace)
+    excluded = trace.excluded[:shown]
     document: dict[str, Any] = {
         "id": trace.id,
         "object": "trace",
@@ -182,9 +195,9 @@ def _document(trace: _Trace) -> dict[str, Any]:
                 }
                 for candidate in trace.candidates
             ],
-            "excluded": [{"model": out.model, "code": out.code, "reason": out.reason} for out in trace.excluded],
+            "excluded": [{"model": out.model, "code": out.code, "reason": out.reason} for out in excluded],
             "more_candidates": trace.more_candidates,
-            "more_excluded": trace.more_excluded,
+            "more_excluded": trace.exclusions - len(excluded),
         },
         "attempts": [_attempt(outcome) for outcome in trace.attempts],
         "answered_by": answered.model if answered else None,
