@@ -105,7 +105,8 @@ class LocalWorkerBackend:
         known = self._takes_tools.get(key)
         if known is None:
             props = checked(await self._http.get_json(_root(upstream), "/props"), "", upstream)
-            known = "tools" in (props.get("chat_template_tool_use") or props.get("chat_template") or "")
+            caps = props.get("chat_template_caps") or {}
+            known = bool(caps.get("supports_tools", "tools" in (props.get("chat_template") or "")))
             if len(self._takes_tools) >= _MAX_KNOWN:
                 self._takes_tools.clear()
             self._takes_tools[key] = known

@@ -1,0 +1,278 @@
+"""The OpenAI backend against the fake: every stream is whole or an error, and nothing is translated wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Tokenize, Transcribe, Upstream
+from backends.http import HttpClient
+from backends.openai import OpenAIBackend
+from backends.wire.assemble import assemble_chat, assemble_completion
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from catalog.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamProtocolError,
+    UpstreamRateLimited,
+)
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI(key="sk-right") as server:
+        yield server
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[OpenAIBackend]:
+    async with HttpClient() as http:
+        yield OpenAIBackend(http)
+
+
+@pytest.fixture
+def upstream(fake: FakeOpenAI) -> Upstream:
+    return Upstream("fake", "openai", fake.base_url, "fake-chat", api_key="sk-right")
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate(
+        {"model": "any", "messages": [{"role": "user", "content": "Hi there"}], **fields}
+    )
+
+
+def at(upstream: Upstream, model: str) -> Upstream:
+    return Upstream("fake", "openai", upstream.base_url, model, api_key=upstream.api_key)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    for name in ("one", "two")
+]
+
+
+def test_its_capabilities_are_its_types() -> None:
+    backend = OpenAIBackend(HttpClient())
+    for protocol in (Chat, Complete, Embed, Rerank, Transcribe, Speak, Draw):
+        assert isinstance(backend, protocol)
+    assert not isinstance(backend, Tokenize)
+
+
+# ---- chat
+
+
+async def test_a_chat_is_always_streamed_with_usage(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_chat(backend.chat(upstream, chat(stream=False, temperature=0.5)))
+    assert answer["choices"][0]["message"]["content"] == fake.reply
+    assert answer["usage"]["completion_tokens"] == 9
+    sent = (await fake.call()).body
+    assert sent["model"] == "fake-chat"
+    assert sent["stream"] is True
+    assert sent["stream_options"] == {"include_usage": True}
+    assert sent["temperature"] == 0.5
+
+
+async def test_the_usage_chunk_is_last_and_alone(backend: OpenAIBackend, upstream: Upstream) -> None:
+    chunks = [chunk async for chunk in backend.chat(upstream, chat(n=2))]
+    assert [bool(chunk.get("usage")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1]["choices"] == []
+    finishes = [c["finish_reason"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
+    assert finishes == ["stop", "stop"]
+
+
+async def test_tool_calls_logprobs_and_refusals_are_assembled(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice="required")))
+    message = answer["choices"][0]["message"]
+    assert [(call["id"], call["function"]["name"]) for call in message["tool_calls"]] == [
+        ("call_0_0", "one"),
+        ("call_0_1", "two"),
+    ]
+    assert message["content"] is None
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    answer = await assemble_chat(backend.chat(upstream, chat(logprobs=True, top_logprobs=1)))
+    assert len(answer["choices"][0]["logprobs"]["content"]) == 9
+    fake.script(Fault(refuse=True))
+    answer = await assemble_chat(backend.chat(upstream, chat()))
+    assert answer["choices"][0]["message"]["refusal"] == "I cannot help with that."
+
+
+async def test_a_server_that_ignores_stream_is_answered_in_chunks_all_the_same(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    streamed = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS)))
+    fake.streams = False
+    plain = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS)))
+    assert plain["choices"][0]["message"]["tool_calls"] == streamed["choices"][0]["message"]["tool_calls"]
+    assert plain["usage"] == streamed["usage"]
+    text = await assemble_completion(
+        backend.complete(upstream, CompletionRequest.model_validate({"model": "m", "prompt": "a"}))
+    )
+    assert text["choices"][0]["text"] == fake.reply
+
+
+@pytest.mark.parametrize("after", range(11))
+async def test_a_stream_cut_before_its_finish_reason_is_broken(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream, after: int
+) -> None:
+    for fault in (Fault(cut_after=after), Fault(die_after=after)):
+        fake.script(fault)
+        with pytest.raises(StreamBroken):
+            await assemble_chat(backend.chat(upstream, chat()))
+
+
+async def test_malformed_events_are_a_protocol_error(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(malformed_after=3))
+    with pytest.raises(UpstreamProtocolError):
+        await assemble_chat(backend.chat(upstream, chat()))
+
+
+async def test_a_prompt_that_does_not_fit_names_the_field(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.context = 2
+    with pytest.raises(ContextLengthExceeded) as raised:
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert (raised.value.limit, raised.value.requested, raised.value.param) == (2, 5, "messages")
+
+
+async def test_leaving_a_chat_closes_the_upstream_within_250_ms(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(stall_after=2))
+    async with aclosing(backend.chat(upstream, chat())) as chunks:
+        await anext(chunks)
+    await asyncio.wait_for((await fake.call()).cancelled.wait(), 0.25)
+
+
+async def test_a_rate_limit_comes_with_its_wait(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(status=429, headers={"Retry-After": "7"}))
+    with pytest.raises(UpstreamRateLimited) as raised:
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert raised.value.retry_after == 7
+
+
+# ---- the other endpoints
+
+
+async def test_completions(fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream) -> None:
+    request = CompletionRequest.model_validate(
+        {"model": "m", "prompt": ["a", "b"], "n": 2, "echo": True, "logprobs": 1, "max_tokens": 2}
+    )
+    answer = await assemble_completion(backend.complete(upstream, request))
+    assert [choice["text"] for choice in answer["choices"]] == ["aThe quick"] * 2 + ["bThe quick"] * 2
+    assert answer["choices"][0]["logprobs"]["text_offset"] == [0, 1, 4]
+    assert (await fake.call()).body["max_tokens"] == 2
+
+
+@pytest.mark.parametrize("given", [["one", "two"], [[1, 2], [3]]])
+async def test_embeddings_come_in_the_encoding_asked_for(
+    backend: OpenAIBackend, upstream: Upstream, given: list[Any]
+) -> None:
+    there = at(upstream, "fake-embed")
+    floats = await backend.embed(there, EmbeddingRequest.model_validate({"model": "m", "input": given}))
+    packed = await backend.embed(
+        there, EmbeddingRequest.model_validate({"model": "m", "input": given, "encoding_format": "base64"})
+    )
+    for plain, coded in zip(floats["data"], packed["data"], strict=True):
+        assert struct.unpack("<8f", base64.b64decode(coded["embedding"])) == pytest.approx(plain["embedding"])
+
+
+async def test_rerank_orders_by_score(backend: OpenAIBackend, upstream: Upstream) -> None:
+    request = RerankRequest.model_validate(
+        {"model": "m", "query": "red fox", "documents": ["a blue dog", {"text": "the red fox"}, "red"], "top_n": 2}
+    )
+    answer = await backend.rerank(at(upstream, "fake-rerank"), request)
+    assert [(row["index"], row["relevance_score"]) for row in answer["results"]] == [(1, 1.0), (2, 0.5)]
+
+
+async def test_a_document_without_text_is_refused(backend: OpenAIBackend, upstream: Upstream) -> None:
+    request = RerankRequest.model_validate({"model": "m", "query": "q", "documents": [{"title": "no"}]})
+    with pytest.raises(InvalidRequest, match="Document 0"):
+        await backend.rerank(at(upstream, "fake-rerank"), request)
+
+
+@pytest.mark.parametrize("form", ["json", "verbose_json", "srt"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_transcript_is_events_ending_in_the_whole(
+    backend: OpenAIBackend, upstream: Upstream, form: str, stream: bool
+) -> None:
+    request = TranscriptionRequest.model_validate(
+        {"model": "m", "file": b"RIFF", "response_format": form, "stream": stream}
+    )
+    events = [event async for event in backend.transcribe(at(upstream, "whisper-1"), request)]
+    assert "".join(e["delta"] for e in events if e["type"] == "transcript.text.delta") == "The quick brown fox."
+    assert events[-1]["type"] == "transcript.text.done"
+    assert events[-1]["text"] == "The quick brown fox."
+    assert ("segments" in events[-1]) == (form != "json")
+
+
+async def test_speech_is_bytes_of_audio(backend: OpenAIBackend, upstream: Upstream, fake: FakeOpenAI) -> None:
+    request = SpeechRequest.model_validate({"model": "m", "input": "Hi", "response_format": "wav"})
+    audio = b"".join([chunk async for chunk in backend.speak(at(upstream, "tts-1"), request)])
+    assert audio.startswith(b"RIFF")
+    assert (await fake.call()).body == {
+        "model": "tts-1",
+        "input": "Hi",
+        "response_format": "wav",
+        "voice": "alloy",
+    }
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"stream": True, "partial_images": 1}])
+async def test_images_are_events(backend: OpenAIBackend, upstream: Upstream, fields: dict[str, Any]) -> None:
+    request = ImageRequest.model_validate({"model": "m", "prompt": "a dot", **fields})
+    events = [event async for event in backend.draw(at(upstream, "gpt-image-1"), request)]
+    kinds = [event["type"] for event in events]
+    if "n" in fields:
+        assert kinds == ["image_generation.completed"] * 2
+    else:
+        assert kinds == ["image_generation.partial_image", "image_generation.completed"]
+    assert base64.b64decode(events[-1]["b64_json"]).startswith(b"\x89PNG")
+
+
+async def test_models_are_listed(backend: OpenAIBackend, upstream: Upstream) -> None:
+    listing = await backend.list_models(upstream)
+    assert listing.models["data"][0]["id"] == "fake-chat"
+
+
+# ---- what a request may not do
+
+
+@pytest.mark.parametrize("name", ["api_base", "base_url", "api_key", "extra_headers", "API-Key", "chat_template"])
+async def test_a_request_cannot_name_an_address_or_a_key(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream, name: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="cannot set"):
+        await assemble_chat(backend.chat(upstream, chat(**{name: "http://evil"})))
+    assert fake.calls == []
+
+
+async def test_a_wrong_key_is_told_without_the_key(backend: OpenAIBackend, fake: FakeOpenAI) -> None:
+    wrong = Upstream("fake", "openai", fake.base_url, "fake-chat", api_key="sk-wrong-key-000")
+    with pytest.raises(RoundhouseError) as raised:
+        await assemble_chat(backend.chat(wrong, chat()))
+    assert raised.value.code == "upstream_rejected_key"
+    assert "sk-wrong" not in raised.value.message
