@@ -18,6 +18,7 @@ from server.auth import Authenticator, Keys
 from server.errors import as_error, error_response
 from server.gate import Gate
 from server.metrics import Metrics
+from server.openapi import describe
 from server.services import House, Services
 from server.settings import Settings, check_exposure
 
@@ -68,6 +69,7 @@ def create_app(
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
     _add_middleware(app, services)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 

@@ -180,7 +180,21 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        return (init_settings, env_settings, _File(settings_cls))
+
+
+class _File(TomlConfigSettingsSource):
+    """The settings file, which names secrets and does not hold them."""
+
+    def __call__(self) -> dict[str, Any]:
+        data = super().__call__()
+        for name in ("api_keys", "admin_keys"):
+            if name in data:
+                raise ConfigurationError(
+                    f"Keys do not belong in the settings file: set ROUNDHOUSE_{name.upper()}, or name an "
+                    f"environment variable with {name}_env."
+                )
+        return data
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

@@ -32,6 +32,12 @@ class Gateway:
     backend: FakeBackend
     dispatcher: FakeDispatcher
     pool: FakePool
+    _server: GatewayServer | None = None
+
+    @property
+    def server(self) -> GatewayServer:
+        assert self._server is not None, "only a gateway of the fixture serve has a server"
+        return self._server
 
     @property
     def keys(self) -> VirtualKeys:
@@ -114,7 +120,7 @@ def serve(tmp_path: Path) -> Start:
                 async with asyncio.timeout(10):
                     await running.listening.wait()
                 async with httpx.AsyncClient(base_url=running.url, timeout=10) as client:
-                    yield Gateway(app, client, backend, dispatcher, pool)
+                    yield Gateway(app, client, backend, dispatcher, pool, running)
             finally:
                 running.should_exit = True
                 await task

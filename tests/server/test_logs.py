@@ -1,0 +1,105 @@
+"""What is logged, and what never is."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import orjson
+import pytest
+import structlog
+
+from catalog.errors import WorkerFailed
+from server.logging import configure_logging, configure_structlog
+from server.settings import LogSettings
+from tests.server.conftest import Start
+from tests.server.fakes import chunk
+from tests.server.test_chat import BODY, PATH
+
+KEY = "planted-key-Zx81"
+PROMPT = "planted-prompt-Qy92"
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+async def test_a_key_and_a_prompt_appear_nowhere(start: Start, logs: io.StringIO) -> None:
+    body = {**BODY, "messages": [{"role": "user", "content": PROMPT}]}
+    seen = []
+
+    class Broken:
+        def __iter__(self) -> Iterator[object]:
+            raise RuntimeError(f"{PROMPT} {KEY}")
+
+    async with start(api_keys=KEY, log={"access": True}) as gateway:
+        headers = {"authorization": f"Bearer {KEY}"}
+        for script in (
+            gateway.backend.script,
+            (WorkerFailed("It died."),),
+            (chunk("a"), WorkerFailed("x")),
+            Broken(),
+        ):
+            gateway.backend.script = script  # type: ignore[assignment]
+            for stream in (False, True):
+                answer = await gateway.client.post(PATH, json={**body, "stream": stream}, headers=headers)
+                seen.append(answer.text)
+        seen.append((await gateway.client.post(PATH, json={**body, "temperature": PROMPT}, headers=headers)).text)
+        seen.append((await gateway.client.post(PATH, json=body, headers={"x-api-key": KEY + "x"})).text)
+        seen.append((await gateway.client.get("/metrics", headers=headers)).text)
+        trace = (await gateway.client.post(PATH, json=body, headers=headers)).headers.get("x-roundhouse-trace", "")
+        seen.append((await gateway.client.get(f"/v1/traces/{trace}", headers=headers)).text)
+    everything = logs.getvalue() + "".join(seen)
+    assert "request failed" in everything
+    assert "RuntimeError" in everything
+    assert KEY not in everything
+    assert PROMPT not in everything
+
+
+async def test_a_request_is_one_line_with_its_ids(start: Start, logs: io.StringIO) -> None:
+    async with start(log={"access": True}) as gateway:
+        answer = await gateway.client.post(PATH, json=BODY, headers={"x-request-id": "mine"})
+    lines = [orjson.loads(line) for line in logs.getvalue().splitlines()]
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert line["request_id"] == "mine"
+    assert line["trace"] == answer.headers["x-roundhouse-trace"]
+    assert (line["method"], line["path"], line["status"], line["key"]) == ("POST", PATH, 200, "anonymous")
+
+
+def test_what_looks_like_a_secret_is_hidden(logs: io.StringIO) -> None:
+    log = structlog.get_logger()
+    log.info("calling", authorization="abc", note="Bearer abcdefghijkl", other="sk-abcdefghijkl used")
+    assert "abc" not in logs.getvalue().replace("[hidden]", "")
+
+
+def test_exception_messages_come_back_when_prompts_are_logged() -> None:
+    stream = io.StringIO()
+    configure_structlog(LogSettings(format="json", prompts=True), stream)
+    try:
+        raise ValueError("the message")
+    except ValueError:
+        structlog.get_logger().error("failed", exc_info=True)
+    assert "the message" in stream.getvalue()
+
+
+@pytest.mark.usefixtures("_restored")
+def test_libraries_log_in_the_same_shape_and_never_what_passes_through_them() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(format="json", level="debug"), stream)
+    logging.getLogger("sse_starlette.sse").debug("chunk: %s", PROMPT)
+    logging.getLogger("some.library").warning("told %s", "you")
+    try:
+        raise ValueError(PROMPT)
+    except ValueError:
+        logging.getLogger("asyncio").exception("failed")
+    lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    assert lines[0]["event"] == "told you"
+    assert lines[0]["logger"] == "some.library"
+    assert "ValueError" in lines[1]["exception"]
+    assert PROMPT not in stream.getvalue()
