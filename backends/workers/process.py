@@ -38,6 +38,11 @@ _INHERITED_PREFIXES = (
     "VLLM_",
     "MLX_",
 )
+_DEFAULTS = {
+    # OpenMP threads that spin while they wait starve the other workers and the gateway: with two busy workers on
+    # two cores llama.cpp decoded 5 to 10 times faster when they sleep.
+    "OMP_WAIT_POLICY": "passive",
+}
 _SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "AUTH")
 
 
@@ -49,7 +54,7 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
         if (name in _INHERITED or name.startswith(_INHERITED_PREFIXES))
         and not any(part in name.upper() for part in _SECRET_PARTS)
     }
-    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    return _DEFAULTS | kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
 class WorkerProcess:

@@ -448,6 +448,7 @@ async def test_a_workers_environment_holds_no_secrets(house: OpenHouse) -> None:
         seen = psutil.Process(h.view().pid).environ()
         assert not set(secrets) & set(seen)
         assert seen["PATH"] == os.environ["PATH"]
+        assert seen["OMP_WAIT_POLICY"] == "passive"
 
 
 async def test_the_log_is_there_after_the_worker_is_gone(house: OpenHouse) -> None:

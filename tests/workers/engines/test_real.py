@@ -133,15 +133,19 @@ async def test_eight_chats_at_a_time_overlap(smollm: Model, tmp_path: Path) -> N
 
 
 async def test_closing_a_stream_stops_the_decoding(smollm: Model, tmp_path: Path) -> None:
-    async with supervisor(tmp_path, slots=1) as pool, pool.lease(smollm, Need()) as upstream:
-        async with client(upstream) as http, client(upstream) as watcher:
-            async with http.stream("POST", "/chat/completions", json=ENDLESS) as answer:
-                async for _ in deltas(answer):
-                    break
-                assert await processing(watcher) == 1
-            async with asyncio.timeout(1):
-                while await processing(watcher):
-                    await asyncio.sleep(0.01)
+    async with (
+        supervisor(tmp_path, slots=1) as pool,
+        pool.lease(smollm, Need()) as upstream,
+        client(upstream) as http,
+        client(upstream) as watcher,
+    ):
+        async with http.stream("POST", "/chat/completions", json=ENDLESS) as answer:
+            async for _ in deltas(answer):
+                break
+            assert await processing(watcher) == 1
+        async with asyncio.timeout(1):
+            while await processing(watcher):
+                await asyncio.sleep(0.01)
 
 
 async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answered(
