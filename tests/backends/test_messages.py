@@ -249,10 +249,11 @@ async def test_anthropics_sdk_talks_to_gemini_and_keeps_its_signatures(
     google: FakeGoogle, client: anthropic.AsyncAnthropic
 ) -> None:
     tools: Any = [WEATHER]
+    hello: Any = HELLO
     async with client.messages.stream(
         model="m",
         max_tokens=500,
-        messages=[{"role": "user", "content": "Hi"}],
+        messages=[hello],
         tools=tools,
         thinking={"type": "adaptive"},
     ) as stream:
@@ -265,6 +266,7 @@ async def test_anthropics_sdk_talks_to_gemini_and_keeps_its_signatures(
     assert thinking.thinking == THOUGHT
     assert call.type == "tool_use"
     assert call.input == {"city": "Paris"}
+    said: Any = {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in final.content]}
     result: Any = {
         "role": "user",
         "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Sunny."}],
