@@ -44,7 +44,7 @@ class Attempt(Generic[T]):
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
         self._held: deque[T] = deque()
-        self._observer = observer_for(job.facts.capability, candidate.model.id, job.facts.units)
+        self._observer = observer_for(job.facts, candidate.model.id)
         self._began = house.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from catalog.model import Capability
+from routing.facts import Facts
 from routing.outcomes import Usage
 
 
@@ -52,21 +54,22 @@ def _carries_content(choice: Mapping[str, Any]) -> bool:
 
 
 class ObjectObserver:
-    """An answer that is one object: embeddings, rerank, tokens."""
+    """An answer that is one object: embeddings, rerank (a unit is one search), tokens."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, units: float = 0.0) -> None:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
         self._model = model
+        self._units = units
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         self.begun = True
         self.finish_reason = "stop"
         usage = item.get("usage")
-        if usage is not None:
-            self.usage = token_usage(usage)
+        if usage is not None or self._units:
+            self.usage = replace(token_usage(usage or {}), units=self._units)
 
 
 class TranscriptObserver:
@@ -121,17 +124,19 @@ class ImageObserver:
             self.usage = Usage(input=usage.input, output=usage.output, units=self._images)
 
 
-def observer_for(capability: Capability, model: str, units: float) -> Observer:
-    """The observer for a kind of answer."""
-    if capability in (Capability.CHAT, Capability.COMPLETION):
+def observer_for(facts: Facts, model: str) -> Observer:
+    """The observer for the answer to such a request."""
+    if facts.tokens_only:
+        return ObjectObserver(model)
+    if facts.capability in (Capability.CHAT, Capability.COMPLETION):
         return ChunkObserver(model)
-    if capability in (Capability.TRANSCRIBE, Capability.TRANSLATE):
+    if facts.capability in (Capability.TRANSCRIBE, Capability.TRANSLATE):
         return TranscriptObserver(model)
-    if capability is Capability.SPEAK:
-        return AudioObserver(model, units)
-    if capability is Capability.IMAGE:
+    if facts.capability is Capability.SPEAK:
+        return AudioObserver(model, facts.units)
+    if facts.capability is Capability.IMAGE:
         return ImageObserver(model)
-    return ObjectObserver(model)
+    return ObjectObserver(model, units=1.0 if facts.capability is Capability.RERANK else 0.0)
 
 
 def token_usage(usage: Mapping[str, Any]) -> Usage:
@@ -143,4 +148,5 @@ def token_usage(usage: Mapping[str, Any]) -> Usage:
         output=int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
         cached=int(prompt.get("cached_tokens") or 0),
         reasoning=int(output.get("reasoning_tokens") or 0),
+        cache_write=int(prompt.get("cache_write_tokens") or 0),
     )

@@ -40,7 +40,7 @@ class TranscriptionRequest(WireModel):
     """Audio to write down; the fields of the multipart form, with the file's bytes beside them."""
 
     model: ModelName
-    file: bytes = Field(repr=False)
+    file: bytes = Field(repr=False, exclude=True)
     filename: Annotated[str, StringConstraints(max_length=1024)] = "audio"
     language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
     prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None

@@ -179,11 +179,15 @@ def test_a_required_tool_is_called_by_a_model_without_a_tool_template(client: op
 
 def test_completion_goes_on_from_its_prompt(client: openai.OpenAI) -> None:
     answer = client.completions.create(
-        model=CHAT, prompt="One, two, three,", max_tokens=8, temperature=0, echo=True, logprobs=2
+        model=CHAT, prompt="One, two, three,", max_tokens=8, temperature=0, echo=True
     )
     assert answer.choices[0].text.startswith("One, two, three,")
     assert "four" in answer.choices[0].text
-    assert answer.choices[0].logprobs is not None
+    told = client.completions.create(model=CHAT, prompt="One, two,", max_tokens=4, logprobs=2).choices[0].logprobs
+    assert told is not None
+    assert told.tokens
+    assert told.top_logprobs
+    assert len(told.tokens) == len(told.top_logprobs) == len(told.token_logprobs or [])
 
 
 def test_embeddings_default_to_base64_and_keep_their_order(client: openai.OpenAI, server: Served) -> None:
@@ -249,7 +253,7 @@ def test_models_are_listed_with_what_they_can(client: openai.OpenAI) -> None:
 
 def test_an_unknown_model_is_404_with_the_nearest_names(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=CHAT) as caught:
-        client.chat.completions.create(model="smollm2-135m", messages=[{"role": "user", "content": "x"}])
+        client.chat.completions.create(model="smollm2-135m-instuct", messages=[{"role": "user", "content": "x"}])
     assert caught.value.code == "model_not_found"
 
 
