@@ -55,17 +55,17 @@ class Learning(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    prior_strength: Positive = Field(default=14.0, description="of a benchmark prior")
+    prior_strength: Positive = Field(default=22.0, description="of a benchmark prior")
     guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
     task_strength: Positive = Field(default=9.0, description="of a model's level over one task's own")
     complexity_strength: Positive = Field(default=40.0, description="of a task's level over one complexity's")
-    memory: Positive = Field(default=2000.0, description="observations of a cell until the first weighs 1/e")
-    sharpness: Positive = Field(default=4.0, description="posterior strength is multiplied before sampling")
+    memory: Positive = Field(default=4000.0, description="observations of a cell until the first weighs 1/e")
+    sharpness: Positive = Field(default=5.0, description="posterior strength is multiplied before sampling")
     change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.6, description="the drop of the odds that the change detector is most sensitive to"
+        default=0.5, description="the drop of the odds that the change detector is most sensitive to"
     )
     change_threshold: Positive = Field(
-        default=5.0, description="log likelihood ratio at which a change is believed"
+        default=10.0, description="log likelihood ratio at which a change is believed"
     )
     change_patience: Positive = Field(
         default=10.0, description="observations of a cell at which its surprises count half for a change"
