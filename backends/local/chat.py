@@ -96,7 +96,10 @@ async def as_tool_calls(chunks: AsyncGenerator[Json], plan: ToolPlan) -> AsyncGe
             yield {**chunk, "choices": [{**choice, "finish_reason": None}]}
             choice = {**choice, "delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
             yield {**chunk, "choices": [choice]}
-        elif delta or choice["finish_reason"]:
+        elif choice["finish_reason"]:  # cut by length: what there is of the call is shown as it is
+            yield {**chunk, "choices": [{**choice, "delta": {"content": "".join(pieces)}, "finish_reason": None}]}
+            yield {**chunk, "choices": [{**choice, "delta": {}}]}
+        elif delta:
             yield chunk
 
 

@@ -17,7 +17,7 @@ from backends.base import Json
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice, Tool
 from catalog.errors import InvalidRequest, StreamBroken
 
-MAX_PARALLEL_CALLS = 8
+MAX_PARALLEL_CALLS = 4
 _ANY_OBJECT: Json = {"type": "object"}
 
 

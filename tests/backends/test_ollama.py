@@ -1,0 +1,90 @@
+"""Ollama: calls over its /v1, lists and keep_alive over its own API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from backends.base import Chat, Rerank, Upstream
+from backends.discover import Discover
+from backends.http import HttpClient
+from backends.ollama import OllamaBackend
+from backends.wire.assemble import assemble_chat
+from backends.wire.chat import ChatRequest
+from backends.wire.embeddings import EmbeddingRequest
+from tests.fakes.ollama import FakeOllama
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[OllamaBackend]:
+    async with HttpClient() as http:
+        yield OllamaBackend(http)
+
+
+@pytest.fixture(params=["", "/", "/v1"])
+def upstream(fake: FakeOllama, request: pytest.FixtureRequest) -> Upstream:
+    return Upstream("ollama", "ollama", fake.origin + request.param, "fake-chat")
+
+
+def test_it_has_what_ollama_has() -> None:
+    backend = OllamaBackend(HttpClient())
+    assert isinstance(backend, Chat)
+    assert isinstance(backend, Discover)
+    assert not isinstance(backend, Rerank)
+
+
+async def test_a_chat_goes_to_v1_without_what_ollama_ignores(
+    fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
+) -> None:
+    request = ChatRequest.model_validate(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_completion_tokens": 3,
+            "logit_bias": {"1": 2},
+            "n": 1,
+            "user": "u",
+        }
+    )
+    answer = await assemble_chat(backend.chat(upstream, request))
+    assert answer["choices"][0]["message"]["content"] == "The quick brown"
+    call = await fake.call()
+    assert call.path == "/v1/chat/completions"
+    assert call.body["max_tokens"] == 3
+    assert not {"max_completion_tokens", "logit_bias", "n", "user"} & set(call.body)
+    assert backend.dropped(request, upstream) == ("logit_bias",)
+
+
+async def test_keep_alive_is_told_after_the_call(
+    fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
+) -> None:
+    request = ChatRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "keep_alive": "10m"}
+    )
+    await assemble_chat(backend.chat(upstream, request))
+    assert [call.path for call in fake.calls] == ["/v1/chat/completions", "/api/generate"]
+    assert fake.loaded == {"fake-chat": {"keep_alive": "10m"}}
+
+
+async def test_embeddings(backend: OllamaBackend, fake: FakeOllama) -> None:
+    there = Upstream("ollama", "ollama", fake.origin, "fake-embed")
+    answer = await backend.embed(there, EmbeddingRequest.model_validate({"model": "m", "input": "a"}))
+    assert len(answer["data"][0]["embedding"]) == 8
+
+
+async def test_the_list_has_capabilities_context_and_what_is_loaded(
+    fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
+) -> None:
+    fake.loaded["fake-chat"] = {}
+    listing = await backend.list_models(upstream)
+    assert [row["model"] for row in listing.models["models"]] == ["fake-chat", "fake-embed"]
+    assert listing.details["fake-embed"]["capabilities"] == ["embedding"]
+    assert listing.details["fake-chat"]["model_info"]["llama.context_length"] == 2048
+    assert listing.loaded == {"fake-chat"}
