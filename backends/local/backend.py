@@ -149,7 +149,9 @@ class LocalWorkerBackend:
         self, upstream: Upstream, part: Part, request: CompletionRequest, usage: UsageSum
     ) -> AsyncGenerator[Json]:
         """The chunks of one choice: the echo, then what is decoded."""
-        writer = TextWriter(part.index, part.body.get("logprobs"))
+        # best_of needs logprobs to choose by, also when the caller wants none.
+        top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in part.body else None)
+        writer = TextWriter(part.index, top)
         echo = await self._prompt_text(upstream, part) if request.echo else ""
         if part.body["max_tokens"] == 0:
             usage.add({"prompt_tokens": await self._count(upstream, part)}, part.position)

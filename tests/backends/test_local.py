@@ -1,0 +1,268 @@
+"""Local workers behave as OpenAI does where llama-server does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.base import Tokenize, Upstream
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
+from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.wire.assemble import assemble_chat, assemble_completion
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    UnsupportedParameter,
+)
+from tests.fakes.llama_server import FakeLlamaServer
+from tests.fakes.server import Fault
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": CITY}},
+    {"type": "function", "function": {"name": "time", "parameters": CITY}},
+]
+NAMED = {"type": "function", "function": {"name": "time"}}
+
+
+@pytest.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[FakeLlamaServer]:
+    async with FakeLlamaServer(uds=tmp_path / "w.sock") as server:
+        yield server
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[LocalWorkerBackend]:
+    async with HttpClient() as http:
+        yield LocalWorkerBackend(http)
+
+
+@pytest.fixture
+def upstream(fake: FakeLlamaServer) -> Upstream:
+    return Upstream("w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key")
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields})
+
+
+def text(**fields: Any) -> CompletionRequest:
+    return CompletionRequest.model_validate({"model": "m", "prompt": "ab", "max_tokens": 2, **fields})
+
+
+# ---- chat
+
+
+async def test_several_choices_are_several_calls_with_derived_seeds_and_one_usage(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_chat(backend.chat(upstream, chat(n=6, seed=5, max_tokens=3)))
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    assert {choice["message"]["content"] for choice in answer["choices"]} == {"The quick brown"}
+    assert sorted(call.body["seed"] for call in fake.calls) == [5, 6, 7, 8, 9, 10]
+    assert all("n" not in call.body for call in fake.calls)
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (4, 18)
+
+
+async def test_chunks_have_openais_shape_only(backend: LocalWorkerBackend, upstream: Upstream) -> None:
+    chunks = [chunk async for chunk in backend.chat(upstream, chat(logprobs=True, top_logprobs=1))]
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert not any("timings" in chunk for chunk in chunks)
+    entry = chunks[1]["choices"][0]["logprobs"]["content"][0]
+    assert entry.keys() == {"token", "logprob", "bytes", "top_logprobs"}
+    assert [chunk for chunk in chunks if chunk.get("usage")] == [chunks[-1]]
+
+
+async def test_an_error_in_one_choice_ends_the_answer_as_that_error(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(), Fault(die_after=3))
+    with pytest.raises(StreamBroken):
+        await assemble_chat(backend.chat(upstream, chat(n=2)))
+
+
+async def test_leaving_closes_every_choice_within_250_ms(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.fault = Fault(stall_after=2)
+    async with aclosing(backend.chat(upstream, chat(n=2))) as chunks:
+        await anext(chunks)
+        await fake.call(1)
+    for call in fake.calls:
+        await asyncio.wait_for(call.cancelled.wait(), 0.25)
+
+
+async def test_a_prompt_that_does_not_fit_has_its_numbers(backend: LocalWorkerBackend, upstream: Upstream) -> None:
+    with pytest.raises(ContextLengthExceeded) as raised:
+        await assemble_chat(backend.chat(upstream, chat(messages=[{"role": "user", "content": "w " * 100}])))
+    assert (raised.value.limit, raised.value.requested) == (64, 103)
+
+
+async def test_a_picture_for_a_model_that_cannot_see_is_a_capability_error(
+    backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(CapabilityMismatch, match="takes no image input"):
+        await assemble_chat(backend.chat(upstream, chat(messages=[{"role": "user", "content": [part]}])))
+
+
+# ---- tools
+
+
+@pytest.mark.parametrize(("choice", "called"), [(NAMED, "time"), ("required", "weather")])
+async def test_a_template_without_tools_is_bound_by_a_schema(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, choice: Any, called: str
+) -> None:
+    if choice == "required":
+        fake.scripted = json.dumps({"tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]})
+    answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=choice)))
+    message = answer["choices"][0]["message"]
+    (call,) = message["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (called, {"city": "Paris"})
+    assert call["id"].startswith("call_")
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert message["content"] is None
+    sent = (await fake.call(1)).body
+    assert "tools" not in sent
+    assert sent["response_format"]["type"] == "json_schema"
+    assert "weather" in sent["messages"][0]["content"] or choice is NAMED
+
+
+async def test_auto_may_answer_in_text(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.scripted = json.dumps({"content": "Hello."})
+    answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS)))
+    assert answer["choices"][0]["message"]["content"] == "Hello."
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_template_with_tools_gets_them(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.takes_tools = True
+    answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=NAMED)))
+    assert [c["function"]["name"] for c in answer["choices"][0]["message"]["tool_calls"]] == ["time"]
+    assert (await fake.call(1)).body["tool_choice"] == "required"
+
+
+async def test_none_sends_no_tools(fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream) -> None:
+    await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice="none")))
+    assert not {"tools", "tool_choice", "response_format"} & (await fake.call()).body.keys()
+
+
+def test_a_choice_that_is_no_tool_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not among"):
+        chosen_tools(chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "nope"}}))
+
+
+def test_definitions_of_two_tools_do_not_meet() -> None:
+    def tool(name: str, kind: str) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "$defs": {"X": {"type": kind}}}
+        return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+    request = chat(tools=[tool("a", "string"), tool("b", "integer")], tool_choice="required")
+    schema = ToolPlan.of(request, chosen_tools(request)).schema()
+    assert schema["$defs"] == {"tool0_X": {"type": "string"}, "tool1_X": {"type": "integer"}}
+    assert '"#/$defs/tool1_X"' in json.dumps(schema)
+
+
+# ---- completions
+
+
+async def test_lists_of_prompts_and_n_are_numbered_as_openai_does(
+    backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_completion(backend.complete(upstream, text(prompt=["a", "b"], n=2)))
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert answer["id"].startswith("cmpl-")
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (4, 8)
+
+
+@pytest.mark.parametrize("prompt", ["ab", [97, 98]])
+async def test_echo_comes_first(backend: LocalWorkerBackend, upstream: Upstream, prompt: Any) -> None:
+    answer = await assemble_completion(backend.complete(upstream, text(prompt=prompt, echo=True)))
+    assert answer["choices"][0]["text"] == "abThe quick"
+
+
+async def test_no_tokens_with_echo_is_the_prompt_without_a_call(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_completion(backend.complete(upstream, text(echo=True, max_tokens=0)))
+    assert answer["choices"][0]["text"] == "ab"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["prompt_tokens"] == 2
+    assert [call.path for call in fake.calls] == ["/tokenize"]
+
+
+@pytest.mark.parametrize(("asked", "tops"), [(2, [2, 2]), (0, None)])
+async def test_logprobs_have_the_legacy_shape(
+    backend: LocalWorkerBackend, upstream: Upstream, asked: int, tops: list[int] | None
+) -> None:
+    answer = await assemble_completion(backend.complete(upstream, text(logprobs=asked)))
+    logprobs = answer["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == ["The", " quick"]
+    assert logprobs["text_offset"] == [0, 3]
+    assert logprobs["token_logprobs"] == [-0.25, -0.25]
+    given = logprobs["top_logprobs"]
+    assert (given and [len(each) for each in given]) == tops
+
+
+async def test_best_of_decodes_all_and_shows_the_best(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    answer = await assemble_completion(backend.complete(upstream, text(n=2, best_of=3)))
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert len(fake.calls) == 3
+    assert answer["choices"][0]["logprobs"] is None
+    assert answer["usage"]["completion_tokens"] == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"suffix": "z"}, UnsupportedParameter, "suffix"),
+        ({"echo": True, "logprobs": 1}, UnsupportedParameter, "logprobs"),
+        ({"n": 3, "best_of": 2}, InvalidRequest, "best_of"),
+    ],
+)
+async def test_what_cannot_be_had_is_refused(
+    backend: LocalWorkerBackend,
+    upstream: Upstream,
+    fields: dict[str, Any],
+    error: type[RoundhouseError],
+    param: str,
+) -> None:
+    with pytest.raises(error) as raised:
+        await assemble_completion(backend.complete(upstream, text(**fields)))
+    assert raised.value.param == param
+
+
+async def test_the_default_bound_is_openais(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    request = CompletionRequest.model_validate({"model": "m", "prompt": "a"})
+    await assemble_completion(backend.complete(upstream, request))
+    assert (await fake.call()).body["max_tokens"] == 16
+
+
+# ---- tokens
+
+
+async def test_tokens_go_there_and_back(backend: LocalWorkerBackend, upstream: Upstream) -> None:
+    assert isinstance(backend, Tokenize)
+    tokens = await backend.tokenize(upstream, TokenizeRequest(content="Äb🙂"))
+    assert await backend.detokenize(upstream, DetokenizeRequest(tokens=tokens["tokens"])) == {"content": "Äb🙂"}

@@ -1,0 +1,101 @@
+"""A fake of llama-server with the ways that were seen of the real one, listed in its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.fakes import openai_chat
+from tests.fakes.openai import DONE, FakeOpenAI, event
+from tests.fakes.server import Call, Json, Route
+
+
+class FakeLlamaServer(FakeOpenAI):
+    """``takes_tools`` says whether its chat template has a tool section; without one, tools are ignored.
+
+    ``scripted`` is an answer to say as it is, whatever was asked for.
+    """
+
+    def __init__(self, *, uds: Path | None = None, takes_tools: bool = False) -> None:
+        super().__init__(uds=uds, key="worker-key")
+        self.models = ["local"]
+        self.takes_tools = takes_tools
+        self.context = 64
+        self.scripted: str | None = None
+
+    def routes(self) -> list[Route]:
+        own: list[Route] = [
+            ("GET", "/props", self.props),
+            ("POST", "/tokenize", self.tokenize),
+            ("POST", "/detokenize", self.detokenize),
+            ("POST", "/infill", self.infill),
+        ]
+        return [*own, *super().routes()]
+
+    def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
+        """The code is the status, as a number."""
+        return {"error": {"code": status, "message": message, "type": kind or "server_error"}}
+
+    async def chat(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """No content in the first delta, ``id`` in logprobs, timings at the end, usage of one choice."""
+        body = call.body
+        needed = openai_chat.prompt_tokens(body["messages"])
+        if needed > self.context:
+            error = self.error(400, "request exceeds the available context size", kind="exceed_context_size_error")
+            error["error"].update(n_prompt_tokens=needed, n_ctx=self.context)
+            return web.json_response(error, status=400)
+        if any(isinstance(message.get("content"), list) for message in body["messages"]):
+            return self.refused(call, 500, "image input is not supported - hint: provide the mmproj")
+        if not self.takes_tools:
+            body = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+        said = openai_chat.answer(body, self.reply, refuse=False)
+        if self.scripted is not None:
+            said = openai_chat.limited(self.scripted, body)
+        return await self.stream(request, call, self._chat_events(body, said))
+
+    @staticmethod
+    def _chat_events(body: Json, said: openai_chat.Answer) -> Iterator[bytes]:
+        for chunk in openai_chat.chat_chunks(body, said):
+            for choice in chunk["choices"]:
+                if "role" in choice["delta"]:
+                    choice["delta"] = {"role": "assistant", "content": None}
+                for entry in (choice["logprobs"] or {}).get("content", ()):
+                    entry["id"] = 7
+                if choice["finish_reason"]:
+                    chunk["timings"] = {"predicted_n": 1}
+            yield event(chunk)
+        yield DONE
+
+    async def complete(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """No echo, no suffix, chat's logprobs, one token at least, usage on the finishing chunk."""
+        bound = {**call.body, "max_tokens": max(1, call.body.get("max_tokens", 1))}
+        return await self.stream(request, call, self._text_events(bound, openai_chat.limited(self.reply, bound)))
+
+    @staticmethod
+    def _text_events(body: Json, said: openai_chat.Answer) -> Iterator[bytes]:
+        head = {"id": "chatcmpl-x", "object": "text_completion", "created": 1, "model": body["model"]}
+        yield b"data: null\n\n"
+        for piece in said.pieces:
+            logprobs = None
+            if body.get("logprobs"):
+                logprobs = {"content": [{**openai_chat.token_logprob(piece, body["logprobs"]), "id": 7}]}
+            choice = {"index": 0, "text": piece, "logprobs": logprobs, "finish_reason": None}
+            yield event({**head, "choices": [choice]})
+        last = {"index": 0, "text": "", "logprobs": None, "finish_reason": said.finish_reason}
+        yield event({**head, "choices": [last], "usage": openai_chat.usage(2, said.tokens), "timings": {}})
+        yield DONE
+
+    async def infill(self, request: web.Request, call: Call) -> web.StreamResponse:
+        return self.refused(call, 501, "Infill is not supported by this model", kind="not_supported_error")
+
+    async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
+        caps = {"supports_tools": self.takes_tools}
+        return await self.document(request, call, {"chat_template": "{{ x }}", "chat_template_caps": caps})
+
+    async def tokenize(self, request: web.Request, call: Call) -> web.StreamResponse:
+        return await self.document(request, call, {"tokens": [ord(letter) for letter in call.body["content"]]})
+
+    async def detokenize(self, request: web.Request, call: Call) -> web.StreamResponse:
+        return await self.document(request, call, {"content": "".join(map(chr, call.body["tokens"]))})
