@@ -57,7 +57,7 @@ ROWS = [
         exact_tokens=False,
     ),
     # CTranslate2 cannot be left while it decodes a window of 30 seconds.
-    Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 10}), stops_within=3.0),
+    Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 6}), stops_within=3.0),
     Row("hibari", ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"})),
 ]
 
@@ -137,14 +137,14 @@ async def test_work_stops_when_the_client_leaves(row: Row, running: Worker) -> N
     async with running.client() as client:
         under_way = asyncio.Event()
         asking = asyncio.create_task(_send_long(client, row, under_way))
-        await running.until_active(1, within=20)
+        await running.until_active(1, within=60)
         if row.streams:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 await under_way.wait()
         assert not asking.done(), "the request must outlast the test to prove anything"
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    assert await running.until_active(0, within=20) < row.stops_within
+    assert await running.until_active(0, within=60) < row.stops_within
 
 
 async def test_a_worker_answers_after_a_client_left(row: Row, running: Worker) -> None:
