@@ -48,9 +48,9 @@ class Authenticator(Protocol):
 class Keys:
     """The keys of the settings, kept as SHA-256 digests only, and the virtual keys.
 
-    A digest is found in a mapping, which tells nothing of the key by its time, and is compared once more in
-    constant time. Without any key at all everybody is let in: :func:`server.settings.check_exposure` allows
-    that on loopback only.
+    Digests are compared whole and in constant time, so the time taken tells nothing about a key that is near.
+    Without any key at all everybody is let in: :func:`server.settings.check_exposure` allows that on loopback
+    only. A virtual key that was revoked still keeps the door closed.
     """
 
     def __init__(
@@ -68,18 +68,19 @@ class Keys:
 
     def authenticate(self, key: str | None) -> Caller:
         virtual = self._virtual()
+        if key:
+            wanted = digest_of(key)
+            for digest, caller in self._callers.items():
+                if hmac.compare_digest(digest, wanted):
+                    return caller
+            info = virtual.authenticate(key) if virtual is not None else None
+            if info is not None:
+                return Caller(id=info.id, admin=info.admin, key=info)
         if not self._callers and (virtual is None or not virtual.list()):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
-        wanted = digest_of(key)
-        caller = self._callers.get(wanted)
-        if caller is not None and hmac.compare_digest(digest_of(key), wanted):
-            return caller
-        info = virtual.authenticate(key) if virtual is not None else None
-        if info is None:
-            raise NotAuthenticated("The API key is not known here, or no longer good.")
-        return Caller(id=info.id, admin=info.admin, key=info)
+        raise NotAuthenticated("The API key is not known here, or no longer good.")
 
 
 def _callers(keys: Iterable[SecretStr], *, admin: bool) -> dict[str, Caller]:

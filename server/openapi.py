@@ -50,7 +50,7 @@ def describe(app: FastAPI) -> Json:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, summary=app.summary
     )
-    models = (*dict.fromkeys(BODIES.values()), TranscriptionRequest)
+    models: tuple[type[BaseModel], ...] = (*dict.fromkeys(BODIES.values()), TranscriptionRequest)
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic
@@ -11,7 +13,12 @@ from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
 from tests.server.test_openai_sdk import sdk
 
-MESSAGE = {"model": "parrot", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+MESSAGE: Any = {"model": "parrot", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def claude(gateway: Gateway, key: str = "any") -> AsyncAnthropic:
+    """Anthropic's client of the gateway, which does not try again."""
+    return AsyncAnthropic(base_url=str(gateway.client.base_url), api_key=key, max_retries=0)
 
 
 async def test_a_response_whole_and_streamed(serve: Start) -> None:
@@ -38,37 +45,26 @@ async def test_a_response_that_breaks_off_has_failed(serve: Start) -> None:
 
 
 async def test_messages_whole_and_streamed(serve: Start) -> None:
-    async with serve(api_keys="any") as gateway:
-        async with AsyncAnthropic(base_url=str(gateway.client.base_url), api_key="any", max_retries=0) as client:
-            whole = await client.messages.create(
-                model="parrot", max_tokens=100, messages=[{"role": "user", "content": "Hi"}]
-            )
-            assert [block.text for block in whole.content if block.type == "text"] == ["Hello there"]
-            assert whole.stop_reason == "end_turn"
-            async with client.messages.stream(
-                model="parrot", max_tokens=100, messages=[{"role": "user", "content": "Hi"}]
-            ) as stream:
-                assert "".join([text async for text in stream.text_stream]) == "Hello there"
-            counted = await client.messages.count_tokens(
-                model="parrot", messages=[{"role": "user", "content": "Hi"}]
-            )
-            assert counted.input_tokens > 0
+    asked: Any = {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]}
+    async with serve(api_keys="any") as gateway, claude(gateway) as client:
+        whole = await client.messages.create(max_tokens=100, **asked)
+        assert [block.text for block in whole.content if block.type == "text"] == ["Hello there"]
+        assert whole.stop_reason == "end_turn"
+        async with client.messages.stream(max_tokens=100, **asked) as stream:
+            assert "".join([text async for text in stream.text_stream]) == "Hello there"
+        counted = await client.messages.count_tokens(**asked)
+        assert counted.input_tokens > 0
 
 
 async def test_errors_of_messages_are_anthropics(serve: Start) -> None:
     async with serve(api_keys="any") as gateway:
-        url = str(gateway.client.base_url)
-        async with AsyncAnthropic(base_url=url, api_key="any", max_retries=0) as client:
-            gateway.backend.script = (QueueFull("Full.", retry_after=1),)
+        gateway.backend.script = (QueueFull("Full.", retry_after=1),)
+        async with claude(gateway) as client:
             with pytest.raises(anthropic.RateLimitError):
-                await client.messages.create(
-                    model="parrot", max_tokens=1, messages=[{"role": "user", "content": "Hi"}]
-                )
-        async with AsyncAnthropic(base_url=url, api_key="wrong", max_retries=0) as client:
+                await client.messages.create(**MESSAGE)
+        async with claude(gateway, key="wrong") as client:
             with pytest.raises(anthropic.AuthenticationError) as refused:
-                await client.messages.create(
-                    model="parrot", max_tokens=1, messages=[{"role": "user", "content": "Hi"}]
-                )
+                await client.messages.create(**MESSAGE)
         assert refused.value.response.json()["type"] == "error"
 
 

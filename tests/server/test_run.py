@@ -84,7 +84,7 @@ async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) ->
 async def test_a_reload_with_a_mistake_changes_nothing(serve: Start) -> None:
     async with serve() as gateway:
         before = gateway.services.settings
-        with pytest.raises(ConfigurationError, match="server.port needs a restart"):
+        with pytest.raises(ConfigurationError, match=r"server\.port needs a restart"):
             await apply_settings(gateway.services, settings(server=ServerSettings(port=9)))
         assert gateway.services.settings is before
 
