@@ -14,7 +14,7 @@ from backends.base import Json, Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
 from backends.openai import OpenAIBackend
-from backends.parameters import prepare
+from backends.openai_forms import dropped
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -30,7 +30,7 @@ class OllamaBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """The parameters of this request that this upstream will not be sent. Pure and quick."""
-        return prepare(request, upstream).dropped
+        return dropped(request, upstream)
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """Chunks, as :meth:`OpenAIBackend.chat`; then ``keep_alive`` is set, if the request has it."""

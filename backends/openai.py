@@ -14,7 +14,7 @@ from backends.discover import Listing
 from backends.http import HttpClient
 from backends.http_errors import ErrorReader, read_error, stream_error
 from backends.openai_documents import embedding_list, image_events, rerank_results, transcript_events
-from backends.openai_forms import rerank_body, speech_body, transcription_form
+from backends.openai_forms import dropped, rerank_body, speech_body, transcription_form
 from backends.parameters import prepare
 from backends.wire.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -39,7 +39,7 @@ class OpenAIBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """The parameters of this request that this upstream will not be sent. Pure and quick."""
-        return prepare(request, upstream).dropped
+        return dropped(request, upstream)
 
     def path(self, upstream: Upstream, path: str) -> str:
         """Where ``path`` of the API is, below this upstream's address."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from backends.base import Json, Upstream
 from backends.http import FormField, FormFile
-from backends.parameters import prepare, refuse_forbidden
+from backends.parameters import dropped_names, prepare, refuse_forbidden
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.common import WireModel
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest
 
@@ -68,3 +69,21 @@ def transcription_form(
     if local and request.vad_filter is not None:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
     return form, [("file", (request.filename, request.file, "application/octet-stream"))]
+
+
+def transcription_dropped(request: TranscriptionRequest, upstream: Upstream) -> tuple[str, ...]:
+    """What :func:`transcription_form` leaves out although the caller asked for it."""
+    dropped: list[str] = []
+    if upstream.protocol != "worker" and request.vad_filter is not None:
+        dropped.append("vad_filter")
+    if request.translate and request.language is not None:
+        dropped.append("language")
+    dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict"))
+    return tuple(dropped)
+
+
+def dropped(request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+    """The parameters of any request that an upstream of OpenAI's wire will not be sent."""
+    if isinstance(request, TranscriptionRequest):
+        return transcription_dropped(request, upstream)
+    return dropped_names(request, upstream)

@@ -23,6 +23,7 @@ from backends.local.completions import (
 from backends.local.merge import collected, merged
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai import OpenAIBackend, checked
+from backends.openai_forms import dropped
 from backends.parameters import prepare
 from backends.wire.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -47,7 +48,7 @@ class LocalWorkerBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """The parameters of this request that this upstream will not be sent. Pure and quick."""
-        return prepare(request, upstream).dropped
+        return dropped(request, upstream)
 
     # ---- chat
 

@@ -75,7 +75,7 @@ class TextWriter:
     def regular(self, chunk: Json) -> Json:
         chunk.pop("timings", None)
         chunk["object"] = "text_completion"
-        chunk["id"] = "cmpl-" + str(chunk.get("id", "")).removeprefix("chatcmpl-")
+        chunk["id"] = "cmpl-" + str(chunk.get("id", "")).removeprefix("chatcmpl-").removeprefix("cmpl-")
         for choice in chunk.get("choices") or ():
             given = choice.get("logprobs")
             choice["index"] = self.index
