@@ -77,11 +77,12 @@ class _Passage:
             await self._pass(headers, receive)
         except ClientGone:
             self.status = self.status or CLIENT_CLOSED_REQUEST
-        except (SendTimeoutError, TimeoutError, Cut) as error:
-            self._log.warning("response cut", reason=type(error).__name__)
-            self._abort()
         except Exception as error:  # the request edge: nothing leaves it but an answer
-            await self._answer_error(error, receive)
+            if self.status and isinstance(error, SendTimeoutError | TimeoutError | Cut):
+                self._log.warning("response cut", reason=type(error).__name__)
+                self._abort()
+            else:
+                await self._answer_error(error, receive)
         finally:
             took = perf_counter() - began
             route = route_of(scope)

@@ -168,10 +168,11 @@ async def test_an_unknown_model_is_404_with_the_nearest_names(gateway: Gateway) 
     assert "'parrot'" in error(answer, 404, "model_not_found")["message"]
 
 
-async def test_a_fault_of_the_server_says_nothing_of_its_inside(gateway: Gateway) -> None:
+@pytest.mark.parametrize("fault", [RuntimeError, TimeoutError, KeyError])
+async def test_a_fault_of_the_server_says_nothing_of_its_inside(gateway: Gateway, fault: type[Exception]) -> None:
     class Broken:
         def __iter__(self) -> Iterator[Any]:
-            raise RuntimeError("secret inside")
+            raise fault("secret inside")
 
     gateway.backend.script = Broken()  # type: ignore[assignment]
     for stream in (False, True):
