@@ -75,7 +75,8 @@ def _system(message: Message) -> list[Json]:
 
 def _assistant(message: Message) -> list[Json]:
     extra = message.model_extra or {}
-    blocks = [block for block in extra.get("thinking_blocks") or () if _is_thinking(block)]
+    kept = extra.get("thinking_blocks")
+    blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
