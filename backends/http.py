@@ -41,6 +41,7 @@ FormFile = tuple[str, tuple[str, bytes, str]]
 """A part of a multipart form: the field's name, then the file's name, its bytes and its media type."""
 
 _MAX_IDLE_POOLS = 128
+_CLOSE_WAIT = 1.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # aiohttp's tracing hooks are told of a reused connection within the task that makes the request.
@@ -189,7 +190,7 @@ class HttpClient:
         pools = list(self._pools.values())
         self._pools.clear()
         for pool in pools:
-            await pool.transport.aclose()
+            await _close(pool)
 
     def open(
         self,
@@ -370,7 +371,7 @@ class HttpClient:
                 return
             if pool.active == 0:
                 del self._pools[key]
-                await pool.transport.aclose()
+                await _close(pool)
 
     def _session(self, upstream: Upstream, url: httpx.URL) -> Callable[[], aiohttp.ClientSession]:
         settings = self.settings
@@ -406,6 +407,13 @@ class HttpClient:
             if self.settings.ca_file is not None:
                 self._tls = ssl.create_default_context(cafile=str(self.settings.ca_file))
         return self._tls
+
+
+async def _close(pool: _Pool) -> None:
+    """Close a pool's connections; one whose peer no longer reads what was sent to it is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_WAIT):
+            await pool.transport.aclose()
 
 
 def _stream(response: httpx.Response) -> httpx.AsyncByteStream:

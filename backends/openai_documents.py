@@ -12,7 +12,7 @@ import numpy as np
 from backends.base import Json, Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
-from catalog.errors import UpstreamProtocolError
+from catalog.errors import UnsupportedParameter, UpstreamProtocolError
 
 
 def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
@@ -22,7 +22,8 @@ def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
 def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream) -> Json:
     """OpenAI's list, in the order of the inputs and in the encoding that the caller asked for.
 
-    Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing.
+    Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing,
+    and UnsupportedParameter when ``dimensions`` was ignored.
     """
     rows = document.get("data")
     if not isinstance(rows, list) or len(rows) != len(request.items()):
@@ -33,6 +34,11 @@ def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream
         if not isinstance(index, int) or not 0 <= index < len(rows) or ordered[index] is not None:
             raise _wrong(upstream, "vectors whose order cannot be told")
         vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
+        if request.dimensions is not None and _length(vector) != request.dimensions:
+            raise UnsupportedParameter(
+                f"The model '{upstream.model}' has vectors of {_length(vector)} dimensions only.",
+                param="dimensions",
+            )
         ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
     return {**document, "object": "list", "data": ordered}
 
@@ -49,6 +55,10 @@ def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | str:
     if form == "float":
         return vector
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+
+
+def _length(vector: list[float] | str) -> int:
+    return len(base64.b64decode(vector)) // 4 if isinstance(vector, str) else len(vector)
 
 
 def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -> Json:

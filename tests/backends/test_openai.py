@@ -26,6 +26,7 @@ from catalog.errors import (
     InvalidRequest,
     RoundhouseError,
     StreamBroken,
+    UnsupportedParameter,
     UpstreamProtocolError,
     UpstreamRateLimited,
 )
@@ -198,6 +199,17 @@ async def test_embeddings_come_in_the_encoding_asked_for(
     )
     for plain, coded in zip(floats["data"], packed["data"], strict=True):
         assert struct.unpack("<8f", base64.b64decode(coded["embedding"])) == pytest.approx(plain["embedding"])
+
+
+async def test_dimensions_that_the_server_ignores_are_refused(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    request = EmbeddingRequest.model_validate({"model": "m", "input": "a", "dimensions": 16})
+    there = at(upstream, "fake-embed")
+    assert len((await backend.embed(there, request))["data"][0]["embedding"]) == 16
+    fake.fixed_dimensions = True
+    with pytest.raises(UnsupportedParameter, match="8 dimensions only"):
+        await backend.embed(there, request)
 
 
 async def test_rerank_orders_by_score(backend: OpenAIBackend, upstream: Upstream) -> None:

@@ -34,6 +34,7 @@ class FakeOpenAI(FakeServer):
         self.models = ["fake-chat", "fake-embed", "fake-rerank", "whisper-1", "tts-1", "gpt-image-1"]
         self.context = 4096
         self.streams = True
+        self.fixed_dimensions = False
 
     @property
     def base_url(self) -> str:
@@ -101,7 +102,8 @@ class FakeOpenAI(FakeServer):
     async def embed(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
             return refusal
-        return await self.document(request, call, openai_media.embeddings(call.body))
+        body = {**call.body, "dimensions": None} if self.fixed_dimensions else call.body
+        return await self.document(request, call, openai_media.embeddings(body))
 
     async def rerank(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
