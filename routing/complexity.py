@@ -106,7 +106,7 @@ def looks_like_mathematics(seen: Shape) -> bool:
 
 
 def complexity_of(seen: Shape) -> Complexity:
-    """How hard it looks: a sum of what makes requests hard, with the limits at 1 and 2.5."""
+    """How hard it looks: a sum of what makes requests hard, with the limits at 1 and 2.2."""
     score = (
         min(2.0, seen.tokens / 1500)
         + min(1.0, max(0, seen.turns - 1) / 8)
@@ -116,7 +116,7 @@ def complexity_of(seen: Shape) -> Complexity:
         + min(1.0, seen.tools / 6)
         + min(1.0, seen.schema_size / 20)
     )
-    if score >= 2.5:
+    if score >= 2.2:
         return Complexity.COMPLEX
     if looks_like_code(seen):
         return Complexity.CODE

@@ -194,6 +194,11 @@ class Estimator:
         size = size_class(facts.prompt_tokens)
         return float(self._fixed_seconds[size, row] + facts.prompt_tokens * self._prompt_seconds[size, row])
 
+    def service_seconds(self, model_id: str, facts: Facts) -> float | None:
+        """Expected seconds to the whole answer of one model, once it is loaded and free."""
+        row = self.index.rows.get(model_id)
+        return None if row is None else float(self._service(facts)[row])
+
     @staticmethod
     def decodes(facts: Facts) -> bool:
         """Whether the answer comes token by token."""
