@@ -6,7 +6,7 @@ An index never changes; a changed catalogue is compiled anew. Row ``i`` of every
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +50,14 @@ class Index:
     """
 
     def __init__(
-        self, models: Iterable[Model], endpoints: Mapping[str, Endpoint] | None = None, *, version: int = 0
+        self,
+        models: Iterable[Model],
+        endpoints: Mapping[str, Endpoint] | None = None,
+        *,
+        version: int = 0,
+        resolver: Callable[[str], Model] | None = None,
     ) -> None:
+        self._resolver = resolver
         self.models: tuple[Model, ...] = tuple(models)
         self.version = version
         self.endpoints: Mapping[str, Endpoint] = dict(endpoints or {})
@@ -117,12 +123,13 @@ class Index:
 
     def resolve(self, name: str) -> Model:
         """The model of an id, name or alias, in that order and whatever the case; ``provider/id`` works too.
+        A catalogue that resolves in its own way (to a twin that suits this machine) is asked instead.
 
         Raises ModelNotFound with the nearest names.
         """
-        row = self.rows.get(name)
-        if row is None:
-            row = self._names.get(name.casefold())
+        if self._resolver is not None:
+            return self._resolver(name)
+        row = self.row_of(name)
         if row is None:
             raise ModelNotFound(name, nearest=self.nearest(name))
         return self.models[row]

@@ -91,7 +91,9 @@ class Planner:
         catalog = self._catalog()
         if catalog is self._compiled:
             return
-        self._index = Index(catalog, {e.id: e for e in catalog.servers}, version=catalog.version)
+        self._index = Index(
+            catalog, {e.id: e for e in catalog.servers}, version=catalog.version, resolver=catalog.resolve
+        )
         self._estimator.align(self._index)
         grouped: dict[str, list[str]] = {}
         for model in catalog:

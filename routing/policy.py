@@ -179,7 +179,8 @@ def _draw(
     rng: np.random.Generator,
 ) -> Floats:
     """Scores with quality drawn from its posterior, for the rows that could come first; the others as expected."""
-    sharp = strength * settings.learning.sharpness
+    rules = settings.learning
+    sharp = strength * (rules.sharpness * strength / (strength + rules.caution))
     if len(expected) <= settings.contenders:
         return expected + weight * (rng.beta(mean * sharp, (1 - mean) * sharp) - mean)
     reach = expected + 2 * weight * np.sqrt(mean * (1 - mean) / sharp)

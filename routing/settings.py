@@ -60,12 +60,15 @@ class Learning(BaseModel):
     task_strength: Positive = Field(default=9.0, description="of a model's level over one task's own")
     complexity_strength: Positive = Field(default=40.0, description="of a task's level over one complexity's")
     memory: Positive = Field(default=4000.0, description="observations of a cell until the first weighs 1/e")
-    sharpness: Positive = Field(default=5.0, description="posterior strength is multiplied before sampling")
+    sharpness: Positive = Field(
+        default=6.0, description="what a strong posterior's strength is multiplied by before sampling"
+    )
+    caution: Positive = Field(default=10.0, description="observations at which sharpening reaches half of itself")
     change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the drop of the odds that the change detector is most sensitive to"
     )
     change_threshold: Positive = Field(
-        default=12.0, description="log likelihood ratio at which a change is believed"
+        default=9.0, description="log likelihood ratio at which a change is believed"
     )
     change_patience: Positive = Field(
         default=10.0, description="observations of a cell at which its surprises count half for a change"
