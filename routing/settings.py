@@ -68,7 +68,7 @@ class Learning(BaseModel):
         default=0.5, description="the drop of the odds that the change detector is most sensitive to"
     )
     change_threshold: Positive = Field(
-        default=9.0, description="log likelihood ratio at which a change is believed"
+        default=12.0, description="log likelihood ratio at which a change is believed"
     )
     change_patience: Positive = Field(
         default=10.0, description="observations of a cell at which its surprises count half for a change"
