@@ -19,6 +19,7 @@ from catalog.errors import (
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
+    UpstreamUnreachable,
 )
 from catalog.model import Model
 from routing.attempt import Attempt
@@ -152,6 +153,7 @@ class Dispatcher:
 
     async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
         queue = deque(plan.candidates)
+        leased_again: set[str] = set()
         number = 0
         last: RoundhouseError | None = None
         while queue:
@@ -165,34 +167,41 @@ class Dispatcher:
                     well, last = True, last or _resting(candidate)
                     continue
                 number += 1
-                attempt, last, again = await self._try(job, candidate, number, is_last=not queue)
-                if attempt is not None:
-                    well = True
-                    return attempt
-                if again:
-                    queue.appendleft(candidate)
+                try:
+                    attempt = await self._try(job, candidate, number, check=job.check if queue else None)
+                except RoundhouseError as error:
+                    last = error
+                    if self._is_worth_repeating(error, candidate, leased_again):
+                        queue.appendleft(candidate)
+                    elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
+                        raise
+                    continue
+                well = True
+                return attempt
             finally:
                 if retry:
                     self._retries.settle(well)
         raise last or nothing_left(plan, job.facts)
 
-    async def _try(
-        self, job: Job[T], candidate: Candidate, number: int, *, is_last: bool
-    ) -> tuple[Attempt[T] | None, RoundhouseError | None, bool]:
-        """One attempt up to its first item: the attempt, or the error to go on with and whether with this
-        candidate again (another key). Raises the error when going on cannot help.
+    def _is_worth_repeating(self, error: RoundhouseError, candidate: Candidate, leased_again: set[str]) -> bool:
+        """Whether the same candidate may answer now: with another key, or on the worker's next process.
+
+        A worker that dies is leased for a moment more; its socket then refuses the connection, and once is
+        enough: the next lease waits for the restart.
         """
+        model = candidate.model
+        if isinstance(error, _ANOTHER_KEY):
+            return self.leases.has_key(candidate, self.clock.monotonic())
+        if model.local and isinstance(error, UpstreamUnreachable) and model.id not in leased_again:
+            leased_again.add(model.id)
+            return True
+        return False
+
+    async def _try(self, job: Job[T], candidate: Candidate, number: int, *, check: Check | None) -> Attempt[T]:
+        """One attempt up to its first item, or with ``check`` to its end. Raises why there is no answer."""
         attempt = Attempt(self, job, candidate, number)
-        check = None if is_last else job.check
         try:
             await attempt.start(whole=check is not None)
-        except RoundhouseError as error:
-            await attempt.close(error)
-            if isinstance(error, _ANOTHER_KEY) and self.leases.has_key(candidate, self.clock.monotonic()):
-                return None, error, True
-            if error.retryable or (isinstance(error, _ANOTHER_MODEL) and not is_last):
-                return None, error, False
-            raise
         except BaseException as error:
             await attempt.close(error)
             raise
@@ -200,12 +209,8 @@ class Dispatcher:
             attempt.valid = check(attempt.held)
             if attempt.valid is False:
                 await attempt.close()
-                return (
-                    None,
-                    UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for."),
-                    False,
-                )
-        return attempt, None, False
+                raise UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for.")
+        return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
         model = candidate.model

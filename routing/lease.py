@@ -70,7 +70,9 @@ class Leases:
                 upstream = await stack.enter_async_context(self._pool.lease(model, need_of(facts)))
                 position = None
             yield Lease(
-                upstream=replace(upstream, parameters=model.parameters),
+                upstream=replace(
+                    upstream, parameters=model.parameters, max_output_tokens=model.limits.max_output_tokens
+                ),
                 provider_key=position,
                 reservation=reservation,
             )

@@ -214,10 +214,11 @@ def test_an_embedding_that_cannot_be_cut_is_refused(client: openai.OpenAI) -> No
 
 def test_spoken_mp3_is_transcribed_back(client: openai.OpenAI) -> None:
     speech = client.audio.speech.create(model="hibari", voice="alloy", input=SENTENCE, response_format="mp3")
-    with av.open(io.BytesIO(speech.content)) as container:
+    with av.open(io.BytesIO(speech.content), mode="r") as container:
         stream = container.streams.audio[0]
         assert stream.codec_context.name.startswith("mp3")
-        seconds = sum(frame.samples for frame in container.decode(stream)) / stream.codec_context.sample_rate
+        samples = sum(int(frame.samples) for frame in container.decode(stream))
+        seconds = samples / stream.codec_context.sample_rate
     assert 1.5 < seconds < 8
     words = client.audio.transcriptions.create(
         model="whisper-tiny.en",

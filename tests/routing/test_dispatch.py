@@ -244,7 +244,7 @@ async def test_a_remote_answer_is_paid_at_its_price_and_carries_a_key(stand: Sta
 
 
 async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) -> None:
-    stand.backend.scripts = {"a": (ROLE, UpstreamUnreachable("gone")), "b": GOOD}
+    stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": GOOD}
     stand.will_try(local("a"), local("b"))
     async with stand.dispatcher.open(stand.job()) as answer:
         assert answer.model.id == "b"
@@ -253,6 +253,15 @@ async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) ->
     assert items[1]["choices"][0]["delta"]["content"] == "fine"
     assert len(items) == len(GOOD)
     assert stand.results == [("a", Result.FAILED), ("b", Result.SUCCESS)]
+    assert [outcome.attempt for outcome in stand.recorder.outcomes] == [1, 2]
+
+
+async def test_a_worker_that_just_died_is_leased_again_once(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (UpstreamUnreachable("refused"),)}
+    stand.will_try(local("a"))
+    with pytest.raises(UpstreamUnreachable):
+        await stand.ask()
+    assert stand.results == [("a", Result.FAILED)] * 2
 
 
 async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: Stand) -> None:
@@ -269,7 +278,7 @@ async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: S
 
 
 async def test_when_everyone_fails_the_last_error_is_raised_and_each_attempt_has_an_outcome(stand: Stand) -> None:
-    stand.backend.scripts = {"a": (UpstreamUnreachable("a"),), "b": (WorkerFailed("b"),)}
+    stand.backend.scripts = {"a": (StreamBroken("a"),), "b": (WorkerFailed("b"),)}
     stand.will_try(local("a"), local("b"))
     with pytest.raises(WorkerFailed):
         await stand.ask()
