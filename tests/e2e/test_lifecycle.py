@@ -121,7 +121,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
         [workers]
         slots = 2
         context = 1024
-        memory = {{ cpu = 300_000_000 }}
+        memory = {{ cpu = 330_000_000 }}
         [[model]]
         id = "twin"
         engine = "llamacpp"
@@ -147,10 +147,12 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        with ThreadPoolExecutor(8) as clients:
-            answers = list(clients.map(ask, range(24)))
-        stop.set()
-        watcher.join()
+        try:
+            with ThreadPoolExecutor(8) as clients:
+                answers = list(clients.map(ask, range(24)))
+        finally:
+            stop.set()
+            watcher.join()
     assert all(asked == answered for asked, answered in answers)
     loaded = {tuple(sorted(models)) for models in seen}
     assert loaded - {()} == {(CHAT,), ("twin",)}
