@@ -82,6 +82,7 @@ class Facts:
     ``prompt_digest`` recognises the same prompt asked again, without keeping it.
     ``units`` counts what is not tokens: characters to speak, images to draw, minutes of audio.
     ``tokens_only`` marks a request that only splits or joins tokens and decodes nothing.
+    ``allowed`` are the models that the caller's key may use, as ids or patterns; empty means all.
     """
 
     capability: Capability
@@ -97,4 +98,5 @@ class Facts:
     key: str = ""
     prompt_digest: str = ""
     tokens_only: bool = False
+    allowed: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)

@@ -33,6 +33,14 @@ class Filtered(NamedTuple):
     admitted: Bools
     rules: tuple[Filter, ...]
 
+    def admitted_but_for(self, codes: frozenset[str]) -> Bools:
+        """Rows, shape (n,), that break none but the rules of these codes."""
+        admitted = np.ones_like(self.admitted)
+        for rule in self.rules:
+            if rule.code not in codes:
+                admitted &= rule.passing
+        return admitted
+
     def exclusions(self, world: World) -> list[Exclusion]:
         """Each excluded row with the first rule that it broke."""
         index = world.index
@@ -67,6 +75,8 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
                     ),
                 )
             )
+    if facts.allowed:
+        rules.append(Filter("key", index.allowed(facts.allowed), lambda _: "the caller's key may not use it"))
     if intent.local_only or intent.mode is Mode.LOCAL:
         rules.append(Filter("privacy", index.private, lambda _: "it is remote, and the request must stay local"))
     rules += [Filter("tags", index.tagged(tag), _untagged(tag)) for tag in sorted(intent.tags)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class Index:
         endpoints: Mapping[str, Endpoint] | None = None,
         *,
         version: int = 0,
-        resolver: Callable[[str], Model] | None = None,
+        resolver: Callable[[str], Sequence[Model]] | None = None,
     ) -> None:
         self._resolver = resolver
         self.models: tuple[Model, ...] = tuple(models)
@@ -89,6 +90,7 @@ class Index:
         self.decode = _column((m.performance.tokens_per_second or _decode(m) for m in rows), 1.0)
         self._capable: dict[int, Bools] = {}
         self._tagged: dict[str, Bools] = {}
+        self._allowed: dict[tuple[str, ...], Bools] = {}
         self._trusted: dict[frozenset[str], Bools] = {}
 
     def __len__(self) -> int:
@@ -113,6 +115,15 @@ class Index:
                 self._tagged[tag] = mask
         return mask
 
+    def allowed(self, patterns: tuple[str, ...]) -> Bools:
+        """Rows, shape (n,), that a key with these patterns may use. Do not write."""
+        mask = self._allowed.get(patterns)
+        if mask is None:
+            mask = np.array([permits(patterns, model.id) for model in self.models], dtype=bool)
+            if len(self._allowed) < _KEPT_MASKS:
+                self._allowed[patterns] = mask
+        return mask
+
     def trusted(self, providers: frozenset[str]) -> Bools:
         """Remote rows, shape (n,), of these providers or tagged ``trusted``. Do not write."""
         mask = self._trusted.get(providers)
@@ -122,8 +133,13 @@ class Index:
         return mask
 
     def resolve(self, name: str) -> Model:
-        """The model of an id, name or alias, in that order and whatever the case; ``provider/id`` works too.
-        A catalogue that resolves in its own way (to a twin that suits this machine) is asked instead.
+        """The first of :meth:`replicas`."""
+        return self.replicas(name)[0]
+
+    def replicas(self, name: str) -> Sequence[Model]:
+        """The models of an id, name or alias, in that order and whatever the case; ``provider/id`` works too.
+        A catalogue that resolves in its own way (several replicas of one name, a twin that suits this machine)
+        is asked instead. Never empty.
 
         Raises ModelNotFound with the nearest names.
         """
@@ -132,7 +148,7 @@ class Index:
         row = self.row_of(name)
         if row is None:
             raise ModelNotFound(name, nearest=self.nearest(name))
-        return self.models[row]
+        return (self.models[row],)
 
     def row_of(self, name: str) -> int | None:
         """The row of an id, name or alias, or ``None``."""
@@ -167,6 +183,11 @@ class Index:
             ),
             np.nan,
         )
+
+
+def permits(patterns: tuple[str, ...], model: str) -> bool:
+    """Whether a key that is bound to these models may use this one; no pattern is no bound."""
+    return not patterns or any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def _ids(model: Model) -> tuple[str, ...]:

@@ -8,15 +8,17 @@ model is tried about as often as it is likely to be the best one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from catalog.errors import CapabilityMismatch
+from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model
 from routing.facts import Facts, Mode, Workload
 from routing.filters import Filtered, admit
-from routing.index import Bools, Floats, Ints
+from routing.index import Bools, Floats, Ints, permits
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings, Weights
 from routing.world import World
@@ -25,6 +27,8 @@ _SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLA
 _TIER = 10.0
 """More than any difference of scores: what a preference that is an order, not a weight, adds."""
 _NEED_NAMED = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA})
+_UPSTREAM_TELLS = frozenset({"context", "memory"})
+"""Rules whose breach the model's own server tells a caller who named it better than an empty plan could."""
 _LISTED = 5
 
 
@@ -38,23 +42,25 @@ def plan(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.G
     """The candidates for a request in the order to try them.
 
     Raises ModelNotFound for a name that no model has, CapabilityMismatch for a named model that cannot do
-    what is asked. Raises ValueError when the estimator is not aligned with the index.
+    what is asked, NotPermitted for one that the caller's key may not use. Raises ValueError when the
+    estimator is not aligned with the index.
     """
     if world.estimator.index is not world.index:
         raise ValueError("The estimator is not aligned with this index; call estimator.align(index) first.")
     if not is_auto(facts.requested):
-        return _single(facts, world, world.index.resolve(facts.requested), Strategy.EXPLICIT)
-    if facts.capability is Capability.EMBED:
-        pinned = world.pins.get(facts.requested.casefold())
-        if pinned is not None:
-            return _pinned(facts, world, settings, world.index.resolve(pinned))
-    return _choose(facts, world, settings, rng)
+        replicas = world.index.replicas(facts.requested)
+        if len(replicas) == 1:
+            return _single(facts, world, replicas[0], Strategy.EXPLICIT)
+        return _pin(facts, world, settings) or _group(facts, world, settings, rng, replicas)
+    return _pin(facts, world, settings) or _choose(facts, world, settings, rng)
 
 
 # ---- one model, by name
 
 
 def _single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Plan:
+    if not permits(facts.allowed, model.id):
+        raise NotPermitted(f"This key may not use the model '{model.id}'.")
     _check_can(facts, world, model)
     block = world.blocked.get(model.id)
     named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
@@ -73,6 +79,12 @@ def _single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Pla
         reason=named,
     )
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
+
+
+def _pin(facts: Facts, world: World, settings: RoutingSettings) -> Plan | None:
+    """The plan for an alias of embeddings that stands for one model already."""
+    pinned = world.pins.get(facts.requested.casefold()) if facts.capability is Capability.EMBED else None
+    return None if pinned is None else _pinned(facts, world, settings, world.index.resolve(pinned))
 
 
 def _pinned(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Plan:
@@ -98,6 +110,40 @@ def _check_can(facts: Facts, world: World, model: Model) -> None:
         f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
         param="model",
     )
+
+
+# ---- one name, several replicas
+
+
+def _group(
+    facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator, replicas: Sequence[Model]
+) -> Plan:
+    """The replicas of one name, scored among themselves as under ``auto``, other failure domains first.
+
+    It is a choice, so the caller's limits hold, unlike for a single model that is honoured as it is. Embeddings
+    are pinned to the one chosen first: that two replicas share a vector space is more than their name promises.
+    """
+    index = world.index
+    ids = frozenset(model.id for model in replicas)
+    mask = np.zeros(len(index), dtype=bool)
+    mask[[index.rows[name] for name in ids]] = True
+    needs = facts
+    if all(model.origin == "discovered" for model in replicas):
+        needs = replace(facts, features=facts.features - _NEED_NAMED)
+    filtered = admit(needs, world, settings, _bound(facts, world))
+    rows = np.flatnonzero(filtered.admitted & mask)
+    excluded: Lazy[Exclusion] = Lazy(
+        len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
+    )
+    if len(rows):
+        scores = _score(facts, world, settings, rng, rows)
+        return _plan(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
+    if not (index.capable((facts.capability, *needs.features, *facts.intent.require)) & mask).any():
+        _check_can(facts, world, replicas[0])
+    told_better = np.flatnonzero(filtered.admitted_but_for(_UPSTREAM_TELLS) & mask)
+    if len(told_better):
+        return _single(facts, world, index.models[told_better[0]], Strategy.EXPLICIT)
+    return Plan((), excluded, Strategy.EXPLICIT, f"'{facts.requested}': {excluded[0].reason}")
 
 
 # ---- the router's choice
@@ -278,17 +324,24 @@ def _unproven(facts: Facts, world: World, settings: RoutingSettings, rows: Ints,
 
 
 def _plan(
-    facts: Facts, world: World, settings: RoutingSettings, scores: Scores, excluded: Lazy[Exclusion]
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    scores: Scores,
+    excluded: Lazy[Exclusion],
+    *,
+    strategy: Strategy | None = None,
 ) -> Plan:
     order = _order(scores.drawn, settings.candidates * 3)
     first = int(order[0])
     favourite = int(np.argmax(scores.expected))
     seen = float(world.estimator.observations(facts.task)[scores.rows[first]])
-    strategy = Strategy.PROFILE if seen > 0 else Strategy.SCHEMA
-    if favourite != first and scores.drawn is not scores.expected:
-        strategy = Strategy.EXPLORATION
-    if world.index.models[scores.rows[first]].id == settings.preferred.get(facts.capability):
-        strategy = Strategy.PREFERRED
+    if strategy is None:
+        strategy = Strategy.PROFILE if seen > 0 else Strategy.SCHEMA
+        if favourite != first and scores.drawn is not scores.expected:
+            strategy = Strategy.EXPLORATION
+        if world.index.models[scores.rows[first]].id == settings.preferred.get(facts.capability):
+            strategy = Strategy.PREFERRED
     pin = None
     if facts.capability is Capability.EMBED:
         # Another model is another vector space: there is no falling back, and the choice stands from now on.
@@ -356,6 +409,7 @@ def _candidates(world: World, scores: Scores, chosen: Ints | list[int], reason: 
 
 
 _HOW = {
+    Strategy.EXPLICIT: "a replica of the model asked for by name",
     Strategy.SCHEMA: "by its catalogue row, nothing observed yet",
     Strategy.PROFILE: "by what was observed",
     Strategy.EXPLORATION: "tried because it may be better than the best known",

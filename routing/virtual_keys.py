@@ -17,7 +17,6 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from catalog.errors import InvalidRequest, NotFound, RateLimited
 from routing.clock import Clock, SteadyWall
 from routing.facts import Facts
+from routing.index import permits
 from routing.outcomes import Outcome, Result
 from routing.spend import Caps
 from routing.state import Counter, State
@@ -82,7 +82,7 @@ class KeyInfo(BaseModel):
 
     def allows(self, model: str) -> bool:
         """Whether the key may use a model, by its id."""
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return permits(self.models, model)
 
     def public(self) -> dict[str, Any]:
         """What may be shown to an administrator: everything but the digests."""

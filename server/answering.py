@@ -14,6 +14,7 @@ from starlette.responses import Response
 from catalog.errors import NotPermitted, StreamBroken
 from routing.dispatch import Answer, Job
 from routing.facts import Facts
+from routing.policy import is_auto
 from server.auth import caller_of
 from server.disconnect import Guard
 from server.services import house_of, services_of
@@ -46,24 +47,25 @@ class One:
 
 
 def permitted(request: Request, facts: Facts) -> Facts:
-    """The facts as this caller may have them: with a key that is bound to some models, the others are out.
+    """The facts with the models that the caller's key is bound to: the router chooses among those alone.
 
-    Raises NotPermitted for a model named outright, RateLimited when the key's own limits are used up.
+    Raises NotPermitted for another model named outright.
     """
     caller = caller_of(request)
     if caller.key is None or not caller.key.models:
         return facts
-    catalog = house_of(request).catalog
-    if facts.requested.lower().partition(":")[0] != "auto":
-        row = catalog.resolve(facts.requested)
-        if not caller.allows(row.id):
-            raise NotPermitted(f"This key may not use the model '{row.id}'.")
-    barred = frozenset(row.id for row in catalog if not caller.allows(row.id))
-    return replace(facts, intent=replace(facts.intent, exclude=facts.intent.exclude | barred))
+    if not is_auto(facts.requested):
+        replicas = house_of(request).catalog.replicas(facts.requested)
+        if not any(caller.allows(row.id) for row in replicas):
+            raise NotPermitted(f"This key may not use the model '{replicas[0].id}'.")
+    return replace(facts, allowed=caller.key.models)
 
 
 def open_answer(request: Request, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]:
-    """Hand a job to the dispatcher, within what the caller's key may do and use. Raises as :func:`permitted`."""
+    """Hand a job to the dispatcher, within what the caller's key may do and use.
+
+    Raises as :func:`permitted`, and RateLimited when the key's own limits are used up.
+    """
     house, caller = house_of(request), caller_of(request)
     facts = permitted(request, job.facts)
     if caller.key is not None and house.keys is not None:

@@ -20,7 +20,7 @@ from server.gate import Gate
 from server.metrics import Metrics
 from server.openapi import describe
 from server.services import House, Services
-from server.settings import Settings, check_exposure
+from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
 
 OpenHouse = Callable[[Settings, Metrics], AbstractAsyncContextManager[House]]
 
@@ -41,13 +41,19 @@ def create_app(
 
     Raises ConfigurationError when it would be open to strangers.
     """
-    check_exposure(settings)
+    if house is not None or not (settings.data_dir / STATE_FILE).exists():
+        check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
     metrics = Metrics(in_flight)
     services = Services(
         settings=settings,
         authenticator=authenticator
-        or Keys(settings.api_keys, settings.admin_keys, lambda: services.house.keys if services.house else None),
+        or Keys(
+            settings.api_keys,
+            settings.admin_keys,
+            lambda: services.house.keys if services.house else None,
+            open_door=may_be_open(settings.server),
+        ),
         in_flight=in_flight,
         metrics=metrics,
         clock=clock,
@@ -95,6 +101,7 @@ def _lifespan(
         del app
         opening = open_house or _real_house
         async with _ready(house) if house is not None else opening(services.settings, services.metrics) as parts:
+            check_exposure(services.settings, virtual_keys=parts.keys is not None and bool(parts.keys.list()))
             collector = services.metrics.watch(parts.pool)
             services.house = parts
             try:

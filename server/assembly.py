@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.http import HttpClient
 from backends.registry import backends
-from backends.workers.engines.registry import builtin_engines
+from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
@@ -40,19 +40,23 @@ from routing.traces import Traces
 from routing.virtual_keys import VirtualKeys
 from server.metrics import Metrics
 from server.services import House
-from server.settings import Settings
+from server.settings import STATE_FILE, Settings
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed meanwhile."""
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[House]:
+async def open_house(
+    settings: Settings, metrics: Metrics, *, engines: Engines | None = None, clock: Clock | None = None
+) -> AsyncIterator[House]:
     """Everything behind the gate, ready; closed in the opposite order.
+
+    ``engines`` and ``clock`` are this machine's unless given: tests put their own in.
 
     Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
     """
-    clock = SystemClock()
+    clock = clock or SystemClock()
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,12 +66,12 @@ async def open_house(settings: Settings, metrics: Metrics) -> AsyncIterator[Hous
         ) from error
     store = Store(folder / "models")
     catalog = await asyncio.to_thread(read_catalog, settings, store)
-    engines = builtin_engines()
+    engines = engines or builtin_engines()
     availability = Availability(store, engines.missing)
     await asyncio.to_thread(availability.refresh, tuple(catalog))
 
     async with AsyncExitStack() as stack:
-        state = SqliteState(folder / "state.sqlite3")
+        state = SqliteState(folder / STATE_FILE)
         breakers = Breakers(settings.breakers, clock)
         keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
         virtual_keys = VirtualKeys(state, clock)

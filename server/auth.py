@@ -11,10 +11,14 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from catalog.errors import NotAuthenticated, NotPermitted
+from catalog.errors import NotAuthenticated, NotFound, NotPermitted
 from routing.virtual_keys import KeyInfo, VirtualKeys, digest_of
+from server.errors import NOTHING_HERE
+from server.services import services_of
 
 MAX_KEY = 512
+ADMIN_DOOR = "roundhouse.admin_door"
+"""In the scope of a request that came to the address of administration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,9 @@ class Keys:
     """The keys of the settings, kept as SHA-256 digests only, and the virtual keys.
 
     Digests are compared whole and in constant time, so the time taken tells nothing about a key that is near.
-    Without any key at all everybody is let in: :func:`server.settings.check_exposure` allows that on loopback
-    only. A virtual key that was revoked still keeps the door closed.
+    Without any key at all everybody is let in where ``open_door`` says so, which
+    :func:`server.settings.may_be_open` allows on loopback only. A virtual key that was revoked still keeps the
+    door closed.
     """
 
     def __init__(
@@ -58,13 +63,16 @@ class Keys:
         keys: Iterable[SecretStr],
         admin_keys: Iterable[SecretStr],
         virtual: Callable[[], VirtualKeys | None] = lambda: None,
+        *,
+        open_door: bool = True,
     ) -> None:
         self._callers: Mapping[str, Caller] = {**_callers(keys, admin=False), **_callers(admin_keys, admin=True)}
         self._virtual = virtual
+        self._open_door = open_door
 
     def with_settings(self, keys: Iterable[SecretStr], admin_keys: Iterable[SecretStr]) -> Keys:
         """The same virtual keys beside other keys of the settings."""
-        return Keys(keys, admin_keys, self._virtual)
+        return Keys(keys, admin_keys, self._virtual, open_door=self._open_door)
 
     def authenticate(self, key: str | None) -> Caller:
         virtual = self._virtual()
@@ -76,7 +84,7 @@ class Keys:
             info = virtual.authenticate(key) if virtual is not None else None
             if info is not None:
                 return Caller(id=info.id, admin=info.admin, key=info)
-        if not self._callers and (virtual is None or not virtual.list()):
+        if self._open_door and not self._callers and (virtual is None or not virtual.list()):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
@@ -107,7 +115,13 @@ def caller_of(request: Request) -> Caller:
 
 
 def require_admin(request: Request) -> Caller:
-    """Raises NotPermitted unless the key is an administrator's."""
+    """The administrator who calls.
+
+    Raises NotPermitted for any other key; and NotFound when administration has an address of its own and this
+    is not it, as if there were no such route.
+    """
+    if services_of(request).settings.server.admin_elsewhere and not request.scope.get(ADMIN_DOOR):
+        raise NotFound(NOTHING_HERE)
     caller = caller_of(request)
     if not caller.admin:
         raise NotPermitted("This needs an admin key (admin_keys in the settings).")

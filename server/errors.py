@@ -18,6 +18,7 @@ from backends.messages import error_body
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
 
 M = TypeVar("M", bound=BaseModel)
+NOTHING_HERE = "There is nothing at this path. GET /openapi.json lists what there is."
 MAX_PARAM = 200
 MAX_MESSAGE = 400
 
@@ -80,7 +81,7 @@ def error_response(error: RoundhouseError, *, anthropic_id: str | None = None) -
 
 def _from_http(error: HTTPException) -> RoundhouseError:
     if error.status_code == 404:
-        return NotFound("There is nothing at this path. GET /openapi.json lists what there is.")
+        return NotFound(NOTHING_HERE)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow")
         return MethodNotAllowed(

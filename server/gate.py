@@ -162,7 +162,8 @@ def check_host(host: str | None, settings: ServerSettings) -> None:
     if host is None:
         raise InvalidRequest("The Host header is missing.")
     name = _host_name(host)
-    if name in ("localhost", settings.host.lower()) or name in settings.allowed_hosts:
+    own = ("localhost", settings.host.lower(), (settings.admin_host or "localhost").lower())
+    if name in own or name in settings.allowed_hosts:
         return
     if any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in settings.allowed_hosts):
         return

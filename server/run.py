@@ -14,16 +14,18 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.errors import ConfigurationError, RoundhouseError
-from server.app import create_app
-from server.auth import Keys
+from server.app import OpenHouse, create_app
+from server.auth import ADMIN_DOOR, Keys
 from server.logging import configure_logging
 from server.protocol import protocol_for
 from server.services import Services
@@ -32,15 +34,17 @@ from server.settings import Settings
 Reload = Callable[[], Settings]
 
 
-def run(settings: Settings, *, reload: Reload | None = None) -> int:
+def run(settings: Settings, *, reload: Reload | None = None, open_house: OpenHouse | None = None) -> int:
     """Serve until told to stop; the process's exit status. ``reload`` reads the settings again on SIGHUP.
+
+    ``open_house`` is as in :func:`server.app.create_app`.
 
     What makes it impossible to start is one line on standard error and status 1.
     """
     configure_logging(settings.log)
     try:
         check_data_dir(settings.data_dir)
-        app = create_app(settings)
+        app = create_app(settings, open_house=open_house)
         listener = bind(settings.server.host, settings.server.port, settings.server.backlog)
         with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(app, settings, listener, reload))
@@ -56,9 +60,10 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, relo
         server = GatewayServer(uvicorn_config(app, settings))
         stop = Stopping(server, app.state.services, reload)
         with stop.signals():
-            host, port = listener.getsockname()[:2]
-            log.info("listening", url=_url(host, port), version=app.version)
-            await server.serve(sockets=[listener])
+            async with administration(app, settings) as admin_url:
+                host, port = listener.getsockname()[:2]
+                log.info("listening", url=_url(host, port), admin=admin_url, version=app.version)
+                await server.serve(sockets=[listener])
         await stop.finished()
     log.info("stopped")
 
@@ -85,6 +90,32 @@ class GatewayServer(uvicorn.Server):
         """Where it listens."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return _url(host, port)
+
+
+@asynccontextmanager
+async def administration(app: FastAPI, settings: Settings) -> AsyncIterator[str | None]:
+    """The second listener, when the settings ask for one: its address, or ``None``. It ends with the block.
+
+    The same app answers there; only there do admin routes exist. Raises ConfigurationError as :func:`bind`.
+    """
+    own = settings.server
+    if own.admin_port is None:
+        yield None
+        return
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ADMIN_DOOR] = True
+        await app(scope, receive, send)
+
+    with bind(own.admin_host or own.host, own.admin_port, own.backlog) as listener:
+        server = GatewayServer(uvicorn_config(door, settings))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await server.listening.wait()
+            yield server.url
+        finally:
+            server.should_exit = True
+            await task
 
 
 class Stopping:
@@ -158,6 +189,8 @@ async def apply_settings(services: Services, settings: Settings) -> None:
     fixed = {
         "server.host": (old.server.host, settings.server.host),
         "server.port": (old.server.port, settings.server.port),
+        "server.admin_host": (old.server.admin_host, settings.server.admin_host),
+        "server.admin_port": (old.server.admin_port, settings.server.admin_port),
         "server.cors": (old.server.cors, settings.server.cors),
         "data_dir": (old.data_dir, settings.data_dir),
         "workers": (old.workers, settings.workers),
@@ -176,7 +209,7 @@ async def apply_settings(services: Services, settings: Settings) -> None:
         services.authenticator = services.authenticator.with_settings(settings.api_keys, settings.admin_keys)
 
 
-def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """uvicorn as this gateway wants it. The app's lifespan is the caller's to run."""
     server = settings.server
     return uvicorn.Config(

@@ -36,6 +36,8 @@ _SECTION = ConfigDict(frozen=True, extra="forbid")
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
+STATE_FILE = "state.sqlite3"
+"""In the data folder: what must survive a restart, virtual keys among it."""
 
 
 class LimitSettings(BaseModel):
@@ -97,6 +99,13 @@ class ServerSettings(BaseModel):
     model_config = _SECTION
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_host: str | None = Field(default=None, description="where admin routes are, when not at `host`")
+    admin_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="a second listener, the only one with admin routes",
+    )
     insecure: bool = Field(default=False, description="serve without keys on an address others can reach")
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="Host headers to answer besides loopback and `host`; '*' is any"
@@ -109,15 +118,30 @@ class ServerSettings(BaseModel):
     backlog: int = Field(default=2048, gt=0)
     docs: bool = Field(default=True, description="serve /openapi.json")
 
+    @model_validator(mode="after")
+    def _admin_address(self) -> Self:
+        if self.admin_host is not None and self.admin_port is None:
+            raise ValueError("admin_host needs admin_port")
+        return self
+
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Whether only this machine can reach what is listened on."""
+        return all(_is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
+
+    @property
+    def admin_elsewhere(self) -> bool:
+        """Whether admin routes have an address of their own."""
+        return self.admin_port is not None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class LogSettings(BaseModel):
@@ -222,14 +246,24 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to open a door that nobody guards. Raises ConfigurationError."""
+def may_be_open(server: ServerSettings) -> bool:
+    """Whether everybody who reaches the server may be let in while there is no key at all."""
+    return server.loopback or server.insecure
+
+
+def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
+    """Refuse to open a door that nobody guards. ``virtual_keys``: whether any was ever made.
+
+    Raises ConfigurationError.
+    """
     server = settings.server
-    if not server.loopback and not server.insecure and not (settings.api_keys or settings.admin_keys):
-        raise ConfigurationError(
-            f"Refusing to serve on {server.host} without API keys: anyone who reaches it could use the models. "
-            "Set ROUNDHOUSE_API_KEYS, or pass --insecure."
-        )
+    if may_be_open(server) or settings.api_keys or settings.admin_keys or virtual_keys:
+        return
+    host = server.host if not _is_loopback(server.host) else server.admin_host
+    raise ConfigurationError(
+        f"Refusing to serve on {host} without API keys: anyone who reaches it could use the models. "
+        "Set ROUNDHOUSE_API_KEYS, make a key with 'roundhouse keys create', or pass --insecure."
+    )
 
 
 def _find(path: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from backends.base import Json
 from backends.wire.common import Finite, WireModel
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, InvalidRequest
+from catalog.errors import CapabilityMismatch, InvalidRequest, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from routing.facts import Mode
 from server.answering import json_response
@@ -50,6 +50,8 @@ async def get_model(request: Request, model_id: str) -> Response:
         if model_id.lower() == auto_name(mode):
             return json_response(_router_row(mode, services.created))
     row = house.catalog.resolve(model_id)
+    if not caller_of(request).allows(row.id):
+        raise NotPermitted(f"This key may not use the model '{row.id}'.")
     views = {view.model: view for view in house.pool.snapshot().workers}
     return json_response(describe(row, views.get(row.id), house, services.created))
 

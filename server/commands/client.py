@@ -69,10 +69,13 @@ def _refusal(response: httpx.Response) -> RoundhouseError:
 
 
 def _address(settings: Settings) -> str:
-    host = settings.server.host
+    own = settings.server
+    host, port = own.host, own.port
+    if own.admin_port is not None:
+        host, port = own.admin_host or own.host, own.admin_port
     if host in ("0.0.0.0", "::"):  # noqa: S104 - the address to call, not one to listen on
         host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _first_key(settings: Settings) -> str | None:

@@ -18,7 +18,7 @@ from routing.spend import Caps
 from routing.sqlite_state import SqliteState
 from routing.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from server.commands.client import Config
-from server.settings import load_settings
+from server.settings import STATE_FILE, load_settings
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list, revoke and rotate API keys.")
@@ -120,7 +120,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
     settings = load_settings(config)
 
     async def run() -> T:
-        state = SqliteState(settings.data_dir / "state.sqlite3")
+        state = SqliteState(settings.data_dir / STATE_FILE)
         await state.start()
         try:
             keys = VirtualKeys(state, SystemClock())
