@@ -72,6 +72,7 @@ class Supervisor:
         self._measured: dict[str, int] = {}
         self._placing = asyncio.Lock()
         self._moved = asyncio.Event()
+        self._watcher: Callable[[], None] = _nobody
         self._draining = False
         self._folder: SocketFolder | None = None
         self._sampler: asyncio.Task[None] | None = None
@@ -136,6 +137,10 @@ class Supervisor:
                     self._moved.clear()
                     await self._moved.wait()
         await self.close()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` whenever a lease or a worker's state has changed; it must return at once."""
+        self._watcher = changed
 
     # ---- for the catalogue and the router
 
@@ -205,6 +210,7 @@ class Supervisor:
 
     def changed(self) -> None:
         self._moved.set()
+        self._watcher()
 
     def _engine(self, model: Model) -> EngineInfo:
         if model.engine is None:
@@ -318,6 +324,9 @@ class Supervisor:
 
     def _log(self, model_id: str) -> WorkerLog:
         return WorkerLog(self._logs, model_id, limit=self._settings.log_bytes)
+
+
+def _nobody() -> None: ...
 
 
 def _cores() -> int:

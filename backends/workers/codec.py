@@ -1,0 +1,77 @@
+"""What crosses the control socket, as JSON and back without loss: errors, upstreams, views of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from backends.base import Timeouts, Upstream
+from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
+from catalog import errors
+from catalog.errors import RoundhouseError
+
+Json = Any
+
+
+def dumps(message: Json) -> bytes:
+    """JSON of a message; dataclasses become objects, sets sorted lists."""
+    return orjson.dumps(message, default=_as_json)
+
+
+def _as_json(value: Any) -> Json:
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} does not cross the control socket")
+
+
+def error_to_json(error: RoundhouseError) -> Json:
+    """An error by the name of its class, with all that it carries."""
+    return {"type": type(error).__name__, "message": error.message, "carries": vars(error)}
+
+
+def error_from_json(value: Json) -> RoundhouseError:
+    """The same error again; of the base class when this version does not know its name."""
+    kind = vars(errors).get(value["type"])
+    if not (isinstance(kind, type) and issubclass(kind, RoundhouseError)):
+        return RoundhouseError(value["message"])
+    # Constructors differ, and build the message from parts: what was built is put back as it was.
+    error = kind.__new__(kind)
+    Exception.__init__(error, value["message"])
+    carried = {name: tuple(item) if isinstance(item, list) else item for name, item in value["carries"].items()}
+    error.__dict__.update(carried)
+    return error
+
+
+def upstream_to_json(upstream: Upstream) -> Json:
+    """An address with its key: the socket that it crosses is the parent's and one gateway's alone."""
+    return {item.name: getattr(upstream, item.name) for item in fields(Upstream)}
+
+
+def upstream_from_json(value: Json) -> Upstream:
+    """The inverse of :func:`upstream_to_json`."""
+    parameters = value["parameters"]
+    return Upstream(
+        **{
+            **value,
+            "timeouts": Timeouts(**value["timeouts"]),
+            "parameters": None if parameters is None else frozenset(parameters),
+        }
+    )
+
+
+def view_from_json(value: Json) -> WorkerView:
+    """A worker's view from the object that orjson makes of it."""
+    return WorkerView(**{**value, "state": WorkerState(value["state"])})
+
+
+def snapshot_from_json(value: Json) -> PoolSnapshot:
+    """A snapshot from the object that orjson makes of it."""
+    return PoolSnapshot(
+        workers=tuple(view_from_json(worker) for worker in value["workers"]),
+        devices=tuple(DeviceView(**device) for device in value["devices"]),
+    )
