@@ -170,8 +170,15 @@ async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answere
         with pytest.raises(httpx.HTTPError):
             await stream_and_kill()
         assert time.monotonic() - killed[0] < 1
-        async with pool.lease(smollm, Need()) as upstream:
-            answer = await post(upstream, "/chat/completions", PARIS)
+
+        async def ask() -> dict[str, Any]:
+            async with pool.lease(smollm, Need()) as upstream:
+                return await post(upstream, "/chat/completions", PARIS)
+
+        try:
+            answer = await ask()
+        except httpx.ConnectError:  # leased in the moment before the death was noticed; see routing.dispatch
+            answer = await ask()
         assert "Paris" in answer["choices"][0]["message"]["content"]
         assert pool.snapshot().workers[0].restarts == 1
 
