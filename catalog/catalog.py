@@ -31,7 +31,9 @@ class Catalog:
     """An immutable snapshot. What changes it returns a new one with the next ``version``.
 
     Of rows with the same id the user's comes first, then a pulled one, a built-in one, a discovered one.
-    ``apple_silicon`` makes a name resolve to a model's MLX twin where there is one.
+    Rows that carry the same name or alias are replicas of one another, if they come from the same hand: the
+    user's rows go before those that came with Roundhouse or were pulled, and rows that nobody wrote never join
+    a group that somebody did. ``apple_silicon`` makes a name resolve to a model's MLX twin where there is one.
     """
 
     own: tuple[Model, ...]
@@ -52,11 +54,11 @@ class Catalog:
         for row in (*self.own, *found):
             everything.setdefault(row.id.lower(), row)
         object.__setattr__(self, "_by_id", everything)
-        object.__setattr__(self, "_by_name", _index(everything.values()))
+        object.__setattr__(self, "_by_name", _groups(everything.values()))
         object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
 
     _by_id: dict[str, Model] = field(init=False, repr=False, compare=False)
-    _by_name: dict[str, Model] = field(init=False, repr=False, compare=False)
+    _by_name: dict[str, tuple[Model, ...]] = field(init=False, repr=False, compare=False)
     _endpoints: dict[str, Endpoint] = field(init=False, repr=False, compare=False)
 
     # ---- building
@@ -121,12 +123,22 @@ class Catalog:
 
     def resolve(self, name: str) -> Model:
         """The model that a caller means: by id, then name, then alias, whatever the case; ``provider/model``
-        names it among one provider's. Raises ModelNotFound with the nearest names.
+        names it among one provider's. Of several replicas it is the first. Raises ModelNotFound with the
+        nearest names.
+        """
+        return self.replicas(name)[0]
+
+    def replicas(self, name: str) -> tuple[Model, ...]:
+        """Every model that a name stands for, in the catalogue's order: one for an id, else all that carry it.
+
+        Raises ModelNotFound with the nearest names.
         """
         found = self._find(name.strip())
-        if found is None:
+        if not found:
             raise ModelNotFound(name, nearest=self.nearest(name))
-        return self._twin(found) if self.apple_silicon else found
+        if self.apple_silicon:
+            return tuple({row.id: row for row in map(self._twin, found)}.values())
+        return found
 
     def get(self, model_id: str) -> Model | None:
         """The row with exactly this id, whatever the case."""
@@ -135,9 +147,9 @@ class Catalog:
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Ids whose id, name or alias looks like ``name``, the nearest first."""
         wanted = name.strip().lower()[:200]
-        names = {**self._by_name, **self._by_id}
+        names = {**self._by_name, **{name: (row,) for name, row in self._by_id.items()}}
         close = difflib.get_close_matches(wanted, list(names), n=count * 3, cutoff=0.5)
-        return tuple(dict.fromkeys(names[match].id for match in close))[:count]
+        return tuple(dict.fromkeys(row.id for match in close for row in names[match]))[:count]
 
     def models(
         self,
@@ -192,14 +204,18 @@ class Catalog:
 
     # ---- within
 
-    def _find(self, name: str) -> Model | None:
+    def _find(self, name: str) -> tuple[Model, ...]:
         lowered = name.lower()
-        found = self._by_id.get(lowered) or self._by_name.get(lowered)
-        if found is not None or "/" not in lowered:
+        row = self._by_id.get(lowered)
+        if row is not None:
+            return (row,)
+        found = self._by_name.get(lowered, ())
+        if found or "/" not in lowered:
             return found
         provider, _, rest = lowered.partition("/")
         among = [row for row in self._by_id.values() if row.provider.lower() == provider]
-        return _index_ids(among).get(rest) or _index(among).get(rest)
+        by_id = tuple(row for row in among if row.id.lower() == rest)
+        return by_id or _groups(among).get(rest, ())
 
     def _twin(self, row: Model) -> Model:
         """The MLX model of the same weights: named by the row, or the only one of its family and version."""
@@ -219,21 +235,32 @@ class Catalog:
         return twins[0] if len(twins) == 1 else row
 
 
-def _index_ids(models: Iterable[Model]) -> dict[str, Model]:
-    return {row.id.lower(): row for row in models}
+def _groups(models: Iterable[Model]) -> dict[str, tuple[Model, ...]]:
+    """Rows by name, else by alias: those of the user, else ours and the pulled ones, else the discovered ones."""
+    hands: tuple[list[Model], list[Model], list[Model]] = ([], [], [])
+    for row in models:
+        hands[_HAND[row.origin]].append(row)
+    groups: dict[str, tuple[Model, ...]] = {}
+    for rows_of_one in hands:
+        for names in (_names_of, _aliases_of):
+            found: dict[str, list[Model]] = {}
+            for row in rows_of_one:
+                for name in names(row):
+                    found.setdefault(name.lower(), []).append(row)
+            for name, carriers in found.items():
+                groups.setdefault(name, tuple(carriers))
+    return groups
 
 
-def _index(models: Iterable[Model]) -> dict[str, Model]:
-    """Names, then aliases; the first row that has a name keeps it."""
-    listed = list(models)
-    index: dict[str, Model] = {}
-    for row in listed:
-        if row.name:
-            index.setdefault(row.name.lower(), row)
-    for row in listed:
-        for alias in row.aliases:
-            index.setdefault(alias.lower(), row)
-    return index
+_HAND = {"user": 0, "pulled": 1, "builtin": 1, "discovered": 2}
+
+
+def _names_of(row: Model) -> tuple[str, ...]:
+    return (row.name,) if row.name else ()
+
+
+def _aliases_of(row: Model) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(alias.lower() for alias in row.aliases))
 
 
 def _at_most(value: float | None, limit: float | None) -> bool:

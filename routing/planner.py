@@ -92,7 +92,7 @@ class Planner:
         if catalog is self._compiled:
             return
         self._index = Index(
-            catalog, {e.id: e for e in catalog.servers}, version=catalog.version, resolver=catalog.resolve
+            catalog, {e.id: e for e in catalog.servers}, version=catalog.version, resolver=catalog.replicas
         )
         self._estimator.align(self._index)
         grouped: dict[str, list[str]] = {}

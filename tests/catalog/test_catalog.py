@@ -195,3 +195,36 @@ def test_on_apple_silicon_a_gguf_row_gives_way_to_its_mlx_twin() -> None:
     assert elsewhere.apple_silicon or elsewhere.resolve("gguf").id == "gguf"
     assert apple.resolve("gguf").id == "mlx"
     assert apple.resolve("named").id == "mlx"
+
+
+def discovered(model_id: str, **fields: Any) -> Model:
+    return Model.model_validate(table(model_id, **fields))
+
+
+def test_rows_that_carry_one_name_are_replicas_and_an_id_is_one_model() -> None:
+    found = catalog(table("a/m", aliases=("m",)), table("b/m", aliases=("M",)), table("other"))
+    assert [r.id for r in found.replicas("m")] == ["a/m", "b/m"]
+    assert found.resolve("m").id == "a/m"
+    assert [r.id for r in found.replicas("b/m")] == ["b/m"]
+
+
+def test_a_provider_before_the_name_leaves_that_providers_replicas() -> None:
+    found = catalog(table("a/m", aliases=("m",), provider="acme"), table("b/m", aliases=("m",), provider="other"))
+    assert [r.id for r in found.replicas("acme/m")] == ["a/m"]
+
+
+def test_what_a_server_calls_its_models_joins_no_group_that_somebody_wrote() -> None:
+    found = catalog(table("mine", aliases=("m",))).with_discovered("lan", [discovered("lan/m", aliases=("m",))])
+    assert [r.id for r in found.replicas("m")] == ["mine"]
+    both = (
+        catalog()
+        .with_discovered("x", [discovered("x/m", aliases=("m",))])
+        .with_discovered("y", [discovered("y/m", aliases=("m",))])
+    )
+    assert [r.id for r in both.replicas("m")] == ["x/m", "y/m"]
+
+
+def test_the_users_own_alias_goes_before_a_built_in_one() -> None:
+    builtin = next(r for r in Catalog.builtin() if r.aliases)
+    mine = table("mine", aliases=(builtin.aliases[0],))
+    assert [r.id for r in Catalog.load(user_models=[mine]).replicas(builtin.aliases[0])] == ["mine"]

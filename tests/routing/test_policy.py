@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.errors import CapabilityMismatch, ModelNotFound
-from catalog.model import Capability, Endpoint, Performance, Price, Size
+from catalog.model import Capability, Endpoint, Model, Performance, Price, Size
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
+from routing.index import Index
 from routing.plan import Plan, Strategy
 from routing.policy import is_auto, plan
 from routing.settings import RoutingSettings, SpeechPolicy
@@ -348,3 +351,69 @@ def test_speech_stays_local_by_preference_and_by_policy() -> None:
     assert codes(choose(asks, world(rows), strict)) == {"far": "speech_policy"}
     named = RoutingSettings(speech=SpeechPolicy(preferred=("far",)))
     assert choose(asks, world(rows), named).candidates[0].model.id == "far"
+
+
+# ---- one name, several replicas
+
+
+def group(*models: Model, **changes: Any) -> World:
+    """A world whose catalogue knows these as replicas of ``m``."""
+    here = world(models, **changes)
+    index = Index(models, version=1, resolver=lambda _: models)
+    here.estimator.align(index)
+    return replace(here, index=index)
+
+
+def test_replicas_of_a_name_are_all_candidates_and_other_models_are_not() -> None:
+    here = group(remote("a/m"), remote("b/m"))
+    made = choose(chat(requested="m"), here)
+    assert {c.model.id for c in made.candidates} == {"a/m", "b/m"}
+    assert made.strategy is Strategy.EXPLICIT
+    assert "replica" in made.reason
+
+
+def test_after_a_replica_comes_one_of_another_failure_domain() -> None:
+    here = group(remote("a/1", endpoint="a"), remote("a/2", endpoint="a"), remote("b/1", endpoint="b"))
+    for seed in range(50):
+        made = choose(chat(requested="m"), here, seed=seed)
+        assert {c.failure_domain for c in made.candidates[:2]} == {"a", "b"}
+
+
+def test_the_callers_limits_hold_among_replicas() -> None:
+    here = group(remote("a/m"), local("here/m"))
+    made = choose(chat(requested="m", local_only=True), here)
+    assert [c.model.id for c in made.candidates] == ["here/m"]
+    assert codes(made) == {"a/m": "privacy"}
+
+
+def test_a_key_bound_to_one_replica_gets_that_one_and_a_key_bound_to_none_gets_nothing() -> None:
+    here = group(remote("a/m"), remote("b/m"))
+    assert [c.model.id for c in choose(chat(requested="m", allowed=("b/*",)), here).candidates] == ["b/m"]
+    assert not choose(chat(requested="m", allowed=("c/*",)), here).candidates
+    assert not choose(chat(requested="m", allowed=("c/*",), prompt_tokens=9000), here).candidates
+
+
+def test_blocked_replicas_are_left_out_and_if_all_are_the_reason_is_said() -> None:
+    broken = Block("breaker_open", "it failed too often")
+    made = choose(chat(requested="m"), group(remote("a/m"), remote("b/m"), blocked={"a/m": broken}))
+    assert [c.model.id for c in made.candidates] == ["b/m"]
+    none = choose(chat(requested="m"), group(remote("a/m"), remote("b/m"), blocked={"a/m": broken, "b/m": broken}))
+    assert not none.candidates
+    assert "failed too often" in none.reason
+
+
+def test_a_prompt_too_long_for_every_replica_is_left_to_the_model_to_refuse() -> None:
+    made = choose(chat(requested="m", prompt_tokens=9000), group(remote("a/m"), remote("b/m")))
+    assert [c.model.id for c in made.candidates] == ["a/m"]
+
+
+def test_replicas_that_cannot_are_a_mismatch() -> None:
+    with pytest.raises(CapabilityMismatch):
+        choose(Facts(capability=Capability.EMBED, requested="m"), group(remote("a/m"), remote("b/m")))
+
+
+def test_embeddings_of_a_name_with_replicas_are_pinned_to_one_vector_space() -> None:
+    here = group(remote("a/m", capabilities=EMBED), remote("b/m", capabilities=EMBED))
+    made = choose(Facts(capability=Capability.EMBED, requested="M"), here)
+    assert len(made.candidates) == 1
+    assert made.pin == "m"
