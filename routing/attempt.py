@@ -38,13 +38,13 @@ class Attempt(Generic[T]):
         self.candidate = candidate
         self.number = number
         self.dropped: tuple[str, ...] = ()
-        self.valid: bool | None = None
         self._house = house
         self._stack = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
         self._held: deque[T] = deque()
         self._observer = observer_for(job.facts, candidate.model.id)
+        self._judge = job.judge() if job.judge is not None else None
         self._began = house.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None
@@ -56,10 +56,9 @@ class Attempt(Generic[T]):
     def model(self) -> Model:
         return self.candidate.model
 
-    @property
-    def held(self) -> tuple[T, ...]:
-        """Items that came and were not handed on yet."""
-        return tuple(self._held)
+    def verdict(self) -> bool | None:
+        """Whether the answer so far is what was asked for; ``None`` when nobody can tell."""
+        return None if self._judge is None else self._judge.verdict()
 
     async def start(self, *, whole: bool = False) -> None:
         """Take what the call needs, call, and wait for the first item that carries something.
@@ -95,6 +94,8 @@ class Attempt(Generic[T]):
             self._ended = True
             return False
         self._observer.see(item)
+        if self._judge is not None:
+            self._judge.see(item)
         if self._first is None and self._observer.begun:
             self._first = self._house.clock.monotonic() - self._began
         self._held.append(item)
@@ -160,7 +161,7 @@ class Attempt(Generic[T]):
             error=failure.code if failure else ("internal_error" if result is Result.FAILED else None),
             status=getattr(failure, "upstream_status", None),
             retry_after=failure.retry_after if failure else None,
-            valid=self.valid,
+            valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
         )
 

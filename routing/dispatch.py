@@ -26,6 +26,7 @@ from routing.attempt import Attempt
 from routing.breaker import Breakers
 from routing.clock import Clock
 from routing.facts import Facts
+from routing.judgement import MakeJudge
 from routing.lease import Leases, endpoint_of
 from routing.outcomes import Outcome, OutcomeSink
 from routing.plan import Candidate, Plan, Strategy
@@ -35,7 +36,6 @@ from routing.traces import Traces
 
 T = TypeVar("T")
 Call = Callable[[Any, Upstream, Model], AsyncIterator[T]]
-Check = Callable[[Sequence[Any]], bool | None]
 Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
@@ -47,9 +47,9 @@ class Job(Generic[T]):
     """One request: its facts, and how to ask a backend for the answer.
 
     ``protocol`` is the capability protocol of :mod:`backends.base` that the backend must have. ``call`` is
-    given the backend, the upstream and the catalogue row, and returns the items of the answer. ``check``
-    says whether a whole answer is what was asked for (``None``: it cannot tell); it is used when the caller
-    allows escalation.
+    given the backend, the upstream and the catalogue row, and returns the items of the answer. ``judge``
+    makes who reads an attempt's answer and says whether it is what was asked for: its outcome tells, and when
+    the caller allows escalation an invalid answer is kept back and the next candidate asked.
     """
 
     facts: Facts
@@ -57,7 +57,7 @@ class Job(Generic[T]):
     request: Any
     call: Call[T]
     trace: str
-    check: Check | None = None
+    judge: MakeJudge | None = None
 
 
 class Answer(Generic[T]):
@@ -168,7 +168,7 @@ class Dispatcher:
                     continue
                 number += 1
                 try:
-                    attempt = await self._try(job, candidate, number, check=job.check if queue else None)
+                    attempt = await self._try(job, candidate, number, escalate=bool(queue))
                 except RoundhouseError as error:
                     last = error
                     if self._is_worth_repeating(error, candidate, leased_again):
@@ -197,19 +197,18 @@ class Dispatcher:
             return True
         return False
 
-    async def _try(self, job: Job[T], candidate: Candidate, number: int, *, check: Check | None) -> Attempt[T]:
-        """One attempt up to its first item, or with ``check`` to its end. Raises why there is no answer."""
+    async def _try(self, job: Job[T], candidate: Candidate, number: int, *, escalate: bool) -> Attempt[T]:
+        """One attempt up to its first item, or to its end if it may escalate. Raises why there is no answer."""
         attempt = Attempt(self, job, candidate, number)
+        escalate = escalate and job.judge is not None and job.facts.intent.escalate
         try:
-            await attempt.start(whole=check is not None)
+            await attempt.start(whole=escalate)
         except BaseException as error:
             await attempt.close(error)
             raise
-        if check is not None:
-            attempt.valid = check(attempt.held)
-            if attempt.valid is False:
-                await attempt.close()
-                raise UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for.")
+        if escalate and attempt.verdict() is False:
+            await attempt.close()
+            raise UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for.")
         return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:

@@ -56,10 +56,14 @@ def judge(request: ChatRequest, *, text: str | None, tool_calls: Sequence[Mappin
 
 
 def conforms(value: Any, schema: Mapping[str, Any]) -> bool | None:
-    """Whether a JSON value has the structure that a schema asks for; ``None`` when it cannot be told."""
+    """Whether a JSON value has the structure that a schema asks for; ``None`` when it cannot be told.
+
+    The schema is the caller's and may hold anything: what stands where a keyword wants something else
+    (``"required": 5``) makes it no schema.
+    """
     try:
         return _Check(schema).valid(value, schema, 0)
-    except Unchecked:
+    except (Unchecked, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -13,6 +13,7 @@ from backends.wire.chat import ChatRequest, StreamOptions
 from catalog.errors import InvalidRequest
 from catalog.model import Model
 from routing.dispatch import Job
+from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, key_of, trace_of
 from server.limits import read_json
@@ -37,6 +38,7 @@ async def create_chat_completion(request: Request) -> Response:
         request=body,
         call=call,
         trace=trace_of(request),
+        judge=judge_for(body),
     )
     if body.stream:
         return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))

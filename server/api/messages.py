@@ -12,6 +12,7 @@ from backends.messages import MessageStream, to_chat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.model import Model
 from routing.dispatch import Job
+from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, json_response, key_of, trace_of
 from server.limits import read_json
@@ -37,6 +38,7 @@ async def create_message(request: Request) -> Response:
         request=chat,
         call=call,
         trace=trace_of(request),
+        judge=judge_for(chat),
     )
     story = MessageStream(message_id=f"msg_{job.trace}", prompt_tokens=job.facts.prompt_tokens)
     if body.stream:

@@ -13,6 +13,7 @@ from backends.responses import ResponseStream, to_chat
 from backends.wire.responses import ResponsesRequest
 from catalog.model import Model
 from routing.dispatch import Job
+from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, key_of, trace_of
 from server.limits import read_json
@@ -38,6 +39,7 @@ async def create_response(request: Request) -> Response:
         request=chat,
         call=call,
         trace=trace_of(request),
+        judge=judge_for(chat),
     )
     story = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
     if body.stream:

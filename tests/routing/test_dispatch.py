@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, Ups
 from routing.breaker import Breakers, BreakerSettings
 from routing.dispatch import Dispatcher, Job
 from routing.facts import Facts, Intent
+from routing.judgement import MakeJudge
 from routing.keys import KeyPools, SecretResolver
 from routing.lease import Leases
 from routing.outcomes import Outcome, Result
@@ -158,14 +159,14 @@ class Stand:
     spend: Spend
     traces: Traces
 
-    def job(self, facts: Facts = FACTS, check: Callable[[Sequence[Any]], bool | None] | None = None) -> Job[Json]:
+    def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(
             facts=facts,
             protocol=Chat,
             request=REQUEST,
             call=lambda backend, upstream, model: backend.chat(upstream, REQUEST),
             trace="trace-1",
-            check=check,
+            judge=judge,
         )
 
     def will_try(self, *models: Model, strategy: Strategy = Strategy.PROFILE) -> None:
@@ -390,17 +391,48 @@ async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand)
         await stand.ask(stand.job(strict))
 
 
+class WantsFine:
+    """A judge to whom only ``fine`` is valid."""
+
+    def __init__(self) -> None:
+        self.said = ""
+
+    def see(self, item: Any) -> None:
+        self.said += "".join(c["delta"].get("content") or "" for c in item["choices"])
+
+    def verdict(self) -> bool | None:
+        return self.said == "fine"
+
+
 async def test_an_invalid_answer_escalates_when_the_caller_may_wait(stand: Stand) -> None:
     stand.backend.scripts = {"a": (ROLE, text("not json"), end()), "b": GOOD}
     stand.will_try(local("a"), local("b"))
-
-    def check(items: Sequence[Any]) -> bool:
-        return any(c["delta"].get("content") == "fine" for item in items for c in item["choices"])
-
-    model, items = await stand.ask(stand.job(check=check))
+    patient = replace(FACTS, intent=Intent(escalate=True))
+    model, items = await stand.ask(stand.job(patient, judge=WantsFine))
     assert model == "b"
     assert len(items) == len(GOOD)
-    assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, None]
+    assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, True]
+    assert [outcome.result for outcome in stand.recorder.outcomes] == [Result.SUCCESS, Result.SUCCESS]
+
+
+async def test_an_invalid_answer_reaches_who_may_not_wait_at_once_and_its_outcome_says_so(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("not json"), end()), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job(judge=WantsFine)) as answer:
+        assert not stand.recorder.outcomes
+        assert answer.model.id == "a"
+        async for _ in answer:
+            pass
+    assert [outcome.valid for outcome in stand.recorder.outcomes] == [False]
+
+
+async def test_the_last_candidates_answer_is_given_even_if_it_is_invalid(stand: Stand) -> None:
+    stand.backend.scripts = {name: (ROLE, text("not json"), end()) for name in "ab"}
+    stand.will_try(local("a"), local("b"))
+    patient = replace(FACTS, intent=Intent(escalate=True))
+    model, _ = await stand.ask(stand.job(patient, judge=WantsFine))
+    assert model == "b"
+    assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, False]
 
 
 async def test_no_candidate_says_why(stand: Stand) -> None:

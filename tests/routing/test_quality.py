@@ -134,3 +134,11 @@ SCHEMAS = st.recursive(
 def test_it_agrees_with_the_reference_validator(value: Any, schema: Any) -> None:
     root = {"allOf": [schema]}
     assert conforms(value, root) is jsonschema.Draft202012Validator(root).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"required": 5}, {"type": "object", "properties": {"a": {"minimum": "x"}}}, {"enum": 3}, {"type": {}}],
+)
+def test_what_is_no_schema_judges_nobody(schema: dict[str, Any]) -> None:
+    assert conforms({"a": 1}, schema) is not False
