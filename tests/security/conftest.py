@@ -1,0 +1,153 @@
+"""A whole gateway in the test's process: the real house, a fake provider, and fake workers in real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.assembly import open_house
+from server.logging import configure_logging
+from server.run import GatewayServer, uvicorn_config
+from server.services import House, Services
+from server.settings import LogSettings, Settings
+from tests.fakes.openai import FakeOpenAI
+from tests.workers.conftest import FAKE, fake_engines
+
+PROVIDER_KEY_ENV = "ROUNDHOUSE_TEST_PROVIDER_KEY"
+PROVIDER_KEY = "sk-planted-provider-key-0123456789abcdef"
+CHAT = {"model": "near", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def rows(provider: FakeOpenAI) -> dict[str, Any]:
+    """``near`` runs in a fake worker, ``far`` and ``farther`` at the fake provider; ``vector`` embeds there."""
+
+    def at_provider(name: str, *capabilities: str) -> dict[str, Any]:
+        source = {"kind": "upstream", "endpoint": "cloud", "model": name}
+        price = {"input": 1.0, "output": 2.0}
+        return {"provider": "cloud", "capabilities": list(capabilities), "source": source, "price": price}
+
+    near = {
+        "id": "near",
+        "capabilities": ["chat", "completion", "tools", "json_schema", "vision"],
+        "source": {"kind": "path", "path": str(FAKE)},
+        "engine": "fake",
+        "size": {"memory": 50 * 2**20},
+    }
+    endpoint = {"id": "cloud", "base_url": provider.base_url, "key_env": [PROVIDER_KEY_ENV]}
+    return {
+        "model": (
+            near,
+            {"id": "far", **at_provider("fake-chat", "chat", "tools", "json_schema", "vision")},
+            {"id": "farther", **at_provider("fake-chat", "chat")},
+            {"id": "vector", **at_provider("fake-embed", "embed")},
+            {"id": "ranker", **at_provider("fake-rerank", "rerank")},
+            {"id": "ear", **at_provider("whisper-1", "transcribe", "translate")},
+            {"id": "mouth", **at_provider("tts-1", "speak"), "voices": ["alloy"]},
+            {"id": "brush", **at_provider("gpt-image-1", "image")},
+        ),
+        "endpoint": (endpoint,),
+    }
+
+
+@dataclass
+class Site:
+    """A running gateway. ``url`` is that of its real listener."""
+
+    app: FastAPI
+    server: GatewayServer
+    client: httpx.AsyncClient
+    provider: FakeOpenAI
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
+
+    @property
+    def house(self) -> House:
+        house = self.services.house
+        assert house is not None
+        return house
+
+
+OpenSite = Callable[..., AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[io.StringIO]:
+    """What is logged, as JSON lines at debug level."""
+    stream = io.StringIO()
+    configure_logging(LogSettings(format="json", level="debug"), stream)
+    yield stream
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI(key=PROVIDER_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> OpenSite:
+    """``async with site(api_keys=...) as s``: settings by name."""
+    monkeypatch.setenv(PROVIDER_KEY_ENV, PROVIDER_KEY)
+
+    @asynccontextmanager
+    async def opened(*, server: Mapping[str, Any] | None = None, **overrides: Any) -> AsyncIterator[Site]:
+        settings = Settings.model_validate(
+            {
+                **rows(provider),
+                "data_dir": tmp_path / "data",
+                "server": {"port": 0, **(server or {})},
+                "log": {"level": "debug"},
+                "workers": {"stop_grace": 2.0, "backoff": 0.01},
+                **overrides,
+            }
+        )
+        app = create_app(settings, open_house=partial(open_house, engines=fake_engines()))
+        async with app.router.lifespan_context(app):
+            running = GatewayServer(uvicorn_config(app, settings))
+            task = asyncio.create_task(running.serve())
+            try:
+                async with asyncio.timeout(10):
+                    await running.listening.wait()
+                async with httpx.AsyncClient(base_url=running.url, timeout=30, trust_env=False) as client:
+                    yield Site(app, running, client, provider, settings)
+            finally:
+                running.should_exit = True
+                await task
+
+    return opened
+
+
+def assert_error(response: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
+    """OpenAI's error shape with this status; the error object."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) >= {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert code is None or error["code"] == code, error
+    return error

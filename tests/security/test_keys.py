@@ -1,0 +1,314 @@
+"""Keys: made by the operator's command while a server runs, bound to models and limits, kept as digests."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from catalog.errors import ConfigurationError
+from routing.spend import Caps
+from routing.virtual_keys import KeyLimits, Rate
+from server import auth
+from server.app import create_app
+from server.gate import OPEN_PATHS
+from server.run import administration
+from server.settings import Settings
+from tests.security.conftest import CHAT, OpenSite, Site, assert_error
+
+ADMIN = "an-admin-key-of-the-settings"
+AS_ADMIN = {"authorization": f"Bearer {ADMIN}"}
+
+
+async def command(folder: Path, *arguments: str) -> tuple[str, str]:
+    """Standard output and error of ``roundhouse keys ...``, in a process of its own, on the same data folder."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", "keys", *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={"ROUNDHOUSE_DATA_DIR": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"},
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode().strip(), err.decode()
+
+
+async def created(folder: Path, *arguments: str) -> tuple[str, str]:
+    """Id and secret of a new key."""
+    secret, told = await command(folder, "create", "tester", *arguments)
+    return told.split()[0], secret
+
+
+async def until(met: Callable[[], bool], seconds: float = 5.0) -> float:
+    """Seconds until the condition holds."""
+    began = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while not met():
+            await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+async def asked(site: Site, key: str | None = None, **body: Any) -> httpx.Response:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    return await site.client.post("/v1/chat/completions", json={**CHAT, **body}, headers=headers)
+
+
+@pytest.fixture
+async def running(site: OpenSite) -> AsyncIterator[Site]:
+    async with site(admin_keys=ADMIN, persistence={"interval": 0.2}) as open_site:
+        yield open_site
+
+
+def knows(site: Site, key: str) -> Callable[[], bool]:
+    keys = site.house.keys
+    assert keys is not None
+    return lambda: keys.authenticate(key) is not None
+
+
+async def test_a_key_lives_and_dies_by_command_while_the_server_runs(running: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    key, secret = await created(folder)
+    assert re.fullmatch(r"rh-[\w-]{43}", secret)
+    assert await until(knows(running, secret)) <= 1.0
+    assert (await asked(running, secret)).status_code == 200
+
+    rotated, _ = await command(folder, "rotate", key)
+    assert rotated != secret
+    assert await until(knows(running, rotated)) <= 1.0
+    assert_error(await asked(running, secret), 401, "invalid_api_key")
+    assert (await asked(running, rotated)).status_code == 200
+
+    listed, _ = await command(folder, "list")
+    assert key in listed
+    assert rotated not in listed
+    assert "tester" in (await command(folder, "list", "--json"))[0]
+
+    await command(folder, "revoke", key)
+    assert await until(lambda: not knows(running, rotated)()) <= 1.0
+    assert_error(await asked(running, rotated), 401, "invalid_api_key")
+
+
+async def test_the_first_virtual_key_closes_the_door_and_its_revocation_does_not_open_it(site: OpenSite) -> None:
+    async with site() as open_site:
+        assert (await asked(open_site)).status_code == 200
+        keys = open_site.house.keys
+        assert keys is not None
+        made = await keys.create("first")
+        assert_error(await asked(open_site), 401, "invalid_api_key")
+        await keys.revoke(made.info.id)
+        assert_error(await asked(open_site), 401, "invalid_api_key")
+
+
+async def test_only_digests_are_on_disk(running: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    _, secret = await created(folder)
+    keys = running.house.keys
+    assert keys is not None
+    another = (await keys.create("in the process")).secret
+    stored = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    for key in (secret, another):
+        assert key.encode() not in stored
+        assert key[10:].encode() not in stored
+        assert hashlib.sha256(key.encode()).hexdigest().encode() in stored
+
+
+async def test_a_key_reaches_its_models_only_by_name_by_alias_and_through_the_router(running: Site) -> None:
+    keys = running.house.keys
+    assert keys is not None
+    bound = (await keys.create("bound", models=("far*",))).secret
+    assert (await asked(running, bound, model="far")).status_code == 200
+    for name in ("near", "NEAR", "local/near"):
+        assert_error(await asked(running, bound, model=name), 403, "permission_denied")
+    answers = [await asked(running, bound, model="auto") for _ in range(30)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["x-roundhouse-model"] for answer in answers} <= {"far", "farther"}
+    for mode in ("auto:local", "auto:fast", "auto:best", "auto:cheap"):
+        answer = await asked(running, bound, model=mode)
+        if answer.status_code == 200:
+            assert answer.headers["x-roundhouse-model"] in {"far", "farther"}
+        else:
+            assert_error(answer, 503, "no_candidate")
+    headers = {"x-api-key": bound}
+    assert_error(await running.client.get("/v1/models/near", headers=headers), 403, "permission_denied")
+    listed = (await running.client.get("/v1/models", headers=headers)).json()["data"]
+    assert {row["id"] for row in listed if not row.get("router")} == {"far", "farther"}
+    explained = await running.client.post("/v1/route", json={**CHAT, "model": "auto"}, headers=headers)
+    reasons = {row["model"]: row["code"] for row in explained.json()["excluded"]}
+    assert reasons["near"] == "key"
+
+
+async def test_a_key_without_any_model_that_can_answer_gets_no_answer(running: Site) -> None:
+    keys = running.house.keys
+    assert keys is not None
+    bound = (await keys.create("bound", models=("nothing-here",))).secret
+    assert_error(await asked(running, bound, model="auto"), 503, "no_candidate")
+
+
+async def limited(site: Site, **limits: Any) -> str:
+    """The secret of a key with these limits, made when no window is about to turn."""
+    await until(lambda: time.time() % 60 < 55, seconds=10)
+    keys = site.house.keys
+    assert keys is not None
+    return (await keys.create("limited", limits=KeyLimits(**limits))).secret
+
+
+@pytest.mark.parametrize("window", ["minute", "day", "month"])
+async def test_limits_on_requests(running: Site, window: str) -> None:
+    secret = await limited(running, requests=Rate(**{window: 3}))
+    statuses = [(await asked(running, secret)).status_code for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    refused = await asked(running, secret)
+    assert_error(refused, 429, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("window", ["minute", "day", "month"])
+async def test_limits_on_tokens(running: Site, window: str) -> None:
+    secret = await limited(running, tokens=Rate(**{window: 60}))
+    statuses = [(await asked(running, secret)).status_code for _ in range(20)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 429
+    assert statuses == sorted(statuses)
+    huge = {"messages": [{"role": "user", "content": "word " * 1000}]}
+    assert_error(await asked(running, secret, **huge), 429, "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize("window", ["request", "day", "month", "total"])
+async def test_limits_on_spend(running: Site, window: str) -> None:
+    secret = await limited(running, spend=Caps(**{window: 0.000001}))
+    before = len(running.provider.calls)
+    assert_error(await asked(running, secret, model="far", max_tokens=1000), 429, "insufficient_quota")
+    assert len(running.provider.calls) == before, "a call was made that the key cannot pay"
+
+
+async def test_the_command_sets_every_limit(tmp_path: Path) -> None:
+    rates = {f"{what}-per-{window}": 7 for what in ("requests", "tokens") for window in ("minute", "day", "month")}
+    spend = {"spend-per-request": 7, "spend-per-day": 7, "spend-per-month": 7, "spend-total": 7}
+    options = [part for name, value in {**rates, **spend}.items() for part in (f"--{name}", str(value))]
+    await created(tmp_path, "--model", "far*", "--model", "near", "--expires-in-days", "2", *options)
+    (listed,) = json.loads((await command(tmp_path, "list", "--json"))[0])
+    every = {"minute": 7, "day": 7, "month": 7}
+    assert listed["limits"]["requests"] == listed["limits"]["tokens"] == every
+    assert {"request": 7, "day": 7, "month": 7, "total": 7}.items() <= listed["limits"]["spend"].items()
+    assert listed["models"] == ["far*", "near"]
+    assert listed["expires_at"] == pytest.approx(time.time() + 2 * 86_400, abs=60)
+
+
+async def test_an_expired_key_is_no_key(running: Site) -> None:
+    keys = running.house.keys
+    assert keys is not None
+    secret = (await keys.create("brief", expires_at=time.time() + 0.5)).secret
+    assert (await asked(running, secret)).status_code == 200
+    await until(lambda: not knows(running, secret)(), seconds=10)
+    assert_error(await asked(running, secret), 401, "invalid_api_key")
+
+
+async def test_every_way_of_sending_a_key_is_one_path(running: Site) -> None:
+    keys = running.house.keys
+    assert keys is not None
+    secret = (await keys.create("any")).secret
+    for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}, {"api-key": secret}):
+        assert (await running.client.get("/v1/models", headers=headers)).status_code == 200
+        wrong = {name: value[:-1] + ("x" if value[-1] != "x" else "y") for name, value in headers.items()}
+        assert_error(await running.client.get("/v1/models", headers=wrong), 401, "invalid_api_key")
+    assert_error(await running.client.get(f"/v1/models?key={secret}&api_key={secret}"), 401, "invalid_api_key")
+
+
+def test_keys_are_compared_in_constant_time() -> None:
+    source = inspect.getsource(auth.Keys.authenticate)
+    assert "compare_digest" in source
+    assert not re.search(r"(digest|wanted|key)\s*==\s*(digest|wanted|key)", source)
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every method and path of the app itself, with something in the place of its parameters."""
+    app = create_app(Settings(), open_house=None)
+    found = []
+    for route in app.routes:
+        path = re.sub(r"\{[^}]*\}", "near", str(getattr(route, "path", "")))
+        found += [(method, path) for method in sorted(getattr(route, "methods", None) or ())]
+    return found
+
+
+async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> None:
+    asked_for = routes()
+    assert len(asked_for) > 25
+    for method, path in asked_for:
+        for headers in ({}, {"authorization": "Bearer rh-" + "a" * 43}, {"authorization": "Basic " + ADMIN}):
+            answer = await running.client.request(method, path, headers=headers)
+            expected = 200 if path in OPEN_PATHS else 401
+            assert answer.status_code == expected, (method, path, headers)
+
+
+def admin_routes() -> list[tuple[str, str]]:
+    """Those of the app's routes whose handler asks for an administrator."""
+    app = create_app(Settings(), open_house=None)
+    return [
+        (method, re.sub(r"\{[^}]*\}", "near", route.path))
+        for route in app.routes
+        if isinstance(route, APIRoute) and "require_admin(" in inspect.getsource(route.endpoint)
+        for method in sorted(route.methods)
+    ]
+
+
+async def test_admin_routes_want_an_admin_key(running: Site) -> None:
+    keys = running.house.keys
+    assert keys is not None
+    plain, admin = (await keys.create("plain")).secret, (await keys.create("boss", admin=True)).secret
+    assert len(admin_routes()) >= 5
+    for method, path in admin_routes():
+        refused = await running.client.request(method, path, headers={"x-api-key": plain})
+        assert_error(refused, 403, "permission_denied")
+    assert (await running.client.get("/v1/admin/workers", headers={"x-api-key": admin})).status_code == 200
+    assert (await running.client.get("/v1/admin/workers", headers=AS_ADMIN)).status_code == 200
+
+
+async def test_administration_can_have_an_address_of_its_own(site: OpenSite) -> None:
+    async with (
+        site(admin_keys=ADMIN, server={"admin_port": 0}) as open_site,
+        administration(open_site.app, open_site.settings) as admin_url,
+        httpx.AsyncClient(base_url=str(admin_url), trust_env=False, headers=AS_ADMIN) as admin,
+    ):
+        assert admin_url != open_site.url
+        nowhere = await open_site.client.get("/v1/nowhere", headers=AS_ADMIN)
+        for method, path in admin_routes():
+            hidden = await open_site.client.request(method, path, headers=AS_ADMIN)
+            assert assert_error(hidden, 404, "not_found") == nowhere.json()["error"], path
+        assert (await admin.get("/v1/admin/workers")).status_code == 200
+        assert (await admin.post("/v1/models/near/load", json={})).status_code == 200
+        assert_error(await admin.get("/v1/admin/workers", headers={"authorization": ""}), 401)
+        assert (await asked(open_site, ADMIN)).status_code == 200
+
+
+async def test_an_open_address_is_guarded_by_virtual_keys_too(site: OpenSite) -> None:
+    async with site() as first:
+        keys = first.house.keys
+        assert keys is not None
+        secret = (await keys.create("guard")).secret
+    async with site(server={"host": "0.0.0.0"}) as open_site:
+        url = open_site.url.replace("0.0.0.0", "127.0.0.1")
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            assert_error(await client.get("/v1/models"), 401, "invalid_api_key")
+            assert (await client.get("/v1/models", headers={"x-api-key": secret})).status_code == 200
+
+
+async def test_an_open_address_whose_keys_are_lost_does_not_start(site: OpenSite, tmp_path: Path) -> None:
+    async with site() as first:
+        keys = first.house.keys
+        assert keys is not None
+        await keys.create("guard")
+    for file in (tmp_path / "data").glob("state.sqlite3*"):
+        file.write_bytes(b"not a database" * 100)
+    with pytest.raises(ConfigurationError, match=r"Refusing to serve on 0\.0\.0\.0"):
+        async with site(server={"host": "0.0.0.0"}):
+            pass
