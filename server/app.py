@@ -41,7 +41,8 @@ def create_app(
 
     Raises ConfigurationError when it would be open to strangers.
     """
-    if house is not None or not (settings.data_dir / STATE_FILE).exists():
+    may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
+    if house is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
     metrics = Metrics(in_flight)
@@ -102,13 +103,15 @@ def _lifespan(
         opening = open_house or _real_house
         async with _ready(house) if house is not None else opening(services.settings, services.metrics) as parts:
             check_exposure(services.settings, virtual_keys=parts.keys is not None and bool(parts.keys.list()))
-            collector = services.metrics.watch(parts.pool)
+            # Workers that several processes share are reported once, by their owner.
+            collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
             services.house = parts
             try:
                 yield
             finally:
                 services.in_flight.begin_drain()
-                services.metrics.registry.unregister(collector)
+                if collector is not None:
+                    services.metrics.registry.unregister(collector)
                 services.house = None
 
     return lifespan

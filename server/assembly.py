@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,9 @@ import numpy as np
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
+from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
+from backends.workers.worker import Observer
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
@@ -26,6 +28,7 @@ from routing.breaker import Breakers
 from routing.clock import Clock, SystemClock
 from routing.dispatch import Dispatcher
 from routing.estimate import Estimator
+from routing.homes import open_state
 from routing.keys import KeyPools, SecretResolver
 from routing.learning import Learner
 from routing.lease import Leases, endpoint_of
@@ -35,7 +38,7 @@ from routing.pins import Pins
 from routing.planner import Planner
 from routing.retry_budget import RetryBudget
 from routing.spend import Spend
-from routing.sqlite_state import SqliteState
+from routing.state import State
 from routing.traces import Traces
 from routing.virtual_keys import VirtualKeys
 from server.metrics import Metrics
@@ -48,11 +51,18 @@ LOOK_AGAIN = 5.0
 
 @asynccontextmanager
 async def open_house(
-    settings: Settings, metrics: Metrics, *, engines: Engines | None = None, clock: Clock | None = None
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    engines: Engines | None = None,
+    clock: Clock | None = None,
+    pool: WorkerPool | None = None,
+    scrape: Callable[[], Awaitable[bytes]] | None = None,
 ) -> AsyncIterator[House]:
     """Everything behind the gate, ready; closed in the opposite order.
 
-    ``engines`` and ``clock`` are this machine's unless given: tests put their own in.
+    ``engines`` and ``clock`` are this machine's unless given: tests put their own in. ``pool`` and ``scrape`` are
+    given where another process owns the workers, and answers for all.
 
     Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
     """
@@ -71,7 +81,7 @@ async def open_house(
     await asyncio.to_thread(availability.refresh, tuple(catalog))
 
     async with AsyncExitStack() as stack:
-        state = SqliteState(folder / STATE_FILE)
+        state = open_state(settings.state, folder / STATE_FILE)
         breakers = Breakers(settings.breakers, clock)
         keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
         virtual_keys = VirtualKeys(state, clock)
@@ -90,15 +100,8 @@ async def open_house(
         )
         await persistence.start()
         stack.push_async_callback(persistence.stop)
-        pool = await stack.enter_async_context(
-            Supervisor(
-                store=store,
-                settings=settings.workers.model_copy(update={"logs": settings.workers.logs or folder / "logs"}),
-                devices=detect().devices,
-                engines=engines,
-                observer=metrics,
-            )
-        )
+        if pool is None:
+            pool = await stack.enter_async_context(own_workers(settings, store, engines, metrics))
         http = await stack.enter_async_context(HttpClient(settings.backends))
         planner = Planner(
             catalog=lambda: house.catalog,
@@ -152,15 +155,28 @@ async def open_house(
             spend=spend,
             keys=virtual_keys,
             reload=reload,
+            scrape=scrape,
         )
         async with _background(persistence.run(), _watch_disk(lambda: house, availability)):
             yield house
 
 
+def own_workers(settings: Settings, store: Store, engines: Engines, observer: Observer) -> Supervisor:
+    """The workers of this machine, not started yet; they end with the process that owns them."""
+    logs = settings.workers.logs or settings.data_dir / "logs"
+    return Supervisor(
+        store=store,
+        settings=settings.workers.model_copy(update={"logs": logs}),
+        devices=detect().devices,
+        engines=engines,
+        observer=observer,
+    )
+
+
 class _Journal:
     """Keeps every outcome for reports."""
 
-    def __init__(self, state: SqliteState) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def record(self, outcome: Outcome) -> None:

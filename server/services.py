@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from server.auth import Authenticator
     from server.metrics import Metrics
     from server.settings import Settings
+    from server.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -42,7 +43,9 @@ class House:
     """The parts behind the gate; tests put their own in.
 
     ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now.
+    ``attach`` lets a maker of spans hear of outcomes and speak to upstreams.
     ``catalog`` is a snapshot; a newer one takes its place here, and ``reload`` puts new settings' rows in it.
+    ``scrape`` answers for all gateway processes where there are several, and for the workers that they share.
     """
 
     catalog: Catalog
@@ -56,6 +59,8 @@ class House:
     spend: Spend
     keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
+    attach: Callable[[Telemetry], None] | None = None
+    scrape: Callable[[], Awaitable[bytes]] | None = None
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from routing.breaker import BreakerSettings
+from routing.discovery import DiscoverySettings
+from routing.homes import StateSettings
 from routing.persistence import PersistenceSettings
 from routing.retry_budget import RetrySettings
 from routing.settings import RoutingSettings
@@ -114,6 +116,7 @@ class ServerSettings(BaseModel):
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     streams: StreamSettings = StreamSettings()
+    processes: int = Field(default=1, ge=1, le=256, description="gateway processes that share the workers")
     drain: float = Field(default=30.0, ge=0, description="seconds that answers may take to end on shutdown")
     backlog: int = Field(default=2048, gt=0)
     docs: bool = Field(default=True, description="serve /openapi.json")
@@ -154,6 +157,22 @@ class LogSettings(BaseModel):
     prompts: bool = Field(default=False, description="log what callers send; off, no prompt is ever written")
 
 
+class TelemetrySettings(BaseModel):
+    """OpenTelemetry traces; none unless ``endpoint`` is set. Needs the extra ``otel``."""
+
+    model_config = _SECTION
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s@]+$",
+        description="the collector's OTLP/HTTP address, as http://host:4318",
+    )
+    service_name: str = Field(default="roundhouse", min_length=1)
+    sample: float = Field(
+        default=1.0, ge=0, le=1, description="share of traces kept, when the caller did not decide"
+    )
+    propagate: bool = Field(default=True, description="tell upstreams of the trace, in traceparent")
+
+
 class Settings(BaseSettings):
     """All settings. Without any, the starter models are served on 127.0.0.1:8000."""
 
@@ -169,12 +188,15 @@ class Settings(BaseSettings):
     backends: BackendSettings = BackendSettings()
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     spend: SpendSettings = SpendSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
     traces: TraceSettings = TraceSettings()
     persistence: PersistenceSettings = PersistenceSettings()
+    state: StateSettings = StateSettings()
     log: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(default_factory=lambda: user_data_path("roundhouse", appauthor=False))
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -218,6 +240,13 @@ class _File(TomlConfigSettingsSource):
                     f"Keys do not belong in the settings file: set ROUNDHOUSE_{name.upper()}, or name an "
                     f"environment variable with {name}_env."
                 )
+        state = data.get("state")
+        url = state.get("url") if isinstance(state, dict) else None
+        if isinstance(url, str) and "@" in url:
+            raise ConfigurationError(
+                "A password does not belong in the settings file: name an environment variable that holds the "
+                "state's URL with url_env in [state]."
+            )
         return data
 
 
@@ -286,6 +315,20 @@ def _with_named_keys(settings: Settings) -> Settings:
                 f"{field}_env names ${variable}, which is not set. Set it, or remove {field}_env."
             )
         update[field] = (*getattr(settings, field), *(SecretStr(key) for key in keys))
+    variable = settings.state.url_env
+    if variable is not None:
+        url = os.environ.get(variable)
+        if not url:
+            raise ConfigurationError(
+                f"state.url_env names ${variable}, which is not set. Set it, or remove url_env."
+            )
+        state = {**settings.state.model_dump(), "url": url}
+        try:
+            update["state"] = StateSettings.model_validate(state)
+        except ValidationError:
+            raise ConfigurationError(
+                f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
+            ) from None
     return settings.model_copy(update=update) if update else settings
 
 

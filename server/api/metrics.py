@@ -13,5 +13,8 @@ router = APIRouter(tags=["metrics"])
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Everything measured, in Prometheus' text format."""
-    return Response(services_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+    """Everything measured, in Prometheus' text format; the sum of all gateway processes."""
+    services = services_of(request)
+    scrape = services.house.scrape if services.house is not None else None
+    text = services.metrics.render() if scrape is None else await scrape()
+    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""``roundhouse keys``: who may call. Works on the state file, so a running server knows within a second."""
+"""``roundhouse keys``: who may call. Works on the state, so a running server knows within a second."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from routing.clock import SystemClock
+from routing.homes import open_state
 from routing.spend import Caps
-from routing.sqlite_state import SqliteState
 from routing.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from server.commands.client import Config
 from server.settings import STATE_FILE, load_settings
@@ -120,7 +120,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
     settings = load_settings(config)
 
     async def run() -> T:
-        state = SqliteState(settings.data_dir / STATE_FILE)
+        state = open_state(settings.state, settings.data_dir / STATE_FILE)
         await state.start()
         try:
             keys = VirtualKeys(state, SystemClock())
