@@ -43,6 +43,8 @@ _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
 )
+LOCAL = "local"
+"""The endpoint's name of models that run on this machine."""
 _NOTHING: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
@@ -223,7 +225,7 @@ class Breakers:
         key = (model, endpoint)
         fault = self._faults.get(key)
         if fault is None:
-            fault = self._faults[key] = self._fault_circuit()
+            fault = self._faults[key] = self._fault_circuit(key)
         lacking = self._lacking(key, facts)
         if not fault.passes(now) or not all(circuit.passes(now) for circuit in lacking):
             return False
@@ -238,7 +240,7 @@ class Breakers:
         now = self._clock.monotonic()
         fault = self._faults.get(key)
         if fault is None:
-            fault = self._faults[key] = self._fault_circuit()
+            fault = self._faults[key] = self._fault_circuit(key)
         before = fault.opened_until
         fault.left(outcome.facts)
         for circuit in self._lacking(key, outcome.facts):
@@ -310,7 +312,7 @@ class Breakers:
     ) -> None:
         # What has run out is not taken over: it would only make the next attempt a probe for no reason.
         if fault is not None and fault[0] > 0 and key not in self._open:
-            circuit = self._faults.setdefault(key, self._fault_circuit())
+            circuit = self._faults.setdefault(key, self._fault_circuit(key))
             circuit.restore(now, *fault)
             self._open.add(key)
         for need, stored in lacks:
@@ -320,13 +322,15 @@ class Breakers:
                 circuit.restore(now, *stored)
                 self._lacks.setdefault(key, {})[need] = circuit
 
-    def _fault_circuit(self) -> _Circuit:
+    def _fault_circuit(self, key: CircuitKey) -> _Circuit:
+        """A worker that died is started anew by its supervisor, and an answer proves that it is well: for those
+        of this machine only faults in a row count, not their share of the last attempts."""
         settings = self._settings
         return _Circuit(
             threshold=settings.consecutive_failures,
             first_delay=settings.open_seconds,
             cap=settings.open_seconds_cap,
-            rate=settings.failure_rate,
+            rate=None if key[1] == LOCAL else settings.failure_rate,
             window=settings.window,
             window_minimum=settings.window_minimum,
         )

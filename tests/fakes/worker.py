@@ -1,7 +1,8 @@
 """A worker that speaks the real wire and fails on demand; run by the supervisor like any engine.
 
 It is a program of the standard library alone, so that it starts in a tenth of a second. Its switches come from the
-catalogue row's ``options`` and, for one request, from the field ``fake`` of the body:
+catalogue row's ``options`` and, for one request, from the field ``fake`` of the body, or from a last message
+whose content is a JSON object, which no gateway drops:
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
@@ -19,6 +20,9 @@ catalogue row's ``options`` and, for one request, from the field ``fake`` of the
 ``malformed_at``  send something that is no JSON in place of that token
 ``status``        answer with this HTTP status and an error
 ``text``          the tokens' text; ``{model}``, ``{i}`` are filled in
+``name``          what the journal calls this request
+``journal``       a file that gets a line of JSON for each request that began, gave its first token, was
+                  cancelled or done, with the seconds of the machine's monotonic clock
 ================  ==================================================================================
 
 ``/stats`` tells what it sees: requests in work, the most at one time, finished, cancelled.
@@ -106,7 +110,7 @@ class FakeWorker:
     async def _asked(
         self, path: str, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        switches = {**self.spec.options, **(request.get("fake") or {})}
+        switches = {**self.spec.options, **(request.get("fake") or {}), **_told(request)}
         if path == "/tokenize":
             await _json(writer, 200, {"tokens": list(request["content"].encode())})
         elif path == "/detokenize":
@@ -123,15 +127,18 @@ class FakeWorker:
         """Answer, unless the client leaves: then stop, and count it."""
         self.stats.active += 1
         self.stats.most = max(self.stats.most, self.stats.active)
+        self._note("began", switches)
         work = asyncio.ensure_future(self._generate(request, switches, path, writer))
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 self.stats.done += 1
+                self._note("done", switches)
                 work.result()
             else:
                 self.stats.cancelled += 1
+                self._note("cancelled", switches)
         finally:
             work.cancel()
             gone.cancel()
@@ -175,6 +182,8 @@ class FakeWorker:
             else:
                 delta: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
                 await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": None}]})
+            if i == 0:
+                self._note("first", switches)
             if switches.get("interval"):
                 await asyncio.sleep(switches["interval"])
         delta = {"delta": {}} if chat else {"text": ""}
@@ -185,9 +194,24 @@ class FakeWorker:
         await _chunk(writer, b"")
         return None
 
+    def _note(self, event: str, switches: dict[str, Any]) -> None:
+        if "journal" in switches:
+            line = {"event": event, "name": switches.get("name"), "at": time.monotonic(), "pid": os.getpid()}
+            line |= {"model": self.spec.model_id, "active": self.stats.active}
+            with open(switches["journal"], "a", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(json.dumps(line) + "\n")
+
     def _text(self, switches: dict[str, Any], i: int) -> str:
         template = str(switches.get("text", "{model}:{i} "))
         return template.replace("{model}", self.spec.model_id).replace("{i}", str(i))
+
+
+def _told(request: dict[str, Any]) -> dict[str, Any]:
+    content = (request.get("messages") or [{}])[-1].get("content")
+    if not isinstance(content, str) or not content.startswith("{"):
+        return {}
+    switches: dict[str, Any] = json.loads(content)
+    return switches
 
 
 def _usage(count: int) -> dict[str, int]:

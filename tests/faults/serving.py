@@ -1,0 +1,247 @@
+"""Starts the gateway of :mod:`tests.faults.gateway`, asks it, and looks at it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+
+from tests.faults.gateway import FAKE
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+
+
+def worker_row(name: str, folder: Path, **options: Any) -> Json:
+    """A catalogue row of the fake engine; its worker keeps the journal of ``folder``."""
+    return {
+        "id": name,
+        "capabilities": ["chat"],
+        "engine": "fake",
+        "source": {"kind": "path", "path": str(FAKE)},
+        "size": {"memory": 1_000_000},
+        "options": {"journal": str(folder / "journal.jsonl"), **options},
+    }
+
+
+def upstream_row(name: str, endpoint: str, **more: Any) -> Json:
+    """A catalogue row of a fake OpenAI."""
+    source = {"kind": "upstream", "endpoint": endpoint, "model": "fake-chat"}
+    return {"id": name, "capabilities": ["chat"], "source": source, "price": {"input": 0, "output": 0}, **more}
+
+
+@dataclass
+class Gateway:
+    """A running gateway. ``settings`` is what it was started with; see :meth:`change`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    settings: Json
+    url: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def v1(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "gateway.log"
+
+    def log(self, event: str | None = None) -> list[Json]:
+        """Its structured log lines so far, those of one event if given."""
+        lines = [
+            json.loads(line) for line in self.log_file.read_text(errors="replace").splitlines() if line[:1] == "{"
+        ]
+        return [line for line in lines if event in (None, line.get("event"))]
+
+    def journal(self, event: str | None = None) -> list[Json]:
+        """What its fake workers have noted, in order."""
+        file = self.folder / "journal.jsonl"
+        text = file.read_text() if file.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if event in (None, line["event"])]
+
+    def signal(self, number: signal.Signals) -> float:
+        """Send a signal; when, by the machine's monotonic clock."""
+        self.process.send_signal(number)
+        return time.monotonic()
+
+    def change(self, **sections: Any) -> None:
+        """Write other settings for the next SIGHUP."""
+        self.settings = {**self.settings, **sections}
+        write_settings(self.folder, self.settings)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """One request on a connection of its own."""
+        return httpx.get(self.url + path, trust_env=False, timeout=10, **options)
+
+    def workers(self) -> list[Json]:
+        """Every worker, as an operator sees it."""
+        workers: list[Json] = self.get("/v1/admin/workers").raise_for_status().json()["workers"]
+        return workers
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def at_rest(self) -> bool:
+        """Whether no request is at work and no worker is busy or waited for."""
+        return self.metric("roundhouse_in_flight") == 0 and not any(
+            worker["busy"] or worker["queued"] for worker in self.workers()
+        )
+
+
+def write_settings(folder: Path, settings: Json) -> Path:
+    file = folder / "settings.json"
+    file.write_text(json.dumps(settings))
+    return file
+
+
+@contextmanager
+def serving(
+    folder: Path, *, environment: Mapping[str, str] | None = None, wrapped: tuple[str, ...] = (), **sections: Any
+) -> Iterator[Gateway]:
+    """A gateway with these sections of settings, until the block ends."""
+    settings = {"log": {"format": "json"}, "data_dir": str(folder / "data"), **sections}
+    settings["server"] = {"port": 0, **settings.get("server", {})}
+    file = write_settings(folder, settings)
+    with (folder / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*wrapped, sys.executable, "-m", "tests.faults.gateway", str(file)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
+    gateway = Gateway(process, folder, settings)
+    try:
+        eventually(lambda: process.poll() is not None or gateway.log("listening"), within=30)
+        assert process.poll() is None, f"it did not start:\n{gateway.log_file.read_text()}"
+        gateway.url = gateway.log("listening")[0]["url"]
+        yield gateway
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
+
+
+def eventually(condition: Callable[[], Any], *, within: float, every: float = 0.01) -> float:
+    """Wait until a condition holds, seconds waited; fails the test when it does not in time."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < within, f"not within {within} s"
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+async def soon(condition: Callable[[], Any], *, within: float, every: float = 0.02) -> float:
+    """:func:`eventually` that lets the event loop go on; the condition runs in a thread."""
+    return await asyncio.to_thread(eventually, condition, within=within, every=every)
+
+
+# ---- asking
+
+
+@dataclass
+class Told:
+    """What one request was answered. ``ended`` is by the machine's monotonic clock."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Json = field(default_factory=dict)
+    events: list[Json] = field(default_factory=list)
+    done: bool = False
+    seconds: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def text(self) -> str:
+        if not self.events:
+            return str(self.body["choices"][0]["message"]["content"])
+        return "".join(
+            choice["delta"].get("content") or "" for event in self.events for choice in event.get("choices", ())
+        )
+
+    @property
+    def error(self) -> Json | None:
+        """The error, of a refused request or of a stream that broke."""
+        last = self.events[-1] if self.events else self.body
+        error: Json | None = last.get("error")
+        return error
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a complete answer."""
+        return self.status == 200 and self.error is None and (self.done or not self.events)
+
+
+@asynccontextmanager
+async def client(gateway: Gateway, **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session without a bound on connections or time."""
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(
+        gateway.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers
+    ) as session:
+        yield session
+
+
+def chat(model: str, *, stream: bool = False, routing: Json | None = None, **switches: Any) -> Json:
+    """A chat request's body, with switches for the fake worker in its message."""
+    message = {"role": "user", "content": json.dumps(switches) if switches else "Hello"}
+    body = {"model": model, "messages": [message], "stream": stream}
+    return body if routing is None else {**body, "routing": routing}
+
+
+async def ask(
+    session: aiohttp.ClientSession,
+    body: Json,
+    *,
+    on_event: Callable[[int], None] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Told:
+    """Send a chat and read its answer to the end, whatever the end is."""
+    began = time.monotonic()
+    async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
+        told = Told(response.status, response.headers)
+        if response.content_type != "text/event-stream":
+            told.body = await response.json()
+        else:
+            async for line in response.content:
+                if line.startswith(b"data: [DONE]"):
+                    told.done = True
+                elif line.startswith(b"data: "):
+                    told.events.append(json.loads(line.removeprefix(b"data: ")))
+                    if on_event is not None:
+                        on_event(len(told.events))
+    told.ended = time.monotonic()
+    told.seconds = told.ended - began
+    return told
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which that share lies, by the nearest rank."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

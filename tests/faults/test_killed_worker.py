@@ -1,0 +1,88 @@
+"""Row 1: a worker that is killed ends its streams with an error at once, and costs nothing but them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.faults.figures import Figures, count
+from tests.faults.serving import Gateway, ask, chat, client, serving, soon, worker_row
+
+ENDLESS = {"tokens": 100_000, "interval": 0.01}
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    row = worker_row("solo", tmp_path)
+    replicas = [{**worker_row(name, tmp_path), "aliases": ["pair"]} for name in ("left", "right")]
+    with serving(tmp_path, model=[row, *replicas]) as running:
+        yield running
+
+
+async def test_streams_of_a_killed_worker_end_with_an_error_and_the_next_request_succeeds(
+    gateway: Gateway, figures: Figures
+) -> None:
+    rounds = count(20, 50)
+    told: list[float] = []
+    async with client(gateway) as session:
+        for number in range(rounds):
+            began = asyncio.Event()
+            stream = asyncio.create_task(
+                ask(session, chat("solo", stream=True, name=number, **ENDLESS), on_event=lambda _: began.set())
+            )
+            await asyncio.wait_for(began.wait(), 10)
+            pid = gateway.journal("began")[-1]["pid"]
+            killed = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            broken = await asyncio.wait_for(stream, 10)
+            told.append(broken.ended - killed)
+            assert broken.error is not None
+            assert broken.error["code"] in ("worker_failed", "stream_broken")
+            assert not broken.done
+            after = await ask(session, chat("solo", name=f"after {number}"))
+            assert after.whole, after.body
+            assert after.headers["x-roundhouse-attempts"] == "1"
+    assert await soon(gateway.at_rest, within=5) < 5
+    figures.at_most(1, f"kill -9 in mid-stream, {rounds} times: until the error event, worst", max(told), 1.0, "s")
+
+
+def test_the_openai_sdk_raises_for_a_stream_whose_worker_was_killed(gateway: Gateway) -> None:
+    with openai.OpenAI(base_url=gateway.v1, api_key="none", max_retries=0) as sdk:
+        stream = sdk.chat.completions.create(**chat("solo", stream=True, **ENDLESS))
+        with pytest.raises(openai.APIError):
+            for number, _ in enumerate(stream):
+                if number == 3:
+                    os.kill(gateway.journal("began")[-1]["pid"], signal.SIGKILL)
+        assert sdk.chat.completions.create(**chat("solo")).choices[0].message.content
+
+
+async def test_a_worker_killed_before_its_first_token_is_never_noticed_when_another_can_answer(
+    gateway: Gateway, figures: Figures
+) -> None:
+    rounds = count(20, 50)
+    unseen = 0
+    async with client(gateway) as session:
+        for number in range(rounds):
+            body = chat("pair", stream=number % 2 == 0, name=number, delay=0.2)
+            answer = asyncio.create_task(ask(session, body))
+
+            def begun(number: int = number) -> list[int]:
+                return [line["pid"] for line in gateway.journal("began") if line["name"] == number]
+
+            await soon(begun, within=10, every=0.005)
+            os.kill(begun()[0], signal.SIGKILL)
+            told = await asyncio.wait_for(answer, 10)
+            assert int(told.headers["x-roundhouse-attempts"]) >= 2
+            unseen += told.whole
+            # What is healthy again must be seen to be, or the breakers would rightly stop asking.
+            for _ in range(2):
+                assert (await ask(session, chat("pair"))).whole
+    figures.at_least(1, f"killed before the first byte, {rounds} times: answered by another, unseen",
+                     100 * unseen / rounds, 100, "%")  # fmt: skip
