@@ -172,8 +172,12 @@ class HttpClient:
     Redirects are never followed, cookies never kept, and no proxy is read from the environment.
     """
 
-    def __init__(self, settings: BackendSettings | None = None) -> None:
+    def __init__(
+        self, settings: BackendSettings | None = None, *, propagate: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """``propagate`` gives the headers that tell an upstream of the trace which a call belongs to."""
         self.settings = settings or BackendSettings()
+        self._propagate = propagate
         self._pools: dict[tuple[str, str], _Pool] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -305,6 +309,7 @@ class HttpClient:
         all_headers = {
             "accept-encoding": "identity",
             "user-agent": "roundhouse",
+            **self._propagate(),
             **upstream.headers,
             **(headers or {}),
         }

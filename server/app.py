@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +21,9 @@ from server.metrics import Metrics
 from server.openapi import describe
 from server.services import House, Services
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
+from server.telemetry import Telemetry, open_telemetry
+
+VERSION = "0.1.0"
 
 OpenHouse = Callable[[Settings, Metrics], AbstractAsyncContextManager[House]]
 
@@ -32,6 +35,7 @@ def create_app(
     open_house: OpenHouse | None = None,
     authenticator: Authenticator | None = None,
     clock: Callable[[], float] = time.monotonic,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The ASGI app of one gateway.
 
@@ -39,8 +43,11 @@ def create_app(
     without it the real one does. Tests give a ready ``house`` instead. ``app.state.services`` holds what was
     built; ``app.state.begin_drain()`` makes readiness false and refuses new requests.
 
-    Raises ConfigurationError when it would be open to strangers.
+    ``telemetry`` makes spans; without it the settings say whether there are any.
+
+    Raises ConfigurationError when it would be open to strangers, or traces are wanted and their packages missing.
     """
+    telemetry = telemetry or open_telemetry(settings.telemetry, version=VERSION)
     may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
     if house is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
@@ -63,11 +70,11 @@ def create_app(
     app = FastAPI(
         title="Roundhouse",
         description="One OpenAI-compatible door in front of every engine.",
-        version="0.1.0",
+        version=VERSION,
         openapi_url="/openapi.json" if settings.server.docs else None,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(services, house, open_house),
+        lifespan=_lifespan(services, house, open_house, telemetry),
         exception_handlers={HTTPException: _http_error},
         redirect_slashes=False,
     )
@@ -75,13 +82,15 @@ def create_app(
     app.state.begin_drain = in_flight.begin_drain
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
-    _add_middleware(app, services)
+    _add_middleware(app, services, telemetry)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
-def _add_middleware(app: FastAPI, services: Services) -> None:
+def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | None) -> None:
     app.add_middleware(Gate, services=services)
+    if telemetry is not None:
+        app.add_middleware(telemetry.middleware)
     cors = services.settings.server.cors
     if cors.origins:
         app.add_middleware(
@@ -95,13 +104,18 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 
 def _lifespan(
-    services: Services, house: House | None, open_house: OpenHouse | None
+    services: Services, house: House | None, open_house: OpenHouse | None, telemetry: Telemetry | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
         opening = open_house or _real_house
-        async with _ready(house) if house is not None else opening(services.settings, services.metrics) as parts:
+        async with (
+            telemetry.running() if telemetry is not None else nullcontext(),
+            _ready(house) if house is not None else opening(services.settings, services.metrics) as parts,
+        ):
+            if telemetry is not None and parts.attach is not None:
+                parts.attach(telemetry)
             check_exposure(services.settings, virtual_keys=parts.keys is not None and bool(parts.keys.list()))
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None

@@ -70,7 +70,7 @@ class _Passage:
         self._id_header = (b"x-request-id", self._id.encode())
         self._send = send
         scope["roundhouse.request_id"] = self._id
-        scope["roundhouse.trace"] = token_hex(16)
+        scope.setdefault("roundhouse.trace", token_hex(16))
         scope["roundhouse.caller"] = ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope["roundhouse.trace"])
         try:
@@ -85,6 +85,7 @@ class _Passage:
                 await self._answer_error(error, receive)
         finally:
             took = perf_counter() - began
+            scope["roundhouse.status"] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
