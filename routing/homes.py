@@ -1,4 +1,4 @@
-"""Which home the state has: a file in the data folder, or a Redis server that gateways of several machines share."""
+"""Which home the state has: a file in the data folder, or a Redis server that several machines share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the gateway in this process: socket, signals, graceful stop.
+"""Runs the gateway in this process: socket, signals, graceful stop. (Several processes: :mod:`server.fleet`.)
 
 SIGTERM and SIGINT drain: readiness is false at once, new requests are refused with Retry-After, streams end in
 their own time until the deadline, and past it each is told. A second SIGINT stops at once. SIGHUP reads the
@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -37,32 +38,53 @@ Reload = Callable[[], Settings]
 def run(settings: Settings, *, reload: Reload | None = None, open_house: OpenHouse | None = None) -> int:
     """Serve until told to stop; the process's exit status. ``reload`` reads the settings again on SIGHUP.
 
-    ``open_house`` is as in :func:`server.app.create_app`.
+    ``open_house`` is as in :func:`server.app.create_app`; several processes build their own.
 
     What makes it impossible to start is one line on standard error and status 1.
     """
     configure_logging(settings.log)
     try:
         check_data_dir(settings.data_dir)
+        if settings.server.processes > 1:
+            from server.fleet import run_fleet
+
+            assert open_house is None, "gateway processes build their own houses"
+            run_fleet(settings, reload=reload)
+            return 0
         app = create_app(settings, open_house=open_house)
         listener = bind(settings.server.host, settings.server.port, settings.server.backlog)
-        with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(app, settings, listener, reload))
+        with listener, asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(serve(app, settings, listener, reload=reload))
     except RoundhouseError as error:
         print(f"roundhouse: {error.message}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, reload: Reload | None) -> None:
+async def serve(
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    admin_listener: socket.socket | None = None,
+    reload: Reload | None = None,
+    listening: Callable[[], None] | None = None,
+) -> None:
+    """Serve ``app`` on a listening socket until a signal has stopped it.
+
+    ``listening`` is called when it has begun to, instead of a line in the log. ``admin_listener`` is as in
+    :func:`administration`.
+    """
     log = structlog.get_logger("server.run")
     async with app.router.lifespan_context(app):
         server = GatewayServer(uvicorn_config(app, settings))
         stop = Stopping(server, app.state.services, reload)
         with stop.signals():
-            async with administration(app, settings) as admin_url:
-                host, port = listener.getsockname()[:2]
-                log.info("listening", url=_url(host, port), admin=admin_url, version=app.version)
+            async with administration(app, settings, admin_listener) as admin_url:
+                if listening is None:
+                    log.info("listening", url=url_of(listener), admin=admin_url, version=app.version)
+                else:
+                    listening()
                 await server.serve(sockets=[listener])
         await stop.finished()
     log.info("stopped")
@@ -88,18 +110,20 @@ class GatewayServer(uvicorn.Server):
     @property
     def url(self) -> str:
         """Where it listens."""
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        return _url(host, port)
+        return url_of(self.servers[0].sockets[0])
 
 
 @asynccontextmanager
-async def administration(app: FastAPI, settings: Settings) -> AsyncIterator[str | None]:
+async def administration(
+    app: FastAPI, settings: Settings, listener: socket.socket | None = None
+) -> AsyncIterator[str | None]:
     """The second listener, when the settings ask for one: its address, or ``None``. It ends with the block.
 
-    The same app answers there; only there do admin routes exist. Raises ConfigurationError as :func:`bind`.
+    The same app answers there; only there do admin routes exist. ``listener`` is one that is bound already.
+    Raises ConfigurationError as :func:`bind`.
     """
-    own = settings.server
-    if own.admin_port is None:
+    listener = listener or bind_admin(settings)
+    if listener is None:
         yield None
         return
 
@@ -107,7 +131,7 @@ async def administration(app: FastAPI, settings: Settings) -> AsyncIterator[str 
         scope[ADMIN_DOOR] = True
         await app(scope, receive, send)
 
-    with bind(own.admin_host or own.host, own.admin_port, own.backlog) as listener:
+    with listener:
         server = GatewayServer(uvicorn_config(door, settings))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -191,9 +215,12 @@ async def apply_settings(services: Services, settings: Settings) -> None:
         "server.port": (old.server.port, settings.server.port),
         "server.admin_host": (old.server.admin_host, settings.server.admin_host),
         "server.admin_port": (old.server.admin_port, settings.server.admin_port),
+        "server.processes": (old.server.processes, settings.server.processes),
         "server.cors": (old.server.cors, settings.server.cors),
         "data_dir": (old.data_dir, settings.data_dir),
         "workers": (old.workers, settings.workers),
+        "state": (old.state, settings.state),
+        "telemetry": (old.telemetry, settings.telemetry),
     }
     changed = [name for name, (before, after) in fixed.items() if before != after]
     if changed:
@@ -253,6 +280,12 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
     return listener
 
 
+def bind_admin(settings: Settings) -> socket.socket | None:
+    """The listening socket of administration, if it has an address of its own. Raises ConfigurationError."""
+    own = settings.server
+    return None if own.admin_port is None else bind(own.admin_host or own.host, own.admin_port, own.backlog)
+
+
 def check_data_dir(folder: Path) -> None:
     """Make the data folder if need be. Raises ConfigurationError when it cannot be written."""
     try:
@@ -265,7 +298,8 @@ def check_data_dir(folder: Path) -> None:
         ) from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops where it is installed."""
     try:
         import uvloop
     except ImportError:
@@ -273,5 +307,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _url(host: str, port: int) -> str:
+def url_of(listener: Any) -> str:
+    """Where a socket listens."""
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
