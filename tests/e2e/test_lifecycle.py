@@ -19,7 +19,7 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.serving import Served, served
+from tests.e2e.serving import Served, eventually, served
 
 CHAT = "smollm2-135m-instruct"
 LONG = [{"role": "user", "content": "Count from one to a thousand, one number per line."}]
@@ -42,15 +42,6 @@ def alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def eventually(check: Any, *, within: float) -> bool:
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        if check():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_killed_worker_ends_its_streams_with_an_error_and_the_next_request_succeeds(own_server: Served) -> None:
@@ -173,7 +164,7 @@ async def test_concurrent_chats_overlap(server: Served) -> None:
         )
         async for chunk in stream:
             if chunk.choices and chunk.choices[0].delta.content:
-                chunks.append(number)
+                chunks.append(number)  # noqa: PERF401 - the order across the streams is the point
 
     async with openai.AsyncOpenAI(base_url=server.v1, api_key="none") as client:
         await asyncio.gather(*(ask(client, number) for number in range(8)))
