@@ -6,8 +6,9 @@ Everything here is given what it reads: the documents of servers are fetched by 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from catalog.errors import RoundhouseError
@@ -75,36 +76,50 @@ def rows_from_openai_models(endpoint: Endpoint, document: Json) -> list[Model]:
     return rows
 
 
-def rows_from_ollama_tags(endpoint: Endpoint, document: Json) -> list[Model]:
-    """Rows of Ollama's ``GET /api/tags``: family, size and quantisation are in it, capabilities in newer ones."""
+def rows_from_ollama_tags(
+    endpoint: Endpoint, document: Json, details: Mapping[str, Json] = MappingProxyType({})
+) -> list[Model]:
+    """Rows of Ollama's ``GET /api/tags``: family, size and quantisation are in it.
+
+    ``details`` are the documents of ``POST /api/show`` by model, where they were asked for: older versions tell
+    capabilities and context only there.
+    """
     rows = []
     for entry in _entries(document, "models"):
         name = entry.get("model") or entry.get("name")
         if not _usable(name):
             continue
-        details = entry.get("details")
-        details = details if isinstance(details, dict) else {}
-        known = entry.get("capabilities")
+        facts = entry.get("details")
+        facts = facts if isinstance(facts, dict) else {}
+        shown = details.get(name, {})
+        known = entry.get("capabilities") or shown.get("capabilities")
         capabilities: frozenset[Capability] = frozenset()
         if isinstance(known, list):
             capabilities = frozenset().union(*(_OLLAMA.get(str(word), frozenset()) for word in known))
-        context = entry.get("context_length") or details.get("context_length")
+        context = entry.get("context_length") or facts.get("context_length") or _shown_context(shown)
         size = entry.get("size")
         rows.append(
             _row(
                 endpoint,
                 name,
-                capabilities=capabilities or _guess(f"{name} {details.get('family', '')}"),
-                family=str(details["family"]) if details.get("family") else None,
+                capabilities=capabilities or _guess(f"{name} {facts.get('family', '')}"),
+                family=str(facts["family"]) if facts.get("family") else None,
                 limits=Limits(context_window=context) if _positive(context) else Limits(),
                 size=Size(
-                    parameters=_count(details.get("parameter_size")),
+                    parameters=_count(facts.get("parameter_size")),
                     disk=size if _positive(size) else None,
-                    quantization=str(details.get("quantization_level") or "") or None,
+                    quantization=str(facts.get("quantization_level") or "") or None,
                 ),
             )
         )
     return rows
+
+
+def _shown_context(shown: Json) -> Any:
+    info = shown.get("model_info")
+    if not isinstance(info, dict):
+        return None
+    return info.get(f"{info.get('general.architecture')}.context_length")
 
 
 def _row(endpoint: Endpoint, name: str, **fields: Any) -> Model:

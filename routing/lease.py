@@ -65,7 +65,8 @@ class Leases:
                 )
             )
             if isinstance(model.source, UpstreamSource):
-                upstream, position = self._remote(model.source, now)
+                endpoint = self._endpoint(model.source.endpoint)
+                upstream, position = upstream_of(endpoint, model.source.model, self._keys, now, self._timeouts)
             else:
                 upstream = await stack.enter_async_context(self._pool.lease(model, need_of(facts)))
                 position = None
@@ -82,28 +83,34 @@ class Leases:
         endpoint = endpoint_of(candidate.model)
         return candidate.model.local is False and endpoint not in self._keys.blocked(now)
 
-    def _remote(self, source: UpstreamSource, now: float) -> tuple[Upstream, int | None]:
-        endpoint = self._endpoint(source.endpoint)
-        secret = position = None
-        if endpoint.key_env or endpoint.key_keyring:
-            key = self._keys.take(endpoint.id, now)
-            if key is None:
-                raise ModelUnavailable(
-                    f"No key of the endpoint '{endpoint.id}' can be used at present. "
-                    "Set one, or wait until the limited ones have rested."
-                )
-            secret, position = key.secret, key.position
-        upstream = Upstream(
-            endpoint=endpoint.id,
-            protocol=endpoint.protocol,
-            base_url=endpoint.base_url,
-            model=source.model,
-            api_key=secret,
-            headers=endpoint.headers,
-            query=endpoint.query,
-            timeouts=timeouts_of(endpoint, self._timeouts),
-        )
-        return upstream, position
+
+def upstream_of(
+    endpoint: Endpoint, model: str, keys: KeyPools, now: float, default: Timeouts
+) -> tuple[Upstream, int | None]:
+    """The address of an endpoint with the next of its keys, and that key's position.
+
+    Raises ModelUnavailable when the endpoint wants a key and has none to use.
+    """
+    secret = position = None
+    if endpoint.key_env or endpoint.key_keyring:
+        key = keys.take(endpoint.id, now)
+        if key is None:
+            raise ModelUnavailable(
+                f"No key of the endpoint '{endpoint.id}' can be used at present. "
+                "Set one, or wait until the limited ones have rested."
+            )
+        secret, position = key.secret, key.position
+    upstream = Upstream(
+        endpoint=endpoint.id,
+        protocol=endpoint.protocol,
+        base_url=endpoint.base_url,
+        model=model,
+        api_key=secret,
+        headers=endpoint.headers,
+        query=endpoint.query,
+        timeouts=timeouts_of(endpoint, default),
+    )
+    return upstream, position
 
 
 def endpoint_of(model: Model) -> str:

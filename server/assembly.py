@@ -26,12 +26,13 @@ from catalog.store import Store
 from routing.availability import Availability
 from routing.breaker import Breakers
 from routing.clock import Clock, SystemClock
+from routing.discovery import Discovery, Found
 from routing.dispatch import Dispatcher
 from routing.estimate import Estimator
 from routing.homes import open_state
 from routing.keys import KeyPools, SecretResolver
 from routing.learning import Learner
-from routing.lease import Leases, endpoint_of
+from routing.lease import Leases, endpoint_of, upstream_of
 from routing.outcomes import Outcome
 from routing.persistence import Persistence
 from routing.pins import Pins
@@ -41,9 +42,11 @@ from routing.spend import Spend
 from routing.state import State
 from routing.traces import Traces
 from routing.virtual_keys import VirtualKeys
+from server.discover import keep_discovering, merged
 from server.metrics import Metrics
-from server.services import House
+from server.services import House, Insight
 from server.settings import STATE_FILE, Settings
+from server.telemetry import Tap
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed meanwhile."""
@@ -102,7 +105,9 @@ async def open_house(
         stack.push_async_callback(persistence.stop)
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, store, engines, metrics))
-        http = await stack.enter_async_context(HttpClient(settings.backends))
+        tap = Tap(lambda name: house.catalog.endpoint(name))
+        http = await stack.enter_async_context(HttpClient(settings.backends, propagate=tap.headers))
+        speakers = backends(http)
         planner = Planner(
             catalog=lambda: house.catalog,
             availability=availability,
@@ -126,20 +131,31 @@ async def open_house(
                 spend=spend,
                 timeouts=settings.backends.timeouts(),
             ),
-            backends=backends(http),
+            backends=speakers,
             breakers=breakers,
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
             traces=traces,
-            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state)),
+            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state), tap),
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)
+
+        discovery = Discovery(
+            settings.discovery,
+            speakers,
+            lambda server: upstream_of(server, "", keys, clock.monotonic(), settings.backends.timeouts())[0],
+        )
+
+        async def publish(found: tuple[Found, ...]) -> None:
+            await asyncio.to_thread(availability.refresh, tuple(merged(house.catalog, discovery, found)))
+            house.catalog = merged(house.catalog, discovery, found)
 
         async def reload(changed: Settings) -> None:
             """Rows, endpoints and provider keys as they are now; nothing that runs is touched."""
             fresh = await asyncio.to_thread(read_catalog, changed, store)
             keys.reload(fresh.servers)
+            fresh = merged(replace(fresh, discovered=house.catalog.discovered), discovery, ())
             await asyncio.to_thread(availability.refresh, tuple(fresh))
             house.catalog = replace(fresh, version=house.catalog.version + 1)
 
@@ -155,9 +171,19 @@ async def open_house(
             spend=spend,
             keys=virtual_keys,
             reload=reload,
+            insight=Insight(
+                estimator=estimator,
+                pins=pins,
+                key_statistics=keys.statistics,
+                circuit=lambda model: breakers.state(model.id, endpoint_of(model), clock.monotonic()),
+            ),
+            attach=tap.attach,
             scrape=scrape,
         )
-        async with _background(persistence.run(), _watch_disk(lambda: house, availability)):
+        discovering = keep_discovering(
+            discovery, settings.discovery.interval, current=lambda: house.catalog, publish=publish
+        )
+        async with _background(persistence.run(), _watch_disk(lambda: house, availability), discovering):
             yield house
 
 

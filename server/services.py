@@ -12,9 +12,13 @@ from starlette.requests import Request
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.model import Model
+from routing.breaker import CircuitState
 from routing.dispatch import Answer, Job
+from routing.estimate import Estimator
 from routing.facts import Facts
+from routing.keys import KeyStatistics
 from routing.learning import Learner
+from routing.pins import Pins
 from routing.plan import Plan
 from routing.spend import Spend
 from routing.traces import Traces
@@ -38,6 +42,16 @@ class Dispatches(Protocol):
     def explain(self, facts: Facts) -> Plan: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What a report shows of the router's insides; ``pins`` may be changed by an administrator."""
+
+    estimator: Estimator
+    pins: Pins
+    key_statistics: Callable[[], tuple[KeyStatistics, ...]]
+    circuit: Callable[[Model], CircuitState]
+
+
 @dataclass(slots=True)
 class House:
     """The parts behind the gate; tests put their own in.
@@ -59,6 +73,7 @@ class House:
     spend: Spend
     keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
+    insight: Insight | None = None
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
 

@@ -1,6 +1,7 @@
 """The endpoints, one file per resource. A handler reads, asks the dispatcher, and shapes the answer."""
 
 from server.api import (
+    admin,
     audio,
     chat,
     completions,
@@ -27,6 +28,7 @@ ROUTERS = (
     responses.router,
     messages.router,
     routing.router,
+    admin.router,
     models.router,
     health.router,
     metrics.router,

@@ -70,7 +70,7 @@ async def explain_route(request: Request) -> Response:
     """
     facts = _facts(await read_body(request), request)
     plan = house_of(request).dispatcher.explain(permitted(request, facts))
-    return json_response(_explained(facts, plan))
+    return json_response(explained(facts, plan))
 
 
 @router.get("/v1/traces/{trace_id}")
@@ -107,7 +107,7 @@ async def report_outcome(request: Request) -> Response:
             "task": lesson.task.value,
             "complexity": lesson.complexity.value,
             "expected_quality": {"before": lesson.before, "after": lesson.after},
-            "learned": lesson.changed,
+            "change_detected": lesson.changed,
         }
     )
 
@@ -171,7 +171,8 @@ def _named(name: Any) -> Capability:
     raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in _READERS)}.", param="capability")
 
 
-def _explained(facts: Facts, plan: Plan) -> Json:
+def explained(facts: Facts, plan: Plan) -> Json:
+    """A plan as ``POST /v1/route`` tells it: the choice, every candidate with its numbers, every exclusion."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
     return {
         "object": "route",

@@ -1,0 +1,181 @@
+"""The health report: what there is, what it can do, and what the router would choose for four usual requests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from backends.base import Json
+from backends.wire.chat import ChatRequest
+from catalog.model import ENDPOINTS, Capability, Endpoint, Model
+from routing.breaker import CircuitState
+from routing.facts import Facts, Task
+from routing.keys import KeyStatistics
+from routing.lease import endpoint_of
+from routing.read import read_chat
+from routing.settings import RoutingSettings
+from server.services import House
+
+_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
+    "rkJggg=="
+)
+_LOOK_UP: Json = {
+    "name": "look_up",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+SCENARIOS: dict[str, Json] = {
+    "interactive text": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "background code": {
+        "messages": [{"role": "user", "content": "def add(a, b):\n    return a - b\n\nFix this function."}],
+        "routing": {"workload": "background", "task": "code"},
+    },
+    "interactive tools": {
+        "messages": [{"role": "user", "content": "How warm is it in Paris?"}],
+        "tools": [{"type": "function", "function": _LOOK_UP}],
+    },
+    "interactive vision": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is in this picture?"},
+                    {"type": "image_url", "image_url": {"url": _PICTURE}},
+                ],
+            }
+        ]
+    },
+}
+"""The bodies of the four canned requests."""
+
+_LEARNED = (Capability.CHAT, Capability.COMPLETION)
+
+
+def report(house: House, settings: RoutingSettings) -> Json:
+    """Everything at once; no secret, no prompt, nothing executed."""
+    rows = tuple(house.catalog)
+    usable = tuple(row for row in rows if house.unavailable(row) is None)
+    return {
+        "object": "report",
+        "models": {
+            "known": len(rows),
+            "usable": [_model(row, house) for row in usable],
+            "not_usable": [
+                {"model": row.id, "reason": house.unavailable(row)} for row in rows if row not in usable
+            ],
+        },
+        "providers": [_provider(server, rows, house) for server in house.catalog.servers],
+        "defaults": {
+            capability.value: _choice(house, Facts(capability=capability))["model"]
+            for capability in sorted(ENDPOINTS)
+        },
+        "pins": dict(house.insight.pins.current) if house.insight else {},
+        "coverage": {
+            capability.value: [row.id for row in usable if capability in row.capabilities]
+            for capability in Capability
+        },
+        "scenarios": [{"scenario": name, **_scenario(house, body)} for name, body in SCENARIOS.items()],
+        "priors": [_prior(row, house) for row in usable if row.capabilities.intersection(_LEARNED)],
+        "speech": _speech(house, usable, settings),
+    }
+
+
+def _model(row: Model, house: House) -> Json:
+    views = {view.model: view.state.value for view in house.pool.snapshot().workers}
+    return {
+        "model": row.id,
+        "runs": row.engine or endpoint_of(row),
+        "local": row.local,
+        "state": views.get(row.id, "stopped") if row.local else None,
+        "capabilities": sorted(capability.value for capability in row.capabilities),
+        "context_window": row.limits.context_window,
+        "origin": row.origin,
+    }
+
+
+def _provider(server: Endpoint, rows: tuple[Model, ...], house: House) -> Json:
+    own = [row for row in rows if endpoint_of(row) == server.id and not row.local]
+    insight = house.insight
+    circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
+    keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]
+    reasons = {house.unavailable(row) for row in own}
+    return {
+        "provider": server.id,
+        "protocol": server.protocol,
+        "private": server.private,
+        "discovers": server.discover,
+        "models": len(own),
+        "needs_key": bool(server.key_env or server.key_keyring),
+        "keys": [_key(key) for key in keys],
+        "usable": None in reasons,
+        "reason": None if None in reasons or not reasons else min(filter(None, reasons)),
+        "breakers": {name: state.value for name, state in circuits.items() if state is not CircuitState.CLOSED},
+    }
+
+
+def _key(key: KeyStatistics) -> Json:
+    return {
+        "position": key.position,
+        "used": key.used,
+        "ok": key.ok,
+        "failed": key.failed,
+        "rate_limited": key.rate_limited,
+        "rejected": key.rejected,
+        "resting_seconds": key.resting,
+        "out": key.out,
+        "health": key.health,
+    }
+
+
+def _choice(house: House, facts: Facts) -> Json:
+    plan = house.dispatcher.explain(facts)
+    chosen = plan.candidates[0] if plan.candidates else None
+    return {
+        "model": None if chosen is None else chosen.model.id,
+        "local": None if chosen is None else chosen.model.local,
+        "strategy": plan.strategy.value,
+        "reason": plan.reason,
+        "then": [candidate.model.id for candidate in plan.candidates[1:4]],
+        "excluded": dict(Counter(exclusion.code for exclusion in plan.excluded)),
+    }
+
+
+def _scenario(house: House, body: Json) -> Json:
+    facts = read_chat(ChatRequest.model_validate({"model": "auto", **body}))
+    return {
+        "task": facts.task.value,
+        "complexity": facts.complexity.value,
+        "workload": facts.intent.workload.value,
+        **_choice(house, facts),
+    }
+
+
+def _prior(row: Model, house: House) -> Json:
+    shown: Json = {"model": row.id, "benchmarks": row.benchmarks}
+    if house.insight is None:
+        return shown
+    estimator = house.insight.estimator
+    quality, strength = estimator.prior(row)
+    place = estimator.index.rows.get(row.id)
+    observed: dict[str, Any] = {}
+    if place is not None:
+        seen = {task.value: float(estimator.observations(task)[place]) for task in Task}
+        observed = {task: round(count, 1) for task, count in seen.items() if count}
+    return {
+        **shown,
+        "prior": {task.value: round(float(value), 3) for task, value in zip(Task, quality, strict=True)},
+        "strength": strength,
+        "observations": observed,
+    }
+
+
+def _speech(house: House, usable: tuple[Model, ...], settings: RoutingSettings) -> Json:
+    policy = settings.speech
+    return {
+        "prefer_local": policy.prefer_local,
+        "allow_remote": policy.allow_remote,
+        "preferred": list(policy.preferred),
+        "speak": _choice(house, Facts(capability=Capability.SPEAK, task=Task.SPEECH)),
+        "transcribe": _choice(house, Facts(capability=Capability.TRANSCRIBE, task=Task.TRANSCRIBE)),
+        "voices": {row.id: list(row.voices) for row in usable if Capability.SPEAK in row.capabilities},
+    }
