@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,3 +77,13 @@ def wait_ready(server: Served, *, within: float = 30.0) -> None:
                 pass
             time.sleep(0.02)
     raise AssertionError(f"the server did not become ready:\n{server.log.read_text(errors='replace')}")
+
+
+def eventually(check: Callable[[], bool], *, within: float) -> bool:
+    """Whether a condition came true in so many seconds."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if check():
+            return True
+        time.sleep(0.01)
+    return False

@@ -23,7 +23,10 @@ def event(payload: Any, name: str = "") -> bytes:
 
 
 class FakeOpenAI(FakeServer):
-    """``reply`` is what its chat models say. With ``key`` set, every request must bring it as a bearer token."""
+    """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
+
+    With ``key`` set, every request must bring it as a bearer token.
+    """
 
     prefix = "/v1"
 
@@ -35,6 +38,7 @@ class FakeOpenAI(FakeServer):
         self.context = 4096
         self.streams = True
         self.fixed_dimensions = False
+        self.keeps_form = True
 
     @property
     def base_url(self) -> str:
@@ -77,7 +81,8 @@ class FakeOpenAI(FakeServer):
                 f"resulted in {needed} tokens. Please reduce the length of the messages."
             )
             return self.refused(call, 400, message, code="context_length_exceeded")
-        said = openai_chat.answer(call.body, self.reply, refuse=call.fault.refuse)
+        asked = call.body if self.keeps_form else {**call.body, "response_format": None}
+        said = openai_chat.answer(asked, self.reply, refuse=call.fault.refuse)
         if call.body.get("stream") and self.streams:
             chunks = openai_chat.chat_chunks(call.body, said)
             return await self.stream(request, call, self._events(chunks))
