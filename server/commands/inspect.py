@@ -24,7 +24,7 @@ def doctor(config: Config = None) -> None:
 
     settings = load_settings(config)
     catalog, store = shelf(settings)
-    console = Console()
+    console = Console(markup=False)
     machine = detect()
     console.print(f"{machine.os} {machine.architecture}, {machine.cores} cores, {bytes_of(machine.memory)}")
     for device in machine.devices:

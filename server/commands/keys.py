@@ -89,7 +89,7 @@ def list_keys(
             _state(info, now),
             ", ".join(info.models) or "all",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @app.command()

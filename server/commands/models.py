@@ -92,7 +92,7 @@ def list_models(
     sizes = {stored.id: stored.size for stored in store.list()}
     table = Table(box=None, header_style="bold")
     for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
     for model in catalog.models():
         missing = store.missing(model)
         if not every and (not model.local or missing is not None):
@@ -105,7 +105,7 @@ def list_models(
             bytes_of(sizes.get(model.id) or model.size.disk),
             "remote" if not model.local else "ready" if missing is None else "not pulled",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def show(model: str, config: Config = None) -> None:
@@ -113,7 +113,7 @@ def show(model: str, config: Config = None) -> None:
     catalog, store = shelf(load_settings(config))
     row = catalog.resolve(model)
     state = {"ready": store.ready(row), "missing": store.missing(row)}
-    Console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
+    Console(markup=False).print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
 
 
 def bytes_of(size: int | None) -> str:

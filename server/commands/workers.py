@@ -37,7 +37,7 @@ def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
         "RESTARTS",
         "UNLOADS IN",
     ):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for worker in document["workers"]:
         expires = worker.get("expires_in")
         table.add_row(
@@ -52,7 +52,7 @@ def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
             str(worker["restarts"]),
             f"{expires:.0f} s" if expires is not None else "",
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for device in document["devices"]:
         used, budget = bytes_of(device["used"]) or "0 B", bytes_of(device["budget"])
