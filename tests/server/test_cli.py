@@ -1,0 +1,120 @@
+"""The command line: what it prints, and that no mistake of an operator's ends in a traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import app
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No settings file of the developer's own, and a data folder of the test's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROUNDHOUSE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def run(*arguments: str) -> str:
+    result = RUNNER.invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def roundhouse(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As the shell runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "server.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("roundhouse: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_list_all_shows_every_row_and_its_state() -> None:
+    lines = run("list", "--all").splitlines()
+    smollm = next(line for line in lines if "smollm2-135m-instruct" in line)
+    assert "not pulled" in smollm
+    assert any("claude" in line and "remote" in line for line in lines)
+
+
+def test_list_shows_only_what_is_on_this_machine() -> None:
+    text = run("list")
+    assert "smollm2" not in text
+    assert "gpt" not in text
+
+
+def test_show_is_json_with_the_state() -> None:
+    document = json.loads(run("show", "SmolLM2"))
+    assert document["id"] == "smollm2-135m-instruct"
+    assert document["state"]["ready"] is False
+    assert "roundhouse pull" in document["state"]["missing"]
+
+
+def test_doctor_names_the_extra_of_a_missing_engine() -> None:
+    text = run("doctor")
+    assert "cpu" in text
+    assert "roundhouse[" in text
+
+
+def test_a_key_is_made_listed_rotated_and_revoked() -> None:
+    made = RUNNER.invoke(app, ["keys", "create", "alice", "--model", "smollm2*", "--requests-per-minute", "5"])
+    secret = made.stdout.strip()
+    assert secret.startswith("rh-")
+    [info] = json.loads(run("keys", "list", "--json"))
+    assert (info["name"], info["models"]) == ("alice", ["smollm2*"])
+    assert info["limits"]["requests"]["minute"] == 5
+    assert secret not in json.dumps(info)
+    rotated = RUNNER.invoke(app, ["keys", "rotate", info["id"]]).stdout.strip()
+    assert rotated.startswith("rh-")
+    assert rotated != secret
+    assert "revoked" in run("keys", "revoke", info["id"])
+    assert "revoked" in run("keys", "list")
+
+
+def test_an_unknown_model_is_one_line_with_the_nearest() -> None:
+    assert_one_line(roundhouse("show", "smollm"), "smollm2-135m-instruct")
+
+
+def test_a_command_without_a_server_says_how_to_start_one() -> None:
+    assert_one_line(roundhouse("ps", "--url", "http://127.0.0.1:9"), "roundhouse serve")
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert_one_line(roundhouse("serve", "--port", str(taken.getsockname()[1])), "--port")
+
+
+def test_a_settings_file_that_cannot_be_read_is_one_line(elsewhere: Path) -> None:
+    (elsewhere / "bad.toml").write_text("x = [")
+    assert_one_line(roundhouse("serve", "--config", "bad.toml"), "bad.toml")
+    assert_one_line(roundhouse("serve", "--config", "absent.toml"), "absent.toml")
+    (elsewhere / "wrong.toml").write_text("[server]\nport = 'eighty'\n")
+    assert_one_line(roundhouse("serve", "--config", "wrong.toml"), "server.port")
+
+
+def test_a_data_folder_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUNDHOUSE_DATA_DIR", "/proc/nowhere")
+    assert_one_line(roundhouse("serve", "--port", "0"), "/proc/nowhere")
+
+
+def test_an_open_address_without_keys_is_refused() -> None:
+    assert_one_line(roundhouse("serve", "--host", "0.0.0.0", "--port", "0"), "keys")
