@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from catalog.catalog import Catalog
+from server.settings import load_settings
 from tests.e2e.serving import Served
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -36,6 +38,17 @@ def test_readme_has_examples_for_every_endpoint() -> None:
         "/metrics",
     ):
         assert used in text, f"README shows no use of {used}"
+
+
+def test_the_settings_example_is_read_as_it_stands(tmp_path: Path) -> None:
+    [example] = re.findall(r"^```toml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "roundhouse.toml"
+    file.write_text(example)
+    settings = load_settings(file)
+    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint)
+    assert catalog.resolve("qwen3-8b").engine == "llamacpp"
+    assert catalog.endpoint("lab").private
+    assert settings.spend.caps.day == 5.0
 
 
 @pytest.mark.parametrize("index", range(len(EXAMPLES)), ids=_title)
