@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from backends.base import Timeouts
 from catalog.model import Endpoint
+
+
+class FetchSettings(BaseModel):
+    """From where pictures may be fetched that a chat names by address; without a host, from nowhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[Annotated[str, StringConstraints(pattern=r"^(\*\.)?[a-z0-9.-]+$")], ...] = Field(
+        default=(), description="names in lower case; '*.example.com' is every name below example.com"
+    )
+    ports: tuple[int, ...] = (80, 443)
+    timeout: float = Field(default=10.0, gt=0, description="seconds for a whole picture, its lookup included")
+    max_bytes: int = Field(default=20 * 1024 * 1024, gt=0)
 
 
 class BackendSettings(BaseModel):
@@ -30,6 +44,7 @@ class BackendSettings(BaseModel):
     max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
 
     proxy: SecretStr | None = Field(default=None, description="URL of an HTTP proxy for remote upstreams")
+    fetch: FetchSettings = FetchSettings()
     ca_file: Path | None = Field(default=None, description="certificates to trust instead of the usual set")
 
     def timeouts(self, endpoint: Endpoint | None = None) -> Timeouts:

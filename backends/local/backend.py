@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from backends.base import Json, Upstream
+from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http_errors import error_details, read_error
 from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
@@ -20,6 +21,7 @@ from backends.local.completions import (
     mean_logprob,
     parts_of,
 )
+from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai import OpenAIBackend, checked
@@ -44,6 +46,7 @@ class LocalWorkerBackend:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
         self._openai = OpenAIBackend(http)
+        self._fetcher = Fetcher(http.settings.fetch)
         self._takes_tools: dict[str, bool] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class LocalWorkerBackend:
         Tools are enforced by a JSON schema when the model's template has no place for them.
         """
         tools = chosen_tools(request)
-        body = prepare(request, upstream).body
+        body = await with_media(prepare(request, upstream).body, self._fetcher)
         plan = None
         if not tools:
             for name in ("tools", "tool_choice", "parallel_tool_calls"):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from backends.wire.common import Finite, Identifier, ModelName, Seed, StopText, Text, WireModel
+from backends.wire.schema import Schema
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
@@ -47,7 +48,7 @@ class Message(WireModel):
 class FunctionDefinition(WireModel):
     name: ToolName
     description: Text | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Schema | None = None
     strict: bool | None = None
 
 
@@ -68,7 +69,7 @@ class NamedToolChoice(WireModel):
 class JsonSchema(WireModel):
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     description: Text | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Schema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 

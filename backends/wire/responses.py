@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 
 from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
 from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
+from backends.wire.schema import Schema
 
 
 class Reasoning(WireModel):
@@ -24,7 +25,7 @@ class TextFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"]
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     description: Text | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Schema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 

@@ -114,7 +114,8 @@ async def test_a_prompt_that_does_not_fit_has_its_numbers(backend: LocalWorkerBa
 async def test_a_picture_for_a_model_that_cannot_see_is_a_capability_error(
     backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    pixel = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    part = {"type": "image_url", "image_url": {"url": f"data:image/gif;base64,{pixel}"}}
     with pytest.raises(CapabilityMismatch, match="takes no image input"):
         await assemble_chat(backend.chat(upstream, chat(messages=[{"role": "user", "content": [part]}])))
 

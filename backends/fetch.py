@@ -1,0 +1,195 @@
+"""Fetches pictures that a caller names by address, for local models. Off unless the operator lists hosts.
+
+A remote provider fetches addresses by itself, from its own network: its backend passes them on unread. A local
+worker never fetches. So this is the one place where Roundhouse opens a connection that a caller asked for:
+
+- the address is read by a strict grammar of our own, smaller than any client's, so that no two parsers can
+  disagree about its host; an IP address in any spelling is no host here;
+- the host stands on the operator's list, the port on its list too;
+- the name is looked up once, every address that it has must be public, and the connection goes to those very
+  addresses (no second lookup that could answer otherwise);
+- redirects are refused, bytes and seconds are bounded, and what came must be a picture.
+
+Source of the special-purpose ranges: the IANA registries of IPv4 and IPv6 special-purpose addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from backends.settings import FetchSettings
+from backends.wire.pictures import checked_picture
+from catalog.errors import InvalidRequest, PayloadTooLarge, UndecodableMedia
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host, as text. Raises OSError when it has none."""
+
+MAX_URL = 2048
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+)"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?(?P<rest>/[!-\[\]-~]*)?",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+_REFUSED = tuple(
+    ipaddress.ip_network(net)
+    for net in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+        "168.63.129.16/32",  # Azure's metadata and DNS, on a public address
+        "::/8", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16",
+        "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/9", "ff00::/8",
+    )
+)  # fmt: skip
+_UNICAST6 = ipaddress.ip_network("2000::/3")
+
+
+class Target(NamedTuple):
+    """An address, taken apart."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}{self.path}"
+
+
+def target_of(url: str, settings: FetchSettings) -> Target:
+    """The parts of an address that may be fetched. Raises InvalidRequest for every other one."""
+    if not settings.hosts:
+        raise InvalidRequest(
+            "This server does not fetch pictures by address. Send the picture itself as a data: URL "
+            "('data:image/png;base64,...'), or have the operator list hosts in [backends.fetch].",
+            param="messages",
+        )
+    found = _URL.fullmatch(url) if len(url) <= MAX_URL else None
+    if found is None:
+        raise InvalidRequest(
+            "A picture's address must be plain: http or https, a host name, and a path.", param="messages"
+        )
+    scheme, host = found["scheme"].lower(), found["host"].lower()
+    port = int(found["port"] or {"http": 80, "https": 443}[scheme])
+    if _NUMBER.fullmatch(host.rpartition(".")[2]) or not _listed(host, settings.hosts):
+        raise InvalidRequest("Pictures are not fetched from this host.", param="messages")
+    if port not in settings.ports:
+        raise InvalidRequest("Pictures are not fetched from this port.", param="messages")
+    return Target(scheme, host, port, found["rest"] or "/")
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the open internet: no private, local, shared, translated or reserved range."""
+    if any(address in net for net in _REFUSED if net.version == address.version):
+        return False
+    return address.is_global and (address.version == 4 or address in _UNICAST6)
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """The system's answer."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+class Fetcher:
+    """Pictures by address, as ``data:`` URLs. ``resolve`` and ``public`` are how names become safe addresses."""
+
+    def __init__(
+        self, settings: FetchSettings, *, resolve: Resolve = look_up, public: Callable[[Address], bool] = is_public
+    ) -> None:
+        self._settings = settings
+        self._resolve = resolve
+        self._public = public
+
+    async def fetch(self, url: str) -> str:
+        """The picture as a ``data:`` URL.
+
+        Raises InvalidRequest (not allowed, or not to be had), UndecodableMedia, PayloadTooLarge.
+        """
+        target = target_of(url, self._settings)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                addresses = await self._checked(target)
+                data = await self._read(target, addresses)
+        except (TimeoutError, OSError, aiohttp.ClientError):
+            # No cause: whether a host is down, closed or slow is not for a caller to learn through us.
+            raise InvalidRequest("The picture could not be fetched.", param="messages") from None
+        picture = checked_picture(data)
+        return f"data:image/{picture.kind};base64,{base64.b64encode(data).decode()}"
+
+    async def _checked(self, target: Target) -> tuple[Address, ...]:
+        found = await self._resolve(target.host, target.port)
+        addresses = tuple(ipaddress.ip_address(text.partition("%")[0]) for text in found)
+        if not addresses or not all(self._public(address) for address in addresses):
+            raise InvalidRequest("Pictures are not fetched from this host.", param="messages")
+        return addresses
+
+    async def _read(self, target: Target, addresses: tuple[Address, ...]) -> bytes:
+        connector = aiohttp.TCPConnector(
+            resolver=_Pinned(target, addresses), use_dns_cache=False, force_close=True
+        )
+        headers = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "roundhouse"}
+        async with (
+            aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False) as session,
+            session.get(target.url, headers=headers, allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise InvalidRequest(
+                    f"The picture could not be fetched: its server answered {response.status}. "
+                    "Redirects are not followed.",
+                    param="messages",
+                )
+            if not response.content_type.startswith("image/") or "content-encoding" in response.headers:
+                raise UndecodableMedia("What is at the address is no picture.", param="messages")
+            data = bytearray()
+            async for piece in response.content.iter_any():
+                data += piece
+                if len(data) > self._settings.max_bytes:
+                    raise PayloadTooLarge("The picture at the address is too large.", param="messages")
+            return bytes(data)
+
+
+class _Pinned(AbstractResolver):
+    """Answers the one host with the addresses that were checked."""
+
+    def __init__(self, target: Target, addresses: tuple[Address, ...]) -> None:
+        self._target = target
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        del family
+        if host != self._target.host:
+            raise OSError(f"{host} was not checked")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address),
+                port=port,
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _listed(host: str, hosts: Sequence[str]) -> bool:
+    return any(host == entry or (entry.startswith("*.") and fnmatchcase(host, entry)) for entry in hosts)

@@ -1,0 +1,63 @@
+"""Pictures and other media in a chat for a local model: bounded and real before a worker sees them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from backends.base import Json
+from backends.fetch import Fetcher
+from backends.wire.media import is_data_url, read_data_url
+from backends.wire.pictures import checked_picture
+from catalog.errors import InvalidRequest, PayloadTooLarge
+
+MAX_PICTURES = 64
+
+
+async def with_media(body: Json, fetcher: Fetcher) -> Json:
+    """The chat's body with every picture in it as a ``data:`` URL of checked bytes.
+
+    A worker fetches nothing and opens no file, so an address is fetched here or refused. Raises InvalidRequest,
+    UndecodableMedia, PayloadTooLarge.
+    """
+    pictures = 0
+    messages = []
+    for message in body["messages"]:
+        content = message.get("content")
+        if isinstance(content, list):
+            pictures += sum(_is_picture(part) for part in content)
+            if pictures > MAX_PICTURES:
+                raise PayloadTooLarge(f"A request may hold at most {MAX_PICTURES} pictures.", param="messages")
+            message = {**message, "content": [await _part(part, fetcher) for part in content]}
+        messages.append(message)
+    return {**body, "messages": messages}
+
+
+def _is_picture(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("image_url") is not None
+
+
+async def _part(part: Json, fetcher: Fetcher) -> Json:
+    if _is_picture(part):
+        url = part["image_url"].get("url")
+        if not isinstance(url, str) or not url:
+            raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
+        return {**part, "image_url": {**part["image_url"], "url": await _picture(url, fetcher)}}
+    if part.get("file") is not None:
+        raise InvalidRequest("Local models take no files in a chat.", param="messages")
+    return part
+
+
+async def _picture(url: str, fetcher: Fetcher) -> str:
+    if not is_data_url(url):
+        return await fetcher.fetch(url)
+    kind, data = read_data_url(url)
+    if not kind.startswith("image/"):
+        raise InvalidRequest("An image_url must hold a picture.", param="messages")
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        raise InvalidRequest("The data is not base64.", param="messages") from None
+    checked_picture(decoded)
+    return url

@@ -1,0 +1,96 @@
+"""What a picture's first bytes say of it: its kind and its size in pixels, without decoding it.
+
+Formats: PNG (W3C, section 11.2.2), JPEG (ITU-T T.81, annex B), GIF89a, WebP (RFC 9649), BMP.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from catalog.errors import PayloadTooLarge, UndecodableMedia
+
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 20_000
+
+
+class Picture(NamedTuple):
+    """``kind`` is the second half of the media type: png, jpeg, gif, webp or bmp. Pixels."""
+
+    kind: str
+    width: int
+    height: int
+
+
+def checked_picture(data: bytes, *, param: str = "messages") -> Picture:
+    """The picture that these bytes are, within the bounds.
+
+    Raises UndecodableMedia when they are none, PayloadTooLarge when it has too many bytes or pixels.
+    """
+    if len(data) > MAX_BYTES:
+        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param=param)
+    try:
+        picture = _read(data)
+    except (struct.error, IndexError):
+        picture = None
+    if picture is None or picture.width < 1 or picture.height < 1:
+        raise UndecodableMedia("The data is no PNG, JPEG, GIF, WebP or BMP picture.", param=param)
+    if max(picture.width, picture.height) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
+        raise PayloadTooLarge(
+            f"A picture has {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS} in all and "
+            f"{MAX_SIDE} a side.",
+            param=param,
+        )
+    return picture
+
+
+def _read(data: bytes) -> Picture | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Picture("png", *struct.unpack_from(">II", data, 16)) if data[12:16] == b"IHDR" else None
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return Picture("gif", *struct.unpack_from("<HH", data, 6))
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp(data)
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", data, 18)
+        return Picture("bmp", width, abs(height))
+    return None
+
+
+def _jpeg(data: bytes) -> Picture | None:
+    """The frame header (SOF) behind the segments before it."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return Picture("jpeg", width, height)
+        if marker in (0xD9, 0xDA):
+            return None
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        position += 2 + max(2, length)
+    return None
+
+
+def _webp(data: bytes) -> Picture | None:
+    form = data[12:16]
+    if form == b"VP8 ":
+        if data[23:26] != b"\x9d\x01\x2a":
+            return None
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Picture("webp", width & 0x3FFF, height & 0x3FFF)
+    if form == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Picture("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1) if data[20] == 0x2F else None
+    if form == b"VP8X":
+        width, height = int.from_bytes(data[24:27], "little"), int.from_bytes(data[27:30], "little")
+        return Picture("webp", width + 1, height + 1) if len(data) >= 30 else None
+    return None
