@@ -262,6 +262,11 @@ class Breakers:
         fault = self._faults.get((model, endpoint))
         return CircuitState.CLOSED if fault is None else fault.state(now)
 
+    def states(self) -> Mapping[CircuitKey, CircuitState]:
+        """The circuits for faults of every model that was tried, as they are now."""
+        now = self._clock.monotonic()
+        return {key: fault.state(now) for key, fault in self._faults.items()}
+
     def forget(self, model: str, endpoint: str) -> None:
         """Drop what is known of a model, because it or its endpoint was set up anew."""
         key = (model, endpoint)

@@ -43,6 +43,7 @@ from routing.state import State
 from routing.traces import Traces
 from routing.virtual_keys import VirtualKeys
 from server.discover import keep_discovering, merged
+from server.events import AttemptLog, WorkerEvents
 from server.metrics import Metrics
 from server.services import House, Insight
 from server.settings import STATE_FILE, Settings
@@ -122,6 +123,10 @@ async def open_house(
             pins=lambda: pins.current,
             on_pin=pins.pin,
         )
+        seen = metrics.watch_routing(
+            breakers.states, keys.statistics, lambda: [row for row in spend.standing("") if row.scope == "all"]
+        )
+        stack.callback(metrics.registry.unregister, seen)
         dispatcher = Dispatcher(
             planner=planner,
             leases=Leases(
@@ -136,7 +141,7 @@ async def open_house(
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
             traces=traces,
-            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state), tap),
+            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state), AttemptLog(), tap),
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)
@@ -195,7 +200,7 @@ def own_workers(settings: Settings, store: Store, engines: Engines, observer: Ob
         settings=settings.workers.model_copy(update={"logs": logs}),
         devices=detect().devices,
         engines=engines,
-        observer=observer,
+        observer=WorkerEvents(observer),
     )
 
 

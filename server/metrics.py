@@ -1,4 +1,4 @@
-"""What Prometheus is told. One registry per app; every metric is listed in README's table.
+"""What Prometheus is told. One registry per app; every metric is listed in ``deploy/METRICS.md``.
 
 Label values are bounded: routes are templates, models are rows of the catalogue, codes are those of the tree
 of errors. No key, prompt or address is ever a label.
@@ -6,15 +6,13 @@ of errors. No key, prompt or address is ever a label.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from backends.workers.pool import PoolSnapshot, WorkerPool
+from backends.workers.pool import WorkerPool
 from routing.outcomes import Outcome, Result
 from server.admission import InFlight
+from server.collectors import Caps, CircuitStates, Keys, PoolCollector, RoutingCollector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -44,6 +42,12 @@ class Metrics:
             "roundhouse_attempts",
             "Calls of a model, fallbacks included",
             ("model", "endpoint", "task", "result"),
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "roundhouse_fallbacks",
+            "Attempts after a request's first, by the model that was tried instead",
+            ("model",),
             registry=registry,
         )
         self._failures = Counter(
@@ -77,6 +81,12 @@ class Metrics:
             registry=registry,
         )
         self._cost = Counter("roundhouse_cost_dollars", "Known cost of attempts", ("model",), registry=registry)
+        self._cost_unknown = Counter(
+            "roundhouse_cost_unknown",
+            "Attempts whose cost is unknown: no price, or no usage reported",
+            ("model",),
+            registry=registry,
+        )
         self._load_seconds = Histogram(
             "roundhouse_model_load_seconds",
             "Seconds that a model took to load",
@@ -101,6 +111,12 @@ class Metrics:
         self.registry.register(collector)
         return collector
 
+    def watch_routing(self, circuits: CircuitStates, keys: Keys, caps: Caps) -> Collector:
+        """Report circuits, keys and budgets, read when Prometheus asks. Returns the collector to remove."""
+        collector = RoutingCollector(circuits, keys, caps)
+        self.registry.register(collector)
+        return collector
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request ended; ``status`` 0 is an answer that was never begun."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
@@ -117,7 +133,11 @@ class Metrics:
         self._queued.labels(model).observe(outcome.queued)
         if outcome.result is Result.FAILED:
             self._failures.labels(model, outcome.error or "unknown").inc()
-        if outcome.cost:
+        if outcome.attempt > 1:
+            self._fallbacks.labels(model).inc()
+        if outcome.cost is None:
+            self._cost_unknown.labels(model).inc()
+        elif outcome.cost:
             self._cost.labels(model).inc(outcome.cost)
         usage = outcome.usage
         if usage.known:
@@ -137,12 +157,14 @@ class Metrics:
         self._load_seconds.labels(model).observe(seconds)
         self._worker_events.labels(model, "loaded").inc()
 
-    def load_failed(self, model: str) -> None:
+    def load_failed(self, model: str, reason: str) -> None:
         """A worker did not become ready."""
+        del reason
         self._worker_events.labels(model, "load_failed").inc()
 
-    def died(self, model: str) -> None:
+    def died(self, model: str, reason: str) -> None:
         """A worker ended by itself."""
+        del reason
         self._worker_events.labels(model, "died").inc()
 
     def unloaded(self, model: str, *, evicted: bool) -> None:
@@ -155,47 +177,3 @@ class Metrics:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class PoolCollector(Collector):
-    """Workers and devices as they are at the moment of the scrape."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-
-    def collect(self) -> Iterable[Metric]:
-        """Fresh families; a worker that is gone leaves no stale series."""
-        return families(self._pool.snapshot())
-
-    def describe(self) -> Iterable[Metric]:
-        """The same families without samples, so that registering asks nothing of the pool."""
-        return families(PoolSnapshot())
-
-
-def families(snapshot: PoolSnapshot) -> list[Metric]:
-    """A snapshot as metrics."""
-    labels = ("model", "engine", "device")
-    state = GaugeMetricFamily(
-        "roundhouse_worker_state", "1 for the state a worker is in", labels=(*labels, "state")
-    )
-    memory = GaugeMetricFamily("roundhouse_worker_memory_bytes", "Resident memory of a worker", labels=labels)
-    busy = GaugeMetricFamily("roundhouse_worker_busy", "Requests a worker is answering", labels=labels)
-    slots = GaugeMetricFamily("roundhouse_worker_slots", "Requests a worker can answer at a time", labels=labels)
-    queued = GaugeMetricFamily("roundhouse_queue_depth", "Requests waiting for a worker", labels=labels)
-    restarts = CounterMetricFamily("roundhouse_worker_restarts", "Restarts of a worker that died", labels=labels)
-    loaded = GaugeMetricFamily("roundhouse_loaded_models", "Models that are ready")
-    for worker in snapshot.workers:
-        values = (worker.model, worker.engine, worker.device)
-        state.add_metric((*values, worker.state.value), 1)
-        memory.add_metric(values, worker.memory)
-        busy.add_metric(values, worker.busy)
-        slots.add_metric(values, worker.slots)
-        queued.add_metric(values, worker.queued)
-        restarts.add_metric(values, worker.restarts)
-    loaded.add_metric((), sum(worker.state.value == "ready" for worker in snapshot.workers))
-    budget = GaugeMetricFamily("roundhouse_device_budget_bytes", "Memory workers may use", labels=("device",))
-    used = GaugeMetricFamily("roundhouse_device_used_bytes", "Memory workers use", labels=("device",))
-    for device in snapshot.devices:
-        budget.add_metric((device.id,), device.budget)
-        used.add_metric((device.id,), device.used)
-    return [state, memory, busy, slots, queued, restarts, loaded, budget, used]

@@ -19,7 +19,15 @@ Exported = list[Any]
 """JSON: ``[[family, type, help, [[sample, {label: value}, number], ...]], ...]``."""
 
 _SMALLEST = "_created"
-_LARGEST = frozenset({"roundhouse_draining"})
+_LARGEST = frozenset(
+    {
+        "roundhouse_draining",
+        "roundhouse_breaker_state",
+        "roundhouse_provider_keys",
+        "roundhouse_spend_cap_dollars",
+        "roundhouse_spend_used_dollars",
+    }
+)
 _COUNTED = frozenset({"counter", "histogram", "summary"})
 
 
@@ -32,7 +40,10 @@ def export(registry: CollectorRegistry) -> Exported:
 
 
 class Sum:
-    """Samples added up: sums, but the largest where a gauge says yes or no, and the oldest time of creation."""
+    """Samples added up.
+
+    Where all processes speak of the same thing it is the largest value, and the oldest time of creation.
+    """
 
     def __init__(self) -> None:
         self._families: dict[str, tuple[str, str]] = {}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,8 +31,8 @@ class Observer(Protocol):
     """Told of what happens to workers, for metrics; called in the event loop, so it must not block."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str) -> None: ...
-    def died(self, model: str) -> None: ...
+    def load_failed(self, model: str, reason: str) -> None: ...
+    def died(self, model: str, reason: str) -> None: ...
     def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
@@ -39,8 +40,8 @@ class NoObserver:
     """Nobody to tell."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str) -> None: ...
-    def died(self, model: str) -> None: ...
+    def load_failed(self, model: str, reason: str) -> None: ...
+    def died(self, model: str, reason: str) -> None: ...
     def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
@@ -107,7 +108,8 @@ class Worker:
         self._load_seconds: float | None = None
         self._gone = asyncio.Event()
         self._gone.set()
-        self._task = asyncio.create_task(self._own(), name=f"worker {model.id}")
+        # In a context of its own: the request that is first to want this worker is not the cause of all it does.
+        self._task = asyncio.create_task(self._own(), name=f"worker {model.id}", context=Context())
 
     # ---- what others see and ask
 
@@ -359,7 +361,7 @@ class Worker:
         self._crashes = 0 if self._slots.completed else self._crashes
         self._crashes += 1
         self._restarts += 1
-        self._observer.died(self.model.id)
+        self._observer.died(self.model.id, describe_exit(code))
         await self._end_process()
         if self._crashes >= self._settings.crash_limit:
             self._fail(
@@ -394,7 +396,7 @@ class Worker:
         self._retry_at = self._clock() + (wait if isinstance(error, WorkerFailed) else 0.0)
         self._failure = error
         self._set(WorkerState.FAILED)
-        self._observer.load_failed(self.model.id)
+        self._observer.load_failed(self.model.id, error.message)
         self._slots.fail(lambda: _copy(error, retry_after=max(1.0, wait)))
 
     def _set(self, state: WorkerState) -> None:

@@ -56,10 +56,12 @@ class Witness:
         assert seconds > 0
         self.loads.append(model)
 
-    def load_failed(self, model: str) -> None:
+    def load_failed(self, model: str, reason: str) -> None:
+        assert reason
         self.failures.append(model)
 
-    def died(self, model: str) -> None:
+    def died(self, model: str, reason: str) -> None:
+        assert reason
         self.deaths.append(model)
 
     def unloaded(self, model: str, *, evicted: bool) -> None:
