@@ -56,6 +56,8 @@ class RoundhouseError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    usual_retry_after: ClassVar[float | None] = None
+    """Seconds to say in ``Retry-After`` when nobody knows better; ``None`` where waiting does not help."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -69,9 +71,10 @@ class RoundhouseError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to this error; ``Retry-After`` is in whole seconds, at least 1."""
-        if self.retry_after is None:
+        seconds = self.usual_retry_after if self.retry_after is None else self.retry_after
+        if seconds is None:
             return {}
-        return {"Retry-After": str(max(1, round(self.retry_after)))}
+        return {"Retry-After": str(max(1, round(seconds)))}
 
 
 class ConfigurationError(RoundhouseError):
@@ -216,6 +219,7 @@ class QueueFull(RateLimited):
     """The model's queue is at its bound; another candidate may have room."""
 
     code = "queue_full"
+    usual_retry_after = 1.0
     retryable = True
 
 
@@ -266,6 +270,7 @@ class WorkerFailed(Unavailable):
     """A local worker did not start, or died before it answered."""
 
     code = "worker_failed"
+    usual_retry_after = 1.0
 
 
 class Draining(Unavailable):
@@ -324,6 +329,7 @@ class UpstreamRateLimited(UpstreamError):
 
     status = 429
     code = "upstream_rate_limited"
+    usual_retry_after = 1.0
 
 
 class UpstreamOverloaded(UpstreamError):
@@ -331,6 +337,7 @@ class UpstreamOverloaded(UpstreamError):
 
     status = 503
     code = "upstream_overloaded"
+    usual_retry_after = 1.0
 
 
 class StreamBroken(UpstreamError):

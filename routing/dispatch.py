@@ -39,6 +39,8 @@ Call = Callable[[Any, Upstream, Model], AsyncIterator[T]]
 Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
+_PASSING = frozenset({"breaker_open", "keys_resting"})
+"""Why a model is excluded for a moment only, so that trying again may help."""
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch)
 
 
@@ -251,8 +253,10 @@ def _resting(candidate: Candidate) -> ModelUnavailable:
 
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates: the reasons, most telling first."""
+    passes = any(e.code in _PASSING for e in plan.excluded)
+    retry_after = 1.0 if passes else None
     if plan.strategy is Strategy.EXPLICIT and plan.excluded:
-        return ModelUnavailable(plan.excluded[0].reason, param="model")
+        return ModelUnavailable(plan.excluded[0].reason, param="model", retry_after=retry_after)
     reasons = "; ".join(f"{e.model}: {e.reason}" for e in list(plan.excluded)[:5])
     more = len(plan.excluded) - 5
     tail = f"; and {more} more" if more > 0 else ""
@@ -260,4 +264,5 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         f"No model can answer this {facts.capability.value} request. {reasons or 'The catalogue has none for it'}"
         f"{tail}. POST /v1/route explains it in full.",
         param="model",
+        retry_after=retry_after,
     )

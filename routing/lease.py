@@ -69,6 +69,7 @@ class Leases:
                 upstream, position = upstream_of(endpoint, model.source.model, self._keys, now, self._timeouts)
             else:
                 upstream = await stack.enter_async_context(self._pool.lease(model, need_of(facts)))
+                upstream = replace(upstream, timeouts=self._timeouts)
                 position = None
             yield Lease(
                 upstream=replace(

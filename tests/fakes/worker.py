@@ -132,7 +132,7 @@ class FakeWorker:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
+            if work.done() and not isinstance(work.exception(), ConnectionError):
                 self.stats.done += 1
                 self._note("done", switches)
                 work.result()

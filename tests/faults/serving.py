@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -51,7 +52,9 @@ class Gateway:
     folder: Path
     settings: Json
     url: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    _journal: list[Json] = field(default_factory=list)
+    _offset: int = 0
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def pid(self) -> int:
@@ -75,9 +78,14 @@ class Gateway:
     def journal(self, event: str | None = None) -> list[Json]:
         """What its fake workers have noted, in order."""
         file = self.folder / "journal.jsonl"
-        text = file.read_text() if file.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [line for line in lines if event in (None, line["event"])]
+        if file.exists():
+            with self._reading, file.open("rb") as opened:
+                opened.seek(self._offset)
+                for line in opened:
+                    if line.endswith(b"\n"):
+                        self._journal.append(json.loads(line))
+                        self._offset += len(line)
+        return [line for line in self._journal if event in (None, line["event"])]
 
     def signal(self, number: signal.Signals) -> float:
         """Send a signal; when, by the machine's monotonic clock."""
