@@ -56,7 +56,7 @@ class Found:
 
 
 class Discovery:
-    """Asks every source once per :meth:`look`; remembers only what it needs to tell news from the known."""
+    """Asks every source once per :meth:`look`; who looks more than once notes what was found."""
 
     def __init__(self, settings: DiscoverySettings, backends: Mapping[str, Any], upstream: UpstreamOf) -> None:
         self._settings = settings
@@ -73,10 +73,12 @@ class Discovery:
         """What there is now: all servers at once, folders in a thread. Raises nothing for a source that fails."""
         asked = [self._ask(server) for server in servers if server.discover]
         read = [asyncio.to_thread(self._read, folder) for folder in self._paths()]
-        found = await asyncio.gather(*asked, *read)
+        return tuple(await asyncio.gather(*asked, *read))
+
+    def note(self, found: Iterable[Found]) -> None:
+        """Remember who failed; one line in the log when a source begins to fail, and one when it is well again."""
         for each in found:
-            self._tell(each)
-        return tuple(found)
+            self._note(each)
 
     def _paths(self) -> tuple[Path, ...]:
         cache = (hugging_face_cache(),) if self._settings.hugging_face_cache else ()
@@ -124,8 +126,7 @@ class Discovery:
             known = self._folders[source] = (mark, tuple(rows_from_folder(folder)))
         return Found(source, known[1])
 
-    def _tell(self, found: Found) -> None:
-        """One line when a source begins to fail, and one when it is well again."""
+    def _note(self, found: Found) -> None:
         logger = structlog.get_logger("routing.discovery")
         failures = self._failures.get(found.source, 0)
         if found.error is not None:

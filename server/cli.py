@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from catalog.errors import RoundhouseError
-from server.commands import inspect, keys, models, workers
+from server.commands import inspect, keys, models, router, smoke, workers
 
 app = typer.Typer(
     name="roundhouse",
@@ -18,9 +18,10 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_show_locals=False,
 )
-for group in (models, workers, inspect):
+for group in (models, workers, router, inspect):
     group.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(smoke.app, name="smoke")
 
 
 @app.command()

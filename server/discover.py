@@ -37,6 +37,7 @@ async def keep_discovering(
     """Look, publish what changed, wait; for ever. ``publish`` is called only when something changed."""
     while True:
         found = await discovery.look(current().servers)
+        discovery.note(found)
         if merged(current(), discovery, found) is not current():
             await publish(found)
         await asyncio.sleep(interval)

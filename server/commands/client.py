@@ -45,7 +45,8 @@ class Server:
         """A JSON answer."""
         return self._ask("POST", path, json={} if body is None else body)
 
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+    def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """An answer that is no error, as it came; ``arguments`` are httpx's."""
         try:
             response = self._client.request(method, path, **arguments)
         except httpx.ConnectError:
@@ -56,6 +57,10 @@ class Server:
             raise ConfigurationError(f"The server at {self.url} broke off: {type(error).__name__}.") from None
         if response.is_error:
             raise _refusal(response)
+        return response
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self.ask(method, path, **arguments)
         if response.headers.get("content-type", "").startswith("application/json"):
             return response.json()
         return response.text

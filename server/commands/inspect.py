@@ -1,14 +1,17 @@
-"""``doctor``: what this machine is able to do."""
+"""``doctor``: what this machine is able to do, and what a server that runs here makes of it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from catalog import starter
+from catalog.errors import RoundhouseError
 from catalog.hardware import detect
-from server.commands.client import Config
+from server.commands.client import Config, Key, Server, Url
 from server.commands.models import bytes_of, shelf
 from server.settings import load_settings
 
@@ -18,8 +21,8 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(config: Config = None) -> None:
-    """This machine: its devices, the engines that are installed, the starter models, and what would fit."""
+def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
+    """This machine: devices, engines, starter models; and of a running server its providers and choices."""
     from backends.workers.engines.registry import builtin_engines
 
     settings = load_settings(config)
@@ -40,3 +43,52 @@ def doctor(config: Config = None) -> None:
         table.add_row(model.id, store.missing(model) or "ready")
     console.print(table)
     console.print(f"data: {settings.data_dir}", highlight=False)
+    try:
+        told = Server(url, key, config).get("/v1/admin/report")
+    except RoundhouseError as error:
+        console.print(f"\n{error.message}", highlight=False, markup=False)
+        return
+    _print_report(console, told)
+
+
+def _print_report(console: Console, told: dict[str, Any]) -> None:
+    models = told["models"]
+    console.print(f"\n[bold]SERVER[/bold]: {len(models['usable'])} of {models['known']} models can be used")
+    console.print(_providers(told["providers"]))
+    console.print(_coverage(told))
+    scenarios = Table(box=None, header_style="bold")
+    for column in ("REQUEST", "WOULD GET", "BECAUSE"):
+        scenarios.add_column(column, overflow="fold")
+    for each in told["scenarios"]:
+        scenarios.add_row(each["scenario"], each["model"] or "nobody", each["reason"])
+    for use in ("speak", "transcribe"):
+        chosen = told["speech"][use]
+        scenarios.add_row(use, chosen["model"] or "nobody", chosen["reason"])
+    console.print(scenarios)
+
+
+def _providers(listed: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for column in ("PROVIDER", "MODELS", "KEYS", "STATE"):
+        table.add_column(column, overflow="fold")
+    for each in listed:
+        keys = [key for key in each["keys"] if not key["out"] and not key["resting_seconds"]]
+        broken = ", ".join(f"{model} {state}" for model, state in each["breakers"].items())
+        state = "ready" if each["usable"] else each["reason"] or "no models"
+        table.add_row(
+            each["provider"],
+            str(each["models"]),
+            f"{len(keys)} of {len(each['keys'])}" if each["needs_key"] else "needs none",
+            f"{state}; breakers: {broken}" if broken else state,
+        )
+    return table
+
+
+def _coverage(told: dict[str, Any]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for column in ("CAPABILITY", "AUTO IS", "MODELS"):
+        table.add_column(column, overflow="fold")
+    for capability, models in told["coverage"].items():
+        if models:
+            table.add_row(capability, told["defaults"].get(capability) or "", ", ".join(models))
+    return table

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(ps)
     app.command()(load)
+    app.command()(warm)
     app.command()(unload)
     app.command()(logs)
 
@@ -72,6 +73,24 @@ def load(
     body = {} if keep_alive is None else {"keep_alive": keep_alive}
     document = Server(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/load", body)
     typer.echo(f"{document['id']} is loaded")
+
+
+def warm(
+    models: Annotated[list[str], typer.Argument(help="Models to have ready.")],
+    keep_alive: Annotated[float | None, typer.Option(help="Seconds that each stays loaded when idle.")] = None,
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Load several models, one after the other, and tell which of them are loaded then."""
+    server = Server(url, key, config)
+    body = {} if keep_alive is None else {"keep_alive": keep_alive}
+    asked = [server.post(f"/v1/models/{quote(model, safe='/')}/load", body)["id"] for model in models]
+    loaded = {w["model"] for w in server.get("/v1/admin/workers")["workers"] if w["state"] == "ready"}
+    for model in asked:
+        typer.echo(f"{model} is loaded" if model in loaded else f"{model} had to make room for the others")
+    if not loaded.issuperset(asked):
+        raise typer.Exit(1)
 
 
 def unload(model: str, url: Url = None, key: Key = None, config: Config = None) -> None:
