@@ -86,13 +86,15 @@ def counted(receive: Receive, headers: Headers, limit: int, timeouts: TimeoutSet
     if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
         raise _too_large(limit)
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeouts.body
+    began = loop.time()
     seen = 0
 
     async def read() -> Message:
         nonlocal seen
         try:
-            async with asyncio.timeout_at(min(end, loop.time() + timeouts.body_idle)):
+            # A byte now and then is not idle: a body must also keep to a rate (as Apache's mod_reqtimeout asks).
+            due = began + min(timeouts.body, timeouts.body_idle + seen / timeouts.body_rate)
+            async with asyncio.timeout_at(min(due, loop.time() + timeouts.body_idle)):
                 message = await receive()
         except TimeoutError:
             raise RequestTimeout("The body did not come in time.") from None

@@ -14,7 +14,7 @@ from catalog.errors import HeadersTooLarge, InvalidRequest
 from server.gate import request_id
 from server.settings import ServerSettings
 
-LINGER = 2.0
+LINGER = 1.0
 """Seconds that a client which was refused may go on sending its body, so that it reads the refusal."""
 
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
