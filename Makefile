@@ -37,8 +37,9 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 
 lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
 	$(PIP) install --quiet pip-tools
-	$(COMPILE) --extra starter --output-file deploy/requirements.lock pyproject.toml
-	$(COMPILE) --extra starter --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra starter --extra redis --extra otel --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) --extra starter --extra redis --extra otel --extra dev \
+		--output-file deploy/requirements-dev.lock pyproject.toml
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -21,14 +21,21 @@ M = TypeVar("M", bound=BaseModel)
 NOTHING_HERE = "There is nothing at this path. GET /openapi.json lists what there is."
 MAX_PARAM = 200
 MAX_MESSAGE = 400
+MAX_CONTAINERS = 1_000_000
+MAX_ITEMS = 8_000_000
+_LONG_NUMBER = b"0" * 19
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def parse(model: type[M], body: bytes) -> M:
     """Validate a JSON body. Raises InvalidRequest that names the parameter and never repeats what was sent.
 
     Besides the model's own rules, what JSON parsers disagree about is refused: a name twice in one object,
-    NaN, Infinity, and numbers too large for a float.
+    NaN, Infinity, numbers too large for a float, and integers of more than 64 bits. So is a body of more values
+    than a request needs: each takes far more memory than the two bytes that it takes here.
     """
+    if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS or body.count(b",") > MAX_ITEMS:
+        raise PayloadTooLarge("The body has too many values.")
     try:
         value = model.model_validate_json(body)
     except ValidationError as error:
@@ -95,9 +102,20 @@ def _from_http(error: HTTPException) -> RoundhouseError:
 
 
 def _strict_json(body: bytes) -> None:
-    JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite).decode(
-        body.decode("utf-8")
-    )
+    # Asking about every integer is slow, and only a long run of digits can be too large a one.
+    long_number = _LONG_NUMBER in body.translate(_DIGITS_AS_ZERO)
+    JSONDecoder(
+        object_pairs_hook=_unique,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_of_64_bits if long_number else None,
+    ).decode(body.decode("utf-8"))
+
+
+def _of_64_bits(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError("an integer is too large")
+    return int(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -257,7 +257,7 @@ def admin_routes() -> list[tuple[str, str]]:
         (method, re.sub(r"\{[^}]*\}", "near", route.path))
         for route in app.routes
         if isinstance(route, APIRoute) and "require_admin(" in inspect.getsource(route.endpoint)
-        for method in sorted(route.methods)
+        for method in sorted(route.methods or ())
     ]
 
 

@@ -61,7 +61,8 @@ _UNICODE = (
 _NAMES = (
     "pictures.example.evil.example", "evil-pictures.example", "evilpictures.example", "pictures.example.",
     "pictures.example..", "pictures..example", ".pictures.example", "-pictures.example", "pictures", "example",
-    "sub.pictures.example", "pictures_example", "pictures.example%2e", "pictures.example%252f", "%70ictures.example",
+    "sub.pictures.example", "pictures_example", "pictures.example%2e", "pictures.example%252f",
+    "%70ictures.example",
     "evil.example", "pictures.example,evil.example", "", "*", "a" * 64 + ".example", "pictures.example:80:80",
 )  # fmt: skip
 _PORTS = (
@@ -89,7 +90,8 @@ TRICKS: tuple[str, ...] = (
 )
 
 SPECIAL_ADDRESSES = (
-    "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+    "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.1.2.3", "172.16.0.1", "172.31.255.255",
+    "192.168.1.1",
     "169.254.169.254", "169.254.170.2", "100.64.0.1", "100.100.100.200", "192.0.0.192", "192.0.2.1", "198.18.0.1",
     "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16",
     "192.88.99.1", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:8.8.8.8",

@@ -1,0 +1,118 @@
+"""Any body whatever: an answer or a refusal in OpenAI's shape, never a 5xx, and no worker dies of it.
+
+``ROUNDHOUSE_FUZZ`` sets the number of bodies (``make fuzz``: 100,000).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from typing import Any
+
+from starlette.types import Message
+
+from backends.workers.pool import WorkerState
+from server.openapi import BODIES
+from tests.security.conftest import OpenSite, Site
+from tests.security.fuzzing import Fuzzer
+
+COUNT = int(os.environ.get("ROUNDHOUSE_FUZZ", "3000"))
+AT_ONCE = 8
+NAMES = {"/v1/embeddings": "vector", "/v1/rerank": "ranker", "/v1/audio/speech": "mouth"} | {
+    "/v1/images/generations": "brush"
+}
+PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in BODIES.items())
+
+
+async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the app's own answer, without a client's opinions about it."""
+    sent: list[Message] = []
+    asked = False
+    gone = asyncio.Event()
+
+    async def receive() -> Message:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
+        "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    await site.app(scope, receive, send)
+    gone.set()
+    head = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], head, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def complaint(body: bytes, status: int, headers: dict[str, str], answer: bytes) -> str | None:
+    """What is wrong with an answer. That the caller's own wishes exclude every model (503) is a refusal too.
+
+    The fake worker knows neither infill nor grammars: that it breaks its wire there is told truly as 502.
+    """
+    excused = b'"suffix"' in body or b'"tools"' in body
+    if status == 200:
+        if excused:
+            return None
+        if b"event: error" in answer or b'data: {"error"' in answer:
+            return "an error within the stream"
+        return None
+    try:
+        error: Any = json.loads(answer)["error"]
+    except (ValueError, KeyError, TypeError):
+        return f"status {status} without an error object"
+    if error.get("code") == "stream_broken" and excused:
+        return None
+    if not 400 <= status < 500 and error.get("code") != "no_candidate":
+        return f"status {status}"
+    if not isinstance(error.get("message"), str) or not error["message"] or len(answer) > 4000:
+        return "an error without a message, or with too long a one"
+    if headers["content-type"] != "application/json" or "x-request-id" not in headers:
+        return "wrong headers"
+    return None
+
+
+async def test_any_body_gets_an_answer_or_a_refusal_in_shape(site: OpenSite) -> None:
+    statuses: Counter[int] = Counter()
+    wrongs: list[tuple[str, str, bytes, bytes]] = []
+    async with site(
+        log={"access": False, "level": "error", "prompts": True}, routing={"cold_start": {"explore": 1.0}}
+    ) as running:
+        fuzzer = Fuzzer(20_261_122, NAMES)
+        await running.client.post("/v1/models/near/load", json={})
+        (worker,) = running.house.pool.snapshot().workers
+        turns = iter(range(COUNT))
+
+        async def ask() -> None:
+            for number in turns:
+                path, model = PATHS[number % len(PATHS)]
+                body = fuzzer.body(path, model)
+                status, headers, answer = await post(running, path, body)
+                wrong = complaint(body, status, headers, answer)
+                if wrong is not None:
+                    wrongs.append((wrong, path, body[:1500], answer[:500]))
+                statuses[status] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(ask())
+        assert not wrongs, "\n".join(map(str, wrongs[:20]))
+        (after,) = running.house.pool.snapshot().workers
+        assert (after.pid, after.state, after.restarts) == (worker.pid, WorkerState.READY, 0)
+        assert after.busy == after.queued == 0
+        assert (await running.client.post("/v1/chat/completions", json={"model": "near", "messages": [
+            {"role": "user", "content": "Still there?"}]})).status_code == 200  # fmt: skip
+    assert sum(statuses.values()) == COUNT
+    assert statuses[200] > COUNT / 20, f"the bodies are too bad to test what is behind the checks: {statuses}"
+    assert statuses[400] > COUNT / 20, statuses
+    print(dict(statuses))
