@@ -28,6 +28,7 @@ import structlog
 
 from catalog.errors import ConfigurationError
 from routing.outcomes import Outcome
+from routing.redis_holds import Decisions
 from routing.state import USAGE_SUMS, Charge, Counter, Hold, OutcomeQuery, UsageRow, decode, encode
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class RedisState:
         self._work = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._client: Redis | None = None
+        self._decisions: Decisions | None = None
         self._errors: tuple[type[Exception], ...] = (OSError,)
         self._troubled = False
         self._charges = 0
@@ -150,6 +152,7 @@ class RedisState:
                 f"The state's Redis server does not answer ({type(error).__name__})."
             ) from None
         self._client = client
+        self._decisions = Decisions(client, self._errors)
         self._sender = asyncio.get_running_loop().create_task(self._send_all(), name="state-redis")
 
     async def close(self) -> None:
@@ -157,6 +160,8 @@ class RedisState:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.flush(), timeout=5.0)
+        if self._decisions is not None:
+            await self._decisions.close()
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait((self._sender,))
@@ -233,15 +238,23 @@ class RedisState:
             bounds += ["" if counter.limit is None else str(counter.limit), _expiry(counter)]
 
         def arguments(forced: bool) -> list[Any]:
-            return [*keys, hold.id, body, str(hold.amount), "1" if forced else "0", *bounds]
+            return [hold.id, body, str(hold.amount), "1" if forced else "0", *bounds]
 
+        assert self._decisions is not None, "the state was not started"
+        decision = self._decisions.ask(_HOLD, keys, arguments(forced=False))
         try:
-            async with asyncio.timeout(patience):
-                assert self._client is not None, "the state was not started"
-                refused = int(await self._client.eval(_HOLD, len(keys), *arguments(forced=False)))
+            done, _ = await asyncio.wait((decision,), timeout=patience)
+            refused = decision.result() if done else None
         except self._errors as error:
             self._trouble(error)
-            self._append(_Job(lambda pipe: pipe.eval(_HOLD, len(keys), *arguments(forced=True))))
+            refused = None
+        else:
+            if refused is None:
+                self._trouble(TimeoutError())
+        finally:
+            decision.cancel()
+        if refused is None:
+            self._append(_Job(lambda pipe: pipe.eval(_HOLD, len(keys), *keys, *arguments(forced=True))))
             return None
         return hold.counters[refused - 1] if refused else None
 
