@@ -6,7 +6,7 @@ PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check format lint types imports setup bench lock clean
+.PHONY: fuzz audit serve test check format lint types imports setup bench lock clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
@@ -28,6 +28,13 @@ types:
 	$(BIN)/mypy
 imports:
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.dev  ## A hundred thousand bodies against the whole gateway: minutes.
+	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py
+
+audit: $(VENV)/.dev  ## Known vulnerabilities of what is locked; says so when their list cannot be had.
+	$(PIP) install --quiet pip-audit
+	$(BIN)/python deploy/audit.py deploy/requirements.lock
 
 bench: setup
 	$(BIN)/python -m tests.bench

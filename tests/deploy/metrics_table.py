@@ -1,0 +1,88 @@
+"""The table of every metric, from the metrics themselves.
+
+``python -m tests.deploy.metrics_table > deploy/METRICS.md`` writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from server.admission import InFlight
+from server.collectors import PoolCollector, RoutingCollector
+from server.metrics import Metrics
+from server.settings import LimitSettings
+from tests.server.fakes import FakePool
+
+HEAD = """# Metrics
+
+`GET /metrics` answers in Prometheus' text format, and wants a key as every endpoint does
+([prometheus/prometheus.yaml](prometheus/prometheus.yaml) shows how to give it one). With several gateway
+processes one scrape tells of them all. Histograms have `_bucket`, `_sum` and `_count`. Labels are bounded: routes
+are templates, models rows of the catalogue, codes those of `catalog/errors.py`; a key, a prompt or an address is
+never one.
+[grafana/roundhouse.json](grafana/roundhouse.json) draws them, [prometheus/alerts.yaml](prometheus/alerts.yaml)
+watches them.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Described:
+    """One metric as Prometheus sees it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def series(self) -> Mapping[str, frozenset[str]]:
+        """The names that a query may use, with their labels."""
+        labels = frozenset(self.labels)
+        if self.type != "histogram":
+            return {self.name: labels}
+        return {
+            f"{self.name}_bucket": labels | {"le"},
+            f"{self.name}_sum": labels,
+            f"{self.name}_count": labels,
+        }
+
+
+def described() -> list[Described]:
+    """Every metric of the app, by name."""
+    return sorted(_described(), key=lambda metric: metric.name)
+
+
+def _described() -> Iterator[Described]:
+    metrics = Metrics(InFlight(LimitSettings()))
+    metrics.watch(FakePool())
+    metrics.watch_routing(dict, tuple, tuple)
+    collectors: list[Any] = list(metrics.registry._collector_to_names)
+    for collector in collectors:
+        families: list[Metric] = list(collector.describe())
+        for family in families:
+            # Families made at the scrape know their labels; the others are known by their one collector.
+            at_scrape = isinstance(collector, PoolCollector | RoutingCollector)
+            labels = getattr(family if at_scrape else collector, "_labelnames", ())
+            suffix = "_total" if family.type == "counter" else ""
+            yield Described(family.name + suffix, family.type, tuple(labels), family.documentation)
+
+
+def table() -> str:
+    """The whole document."""
+    rows = (
+        f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} "
+        f"| {metric.meaning} |\n"
+        for metric in described()
+    )
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(), end="")
