@@ -244,10 +244,11 @@ class EngineMissing(Unavailable):
 
     code = "engine_missing"
 
-    def __init__(self, engine: str, *, extra: str, package: str | None = None) -> None:
+    def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
         missing = f" ({package} is missing)" if package else ""
+        command = f"{python} -m pip install" if python else "pip install"
         super().__init__(
-            f"The engine '{engine}' is not installed{missing}. Install it with: pip install 'roundhouse[{extra}]'"
+            f"The engine '{engine}' is not installed{missing}. Install it with: {command} 'roundhouse[{extra}]'"
         )
         self.engine = engine
         self.extra = extra

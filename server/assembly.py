@@ -80,7 +80,7 @@ async def open_house(
         ) from error
     store = Store(folder / "models")
     catalog = await asyncio.to_thread(read_catalog, settings, store)
-    engines = engines or builtin_engines()
+    engines = engines or builtin_engines(settings.workers.python)
     availability = Availability(store, engines.missing)
     await asyncio.to_thread(availability.refresh, tuple(catalog))
 

@@ -91,7 +91,8 @@ class Fleet:
     async def run(self) -> None:
         """Start everything, and keep it until a signal stops it; then end gateways first, workers last."""
         store = Store(self._settings.data_dir / "models")
-        async with own_workers(self._settings, store, builtin_engines(), self._metrics) as pool:
+        engines = builtin_engines(self._settings.workers.python)
+        async with own_workers(self._settings, store, engines, self._metrics) as pool:
             self._metrics.watch(pool)
             service = PoolService(pool)
             helpers = [asyncio.create_task(service.run()), asyncio.create_task(self._collect())]

@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     report = os.fdopen(arguments.ready_fd, "wb", buffering=0)
     try:
-        engine = cast("Engine", importlib.import_module(arguments.module).serve)
+        engine = _engine(arguments.module)
         engine(spec, lambda: _say(report.fileno(), "ready"))
     except Exception as error:  # the boundary: whatever an engine raises while loading is its reason
         traceback.print_exc()

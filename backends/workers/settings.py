@@ -32,6 +32,11 @@ class WorkerSettings(BaseModel):
     crash_limit: int = Field(default=4, ge=1, description="deaths in a row without one answer, then it has failed")
     cool_down: float = Field(default=10.0, ge=0, description="after a failure, before it is tried again")
 
+    python: dict[str, Path] = Field(
+        default={},
+        description="an interpreter of its own for an engine, where Roundhouse and its extra are installed",
+    )
+
     sample_interval: float = Field(default=2.0, gt=0, description="between two measurements of memory")
     log_bytes: int = Field(default=1_000_000, ge=10_000, description="of a log file; two are kept per model")
     logs: Path | None = Field(default=None, description="folder of the logs; None: in the user's data folder")

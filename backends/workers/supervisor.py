@@ -62,7 +62,7 @@ class Supervisor:
         self._settings = settings
         self._devices = {device.id: device for device in devices}
         self._clock = clock
-        self._engines = engines if engines is not None else builtin_engines()
+        self._engines = engines if engines is not None else builtin_engines(settings.python)
         self._observer = observer or NoObserver()
         self._meter = meter
         self._environment = environment

@@ -35,7 +35,7 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     table = Table(box=None, header_style="bold")
     table.add_column("ENGINE")
     table.add_column("STATE", overflow="fold")
-    engines = builtin_engines()
+    engines = builtin_engines(settings.workers.python)
     for name in sorted(engines):
         missing = engines.missing(name)
         table.add_row(name, "ready" if missing is None else missing.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import json
@@ -116,6 +117,22 @@ async def ask_speak(client: httpx.AsyncClient) -> None:
     assert 2.0 < seconds < 5.0
 
 
+async def ask_image(client: httpx.AsyncClient) -> None:
+    body = {"model": "m", "prompt": "a fox", "seed": 7, "n": 2, "size": "64x48", "output_format": "webp"}
+    answer = await client.post("/v1/images/generations", json=body)
+    assert answer.status_code == 200, answer.text
+    drawn = events(answer.text)
+    assert [each["type"] for each in drawn] == ["image_generation.completed"] * 2
+    assert [each["seed"] for each in drawn] == [7, 8]
+    first, second = (base64.b64decode(each["b64_json"]) for each in drawn)
+    assert first != second
+    with av.open(io.BytesIO(first)) as container:
+        assert isinstance(container, av.container.InputContainer)
+        assert container.format.name == "webp_pipe"
+        frame = next(container.decode(video=0))
+    assert (frame.width, frame.height) == (64, 48)
+
+
 ASKS: dict[Capability, Ask] = {
     Capability.CHAT: ask_chat,
     Capability.COMPLETION: ask_completion,
@@ -123,4 +140,5 @@ ASKS: dict[Capability, Ask] = {
     Capability.RERANK: ask_rerank,
     Capability.TRANSCRIBE: ask_transcribe,
     Capability.SPEAK: ask_speak,
+    Capability.IMAGE: ask_image,
 }

@@ -16,6 +16,7 @@ import pytest
 
 from catalog.model import Capability
 from tests.conformance.asks import ASKS, PASSAGE, SENTENCE, Json, spoken
+from tests.conformance.optional import models
 from tests.conformance.worker import DidNotStart, Worker, starter, worker, worker_of
 
 pytestmark = pytest.mark.engine
@@ -60,6 +61,21 @@ ROWS = [
     Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 6}), stops_within=3.0),
     Row("hibari", ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"})),
 ]
+_COUNT = {
+    "messages": [{"role": "user", "content": "Count from one to five hundred, in words."}],
+    "max_tokens": 1500,
+    "stream": True,
+    "ignore_eos": True,
+}
+OPTIONAL = [
+    # One step of it takes a quarter of a second on a CPU.
+    Row("smollm2-mlx", ("/v1/chat/completions", _COUNT), stops_within=2.0, exact_tokens=True),
+    Row("smollm2-vllm", ("/v1/chat/completions", _COUNT), stops_within=1.0, exact_tokens=True),
+    Row("smollm2.gguf-llama-cpp-python", ("/v1/chat/completions", _COUNT), stops_within=1.0, exact_tokens=True),
+    # A step that has begun is finished; nothing but comments comes before the first picture.
+    Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), stops_within=1.0),
+]
+ROWS += [row for row in OPTIONAL if row.model in models()]
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.model)
@@ -180,9 +196,10 @@ def test_a_model_that_is_damaged_is_refused_with_a_reason(row: Row, tmp_path: Pa
         return
     broken = tmp_path / path.name
     if path.is_dir():
-        broken.mkdir()
-        for file in path.iterdir():
-            (broken / file.name).write_bytes(file.read_bytes()[:2000])
+        for file in (found for found in path.rglob("*") if found.is_file()):
+            copy = broken / file.relative_to(path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes()[:2000])
     else:
         broken.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DidNotStart) as raised, worker(found.engine, broken, row=found):

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from backends.workers.engines.registry import builtin_engines
 from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
 from catalog.catalog import Catalog
-from catalog.model import LibrarySource, Model
+from catalog.model import LibrarySource, Model, PathSource
 from catalog.store import Store, default_store_root
+from tests.conformance.optional import engines, models
 
 KEY = "key-of-this-worker"
 THREADS = 2
@@ -73,7 +73,13 @@ class Worker:
 
 
 def starter(model_id: str) -> tuple[Model, Path | None]:
-    """A starter model's row and place. Raises ModelUnavailable when it was not pulled: a failure, never a skip."""
+    """The row and place of a starter model, or of a model of :mod:`tests.conformance.optional`.
+
+    Raises ModelUnavailable when it was not pulled: a failure, never a skip.
+    """
+    own = models().get(model_id)
+    if own is not None and isinstance(own.source, PathSource):
+        return own, Path(own.source.path)
     row = Catalog.builtin().resolve(model_id)
     path = None if isinstance(row.source, LibrarySource) else Store(default_store_root()).path(row)
     return row, path
@@ -102,15 +108,15 @@ def worker(
         socket=str(folder / "w.sock"),
         api_key=KEY,
         threads=THREADS,
-        slots=slots or builtin_engines()[engine].slots(THREADS),
-        context=2048 if engine == "llamacpp" else None,
+        slots=slots or engines()[engine].slots(THREADS),
+        context=2048 if engines()[engine].context else None,
         capabilities=row.capabilities if row else frozenset(),
     )
     reading, writing = os.pipe()
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*builtin_engines()[engine].command, "--ready-fd", str(writing)],
+            [*engines()[engine].command, "--ready-fd", str(writing)],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,

@@ -1,146 +1,360 @@
-"""MLX (Apple silicon, or its CPU build): ``mlx_lm``'s own server, on the worker's Unix socket.
+"""Engine ``mlx``: language models on Apple silicon with ``mlx_lm`` (or, slowly, on its CPU build).
 
-It batches continuously with its ``BatchGenerator``. What it lacks is added here: a key, and that a request
-cannot name a model, an adapter or a draft to load. Source: mlx_lm/server.py of mlx-lm 0.32.
+A model is a Hugging Face folder of safetensors, quantised or not; no code of the folder is run. Sequences are
+batched continuously and prompts' KV caches kept (:mod:`backends.workers.engines.mlx_batch`). The wire is the
+workers': a stream of chunks as llama-server's. Answers can be bound to a JSON schema (llguidance).
 """
 
 from __future__ import annotations
 
-import hmac
-import io
+import asyncio
 import json
-import os
-import signal
-import sys
-import threading
+import secrets
 import time
-from http.server import ThreadingHTTPServer
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from socket import AF_UNIX
 from typing import Any
 
 from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.app import answer, event, parse, stream
+from backends.workers.app import serve as run
+from backends.workers.engines.decoding import StopFilter, TextStream, Written
+from backends.workers.engines.mlx_batch import Decoder, Loaded, Sampling, Token
+from backends.workers.engines.mlx_text import ChatText, messages_of, said_of
 from backends.workers.engines.options import EngineOptions, read_options
+from backends.workers.engines.running import Stats
+from backends.workers.engines.texts import TextTokenizer
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import ConfigurationError
+from catalog.errors import (
+    CapabilityMismatch,
+    ConfigurationError,
+    ContextLengthExceeded,
+    EngineMissing,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedParameter,
+)
 
-_LOADS = frozenset({"model", "adapters", "draft_model", "num_draft_tokens"})
-_PAUSE = 0.05
+Json = dict[str, Any]
 
 
 class Options(EngineOptions):
-    """What a row may set; the names follow mlx_lm.server's arguments."""
+    """What a catalogue row may set under ``options``."""
 
-    adapter_path: Path | None = None
-    draft_model: Path | None = Field(default=None, description="speculative decoding; requests then run in turn")
-    draft_tokens: int = Field(default=3, ge=1)
-    prompt_concurrency: int = Field(default=8, ge=1)
-    prefill_step_size: int = Field(default=2048, ge=32)
-    prompt_cache_size: int = Field(default=10, ge=0, description="KV caches kept for prompts to come")
-
-
-def arguments(spec: WorkerSpec) -> list[str]:
-    """The arguments of ``mlx_lm.server``. Raises ConfigurationError."""
-    options = read_options(Options, "mlx", spec.options)
-    if spec.path is None:
-        raise ConfigurationError(f"Engine mlx needs a model folder, and '{spec.model_id}' names none.")
-    given = ["--model", spec.path, "--decode-concurrency", str(spec.slots + spec.extra)]
-    given += ["--prompt-concurrency", str(options.prompt_concurrency)]
-    given += ["--prefill-step-size", str(options.prefill_step_size)]
-    given += ["--prompt-cache-size", str(options.prompt_cache_size)]
-    given += ["--num-draft-tokens", str(options.draft_tokens)]
-    # Its default would cut an answer at 512 tokens that nobody asked to be cut.
-    given += ["--max-tokens", str(spec.context or 8192)]
-    for name, value in (("--adapter-path", options.adapter_path), ("--draft-model", options.draft_model)):
-        if value is not None:
-            given += [name, str(value)]
-    return given
-
-
-def cleaned(body: dict[str, Any]) -> dict[str, Any]:
-    """A request body without what would make the server load something."""
-    return {key: value for key, value in body.items() if key not in _LOADS}
+    adapter_path: Path | None = Field(default=None, description="a LoRA adapter's folder")
+    prefill_batch: int = Field(default=8, ge=1, description="prompts read together")
+    prefill_step: int = Field(default=512, ge=32, description="tokens of a prompt read between two decoding steps")
+    prompt_caches: int = Field(default=10, ge=0, description="KV caches kept for prompts to come")
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run mlx_lm's server until SIGTERM. Raises RuntimeError when the model does not load."""
-    from mlx_lm import server as mlx_server
-
-    def run(_host: str, _port: int, provider: Any) -> None:
-        _run(spec, ready, mlx_server, provider)
-
-    # Its argument parser lives inside its main(): going through it keeps the defaults of the installed version.
-    mlx_server.run = run
-    sys.argv = ["mlx_lm.server", *arguments(spec)]
-    mlx_server.main()
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    run(spec, MlxEngine(spec), ready)
 
 
-def _run(spec: WorkerSpec, ready: Ready, mlx_server: Any, provider: Any) -> None:
-    cache = mlx_server.LRUPromptCache(provider.cli_args.prompt_cache_size)
-    generator = mlx_server.ResponseGenerator(provider, cache)
-    while provider.model is None:
-        if not generator.generation_available():
-            raise RuntimeError("mlx_lm could not load the model")
-        time.sleep(_PAUSE)
-    httpd = _UnixServer(spec.socket, _handler(spec, mlx_server, generator))
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=httpd.shutdown).start())
-    ready()
-    httpd.serve_forever()
-    sys.stdout.flush()
-    os._exit(0)
+class MlxEngine:
+    """A language model and its tokenizer."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._options = read_options(Options, "mlx", spec.options)
+        if spec.path is None:
+            raise ConfigurationError(f"Engine mlx needs a model folder, and '{spec.model_id}' names none.")
+        self._decoder = Decoder(
+            self._read,
+            slots=spec.slots + spec.extra,
+            prefill_batch=self._options.prefill_batch,
+            prefill_step=self._options.prefill_step,
+            prompt_caches=self._options.prompt_caches,
+        )
+
+    @property
+    def stats(self) -> Stats:
+        return self._decoder.stats
+
+    def load(self) -> None:
+        self._decoder.start()
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/infill", self._infill, methods=["POST"]),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
+            Route("/detokenize", self._detokenize, methods=["POST"]),
+            Route("/props", self._props),
+        ]
+
+    def _read(self) -> Loaded:
+        """Load, in the decoder's thread. Raises EngineMissing and ModelUnavailable."""
+        try:
+            import mlx.core as mx
+            from mlx_lm import load
+        except ImportError as error:
+            raise EngineMissing("mlx", extra="mlx", package=error.name) from None
+        if self._spec.device == "cpu":
+            mx.set_default_device(mx.cpu)
+        folder = Path(self._spec.path or "")
+        adapter = self._options.adapter_path
+        try:
+            network, tokenizer, config = load(
+                str(folder), adapter_path=adapter and str(adapter), return_config=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelUnavailable(f"mlx_lm cannot open '{self._spec.model_id}': {reason}") from error
+        trained = int(config.get("max_position_embeddings") or 2**31)
+        self._window = min(self._spec.context or trained, trained)
+        self._tokenizer = tokenizer
+        self._vocabulary = int(config.get("vocab_size") or len(tokenizer))
+        self._texts = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=self._window)
+        self._guide: Any = None
+        eos = frozenset(int(token) for token in tokenizer.eos_token_ids)
+        return Loaded(network, eos, (*tokenizer.encode("\n", add_special_tokens=False), *eos))
+
+    # ---- answers
+
+    async def _chat(self, http: Request) -> Response:
+        request = parse(ChatRequest, await http.body())
+        extra = request.model_extra or {}
+        if request.tool_choice not in (None, "auto", "none"):
+            raise UnsupportedParameter(
+                "The engine mlx cannot require a tool call of this model.", param="tool_choice"
+            )
+        tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
+        if request.tool_choice == "none":
+            tools = []
+        prompt = await asyncio.to_thread(self._prompt, request, tools, extra.get("chat_template_kwargs") or {})
+        wanted = (request.top_logprobs or 0) if request.logprobs else None
+        sampling = self._sampling(
+            request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
+        )
+        text = ChatText(self._tokenizer, prompt, tools)
+        head = _head("chatcmpl", "chat.completion.chunk", self._spec.model_id)
+
+        async def chunks() -> AsyncGenerator[bytes]:
+            begun = False
+            async for said, logprobs, finish in self._written(prompt, sampling, request.stop, wanted):
+                if not begun:
+                    begun = True
+                    yield _chunk(head, {"delta": {"role": "assistant", "content": None}})
+                for delta in said_of(text, said, last=finish is not None):
+                    yield _chunk(head, {"delta": delta, "logprobs": _entries(logprobs)})
+                    logprobs = []
+                if logprobs:
+                    yield _chunk(head, {"delta": {}, "logprobs": _entries(logprobs)})
+                if finish is not None:
+                    reason = "tool_calls" if text.called and finish[0] == "stop" else finish[0]
+                    yield _chunk(head, {"delta": {}}, finish=reason)
+                    yield event({**head, "choices": [], "usage": _usage(prompt, finish[1])})
+            yield b"data: [DONE]\n\n"
+
+        return await stream(http, chunks(), media_type="text/event-stream")
+
+    async def _complete(self, http: Request) -> Response:
+        request = parse(CompletionRequest, await http.body())
+        prompt = await asyncio.to_thread(self._ids, request.prompt)
+        wanted = request.logprobs
+        sampling = self._sampling(request, prompt, request.max_tokens, wanted, request.model_extra or {})
+        head = _head("cmpl", "text_completion", self._spec.model_id)
+
+        async def chunks() -> AsyncGenerator[bytes]:
+            async for said, logprobs, finish in self._written(prompt, sampling, request.stop, wanted):
+                if said or logprobs:
+                    yield _chunk(head, {"text": said, "logprobs": _entries(logprobs)})
+                if finish is not None:
+                    yield _chunk(head, {"text": ""}, finish=finish[0])
+                    yield event({**head, "choices": [], "usage": _usage(prompt, finish[1])})
+            yield b"data: [DONE]\n\n"
+
+        return await stream(http, chunks(), media_type="text/event-stream")
+
+    async def _written(
+        self, prompt: list[int], sampling: Sampling, stops: str | list[str] | None, logprobs: int | None
+    ) -> AsyncGenerator[tuple[str, list[Json], tuple[str, int] | None]]:
+        """Text to show, the logprobs of its tokens, and at the end the finish reason and the count of tokens."""
+        listed = [stops] if isinstance(stops, str) else list(stops or ())
+        written = Written(TextStream(self._decoded, prompt), StopFilter(listed))
+        count = 0
+        async with aclosing(self._decoder.decode(prompt, sampling)) as tokens:
+            async for token in tokens:
+                count += 1
+                ended = token.finish == "stop"
+                entry = self._entry(token) if logprobs is not None and not ended else None
+                text, entries = ("", []) if ended else written.add(token.id, entry)
+                if written.stop.found:
+                    yield text, entries, ("stop", count)
+                    return
+                if token.finish is None:
+                    yield text, entries, None
+                    continue
+                rest, last = written.end()
+                finish = "stop" if written.stop.found else token.finish
+                yield text + rest, entries + last, (finish, count)
+
+    def _sampling(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompt: list[int],
+        asked: int | None,
+        logprobs: int | None,
+        extra: Json,
+        *,
+        grammar: Callable[[], Any] | None = None,
+    ) -> Sampling:
+        """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
+        room = self._window - len(prompt)
+        if room < 1:
+            param = "messages" if isinstance(request, ChatRequest) else "prompt"
+            raise ContextLengthExceeded(
+                model=self._spec.model_id, limit=self._window, requested=len(prompt), param=param
+            )
+        return Sampling(
+            max_tokens=min(asked or room, room),
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            top_k=max(0, request.top_k or 0),
+            min_p=request.min_p or 0.0,
+            xtc_probability=float(extra.get("xtc_probability") or 0),
+            xtc_threshold=float(extra.get("xtc_threshold") or 0.1),
+            repeat_penalty=request.repeat_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=self._bias(request.logit_bias),
+            seed=request.seed,
+            ignore_eos=bool(extra.get("ignore_eos")),
+            top_logprobs=logprobs or 0,
+            grammar=grammar,
+        )
+
+    def _bias(self, given: Any) -> dict[int, float]:
+        bias = {int(token): float(value) for token, value in dict(given or {}).items()}
+        if any(not 0 <= token < self._vocabulary for token in bias):
+            raise InvalidRequest(
+                f"logit_bias names a token that is not one of {self._vocabulary}.", param="logit_bias"
+            )
+        return bias
+
+    # ---- prompts and tokens
+
+    def _prompt(self, request: ChatRequest, tools: list[Json], arguments: Json) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            raise CapabilityMismatch(f"'{self._spec.model_id}' has no chat template.", param="model")
+        messages = messages_of(request)
+        from jinja2.exceptions import TemplateError
+
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, add_generation_prompt=True, **arguments
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"The model's chat template refuses these messages: {str(error)[:200]}", param="messages"
+            ) from error
+        return list(ids)
+
+    def _ids(self, prompt: Any) -> list[int]:
+        if isinstance(prompt, str):
+            prompt = self._tokenizer.encode(prompt)
+        if not prompt or not all(isinstance(token, int) for token in prompt):
+            raise InvalidRequest("A worker takes one prompt, and it must not be empty.", param="prompt")
+        if max(prompt) >= self._vocabulary:
+            raise InvalidRequest(
+                f"Token {max(prompt)} is not one of this model's {self._vocabulary}.", param="prompt"
+            )
+        return list(prompt)
+
+    def _decoded(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def _entry(self, token: Token) -> Json:
+        """A token's logprob in OpenAI's shape."""
+        top = [self._named(each, value) for each, value in token.top]
+        return {**self._named(token.id, token.logprob), "top_logprobs": top}
+
+    def _named(self, token: int, logprob: float) -> Json:
+        text = self._decoded([token])
+        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+    async def _grammar(self, request: ChatRequest) -> Callable[[], Any] | None:
+        form = request.response_format
+        if form is None or form.type == "text":
+            return None
+        schema: Json = {"type": "object"}
+        if form.json_schema is not None and form.json_schema.schema_ is not None:
+            schema = form.json_schema.schema_
+        return await asyncio.to_thread(self._matcher, schema)
+
+    def _matcher(self, schema: Json) -> Callable[[], Any]:
+        """Raises UnsupportedParameter for a schema that llguidance cannot enforce, or without llguidance."""
+        try:
+            from llguidance import LLMatcher
+            from llguidance.hf import from_tokenizer
+        except ImportError:
+            raise UnsupportedParameter(
+                "The engine mlx binds answers with llguidance, which is not installed: roundhouse[mlx].",
+                param="response_format",
+            ) from None
+        if self._guide is None:
+            self._guide = from_tokenizer(self._tokenizer._tokenizer, n_vocab=self._vocabulary)
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        matcher = LLMatcher(self._guide, grammar)
+        if matcher.is_error():
+            reason = " ".join(matcher.get_error().split())[:300]
+            raise UnsupportedParameter(f"This schema cannot be enforced: {reason}", param="response_format")
+        fresh: Callable[[], Any] = matcher.deep_copy
+        return fresh
+
+    async def _infill(self, http: Request) -> Response:
+        del http
+        raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
+
+    async def _tokenize(self, http: Request) -> Response:
+        request = parse(TokenizeRequest, await http.body())
+        if not request.parse_special:
+            raise UnsupportedParameter("The engine mlx always parses special tokens.", param="parse_special")
+        found = await asyncio.to_thread(self._texts.tokenize, request.content, add_special=request.add_special)
+        if request.with_pieces:
+            return answer({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
+        return answer({"tokens": [token for token, _ in found]})
+
+    async def _detokenize(self, http: Request) -> Response:
+        request = parse(DetokenizeRequest, await http.body())
+        return answer({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
+
+    async def _props(self, http: Request) -> Response:
+        del http
+        tools = bool(self._tokenizer.has_tool_calling)
+        return answer({"chat_template_caps": {"supports_tools": tools}})
 
 
-class _UnixServer(ThreadingHTTPServer):
-    address_family = AF_UNIX
-    daemon_threads = True
-
-    def __init__(self, path: str, handler: Any) -> None:
-        super().__init__(path, handler)  # type: ignore[arg-type]
-
-    def server_bind(self) -> None:
-        self.socket.bind(self.server_address)
-        self.server_name, self.server_port = "worker", 0
-
-    def get_request(self) -> tuple[Any, Any]:
-        connection, _ = super().get_request()
-        return connection, ("worker", 0)
+def _head(prefix: str, kind: str, model: str) -> Json:
+    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def _handler(spec: WorkerSpec, mlx_server: Any, generator: Any) -> Any:
-    expected = f"Bearer {spec.api_key}".encode()
+def _chunk(head: Json, said: Json, *, finish: str | None = None) -> bytes:
+    return event({**head, "choices": [{"index": 0, "finish_reason": finish, **said}]})
 
-    class Handler(mlx_server.APIHandler):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(generator, *arguments, **named)
 
-        def do_POST(self) -> None:  # noqa: N802 -- the name that http.server calls
-            if not hmac.compare_digest(self.headers.get("Authorization", "").encode(), expected):
-                return self._refuse(401, "Invalid API key")
-            try:
-                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            except ValueError:
-                return self._refuse(400, "The body is not JSON")
-            if not isinstance(body, dict):
-                return self._refuse(400, "The body is not an object")
-            data = json.dumps(cleaned(body)).encode()
-            self.rfile: io.BufferedIOBase = io.BytesIO(data)
-            self.headers.replace_header("Content-Length", str(len(data)))
-            try:
-                super().do_POST()
-            except ValueError as error:  # how it says that a parameter is wrong
-                self._refuse(400, str(error))
+def _entries(logprobs: list[Json]) -> Json | None:
+    return {"content": logprobs} if logprobs else None
 
-        def generate_response(self, *arguments: Any, **named: Any) -> Any:
-            return {**super().generate_response(*arguments, **named), "model": spec.model_id}
 
-        def _refuse(self, status: int, message: str) -> None:
-            kind = "authentication_error" if status == 401 else "invalid_request_error"
-            data = json.dumps({"error": {"code": status, "message": message, "type": kind}}).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    return Handler
+def _usage(prompt: list[int], completion: int) -> Json:
+    return {
+        "prompt_tokens": len(prompt),
+        "completion_tokens": completion,
+        "total_tokens": len(prompt) + completion,
+    }

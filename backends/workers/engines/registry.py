@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from backends.workers.engines import llamacpp, vllm
-from catalog.errors import EngineMissing
+from backends.workers.engines.environments import Environment
+from catalog.errors import ConfigurationError, EngineMissing
 
 
 class Memory(Protocol):
@@ -42,6 +42,7 @@ class EngineInfo:
     ``slots`` is the number of requests worked on at once by default on a machine with that many cores.
     ``explain`` finds the cause of a failed start in the log. ``memory`` estimates before the first load, for
     engines that can tell from the file; for the others the row's figure counts, then :func:`files_memory`.
+    ``environment`` is the Python that has the packages, and that ``command`` begins with.
     """
 
     name: str
@@ -53,6 +54,7 @@ class EngineInfo:
     context: bool = False
     explain: Callable[[str], str | None] = _nothing
     memory: Memory | None = None
+    environment: Environment = field(default_factory=Environment)
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -75,17 +77,11 @@ class Engines(Mapping[str, EngineInfo]):
         engine = self._engines.get(name)
         if engine is None:
             return EngineMissing(name, extra="all", package="no engine has this name")
-        for package in engine.packages:
-            if not _installed(package):
-                return EngineMissing(name, extra=engine.extra, package=package)
-        return None
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
+        lacking = engine.environment.lacks(engine.packages)
+        if lacking is None:
+            return None
+        where = None if engine.environment.own else engine.environment.python
+        return EngineMissing(name, extra=engine.extra, package=lacking, python=where)
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})
@@ -99,28 +95,57 @@ def _batching(cores: int) -> int:
     return max(8, min(32, 4 * cores))
 
 
-def builtin_engines(python: str = sys.executable) -> Engines:
-    """The engines that Roundhouse brings."""
+def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engines:
+    """The engines that Roundhouse brings. ``pythons`` are the interpreters of those that have one of their own.
 
-    def program(module: str, *flags: str) -> tuple[str, ...]:
-        return (python, "-m", "backends.workers.main", "--module", f"backends.workers.engines.{module}", *flags)
+    Raises ConfigurationError for an interpreter of an engine that there is not.
+    """
 
-    return Engines(
-        EngineInfo(
-            "llamacpp", "llamacpp", ("xllamacpp",), program("llamacpp"), _GPU, _decoding,
-            context=True, explain=llamacpp.explain, memory=llamacpp.memory,
-        ),
-        EngineInfo("onnx", "onnx", ("onnxruntime", "tokenizers"), program("onnx"),
-                   frozenset({"cpu", "cuda"}), _batching),
-        EngineInfo("whisper", "speech", ("faster_whisper", "av"), program("whisper"),
-                   frozenset({"cpu", "cuda"}), lambda cores: max(1, cores // 4)),
-        EngineInfo("speech", "speech", ("av",), program("speech"), frozenset({"cpu"}),
-                   lambda cores: max(1, cores // 2)),
-        EngineInfo("diffusion", "images", ("diffusers", "torch"), program("diffusion"), _GPU, lambda _: 1),
-        EngineInfo("vllm", "vllm", ("vllm",), program("vllm", "--children"), frozenset({"cpu", "cuda"}),
-                   lambda _: 64, context=True, explain=vllm.explain),
-        EngineInfo("mlx", "mlx", ("mlx_lm",), program("mlx"), frozenset({"cpu", "mps"}), lambda _: 16,
-                   context=True),
-        EngineInfo("llama-cpp-python", "llama-cpp-python", ("llama_cpp",), program("llama_cpp_python"), _GPU,
-                   lambda _: 1, context=True),
+    def engine(
+        name: str,
+        module: str,
+        packages: tuple[str, ...],
+        devices: frozenset[str],
+        slots: Callable[[int], int],
+        *,
+        extra: str | None = None,
+        children: bool = False,
+        context: bool = False,
+        explain: Callable[[str], str | None] = _nothing,
+        memory: Memory | None = None,
+    ) -> EngineInfo:
+        environment = Environment(pythons.get(name))
+        program = ("-m", "backends.workers.main", "--module", f"backends.workers.engines.{module}")
+        return EngineInfo(
+            name=name,
+            extra=extra or name,
+            packages=packages,
+            command=(environment.python, *program, *(("--children",) if children else ())),
+            devices=devices,
+            slots=slots,
+            context=context,
+            explain=explain,
+            memory=memory,
+            environment=environment,
+        )
+
+    cuda = frozenset({"cpu", "cuda"})
+    engines = Engines(
+        engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
+               context=True, explain=llamacpp.explain, memory=llamacpp.memory),
+        engine("onnx", "onnx", ("onnxruntime", "tokenizers"), cuda, _batching),
+        engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(1, cores // 4),
+               extra="speech"),
+        engine("speech", "speech", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2)),
+        engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images"),
+        engine("vllm", "vllm", ("vllm",), cuda, lambda _: 64,
+               children=True, context=True, explain=vllm.explain),
+        engine("mlx", "mlx", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True),
+        engine("llama-cpp-python", "llama_cpp_python", ("llama_cpp",), _GPU, lambda _: 1, context=True),
     )  # fmt: skip
+    unknown = sorted(pythons.keys() - engines.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"[workers.python] names the engine '{unknown[0]}'; the engines are {', '.join(sorted(engines))}."
+        )
+    return engines

@@ -103,7 +103,7 @@ def test_an_option_that_is_wrong_is_refused_by_name(options: dict[str, Any], nam
     with pytest.raises(ConfigurationError, match="engine vllm"):
         vllm.arguments(spec(options={"contxt": 1}))
     with pytest.raises(ConfigurationError, match="engine mlx"):
-        mlx.arguments(spec(options={"contxt": 1}))
+        mlx.MlxEngine(spec(options={"contxt": 1}))
     with pytest.raises(ConfigurationError, match="engine llama-cpp-python"):
         llama_cpp_python.model_settings(spec(options={"contxt": 1}))
 
@@ -160,21 +160,6 @@ def test_health_of_a_socket_that_nobody_listens_on() -> None:
     assert not vllm.healthy("/nowhere/at/all.sock")
 
 
-# ---- MLX
-
-
-def test_mlx_batches_over_the_slots_and_does_not_cut_answers_short() -> None:
-    arguments = mlx.arguments(spec(options={"draft_model": "/models/d"}))
-    assert after(arguments, "--decode-concurrency") == "5"
-    assert after(arguments, "--max-tokens") == "2048"
-    assert after(arguments, "--draft-model") == "/models/d"
-
-
-def test_a_request_cannot_make_mlx_load_anything() -> None:
-    body = {"model": "evil/repository", "adapters": "/etc", "draft_model": "x", "messages": [], "temperature": 0}
-    assert mlx.cleaned(body) == {"messages": [], "temperature": 0}
-
-
 # ---- llama-cpp-python
 
 
@@ -187,7 +172,7 @@ def test_llama_cpp_python_gets_the_models_settings() -> None:
     assert llama_cpp_python.model_settings(spec(device="cuda:0"))["n_gpu_layers"] == -1
 
 
-@pytest.mark.parametrize("engine", [llamacpp.parameters, vllm.arguments, mlx.arguments])
+@pytest.mark.parametrize("engine", [llamacpp.parameters, vllm.arguments, mlx.MlxEngine])
 def test_an_engine_of_files_wants_a_file(engine: Any) -> None:
     with pytest.raises(ConfigurationError, match="names none"):
         engine(spec(path=None))

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from backends.workers.engines.environments import LOOK_AGAIN, Environment
 from backends.workers.engines.registry import builtin_engines
+from catalog.errors import ConfigurationError
 
 
 def test_every_engine_of_the_house_has_its_module() -> None:
@@ -38,3 +42,43 @@ def test_an_unknown_engine_is_missing() -> None:
 def test_the_command_holds_no_shell_and_no_secret() -> None:
     for engine in builtin_engines().values():
         assert Path(engine.command[0]) == Path(sys.executable)
+
+
+def test_an_engine_may_have_an_interpreter_of_its_own(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    engines = builtin_engines({"mlx": python})
+    assert engines["mlx"].command[0] == str(python)
+    assert engines["onnx"].command[0] == sys.executable
+
+
+def test_an_interpreter_for_an_engine_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="warp-drive"):
+        builtin_engines({"warp-drive": Path(sys.executable)})
+
+
+def test_another_interpreter_is_asked_what_it_can_import(tmp_path: Path) -> None:
+    environment = Environment(Path(sys.executable))
+    assert environment.lacks(("json", "sqlite3")) is None
+    assert environment.lacks(("json", "no_such_package")) == "no_such_package"
+    missing = builtin_engines({"mlx": tmp_path / "no-python"}).missing("mlx")
+    assert missing is not None
+    assert f"{tmp_path / 'no-python'} -m pip install 'roundhouse[mlx]'" in missing.message
+    assert "does not run" in missing.message
+
+
+def test_an_interpreter_that_lacked_a_package_is_asked_again_later_but_not_each_time(tmp_path: Path) -> None:
+    now = 0.0
+    asked = tmp_path / "asked"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho . >> {asked}\n[ -e {tmp_path}/installed ] || echo mlx_lm\n")
+    python.chmod(0o755)
+    environment = Environment(python, clock=lambda: now)
+    assert environment.lacks(("mlx_lm",)) == environment.lacks(("mlx_lm",)) == "mlx_lm"
+    assert asked.read_text().count(".") == 1
+    (tmp_path / "installed").touch()
+    now = LOOK_AGAIN
+    assert environment.lacks(("mlx_lm",)) is None
+    now = 10 * LOOK_AGAIN
+    assert environment.lacks(("mlx_lm",)) is None
+    assert asked.read_text().count(".") == 2, "what is there stays there"

@@ -1,0 +1,115 @@
+"""From tokens to the text that a caller may see: characters are never split, and stop texts never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+_HALF = "�"
+
+
+class TextStream:
+    """The text of tokens as they come.
+
+    A token's text can depend on those before it (the space of SentencePiece), so each is decoded behind a few of
+    its predecessors, at first the prompt's last ones, and bytes that are not a whole character yet are kept back.
+    """
+
+    _BEFORE = 6
+
+    def __init__(self, decode: Callable[[list[int]], str], prompt: Sequence[int]) -> None:
+        self._decode = decode
+        self._ids = list(prompt[-self._BEFORE :])
+        self._start, self._read = 0, len(self._ids)
+
+    def add(self, token: int) -> str:
+        """The characters that are complete now."""
+        self._ids.append(token)
+        return self._text(whole=False)
+
+    def end(self) -> str:
+        """What is left: bytes that never became a character show as U+FFFD."""
+        return self._text(whole=True)
+
+    def _text(self, *, whole: bool) -> str:
+        known = self._decode(self._ids[self._start : self._read])
+        text = self._decode(self._ids[self._start :])
+        if len(text) <= len(known) or (text.endswith(_HALF) and not whole):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return text[len(known) :]
+
+
+class StopFilter:
+    """Finds the first of some texts in a stream, and keeps back what may be the beginning of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._kept = ""
+        self.found = False
+
+    def feed(self, text: str) -> str:
+        """The text that is surely not part of a stop; sets ``found`` when one is complete."""
+        text = self._kept + text
+        places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if places:
+            self.found, self._kept = True, ""
+            return text[: min(places)]
+        kept = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._kept = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def end(self) -> str:
+        """What was kept back, when the stream has ended without a stop."""
+        text, self._kept = self._kept, ""
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` begin ``stop``."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
+
+
+@dataclass(slots=True)
+class Written:
+    """One choice while it is decoded: its visible text, and the logprobs of exactly the tokens in that text."""
+
+    text: TextStream
+    stop: StopFilter
+    _waiting: list[tuple[int, Json]] = field(default_factory=list)
+    _decoded: int = 0
+    _shown: int = 0
+
+    def add(self, token: int, logprob: Json | None) -> tuple[str, list[Json]]:
+        """Text and logprobs to show after one more token."""
+        piece = self.text.add(token)
+        self._decoded += len(piece)
+        if logprob is not None:
+            self._waiting.append((self._decoded, logprob))
+        return self._show(self.stop.feed(piece))
+
+    def end(self) -> tuple[str, list[Json]]:
+        """The rest, when no stop was found."""
+        piece = self.text.end()
+        shown = self.stop.feed(piece)
+        if not self.stop.found:
+            shown += self.stop.end()
+        said, logprobs = self._show(shown)
+        if not self.stop.found:
+            logprobs += [entry for _, entry in self._waiting]
+            self._waiting = []
+        return said, logprobs
+
+    def _show(self, text: str) -> tuple[str, list[Json]]:
+        self._shown += len(text)
+        count = 0
+        while count < len(self._waiting) and self._waiting[count][0] <= self._shown:
+            count += 1
+        entries = [entry for _, entry in self._waiting[:count]]
+        del self._waiting[:count]
+        return text, entries

@@ -1,0 +1,123 @@
+"""Chats of ``mlx_lm``: messages as its templates read them, and its text as thinking, tool calls and content.
+
+Where thinking and tool calls begin and end is each model's own, known to mlx_lm. Source: mlx_lm/generate.py
+(``make_text_state_machine``) and mlx_lm/tokenizer_utils.py of mlx-lm 0.32.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from backends.wire.chat import ChatRequest, ContentPart, Message
+from catalog.errors import CapabilityMismatch
+
+Json = dict[str, Any]
+_log = logging.getLogger(__name__)
+
+
+def messages_of(request: ChatRequest) -> list[Json]:
+    """The messages, texts joined and the arguments of calls as objects.
+
+    Raises CapabilityMismatch for a part that is not text.
+    """
+    return [_message(message) for message in request.messages]
+
+
+def _message(message: Message) -> Json:
+    plain: Json = message.model_dump(exclude_none=True)
+    content = message.content
+    if isinstance(content, list):
+        plain["content"] = "".join(_text(part) for part in content)
+    elif content is None:
+        plain["content"] = ""
+    for call in plain.get("tool_calls") or ():
+        function = call.get("function") or {}
+        try:
+            function["arguments"] = json.loads(function.get("arguments") or "{}")
+        except ValueError:
+            _log.warning("the arguments of an earlier tool call are not JSON; the template is given the text")
+    return plain
+
+
+def _text(part: ContentPart) -> str:
+    if part.type != "text":
+        raise CapabilityMismatch(f"The engine mlx takes no '{part.type[:40]}' parts.", param="messages")
+    return part.text or ""
+
+
+class ChatText:
+    """Takes a model's text apart. ``called`` says whether it has made a tool call."""
+
+    def __init__(self, tokenizer: Any, prompt: list[int], tools: list[Json]) -> None:
+        from mlx_lm.generate import TextStateMachine, make_text_state_machine
+
+        self._machine = TextStateMachine
+        self._state = make_text_state_machine(tokenizer).make_state(_initial(tokenizer, prompt))
+        self._parse = tokenizer.tool_parser
+        self._tools = tools
+        self._call = ""
+        self._calls = 0
+        self.called = False
+
+    def take(self, text: str, *, last: bool) -> Iterator[Json]:
+        """Deltas of ``text``; after the ``last`` of it nothing is kept back."""
+        self._state, segments = self._machine.split(self._state, text)
+        if last:
+            self._state, rest, state = self._machine.flush(self._state)
+            segments = [*segments, (state, rest)]
+        for state, piece in segments:
+            if state == "tool":
+                self._call += piece
+                continue
+            yield from self._finished_call()
+            if piece:
+                yield {"reasoning_content" if state == "reasoning" else "content": piece}
+        if last:
+            yield from self._finished_call()
+
+    def _finished_call(self) -> Iterator[Json]:
+        text, self._call = self._call, ""
+        if not text:
+            return
+        try:
+            parsed = self._parse(text, self._tools)
+        except ValueError:  # JSON's error is one: it was cut, or is no call after all
+            yield {"content": text}
+            return
+        calls = parsed if isinstance(parsed, list) else [parsed]
+        self.called = True
+        yield {"tool_calls": [self._as_call(call) for call in calls]}
+
+    def _as_call(self, call: Json) -> Json:
+        self._calls += 1
+        arguments = call.get("arguments")
+        return {
+            "index": self._calls - 1,
+            "id": call.get("id") or f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {
+                "name": call.get("name"),
+                "arguments": arguments
+                if isinstance(arguments, str)
+                else json.dumps(arguments, ensure_ascii=False),
+            },
+        }
+
+
+def said_of(text: ChatText, said: str, *, last: bool) -> list[Json]:
+    """The deltas that ``said`` makes."""
+    return list(text.take(said, last=last)) if said or last else []
+
+
+def _initial(tokenizer: Any, prompt: list[int]) -> str:
+    """Whether the template has begun the thinking already."""
+    told: str | None = tokenizer.response_initial_state
+    if told:
+        return told
+    if tokenizer.has_thinking and tokenizer.rfind_think_start(prompt) > tokenizer.rfind_think_end(prompt):
+        return "reasoning"
+    return "normal"
