@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
 
@@ -54,10 +54,13 @@ class Relay(Generic[T]):
         *,
         in_flight: InFlight,
         capacity: int,
+        on_error: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """``on_error`` hears the code of an error that the client is told within its answer."""
         self._opening = opening
         self._encoder = encoder
         self._capacity = capacity
+        self._on_error = on_error
         self._buffer: deque[bytes] = deque()
         self._answer: Answer[T] | None = None
         self._error: RoundhouseError | None = None
@@ -159,6 +162,8 @@ class Relay(Generic[T]):
         self._error = error
         if not self._headers_left and self._answer is None:
             return
+        structlog.get_logger("server.relay").warning("answer broken off", code=error.code)
+        self._on_error(error.code)
         data = self._encoder.fail(error)
         if data is None:
             self._cut = True

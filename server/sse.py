@@ -139,6 +139,7 @@ async def _begin(
         encoder,
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,
+        on_error=services.metrics.error,
     )
     try:
         async with Guard(request.receive, services.in_flight):

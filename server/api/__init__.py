@@ -13,6 +13,7 @@ from server.api import (
     models,
     rerank,
     responses,
+    root,
     routing,
     tokens,
 )
@@ -30,6 +31,7 @@ ROUTERS = (
     routing.router,
     admin.router,
     models.router,
+    root.router,
     health.router,
     metrics.router,
 )

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
 import structlog
 
-from catalog.errors import WorkerFailed
+from backends.workers.logs import WorkerLog
+from backends.workers.process import WorkerProcess
+from backends.workers.settings import WorkerSettings
+from backends.workers.worker import Launch, NoObserver, Worker
+from catalog.errors import ModelUnavailable, WorkerFailed
+from catalog.model import Capability
+from routing.facts import Facts
+from routing.outcomes import Outcome, Result
+from server.events import AttemptLog, WorkerEvents
 from server.logging import configure_logging, configure_structlog
 from server.settings import LogSettings
 from tests.server.conftest import Start
-from tests.server.fakes import chunk
+from tests.server.fakes import CHAT, chunk
 from tests.server.test_chat import BODY, PATH
 
 KEY = "planted-key-Zx81"
@@ -103,3 +113,68 @@ def test_libraries_log_in_the_same_shape_and_never_what_passes_through_them() ->
     assert lines[0]["logger"] == "some.library"
     assert "ValueError" in lines[1]["exception"]
     assert PROMPT not in stream.getvalue()
+
+
+async def test_every_line_of_a_request_has_its_ids_also_those_of_its_stream(
+    start: Start, logs: io.StringIO
+) -> None:
+    async with start(log={"access": True}) as gateway:
+        gateway.backend.script = (chunk("a"), WorkerFailed("It died."))
+        headers = {"x-request-id": "mine"}
+        answer = await gateway.client.post(PATH, json={**BODY, "stream": True}, headers=headers)
+        metrics = (await gateway.client.get("/metrics")).text
+    assert 'roundhouse_errors_total{code="worker_failed"} 1.0' in metrics
+    lines = [orjson.loads(line) for line in logs.getvalue().splitlines() if "/metrics" not in line]
+    assert {line["event"] for line in lines} >= {"answer broken off", "request"}
+    for line in lines:
+        assert (line["request_id"], line["trace"]) == ("mine", answer.headers["x-roundhouse-trace"]), line
+
+
+def test_a_failed_attempt_is_a_warning_and_a_good_one_is_not(logs: io.StringIO) -> None:
+    log = AttemptLog()
+    facts = Facts(capability=Capability.CHAT)
+    for number, result in enumerate((Result.FAILED, Result.SUCCESS), start=1):
+        log.record(Outcome("t", number, "parrot", "cloud", facts, result, at=0.0, error="upstream_error"))
+    failed, answered = (orjson.loads(line) for line in logs.getvalue().splitlines())
+    assert (failed["level"], failed["model"], failed["code"], failed["trace"]) == (
+        "warning",
+        "parrot",
+        "upstream_error",
+        "t",
+    )
+    assert answered["level"] == "debug"
+
+
+def test_what_befalls_a_worker_is_logged_with_the_place_of_its_own_log(logs: io.StringIO) -> None:
+    events = WorkerEvents(NoObserver())
+    events.loaded("parrot", 1.5)
+    events.died("parrot", "killed by SIGKILL")
+    events.load_failed("parrot", "it does not fit")
+    events.unloaded("parrot", evicted=True)
+    lines = [orjson.loads(line) for line in logs.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["worker ready", "worker died", "worker failed", "worker stopped"]
+    assert lines[1]["reason"] == "killed by SIGKILL"
+    assert lines[1]["its_log"] == lines[2]["its_log"] == "roundhouse logs parrot"
+
+
+async def test_a_workers_lines_do_not_carry_the_ids_of_the_request_that_started_it(logs: io.StringIO) -> None:
+    class Host:
+        async def prepare(self, worker: Worker) -> Launch:
+            raise ModelUnavailable("it is not there")
+
+        async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess:
+            raise AssertionError
+
+        def changed(self) -> None: ...
+
+    with structlog.contextvars.bound_contextvars(request_id="first"):
+        log = WorkerLog(Path("/nonexistent"), "parrot", limit=1)
+        worker = Worker(
+            CHAT, Host(), WorkerSettings(), log=log, clock=time.monotonic, observer=WorkerEvents(NoObserver())
+        )
+        with pytest.raises(ModelUnavailable):
+            await worker.ready()
+    await worker.close()
+    (line,) = [orjson.loads(line) for line in logs.getvalue().splitlines()]
+    assert line["event"] == "worker failed"
+    assert "request_id" not in line

@@ -131,3 +131,12 @@ async def test_openapi_describes_every_body(gateway: Gateway) -> None:
     for path, methods in document["paths"].items():
         if "post" in methods and not path.endswith("load"):
             assert "requestBody" in methods["post"], path
+
+
+async def test_the_root_says_where_to_go_on(gateway: Gateway) -> None:
+    document = (await gateway.client.get("/")).json()
+    assert document["name"] == "Roundhouse"
+    assert document["base_url"] == "http://localhost/v1"
+    paths = {document[name] for name in ("models", "endpoints", "health", "ready", "metrics")}
+    for path in paths:
+        assert (await gateway.client.get(path)).status_code == 200
