@@ -15,8 +15,13 @@ COPY server server
 COPY routing routing
 COPY backends backends
 COPY catalog catalog
-RUN pip install --no-deps --no-build-isolation .
-RUN ROUNDHOUSE_DATA_DIR=/data roundhouse pull starter
+RUN pip install --no-deps --no-build-isolation . \
+ && ROUNDHOUSE_DATA_DIR=/data roundhouse pull starter
+# What is in the image, for scanners: CycloneDX, made from what is really installed.
+RUN python -m venv /opt/sbom \
+ && /opt/sbom/bin/pip install cyclonedx-bom==7.5.0 \
+ && /opt/sbom/bin/cyclonedx-py environment --output-format JSON \
+      --output-file /opt/roundhouse/sbom.cdx.json /opt/roundhouse/bin/python
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="Roundhouse" \
@@ -35,7 +40,7 @@ ENV PATH=/opt/roundhouse/bin:$PATH \
     ROUNDHOUSE_DATA_DIR=/data \
     ROUNDHOUSE_LOG__FORMAT=json \
     ROUNDHOUSE_SERVER__HOST=0.0.0.0
-USER roundhouse
+USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

@@ -1,7 +1,7 @@
 """Asks pip-audit about a lock, and tells "nothing known" from "could not be asked".
 
 Exit status 1 when something locked has a known vulnerability; 0 otherwise. A machine without the list of
-vulnerabilities (offline, a bare index) is told apart in words: a build must not fail for that, nor pass in silence.
+vulnerabilities (offline, a bare index) is told apart in words: a build must not fail for that, nor be silent.
 """
 
 from __future__ import annotations
@@ -29,12 +29,18 @@ def main(lock: str) -> int:
         return _unasked("it did not answer in time")
     except json.JSONDecodeError:
         return _unasked((asked.stderr.strip().splitlines() or ["no reason was given"])[-1])
+    asked_about = [package for package in report["dependencies"] if "skip_reason" not in package]
+    if not asked_about:
+        return _unasked("none of the locked packages is known to the service that was asked")
     found = [
         f"{package['name']} {package['version']}: {flaw['id']} (fixed in {', '.join(flaw['fix_versions']) or '-'})"
-        for package in report["dependencies"]
+        for package in asked_about
         for flaw in package.get("vulns", ())
     ]
-    print("\n".join(found) or f"No known vulnerability in {len(report['dependencies'])} locked packages.")  # noqa: T201
+    print(
+        "\n".join(found)
+        or f"No known vulnerability in {len(asked_about)} of {len(report['dependencies'])} locked packages."
+    )  # noqa: T201
     return 1 if found else 0
 
 

@@ -35,7 +35,7 @@ def parse(model: type[M], body: bytes) -> M:
     than a request needs: each takes far more memory than the two bytes that it takes here.
     """
     if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS or body.count(b",") > MAX_ITEMS:
-        raise PayloadTooLarge("The body has too many values.")
+        raise InvalidRequest("The body has too many values to be a request.")
     try:
         value = model.model_validate_json(body)
     except ValidationError as error:

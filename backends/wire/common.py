@@ -26,7 +26,7 @@ class WireModel(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=())
 
-    def to_wire(self, **overrides: Any) -> dict[str, Any]:
+    def to_wire(self, /, **overrides: Any) -> dict[str, Any]:
         """The JSON object to send: what the caller set, unknown fields too, then ``overrides``.
 
         An override of ``None`` removes the field.
