@@ -162,3 +162,14 @@ def test_the_dashboard_is_where_grafana_looks() -> None:
     volumes = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["grafana"]["volumes"]
     assert f"./grafana/roundhouse.json:{folder}/roundhouse.json:ro" in volumes
     assert json.loads((DEPLOY / "grafana" / "roundhouse.json").read_text())["uid"] == "roundhouse"
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("[a-z]*/**/*.md")),
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
