@@ -21,6 +21,23 @@ MOST = 500
 """Scripts in one round trip."""
 
 
+TURNS = 25
+"""Into so many parts patience is cut."""
+
+
+async def answered(decision: asyncio.Future[int], patience: float) -> bool:
+    """Whether the answer is there within ``patience`` seconds of a loop that is not busy.
+
+    The time is counted in turns: a loop that has a burst of requests to read must not take its own delay for
+    the store's, and spend without asking.
+    """
+    for _ in range(TURNS):
+        done, _ = await asyncio.wait((decision,), timeout=patience / TURNS)
+        if done:
+            return True
+    return False
+
+
 @dataclass(slots=True)
 class _Question:
     script: str

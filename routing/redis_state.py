@@ -28,7 +28,7 @@ import structlog
 
 from catalog.errors import ConfigurationError
 from routing.outcomes import Outcome
-from routing.redis_holds import Decisions
+from routing.redis_holds import Decisions, answered
 from routing.state import USAGE_SUMS, Charge, Counter, Hold, OutcomeQuery, UsageRow, decode, encode
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ class RedisState:
         assert self._decisions is not None, "the state was not started"
         decision = self._decisions.ask(_HOLD, keys, arguments(forced=False))
         try:
-            done, _ = await asyncio.wait((decision,), timeout=patience)
-            refused = decision.result() if done else None
+            refused = decision.result() if await answered(decision, patience) else None
         except self._errors as error:
             self._trouble(error)
             refused = None

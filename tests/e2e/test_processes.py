@@ -81,7 +81,7 @@ async def both(server: Served) -> tuple[int, int]:
     """The ids of two gateways, once both serve."""
 
     async def serve_two() -> bool:
-        return await metric(server, "roundhouse_gateway_processes") == 2
+        return len(gateways(server)) == 2 == await metric(server, "roundhouse_gateway_processes")
 
     assert await eventually(serve_two, within=60)
     one, other = gateways(server)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Away
 
-from routing.redis_holds import Decisions
+from routing.redis_holds import Decisions, answered
 from tests.routing.test_state import redis_server
 
 COUNT = "if redis.call('INCR', KEYS[1]) > tonumber(ARGV[1]) then return 1 end return 0"
@@ -43,3 +44,24 @@ async def test_who_no_longer_waits_is_not_asked_for_and_nobody_waits_for_ever(tm
         await decisions.ask(COUNT, ["n"], [5])
     await decisions.close()
     await client.aclose()
+
+
+async def test_a_busy_loop_does_not_take_its_own_delay_for_the_stores(tmp_path: Path) -> None:
+    async with redis_server(tmp_path / "redis.sock"):
+        client = Redis.from_url(f"unix://{tmp_path}/redis.sock")
+        decisions = Decisions(client, (Away, OSError))
+        busy = True
+
+        async def burst() -> None:
+            while busy:
+                time.sleep(0.05)  # noqa: ASYNC251 -- what reading a hundred requests does to the loop
+                await asyncio.sleep(0)
+
+        working = asyncio.create_task(burst())
+        assert await answered(decisions.ask(COUNT, ["n"], [5]), 0.1)
+        busy = False
+        await working
+        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        assert not await answered(never, 0.05)
+        await decisions.close()
+        await client.aclose()
