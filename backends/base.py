@@ -45,7 +45,8 @@ class Upstream:
 
     ``endpoint`` is the name that logs, metrics and breakers use. With ``uds``, connections go to that
     Unix socket, ``base_url`` gives only the path, and each request has a connection of its own.
-    ``parameters`` and ``max_output_tokens`` are the model's row's, for protocols that must know them.
+    ``parameters`` and ``max_output_tokens`` are the model's row's, for protocols that must know them;
+    ``engine`` is the one that runs in a worker of our own.
     """
 
     endpoint: str
@@ -59,6 +60,7 @@ class Upstream:
     timeouts: Timeouts = Timeouts()
     parameters: frozenset[str] | None = None
     max_output_tokens: int | None = None
+    engine: str | None = None
 
 
 @runtime_checkable

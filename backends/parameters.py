@@ -7,7 +7,7 @@ is (an OpenAI-compatible server of unknown make), and dropped where it would be 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,6 +90,32 @@ WORKER = ParameterTable(
 )  # fmt: skip
 """llama-server and our own worker app. Source: llama.cpp's page on its server."""
 
+_LLAMA_ONLY = frozenset(
+    {
+        "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar", "mirostat", "mirostat_eta",
+        "mirostat_tau", "reasoning_format", "repeat_last_n", "top_n_sigma", "truncate",
+    }
+)  # fmt: skip
+
+ENGINES: Mapping[str, ParameterTable] = {
+    "mlx": replace(WORKER, drops=WORKER.drops | {"typical_p"}, extras=WORKER.extras - _LLAMA_ONLY),
+    "vllm": ParameterTable(
+        drops=frozenset({"user", "metadata", "typical_p"}),
+        extras=frozenset({"chat_template_kwargs", "ignore_eos", "min_tokens", "stop_token_ids"}),
+        unknown_pass=False,
+    ),
+    "llama-cpp-python": ParameterTable(
+        drops=WORKER.drops | {"typical_p", "tool_choice", "parallel_tool_calls"},
+        renames={"max_completion_tokens": "max_tokens"},
+        unknown_pass=False,
+    ),
+    "diffusion": ParameterTable(
+        drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
+    ),
+}
+"""Workers whose engine takes less, or other, than llama-server; the others have :data:`WORKER`."""
+
 _QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
 """Notes for a provider's books: they ask nothing of the answer, so leaving them out is not worth a report."""
 
@@ -98,7 +124,7 @@ def table_for(upstream: Upstream) -> ParameterTable:
     """The table of an upstream, by its protocol and, for OpenAI's, its host."""
     match upstream.protocol:
         case "worker":
-            return WORKER
+            return ENGINES.get(upstream.engine or "", WORKER)
         case "ollama":
             return OLLAMA
         case "azure":
@@ -134,7 +160,7 @@ def prepare(
         )
     body = request.to_wire(model=upstream.model, **dict.fromkeys(left_out))
     body.pop("routing", None)
-    if table is not WORKER:
+    if upstream.protocol != "worker" or upstream.engine in ENGINES:
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
         for name, new in table.renames.items():
@@ -152,6 +178,8 @@ def dropped_names(request: WireModel, upstream: Upstream) -> tuple[str, ...]:
 def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> dict[str, Any]:
     """The fields, with their values, that are not this upstream's to see."""
     extra = request.model_extra or {}
+    if all(_taken(name, table, upstream, unknown=name in extra) for name in request.model_fields_set):
+        return {}
     return {
         name: extra[name] if name in extra else getattr(request, name)
         for name in (*type(request).model_fields, *extra)

@@ -33,6 +33,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError, StreamBroken, UnsupportedParameter
@@ -239,6 +240,11 @@ class LocalWorkerBackend:
         async with aclosing(self._openai.speak(upstream, request)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.draw(upstream, request)) as events:
+            async for event in events:
+                yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         """``{"tokens": [...]}``: ids, or with ``with_pieces`` objects of ``id`` and ``piece``."""

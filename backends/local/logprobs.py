@@ -27,6 +27,8 @@ def _entry(item: Json) -> Json:
 
 def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None:
     """``logprobs`` of a completion's choice: four lists. ``offset`` is where the first token begins."""
+    if given and given.get("tokens"):
+        return _moved(given, top=top, offset=offset)
     if not given or not given.get("content"):
         return None
     tokens: list[str] = []
@@ -42,5 +44,19 @@ def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None
         "tokens": tokens,
         "token_logprobs": [item["logprob"] for item in given["content"]],
         "top_logprobs": tops,
+        "text_offset": offsets,
+    }
+
+
+def _moved(given: Json, *, top: int, offset: int) -> Json:
+    """Lists that are in OpenAI's shape already (vLLM), with offsets that go on from ``offset``."""
+    offsets: list[int] = []
+    for token in given["tokens"]:
+        offsets.append(offset)
+        offset += len(token)
+    return {
+        "tokens": given["tokens"],
+        "token_logprobs": given["token_logprobs"],
+        "top_logprobs": given.get("top_logprobs") if top > 0 else None,
         "text_offset": offsets,
     }

@@ -302,6 +302,7 @@ class Worker:
             uds=launch.spec.socket,
             api_key=launch.spec.api_key,
             parameters=self.model.parameters,
+            engine=launch.spec.engine,
         )
         return launch
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from backends.workers.engines import vllm_wire
 from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
@@ -73,14 +74,20 @@ def arguments(spec: WorkerSpec) -> list[str]:
     if options.enforce_eager:
         given.append("--enforce-eager")
     given.append("--enable-prefix-caching" if options.prefix_caching else "--no-enable-prefix-caching")
-    given.append("--disable-uvicorn-access-log")
+    given += ["--disable-uvicorn-access-log", "--middleware", "backends.workers.engines.vllm_wire.WorkersWire"]
     return given
 
 
 def environment(spec: WorkerSpec) -> dict[str, str]:
     """Variables of the child beside the worker's own. The key goes here, where no process list shows it."""
     options = read_options(Options, "vllm", spec.options)
-    added = {"VLLM_API_KEY": spec.api_key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    added = {
+        vllm_wire.KEY: spec.api_key,
+        vllm_wire.MODEL: spec.model_id,
+        vllm_wire.TOOLS: "1" if options.tool_call_parser is not None else "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
     kind, _, index = spec.device.partition(":")
     if kind == "cpu":
         added |= {"VLLM_CPU_KVCACHE_SPACE": str(options.cpu_kv_cache_gib), "OMP_NUM_THREADS": str(spec.threads)}
