@@ -67,6 +67,32 @@ class FairQueue(Generic[T]):
             del flows[flow]
         return True
 
+    def displace(self, *, flow: str, priority: Priority) -> T | None:
+        """Take out the item that makes room in a full queue for a newcomer; ``None``: there is none, refuse him.
+
+        Batch may fill one place in ``INTERACTIVE_PER_BATCH + 1`` against interactive items, those the others;
+        within its part, who has at least two items more than the newcomer's flow yields the newest of them. So
+        a caller who floods the queue fills it only as long as nobody else comes (longest queue drop; see Suter
+        et al., "Design Considerations for Supporting TCP with Per-flow Queueing", 1998).
+        """
+        waiting = {p: sum(map(len, flows.values())) for p, flows in self._flows.items()}
+        batch = sum(waiting.values()) // (INTERACTIVE_PER_BATCH + 1)
+        share = {Priority.BATCH: batch, Priority.INTERACTIVE: sum(waiting.values()) - batch}
+        if waiting[priority] < share[priority]:
+            (yielding,) = set(Priority) - {priority}
+            least = 1
+        else:
+            yielding = priority
+            least = len(self._flows[priority].get(flow, ())) + 2
+        flows = self._flows[yielding]
+        largest = max(flows, key=lambda name: len(flows[name]), default=None)
+        if largest is None or len(flows[largest]) < least:
+            return None
+        item = flows[largest].pop()
+        if not flows[largest]:
+            del flows[largest]
+        return item
+
     def _turn(self) -> Priority:
         interactive, batch = self._flows[Priority.INTERACTIVE], self._flows[Priority.BATCH]
         if not interactive and not batch:
@@ -164,15 +190,17 @@ class Slots:
         self._changed()
 
     async def acquire(self, need: Need) -> Grant:
-        """Wait for a turn. Raises QueueFull at once when the queue is at its bound.
+        """Wait for a turn. Raises QueueFull when the queue is at its bound: at once, unless it is fair that this
+        caller waits and another one, who has more waiting, does not; then it is that one who is told.
 
         A cancelled wait leaves no trace, also when it is cancelled in the moment of its turn.
         """
         if len(self._queue) >= self._max_queue:
-            raise QueueFull(
-                f"The model's queue is full ({self._max_queue} requests are waiting). Try again later.",
-                retry_after=self.estimated_wait(),
-            )
+            displaced = self._queue.displace(flow=need.flow, priority=need.priority)
+            if displaced is None:
+                raise self._full()
+            if not displaced.future.done():
+                displaced.future.set_exception(self._full())
         waiter = _Waiter(need, asyncio.get_running_loop().create_future())
         self._queue.push(waiter, flow=need.flow, priority=need.priority)
         self._grant()
@@ -205,6 +233,12 @@ class Slots:
         """Seconds until a request that came now would have its turn, from how long slots were held lately."""
         rounds = (len(self._queue) + 1) / max(1, self._capacity)
         return max(1.0, rounds * self._hold_seconds)
+
+    def _full(self) -> QueueFull:
+        return QueueFull(
+            f"The model's queue is full ({self._max_queue} requests are waiting). Try again later.",
+            retry_after=self.estimated_wait(),
+        )
 
     def _grant(self) -> None:
         while self._capacity and len(self._queue):

@@ -26,6 +26,16 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
         yield running
 
 
+async def worker_at(gateway: Gateway, event: str, name: object) -> int:
+    """The process of the worker that came to this point of a request."""
+
+    def found() -> list[int]:
+        return [line["pid"] for line in gateway.journal(event) if line["name"] == name]
+
+    await soon(found, within=10, every=0.005)
+    return found()[0]
+
+
 async def test_streams_of_a_killed_worker_end_with_an_error_and_the_next_request_succeeds(
     gateway: Gateway, figures: Figures
 ) -> None:
@@ -33,12 +43,8 @@ async def test_streams_of_a_killed_worker_end_with_an_error_and_the_next_request
     told: list[float] = []
     async with client(gateway) as session:
         for number in range(rounds):
-            began = asyncio.Event()
-            stream = asyncio.create_task(
-                ask(session, chat("solo", stream=True, name=number, **ENDLESS), on_event=lambda _: began.set())
-            )
-            await asyncio.wait_for(began.wait(), 10)
-            pid = gateway.journal("began")[-1]["pid"]
+            stream = asyncio.create_task(ask(session, chat("solo", stream=True, name=number, **ENDLESS)))
+            pid = await worker_at(gateway, "first", number)
             killed = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             broken = await asyncio.wait_for(stream, 10)
@@ -73,11 +79,7 @@ async def test_a_worker_killed_before_its_first_token_is_never_noticed_when_anot
             body = chat("pair", stream=number % 2 == 0, name=number, delay=0.2)
             answer = asyncio.create_task(ask(session, body))
 
-            def begun(number: int = number) -> list[int]:
-                return [line["pid"] for line in gateway.journal("began") if line["name"] == number]
-
-            await soon(begun, within=10, every=0.005)
-            os.kill(begun()[0], signal.SIGKILL)
+            os.kill(await worker_at(gateway, "began", number), signal.SIGKILL)
             told = await asyncio.wait_for(answer, 10)
             assert int(told.headers["x-roundhouse-attempts"]) >= 2
             unseen += told.whole

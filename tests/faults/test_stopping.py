@@ -1,4 +1,4 @@
-"""Row 3: a gateway that is told to stop finishes what it began, and one told to read its settings drops nothing."""
+"""Row 3: a gateway that is told to stop finishes what it began; reading its settings again drops nothing."""
 
 from __future__ import annotations
 

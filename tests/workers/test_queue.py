@@ -164,3 +164,40 @@ async def test_what_a_dead_worker_had_given_out_is_not_given_back_to_the_next() 
     assert some.busy == 1
     some.release(of_the_living)
     assert some.idle
+
+
+async def test_a_full_queue_makes_room_for_a_caller_who_has_less_waiting() -> None:
+    some = slots(max_queue=4)
+    greedy = [asyncio.create_task(some.acquire(Need(flow="greedy"))) for _ in range(4)]
+    await asyncio.sleep(0)
+    modest = asyncio.create_task(some.acquire(Need(flow="modest")))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull):
+        await greedy.pop()
+    assert some.waiting == 4
+    second = asyncio.create_task(some.acquire(Need(flow="modest")))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull):
+        await greedy.pop()
+    with pytest.raises(QueueFull):
+        await some.acquire(Need(flow="modest"))
+    for task in (*greedy, modest, second):
+        assert not task.done()
+        task.cancel()
+    await asyncio.gather(*greedy, modest, second, return_exceptions=True)
+
+
+async def test_a_full_queue_is_for_interactive_requests_but_for_a_fifth() -> None:
+    some = slots(max_queue=5)
+    batch = [asyncio.create_task(some.acquire(Need(priority=Priority.BATCH))) for _ in range(5)]
+    await asyncio.sleep(0)
+    interactive = [asyncio.create_task(some.acquire(Need())) for _ in range(4)]
+    await asyncio.sleep(0)
+    refused = await asyncio.gather(*batch[1:], return_exceptions=True)
+    assert all(isinstance(error, QueueFull) for error in refused)
+    with pytest.raises(QueueFull):
+        await some.acquire(Need())
+    for task in (batch[0], *interactive):
+        assert not task.done()
+        task.cancel()
+    await asyncio.gather(batch[0], *interactive, return_exceptions=True)
