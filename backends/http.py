@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -330,7 +331,7 @@ class HttpClient:
             if not files:
                 return httpx.Request(
                     method,
-                    base + path,
+                    _url(base + path),
                     content=content,
                     headers=all_headers,
                     params=params,
@@ -339,7 +340,7 @@ class HttpClient:
             fields: list[tuple[str, Any]] = [(name, (None, value.encode())) for name, value in data]
             request = httpx.Request(
                 method,
-                base + path,
+                _url(base + path),
                 files=[*fields, *files],
                 headers=all_headers,
                 params=params,
@@ -419,6 +420,12 @@ async def _close(pool: _Pool) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_CLOSE_WAIT):
             await pool.transport.aclose()
+
+
+@lru_cache(maxsize=1024)
+def _url(text: str) -> httpx.URL:
+    """The address, parsed: as dear as the rest of a request together, and always one of a few."""
+    return httpx.URL(text)
 
 
 def _stream(response: httpx.Response) -> httpx.AsyncByteStream:

@@ -6,7 +6,6 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 from backends.base import Json, Upstream
@@ -46,19 +45,15 @@ class OpenAIBackend:
         del upstream
         return path
 
-    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+    def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, when the server tells it."""
         body = prepare(request, upstream).body
-        async with aclosing(self.stream(upstream, "/chat/completions", body, chat_chunks, "messages")) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages")
 
-    async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
+    def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""
         body = prepare(request, upstream).body
-        async with aclosing(self.stream(upstream, "/completions", body, completion_chunks, "prompt")) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self.stream(upstream, "/completions", body, completion_chunks, "prompt")
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         body = prepare(request, upstream).body

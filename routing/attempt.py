@@ -103,12 +103,17 @@ class Attempt(Generic[T]):
 
     async def items(self) -> AsyncIterator[T]:
         """What came so far, then the rest as it comes."""
+        see = self._observer.see
         try:
-            while True:
-                while self._held:
-                    yield self._held.popleft()
-                if self._ended or not await self._pull():
-                    return
+            while self._held:
+                yield self._held.popleft()
+            if self._ended:
+                return
+            assert self._source is not None
+            async for item in self._source:
+                see(item)
+                yield item
+            self._ended = True
         except Exception as error:
             self._error = error
             raise

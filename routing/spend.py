@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from itertools import count
 from secrets import token_hex
 from typing import Literal
@@ -59,7 +59,7 @@ class Caps(BaseModel):
     month: float | None = Field(default=None, ge=0)
     total: float | None = Field(default=None, ge=0)
 
-    @property
+    @cached_property
     def windows(self) -> tuple[tuple[Window, float], ...]:
         """The windows that have a cap."""
         every = ((window, getattr(self, window.value)) for window in Window)
@@ -359,6 +359,12 @@ def is_free(price: Price) -> bool:
     return bool(known) and not any(known)
 
 
+@lru_cache(maxsize=1024)
+def _exact(rate: float) -> Decimal:
+    """The number as it is written."""
+    return Decimal(str(rate))
+
+
 def _tokens(price: Price, usage: Usage) -> Decimal | None:
     if price.input is None and price.output is None:
         return None
@@ -374,7 +380,7 @@ def _tokens(price: Price, usage: Usage) -> Decimal | None:
         if used and rate is None:
             return None
         if used and rate is not None:
-            total += used * Decimal(str(rate)) * (NANO // 1_000_000)
+            total += used * _exact(rate) * (NANO // 1_000_000)
     return total
 
 

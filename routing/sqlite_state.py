@@ -157,7 +157,7 @@ class SqliteState:
         return None
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
-        return self._writer.request(lambda db: _charge(db, charge))
+        return self._writer.request(lambda db: _charge(db, charge), urgent=charge.hold is not None)
 
     async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
         def settle(db: sqlite3.Connection) -> int:

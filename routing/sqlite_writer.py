@@ -28,15 +28,22 @@ Apply = Callable[[sqlite3.Connection], Any]
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_GATHER = 0.02
+"""Seconds that jobs nobody waits for are gathered into one transaction: waking the thread for each of them
+would take the interpreter from the event loop once a request."""
 
 
 @dataclass(slots=True)
 class Job:
-    """Something to do in the next transaction. ``droppable`` jobs go first when the disk is stuck for long."""
+    """Something to do in the next transaction. ``droppable`` jobs go first when the disk is stuck for long.
+
+    For an ``urgent`` one the transaction begins at once.
+    """
 
     apply: Apply
     future: asyncio.Future[Any] | None = None
     droppable: bool = False
+    urgent: bool = False
 
 
 class SqliteWriter:
@@ -51,6 +58,7 @@ class SqliteWriter:
         self._backlog = backlog
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
+        self._urgent = False
         self._stopping: float | None = None
         self._ended = False
         self._troubled = False
@@ -80,11 +88,14 @@ class SqliteWriter:
         """Do it soon."""
         self._append(Job(apply, droppable=droppable))
 
-    def request(self, apply: Apply) -> asyncio.Future[Any]:
-        """Do it soon; the future has the answer once it is committed, or the error that it raised."""
+    def request(self, apply: Apply, *, urgent: bool = True) -> asyncio.Future[Any]:
+        """Do it; the future has the answer once it is committed, or the error that it raised.
+
+        At once, unless it is not ``urgent``: then with the jobs of the next moment in one transaction.
+        """
         assert self._loop is not None, "the writer was not started"
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._append(Job(apply, future))
+        self._append(Job(apply, future, urgent=urgent))
         return future
 
     def _append(self, job: Job) -> None:
@@ -94,7 +105,9 @@ class SqliteWriter:
                 return
             if not self._ended:
                 self._jobs.append(job)
-                self._wake.notify()
+                self._urgent = self._urgent or job.urgent
+                if self._urgent or len(self._jobs) in (1, self._batch):
+                    self._wake.notify()
                 return
         if job.future is not None:
             job.future.set_exception(ConnectionError(f"{self.path} is closed"))
@@ -131,7 +144,13 @@ class SqliteWriter:
         with self._wake:
             while not self._jobs and self._stopping is None:
                 self._wake.wait()
-            return [self._jobs.popleft() for _ in range(min(self._batch, len(self._jobs)))]
+            self._wake.wait_for(self._is_due, _GATHER)
+            batch = [self._jobs.popleft() for _ in range(min(self._batch, len(self._jobs)))]
+            self._urgent = bool(self._jobs)
+            return batch
+
+    def _is_due(self) -> bool:
+        return self._urgent or self._stopping is not None or len(self._jobs) >= self._batch
 
     def _persist(self, jobs: list[Job]) -> bool:
         """Commit a batch, however often it takes. ``False`` if the time to stop came before."""

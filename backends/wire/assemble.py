@@ -8,6 +8,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
+_BODY = frozenset({"choices", "object"})
+_PLAIN = frozenset({"index", "delta", "text", "finish_reason"})
+_OWN = _PLAIN | {"logprobs"}
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 
@@ -100,19 +103,27 @@ class _Assembler:
 
     def add(self, chunk: Json) -> None:
         """Take one chunk, in order."""
+        head = self._head
         for name, value in chunk.items():
             if name == "usage":
                 self._usage = value or self._usage
-            elif name not in ("choices", "object") and value is not None:
-                self._head.setdefault(name, value)
+            elif name not in head and name not in _BODY and value is not None:
+                head[name] = value
         for choice in chunk.get("choices") or ():
-            grown = self._choices.setdefault(choice.get("index", 0), _Choice(choice.get("index", 0)))
+            index = choice.get("index", 0)
+            grown = self._choices.get(index)
+            if grown is None:
+                grown = self._choices[index] = _Choice(index)
             self._grow(grown, choice)
+            if choice.keys() <= _PLAIN:
+                if choice.get("finish_reason"):
+                    grown.finish_reason = choice["finish_reason"]
+                continue
             if choice.get("logprobs"):
                 grown.add_logprobs(choice["logprobs"])
             grown.finish_reason = choice.get("finish_reason") or grown.finish_reason
             for name, value in choice.items():
-                if name not in ("index", "delta", "text", "logprobs", "finish_reason"):
+                if name not in _OWN:
                     grown.extra[name] = value
 
     @staticmethod

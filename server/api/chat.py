@@ -17,9 +17,10 @@ from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 from server.sse import ChunkEncoder, stream_events
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], route_class=DirectRoute)
 
 
 @router.post("/v1/chat/completions")

@@ -16,9 +16,10 @@ from routing.read import read_completion
 from server.answering import answer_json, key_of, trace_of
 from server.api.chat import usage_wanted
 from server.limits import read_json
+from server.routes import DirectRoute
 from server.sse import ChunkEncoder, stream_events
 
-router = APIRouter(tags=["completions"])
+router = APIRouter(tags=["completions"], route_class=DirectRoute)
 
 
 @router.post("/v1/completions")

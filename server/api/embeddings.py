@@ -14,8 +14,9 @@ from routing.dispatch import Job, once
 from routing.read import read_embedding
 from server.answering import One, answer_json, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 
-router = APIRouter(tags=["embeddings"])
+router = APIRouter(tags=["embeddings"], route_class=DirectRoute)
 
 
 @router.post("/v1/embeddings")

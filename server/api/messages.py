@@ -16,10 +16,11 @@ from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, json_response, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 from server.sse import stream_events
 from server.translated import Narrator, Retelling
 
-router = APIRouter(tags=["messages"])
+router = APIRouter(tags=["messages"], route_class=DirectRoute)
 
 
 @router.post("/v1/messages")

@@ -16,8 +16,9 @@ from routing.dispatch import Job, once
 from routing.read import read_rerank
 from server.answering import One, answer_json, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 
-router = APIRouter(tags=["rerank"])
+router = APIRouter(tags=["rerank"], route_class=DirectRoute)
 
 
 @router.post("/v1/rerank")

@@ -17,10 +17,11 @@ from routing.judgement import judge_for
 from routing.read import read_chat
 from server.answering import answer_json, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 from server.sse import stream_events
 from server.translated import Narrator, Retelling
 
-router = APIRouter(tags=["responses"])
+router = APIRouter(tags=["responses"], route_class=DirectRoute)
 
 
 @router.post("/v1/responses")

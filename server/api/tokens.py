@@ -14,8 +14,9 @@ from routing.dispatch import Job, once
 from routing.read import read_tokens
 from server.answering import One, answer_json, key_of, trace_of
 from server.limits import read_json
+from server.routes import DirectRoute
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=DirectRoute)
 
 
 @router.post("/tokenize")
