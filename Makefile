@@ -6,7 +6,7 @@ PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: fuzz audit serve test check format lint types imports setup bench lock clean
+.PHONY: fuzz audit serve test check format lint types imports setup bench faults lock clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
@@ -38,6 +38,9 @@ audit: $(VENV)/.dev  ## Known vulnerabilities of what is locked; says so when th
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
+	ROUNDHOUSE_FAULTS=full $(BIN)/pytest tests/faults && $(BIN)/python -m tests.faults.report
 
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --build-deps-for=editable

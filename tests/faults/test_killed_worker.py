@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tests.faults.figures import Figures, count
 from tests.faults.serving import Gateway, ask, chat, client, serving, soon, worker_row
 
-ENDLESS = {"tokens": 100_000, "interval": 0.01}
+ENDLESS: dict[str, Any] = {"tokens": 100_000, "interval": 0.01}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -104,7 +105,7 @@ async def test_reloaded_settings_hold_at_once_and_drop_nothing(tmp_path: Path, f
     row = worker_row("m", tmp_path, slots=STREAMS)
     environment = {"FIRST_KEYS": "first-key", "SECOND_KEYS": "second-key", "ADMIN": "admin-key"}
     first, second = {"authorization": "Bearer first-key"}, {"authorization": "Bearer second-key"}
-    settings = {"model": [row], "api_keys_env": "FIRST_KEYS", "admin_keys_env": "ADMIN"}
+    settings: dict[str, Any] = {"model": [row], "api_keys_env": "FIRST_KEYS", "admin_keys_env": "ADMIN"}
     with serving(tmp_path, environment=environment, **settings) as gateway:
         async with client(gateway) as session:
             assert (await ask(session, chat("m"), headers=second)).status == 401
