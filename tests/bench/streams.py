@@ -1,0 +1,85 @@
+"""A thousand streams at once: none loses, doubles or reorders a chunk, and an idle one costs little memory."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.bench.client import Connection, connect, request_bytes
+from tests.bench.contestants import Contestant, roundhouse, upstream
+from tests.bench.limits import raise_open_files
+from tests.bench.report import Figure, Report, at_least, at_most
+
+STREAMS, CHUNKS = 1000, 200
+_NUMBER = re.compile(rb'"content":"(\d+) "')
+
+
+def run() -> Report:
+    """Measure."""
+    raise_open_files()
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        behind = stack.enter_context(upstream())
+        gateway = stack.enter_context(roundhouse(Path(folder), behind, rows=("fast", "paced", "stall")))
+        whole, seconds = asyncio.run(_all(gateway))
+        idle = asyncio.run(_idle(gateway))
+    figures = (
+        Figure(f"of {STREAMS} streams of {CHUNKS} chunks, complete and in order", whole, "", at_least(STREAMS)),
+        Figure("chunks a second", STREAMS * CHUNKS / seconds, "/s"),
+        Figure("memory of an idle stream", idle / 1024, "KB", at_most(64)),
+    )
+    return Report("streams", "A thousand streams at once", figures)
+
+
+def _body(model: str) -> dict[str, Any]:
+    message = {"role": "user", "content": "Count."}
+    return {"model": model, "messages": [message], "max_tokens": CHUNKS, "stream": True}
+
+
+async def _all(gateway: Contestant) -> tuple[int, float]:
+    target = gateway.target()
+    wire = request_bytes(target, _body("bench-paced"))
+    expected = list(range(CHUNKS))
+
+    async def one() -> bool:
+        connection = await connect(target)
+        connection.keep = True
+        try:
+            await connection.ask(wire)
+        except ConnectionError:
+            return False
+        finally:
+            connection.close()
+        body = b"".join(connection.body)
+        numbers = [int(number) for number in _NUMBER.findall(body)]
+        return connection.status == 200 and numbers == expected and body.endswith(b"data: [DONE]\n\n")
+
+    await asyncio.gather(*(one() for _ in range(20)))  # what is made once is made before the clock runs
+    began = time.perf_counter()
+    whole = sum(await asyncio.gather(*(one() for _ in range(STREAMS))))
+    return whole, time.perf_counter() - began
+
+
+async def _idle(gateway: Contestant) -> float:
+    """Bytes of the gateway's resident memory for each stream that has begun and waits for its next chunk."""
+    assert gateway.pid is not None
+    target = gateway.target()
+    wire = request_bytes(target, _body("bench-stall"))
+    process = psutil.Process(gateway.pid)
+    before = process.memory_info().rss
+    connections: list[Connection] = await asyncio.gather(*(connect(target) for _ in range(STREAMS)))
+    asks = [asyncio.create_task(connection.ask(wire)) for connection in connections]
+    async with asyncio.timeout(120):
+        while not all(connection.pieces for connection in connections):
+            await asyncio.sleep(0.05)
+    after = process.memory_info().rss
+    for connection in connections:
+        connection.close()
+    await asyncio.gather(*asks, return_exceptions=True)
+    return (after - before) / STREAMS
