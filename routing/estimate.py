@@ -6,7 +6,7 @@ The estimator holds what was learned, by model id, and keeps dense arrays beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -65,6 +65,7 @@ class Estimator:
         self._speed = SpeedBook(chosen.learning)
         self._evidence: dict[str, Evidence] = {}
         self._paces: dict[str, Pace] = {}
+        self._stale_paces: set[str] = set()
         self._output = {task: _TYPICAL_OUTPUT.get(task, _OUTPUT_DEFAULT) for task in TASKS}
         self._writer = writer or uuid4().hex
         self._journals: dict[str, Journal] = {}
@@ -78,6 +79,7 @@ class Estimator:
         """Follow a new index. What was learned of models that are gone is kept, should they come back."""
         self.index = index
         count = len(index)
+        self._usual = _usual_benchmarks(index.models)
         priors = [self.prior(model) for model in index.models]
         means = np.array([prior for prior, _ in priors]).reshape(count, len(TASKS))
         strengths = np.array([strength for _, strength in priors])
@@ -95,20 +97,19 @@ class Estimator:
         self._failed_at: Floats = np.zeros(count)
         for model_id in self._evidence.keys() & index.rows.keys():
             self._refresh_quality(model_id)
-        for model_id in self._paces.keys() & index.rows.keys():
-            self._refresh_pace(model_id)
+        self._stale_paces = self._paces.keys() & index.rows.keys()
 
     def prior(self, model: Model) -> tuple[Floats, float]:
         """Mean per task, shape (tasks,), and strength, of a model before any observation.
 
-        Public benchmarks where the row has them; else a guess from the size that is worth less.
+        Public benchmarks where the row has them; else a guess from the size that is worth less. A benchmark
+        is noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer
+        to the mean of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
         """
-        scores = model.benchmarks
-        known = [score for score in scores.values() if 0 <= score <= 1]
-        if known:
-            overall = scores.get("overall", sum(known) / len(known))
-            means = np.array([scores.get(task.value, overall) for task in TASKS], dtype=np.float64)
-            return means, self._learning.prior_strength
+        measured = _benchmarks(model)
+        if measured is not None:
+            usual = self._usual.get(_kind(model), measured)
+            return usual + self._learning.benchmark_trust * (measured - usual), self._learning.prior_strength
         if model.size.parameters:
             guess = float(np.clip(0.3 + 0.11 * np.log10(model.size.parameters / 1e8), 0.2, 0.75))
         else:
@@ -131,6 +132,7 @@ class Estimator:
 
     def reliability(self, wall: float | None) -> Floats | None:
         """The share of attempts expected to be answered, shape (n,); ``None`` while no failure is known."""
+        self._refresh_paces()
         if not self._unreliable.any():
             return None
         if wall is None:
@@ -191,6 +193,7 @@ class Estimator:
         row = self.index.rows.get(model_id)
         if row is None:
             return None
+        self._refresh_paces()
         size = size_class(facts.prompt_tokens)
         return float(self._fixed_seconds[size, row] + facts.prompt_tokens * self._prompt_seconds[size, row])
 
@@ -205,6 +208,7 @@ class Estimator:
         return facts.capability in _DECODES and not facts.tokens_only
 
     def _service(self, facts: Facts) -> Floats:
+        self._refresh_paces()
         size = size_class(facts.prompt_tokens)
         seconds: Floats = self._fixed_seconds[size] + facts.prompt_tokens * self._prompt_seconds[size]
         tokens = self.output_tokens(facts)
@@ -275,7 +279,7 @@ class Estimator:
                 self._refresh_quality(name)
         if document.pace is not None:
             self._paces[name] = read_pace(document.pace)
-            self._refresh_pace(name)
+            self._stale_paces.add(name)
         for writer, number in document.heard.items():
             if writer != self._writer:
                 journal.heard[writer] = max(number, journal.heard.get(writer, 0))
@@ -311,7 +315,10 @@ class Estimator:
         self._learned(model_id)
 
     def seed(self, model_id: str, priors: Mapping[Task, float]) -> bool:
-        """Set benchmark priors, by task, in [0, 1]. False when the model was observed: observation stands."""
+        """Set priors, by task, in [0, 1], believed as they are: who imports them measured for this use.
+
+        False when the model was observed: observation stands.
+        """
         for score in priors.values():
             _check_share(score, 1.0)
         known = self._evidence.get(model_id)
@@ -385,7 +392,7 @@ class Estimator:
     def _paced(self, model_id: str) -> None:
         self._changed.add(model_id)
         self._journal(model_id).number += 1
-        self._refresh_pace(model_id)
+        self._stale_paces.add(model_id)
 
     def _refresh_quality(self, model_id: str) -> None:
         row = self.index.rows.get(model_id)
@@ -393,6 +400,11 @@ class Estimator:
             evidence = self._evidence[model_id]
             self._mean[:, :, row], self._strength[:, :, row] = self._quality.posterior(evidence)
             self._observed[:, row] = evidence.counts.sum(axis=1)
+
+    def _refresh_paces(self) -> None:
+        """Bring the columns up to what was learned: an outcome teaches several things, and is read once."""
+        while self._stale_paces:
+            self._refresh_pace(self._stale_paces.pop())
 
     def _refresh_pace(self, model_id: str) -> None:
         row = self.index.rows.get(model_id)
@@ -406,6 +418,30 @@ class Estimator:
         self._token_seconds[:, row] = token / self.index.decode[row]
         self._unreliable[row] = self._speed.unreliability(pace)
         self._failed_at[row] = pace.failed_at
+
+
+def _benchmarks(model: Model) -> Floats | None:
+    """Benchmark per task, shape (tasks,), the overall one where a task has none; ``None`` without any."""
+    scores = {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
+    if not scores:
+        return None
+    overall = scores.get("overall", sum(scores.values()) / len(scores))
+    return np.array([scores.get(task.value, overall) for task in TASKS], dtype=np.float64)
+
+
+def _kind(model: Model) -> Capability:
+    """The first endpoint a model serves: benchmarks of chat and of embedding models have no common mean."""
+    return next((kind for kind in Capability if kind in model.capabilities), Capability.CHAT)
+
+
+def _usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
+    """The mean benchmark per task, shape (tasks,), of the measured models of each kind."""
+    measured: dict[Capability, list[Floats]] = {}
+    for model in models:
+        scores = _benchmarks(model)
+        if scores is not None:
+            measured.setdefault(_kind(model), []).append(scores)
+    return {kind: np.mean(scores, axis=0) for kind, scores in measured.items()}
 
 
 def _check_share(score: float, confidence: float) -> None:

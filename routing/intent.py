@@ -13,6 +13,8 @@ from routing.facts import Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
 _LISTS = frozenset({"require", "exclude", "tags"})
+_ANSWERED = frozenset({"model", "trace", "reason", "attempts", "dropped", "estimate"})
+"""Headers of our own answers. A client or proxy that carries them into its next request says nothing by it."""
 
 
 class IntentBody(BaseModel):
@@ -78,7 +80,8 @@ def _named_mode(requested: str) -> Mode:
 def _field_of(header: str) -> str | None:
     if len(header) <= len(HEADER_PREFIX) or not header.lower().startswith(HEADER_PREFIX):
         return None
-    return header[len(HEADER_PREFIX) :].lower().replace("-", "_")
+    name = header[len(HEADER_PREFIX) :].lower().replace("-", "_")
+    return None if name in _ANSWERED else name
 
 
 def _from_header(name: str, value: str) -> Any:

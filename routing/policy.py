@@ -1,8 +1,10 @@
 """Which model answers: filter, score, choose. A pure function of facts, world, settings and a generator.
 
 The score of a model is what its quality is worth less what its seconds and dollars cost, in the weights of
-the caller's mode. Choosing is Thompson sampling (Thompson, 1933): quality is drawn from each posterior, so a
-model is tried about as often as it is likely to be the best one.
+the caller's mode. Choosing is a sparing kind of Thompson sampling (1933), randomised upper confidence with
+coupled draws (Vaswani et al., 2020): a request draws one height, and every model's quality is taken at that
+height of its posterior. Drawing each model by itself makes some lucky underdog win every few requests, for
+ever; a shared draw tries a model only where what it may be worth exceeds what the best is known to be worth.
 """
 
 from __future__ import annotations
@@ -224,17 +226,17 @@ def _draw(
     settings: RoutingSettings,
     rng: np.random.Generator,
 ) -> Floats:
-    """Scores with quality drawn from its posterior, for the rows that could come first; the others as expected."""
+    """Scores with each quality at one and the same drawn height of its posterior, never above certainty.
+
+    The height, in standard deviations above the mean, is ``optimism sqrt(log(1 + horizon / strength))``, varied
+    by the draw: high where little is known, fading as strength grows.
+    """
     rules = settings.learning
-    sharp = strength * (rules.sharpness * strength / (strength + rules.caution))
-    if len(expected) <= settings.contenders:
-        return expected + weight * (rng.beta(mean * sharp, (1 - mean) * sharp) - mean)
-    reach = expected + 2 * weight * np.sqrt(mean * (1 - mean) / sharp)
-    rows = np.argpartition(reach, -settings.contenders)[-settings.contenders :]
-    some, sharp = mean[rows], sharp[rows]
-    drawn = expected.copy()
-    of = weight if isinstance(weight, float) else weight[rows]
-    drawn[rows] += of * (rng.beta(some * sharp, (1 - some) * sharp) - some)
+    height = rules.optimism * rng.uniform(1 - rules.spread, 1 + rules.spread)
+    spare = 1 - mean
+    # Of a Beta with this mean and strength, the variance is mean (1 - mean) / (strength + 1).
+    lift = height * np.sqrt(np.log1p(rules.horizon / strength) * mean * spare / (strength + 1))
+    drawn: Floats = expected + weight * np.minimum(lift, spare)
     return drawn
 
 

@@ -11,6 +11,7 @@ from routing.facts import Mode, Task
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Weights(BaseModel):
@@ -55,15 +56,23 @@ class Learning(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    prior_strength: Positive = Field(default=22.0, description="of a benchmark prior")
-    guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
-    task_strength: Positive = Field(default=9.0, description="of a model's level over one task's own")
-    complexity_strength: Positive = Field(default=40.0, description="of a task's level over one complexity's")
-    memory: Positive = Field(default=4000.0, description="observations of a cell until the first weighs 1/e")
-    sharpness: Positive = Field(
-        default=6.0, description="what a strong posterior's strength is multiplied by before sampling"
+    prior_strength: Positive = Field(default=40.0, description="of a benchmark prior")
+    benchmark_trust: Share = Field(
+        default=0.6,
+        description="how much is believed of a benchmark's distance from the mean of the rows of its kind",
     )
-    caution: Positive = Field(default=10.0, description="observations at which sharpening reaches half of itself")
+    guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
+    task_strength: Positive = Field(default=10.0, description="of a model's level over one task's own")
+    complexity_strength: Positive = Field(default=80.0, description="of a task's level over one complexity's")
+    memory: Positive = Field(default=4000.0, description="observations of a cell until the first weighs 1/e")
+    optimism: Amount = Field(
+        default=0.62,
+        description="how far above its mean a quality is drawn, in standard deviations",
+    )
+    horizon: Positive = Field(
+        default=120.0, description="observations up to which trying a model is held to pay, so that optimism fades"
+    )
+    spread: Share = Field(default=0.5, description="by how much of itself the optimism of a request varies")
     change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the drop of the odds that the change detector is most sensitive to"
     )
@@ -136,9 +145,6 @@ class RoutingSettings(BaseModel):
         default=0.25, description="what a fallback's score loses per candidate before it in its failure domain"
     )
     candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
-    contenders: Annotated[int, Field(ge=8, le=4096)] = Field(
-        default=64, description="rows a quality is drawn for: those that could come first at all"
-    )
     preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")
     learning: Learning = Learning()
     signals: Signals = Signals()

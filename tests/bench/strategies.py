@@ -179,6 +179,35 @@ class Roundhouse:
         self._estimator.observe_quality(f"model-{model}", facts.task, facts.complexity, float(good))
 
 
+class Told(Roundhouse):
+    """The router with an oracle: at the moment of the change it is told which model fell, and by how much.
+
+    What it is told arrives as another gateway's belief would. How soon it finds the new best models is how soon
+    anybody could who learns as the router does: the measure of its return after a change.
+    """
+
+    def choose(self, step: int, cold: Bools) -> int:
+        if step == self._world.changes_at:
+            self._tell()
+        return super().choose(step, cold)
+
+    def _tell(self) -> None:
+        before, after = self._world.quality
+        factor = (after.sum(axis=(1, 2)) / before.sum(axis=(1, 2))).tolist()
+        documents = self._estimator.export()
+        # A model of which nothing was ever observed has no document, and nothing to unlearn.
+        parts = {f"model-{model}": part for model, part in enumerate(factor) if part < 1}
+        fallen = {name: documents[name] for name in parts.keys() & documents.keys()}
+        for name, document in fallen.items():
+            part, quality = parts[name], document["quality"]
+            quality["prior"] = {task: score * part for task, score in quality["prior"].items()}
+            for cell in quality["cells"]:
+                cell["scores"] *= part
+            quality["changes"] += 1
+            document["writer"] = "oracle"
+        self._estimator.adopt(fallen)
+
+
 STRATEGIES: dict[str, Callable[[SimWorld, np.random.Generator], Player]] = {
     "random": Uniform,
     "best single model": BestSingle,
@@ -186,4 +215,5 @@ STRATEGIES: dict[str, Callable[[SimWorld, np.random.Generator], Player]] = {
     "one Beta per model": OneBetaPerModel,
     "one Beta per model and task": BetaSampling,
     "Roundhouse": Roundhouse,
+    "Roundhouse, told": Told,
 }

@@ -45,6 +45,18 @@ def test_before_any_observation_a_benchmark_is_believed_and_its_task_before_the_
     assert believed(made, Task.EXTRACT) == pytest.approx(0.5)
 
 
+def test_a_benchmark_is_believed_the_nearer_to_the_mean_of_its_kind_the_less_benchmarks_are_trusted() -> None:
+    rows = [
+        remote("a", benchmarks={"overall": 0.9}),
+        remote("b", benchmarks={"overall": 0.5}),
+        remote("vectors", benchmarks={"overall": 0.1}, capabilities=frozenset({Capability.EMBED})),
+    ]
+    made = estimator(*rows, benchmark_trust=0.5)
+    assert [believed(made, Task.CHAT, row=row) for row in range(3)] == pytest.approx([0.8, 0.6, 0.1])
+    trusting = estimator(*rows, benchmark_trust=1.0)
+    assert [believed(trusting, Task.CHAT, row=row) for row in range(3)] == pytest.approx([0.9, 0.5, 0.1])
+
+
 def test_without_benchmarks_a_larger_model_is_believed_better_but_less_surely_than_a_measured_one() -> None:
     small = local("small", benchmarks={}, size=Size(parameters=135_000_000))
     large = local("large", benchmarks={}, size=Size(parameters=70_000_000_000))

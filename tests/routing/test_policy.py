@@ -15,7 +15,7 @@ from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
 from routing.index import Index
 from routing.plan import Plan, Strategy
 from routing.policy import is_auto, plan
-from routing.settings import RoutingSettings, SpeechPolicy
+from routing.settings import Learning, RoutingSettings, SpeechPolicy
 from routing.world import Block, World
 from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
 
@@ -160,7 +160,7 @@ def test_reasons_are_not_written_until_somebody_looks() -> None:
 def test_modes_weigh_quality_seconds_and_dollars_differently() -> None:
     slow = Performance(tokens_per_second=30)
     slow_and_good = remote(
-        "best", benchmarks={"overall": 0.95}, price=Price(input=40, output=60), performance=slow
+        "best", benchmarks={"overall": 0.95}, price=Price(input=20, output=30), performance=slow
     )
     cheap = remote("cheap", price=Price(input=0.01, output=0.02), performance=Performance(tokens_per_second=60))
     dear = remote("fast", price=Price(input=5, output=9), performance=Performance(tokens_per_second=600))
@@ -253,19 +253,34 @@ def test_what_was_learned_at_one_task_moves_the_choice_there_and_not_elsewhere()
     here = world(rows)
     for _ in range(40):
         here.estimator.observe_quality("a", Task.CODE, Complexity.SIMPLE, 0.0)
-        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, 0.75)
+        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, 0.9)
     assert firsts(chat(task=Task.CODE), here)["b"] > 190
     assert firsts(chat(task=Task.CHAT), here)["a"] > 140
 
 
-def test_uncertain_models_are_tried_and_the_plan_says_that_it_explores() -> None:
-    rows = [remote("a", benchmarks={"overall": 0.62}), remote("b", benchmarks={"overall": 0.6})]
-    here = world(rows)
-    made = [choose(chat(), here, seed=seed) for seed in range(50)]
-    explored = [m for m in made if m.candidates[0].model.id == "b"]
-    assert explored
-    assert {m.strategy for m in explored} == {Strategy.EXPLORATION}
-    assert {m.strategy for m in made if m not in explored} == {Strategy.SCHEMA}
+def test_a_model_little_known_is_tried_beside_one_well_known_and_hardly_better_and_the_plan_says_so() -> None:
+    here = world([remote("a", benchmarks={"overall": 0.62}), remote("b", benchmarks={"overall": 0.6})])
+    assert firsts(chat(), here) == {"a": 200}, "as little known, and better"
+    for number in range(400):
+        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, float(number % 10 < 7))
+    made = [choose(chat(), here, seed=seed) for seed in range(100)]
+    by = {name: {m.strategy for m in made if m.candidates[0].model.id == name} for name in "ab"}
+    assert by == {"a": {Strategy.PROFILE}, "b": {Strategy.EXPLORATION}}
+
+
+def test_a_model_far_behind_is_not_tried_however_little_known() -> None:
+    here = world([remote("a", benchmarks={"overall": 0.9}), remote("b", benchmarks={"overall": 0.2})])
+    for _ in range(100):
+        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, 0.9)
+    assert firsts(chat(), here)["b"] == 0
+
+
+def test_without_optimism_the_best_expected_is_always_chosen() -> None:
+    here = world([remote("a", benchmarks={"overall": 0.62}), remote("b", benchmarks={"overall": 0.6})])
+    for number in range(400):
+        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, float(number % 10 < 7))
+    rules = RoutingSettings(learning=Learning(optimism=0.0))
+    assert firsts(chat(), here, rules) == {"a": 200}
 
 
 def test_the_same_generator_gives_the_same_plan() -> None:

@@ -136,6 +136,12 @@ def test_an_unknown_wish_is_refused_and_named(routing: Any, headers: dict[str, s
     assert raised.value.param == param
 
 
+def test_headers_of_an_earlier_answer_say_nothing_when_they_come_back() -> None:
+    echoed = dict.fromkeys(("trace", "model", "reason", "attempts", "dropped"), "any")
+    headers = {f"X-Roundhouse-{name}": value for name, value in echoed.items()}
+    assert read_chat(chat(), headers).intent == read_chat(chat()).intent
+
+
 def test_an_unknown_way_to_choose_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="auto:fast"):
         read_chat(chat().model_copy(update={"model": "auto:quick"}))
