@@ -53,7 +53,7 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
 
 def _print_report(console: Console, told: dict[str, Any]) -> None:
     models = told["models"]
-    console.print(f"\n[bold]SERVER[/bold]: {len(models['usable'])} of {models['known']} models can be used")
+    console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
     console.print(_providers(told["providers"]))
     console.print(_coverage(told))
     scenarios = Table(box=None, header_style="bold")

@@ -15,7 +15,7 @@ from server.commands.client import Config, Key, Server, Url
 from server.settings import load_settings
 
 Json = dict[str, Any]
-_USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost", "unknown_cost_calls")
+_USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
 """The columns that a terminal has room for; --csv gives them all."""
 AsJson = Annotated[bool, typer.Option("--json", help="The server's whole answer.")]
 
@@ -171,10 +171,14 @@ def usage(
     names = [name for name in _USAGE if rows and name in rows[0]]
     table = Table(box=None, header_style="bold")
     for name in names:
-        table.add_column(name.replace("_", " ").upper(), overflow="fold")
+        table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))
     for row in [*rows, told["total"]]:
-        table.add_row(*(str(row.get(name, "")) for name in names))
+        table.add_row(*(_shown(row.get(name, "")) for name in names))
     Console().print(table if rows else "nothing was used")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def pin(
