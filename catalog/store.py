@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from catalog import bert_onnx, manifest
 from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
+from catalog.formats import refusal
 from catalog.hub import Hub, HubPull
 from catalog.manifest import Manifest
 from catalog.model import HubSource, LibrarySource, Model, PackageSource, PathSource, UpstreamSource
@@ -96,7 +97,7 @@ class Store:
             return None
         if isinstance(source, PathSource):
             path = Path(source.path).expanduser()
-            return None if path.exists() else f"The model '{model.id}' is not at {path}."
+            return refusal(model.engine, path) if path.exists() else f"The model '{model.id}' is not at {path}."
         stored = manifest.read(self._row(model.id))
         if stored is None:
             return f"The model '{model.id}' is not on this machine. Pull it with: roundhouse pull {model.id}"

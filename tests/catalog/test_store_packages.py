@@ -265,7 +265,7 @@ def test_a_path_model_is_where_it_is_and_a_library_is_always_ready(store: Store,
         id="mine", capabilities=frozenset({Capability.CHAT}), source=PathSource(path=str(file)), engine="llamacpp"
     )
     assert str(file) in str(store.missing(mine))
-    file.write_bytes(b"x")
+    file.write_bytes(b"GGUF")
     assert store.path(mine) == file
     library = mine.model_copy(update={"source": LibrarySource(module="no_such_library_here")})
     assert store.ready(library)

@@ -71,7 +71,8 @@ def complaint(body: bytes, status: int, headers: dict[str, str], answer: bytes) 
         error: Any = json.loads(answer)["error"]
     except (ValueError, KeyError, TypeError):
         return f"status {status} without an error object"
-    if error.get("code") == "stream_broken" and excused:
+    broken = error.get("code") == "stream_broken" or "its schema asks for" in error.get("message", "")
+    if broken and excused:
         return None
     if not 400 <= status < 500 and error.get("code") != "no_candidate":
         return f"status {status}"
