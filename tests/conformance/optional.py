@@ -14,7 +14,7 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.model import Capability, Model, PathSource
 
 _FOLDER = os.environ.get("ROUNDHOUSE_ENGINES")
-_LANGUAGE = frozenset({Capability.CHAT, Capability.COMPLETION})
+_LANGUAGE = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA})
 
 
 def _row(engine: str, folder: str, capabilities: frozenset[Capability], **fields: object) -> Model:

@@ -27,7 +27,7 @@ from tests.conformance.optional import engines, models
 
 KEY = "key-of-this-worker"
 THREADS = 2
-START_SECONDS = 120.0
+START_SECONDS = 400.0
 
 
 class DidNotStart(Exception):

@@ -46,9 +46,9 @@ class WorkersWire:
             await answer({"active": self._active})(scope, receive, send)
         elif scope["path"] == "/props":
             await answer({"chat_template_caps": {"supports_tools": self._tools}})(scope, receive, send)
-        elif scope["path"] == "/infill":
-            await error_answer(NotFound("vLLM cannot fill in text before a suffix."))(scope, receive, send)
-        elif scope["method"] != "POST":
+        elif (scope["method"], scope["path"]) not in _SERVED:
+            await error_answer(NotFound(f"This worker has no {scope['path']}."))(scope, receive, send)
+        elif scope["method"] == "GET":
             await self._app(scope, receive, send)
         else:
             self._active += 1
@@ -134,6 +134,12 @@ def _detokenized(answered: Json) -> Json:
 _WIRE: dict[str, tuple[Change, Change | None]] = {
     "/tokenize": (_tokenize, _tokenized),
     "/detokenize": (lambda body: body, _detokenized),
+}
+
+
+# vLLM has routes that load adapters, sleep or call its processes: what is not listed here does not exist.
+_SERVED = {("GET", path) for path in ("/health", "/metrics", "/v1/models")} | {
+    ("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", *_WIRE)
 }
 
 
