@@ -37,10 +37,10 @@ def main(lock: str) -> int:
         for package in asked_about
         for flaw in package.get("vulns", ())
     ]
-    print(
+    print(  # noqa: T201
         "\n".join(found)
         or f"No known vulnerability in {len(asked_about)} of {len(report['dependencies'])} locked packages."
-    )  # noqa: T201
+    )
     return 1 if found else 0
 
 

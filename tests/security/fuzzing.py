@@ -17,7 +17,7 @@ NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, -1e308, 1e-320, "", " ",
     "\x00", "a\x00b", "\ud800", "\udfff\ud800", "\u202e\u2066", "é" * 300, "💥" * 50, "A" * 10_000, "null", "NaN",
     "../../etc/passwd", "file:///etc/passwd", "http://169.254.169.254/", "data:,", "data:image/png;base64,AAAA",
-    "{{7*7}}", "{% for x in ().__class__.__base__.__subclasses__() %}", "${jndi:ldap://x}", "<script>", "\r\nX: y",
+    "a {{7*7}}", "a {% for x in ().__class__.__base__.__subclasses__() %}", "${jndi:ldap://x}", "<script>", "\r\nX: y",
     "'; DROP TABLE keys;--", "%s%s%s%n", [], [[]], {}, {"": ""}, {"a": {}}, [None], [""], ["\x00"], [[], {}],
     {"$ref": "#"}, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, {"type": "object"},
     {"type": "string", "pattern": "(a+)+$"}, {"type": "array", "minItems": 10**9}, {"enum": []},
