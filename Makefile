@@ -6,7 +6,9 @@ PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: fuzz audit serve test check format lint types imports setup bench faults lock clean
+.PHONY: fuzz audit serve test check format lint types imports setup engines bench faults lock clean
+empty :=
+space := $(empty) $(empty)
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
@@ -35,6 +37,13 @@ fuzz: $(VENV)/.dev  ## A hundred thousand bodies against the whole gateway: minu
 audit: $(VENV)/.dev  ## Known vulnerabilities of what is locked; says so when their list cannot be had.
 	$(PIP) install --quiet pip-audit
 	$(BIN)/python deploy/audit.py deploy/requirements.lock
+
+# Add llama-cpp-python by hand: it compiles for ten minutes.
+ENGINES ?= mlx diffusion vllm
+engines: setup  ## Run the optional engines in environments of their own (several GB) through the engines' suite.
+	tests/conformance/engines.sh $(BIN)/python .venv-engines $(ENGINES)
+	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \
+		-k "$(subst $(space), or ,$(strip $(ENGINES)))"
 
 bench: setup
 	$(BIN)/python -m tests.bench
