@@ -31,7 +31,7 @@ async def streams(
             all_began.set()
 
     tasks = [
-        asyncio.create_task(ask(session, chat("m", stream=True, **switches), on_event=on_event))
+        asyncio.create_task(ask(session, chat("m", stream=True, routing=None, **switches), on_event=on_event))
         for _ in range(STREAMS)
     ]
     await asyncio.wait_for(all_began.wait(), 20)
