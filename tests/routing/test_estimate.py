@@ -112,7 +112,8 @@ def test_a_rise_is_noticed_too() -> None:
     coins = np.random.default_rng(4).random(1000)
     for coin in coins[:300]:
         made.observe_quality("a", Task.CHAT, SIMPLE, float(coin < 0.3))
-    assert any([made.observe_quality("a", Task.CHAT, SIMPLE, float(coin < 0.95)) for coin in coins[300:360]])
+    noticed = [made.observe_quality("a", Task.CHAT, SIMPLE, float(coin < 0.95)) for coin in coins[300:360]]
+    assert True in noticed
     assert believed(made, Task.CHAT) > 0.7
 
 
