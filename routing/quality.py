@@ -208,7 +208,11 @@ def _is_listed(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON: unlike Python's, true is not 1."""
+    """Equality of JSON, at every depth: unlike Python's, true is not 1."""
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(value, right[name]) for name, value in left.items())
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 

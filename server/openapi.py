@@ -18,6 +18,7 @@ from backends.wire.messages import CountTokensRequest, MessagesRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.responses import ResponsesRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from server.api.admin import Pin
 from server.api.models import LoadRequest
 from server.api.routing import Priors, Report
 
@@ -39,6 +40,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/route": ChatRequest,
     "/v1/outcomes": Report,
     "/v1/admin/priors": Priors,
+    "/v1/admin/pins": Pin,
 }
 FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
