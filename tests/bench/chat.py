@@ -10,10 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tests.bench.gateway import gateway, load
+from tests.bench.report import Figure, Report, at_least, at_most
 
 MODEL = "smollm2-135m-instruct"
 BODY: dict[str, Any] = {
@@ -28,18 +26,9 @@ BODY: dict[str, Any] = {
 ROUNDS = 5
 
 
-def main() -> None:
-    table = Table(title="Chat through Roundhouse / directly", header_style="bold")
-    for column in (
-        "streams",
-        "tokens/s direct",
-        "tokens/s through",
-        "ratio",
-        "bound",
-        "first token + ms",
-        "bound ms",
-    ):
-        table.add_column(column, justify="right")
+def run() -> Report:
+    """Measure."""
+    found: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder, gateway(Path(folder), workers={"slots": 8}) as running:
         upstream = running.worker(MODEL)
         direct = {
@@ -62,17 +51,9 @@ def main() -> None:
                 name: statistics.median(value for run in runs for value in run["first"])
                 for name, runs in figures.items()
             }
-            table.add_row(
-                str(streams),
-                f"{statistics.median(rates['direct']):.1f}",
-                f"{statistics.median(rates['through']):.1f}",
-                f"{ratio:.3f}",
-                ">= 0.97",
-                f"{(firsts['through'] - firsts['direct']) * 1000:.1f}",
-                "<= 5",
-            )
-    Console(width=120).print(table)
-
-
-if __name__ == "__main__":
-    main()
+            middle = {name: statistics.median(values) for name, values in rates.items()}
+            found.append(Figure(f"tokens a second, {streams} streams", ratio, "x direct", at_least(0.97), middle))
+            later = (firsts["through"] - firsts["direct"]) * 1000
+            times = {name: seconds * 1000 for name, seconds in firsts.items()}
+            found.append(Figure(f"first token later, {streams} streams", later, "ms", at_most(5), times))
+    return Report("chat", "Chat through Roundhouse beside the worker's own socket", tuple(found))

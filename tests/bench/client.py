@@ -163,7 +163,7 @@ async def connect(target: Target) -> Connection:
         _, made = await loop.create_unix_connection(Connection, target.uds)
     else:
         address = urlsplit(target.url)
-        _, made = await loop.create_connection(Connection, address.hostname, address.port)
+        _, made = await loop.create_connection(Connection, address.hostname or "", address.port or 80)
     return made
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import httpx
 import psutil
-from rich.console import Console
-from rich.table import Table
 
+from tests.bench.report import Figure, Report, at_most
 from tests.e2e.serving import served
 
 RUNS = 5
 
 
-def main() -> None:
+def run() -> Report:
+    """Measure."""
     starts, colds, gateways = [], [], []
     for _ in range(RUNS):
         with tempfile.TemporaryDirectory() as folder:
@@ -32,16 +32,15 @@ def main() -> None:
                 gateways.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
     bare = [_seconds("pass") for _ in range(RUNS)]
     imports = [_seconds("import server.app, server.assembly") for _ in range(RUNS)]
-    table = Table(title="The gateway alone; every worker is a process of its own", header_style="bold")
-    for column in ("figure", "median", "bound"):
-        table.add_column(column, justify="right")
     own = statistics.median(starts) - statistics.median(bare)
-    table.add_row("import, s", f"{statistics.median(imports) - statistics.median(bare):.2f}", "")
-    table.add_row("typed to listening and ready, s", f"{statistics.median(starts):.2f}", "")
-    table.add_row("the same less Python's own start, s", f"{own:.2f}", "<= 1.5")
-    table.add_row("cold auto chat to first token, s", f"{statistics.median(colds):.2f}", "<= 3")
-    table.add_row("resident with all starters loaded, MB", f"{statistics.median(gateways):.0f}", "<= 150")
-    Console(width=100).print(table)
+    figures = (
+        Figure("import", statistics.median(imports) - statistics.median(bare), "s"),
+        Figure("typed to ready", statistics.median(starts), "s"),
+        Figure("import and start, without Python's own", own, "s", at_most(1.5)),
+        Figure("cold auto chat to its first token", statistics.median(colds), "s", at_most(3)),
+        Figure("resident with all starters loaded", statistics.median(gateways), "MB", at_most(150)),
+    )
+    return Report("footprint", "The gateway alone; every worker is a process of its own", figures)
 
 
 def _seconds(code: str) -> float:
@@ -71,7 +70,3 @@ def _warm_all(url: str) -> None:
         client.post(
             "/audio/transcriptions", data={"model": "whisper-tiny.en"}, files={"file": ("x.mp3", speech.content)}
         ).raise_for_status()
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ from backends.base import Upstream
 from backends.workers.pool import Need
 from catalog.errors import RoundhouseError
 from server.app import create_app
+from server.logging import configure_logging
 from server.services import House
 from server.settings import Settings, load_settings
 from tests.e2e.serving import free_port
@@ -30,6 +31,7 @@ class Gateway:
     """A running gateway: ``url`` is its address, ``house`` the parts behind the gate."""
 
     def __init__(self, settings: Settings) -> None:
+        configure_logging(settings.log)
         self.app = create_app(settings)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

@@ -6,6 +6,7 @@ import asyncio
 import re
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.bench.limits import raise_open_files
 from tests.bench.report import Figure, Report, at_least, at_most
 
 STREAMS, CHUNKS = 1000, 200
+WHOLE = "whole"
 _NUMBER = re.compile(rb'"content":"(\d+) "')
 
 
@@ -27,14 +29,16 @@ def run() -> Report:
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         behind = stack.enter_context(upstream())
         gateway = stack.enter_context(roundhouse(Path(folder), behind, rows=("fast", "paced", "stall")))
-        whole, seconds = asyncio.run(_all(gateway))
-        idle = asyncio.run(_idle(gateway))
+        idle = asyncio.run(_idle(gateway))  # first: memory that an earlier stream used would be used again
+        ends, seconds = asyncio.run(_all(gateway))
+    whole = ends.pop(WHOLE, 0)
     figures = (
         Figure(f"of {STREAMS} streams of {CHUNKS} chunks, complete and in order", whole, "", at_least(STREAMS)),
         Figure("chunks a second", STREAMS * CHUNKS / seconds, "/s"),
         Figure("memory of an idle stream", idle / 1024, "KB", at_most(64)),
     )
-    return Report("streams", "A thousand streams at once", figures)
+    note = "; ".join(f"{count} streams: {end}" for end, count in ends.items())
+    return Report("streams", "A thousand streams at once", figures, note)
 
 
 def _body(model: str) -> dict[str, Any]:
@@ -42,28 +46,30 @@ def _body(model: str) -> dict[str, Any]:
     return {"model": model, "messages": [message], "max_tokens": CHUNKS, "stream": True}
 
 
-async def _all(gateway: Contestant) -> tuple[int, float]:
+async def _all(gateway: Contestant) -> tuple[Counter[str], float]:
+    """How the streams ended, counted, and the seconds that all of them took."""
     target = gateway.target()
     wire = request_bytes(target, _body("bench-paced"))
     expected = list(range(CHUNKS))
 
-    async def one() -> bool:
+    async def one() -> str:
         connection = await connect(target)
         connection.keep = True
         try:
             await connection.ask(wire)
-        except ConnectionError:
-            return False
+        except ConnectionError as error:
+            return str(error)
         finally:
             connection.close()
         body = b"".join(connection.body)
+        if connection.status != 200 or not body.endswith(b"data: [DONE]\n\n"):
+            return f"HTTP {connection.status}, {body[-200:]!r}"
         numbers = [int(number) for number in _NUMBER.findall(body)]
-        return connection.status == 200 and numbers == expected and body.endswith(b"data: [DONE]\n\n")
+        return WHOLE if numbers == expected else "chunks lost, doubled or out of order"
 
-    await asyncio.gather(*(one() for _ in range(20)))  # what is made once is made before the clock runs
     began = time.perf_counter()
-    whole = sum(await asyncio.gather(*(one() for _ in range(STREAMS))))
-    return whole, time.perf_counter() - began
+    ends = Counter(await asyncio.gather(*(one() for _ in range(STREAMS))))
+    return ends, time.perf_counter() - began
 
 
 async def _idle(gateway: Contestant) -> float:
@@ -72,6 +78,10 @@ async def _idle(gateway: Contestant) -> float:
     target = gateway.target()
     wire = request_bytes(target, _body("bench-stall"))
     process = psutil.Process(gateway.pid)
+    for _ in range(5):  # what is made once is made before it is counted
+        connection = await connect(target)
+        await connection.ask(request_bytes(target, _body("bench-fast")))
+        connection.close()
     before = process.memory_info().rss
     connections: list[Connection] = await asyncio.gather(*(connect(target) for _ in range(STREAMS)))
     asks = [asyncio.create_task(connection.ask(wire)) for connection in connections]
@@ -82,4 +92,4 @@ async def _idle(gateway: Contestant) -> float:
     for connection in connections:
         connection.close()
     await asyncio.gather(*asks, return_exceptions=True)
-    return (after - before) / STREAMS
+    return float(after - before) / STREAMS
