@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         if found > 0:
             self.pieces += found
             self.first = self.first or time.perf_counter()
-        self.tail = body
+        self.tail = self.tail[-16:] + body  # a proxy may cut anywhere
         if self.keep:
             self.body.append(body)
 

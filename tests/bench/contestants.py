@@ -119,10 +119,10 @@ NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off;
+  access_log off; keepalive_requests 10000000;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream behind {{ server {address}; keepalive 64; }}
+  upstream behind {{ server {address}; keepalive 64; keepalive_requests 10000000; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{

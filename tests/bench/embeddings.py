@@ -57,23 +57,6 @@ def texts() -> list[str]:
     """256 different sentences of 5 to 30 words."""
     generator = np.random.default_rng(1)
     words = ["the", "a", "quick", "brown", "fox", "river", "stone", "bank", "loan", "model", "lazy", "dog"]
-        "the",
-        "a",
-        "quick",
-        "brown",
-        "fox",
-        "river",
-        "stone",
-        "bank",
-        "loan",
-        "model",
-        "train",
-        "engine",
-        "jumps",
-        "over",
-        "lazy",
-        "dog",
-    ]
     return [" ".join(generator.choice(words, size=int(generator.integers(5, 30)))) for _ in range(256)]
 
 
