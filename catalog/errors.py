@@ -253,6 +253,15 @@ class EngineMissing(Unavailable):
         self.engine = engine
         self.extra = extra
 
+    @classmethod
+    def told(cls, message: str, *, engine: str = "") -> EngineMissing:
+        """The same, of a message that was made earlier."""
+        error = cls(engine, extra="")
+        error.message = message
+        error.args = (message,)
+        error.param = "model"
+        return error
+
 
 class ModelUnavailable(Unavailable):
     """The model is known, but not pulled, without a key, or larger than the device's memory."""

@@ -13,6 +13,7 @@ from backends.base import Upstream
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
+    EngineMissing,
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
@@ -256,6 +257,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     passes = any(e.code in _PASSING for e in plan.excluded)
     retry_after = 1.0 if passes else None
     if plan.strategy is Strategy.EXPLICIT and plan.excluded:
+        if plan.excluded[0].code == EngineMissing.code:
+            return EngineMissing.told(plan.excluded[0].reason)
         return ModelUnavailable(plan.excluded[0].reason, param="model", retry_after=retry_after)
     reasons = "; ".join(f"{e.model}: {e.reason}" for e in list(plan.excluded)[:5])
     more = len(plan.excluded) - 5

@@ -54,7 +54,9 @@ def regular(chunk: Json, index: int) -> Json:
         delta = choice.setdefault("delta", {})
         if "role" in delta and delta.get("content") is None:
             delta["content"] = ""
-        choice["logprobs"] = chat_logprobs(choice.get("logprobs"))
+        # vLLM gives the logprob of the token that ended the answer, which is no part of its text.
+        ended = choice.get("finish_reason") == "stop" and not delta.get("content")
+        choice["logprobs"] = None if ended else chat_logprobs(choice.get("logprobs"))
     return chunk
 
 

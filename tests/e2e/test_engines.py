@@ -32,8 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     lines = ["[workers]", "keep_alive = 600", "slots = 4", "context = 1024", "[workers.python]"]
     lines += [f"{engine} = {json.dumps(str(python))}" for engine, python in pythons().items()]
     lines += _rows()
-    lines += ["[[model]]", 'id = "nowhere"', 'engine = "mlx"' if "mlx" not in pythons() else 'engine = "vllm"']
-    lines += ['capabilities = ["chat"]', 'source = { kind = "path", path = "." }']
     (folder / "roundhouse.toml").write_text("\n".join(lines))
     with served(folder) as running:
         yield running
