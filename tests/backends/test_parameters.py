@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from backends.http import HttpClient
 from backends.parameters import FORBIDDEN, prepare, table_for
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from backends.wire.images import ImageRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 
 
@@ -103,3 +105,17 @@ def test_azures_addresses(base_url: str, query: dict[str, str], expected: str) -
     there = Upstream("az", "azure", base_url, "my/gpt", query=query)
     assert backend.path(there, "/chat/completions") == expected
     assert backend.key_header == "api-key"
+
+
+def test_each_engine_is_sent_what_it_takes_and_what_it_lacks_is_named() -> None:
+    def at(engine: str) -> Upstream:
+        return replace(WORKER, engine=engine)
+
+    assert prepare(chat(mirostat=2, typical_p=0.5), at("mlx")).dropped == ("typical_p", "mirostat")
+    assert prepare(chat(ignore_eos=True), at("mlx")).body["ignore_eos"] is True
+    assert prepare(chat(mirostat=2), at("llamacpp")).dropped == ()
+    assert prepare(chat(grammar="root ::= x"), at("vllm")).dropped == ("grammar",)
+    assert prepare(chat(max_completion_tokens=5), at("llama-cpp-python")).body["max_tokens"] == 5
+    picture = ImageRequest(model="m", prompt="a fox", style="vivid", seed=1)
+    assert prepare(picture, at("diffusion")).dropped == ("style",)
+    assert prepare(picture, at("diffusion")).body["seed"] == 1
