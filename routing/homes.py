@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from routing.redis_state import RedisState
 from routing.sqlite_state import SqliteState
 from routing.state import State
 
@@ -39,5 +38,7 @@ class StateSettings(BaseModel):
 def open_state(settings: StateSettings, file: Path) -> State:
     """The state's home, not started yet; ``file`` is the SQLite one's."""
     if settings.url is not None:
+        from routing.redis_state import RedisState
+
         return RedisState(settings.url.get_secret_value(), prefix=settings.prefix)
     return SqliteState(file)

@@ -65,7 +65,9 @@ class TimeoutSettings(BaseModel):
     body: float = Field(default=600.0, gt=0, description="from the headers to the end of the body")
     body_idle: float = Field(default=7.0, gt=0, description="between two pieces of a body")
     body_rate: int = Field(
-        default=4096, gt=0, description="bytes a second that a body must come at, after its first body_idle seconds"
+        default=4096,
+        gt=0,
+        description="bytes a second that a body must come at, after its first body_idle seconds",
     )
     send: float = Field(default=30.0, gt=0, description="for a slow reader to take the next piece")
     keep_alive: float = Field(default=75.0, gt=0, description="an idle connection")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from catalog import starter
 from catalog.errors import RoundhouseError
 from catalog.hardware import detect
+from server.commands import terminal
 from server.commands.client import Config, Key, Server, Url
 from server.commands.models import bytes_of, shelf
 from server.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +30,12 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
 
     settings = load_settings(config)
     catalog, store = shelf(settings)
-    console = Console(markup=False)
+    console = terminal.console()
     machine = detect()
     console.print(f"{machine.os} {machine.architecture}, {machine.cores} cores, {bytes_of(machine.memory)}")
     for device in machine.devices:
         console.print(f"  {device.id}: {device.name}, {bytes_of(device.budget)} for models", highlight=False)
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     table.add_column("ENGINE")
     table.add_column("STATE", overflow="fold")
     engines = builtin_engines(settings.workers.python)
@@ -56,7 +59,7 @@ def _print_report(console: Console, told: dict[str, Any]) -> None:
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
     console.print(_providers(told["providers"]))
     console.print(_coverage(told))
-    scenarios = Table(box=None, header_style="bold")
+    scenarios = terminal.table()
     for column in ("REQUEST", "WOULD GET", "BECAUSE"):
         scenarios.add_column(column, overflow="fold")
     for each in told["scenarios"]:
@@ -68,7 +71,7 @@ def _print_report(console: Console, told: dict[str, Any]) -> None:
 
 
 def _providers(listed: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("PROVIDER", "MODELS", "KEYS", "STATE"):
         table.add_column(column, overflow="fold")
     for each in listed:
@@ -85,7 +88,7 @@ def _providers(listed: list[dict[str, Any]]) -> Table:
 
 
 def _coverage(told: dict[str, Any]) -> Table:
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("CAPABILITY", "AUTO IS", "MODELS"):
         table.add_column(column, overflow="fold")
     for capability, models in told["coverage"].items():

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from routing.clock import SystemClock
 from routing.homes import open_state
 from routing.spend import Caps
 from routing.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
+from server.commands import terminal
 from server.commands.client import Config
 from server.settings import STATE_FILE, load_settings
 
@@ -76,7 +75,7 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps([info.public() for info in found], indent=1))
         return
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("ID", "NAME", "BEGINS", "CREATED", "STATE", "MODELS"):
         table.add_column(column, overflow="fold")
     now = SystemClock().wall()
@@ -89,7 +88,7 @@ def list_keys(
             _state(info, now),
             ", ".join(info.models) or "all",
         )
-    Console(markup=False).print(table)
+    terminal.console().print(table)
 
 
 @app.command()

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from catalog import starter
 from catalog.catalog import Catalog
 from catalog.hardware import detect
 from catalog.progress import PullEvent, Stage
 from catalog.store import Store
+from server.commands import terminal
 from server.settings import Settings, load_settings
 
 Config = Annotated[
@@ -90,7 +88,7 @@ def list_models(
     """The models of the catalogue: those on this machine, or with --all every one."""
     catalog, store = shelf(load_settings(config))
     sizes = {stored.id: stored.size for stored in store.list()}
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
     for model in catalog.models():
@@ -105,7 +103,7 @@ def list_models(
             bytes_of(sizes.get(model.id) or model.size.disk),
             "remote" if not model.local else "ready" if missing is None else "not pulled",
         )
-    Console(markup=False).print(table)
+    terminal.console().print(table)
 
 
 def show(model: str, config: Config = None) -> None:
@@ -113,7 +111,7 @@ def show(model: str, config: Config = None) -> None:
     catalog, store = shelf(load_settings(config))
     row = catalog.resolve(model)
     state = {"ready": store.ready(row), "missing": store.missing(row)}
-    Console(markup=False).print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
+    terminal.console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
 
 
 def bytes_of(size: int | None) -> str:
@@ -132,7 +130,9 @@ class PullBars:
     """A bar per file while models are pulled; on a pipe, a line per stage."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+        self._console = terminal.console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

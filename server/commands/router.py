@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from catalog.errors import ConfigurationError
+from server.commands import terminal
 from server.commands.client import Config, Key, Server, Url
 from server.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 Json = dict[str, Any]
 _USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
@@ -50,7 +53,7 @@ def route(
     if as_json:
         typer.echo(json.dumps(told, indent=1))
         return
-    console = Console()
+    console = terminal.console()
     console.print(f"[bold]{told['model'] or 'no model'}[/bold] ({told['strategy']})", highlight=False)
     console.print(told["reason"], highlight=False, markup=False)
     console.print(_candidates(told))
@@ -58,7 +61,7 @@ def route(
 
 
 def _candidates(told: Json) -> Table:
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("", "CAN ANSWER", "SCORE", "QUALITY", "SECONDS", "DOLLARS", "FAILS WITH"):
         table.add_column(column, overflow="fold")
     order = {name: str(place) for place, name in enumerate(told["order"], 1)}
@@ -99,7 +102,7 @@ def trace(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    console = Console()
+    console = terminal.console()
     asked = found["request"]
     console.print(
         f"{found['status']}, answered by [bold]{found['answered_by'] or 'nobody'}[/bold]; asked for "
@@ -107,7 +110,7 @@ def trace(
         highlight=False,
     )
     console.print(found["plan"]["reason"], highlight=False, markup=False)
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("", "MODEL", "RESULT", "QUEUED", "FIRST", "WHOLE", "TOKENS", "DOLLARS", "VALID", "ERROR"):
         table.add_column(column, overflow="fold")
     for each in found["attempts"]:
@@ -169,12 +172,12 @@ def usage(
         return
     rows = told["data"]
     names = [name for name in _USAGE if rows and name in rows[0]]
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for name in names:
         table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))
     for row in [*rows, told["total"]]:
         table.add_row(*(_shown(row.get(name, "")) for name in names))
-    Console().print(table if rows else "nothing was used")
+    terminal.console().print(table if rows else "nothing was used")
 
 
 def _shown(value: Any) -> str:
@@ -221,7 +224,7 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
         typer.echo(
             "nothing to look at: set discover = true in an [[endpoint]], or folders in [discovery]", err=True
         )
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in ("SOURCE", "MODEL", "CAN", "CONTEXT"):
         table.add_column(column, overflow="fold")
     for each in found:
@@ -231,4 +234,4 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
             table.add_row(
                 each.source, row.id, ", ".join(sorted(row.capabilities)), str(row.limits.context_window or "")
             )
-    Console().print(table)
+    terminal.console().print(table)

@@ -6,9 +6,8 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from server.commands import terminal
 from server.commands.client import Config, Key, Server, Url
 from server.commands.models import bytes_of
 
@@ -25,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
     """The workers and devices of a running server."""
     document = Server(url, key, config).get("/v1/admin/workers")
-    table = Table(box=None, header_style="bold")
+    table = terminal.table()
     for column in (
         "MODEL",
         "ENGINE",
@@ -53,7 +52,7 @@ def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
             str(worker["restarts"]),
             f"{expires:.0f} s" if expires is not None else "",
         )
-    console = Console(markup=False)
+    console = terminal.console()
     console.print(table)
     for device in document["devices"]:
         used, budget = bytes_of(device["used"]) or "0 B", bytes_of(device["budget"])
