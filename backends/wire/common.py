@@ -24,9 +24,7 @@ class WireModel(BaseModel):
     Types are strict where leniency would hide a mistake (a number in quotes is refused).
     """
 
-    model_config = ConfigDict(
-        extra="allow", frozen=True, strict=True, protected_namespaces=(), defer_build=True
-    )
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=(), defer_build=True)
 
     def to_wire(self, /, **overrides: Any) -> dict[str, Any]:
         """The JSON object to send: what the caller set, unknown fields too, then ``overrides``.

@@ -50,7 +50,9 @@ def rerank(body: Json) -> Json:
     rows = []
     for index, document in enumerate(body["documents"]):
         text = document if isinstance(document, str) else document["text"]
-        rows.append({"index": index, "relevance_score": len(query & set(text.lower().split())) / max(1, len(query))})
+        rows.append(
+            {"index": index, "relevance_score": len(query & set(text.lower().split())) / max(1, len(query))}
+        )
     rows.sort(key=lambda row: -row["relevance_score"])
     rows = rows[: body.get("top_n")]
     return {"id": "rerank-fake", "model": body["model"], "results": rows, "usage": {"total_tokens": len(query)}}
