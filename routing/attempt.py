@@ -103,7 +103,7 @@ class Attempt(Generic[T]):
 
     async def items(self) -> AsyncIterator[T]:
         """What came so far, then the rest as it comes."""
-        see = self._observer.see
+        see, judge = self._observer.see, self._judge
         try:
             while self._held:
                 yield self._held.popleft()
@@ -112,6 +112,8 @@ class Attempt(Generic[T]):
             assert self._source is not None
             async for item in self._source:
                 see(item)
+                if judge is not None:
+                    judge.see(item)
                 yield item
             self._ended = True
         except Exception as error:

@@ -152,7 +152,8 @@ def test_a_required_tool_is_called_by_a_model_without_a_tool_template(client: op
     answer = client.chat.completions.create(
         model=CHAT,
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
-        max_tokens=100,
+        max_tokens=200,
+        temperature=0,
         tools=[
             {
                 "type": "function",
