@@ -6,7 +6,7 @@ PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: fuzz audit serve test check format lint types imports setup engines bench faults lock clean
+.PHONY: fuzz audit serve test test-engines check format lint types imports setup engines bench faults lock clean
 empty :=
 space := $(empty) $(empty)
 .DEFAULT_GOAL := serve
@@ -20,7 +20,12 @@ setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 test: setup check  ## Set-up, then all that CI runs.
 
 check: $(VENV)/.dev format lint types imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
+
+REAL := tests/engines tests/conformance/test_engines.py
+PYTEST := $(addprefix --ignore=,$(REAL))
+test-engines: setup  ## The engines of the starter models on their real models, worker by worker.
+	$(BIN)/pytest $(REAL)
 
 format:
 	$(BIN)/ruff format --check .
@@ -45,7 +50,8 @@ engines: setup  ## Run the optional engines in environments of their own (severa
 	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \
 		-k "$(subst $(space), or ,$(strip $(ENGINES)))"
 
-bench: setup
+bench: setup  ## Every figure of README, in tables and plots; minutes.
+	$(PIP) install --quiet matplotlib
 	$(BIN)/python -m tests.bench
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
