@@ -5,6 +5,7 @@ the caller's mode. Choosing is a sparing kind of Thompson sampling (1933), rando
 coupled draws (Vaswani et al., 2020): a request draws one height, and every model's quality is taken at that
 height of its posterior. Drawing each model by itself makes some lucky underdog win every few requests, for
 ever; a shared draw tries a model only where what it may be worth exceeds what the best is known to be worth.
+Replicas of one name are drawn each by itself: an underdog among them costs nothing, and must not be forgotten.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from routing.world import World
 _SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 _TIER = 10.0
 """More than any difference of scores: what a preference that is an order, not a weight, adds."""
+_RELIED_ON = 0.99
+"""A replica expected to answer this share of attempts needs no retrial."""
 _NEED_NAMED = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA})
 _UPSTREAM_TELLS = frozenset({"context", "memory"})
 """Rules whose breach the model's own server tells a caller who named it better than an empty plan could."""
@@ -138,7 +141,7 @@ def _group(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
     )
     if len(rows):
-        scores = _score(facts, world, settings, rng, rows)
+        scores = _score(facts, world, settings, rng, rows, alike=True)
         return _plan(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
     if not (index.capable((facts.capability, *needs.features, *facts.intent.require)) & mask).any():
         _check_can(facts, world, replicas[0])
@@ -184,7 +187,16 @@ def _bound(facts: Facts, world: World) -> Floats | None:
     return world.estimator.cost(facts, output=most)
 
 
-def _score(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator, rows: Ints) -> Scores:
+def _score(
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    rng: np.random.Generator,
+    rows: Ints,
+    *,
+    alike: bool = False,
+) -> Scores:
+    """The scores of these rows; ``alike`` says that they are replicas of one name."""
     estimator, intent = world.estimator, facts.intent
     weights = _weights(facts, settings)
     every = len(rows) == len(world.index)
@@ -211,7 +223,12 @@ def _score(facts: Facts, world: World, settings: RoutingSettings, rng: np.random
     expected = weight * mean + rest
     drawn = expected
     if not intent.high_stakes and facts.capability is not Capability.EMBED:
-        drawn = _draw(expected, mean, strength, weight, settings, rng)
+        drawn = _draw(expected, mean, strength, weight, settings, rng, apart=alike)
+        if alike and reliability is not None and rng.random() < settings.learning.retrial:
+            # Only an attempt can tell that what failed has healed; preferences that are an order still hold.
+            doubted = np.flatnonzero((reliability[rows] < _RELIED_ON) & (drawn > drawn.max() - _TIER / 2))
+            if len(doubted):
+                drawn[rng.choice(doubted)] += _TIER / 2
     elif intent.high_stakes:
         # What can be relied on: one standard deviation below what is expected.
         drawn = expected - weight * np.sqrt(mean * (1 - mean) / (strength + 1))
@@ -225,14 +242,16 @@ def _draw(
     weight: Floats | float,
     settings: RoutingSettings,
     rng: np.random.Generator,
+    *,
+    apart: bool,
 ) -> Floats:
     """Scores with each quality at one and the same drawn height of its posterior, never above certainty.
 
     The height, in standard deviations above the mean, is ``optimism sqrt(log(1 + horizon / strength))``, varied
-    by the draw: high where little is known, fading as strength grows.
+    by the draw: high where little is known, fading as strength grows. ``apart``, every row has a draw of its own.
     """
     rules = settings.learning
-    height = rules.optimism * rng.uniform(1 - rules.spread, 1 + rules.spread)
+    height = rules.optimism * rng.uniform(1 - rules.spread, 1 + rules.spread, len(mean) if apart else None)
     spare = 1 - mean
     # Of a Beta with this mean and strength, the variance is mean (1 - mean) / (strength + 1).
     lift = height * np.sqrt(np.log1p(rules.horizon / strength) * mean * spare / (strength + 1))

@@ -73,6 +73,10 @@ class Learning(BaseModel):
         default=120.0, description="observations up to which trying a model is held to pay, so that optimism fades"
     )
     spread: Share = Field(default=0.5, description="by how much of itself the optimism of a request varies")
+    retrial: Share = Field(
+        default=0.05,
+        description="share of requests for a name with replicas that go to one that failed: it may have healed",
+    )
     change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="the drop of the odds that the change detector is most sensitive to"
     )

@@ -387,6 +387,20 @@ def test_replicas_of_a_name_are_all_candidates_and_other_models_are_not() -> Non
     assert "replica" in made.reason
 
 
+@pytest.mark.parametrize("known", [0, 500], ids=["little known", "well known"])
+def test_a_replica_that_failed_is_tried_now_and_then_until_it_has_proved_itself(known: int) -> None:
+    here = group(remote("a"), remote("b"), wall=1000.0)
+    for _ in range(known):
+        for name in ("a", "b"):
+            here.estimator.observe_quality(name, Task.CHAT, Complexity.SIMPLE, 1.0)
+    for _ in range(20):
+        here.estimator.observe_attempt("a", failed=True, at=1000.0)
+    assert 2 <= firsts(chat(requested="m"), here)["a"] < 60
+    for _ in range(400):
+        here.estimator.observe_attempt("a", failed=False, at=1000.0)
+    assert firsts(chat(requested="m"), here)["a"] > 60
+
+
 def test_after_a_replica_comes_one_of_another_failure_domain() -> None:
     here = group(remote("a/1", endpoint="a"), remote("a/2", endpoint="a"), remote("b/1", endpoint="b"))
     for seed in range(50):
