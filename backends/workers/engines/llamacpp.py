@@ -7,11 +7,8 @@ window: a prompt that does not fit is refused, and an answer that fills the wind
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import sys
-import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,15 +116,14 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run llama-server on ``spec.socket`` until SIGTERM. Raises RuntimeError when the model does not load."""
     import xllamacpp
 
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    # SIGTERM ends the process at once, while it loads as well: the gateway drained before it asked, and the kernel
+    # gives memory back faster than destructors do. A handler of Python's could be lost between the interpreter's
+    # check for signals and the wait below.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server = xllamacpp.Server(parameters(spec))
     ready()
-    stopped.wait()
-    # The gateway drained before it asked, and the kernel gives memory back faster than destructors do.
-    sys.stdout.flush()
-    del server
-    os._exit(0)
+    while server:
+        signal.pause()
 
 
 def parameters(spec: WorkerSpec) -> Any:

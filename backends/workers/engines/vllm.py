@@ -6,6 +6,7 @@ its session is killed as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -109,7 +110,10 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
             raise RuntimeError(f"vllm serve ended with exit code {child.returncode}")
         time.sleep(_PAUSE)
     ready()
-    code = child.wait()
+    code = None
+    while code is None:  # a signal that comes just before a wait without end would be answered only after it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = child.wait(_PAUSE)
     sys.stdout.flush()
     os._exit(0 if code in (0, -signal.SIGTERM) else 1)
 
