@@ -1,12 +1,13 @@
-"""POST /v1/chat/completions: the request. Source: OpenAI's API reference, and llama.cpp's extra samplers."""
+"""POST /v1/chat/completions: the request. Source: OpenAI's API reference."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints
 
-from backends.wire.common import Finite, Identifier, ModelName, Seed, StopText, Text, WireModel
+from backends.wire.common import Identifier, Text, WireModel
+from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
 MAX_MESSAGES = 4096
@@ -78,46 +79,15 @@ class ResponseFormat(WireModel):
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(WireModel):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+class ChatRequest(Sampling):
+    """A chat."""
 
-
-class ChatRequest(WireModel):
-    """A chat. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are llama.cpp's and vLLM's samplers."""
-
-    model: ModelName
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
 
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
-    seed: Seed | None = None
-
-    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    typical_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    logit_bias: (
-        Annotated[
-            dict[
-                Annotated[str, StringConstraints(max_length=16, pattern=r"^\d+$")],
-                Annotated[Finite, Field(ge=-100, le=100)],
-            ],
-            Field(max_length=2048),
-        ]
-        | None
-    ) = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
@@ -125,13 +95,7 @@ class ChatRequest(WireModel):
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
 
-    user: Identifier | None = None
     metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _as_list(cls, value: str | list[str] | None) -> list[str] | None:
-        return [value] if isinstance(value, str) else value
 
     @property
     def output_limit(self) -> int | None:

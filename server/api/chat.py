@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from backends.base import Chat, Json, Upstream
 from backends.wire.assemble import ChatAssembler
-from backends.wire.chat import ChatRequest, StreamOptions
+from backends.wire.chat import ChatRequest
+from backends.wire.sampling import StreamOptions
 from catalog.errors import InvalidRequest
 from catalog.model import Model
 from routing.dispatch import Job
