@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import shutil
 import signal
 import tempfile
@@ -63,7 +62,7 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
         self._process = process
         self._pipe = pipe
-        self._pidfd = _pidfd(process.pid)
+        self._stat = _open_stat(process.pid)
 
     @classmethod
     async def start(
@@ -117,11 +116,12 @@ class WorkerProcess:
         """Whether it runs at this moment; sees a death before the event loop has been told of it."""
         if self._process.returncode is not None:
             return False
-        if self._pidfd is None:
+        if self._stat is None:
             return True
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return not poll.poll(0)
+        try:
+            return not _exiting(os.pread(self._stat, 1024, 0))
+        except ProcessLookupError:
+            return False
 
     async def ready(self) -> str | None:
         """Wait for the line that says ready: None; or the reason why it will not be (its end included)."""
@@ -157,9 +157,9 @@ class WorkerProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._pipe.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        if self._stat is not None:
+            os.close(self._stat)
+            self._stat = None
 
 
 class _Pipe:
@@ -181,13 +181,25 @@ class _Pipe:
         self._transport.close()
 
 
-def _pidfd(pid: int) -> int | None:
-    if not hasattr(os, "pidfd_open"):
-        return None
+def _open_stat(pid: int) -> int | None:
+    """Linux's account of a process, to be read again and again; None elsewhere."""
     try:
-        return os.pidfd_open(pid)
+        return os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+_PF_EXITING = 0x4
+
+
+def _exiting(stat: bytes) -> bool:
+    """Whether a process has begun to end, by its ``/proc/PID/stat`` (proc_pid_stat(5): state and flags).
+
+    A killed process gives its memory back, then closes its sockets, and only then can be waited for: meanwhile a
+    pidfd and a wait still say that it runs, and whoever has just seen its stream break would be sent to it again.
+    """
+    state, _, _, _, _, _, flags = stat.rpartition(b")")[2].split(maxsplit=7)[:7]
+    return state in (b"Z", b"X") or bool(int(flags) & _PF_EXITING)
 
 
 def describe_exit(code: int) -> str:
