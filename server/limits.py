@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import orjson
+import structlog
 from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers
@@ -21,6 +23,8 @@ from server.services import services_of
 from server.settings import TimeoutSettings
 
 M = TypeVar("M", bound=BaseModel)
+LOGGED = 10_000
+"""Characters of a body that are logged, where bodies are."""
 
 
 async def read_json(request: Request, model: type[M]) -> M:
@@ -48,6 +52,8 @@ async def read_body(request: Request) -> bytes:
                 raise ClientGone
             pieces.append(message.get("body", b""))
         body = b"".join(pieces)
+    if services_of(request).settings.log.prompts:
+        _log_body(body)
     return body
 
 
@@ -74,6 +80,8 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
         raise InvalidRequest(f"The multipart form is not valid: {reason}") from None
     except (UnicodeError, LookupError):
         raise InvalidRequest("The multipart form has a field that is not text in its charset.") from None
+    if services_of(request).settings.log.prompts:
+        _log_body(orjson.dumps(_told(form)))
     try:
         yield form
     finally:
@@ -105,6 +113,19 @@ def counted(receive: Receive, headers: Headers, limit: int, timeouts: TimeoutSet
         return message
 
     return read
+
+
+def _log_body(body: bytes) -> None:
+    text = body[: 4 * LOGGED].decode("utf-8", "replace")[:LOGGED]
+    structlog.get_logger("server.limits").info("request body", bytes=len(body), body=text)
+
+
+def _told(form: FormData) -> Mapping[str, Any]:
+    """A form's fields; of a file its name and size."""
+    return {
+        name: value if isinstance(value, str) else {"filename": value.filename, "bytes": value.size}
+        for name, value in form.multi_items()
+    }
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -159,7 +159,10 @@ class LogSettings(BaseModel):
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = Field(default=True, description="one line per request")
-    prompts: bool = Field(default=False, description="log what callers send; off, no prompt is ever written")
+    prompts: bool = Field(
+        default=False,
+        description="log what callers send, the first 10,000 characters of it; off, no prompt is ever written",
+    )
 
 
 class TelemetrySettings(BaseModel):
