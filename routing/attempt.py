@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from catalog.errors import (
@@ -39,7 +38,6 @@ class Attempt(Generic[T]):
         self.number = number
         self.dropped: tuple[str, ...] = ()
         self._house = house
-        self._stack = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
         self._held: deque[T] = deque()
@@ -50,7 +48,8 @@ class Attempt(Generic[T]):
         self._first: float | None = None
         self._ended = False
         self._error: BaseException | None = None
-        self._closing: asyncio.Task[Outcome] | None = None
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def model(self) -> Model:
@@ -66,8 +65,8 @@ class Attempt(Generic[T]):
         With ``whole`` wait for all of them, so that the answer can be checked before anybody sees it.
         """
         try:
-            taken = self._house.leases.take(self.job.facts, self.candidate, self._began)
-            self._lease = lease = await self._stack.enter_async_context(taken)
+            lease = self._house.leases.take(self.job.facts, self.candidate, self._began)
+            self._lease = await lease.__aenter__()
             self._queued = self._house.clock.monotonic() - self._began
             backend = self._house.backend(lease.upstream, self.job.protocol, self.model)
             self.dropped = backend.dropped(self.job.request, lease.upstream)
@@ -120,14 +119,21 @@ class Attempt(Generic[T]):
             self._error = error
             raise
 
-    async def close(self, error: BaseException | None = None) -> Outcome:
-        """Close the upstream, give everything back, record. A cancelled caller does not stop it."""
+    async def close(self, error: BaseException | None = None) -> None:
+        """Close the upstream, give everything back, record; once. A cancelled caller does not stop it."""
         if self._closing is None:
+            if self._closed:
+                return
+            self._closed = True
             self._error = self._error or error
+            if self._ended and self._lease is not None and not self._lease.waits:
+                # Nothing in it waits, so nothing can cancel it half-way: it needs no task of its own.
+                await self._release()
+                return
             self._closing = self._house.spawn(self._release())
-        return await asyncio.shield(self._closing)
+        await asyncio.shield(self._closing)
 
-    async def _release(self) -> Outcome:
+    async def _release(self) -> None:
         outcome = self._conclude()
         if self._lease is not None:
             self._lease.reservation.settle(outcome.cost, outcome.usage)
@@ -136,10 +142,10 @@ class Attempt(Generic[T]):
                 await _aclose(self._source)
         finally:
             try:
-                await self._stack.aclose()
+                if self._lease is not None:
+                    await self._lease.__aexit__(None, None, None)
             finally:
                 self._house.record(outcome)
-        return outcome
 
     def _conclude(self) -> Outcome:
         error, seen = self._error, self._observer

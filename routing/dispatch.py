@@ -120,6 +120,7 @@ class Dispatcher:
         self._retries = retries
         self._traces = traces
         self._sinks = tuple(sinks)
+        self._speaks: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
@@ -220,8 +221,12 @@ class Dispatcher:
 
     def backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend that speaks the upstream's language. Raises CapabilityMismatch if it cannot do this."""
+        asked = upstream.protocol, protocol
+        if asked not in self._speaks:
+            # Asked once: isinstance of a protocol looks every method up.
+            self._speaks[asked] = isinstance(self._backends.get(upstream.protocol), protocol)
         backend = self._backends.get(upstream.protocol)
-        if backend is None or not isinstance(backend, protocol):
+        if not self._speaks[asked]:
             raise CapabilityMismatch(
                 f"'{model.id}' is reached over '{upstream.protocol}', which cannot {protocol.__name__.lower()}.",
                 param="model",

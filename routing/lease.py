@@ -7,9 +7,10 @@ be told that the day's budget is spent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from backends.base import Timeouts, Upstream
 from backends.workers.pool import Need, Priority, WorkerPool
@@ -21,13 +22,60 @@ from routing.plan import Candidate
 from routing.spend import Reservation, Spend
 
 
-@dataclass(frozen=True, slots=True)
 class Lease:
-    """What a call was given: where to send it, which key it carries, and the money set aside."""
+    """What a call is given while the block lasts: where to send it, which key it carries, and the money set aside.
+
+    Entering raises BudgetExceeded, ModelUnavailable (no usable key), and whatever the worker pool raises.
+    """
+
+    __slots__ = ("_facts", "_house", "_model", "_now", "_worker", "provider_key", "reservation", "upstream")
 
     upstream: Upstream
-    provider_key: int | None
-    reservation: Reservation
+    """Where the call goes, once the lease was entered."""
+
+    def __init__(self, house: Leases, facts: Facts, model: Model, now: float, reservation: Reservation) -> None:
+        self.reservation = reservation
+        self.provider_key: int | None = None
+        self._house = house
+        self._facts = facts
+        self._model = model
+        self._now = now
+        self._worker: AbstractAsyncContextManager[Upstream] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether leaving may wait for somebody: for a worker to be given back, or for the books."""
+        return self._worker is not None or self.reservation.waits
+
+    async def __aenter__(self) -> Self:
+        await self.reservation.__aenter__()
+        try:
+            if self._model.local:
+                worker = self._house.worker(self._model, self._facts)
+                self.upstream = self._house.for_row(self._model, await worker.__aenter__())
+                self._worker = worker
+            else:
+                self.upstream, self.provider_key = self._house.address(self._model, self._now)
+        except BaseException as error:
+            await self.reservation.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        try:
+            if self._worker is not None:
+                await self._worker.__aexit__(*exception)
+        finally:
+            await self.reservation.__aexit__(*exception)
+
+
+@dataclass(slots=True)
+class _Addresses:
+    """A remote row's upstreams, one per key, as long as row and endpoint are the ones they were made from."""
+
+    model: Model
+    endpoint: Endpoint
+    by_key: dict[str | None, Upstream] = field(default_factory=dict, repr=False)
 
 
 class Leases:
@@ -47,37 +95,51 @@ class Leases:
         self._keys = keys
         self._spend = spend
         self._timeouts = timeouts
+        self._addresses: dict[str, _Addresses] = {}
 
-    @asynccontextmanager
-    async def take(self, facts: Facts, candidate: Candidate, now: float) -> AsyncIterator[Lease]:
-        """Hold money, and a key or a worker, until the block ends.
-
-        Raises BudgetExceeded, ModelUnavailable (no usable key), and whatever the worker pool raises.
-        """
+    def take(self, facts: Facts, candidate: Candidate, now: float) -> Lease:
+        """To be entered: holds money, and a key or a worker, until the block ends."""
         model = candidate.model
-        async with AsyncExitStack() as stack:
-            reservation = await stack.enter_async_context(
-                self._spend.reserve(
-                    key=facts.key,
-                    model=model.id,
-                    endpoint=endpoint_of(model),
-                    amount=self._spend.estimate(model.price, facts),
-                )
+        reservation = self._spend.reserve(
+            key=facts.key,
+            model=model.id,
+            endpoint=endpoint_of(model),
+            amount=self._spend.estimate(model.price, facts),
+        )
+        return Lease(self, facts, model, now, reservation)
+
+    def worker(self, model: Model, facts: Facts) -> AbstractAsyncContextManager[Upstream]:
+        """A lease of a worker of this machine."""
+        return self._pool.lease(model, need_of(facts))
+
+    def for_row(self, model: Model, upstream: Upstream) -> Upstream:
+        """A worker's upstream, with what the row and the settings say."""
+        return replace(
+            upstream,
+            timeouts=self._timeouts,
+            parameters=model.parameters,
+            max_output_tokens=model.limits.max_output_tokens,
+        )
+
+    def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
+        """Where a remote row's calls go, with the next of its keys, and that key's position.
+
+        Raises ModelUnavailable when the endpoint wants a key and has none to use.
+        """
+        assert isinstance(model.source, UpstreamSource)
+        endpoint = self._endpoint(model.source.endpoint)
+        known = self._addresses.get(model.id)
+        if known is None or known.model is not model or known.endpoint is not endpoint:
+            known = self._addresses[model.id] = _Addresses(model, endpoint)
+        secret, position = _next_key(endpoint, self._keys, now)
+        upstream = known.by_key.get(secret)
+        if upstream is None:
+            upstream = known.by_key[secret] = replace(
+                _upstream(endpoint, model.source.model, secret, self._timeouts),
+                parameters=model.parameters,
+                max_output_tokens=model.limits.max_output_tokens,
             )
-            if isinstance(model.source, UpstreamSource):
-                endpoint = self._endpoint(model.source.endpoint)
-                upstream, position = upstream_of(endpoint, model.source.model, self._keys, now, self._timeouts)
-            else:
-                upstream = await stack.enter_async_context(self._pool.lease(model, need_of(facts)))
-                upstream = replace(upstream, timeouts=self._timeouts)
-                position = None
-            yield Lease(
-                upstream=replace(
-                    upstream, parameters=model.parameters, max_output_tokens=model.limits.max_output_tokens
-                ),
-                provider_key=position,
-                reservation=reservation,
-            )
+        return upstream, position
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether another key of the candidate's endpoint could be tried."""
@@ -92,16 +154,24 @@ def upstream_of(
 
     Raises ModelUnavailable when the endpoint wants a key and has none to use.
     """
-    secret = position = None
-    if endpoint.key_env or endpoint.key_keyring:
-        key = keys.take(endpoint.id, now)
-        if key is None:
-            raise ModelUnavailable(
-                f"No key of the endpoint '{endpoint.id}' can be used at present. "
-                "Set one, or wait until the limited ones have rested."
-            )
-        secret, position = key.secret, key.position
-    upstream = Upstream(
+    secret, position = _next_key(endpoint, keys, now)
+    return _upstream(endpoint, model, secret, default), position
+
+
+def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | None, int | None]:
+    if not (endpoint.key_env or endpoint.key_keyring):
+        return None, None
+    key = keys.take(endpoint.id, now)
+    if key is None:
+        raise ModelUnavailable(
+            f"No key of the endpoint '{endpoint.id}' can be used at present. "
+            "Set one, or wait until the limited ones have rested."
+        )
+    return key.secret, key.position
+
+
+def _upstream(endpoint: Endpoint, model: str, secret: str | None, default: Timeouts) -> Upstream:
+    return Upstream(
         endpoint=endpoint.id,
         protocol=endpoint.protocol,
         base_url=endpoint.base_url,
@@ -111,7 +181,6 @@ def upstream_of(
         query=endpoint.query,
         timeouts=timeouts_of(endpoint, default),
     )
-    return upstream, position
 
 
 def endpoint_of(model: Model) -> str:

@@ -18,14 +18,13 @@ Calendar windows are in UTC and never begin twice, also when the clock is set ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cached_property, lru_cache, partial
 from itertools import count
 from secrets import token_hex
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +45,7 @@ _UNIT_PRICE: dict[Capability, tuple[str, int]] = {
 }
 _UNITS = (("image", 1), ("minute", 1), ("character", 1_000_000), ("search", 1_000))
 _PRICES = ("input", "output", "cache_read", "cache_write", "image", "minute", "character", "search")
+_KEPT_SCOPES = 4096
 
 
 class Caps(BaseModel):
@@ -64,6 +64,11 @@ class Caps(BaseModel):
         """The windows that have a cap."""
         every = ((window, getattr(self, window.value)) for window in Window)
         return tuple((window, cap) for window, cap in every if cap is not None)
+
+    @property
+    def limiting(self) -> bool:
+        """Whether there is any cap at all."""
+        return self.request is not None or bool(self.windows)
 
 
 class SpendSettings(BaseModel):
@@ -94,18 +99,65 @@ class Spent:
 
 
 class Reservation:
-    """Money set aside for one call. Leaving the block without settling gives it back: no call was made."""
+    """Money set aside for one call while the block lasts. Leaving unsettled gives it back: no call was made.
 
-    def __init__(self, amount: float | None, settle: Callable[[int | None, Usage], None]) -> None:
+    Entering raises BudgetExceeded, with ``retry_after`` when waiting for the window's end would help.
+    """
+
+    __slots__ = (
+        "_books",
+        "_counters",
+        "_held",
+        "_hold",
+        "_waiting",
+        "amount",
+        "day",
+        "endpoint",
+        "key",
+        "model",
+        "settled",
+    )
+
+    def __init__(self, books: Spend, key: str, model: str, endpoint: str, amount: float | None) -> None:
+        self._books = books
+        self.key = key
+        self.model = model
+        self.endpoint = endpoint
         self.amount = amount
         self.settled = False
-        self._settle = settle
+        self.day = ""
+        self._counters: tuple[Counter, ...] = ()
+        self._held = 0
+        self._hold: Hold | None = None
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether leaving waits for the store; without a cap nothing does."""
+        return self._hold is not None
+
+    async def __aenter__(self) -> Self:
+        now = self._books.now()
+        self.day = day_of(now)
+        self._counters, self._held = self._books.check(self, now)
+        if self._counters and self._held:
+            self._hold = await self._books.take(self, self._counters, self._held, now)
+        return self
 
     def settle(self, actual: float | None, usage: Usage) -> None:
         """Say what the call cost, once; ``None`` if that is unknown: then the caps keep what was set aside."""
         if not self.settled:
             self.settled = True
-            self._settle(None if actual is None else nano(actual), usage)
+            exact = None if actual is None else nano(actual)
+            self._waiting = self._books.charge(self, self._counters, self._hold, self._held, exact, usage)
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._hold is None:
+            return
+        if not self.settled:
+            self._waiting = self._books.release(self._hold)
+        if self._waiting is not None:
+            await asyncio.wait((self._waiting,), timeout=self._books.patience)
 
 
 class Spend:
@@ -129,6 +181,7 @@ class Spend:
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
         self._since: dict[str, int] | None = None
+        self._known_scopes: dict[str, tuple[Caps | None, tuple[tuple[str, Caps], ...]]] = {}
         self._generation = store.generation
 
     # ---- prices
@@ -151,50 +204,19 @@ class Spend:
 
     # ---- caps
 
-    @asynccontextmanager
-    async def reserve(
-        self, *, key: str, model: str, endpoint: str, amount: float | None
-    ) -> AsyncIterator[Reservation]:
-        """Set ``amount`` dollars aside until the block ends.
+    @property
+    def patience(self) -> float:
+        """Seconds that a capped call waits for a stuck store."""
+        return self._settings.patience
 
-        Raises BudgetExceeded, with ``retry_after`` when waiting for the window's end would help.
-        """
-        now = self._wall()
-        counters = self._counters(key, now)
-        held = 0 if amount is None else nano(amount)
-        self._check_request(key, amount, capped=bool(counters))
-        self._check_windows(counters, held, now)
-        usage = UsageRow(day=day_of(now), model=model, endpoint=endpoint, key=key)
-        hold: Hold | None = None
-        waiting: list[asyncio.Future[None]] = []
-        if counters and held:
-            hold = Hold(
-                id=next(self._holds),
-                owner=self._owner,
-                at=now,
-                day=usage.day,
-                amount=held,
-                counters=counters,
-                key=key,
-                model=model,
-                endpoint=endpoint,
-            )
-            await self._take(hold, now)
-
-        def settle(actual: int | None, used: Usage) -> None:
-            waiting.append(self._charge(usage, counters, hold, held, actual, used))
-
-        reservation = Reservation(amount, settle)
-        try:
-            yield reservation
-        finally:
-            if not reservation.settled and hold is not None:
-                waiting.append(self._release(usage, hold))
-            if waiting and hold is not None:
-                await asyncio.wait(waiting, timeout=self._settings.patience)
+    def reserve(self, *, key: str, model: str, endpoint: str, amount: float | None) -> Reservation:
+        """To be entered: sets ``amount`` dollars aside until the block ends."""
+        return Reservation(self, key, model, endpoint, amount)
 
     def headroom(self, key: str) -> float | None:
         """Dollars that the key may still spend on its next call; ``None`` without a cap."""
+        if not self._scopes(key):
+            return None
         at = self._wall()
         room = [
             counter.limit - self._totals.get(counter.name, 0)
@@ -243,12 +265,20 @@ class Spend:
         return await self._store.usage(first_day, last_day)
 
     def _scopes(self, key: str) -> tuple[tuple[str, Caps], ...]:
-        settings = self._settings
+        """What applies to a key, by scope; scopes without a cap are left out."""
         own = self._key_caps(key) if self._key_caps is not None else None
-        configured = settings.keys.get(key, settings.per_key)
+        known = self._known_scopes.get(key)
+        if known is not None and known[0] is own:
+            return known[1]
+        configured = self._settings.keys.get(key, self._settings.per_key)
         if own is not None:
             configured = Caps(**{**configured.model_dump(), **own.model_dump(exclude_none=True)})
-        return ("all", settings.caps), (f"key/{key}", configured)
+        every = (("all", self._settings.caps), (f"key/{key}", configured))
+        scopes = tuple((scope, caps) for scope, caps in every if caps.limiting)
+        if len(self._known_scopes) >= _KEPT_SCOPES:
+            self._known_scopes.clear()
+        self._known_scopes[key] = own, scopes
+        return scopes
 
     def _counters(self, key: str, now: float) -> tuple[Counter, ...]:
         found = []
@@ -258,10 +288,86 @@ class Spend:
                 found.append(Counter(f"spend/{scope}/{window}/{span.name}", nano(cap), span.keep_until))
         return tuple(found)
 
-    def _check_request(self, key: str, amount: float | None, *, capped: bool) -> None:
-        limits = [caps.request for _, caps in self._scopes(key) if caps.request is not None]
+    # ---- one call, for its reservation
+
+    def now(self) -> float:
+        """Wall time that never goes back: a day must not begin again because somebody set the clock."""
+        return self._wall()
+
+    def check(self, call: Reservation, now: float) -> tuple[tuple[Counter, ...], int]:
+        """The counters of a call's caps, and the nano-dollars to hold. Raises BudgetExceeded."""
+        scopes = self._scopes(call.key)
+        held = 0 if call.amount is None else nano(call.amount)
+        if not scopes:
+            return (), held
+        counters = self._counters(call.key, now)
+        self._check_request(scopes, call.amount)
+        self._check_windows(counters, held, now)
+        return counters, held
+
+    async def take(self, call: Reservation, counters: tuple[Counter, ...], held: int, now: float) -> Hold:
+        """Count in memory at once, so that nobody else can have the same money, then ask the store."""
+        hold = Hold(
+            id=next(self._holds),
+            owner=self._owner,
+            at=now,
+            day=call.day,
+            amount=held,
+            counters=counters,
+            key=call.key,
+            model=call.model,
+            endpoint=call.endpoint,
+        )
+        self._add(counters, held)
+        try:
+            refused = await self._store.hold(hold, self._settings.patience)
+        except BaseException:
+            self.release(hold)
+            raise
+        if refused is not None:
+            self._add(counters, -held)
+            raise _exceeded(refused, now)
+        return hold
+
+    def charge(
+        self,
+        call: Reservation,
+        counters: tuple[Counter, ...],
+        hold: Hold | None,
+        held: int,
+        actual: int | None,
+        used: Usage,
+    ) -> asyncio.Future[None]:
+        """Book what a call came to: in memory at once; the future is done when it is in the store."""
+        amount = held if actual is None else actual
+        self._add(counters, amount - (hold.amount if hold else 0))
+        row = UsageRow(
+            day=call.day,
+            model=call.model,
+            endpoint=call.endpoint,
+            key=call.key,
+            calls=1,
+            unknown=int(actual is None),
+            input=used.input,
+            output=used.output,
+            cached=used.cached,
+            reasoning=used.reasoning,
+            units=used.units,
+            cost=actual or 0,
+            estimated=held if actual is None else 0,
+        )
+        return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
+
+    def release(self, hold: Hold) -> asyncio.Future[None]:
+        """Give back what was held for a call that was not made."""
+        self._add(hold.counters, -hold.amount)
+        usage = UsageRow(hold.day, hold.model, hold.endpoint, hold.key)
+        return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
+
+    def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None) -> None:
+        limits = [caps.request for _, caps in scopes if caps.request is not None]
         if amount is None:
-            if (limits or capped) and self._settings.unknown_price == "refuse":
+            if self._settings.unknown_price == "refuse":
                 raise BudgetExceeded(
                     "The price of this model is unknown, and a spending cap applies. Give the model a price in "
                     "the catalogue, or set spend.unknown_price to 'allow'."
@@ -279,50 +385,6 @@ class Spend:
         for counter in counters:
             if counter.limit is not None and self._totals.get(counter.name, 0) + held > counter.limit:
                 raise _exceeded(counter, now)
-
-    async def _take(self, hold: Hold, now: float) -> None:
-        """Count in memory at once, so that nobody else can have the same money, then ask the store."""
-        self._add(hold.counters, hold.amount)
-        try:
-            refused = await self._store.hold(hold, self._settings.patience)
-        except BaseException:
-            self._release(UsageRow(hold.day, hold.model, hold.endpoint, hold.key), hold)
-            raise
-        if refused is not None:
-            self._add(hold.counters, -hold.amount)
-            raise _exceeded(refused, now)
-
-    def _charge(
-        self,
-        usage: UsageRow,
-        counters: tuple[Counter, ...],
-        hold: Hold | None,
-        held: int,
-        actual: int | None,
-        used: Usage,
-    ) -> asyncio.Future[None]:
-        amount = held if actual is None else actual
-        self._add(counters, amount - (hold.amount if hold else 0))
-        row = UsageRow(
-            day=usage.day,
-            model=usage.model,
-            endpoint=usage.endpoint,
-            key=usage.key,
-            calls=1,
-            unknown=int(actual is None),
-            input=used.input,
-            output=used.output,
-            cached=used.cached,
-            reasoning=used.reasoning,
-            units=used.units,
-            cost=actual or 0,
-            estimated=held if actual is None else 0,
-        )
-        return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
-
-    def _release(self, usage: UsageRow, hold: Hold) -> asyncio.Future[None]:
-        self._add(hold.counters, -hold.amount)
-        return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
 
     def _add(self, counters: tuple[Counter, ...], change: int) -> None:
         if change == 0:
@@ -350,7 +412,9 @@ def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) 
     tokens = _tokens(price, usage)
     units = _units(price, usage, capability)
     exact = tokens if units is None else units + (tokens or 0)
-    return None if exact is None else int(exact.to_integral_value(ROUND_HALF_EVEN))
+    if exact is None or isinstance(exact, int):
+        return exact
+    return int(exact.to_integral_value(ROUND_HALF_EVEN))
 
 
 def is_free(price: Price) -> bool:
@@ -360,27 +424,26 @@ def is_free(price: Price) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _exact(rate: float) -> Decimal:
-    """The number as it is written."""
-    return Decimal(str(rate))
+def _nano_per_token(rate: float) -> int | Decimal:
+    """A price per million tokens, as written, in nano-dollars a token: nearly always a whole number."""
+    exact = Decimal(str(rate)) * (NANO // 1_000_000)
+    return int(exact) if exact == int(exact) else exact
 
 
-def _tokens(price: Price, usage: Usage) -> Decimal | None:
+def _tokens(price: Price, usage: Usage) -> int | Decimal | None:
     if price.input is None and price.output is None:
         return None
-    fresh = max(0, usage.input - usage.cached - usage.cache_write)
-    read = price.cache_read if price.cache_read is not None else price.input
-    total = Decimal(0)
-    for used, rate in (
-        (fresh, price.input),
-        (usage.cached, read),
-        (usage.cache_write, price.cache_write),
-        (usage.output, price.output),
-    ):
+    total: int | Decimal = 0
+    parts: tuple[tuple[int, float | None], ...] = ((usage.input, price.input),)
+    if usage.cached or usage.cache_write:
+        fresh = max(0, usage.input - usage.cached - usage.cache_write)
+        read = price.cache_read if price.cache_read is not None else price.input
+        parts = ((fresh, price.input), (usage.cached, read), (usage.cache_write, price.cache_write))
+    for used, rate in (*parts, (usage.output, price.output)):
         if used and rate is None:
             return None
         if used and rate is not None:
-            total += used * _exact(rate) * (NANO // 1_000_000)
+            total += used * _nano_per_token(rate)
     return total
 
 

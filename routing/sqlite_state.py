@@ -7,10 +7,12 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import ConfigurationError
+from routing.gathered import Gathered
 from routing.outcomes import Outcome
 from routing.sqlite_writer import SqliteWriter
 from routing.state import (
@@ -25,6 +27,8 @@ from routing.state import (
 )
 
 _VERSION = 1
+_BACKLOG = 100_000
+"""Outcomes that wait for a stuck disk; later ones are not kept."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
   kind TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)
@@ -53,6 +57,7 @@ _ADD_USAGE = (
     "ON CONFLICT (day, model, endpoint, key) DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in USAGE_SUMS)
 )
+_values = attrgetter(*_COLUMNS)
 _ADD_COUNTER = (
     "INSERT INTO counters (name, value, expires_at) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
@@ -64,6 +69,8 @@ class SqliteState:
 
     def __init__(self, path: Path) -> None:
         self._writer = SqliteWriter(path, _SCHEMA, version=_VERSION)
+        self._outcomes = Gathered(self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome, most=_BACKLOG)
+        self._uncapped = Gathered(self._writer, _ADD_USAGE, _values)
 
     @property
     def generation(self) -> int:
@@ -157,6 +164,10 @@ class SqliteState:
         return None
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
+        if charge.hold is None and not charge.counters:
+            written = self._uncapped.add(charge.usage)
+            assert written is not None, "nothing that is charged is ever dropped"
+            return written
         return self._writer.request(lambda db: _charge(db, charge), urgent=charge.hold is not None)
 
     async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
@@ -186,10 +197,7 @@ class SqliteState:
         return rows
 
     def remember(self, outcome: Outcome) -> None:
-        def insert(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO outcomes VALUES (?, ?, ?)", (outcome.at, outcome.trace, encode(outcome)))
-
-        self._writer.submit(insert, droppable=True)
+        self._outcomes.add(outcome)
 
     async def outcomes(self, query: OutcomeQuery) -> list[dict[str, Any]]:
         def read(db: sqlite3.Connection) -> list[tuple[bytes]]:
@@ -237,6 +245,10 @@ def _count(db: sqlite3.Connection, counters: Sequence[Counter], amount: int) -> 
         db.executemany(_ADD_COUNTER, [(counter.name, amount, counter.expires_at) for counter in counters])
 
 
+def _outcome(outcome: Outcome) -> tuple[float, str, bytes]:
+    return outcome.at, outcome.trace, encode(outcome)
+
+
 def _add_usage(db: sqlite3.Connection, row: UsageRow) -> None:
     if any(getattr(row, name) for name in USAGE_SUMS):
-        db.execute(_ADD_USAGE, [getattr(row, name) for name in _COLUMNS])
+        db.execute(_ADD_USAGE, _values(row))

@@ -26,6 +26,8 @@ import structlog
 
 Apply = Callable[[sqlite3.Connection], Any]
 
+UNFIT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError)
+"""Errors that say that what is to be written is wrong in itself."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _GATHER = 0.02
@@ -35,27 +37,22 @@ would take the interpreter from the event loop once a request."""
 
 @dataclass(slots=True)
 class Job:
-    """Something to do in the next transaction. ``droppable`` jobs go first when the disk is stuck for long.
-
-    For an ``urgent`` one the transaction begins at once.
-    """
+    """Something to do in the next transaction, which begins at once for an ``urgent`` one."""
 
     apply: Apply
     future: asyncio.Future[Any] | None = None
-    droppable: bool = False
     urgent: bool = False
 
 
 class SqliteWriter:
     """``submit`` from the event loop; ``start`` and ``stop`` around it."""
 
-    def __init__(self, path: Path, schema: str, *, version: int, batch: int = 500, backlog: int = 100_000) -> None:
+    def __init__(self, path: Path, schema: str, *, version: int, batch: int = 500) -> None:
         self.path = path
         self.generation = 0
         self._schema = schema
         self._version = version
         self._batch = batch
-        self._backlog = backlog
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
         self._urgent = False
@@ -84,9 +81,17 @@ class SqliteWriter:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, patience + 5.0)
 
-    def submit(self, apply: Apply, *, droppable: bool = False) -> None:
+    def submit(self, apply: Apply) -> None:
         """Do it soon."""
-        self._append(Job(apply, droppable=droppable))
+        self._append(Job(apply))
+
+    def dropped(self) -> None:
+        """Something was not handed over, so much waits already: the log says it when the disk is well again."""
+        self._dropped += 1
+
+    def refused(self, error: Exception) -> None:
+        """Something is wrong in itself and cannot be written, now or later."""
+        self._log.error("state.job_failed", error=repr(error))
 
     def request(self, apply: Apply, *, urgent: bool = True) -> asyncio.Future[Any]:
         """Do it; the future has the answer once it is committed, or the error that it raised.
@@ -100,9 +105,6 @@ class SqliteWriter:
 
     def _append(self, job: Job) -> None:
         with self._wake:
-            if job.droppable and len(self._jobs) >= self._backlog:
-                self._dropped += 1
-                return
             if not self._ended:
                 self._jobs.append(job)
                 self._urgent = self._urgent or job.urgent
@@ -184,18 +186,18 @@ class SqliteWriter:
             if job.future is not None:
                 answers.append((job.future, error, answer))
             elif error is not None:
-                self._log.error("state.job_failed", error=repr(error))
+                self.refused(error)
         connection.execute("COMMIT")
         return answers
 
-    def _apply(self, connection: sqlite3.Connection, job: Job) -> tuple[BaseException | None, Any]:
+    def _apply(self, connection: sqlite3.Connection, job: Job) -> tuple[Exception | None, Any]:
         """Run a job in a savepoint, so that one that is wrong in itself does not take its batch along."""
         connection.execute("SAVEPOINT job")
         try:
             answer = job.apply(connection)
         except sqlite3.OperationalError:
             raise
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError) as error:
+        except UNFIT as error:
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
             return error, None

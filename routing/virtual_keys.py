@@ -258,7 +258,7 @@ class VirtualKeys:
     def caps(self, key: str) -> Caps | None:
         """The spending caps that a key was made with, for :class:`routing.spend.Spend`."""
         info = self._keys.get(key)
-        return info.limits.spend if info is not None and info.limits.spend != Caps() else None
+        return info.limits.spend if info is not None and info.limits.spend.limiting else None
 
     # ---- sharing
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 _GRACE = 86_400.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(StrEnum):
@@ -53,4 +55,9 @@ def window_at(window: Window, now: float) -> Span:
 
 def day_of(now: float) -> str:
     """The UTC day of a moment, as an ISO date."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return _day(int(now // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return (_EPOCH + timedelta(days=number)).strftime("%Y-%m-%d")
