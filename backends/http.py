@@ -1,93 +1,44 @@
 """The one HTTP client: a pool per upstream, four clocks per call, bounded answers, our own errors.
 
-It is httpx's interface over aiohttp's transport (several times the throughput of httpx's own). Nothing
-outside this file and ``http_errors.py`` knows either library.
+It is aiohttp's, without a layer between: this is the hottest path of the house. Nothing outside this file,
+``http_pools.py`` and ``http_errors.py`` knows the library.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
-from backends.base import Timeouts, Upstream
-from backends.http_errors import ErrorReader, read_error, translated, was_disconnected
+from backends.base import Upstream
+from backends.http_clock import Clock, TimeIsUp
+from backends.http_errors import LOST, ErrorReader, bad_address, read_error, translate, was_disconnected
+from backends.http_pools import Pool, Pools, new_connection_made
+from backends.multipart import FormField, FormFile, multipart
 from backends.settings import BackendSettings
 from backends.wire.sse import ServerSentEvent, SSEReader
-from catalog.errors import (
-    FirstByteTimeout,
-    IdleTimeout,
-    InvalidRequest,
-    RoundhouseError,
-    StreamBroken,
-    TotalTimeout,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-)
-
-FormField = tuple[str, str]
-FormFile = tuple[str, tuple[str, bytes, str]]
-"""A part of a multipart form: the field's name, then the file's name, its bytes and its media type."""
-
-_MAX_IDLE_POOLS = 128
-_CLOSE_WAIT = 1.0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-# aiohttp's tracing hooks are told of a reused connection within the task that makes the request.
-_reused: ContextVar[bool] = ContextVar("reused_connection", default=False)
-
-
-class _Clock:
-    """The deadlines of one call, in the event loop's time. ``first_byte`` runs from the start of the call."""
-
-    __slots__ = ("_first_at", "_loop", "_times", "_total_at", "_upstream", "answering")
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._upstream = upstream
-        self._times: Timeouts = upstream.timeouts
-        now = self._loop.time()
-        self._first_at = now + self._times.first_byte
-        self._total_at = now + self._times.total
-        self.answering = False
-
-    def next(self) -> float:
-        """When the wait that begins now is over."""
-        limit = self._loop.time() + self._times.idle if self.answering else self._first_at
-        return min(limit, self._total_at)
-
-    def expired(self) -> UpstreamTimeout:
-        """The error of the clock that ran out."""
-        who = f"The endpoint '{self._upstream.endpoint}'"
-        if self._loop.time() >= self._total_at:
-            return TotalTimeout(f"{who} took longer than {self._times.total:g} s for the whole answer.")
-        if self.answering:
-            return IdleTimeout(f"{who} sent nothing for {self._times.idle:g} s within its answer.")
-        return FirstByteTimeout(f"{who} did not begin to answer within {self._times.first_byte:g} s.")
+from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
 
 class UpstreamResponse:
     """An answer with a 2xx status whose body may still be on its way. Valid within ``HttpClient.open``."""
 
+    __slots__ = ("_clock", "_content", "_settings", "_size", "_upstream", "headers", "status")
+
     def __init__(
-        self, response: httpx.Response, upstream: Upstream, clock: _Clock, settings: BackendSettings
+        self, response: aiohttp.ClientResponse, upstream: Upstream, clock: Clock, settings: BackendSettings
     ) -> None:
-        self.status = response.status_code
+        self.status = response.status
         self.headers: Mapping[str, str] = response.headers
-        encoded = self.headers.get("content-encoding", "identity") != "identity"
-        self._body = aiter(response.aiter_bytes() if encoded else _stream(response))
+        self._content = response.content
         self._size = 0
         self._upstream = upstream
         self._clock = clock
@@ -100,13 +51,17 @@ class UpstreamResponse:
 
     async def iter_bytes(self, limit: int | None = None) -> AsyncIterator[bytes]:
         """The body as it comes. ``limit`` bounds its bytes (default: the setting)."""
-        while (chunk := await self._next_chunk(limit)) is not None:
+        while chunk := await self._next_chunk(limit):
             self._clock.answering = True
             yield chunk
 
     async def read(self, limit: int | None = None) -> bytes:
         """The whole body."""
-        return b"".join([chunk async for chunk in self.iter_bytes(limit)])
+        chunks: list[bytes] = []
+        while chunk := await self._next_chunk(limit):
+            self._clock.answering = True
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def json(self) -> Any:
         """The whole body as JSON. Raises UpstreamProtocolError when it is none."""
@@ -124,46 +79,48 @@ class UpstreamResponse:
 
         Raises UpstreamProtocolError when the answer is of another content type.
         """
+        async for events in self.event_batches():
+            for event in events:
+                yield event
+
+    async def event_batches(self) -> AsyncIterator[list[ServerSentEvent]]:
+        """The same events; those that came together come in one list."""
         if self.media_type != "text/event-stream":
             raise UpstreamProtocolError(
                 f"The endpoint '{self._upstream.endpoint}' answered with '{self.media_type[:80]}' "
                 "where an event stream was asked for."
             )
         reader = SSEReader(max_event=self._settings.max_event_bytes)
-        while (chunk := await self._next_chunk(None)) is not None:
-            for event in reader.feed(chunk):
+        while chunk := await self._next_chunk(None):
+            if events := reader.feed(chunk):
                 self._clock.answering = True
-                yield event
+                yield events
 
     async def drain(self, seconds: float) -> None:
         """Read what is left for at most ``seconds``, so that the connection can be used again."""
+        if self._content.at_eof():
+            return
         with contextlib.suppress(TimeoutError, RoundhouseError):
             async with asyncio.timeout(seconds):
-                while await self._next_chunk(None) is not None:
+                while await self._next_chunk(None):
                     pass
 
-    async def _next_chunk(self, limit: int | None) -> bytes | None:
-        with translated(self._upstream, answering=True):
-            try:
-                async with asyncio.timeout_at(self._clock.next()):
-                    chunk = await anext(self._body, None)
-            except TimeoutError:
-                raise self._clock.expired() from None
-        if chunk is None:
-            return None
+    async def _next_chunk(self, limit: int | None) -> bytes:
+        """What has come since the last time, at least a byte; empty at the end."""
+        self._clock.wait(self._content)
+        try:
+            chunk = await self._content.readany()
+        except TimeIsUp:
+            raise self._clock.expired() from None
+        except LOST as exc:
+            raise translate(exc, self._upstream, answering=True) from None
+        finally:
+            self._clock.rest()
         self._size += len(chunk)
         bound = self._settings.max_response_bytes if limit is None else limit
         if self._size > bound:
             raise UpstreamProtocolError(f"The endpoint '{self._upstream.endpoint}' sent more than {bound} bytes.")
         return chunk
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The connections to one upstream; ``active`` counts calls, so that only an idle pool is closed."""
-
-    transport: AiohttpTransport
-    active: int = 0
 
 
 class HttpClient:
@@ -179,8 +136,7 @@ class HttpClient:
         """``propagate`` gives the headers that tell an upstream of the trace which a call belongs to."""
         self.settings = settings or BackendSettings()
         self._propagate = propagate
-        self._pools: dict[tuple[str, str], _Pool] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._pools = Pools(self.settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,10 +148,16 @@ class HttpClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        pools = list(self._pools.values())
-        self._pools.clear()
-        for pool in pools:
-            await _close(pool)
+        await self._pools.aclose()
+
+    @property
+    def pools(self) -> int:
+        """How many upstreams have a pool now."""
+        return len(self._pools)
+
+    async def forget_idle(self, keep: int = 0) -> None:
+        """Close the pools used least recently until ``keep`` are left; one with a call in it stays."""
+        await self._pools.forget_idle(keep)
 
     def open(
         self,
@@ -218,8 +180,25 @@ class HttpClient:
         goes into ``key_header``, as a bearer token when that is ``authorization``. Any other status is raised
         as ``errors`` reads it. Leaving the block closes the answer, which cancels a call that goes on.
         """
-        request = self._request(upstream, method, path, json, content, data, files, headers, query, key_header)
-        return self._opened(upstream, request, errors)
+        all_headers = {
+            "accept-encoding": "identity",
+            "user-agent": "roundhouse",
+            **self._propagate(),
+            **upstream.headers,
+            **(headers or {}),
+        }
+        if upstream.api_key:
+            bearer = key_header.lower() == "authorization"
+            all_headers[key_header] = f"Bearer {upstream.api_key}" if bearer else upstream.api_key
+        if json is not None:
+            content = _dumps(json)
+            all_headers["content-type"] = "application/json"
+        elif files:
+            content, all_headers["content-type"] = multipart(data, files)
+        url = _address(upstream, path)
+        if upstream.query or query:
+            url = url.update_query({**upstream.query, **(query or {})})
+        return _Call(self._pools, self.settings, upstream, method, url, content, all_headers, errors)
 
     async def get_json(self, upstream: Upstream, path: str, **options: Any) -> Any:
         """GET a JSON document."""
@@ -239,47 +218,85 @@ class HttpClient:
             async for event in response.events():
                 yield event
 
-    # ---- one call
 
-    @asynccontextmanager
-    async def _opened(
-        self, upstream: Upstream, request: httpx.Request, errors: ErrorReader
-    ) -> AsyncIterator[UpstreamResponse]:
-        clock = _Clock(upstream)
-        pool = self._pool(upstream, request.url)
-        pool.active += 1
+class _Call:
+    """One call: sent on entering, closed on leaving."""
+
+    __slots__ = (
+        "_body", "_clock", "_errors", "_headers", "_method", "_pool", "_pools", "_response", "_settings",
+        "_upstream", "_url",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pools: Pools,
+        settings: BackendSettings,
+        upstream: Upstream,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        errors: ErrorReader,
+    ) -> None:
+        self._pools = pools
+        self._settings = settings
+        self._upstream = upstream
+        self._method = method
+        self._url = url
+        self._body = body
+        self._headers = headers
+        self._errors = errors
+        self._clock: Clock
+        self._pool: Pool
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> UpstreamResponse:
+        self._clock = Clock(self._upstream)
+        self._pool = self._pools.take(self._upstream, self._url)
         try:
-            response = await self._send(pool.transport, upstream, request, clock)
-            try:
-                answer = UpstreamResponse(response, upstream, clock, self.settings)
-                if not 200 <= response.status_code < 300:
-                    raise errors(response.status_code, response.headers, await self._error_body(answer), upstream)
-                yield answer
-            finally:
-                with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError):
-                    await _stream(response).aclose()
-        finally:
-            pool.active -= 1
-            if len(self._pools) > _MAX_IDLE_POOLS:
-                await self.forget_idle()
+            self._response = response = await self._send()
+            answer = UpstreamResponse(response, self._upstream, self._clock, self._settings)
+            if not 200 <= response.status < 300:
+                body = await self._error_body(answer)
+                raise self._errors(response.status, response.headers, body, self._upstream)
+        except BaseException:
+            await self._close()
+            raise
+        return answer
 
-    async def _send(
-        self, transport: AiohttpTransport, upstream: Upstream, request: httpx.Request, clock: _Clock
-    ) -> httpx.Response:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        self._clock.close()
+        if self._response is not None:
+            # A body that was read to its end has given its connection back already.
+            self._response.close()
+        await self._pools.give_back(self._pool)
+
+    async def _send(self) -> aiohttp.ClientResponse:
         """The response's headers. A kept-alive connection that turns out to be closed is replaced once."""
-        with translated(upstream, answering=False):
-            for attempt in (1, 2):
-                token = _reused.set(False)
-                try:
-                    async with asyncio.timeout_at(clock.next()):
-                        return await transport.handle_async_request(request)
-                except TimeoutError:
-                    raise clock.expired() from None
-                except httpx.HTTPError as exc:
-                    if attempt == 2 or not (_reused.get() and was_disconnected(exc)):
-                        raise
-                finally:
-                    _reused.reset(token)
+        for attempt in (1, 2):
+            new_connection_made.set(False)
+            try:
+                async with asyncio.timeout_at(self._clock.headers_at()):
+                    return await self._pool.session.request(
+                        self._method,
+                        self._url,
+                        data=self._body,
+                        headers=self._headers,
+                        allow_redirects=False,
+                        timeout=_connect_times(self._upstream.timeouts.connect),
+                    )
+            except aiohttp.ConnectionTimeoutError as exc:  # it is a TimeoutError too
+                raise translate(exc, self._upstream, answering=False) from None
+            except TimeoutError:
+                raise self._clock.expired() from None
+            except LOST as exc:
+                if attempt == 2 or new_connection_made.get() or not was_disconnected(exc):
+                    raise translate(exc, self._upstream, answering=False) from None
         raise AssertionError("unreachable")
 
     async def _error_body(self, answer: UpstreamResponse) -> bytes:
@@ -288,153 +305,33 @@ class HttpClient:
         try:
             async for chunk in answer.iter_bytes():
                 body += chunk
-                if len(body) >= self.settings.max_error_bytes:
+                if len(body) >= self._settings.max_error_bytes:
                     break
         except (StreamBroken, UpstreamTimeout, UpstreamProtocolError):
             pass
-        return body[: self.settings.max_error_bytes]
-
-    def _request(
-        self,
-        upstream: Upstream,
-        method: str,
-        path: str,
-        json: Any,
-        content: bytes | None,
-        data: Sequence[FormField],
-        files: Sequence[FormFile],
-        headers: Mapping[str, str] | None,
-        query: Mapping[str, str] | None,
-        key_header: str,
-    ) -> httpx.Request:
-        all_headers = {
-            "accept-encoding": "identity",
-            "user-agent": "roundhouse",
-            **self._propagate(),
-            **upstream.headers,
-            **(headers or {}),
-        }
-        if upstream.api_key:
-            bearer = key_header.lower() == "authorization"
-            all_headers[key_header] = f"Bearer {upstream.api_key}" if bearer else upstream.api_key
-        if json is not None:
-            content = _dumps(json)
-            all_headers["content-type"] = "application/json"
-        base = upstream.base_url.rstrip("/")
-        if upstream.uds is not None and "://" not in base:
-            base = "http://localhost" + base
-        connect = upstream.timeouts.connect
-        # The transport takes httpx's "pool" for aiohttp's bound on all of connecting, the name's lookup included.
-        times = {"timeout": {"connect": connect, "pool": connect}}
-        params = {**upstream.query, **(query or {})} or None
-        with translated(upstream, answering=False):
-            if not files:
-                return httpx.Request(
-                    method,
-                    _url(base + path),
-                    content=content,
-                    headers=all_headers,
-                    params=params,
-                    extensions=times,
-                )
-            fields: list[tuple[str, Any]] = [(name, (None, value.encode())) for name, value in data]
-            request = httpx.Request(
-                method,
-                _url(base + path),
-                files=[*fields, *files],
-                headers=all_headers,
-                params=params,
-                extensions=times,
-            )
-            request.read()
-            return request
-
-    # ---- pools
-
-    def _pool(self, upstream: Upstream, url: httpx.URL) -> _Pool:
-        """The pool of this upstream, made on first use; the ones used last stay."""
-        key = ("unix", upstream.uds) if upstream.uds else (url.scheme, url.netloc.decode())
-        pool = self._pools.pop(key, None)
-        if pool is None:
-            # Given a context, the transport does not load certificates of its own; the session has ours.
-            pool = _Pool(
-                AiohttpTransport(
-                    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=self._session(upstream, url)
-                )
-            )
-        self._pools[key] = pool
-        return pool
-
-    @property
-    def pools(self) -> int:
-        """How many upstreams have a pool now."""
-        return len(self._pools)
-
-    async def forget_idle(self, keep: int = _MAX_IDLE_POOLS) -> None:
-        """Close the pools used least recently until ``keep`` are left; one with a call in it stays."""
-        for key, pool in list(self._pools.items()):
-            if len(self._pools) <= keep:
-                return
-            if pool.active == 0:
-                del self._pools[key]
-                await _close(pool)
-
-    def _session(self, upstream: Upstream, url: httpx.URL) -> Callable[[], aiohttp.ClientSession]:
-        settings = self.settings
-
-        def make() -> aiohttp.ClientSession:
-            connector: aiohttp.BaseConnector
-            if upstream.uds is not None:
-                # llama-server closes kept-alive connections as it likes, and a new one costs about nothing.
-                connector = aiohttp.UnixConnector(path=upstream.uds, force_close=True, limit=0)
-            else:
-                connector = aiohttp.TCPConnector(
-                    limit=settings.max_connections,
-                    keepalive_timeout=settings.keepalive,
-                    ssl=self._tls_context() if url.scheme == "https" else True,
-                )
-            here = upstream.uds is not None or url.host in _LOOPBACK
-            proxy = settings.proxy.get_secret_value() if settings.proxy and not here else None
-            tracing = aiohttp.TraceConfig()
-            tracing.on_connection_reuseconn.append(_note_reuse)
-            return aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                proxy=proxy,
-                trace_configs=[] if upstream.uds is not None else [tracing],
-            )
-
-        return make
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = httpx.create_ssl_context(verify=True)
-            if self.settings.ca_file is not None:
-                self._tls = ssl.create_default_context(cafile=str(self.settings.ca_file))
-        return self._tls
+        return body[: self._settings.max_error_bytes]
 
 
-async def _close(pool: _Pool) -> None:
-    """Close a pool's connections; one whose peer no longer reads what was sent to it is not waited for."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_CLOSE_WAIT):
-            await pool.transport.aclose()
+def _address(upstream: Upstream, path: str) -> URL:
+    base = upstream.base_url.rstrip("/")
+    if upstream.uds is not None and "://" not in base:
+        base = "http://localhost" + base
+    try:
+        return _url(base + path)
+    except ValueError:
+        raise bad_address(upstream) from None
 
 
 @lru_cache(maxsize=1024)
-def _url(text: str) -> httpx.URL:
-    """The address, parsed: as dear as the rest of a request together, and always one of a few."""
-    return httpx.URL(text)
+def _url(text: str) -> URL:
+    """The address, parsed: it is always one of a few."""
+    return URL(text)
 
 
-def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    return response.stream
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, _context: Any, _params: Any) -> None:
-    _reused.set(True)
+@lru_cache(maxsize=64)
+def _connect_times(seconds: float) -> aiohttp.ClientTimeout:
+    """Bounds all of connecting, the name's lookup included; the other clocks are our own."""
+    return aiohttp.ClientTimeout(total=None, connect=seconds, sock_connect=seconds)
 
 
 def _dumps(payload: Any) -> bytes:

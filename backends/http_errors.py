@@ -6,14 +6,13 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
-import httpx
 import orjson
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from backends.base import Upstream
 from catalog.errors import (
@@ -42,54 +41,47 @@ ErrorReader = Callable[[int, Mapping[str, str], bytes, Upstream], RoundhouseErro
 _MAX_MESSAGE = 2000
 _MAX_RETRY_AFTER = 86_400.0
 
-# The HTTP transport's own translation loses which of connect, read and disconnect it was, so the table is
-# about aiohttp's exceptions, which it keeps as the cause. First match counts.
+# First match counts.
 _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, ConnectTimeout, "took too long to accept a connection"),
     (aiohttp.ClientConnectorDNSError, UpstreamUnreachable, "has a name that could not be resolved"),
     (aiohttp.ClientSSLError, UpstreamUnreachable, "could not be reached securely (TLS)"),
     (ssl.SSLError, UpstreamUnreachable, "could not be reached securely (TLS)"),
     (aiohttp.ClientConnectorError, UpstreamUnreachable, "could not be reached"),
+    (ContentEncodingError, UpstreamProtocolError, "sent a body that does not decompress"),
     (aiohttp.ClientPayloadError, StreamBroken, "closed the connection within its answer"),
     (aiohttp.InvalidURL, UpstreamUnreachable, "has an address that is not valid"),
     (aiohttp.NonHttpUrlClientError, UpstreamUnreachable, "has an address that is not HTTP"),
-    (httpx.InvalidURL, UpstreamUnreachable, "has an address that is not valid"),
-    (httpx.UnsupportedProtocol, UpstreamUnreachable, "has an address that is not HTTP"),
-    (httpx.DecodingError, UpstreamProtocolError, "sent a body that does not decompress"),
     (aiohttp.ClientResponseError, UpstreamProtocolError, "does not answer in HTTP"),
 )
 
-_DISCONNECTED = (aiohttp.ClientConnectionError, aiohttp.ClientError, httpx.HTTPError, OSError)
+LOST: tuple[type[Exception], ...] = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""What the HTTP library raises when an upstream cannot be reached, goes away or does not speak HTTP."""
 
 
-@contextmanager
-def translated(upstream: Upstream, *, answering: bool) -> Iterator[None]:
-    """Turn the HTTP library's exceptions into :mod:`catalog.errors`.
+def translate(exc: Exception, upstream: Upstream, *, answering: bool) -> UpstreamError:
+    """One of :data:`LOST` as one of :mod:`catalog.errors`; do not chain it: it can hold the request's key.
 
     ``answering`` says whether the answer has begun: a connection lost before it is UpstreamUnreachable, and
-    StreamBroken within it. The original is not chained: it can hold the request's headers, and so the key.
+    StreamBroken within it.
     """
-    try:
-        yield
-    except (*_DISCONNECTED, httpx.InvalidURL) as exc:
-        raise _translate(exc, upstream, answering=answering) from None
-
-
-def _translate(exc: Exception, upstream: Upstream, *, answering: bool) -> UpstreamError:
-    cause = exc.__cause__ if isinstance(exc, httpx.HTTPError) and isinstance(exc.__cause__, Exception) else exc
     for kind, error, what in _TABLE:
-        if isinstance(cause, kind):
+        if isinstance(exc, kind) or isinstance(exc.__cause__, kind):
             return error(f"The endpoint '{upstream.endpoint}' {what}.")
     if answering:
         return StreamBroken(f"The endpoint '{upstream.endpoint}' closed the connection within its answer.")
     return UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' closed the connection before it answered.")
 
 
+def bad_address(upstream: Upstream) -> UpstreamError:
+    """The error of an address that cannot even be read."""
+    return translate(aiohttp.InvalidURL(upstream.endpoint), upstream, answering=False)
+
+
 def was_disconnected(exc: BaseException) -> bool:
     """Whether a connection that had been made was lost, as happens to one kept alive for too long."""
-    cause = exc.__cause__ or exc
-    return isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
-        cause, aiohttp.ClientConnectorError
+    return isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
+        exc, aiohttp.ClientConnectorError
     )
 
 

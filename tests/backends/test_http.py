@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -292,6 +293,40 @@ async def test_a_multipart_form_arrives_whole(fake: FakeOpenAI, http: HttpClient
     call = await fake.call()
     assert call.files == {"file": b"\0\1RIFF"}
     assert call.body == {"model": "whisper-1", "timestamp_granularities[]": ["word", "segment"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [(gzip.compress(b'{"a": 1}'), None), (b"not compressed", UpstreamProtocolError)]
+)
+async def test_an_answer_compressed_although_nobody_asked_is_read_or_refused(
+    http: HttpClient, body: bytes, error: type[RoundhouseError] | None
+) -> None:
+    async def compressed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        writer.close()
+
+    async with listening(compressed) as address:
+        upstream = Upstream("gzip", "openai", address, "m")
+        if error is None:
+            assert await http.get_json(upstream, "/models") == {"a": 1}
+        else:
+            with pytest.raises(error, match="does not decompress"):
+                await http.get_json(upstream, "/models")
+
+
+async def test_a_reader_who_takes_its_time_is_not_taken_for_a_stalled_upstream(
+    fake: FakeOpenAI, http: HttpClient
+) -> None:
+    fake.script(Fault(chunk_delay=0.02))
+    slow, read = 0.3, 0
+    async with aclosing(http.events(upstream_of(fake, idle=0.2), "/chat/completions", CHAT)) as events:
+        async for _ in events:
+            read += 1
+            if read == 2:
+                await asyncio.sleep(slow)
+    assert read == 12
 
 
 # ---- statuses

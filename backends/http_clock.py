@@ -1,0 +1,87 @@
+"""The clocks of one call: when the wait that goes on now is too long, and what its error is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from backends.base import Timeouts, Upstream
+from catalog.errors import FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamTimeout
+
+
+class TimeIsUp(Exception):
+    """Ends a wait for more of a body."""
+
+
+class Clock:
+    """The deadlines of one call, in the event loop's time. ``first_byte`` runs from the start of the call.
+
+    A body is waited for as often as the network gives a piece of it, so the waits share one timer, which is set
+    anew only when it rings: a context manager of a timer of its own would cost more than the piece.
+    """
+
+    __slots__ = (
+        "_body", "_first_at", "_loop", "_rings_at", "_timer", "_times", "_total_at", "_until", "_upstream",
+        "answering",
+    )  # fmt: skip
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._upstream = upstream
+        self._times: Timeouts = upstream.timeouts
+        now = self._loop.time()
+        self._first_at = now + self._times.first_byte
+        self._total_at = now + self._times.total
+        self._body: aiohttp.StreamReader | None = None
+        self._until: float | None = None
+        self._rings_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.answering = False
+
+    def headers_at(self) -> float:
+        """Until when the headers must be there."""
+        return min(self._first_at, self._total_at)
+
+    def wait(self, body: aiohttp.StreamReader) -> None:
+        """A wait for more of ``body`` begins: it will raise TimeIsUp when it is too long."""
+        limit = self._loop.time() + self._times.idle if self.answering else self._first_at
+        self._body = body
+        self._until = until = min(limit, self._total_at)
+        if self._timer is None or until < self._rings_at:
+            self._set(until)
+
+    def rest(self) -> None:
+        """The wait is over; a reader that takes its time is not the upstream's fault."""
+        self._until = None
+
+    def close(self) -> None:
+        """The call is over."""
+        self._until = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def expired(self) -> UpstreamTimeout:
+        """The error of the clock that ran out."""
+        who = f"The endpoint '{self._upstream.endpoint}'"
+        if self._loop.time() >= self._total_at:
+            return TotalTimeout(f"{who} took longer than {self._times.total:g} s for the whole answer.")
+        if self.answering:
+            return IdleTimeout(f"{who} sent nothing for {self._times.idle:g} s within its answer.")
+        return FirstByteTimeout(f"{who} did not begin to answer within {self._times.first_byte:g} s.")
+
+    def _set(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._until is None or self._body is None:
+            return
+        if self._loop.time() < self._until:
+            self._set(self._until)
+        else:
+            self._body.set_exception(TimeIsUp())
