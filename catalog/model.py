@@ -158,8 +158,6 @@ class Limits(BaseModel):
     max_input_tokens: int | None = Field(default=None, gt=0, description="per text, of an embedding model")
     dimensions: int | None = Field(default=None, gt=0, description="length of an embedding")
     matryoshka: bool = Field(default=False, description="an embedding may be cut to fewer dimensions")
-    max_documents: int | None = Field(default=None, gt=0)
-    max_audio_seconds: float | None = Field(default=None, gt=0)
     sample_rate: int | None = Field(default=None, gt=0, description="Hz, of a voice")
 
 
