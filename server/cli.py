@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections import UserDict
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from catalog.errors import RoundhouseError
-from server.commands import inspect, keys, models, router, smoke, workers
+
+COMMANDS = {
+    "models": ("pull", "rm", "list", "show"),
+    "workers": ("ps", "load", "warm", "unload", "logs"),
+    "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
+    "inspect": ("doctor",),
+}
+"""The commands of each module of :mod:`server.commands`."""
+GROUPS = ("keys", "smoke")
+"""Modules whose commands are a group of their own, as in ``roundhouse keys create``."""
+
+
+class Commands(UserDict[str, Any]):
+    """Commands by name. A module is imported when one of its commands is read: ``serve`` starts without them."""
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)
+        if isinstance(found, str):
+            group = get_group(import_module(f"server.commands.{found}").app)
+            found = group if name in GROUPS else group.commands[name]
+            found.name = name
+            self.data[name] = found
+        return found
+
+
+class Group(TyperGroup):
+    """All commands: those of this file, and those in a file of their own."""
+
+    def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
+        elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
+        groups = {name: name for name in GROUPS}
+        super().__init__(**attributes)
+        self.commands = Commands({**elsewhere, **(commands or {}), **groups})
+
 
 app = typer.Typer(
     name="roundhouse",
+    cls=Group,
     help="An OpenAI-compatible inference server that runs local models and routes to remote ones.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_show_locals=False,
 )
-for group in (models, workers, router, inspect):
-    group.register(app)
-app.add_typer(keys.app, name="keys")
-app.add_typer(smoke.app, name="smoke")
 
 
 @app.command()
@@ -39,6 +74,7 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve the API."""
+    gc.disable()  # until settle_memory(): a tenth of the start would go into looking for garbage that is not there
     from server.run import run
     from server.settings import load_settings
 
@@ -46,7 +82,9 @@ def serve(
     overrides = _given(server=server or None, log=_given(level=log_level) or None)
     settings = load_settings(config, **overrides)
     if starter:
-        models.fetch_starter(settings)
+        from server.commands.models import fetch_starter
+
+        fetch_starter(settings)
     raise typer.Exit(run(settings, reload=lambda: load_settings(config, **overrides)))
 
 

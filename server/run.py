@@ -52,6 +52,7 @@ def run(settings: Settings, *, reload: Reload | None = None, open_house: OpenHou
         if settings.server.processes > 1:
             from server.fleet import run_fleet
 
+            settle_memory()
             assert open_house is None, "gateway processes build their own houses"
             run_fleet(settings, reload=reload)
             return 0
@@ -100,7 +101,9 @@ def settle_memory() -> None:
 
     A request leaves some hundred objects that live as long as its trace; with Python's own threshold of 700
     the collector would walk them, and all modules, many times a second, which requests in flight would feel.
+    The command line has stopped it for the time of the start; here it runs again.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(doctor)
+app = typer.Typer()
 
 
+@app.command()
 def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     """This machine: devices, engines, starter models; and of a running server its providers and choices."""
     from backends.workers.engines.registry import builtin_engines

@@ -15,20 +15,13 @@ from catalog.store import Store
 from server.commands import terminal
 from server.settings import Settings, load_settings
 
+app = typer.Typer()
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
 ]
 Token = Annotated[
     str | None, typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Opens gated repositories of the hub.")
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(pull)
-    app.command(name="rm")(remove)
-    app.command(name="list")(list_models)
-    app.command()(show)
 
 
 def shelf(settings: Settings) -> tuple[Catalog, Store]:
@@ -46,6 +39,7 @@ def fetch_starter(settings: Settings) -> None:
             starter.ensure(catalog, store, bars)
 
 
+@app.command()
 def pull(
     what: Annotated[
         str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
@@ -73,6 +67,7 @@ def pull(
         typer.echo(f"{ready} is ready")
 
 
+@app.command(name="rm")
 def remove(model: str, config: Config = None) -> None:
     """Delete a model from this machine; files that another model needs stay."""
     catalog, store = shelf(load_settings(config))
@@ -81,6 +76,7 @@ def remove(model: str, config: Config = None) -> None:
     typer.echo(f"removed {row.id if row else model}, {bytes_of(freed)} freed")
 
 
+@app.command(name="list")
 def list_models(
     every: Annotated[bool, typer.Option("--all", help="Also models that are not on this machine.")] = False,
     config: Config = None,
@@ -106,6 +102,7 @@ def list_models(
     terminal.console().print(table)
 
 
+@app.command()
 def show(model: str, config: Config = None) -> None:
     """Everything the catalogue knows of a model, as JSON."""
     catalog, store = shelf(load_settings(config))

@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+app = typer.Typer()
 Json = dict[str, Any]
 _USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
 """The columns that a terminal has room for; --csv gives them all."""
 AsJson = Annotated[bool, typer.Option("--json", help="The server's whole answer.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    for command in (route, trace, outcome, usage, pin, discover):
-        app.command()(command)
-
-
+@app.command()
 def route(
     prompt: Annotated[str, typer.Argument(help="What a user would ask.")],
     model: Annotated[
@@ -90,6 +86,7 @@ def _print_exclusions(console: Console, excluded: list[Json]) -> None:
         console.print(f"  {', '.join(models)}: {reason}", highlight=False, markup=False)
 
 
+@app.command()
 def trace(
     trace_id: Annotated[str, typer.Argument(help="The x-roundhouse-trace header of an answer.")],
     as_json: AsJson = False,
@@ -136,6 +133,7 @@ def _attempt(each: Json) -> tuple[str, ...]:
     )
 
 
+@app.command()
 def outcome(
     trace_id: Annotated[str, typer.Argument(help="The x-roundhouse-trace header of an answer.")],
     score: Annotated[float | None, typer.Option(min=0, max=1, help="How good it was, from 0 to 1.")] = None,
@@ -155,6 +153,7 @@ def outcome(
     )
 
 
+@app.command()
 def usage(
     start: Annotated[str | None, typer.Option(help="First day, as 2026-01-31. Default: 30 days ago.")] = None,
     end: Annotated[str | None, typer.Option(help="Last day. Default: today, UTC.")] = None,
@@ -184,6 +183,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@app.command()
 def pin(
     alias: Annotated[str | None, typer.Argument(help="auto, auto:fast, ..., or a name of several models.")] = None,
     model: Annotated[str | None, typer.Argument(help="The embedding model it stands for from now on.")] = None,
@@ -204,8 +204,9 @@ def pin(
     typer.echo(f"{told['alias']} -> {told['model'] or 'chosen anew'} (was {told['before'] or 'not pinned'})")
 
 
+@app.command()
 def discover(as_json: AsJson = False, config: Config = None) -> None:
-    """What endpoints with discover = true and the folders of [discovery] have now. Needs no running server."""
+    """What endpoints with discover = true and the folders under discovery in the settings have now. Needs no server."""
     from server.discover import look_once
 
     found = asyncio.run(look_once(load_settings(config)))

@@ -11,16 +11,10 @@ from server.commands import terminal
 from server.commands.client import Config, Key, Server, Url
 from server.commands.models import bytes_of
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(ps)
-    app.command()(load)
-    app.command()(warm)
-    app.command()(unload)
-    app.command()(logs)
+app = typer.Typer()
 
 
+@app.command()
 def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
     """The workers and devices of a running server."""
     document = Server(url, key, config).get("/v1/admin/workers")
@@ -59,6 +53,7 @@ def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
         console.print(f"{device['id']}: {used} of {budget} in use ({device['name']})", highlight=False)
 
 
+@app.command()
 def load(
     model: str,
     keep_alive: Annotated[
@@ -74,6 +69,7 @@ def load(
     typer.echo(f"{document['id']} is loaded")
 
 
+@app.command()
 def warm(
     models: Annotated[list[str], typer.Argument(help="Models to have ready.")],
     keep_alive: Annotated[float | None, typer.Option(help="Seconds that each stays loaded when idle.")] = None,
@@ -92,12 +88,14 @@ def warm(
         raise typer.Exit(1)
 
 
+@app.command()
 def unload(model: str, url: Url = None, key: Key = None, config: Config = None) -> None:
     """Let a model's requests end, then unload it."""
     document = Server(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/unload")
     typer.echo(f"{document['id']} is unloaded" if document.get("unloaded", True) else f"{model} was not loaded")
 
 
+@app.command()
 def logs(
     model: str,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000)] = 200,
