@@ -29,7 +29,7 @@ from routing.clock import Clock
 from routing.facts import Facts
 from routing.judgement import MakeJudge
 from routing.lease import Leases, endpoint_of
-from routing.outcomes import Outcome, OutcomeSink
+from routing.outcomes import Behind, Outcome, OutcomeSink
 from routing.plan import Candidate, Plan, Strategy
 from routing.retry_budget import RetryBudget
 from routing.spend import Spend
@@ -110,7 +110,9 @@ class Dispatcher:
         traces: Traces,
         sinks: Sequence[OutcomeSink],
         clock: Clock,
+        later: Sequence[OutcomeSink] = (),
     ) -> None:
+        """``sinks`` are told of an outcome at once, ``later`` a moment after it."""
         self.clock = clock
         self.leases = leases
         self.spend = spend
@@ -119,7 +121,8 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
-        self._sinks = tuple(sinks)
+        self._behind = Behind(later)
+        self._sinks = (*sinks, self._behind) if later else tuple(sinks)
         self._speaks: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[Any]] = set()
 
@@ -152,7 +155,8 @@ class Dispatcher:
             self._traces.finish(job.trace, error if isinstance(error, RoundhouseError) else None)
 
     def explain(self, facts: Facts) -> Plan:
-        """What :meth:`open` would try, without doing it."""
+        """What :meth:`open` would try, without doing it, by all that is known."""
+        self._behind.flush()
         return self._plan(facts)
 
     async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
@@ -246,9 +250,10 @@ class Dispatcher:
         return task
 
     async def settle(self) -> None:
-        """Wait until every attempt that ended has given everything back."""
+        """Wait until every attempt that ended has given everything back, and everybody knows of it."""
         while self._closing:
             await asyncio.wait(tuple(self._closing))
+        self._behind.flush()
 
 
 def _resting(candidate: Candidate) -> ModelUnavailable:

@@ -66,6 +66,7 @@ class Estimator:
         self._evidence: dict[str, Evidence] = {}
         self._paces: dict[str, Pace] = {}
         self._stale_paces: set[str] = set()
+        self._stale_quality: set[str] = set()
         self._output = {task: _TYPICAL_OUTPUT.get(task, _OUTPUT_DEFAULT) for task in TASKS}
         self._writer = writer or uuid4().hex
         self._journals: dict[str, Journal] = {}
@@ -95,8 +96,7 @@ class Estimator:
         self._token_seconds: Floats = np.tile(1 / index.decode, (SIZES, 1))
         self._unreliable: Floats = np.zeros(count)
         self._failed_at: Floats = np.zeros(count)
-        for model_id in self._evidence.keys() & index.rows.keys():
-            self._refresh_quality(model_id)
+        self._stale_quality = self._evidence.keys() & index.rows.keys()
         self._stale_paces = self._paces.keys() & index.rows.keys()
 
     def prior(self, model: Model) -> tuple[Floats, float]:
@@ -120,6 +120,7 @@ class Estimator:
 
     def quality(self, task: Task, complexity: Complexity) -> tuple[Floats, Floats]:
         """Posterior mean in [0, 1] and strength in virtual observations, each of shape (n,). Do not write."""
+        self._refresh_quality()
         at = TASK_AT[task], COMPLEXITY_AT[complexity]
         mean: Floats = self._mean[at]
         strength: Floats = self._strength[at]
@@ -127,6 +128,7 @@ class Estimator:
 
     def observations(self, task: Task) -> Floats:
         """How many explicit observations of a task each model has, discounted, shape (n,). Do not write."""
+        self._refresh_quality()
         observed: Floats = self._observed[TASK_AT[task]]
         return observed
 
@@ -276,7 +278,7 @@ class Estimator:
                         add(evidence, seen.task, seen.complexity, seen.score, seen.confidence)
                         self._changed.add(name)
                 self._evidence[name] = evidence
-                self._refresh_quality(name)
+                self._stale_quality.add(name)
         if document.pace is not None:
             self._paces[name] = read_pace(document.pace)
             self._stale_paces.add(name)
@@ -387,22 +389,25 @@ class Estimator:
 
     def _learned(self, model_id: str) -> None:
         self._changed.add(model_id)
-        self._refresh_quality(model_id)
+        self._stale_quality.add(model_id)
 
     def _paced(self, model_id: str) -> None:
         self._changed.add(model_id)
         self._journal(model_id).number += 1
         self._stale_paces.add(model_id)
 
-    def _refresh_quality(self, model_id: str) -> None:
-        row = self.index.rows.get(model_id)
-        if row is not None:
-            evidence = self._evidence[model_id]
-            self._mean[:, :, row], self._strength[:, :, row] = self._quality.posterior(evidence)
-            self._observed[:, row] = evidence.counts.sum(axis=1)
+    def _refresh_quality(self) -> None:
+        """Bring the columns up to what was learned: many outcomes may teach before a decision reads."""
+        while self._stale_quality:
+            model_id = self._stale_quality.pop()
+            row = self.index.rows.get(model_id)
+            if row is not None:
+                evidence = self._evidence[model_id]
+                self._mean[:, :, row], self._strength[:, :, row] = self._quality.posterior(evidence)
+                self._observed[:, row] = evidence.counts.sum(axis=1)
 
     def _refresh_paces(self) -> None:
-        """Bring the columns up to what was learned: an outcome teaches several things, and is read once."""
+        """The same for speed."""
         while self._stale_paces:
             self._refresh_pace(self._stale_paces.pop())
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from catalog.model import Capability
 from routing.facts import Facts, Mode
-from routing.index import Bools, Floats
+from routing.index import Bools, Floats, Ints
 from routing.plan import Exclusion
 from routing.settings import RoutingSettings
 from routing.world import World
@@ -54,6 +54,42 @@ class Filtered(NamedTuple):
         return found
 
 
+def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Ints:
+    """The rows that pass every rule. Do not write.
+
+    Without a bound on cost they depend on little: they are remembered for the next request that asks the same.
+    """
+    if bound is not None:
+        return np.flatnonzero(admit(facts, world, settings, bound).admitted)
+    index, intent = world.index, facts.intent
+    asked = (
+        facts.capability,
+        facts.features,
+        intent.require,
+        index.too_small(_size(facts)),
+        facts.allowed,
+        intent.local_only or intent.mode is Mode.LOCAL,
+        settings.speech.allow_remote,
+        intent.tags,
+        intent.exclude,
+        tuple([(device.id, device.budget) for device in world.pool.devices]),
+    )
+    kept = index.admitted(world.blocked)
+    rows = kept.get(asked)
+    if rows is None:
+        rows = kept[asked] = np.flatnonzero(admit(facts, world, settings, None).admitted)
+    return rows
+
+
+def _size(facts: Facts) -> int:
+    """Tokens that a context window must hold, 0 for what has none."""
+    if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+        return 0
+    if facts.tokens_only:
+        return facts.prompt_tokens
+    return facts.prompt_tokens + (_RESERVED_OUTPUT if facts.output_tokens is None else facts.output_tokens)
+
+
 def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Filtered:
     """Apply every rule that this request calls for.
 
@@ -62,19 +98,15 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     index, intent = world.index, facts.intent
     needs = (facts.capability, *facts.features, *intent.require)
     rules = [Filter("capability", index.capable(needs), lambda row: _missing(facts, world, row))]
-    if facts.capability in (Capability.CHAT, Capability.COMPLETION):
-        output = facts.output_tokens if facts.output_tokens is not None else _RESERVED_OUTPUT
-        size = facts.prompt_tokens + (0 if facts.tokens_only else output)
-        if index.smallest_context < size:
-            rules.append(
-                Filter(
-                    "context",
-                    index.context >= size,
-                    lambda row: (
-                        f"the request needs {size} tokens, the context window holds {index.context[row]:.0f}"
-                    ),
-                )
+    size = _size(facts)
+    if index.too_small(size):
+        rules.append(
+            Filter(
+                "context",
+                index.context >= size,
+                lambda row: f"the request needs {size} tokens, the context window holds {index.context[row]:.0f}",
             )
+        )
     if facts.allowed:
         rules.append(Filter("key", index.allowed(facts.allowed), lambda _: "the caller's key may not use it"))
     if intent.local_only or intent.mode is Mode.LOCAL:

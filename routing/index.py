@@ -6,7 +6,8 @@ An index never changes; a changed catalogue is compiled anew. Row ``i`` of every
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -79,7 +80,6 @@ class Index:
         self._tags = [m.tags | (e.tags if e else frozenset()) for m, e in zip(rows, homes, strict=True)]
         self.capabilities: Ints = np.array([_bits(model.capabilities) for model in rows], dtype=np.int64)
         self.context = _column((m.limits.context_window for m in rows), np.inf)
-        self.smallest_context = float(self.context.min(initial=np.inf))
         self.memory = _column((m.size.memory or m.size.disk if m.local else 0 for m in rows), 0.0)
         self.devices: tuple[str | None, ...] = tuple(m.device for m in rows)
         self.pinned: tuple[int, ...] = tuple(i for i, m in enumerate(rows) if m.local and m.device is not None)
@@ -92,9 +92,25 @@ class Index:
         self._tagged: dict[str, Bools] = {}
         self._allowed: dict[tuple[str, ...], Bools] = {}
         self._trusted: dict[frozenset[str], Bools] = {}
+        self._contexts = sorted(set(self.context.tolist()))
+        self._blocked: Mapping[str, object] | None = None
+        self._admitted: dict[Hashable, Ints] = {}
 
     def __len__(self) -> int:
         return len(self.models)
+
+    def too_small(self, size: float) -> int:
+        """How many of the different context windows hold less than so many tokens: none, for most requests."""
+        return bisect_left(self._contexts, size)
+
+    def admitted(self, blocked: Mapping[str, object]) -> dict[Hashable, Ints]:
+        """Rows that passed the filters, by what was asked for, while exactly these models are blocked.
+
+        It is the filters' to fill; another mapping of blocked models begins another. It never grows large.
+        """
+        if blocked is not self._blocked or len(self._admitted) >= _KEPT_MASKS:
+            self._blocked, self._admitted = blocked, {}
+        return self._admitted
 
     def capable(self, needs: Iterable[Capability]) -> Bools:
         """Rows, shape (n,), that have every one of these capabilities. The array is shared: do not write."""

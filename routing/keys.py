@@ -8,6 +8,7 @@ filed under a digest of the secret, so that it follows the key when the list is 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -150,6 +151,7 @@ class KeyPools:
         self._clock = clock
         self._pools: dict[str, list[_Entry]] = {}
         self._closed: dict[str, float] = {}
+        self._lasting: Mapping[str, Block] | None = None
         self._changed: set[str] = set()
         self.reload(endpoints)
 
@@ -168,7 +170,8 @@ class KeyPools:
             for entry in pool:
                 entry.out = False
         self._pools = pools
-        self._closed = {name: float("inf") for name, pool in pools.items() if not pool}
+        self._closed = {name: math.inf for name, pool in pools.items() if not pool}
+        self._lasting = None
 
     def needs_key(self, endpoint: str) -> bool:
         """Whether calls of this endpoint carry a key of a pool."""
@@ -196,13 +199,18 @@ class KeyPools:
         return Key(endpoint, position, best.secret)
 
     def blocked(self, now: float) -> Mapping[str, Block]:
-        """The endpoints that need a key and have none to use: usually an empty mapping."""
+        """The endpoints that need a key and have none to use: the same mapping while nothing changes."""
         if not self._closed:
             return _NOTHING
+        if self._lasting is not None:
+            return self._lasting
         reopened = [endpoint for endpoint, until in self._closed.items() if until <= now]
         for endpoint in reopened:
             del self._closed[endpoint]
-        return {endpoint: self._block(endpoint, until - now) for endpoint, until in self._closed.items()}
+        blocks = {endpoint: self._block(endpoint, until - now) for endpoint, until in self._closed.items()}
+        if all(until == math.inf for until in self._closed.values()):
+            self._lasting = blocks
+        return blocks
 
     def _block(self, endpoint: str, rest: float) -> Block:
         pool = self._pools[endpoint]
@@ -242,7 +250,8 @@ class KeyPools:
         if any(entry.usable(now) for entry in pool):
             return
         resting = [entry.rests_until for entry in pool if not entry.out]
-        self._closed[endpoint] = min(resting, default=float("inf"))
+        self._closed[endpoint] = min(resting, default=math.inf)
+        self._lasting = None
 
     def statistics(self) -> tuple[KeyStatistics, ...]:
         """Per key, in the order of the pools."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -18,6 +20,9 @@ class Result(StrEnum):
     CANNOT = "cannot"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
+
+
+_WRONG = frozenset({Result.FAILED, Result.CANNOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Outcome:
 
     ``REFUSAL`` is the model declining (not a failure); ``CANNOT`` a capability the model lacks;
     ``REJECTED`` the caller's mistake; ``CANCELLED`` the caller left. Times are seconds; ``at`` is of the
-    wall clock. ``provider_key`` is the position of the key used in its pool, never the key itself.
+    wall clock. ``whole`` is True for a call that was not streamed: it has no ``first_chunk``. ``provider_key`` is the position of the key used in its pool, never the key itself.
     ``error`` is the code of a :class:`catalog.errors.RoundhouseError`.
     """
 
@@ -55,6 +60,7 @@ class Outcome:
     at: float
     queued: float = 0.0
     first_chunk: float | None = None
+    whole: bool = False
     duration: float = 0.0
     usage: Usage = Usage(known=False)
     cost: float | None = None
@@ -70,3 +76,36 @@ class OutcomeSink(Protocol):
     """Somebody who learns from outcomes. ``record`` must be quick, must not block and must not raise."""
 
     def record(self, outcome: Outcome) -> None: ...
+
+
+class Behind:
+    """Outcomes for those who can wait: they are told a moment later, of many at once, when no answer waits for it.
+
+    What went wrong waits for nothing, and takes along what came before it: the next request must know of it.
+    ``delay`` is seconds; ``most`` outcomes wait at the most. One event loop uses it.
+    """
+
+    def __init__(self, sinks: Sequence[OutcomeSink], *, delay: float = 0.02, most: int = 64) -> None:
+        self._sinks = tuple(sinks)
+        self._delay = delay
+        self._most = most
+        self._waiting: list[Outcome] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, outcome: Outcome) -> None:
+        """Tell of it soon; makes this an :class:`OutcomeSink`."""
+        self._waiting.append(outcome)
+        if outcome.result in _WRONG or len(self._waiting) >= self._most:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._delay, self.flush)
+
+    def flush(self) -> None:
+        """Tell what is left, in order."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for outcome in waiting:
+            for sink in self._sinks:
+                sink.record(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,7 @@ class Planner:
         self._compiled: Catalog | None = None
         self._index = Index(())
         self._by_endpoint: dict[str, tuple[str, ...]] = {}
+        self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request; a first choice of an embedding model becomes the alias's pin.
@@ -101,17 +103,22 @@ class Planner:
                 grouped.setdefault(model.source.endpoint, []).append(model.id)
         self._by_endpoint = {name: tuple(ids) for name, ids in grouped.items()}
         self._compiled = catalog
+        self._merged = (), {}
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
+        """Why models are out, by id: the same mapping again as long as nothing changed."""
         keyless = self._keys.blocked(now)
         broken = self._breakers.blocked(facts, now)
         lasting = self._availability.blocked
-        if not keyless and not broken:
-            return lasting
+        parts = lasting, keyless, broken
+        made_of, blocked_before = self._merged
+        if made_of and all(part is before for part, before in zip(parts, made_of, strict=True)):
+            return blocked_before
         blocked = dict(lasting)
         for endpoint, block in keyless.items():
             for model in self._by_endpoint.get(endpoint, ()):
                 blocked.setdefault(model, block)
         for (model, _), block in broken.items():
             blocked.setdefault(model, block)
+        self._merged = parts, blocked
         return blocked

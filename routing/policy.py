@@ -20,7 +20,7 @@ import numpy as np
 from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model
 from routing.facts import Facts, Mode, Workload
-from routing.filters import Filtered, admit
+from routing.filters import Filtered, admit, admitted_rows
 from routing.index import Bools, Floats, Ints, permits
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings, Weights
@@ -170,11 +170,13 @@ class Scores(NamedTuple):
 
 
 def _choose(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
-    filtered = admit(facts, world, settings, _bound(facts, world))
-    rows = np.flatnonzero(filtered.admitted)
-    excluded: Lazy[Exclusion] = Lazy(len(world.index) - len(rows), lambda: filtered.exclusions(world))
+    bound = _bound(facts, world)
+    rows = admitted_rows(facts, world, settings, bound)
+    excluded: Lazy[Exclusion] = Lazy(
+        len(world.index) - len(rows), lambda: admit(facts, world, settings, bound).exclusions(world)
+    )
     if not len(rows):
-        return Plan((), excluded, Strategy.SCHEMA, _nothing(facts, filtered))
+        return Plan((), excluded, Strategy.SCHEMA, _nothing(facts, admit(facts, world, settings, bound)))
     scores = _score(facts, world, settings, rng, rows)
     return _plan(facts, world, settings, scores, excluded)
 
@@ -222,7 +224,9 @@ def _score(
 
     expected = weight * mean + rest
     drawn = expected
-    if not intent.high_stakes and facts.capability is not Capability.EMBED:
+    if len(rows) == 1:
+        pass  # nothing to choose from, so nothing is drawn
+    elif not intent.high_stakes and facts.capability is not Capability.EMBED:
         drawn = _draw(expected, mean, strength, weight, settings, rng, apart=alike)
         if alike and reliability is not None and rng.random() < settings.learning.retrial:
             # Only an attempt can tell that what failed has healed; preferences that are an order still hold.
@@ -281,6 +285,8 @@ def _penalty(ratio: Floats) -> Floats:
 
 def _cost_penalty(ratio: Floats) -> Floats:
     """Like :func:`_penalty`; an unknown price counts as the highest, so that it never wins by cost."""
+    if ratio.max(initial=0.0) <= 1.0:
+        return ratio  # an unknown price would make the maximum NaN
     unknown = np.isnan(ratio)
     if not unknown.any():
         return _penalty(ratio)
@@ -354,12 +360,11 @@ def _plan(
     strategy: Strategy | None = None,
 ) -> Plan:
     order = _order(scores.drawn, settings.candidates * 3)
-    first = int(order[0])
-    favourite = int(np.argmax(scores.expected))
-    seen = float(world.estimator.observations(facts.task)[scores.rows[first]])
+    first = order[0]
+    seen = world.estimator.observations(facts.task).item(scores.rows.item(first))
     if strategy is None:
         strategy = Strategy.PROFILE if seen > 0 else Strategy.SCHEMA
-        if favourite != first and scores.drawn is not scores.expected:
+        if scores.drawn is not scores.expected and scores.expected.item(first) < scores.expected.max():
             strategy = Strategy.EXPLORATION
         if world.index.models[scores.rows[first]].id == settings.preferred.get(facts.capability):
             strategy = Strategy.PREFERRED
@@ -377,29 +382,25 @@ def _plan(
         reason=reason,
         considered=Lazy(
             len(scores.rows),
-            lambda: _candidates(world, scores, np.argsort(-scores.drawn, kind="stable"), reason),
+            lambda: _candidates(world, scores, _order(scores.drawn, len(scores.rows)), reason),
         ),
         pin=pin,
     )
 
 
-def _order(scores: Floats, limit: int) -> Ints:
+def _order(scores: Floats, limit: int) -> list[int]:
     """Positions of the highest scores, the highest first."""
-    if len(scores) <= limit:
-        return np.argsort(-scores, kind="stable")
-    top = np.argpartition(scores, -limit)[-limit:]
-    return top[np.argsort(-scores[top], kind="stable")]
+    places: list[int] = list(range(len(scores)))
+    if len(places) > limit:
+        places = np.argpartition(scores, -limit)[-limit:].tolist()
+    # A few numbers are sorted sooner in Python, which keeps the interpreter while it does.
+    return sorted(places, key=scores.item, reverse=True)
 
 
-def _diverse(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
+def _diverse(world: World, scores: Scores, order: list[int], settings: RoutingSettings) -> list[int]:
     """The choice, then fallbacks: by score, less for each candidate before in the same failure domain."""
     domains = world.index.domains
-    left = [
-        (at, score, domains[row])
-        for at, score, row in zip(
-            order.tolist(), scores.drawn[order].tolist(), scores.rows[order].tolist(), strict=True
-        )
-    ]
+    left = [(at, scores.drawn.item(at), domains[scores.rows.item(at)]) for at in order]
     chosen: list[int] = []
     used: dict[str, int] = {}
     while left and len(chosen) < settings.candidates:
@@ -416,15 +417,23 @@ def _diverse(world: World, scores: Scores, order: Ints, settings: RoutingSetting
     return chosen
 
 
-def _candidates(world: World, scores: Scores, chosen: Ints | list[int], reason: str) -> list[Candidate]:
+def _candidates(world: World, scores: Scores, chosen: list[int], reason: str) -> list[Candidate]:
     """Candidates of these positions; ``reason`` is of the first, the others have none of their own."""
     index = world.index
-    rows = scores.rows[chosen].tolist()
-    columns = (column[chosen].tolist() for column in (scores.drawn, scores.mean, scores.latency, scores.cost))
     made = []
-    for row, score, quality, latency, cost in zip(rows, *columns, strict=True):
-        known = None if math.isnan(cost) else cost
-        made.append(Candidate(index.models[row], score, quality, latency, known, index.domains[row], reason))
+    for at in chosen:
+        row, cost = scores.rows.item(at), scores.cost.item(at)
+        made.append(
+            Candidate(
+                model=index.models[row],
+                score=scores.drawn.item(at),
+                quality=scores.mean.item(at),
+                latency=scores.latency.item(at),
+                cost=None if math.isnan(cost) else cost,
+                failure_domain=index.domains[row],
+                reason=reason,
+            )
+        )
         reason = ""
     return made
 
@@ -440,20 +449,20 @@ _HOW = {
 
 
 def _reason(
-    facts: Facts, world: World, scores: Scores, order: Ints, strategy: Strategy, seen: float, excluded: int
+    facts: Facts, world: World, scores: Scores, order: list[int], strategy: Strategy, seen: float, excluded: int
 ) -> str:
-    at = int(order[0])
-    cost = float(scores.cost[at])
+    at = order[0]
+    cost = scores.cost.item(at)
     price = "price unknown" if math.isnan(cost) else "free" if cost == 0 else f"${cost:.6f}"
     text = (
-        f"{world.index.models[scores.rows[at]].id} for {facts.task.value} ({facts.complexity.value}), "
-        f"mode {facts.intent.mode.value}: {_HOW[strategy]}; expected quality {scores.mean[at]:.2f} "
-        f"({seen:.0f} observations), {scores.latency[at]:.2f} s, {price}"
+        f"{world.index.models[scores.rows.item(at)].id} for {facts.task.value} ({facts.complexity.value}), "
+        f"mode {facts.intent.mode.value}: {_HOW[strategy]}; expected quality {scores.mean.item(at):.2f} "
+        f"({seen:.0f} observations), {scores.latency.item(at):.2f} s, {price}"
     )
     if len(order) > 1:
-        second = int(order[1])
-        name = world.index.models[scores.rows[second]].id
-        text += f"; ahead of {name} by {scores.drawn[at] - scores.drawn[second]:.3f}"
+        second = order[1]
+        name = world.index.models[scores.rows.item(second)].id
+        text += f"; ahead of {name} by {scores.drawn.item(at) - scores.drawn.item(second):.3f}"
     return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
 
 

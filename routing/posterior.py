@@ -16,6 +16,7 @@ it fires what was believed, scaled by the change, becomes the prior of what is o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +100,7 @@ class QualityBook:
     def add(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
         """Add one explicit observation without asking whether it is a sign of change."""
         cell = (task, complexity)
-        keep = np.exp(-confidence / self._learning.memory)
+        keep = math.exp(-confidence / self._learning.memory)
         evidence.scores[cell] = evidence.scores[cell] * keep + score * confidence
         evidence.counts[cell] = evidence.counts[cell] * keep + confidence
         evidence.seen += confidence
@@ -196,8 +197,8 @@ def _step(
     weight: float,
 ) -> float:
     """One step of a CUSUM: the evidence for ``after`` over ``before``, never below zero."""
-    gain = score * np.log(after / before) + (1 - score) * np.log((1 - after) / (1 - before))
-    total = max(0.0, total + weight * float(gain))
+    gain = score * math.log(after / before) + (1 - score) * math.log((1 - after) / (1 - before))
+    total = max(0.0, total + weight * gain)
     if total == 0.0:
         since[:] = 0.0
     else:

@@ -6,6 +6,7 @@ at one prompt size is borrowed at the others until they are seen themselves.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from routing.settings import Learning
 PROMPT_EDGES = (128, 512, 2048, 8192, 32768)
 """Prompt sizes, tokens, at which a new class of speed begins."""
 SIZES = len(PROMPT_EDGES) + 1
-_EXTREME = float(np.log(1000))
+_EXTREME = math.log(1000)
 
 
 def size_class(prompt_tokens: int) -> int:
@@ -83,7 +84,7 @@ class SpeedBook:
         return pace.failures / (pace.attempts + 4)
 
     def _add(self, logs: Floats, weights: Floats, size: int, ratio: float) -> None:
-        log = float(np.clip(np.log(max(ratio, 1e-9)), -_EXTREME, _EXTREME))
+        log = max(-_EXTREME, min(_EXTREME, math.log(max(ratio, 1e-9))))
         logs[size] = logs[size] * self._keep + log
         weights[size] = weights[size] * self._keep + 1
 

@@ -141,7 +141,8 @@ async def open_house(
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
             traces=traces,
-            sinks=(metrics, breakers, keys, traces, learner, virtual_keys, _Journal(state), AttemptLog(), tap),
+            sinks=(metrics, breakers, keys, traces, virtual_keys, AttemptLog(), tap),
+            later=(learner, _Journal(state)),
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)
