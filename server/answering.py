@@ -79,7 +79,7 @@ async def whole(request: Request, job: Job[T], assembler: Assembler[T]) -> tuple
     Raises the job's error, or ClientGone.
     """
     async with (
-        Guard(request.receive, services_of(request).in_flight),
+        Guard(request, services_of(request).in_flight),
         open_answer(request, job) as answer,
     ):
         async for item in answer:

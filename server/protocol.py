@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from catalog.errors import HeadersTooLarge, InvalidRequest
+from server.disconnect import CONNECTION, Connection
 from server.gate import request_id
 from server.settings import ServerSettings
 
@@ -29,6 +30,44 @@ def protocol_for(settings: ServerSettings) -> type[asyncio.Protocol]:
     return Protocol
 
 
+class HeadFirst(asyncio.Transport):
+    """A transport for one answer: its first write, the head, leaves together with the second.
+
+    uvicorn writes them apart, and each write is a system call, for which the client is woken up. A head that
+    nothing follows at once leaves by itself.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        head = self._head
+        if head is None:
+            self._transport.write(data)
+        elif head:
+            self._head = None
+            self._transport.writelines((head, data))
+        else:
+            self._head = bytes(data)
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head:
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol on httptools, with a deadline and a size for headers, and refusals as JSON."""
 
@@ -45,14 +84,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._refusal: InvalidRequest | None = None
+        self._connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._connection = Connection(self.flow.resume_reading)
         self._arm(self.limits.timeouts.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+        if self._connection is not None:
+            self._connection.lose()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -72,8 +115,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
+        self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
         self.scope["roundhouse.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        self.cycle.transport = HeadFirst(self.transport, self.loop)
 
     def on_message_complete(self) -> None:
         self._disarm()

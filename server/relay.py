@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
 
@@ -61,20 +60,19 @@ class Relay(Generic[T]):
         self._encoder = encoder
         self._capacity = capacity
         self._on_error = on_error
-        self._buffer: deque[bytes] = deque()
+        self._buffer: list[bytes] = []
         self._answer: Answer[T] | None = None
         self._error: RoundhouseError | None = None
         self._why: RoundhouseError | None = None
         self._headers_left = False
         self._cut = False
         self._ended = False
-        self._ready = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
+        self._news = _Bell()
+        self._room = _Bell()
         self._works = in_flight.works
         self._task = asyncio.create_task(self._run())
         self._works.add(self)
-        self._task.add_done_callback(lambda _: self._works.discard(self))
+        self._task.add_done_callback(self._done)
 
     async def opened(self, patience: float | None) -> Answer[T] | None:
         """The answer, or ``None`` when it is not open after ``patience`` seconds (``None``: however long).
@@ -83,13 +81,34 @@ class Relay(Generic[T]):
         """
         try:
             async with asyncio.timeout(patience):
-                await self._ready.wait()
+                while self._answer is None and not self._ended:
+                    await self._news.wait()
         except TimeoutError:
             pass
         if self._error is not None and self._answer is None:
             raise self._error
         self._headers_left = True
         return self._answer
+
+    async def take(self) -> tuple[bytes, bool]:
+        """What has come, when something has, and whether more will follow.
+
+        Raises Cut when the answer stops in the middle.
+        """
+        while not self._buffer and not self._ended:
+            await self._news.wait()
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._room.ring()
+        if self._cut and not data:
+            raise Cut
+        return data, self._cut or not self._ended
+
+    def interject(self, data: bytes) -> None:
+        """Let ``data`` be taken next if there is nothing else to take."""
+        if not self._buffer and not self._ended:
+            self._buffer.append(data)
+            self._news.ring()
 
     def abort(self, error: RoundhouseError) -> None:
         """End the stream with ``error``."""
@@ -98,27 +117,9 @@ class Relay(Generic[T]):
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Nobody reads any more: close the upstream."""
-        self._task.cancel()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The response's bytes as they come. Raises Cut when they stop in the middle."""
-        try:
-            while True:
-                if self._buffer:
-                    data = b"".join(self._buffer)
-                    self._buffer.clear()
-                    self._room.set()
-                    yield data
-                elif self._ended:
-                    break
-                else:
-                    self._wake.clear()
-                    await self._wake.wait()
-        finally:
-            self.cancel()
-        if self._cut:
-            raise Cut
+        """Nobody reads any more: close the upstream, unless the answer has ended and closes it."""
+        if not self._ended:
+            self._task.cancel()
 
     async def _run(self) -> None:
         try:
@@ -133,27 +134,31 @@ class Relay(Generic[T]):
                 structlog.get_logger().error("stream failed", exc_info=error)
             self._fail(typed)
         finally:
-            self._ended = True
-            self._ready.set()
-            self._wake.set()
+            self._end()
 
     async def _relay(self) -> None:
+        buffer, capacity, encode, ring = self._buffer, self._capacity, self._encoder.encode, self._news.ring
         async with self._opening as answer:
             self._answer = answer
-            self._ready.set()
+            ring()
             async for item in answer:
-                data = self._encoder.encode(item)
+                data = encode(item)
                 if data:
-                    await self._put(data)
-            await self._put(self._encoder.finish())
-            self._ended = True
+                    buffer.append(data)
+                    ring()
+                    while len(buffer) >= capacity:
+                        await self._room.wait()
+            buffer.append(self._encoder.finish())
+            self._end()
 
-    async def _put(self, data: bytes) -> None:
-        while len(self._buffer) >= self._capacity:
-            self._room.clear()
-            await self._room.wait()
-        self._buffer.append(data)
-        self._wake.set()
+    def _end(self) -> None:
+        self._ended = True
+        self._news.ring()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._works.discard(self)
+        self._end()
 
     def _fail(self, error: RoundhouseError) -> None:
         if self._ended:
@@ -169,3 +174,25 @@ class Relay(Generic[T]):
             self._cut = True
         else:
             self._buffer.append(data)
+
+
+class _Bell:
+    """Wakes the one task that waits for it: what :class:`asyncio.Event` does, less its queue of waiters."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def wait(self) -> None:
+        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await waiting
+        finally:
+            if self._waiting is waiting:
+                self._waiting = None

@@ -6,8 +6,7 @@ SDK raises on that. Source of the chunk shapes: OpenAI's API reference, "Streami
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -21,13 +20,15 @@ from backends.base import Json
 from catalog.errors import RoundhouseError, StreamBroken
 from routing.dispatch import Answer, Job
 from server.answering import open_answer
+from server.delivery import deliver
 from server.disconnect import Guard
 from server.relay import Encoder, Relay
 from server.services import services_of
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": waiting for the model\n\n"
+WAITING = ServerSentEvent(comment="waiting for the model", sep="\n").encode()
+KEEP_ALIVE = ServerSentEvent(comment="keep-alive", sep="\n").encode()
 
 
 def event(value: Any, name: str | None = None) -> bytes:
@@ -142,39 +143,32 @@ async def _begin(
         on_error=services.metrics.error,
     )
     try:
-        async with Guard(request.receive, services.in_flight):
+        async with Guard(request, services.in_flight):
             return relay, await relay.opened(patience)
     except BaseException:
         relay.cancel()
         raise
 
 
-class EventStream(Response):
-    """Sends a relay as server-sent events, with keep-alive comments, under a watch for its client.
+class EventStream(EventSourceResponse):
+    """A relay as server-sent events: sse-starlette's head and comments, sent by :func:`server.delivery.deliver`.
 
-    sse-starlette does the sending: it gives up on a reader that does not read for ``send_timeout`` seconds.
+    sse-starlette itself runs four tasks for a stream, which would be a tenth of what a short one costs.
     """
 
     def __init__(
         self, relay: Relay[Any], headers: Mapping[str, str], *, ping: float, send_timeout: float, waiting: bool
     ) -> None:
+        super().__init__(iter(()), headers=headers, ping=ping)
         self._relay = relay
-        self._inner = EventSourceResponse(
-            _first(KEEP_ALIVE, relay) if waiting else aiter(relay),
-            headers=headers,
-            ping=ping,
-            sep="\n",
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-            send_timeout=send_timeout,
-        )
-        self.status_code = 200
-        self.background = None
+        self._send_timeout = send_timeout
+        if waiting:
+            relay.interject(WAITING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._inner(scope, receive, send)
-        finally:
-            self._relay.cancel()
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        ping = (float(self.ping_interval), KEEP_ALIVE) if self.ping_interval else None
+        await deliver(self._relay, head, scope, receive, send, send_timeout=self._send_timeout, ping=ping)
 
 
 class ByteStream(Response):
@@ -189,28 +183,5 @@ class ByteStream(Response):
         self.raw_headers = [item for item in self.raw_headers if item[0] != b"content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def put(message: Mapping[str, Any]) -> None:
-            async with asyncio.timeout(self._send_timeout):
-                await send(dict(message))
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            self._relay.cancel()
-
-        del scope
-        watcher = asyncio.create_task(watch())
-        try:
-            await put({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for data in self._relay:
-                await put({"type": "http.response.body", "body": data, "more_body": True})
-            await put({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            watcher.cancel()
-            self._relay.cancel()
-
-
-async def _first(data: bytes, rest: AsyncIterator[bytes] | Relay[Any]) -> AsyncIterator[bytes]:
-    yield data
-    async for piece in rest:
-        yield piece
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await deliver(self._relay, head, scope, receive, send, send_timeout=self._send_timeout)

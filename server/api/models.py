@@ -64,7 +64,7 @@ async def load_model(request: Request, model_id: str) -> Response:
     body = await read_json(request, LoadRequest) if has_body else LoadRequest()
     house = house_of(request)
     row = _local(house, model_id)
-    async with Guard(request.receive, services_of(request).in_flight):
+    async with Guard(request, services_of(request).in_flight):
         view = await house.pool.load(row, keep_alive=body.keep_alive)
     return json_response(describe(row, view, house, services_of(request).created))
 
