@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +23,7 @@ from catalog.errors import ConfigurationError
 from routing.read import read_chat
 from server.app import create_app
 from server.errors import parse
+from server.run import settle_memory
 from server.settings import Settings
 from tests.security.conftest import CHAT, OpenSite, assert_error
 
@@ -35,6 +42,64 @@ def test_an_open_address_without_keys_does_not_start(host: str, tmp_path: Any) -
 def test_any_origin_with_credentials_does_not_start() -> None:
     with pytest.raises(ValidationError, match="any web page"):
         Settings.model_validate({"server": {"cors": {"origins": ["*"], "credentials": True}}})
+    Settings.model_validate({"server": {"cors": {"origins": ["*"]}}})
+    Settings.model_validate({"server": {"cors": {"origins": ["https://app.example"], "credentials": True}}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('[server]\nhost = "0.0.0.0"\n', "Refusing to serve on 0.0.0.0 without API keys"),
+        ('[server]\nadmin_host = "0.0.0.0"\nadmin_port = 0\n', "Refusing to serve on 0.0.0.0 without API keys"),
+        ('[server.cors]\norigins = ["*"]\ncredentials = true\n', "lets any web page act as its visitor"),
+        ('api_keys = ["written-here"]\n', "Keys do not belong in the settings file"),
+    ],
+    ids=["open address", "open administration", "any origin", "keys in the file"],
+)
+def test_the_command_says_in_one_line_why_it_does_not_start(tmp_path: Path, settings: str, said: str) -> None:
+    (tmp_path / "roundhouse.toml").write_text(settings)
+    ended = subprocess.run(
+        [sys.executable, "-m", "server.cli", "serve", "--port", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ROUNDHOUSE_DATA_DIR": str(tmp_path / "data")},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert said in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+    assert "written-here" not in ended.stderr + ended.stdout
+
+
+async def test_only_names_of_this_server_are_answered(site: OpenSite) -> None:
+    """Else a web page could reach it by a name of its own (DNS rebinding): refused before keys are looked at."""
+    async with site(server={"allowed_hosts": ["llm.example", "*.lan"]}) as running:
+        for host in (
+            "evil.example",
+            "llm.example.evil.example",
+            "lan",
+            "127.0.0.1.nip.io",
+            "10.0.0.7",
+            "[::2]",
+            "",
+        ):
+            for path in ("/v1/models", "/health", "/metrics"):
+                answer = await running.client.get(path, headers={"host": host})
+                assert_error(answer, 403, "permission_denied")
+        for host in ("localhost", "127.0.0.1:8000", "[::1]", "llm.example", "LLM.EXAMPLE:80", "box.lan"):
+            assert (await running.client.get("/v1/models", headers={"host": host})).status_code == 200
+
+
+async def test_no_web_page_may_read_answers_unless_its_origin_is_named(site: OpenSite) -> None:
+    asking = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    async with site() as running:
+        for method, path in (("GET", "/v1/models"), ("OPTIONS", "/v1/chat/completions")):
+            answer = await running.client.request(method, path, headers=asking)
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+    async with site(server={"cors": {"origins": ["https://app.example"]}}) as running:
+        named = await running.client.get("/v1/models", headers=asking)
+        assert named.headers["access-control-allow-origin"] == "https://app.example"
+        for origin in ("https://evil.example", "null", "https://app.example.evil.example", "http://app.example"):
+            other = await running.client.get("/v1/models", headers={"origin": origin})
+            assert "access-control-allow-origin" not in other.headers
 
 
 async def test_bodies_are_counted_while_they_come(site: OpenSite) -> None:
@@ -80,30 +145,47 @@ def test_schemas_are_bounded() -> None:
             bounded_schema(schema)
 
 
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """The garbage collector as a gateway has it: it walks neither what start-up made nor the test run."""
+    thresholds = gc.get_threshold()
+    settle_memory()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("messages", [1, 1000])
 async def test_a_long_prompt_holds_the_loop_for_at_most_50_ms(site: OpenSite, messages: int) -> None:
-    """Processor time between two turns of the gateway's own loop: what it is, however busy the machine."""
+    """By the thread's own processor time, whatever else the machine does; and by the clock, in the best of five
+    rounds, since a thread that keeps the interpreter to itself holds the loop without using its time."""
     text = "The quick brown fox jumps over the lazy dog. " * (1_000_000 // 45 // messages)
     body = {"model": "near", "messages": [{"role": "user", "content": text}] * messages}
     content = httpx.Request("POST", "http://x", json=body).content
     assert len(content) > 900_000
-    turns: list[float] = []
+    worked: list[float] = []
+    waited: list[float] = []
 
     async def tick() -> None:
         while True:
-            began = time.thread_time()
+            began, clock = time.thread_time(), time.perf_counter()
             await asyncio.sleep(0)
-            turns.append(time.thread_time() - began)
+            worked.append(time.thread_time() - began)
+            waited.append(time.perf_counter() - clock)
 
     async with site() as running:
         await running.client.post("/v1/chat/completions", json=CHAT)
-        ticking = asyncio.create_task(tick())
-        answers = [
-            await running.client.post("/v1/route", content=content, headers=JSON),
-            await running.client.post("/v1/chat/completions", content=content, headers=JSON),
-        ]
-        ticking.cancel()
-    assert answers[0].status_code == 200
-    assert answers[1].status_code < 500
-    assert max(turns) <= 0.050, f"the loop was held for {max(turns) * 1000:.1f} ms"
+        lags = []
+        for _ in range(5):
+            waited.clear()
+            ticking = asyncio.create_task(tick())
+            explained = await running.client.post("/v1/route", content=content, headers=JSON)
+            answered = await running.client.post("/v1/chat/completions", content=content, headers=JSON)
+            ticking.cancel()
+            assert (explained.status_code, answered.status_code) == (200, 200)
+            lags.append(max(waited))
+    assert max(worked) <= 0.050, f"the loop worked for {max(worked) * 1000:.1f} ms"
+    assert min(lags) <= 0.050, f"the loop stood for {min(lags) * 1000:.1f} ms"
+    print(f"{messages} messages: worked {max(worked) * 1000:.1f} ms, stood {min(lags) * 1000:.1f} ms")
     assert read_chat(parse(ChatRequest, content)).prompt_tokens > 100_000
