@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ _COMPUTE_BYTES = 128 << 20
 """Compute buffers of a small batch; they grow little with the model."""
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
+"""NVIDIA's driver on Linux, and under Windows' subsystem for it."""
 
 _DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
 
@@ -173,7 +177,9 @@ def _container_limit() -> int | None:
 
 
 def _cuda_devices() -> list[Device]:
-    """NVIDIA devices by NVML; none without its driver."""
+    """NVIDIA devices by NVML; none without its driver, whose device file is looked for first: it is quicker."""
+    if sys.platform == "linux" and not any(Path(file).exists() for file in _DRIVER_FILES):
+        return []
     import pynvml
 
     try:

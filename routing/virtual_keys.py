@@ -67,7 +67,7 @@ class KeyInfo(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    id: str = Field(pattern=r"^[\w.-]{1,64}$")
+    id: str = Field(max_length=64, pattern=r"^[\w.-]+$")
     name: str = Field(min_length=1, max_length=200)
     hint: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)

@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from backends.messages import error_body
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
 
 M = TypeVar("M", bound=BaseModel)
@@ -78,8 +77,13 @@ def as_error(error: BaseException) -> RoundhouseError:
 
 def error_response(error: RoundhouseError, *, anthropic_id: str | None = None) -> Response:
     """The HTTP answer for an error; with the request's id in Anthropic's shape, for its own endpoints."""
+    body = error.to_body()
+    if anthropic_id:
+        from backends.messages import error_body
+
+        body = error_body(error, request_id=anthropic_id)
     return Response(
-        orjson.dumps(error_body(error, request_id=anthropic_id) if anthropic_id else error.to_body()),
+        orjson.dumps(body),
         status_code=error.status,
         headers=error.headers(),
         media_type="application/json",

@@ -1,4 +1,7 @@
-"""POST /v1/messages: Anthropic's Messages API in front of every chat model."""
+"""POST /v1/messages: Anthropic's Messages API in front of every chat model.
+
+The translation is imported by the first request: most houses are never asked in this language.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.base import Chat, Json, Upstream
-from backends.messages import MessageStream, to_chat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.model import Model
 from routing.dispatch import Job
@@ -26,6 +28,8 @@ router = APIRouter(tags=["messages"], route_class=DirectRoute)
 @router.post("/v1/messages")
 async def create_message(request: Request) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
+    from backends.messages import MessageStream, to_chat
+
     body = await read_json(request, MessagesRequest)
     chat = to_chat(body)
 
@@ -50,6 +54,8 @@ async def create_message(request: Request) -> Response:
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(request: Request) -> Response:
     """About how many tokens a conversation has: the router's estimate, said to be one in a header."""
+    from backends.messages import to_chat
+
     body = await read_json(request, CountTokensRequest)
     facts = read_chat(to_chat(body), key=key_of(request), headers=request.headers)
     return json_response({"input_tokens": facts.prompt_tokens}, headers={"x-roundhouse-estimate": "true"})

@@ -1,4 +1,7 @@
-"""POST /v1/responses: OpenAI's Responses API in front of every chat model."""
+"""POST /v1/responses: OpenAI's Responses API in front of every chat model.
+
+The translation is imported by the first request: most houses are never asked in this language.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.base import Chat, Json, Upstream
-from backends.responses import ResponseStream, to_chat
 from backends.wire.responses import ResponsesRequest
 from catalog.model import Model
 from routing.dispatch import Job
@@ -27,6 +29,8 @@ router = APIRouter(tags=["responses"], route_class=DirectRoute)
 @router.post("/v1/responses")
 async def create_response(request: Request) -> Response:
     """Answer a response request: whole, or as a stream of typed events."""
+    from backends.responses import ResponseStream, to_chat
+
     body = await read_json(request, ResponsesRequest)
     chat = to_chat(body)
 
