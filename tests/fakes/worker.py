@@ -25,6 +25,7 @@ whose content is a JSON object, which no gateway drops:
                   cancelled or done, with the seconds of the machine's monotonic clock
 ================  ==================================================================================
 
+Asked for JSON of a schema it gives a smallest instance of it, and ``/infill`` speaks llama-server's own stream.
 ``/stats`` tells what it sees: requests in work, the most at one time, finished, cancelled.
 """
 
@@ -154,7 +155,12 @@ class FakeWorker:
             "created": int(time.time()),
             "model": self.spec.model_id,
         }
-        count = min(switches.get("tokens", 4), request.get("max_tokens") or 10**9)
+        schema = ((request.get("response_format") or {}).get("json_schema") or {}).get("schema")
+        if schema is not None and "text" not in switches:
+            switches = {**switches, "text": json.dumps(instance(schema)), "tokens": 1}
+        infill = path == "/infill"
+        limit = request.get("n_predict" if infill else "max_tokens") or 10**9
+        count = min(switches.get("tokens", 4), limit)
         await asyncio.sleep(switches.get("delay", 0))
         if not request.get("stream"):
             text = "".join(self._text(switches, i) for i in range(count))
@@ -179,6 +185,8 @@ class FakeWorker:
             text = self._text(switches, i)
             if i == switches.get("malformed_at"):
                 await _chunk(writer, b'data: {"choices": [{"del\n\n')
+            elif infill:
+                await _event(writer, {"content": text, "stop": False})
             else:
                 delta: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
                 await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": None}]})
@@ -186,8 +194,12 @@ class FakeWorker:
                 self._note("first", switches)
             if switches.get("interval"):
                 await asyncio.sleep(switches["interval"])
+        if infill:
+            ended = {"stop": True, "stop_type": "limit" if count == limit else "eos"}
+            await _event(writer, {"content": "", **ended, "tokens_evaluated": 3, "tokens_predicted": count})
+            return await _chunk(writer, b"")
         delta = {"delta": {}} if chat else {"text": ""}
-        reason = "length" if count == request.get("max_tokens") else "stop"
+        reason = "length" if count == limit else "stop"
         await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": reason}]})
         await _event(writer, {**base, "choices": [], "usage": _usage(count)})
         await _chunk(writer, b"data: [DONE]\n\n")
@@ -212,6 +224,33 @@ def _told(request: dict[str, Any]) -> dict[str, Any]:
         return {}
     switches: dict[str, Any] = json.loads(content)
     return switches
+
+
+def instance(schema: Any, depth: int = 0) -> Any:
+    """A small value that the schema allows, as a decoder bound by it would write one."""
+    if not isinstance(schema, dict) or depth > 8:
+        return {}
+    for branches in ("anyOf", "oneOf", "enum"):
+        if schema.get(branches):
+            return schema[branches][0] if branches == "enum" else instance(schema[branches][0], depth + 1)
+    if "const" in schema:
+        return schema["const"]
+    match schema.get("type"):
+        case "array":
+            return [instance(schema.get("items"), depth + 1)]
+        case "string":
+            return "text"
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case "null":
+            return None
+    properties = schema.get("properties")
+    required = schema.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return {}
+    return {name: instance(properties.get(name), depth + 1) for name in required if isinstance(name, str)}
 
 
 def _usage(count: int) -> dict[str, int]:
