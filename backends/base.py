@@ -67,7 +67,8 @@ class Upstream:
 class Chat(Protocol):
     """``chat`` yields ``chat.completion.chunk`` objects, the last ones with finish_reason, then usage.
 
-    It always asks the upstream for a stream with usage, whatever the caller asked for.
+    It asks the upstream for a stream with usage, whatever the caller asked for; for short plain answers see
+    :mod:`backends.plain`.
     """
 
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]: ...

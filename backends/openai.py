@@ -15,6 +15,7 @@ from backends.http_errors import ErrorReader, read_error, stream_error
 from backends.openai_documents import embedding_list, image_events, rerank_results, transcript_events
 from backends.openai_forms import dropped, rerank_body, speech_body, transcription_form
 from backends.parameters import prepare
+from backends.plain import asks_plainly
 from backends.wire.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -48,12 +49,14 @@ class OpenAIBackend:
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, when the server tells it."""
         body = prepare(request, upstream).body
-        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages")
+        plain = asks_plainly(request, upstream)
+        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""
         body = prepare(request, upstream).body
-        return self.stream(upstream, "/completions", body, completion_chunks, "prompt")
+        plain = asks_plainly(request, upstream)
+        return self.stream(upstream, "/completions", body, completion_chunks, "prompt", plain=plain)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         body = prepare(request, upstream).body
@@ -133,14 +136,19 @@ class OpenAIBackend:
         prompt: str,
         *,
         errors: ErrorReader = read_error,
+        plain: bool = False,
     ) -> AsyncGenerator[Json]:
-        """The chunks of a streamed call, checked: each choice ends once, the usage comes last and alone.
+        """The chunks of a call, checked: each choice ends once, the usage comes last and alone.
 
-        ``take_apart`` makes chunks of a plain answer, from a server that does not stream. ``prompt`` names the
-        field to blame for a prompt that does not fit. Raises StreamBroken when a choice has no finish_reason.
+        ``take_apart`` makes chunks of a plain answer, which was asked for (``plain``) or comes from a server that
+        does not stream. ``prompt`` names the field to blame for a prompt that does not fit. Raises StreamBroken
+        when a choice has no finish_reason.
         """
-        body["stream"] = True
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if plain:
+            body.pop("stream", None)
+        else:
+            body["stream"] = True
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         watch = StreamWatch(upstream)
         async with self.http.open(
             upstream,
@@ -150,21 +158,26 @@ class OpenAIBackend:
             key_header=self.key_header,
             errors=blaming(prompt, errors),
         ) as response:
-            if response.media_type == "application/json":
+            kind = response.media_type
+            if kind == "application/json" or (plain and kind != "text/event-stream"):
                 for chunk in take_apart(checked(await response.json(), "", upstream)):
                     if watch.see(chunk):
                         yield chunk
             else:
-                async for sent in response.events():
-                    if sent.done:
-                        await response.drain(_AFTER_DONE)
-                        break
-                    document = sent.json()
-                    if document is None:  # llama-server begins the stream of a list of prompts with it
+                async for events in response.event_batches():
+                    for sent in events:
+                        if sent.done:
+                            break
+                        document = sent.json()
+                        if document is None:  # llama-server begins the stream of a list of prompts with it
+                            continue
+                        chunk = checked(document, sent.event, upstream)
+                        if watch.see(chunk):
+                            yield chunk
+                    else:
                         continue
-                    chunk = checked(document, sent.event, upstream)
-                    if watch.see(chunk):
-                        yield chunk
+                    await response.drain(_AFTER_DONE)
+                    break
         usage = watch.end()
         if usage is not None:
             yield usage

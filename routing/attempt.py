@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from backends.plain import asks_plainly
 from catalog.errors import (
     CapabilityMismatch,
     Draining,
@@ -46,6 +47,7 @@ class Attempt(Generic[T]):
         self._began = house.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None
+        self._whole = False
         self._ended = False
         self._error: BaseException | None = None
         self._closed = False
@@ -76,6 +78,7 @@ class Attempt(Generic[T]):
                     "for strict.",
                     param=self.dropped[0],
                 )
+            self._whole = asks_plainly(self.job.request, lease.upstream)
             self._source = aiter(self.job.call(backend, lease.upstream, self.model))
             while (whole or not self._observer.begun) and await self._pull():
                 pass
@@ -95,7 +98,7 @@ class Attempt(Generic[T]):
         self._observer.see(item)
         if self._judge is not None:
             self._judge.see(item)
-        if self._first is None and self._observer.begun:
+        if self._first is None and self._observer.begun and not self._whole:
             self._first = self._house.clock.monotonic() - self._began
         self._held.append(item)
         return True
@@ -176,6 +179,7 @@ class Attempt(Generic[T]):
             retry_after=failure.retry_after if failure else None,
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
+            whole=self._whole,
         )
 
     def _result(self) -> Result:

@@ -133,10 +133,13 @@ class Learner:
         if outcome.error not in _UNRELIABLE:
             return
         self._estimator.observe_attempt(outcome.model, failed=True, at=outcome.at)
-        if outcome.first_chunk is None and outcome.error == "first_byte_timeout":
+        if outcome.first_chunk is None and not outcome.whole and outcome.error == "first_byte_timeout":
             self._waited(outcome)
 
     def _time(self, outcome: Outcome) -> None:
+        if outcome.whole:
+            self._time_whole(outcome)
+            return
         if outcome.first_chunk is None:
             if outcome.result is Result.CANCELLED:
                 self._waited(outcome)
@@ -153,6 +156,24 @@ class Learner:
         tokens = outcome.usage.output
         if tokens > 1:
             estimator.observe_decode(outcome.model, facts, outcome.duration - outcome.first_chunk, tokens - 1)
+        if outcome.finish_reason != "length":
+            estimator.observe_output(facts.task, tokens)
+
+    def _time_whole(self, outcome: Outcome) -> None:
+        """An answer came in one piece: its first token and the others are taken to be late, or early, alike."""
+        facts, estimator, tokens = outcome.facts, self._estimator, outcome.usage.output
+        if outcome.result is Result.CANCELLED or not outcome.usage.known or tokens < 1:
+            return
+        first = estimator.first_seconds(outcome.model, facts)
+        service = estimator.service_seconds(outcome.model, facts)
+        guessed = estimator.output_tokens(facts)
+        if first is None or service is None or not guessed:
+            return
+        decode = (service - first) / guessed * (tokens - 1)
+        ratio = max(0.0, outcome.duration - outcome.queued) / max(first + decode, 1e-6)
+        estimator.observe_first(outcome.model, facts, first * ratio)
+        if tokens > 1:
+            estimator.observe_decode(outcome.model, facts, decode * ratio, tokens - 1)
         if outcome.finish_reason != "length":
             estimator.observe_output(facts.task, tokens)
 

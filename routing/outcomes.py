@@ -47,8 +47,9 @@ class Outcome:
 
     ``REFUSAL`` is the model declining (not a failure); ``CANNOT`` a capability the model lacks;
     ``REJECTED`` the caller's mistake; ``CANCELLED`` the caller left. Times are seconds; ``at`` is of the
-    wall clock. ``whole`` is True for a call that was not streamed: it has no ``first_chunk``. ``provider_key`` is the position of the key used in its pool, never the key itself.
-    ``error`` is the code of a :class:`catalog.errors.RoundhouseError`.
+    wall clock. ``provider_key`` is the position of the key used in its pool, never the key itself.
+    ``error`` is the code of a :class:`catalog.errors.RoundhouseError`. ``whole`` says that the answer was not
+    streamed to us: then nobody knows when its first token came, and ``first_chunk`` is None.
     """
 
     trace: str
@@ -60,7 +61,6 @@ class Outcome:
     at: float
     queued: float = 0.0
     first_chunk: float | None = None
-    whole: bool = False
     duration: float = 0.0
     usage: Usage = Usage(known=False)
     cost: float | None = None
@@ -70,6 +70,7 @@ class Outcome:
     retry_after: float | None = None
     valid: bool | None = None
     provider_key: int | None = None
+    whole: bool = False
 
 
 class OutcomeSink(Protocol):

@@ -197,25 +197,23 @@ async def assemble_completion(chunks: AsyncIterator[Json]) -> Json:
 
 
 def chat_chunks(document: Json) -> Iterator[Json]:
-    """A plain ``chat.completion`` as the chunks of a stream, for servers that do not stream."""
+    """A plain ``chat.completion`` as the chunks of a stream: all that was said in one, then the usage."""
     head = {name: document[name] for name in document if name not in ("choices", "usage", "object")}
     head["object"] = "chat.completion.chunk"
+    choices = []
     for choice in document.get("choices") or ():
-        message = dict(choice.get("message") or {})
-        if message.get("tool_calls"):
-            message["tool_calls"] = [{"index": at, **call} for at, call in enumerate(message["tool_calls"])]
-        rest = {name: choice[name] for name in choice if name not in ("message", "finish_reason")}
-        yield {**head, "choices": [{**rest, "delta": message, "finish_reason": None}]}
-        done = {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice.get("finish_reason")}
-        yield {**head, "choices": [done]}
+        delta = dict(choice.get("message") or {})
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": at, **call} for at, call in enumerate(delta["tool_calls"])]
+        choices.append({**{name: choice[name] for name in choice if name != "message"}, "delta": delta})
+    yield {**head, "choices": choices}
     yield from _usage_chunk(head, document)
 
 
 def completion_chunks(document: Json) -> Iterator[Json]:
     """A plain ``text_completion`` as the chunks of a stream."""
     head = {name: document[name] for name in document if name not in ("choices", "usage")}
-    for choice in document.get("choices") or ():
-        yield {**head, "choices": [choice]}
+    yield {**head, "choices": document.get("choices") or []}
     yield from _usage_chunk(head, document)
 
 

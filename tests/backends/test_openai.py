@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Tokenize, Transcribe, Upstream
+from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
 from backends.openai import OpenAIBackend
 from backends.wire.assemble import assemble_chat, assemble_completion
@@ -23,12 +23,14 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import (
     ContextLengthExceeded,
+    FirstByteTimeout,
     InvalidRequest,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
     UpstreamProtocolError,
     UpstreamRateLimited,
+    UpstreamUnreachable,
 )
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
@@ -77,7 +79,7 @@ def test_its_capabilities_are_its_types() -> None:
 # ---- chat
 
 
-async def test_a_chat_is_always_streamed_with_usage(
+async def test_an_answer_of_unknown_length_is_streamed_with_usage_also_for_a_plain_request(
     fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
 ) -> None:
     answer = await assemble_chat(backend.chat(upstream, chat(stream=False, temperature=0.5)))
@@ -88,6 +90,53 @@ async def test_a_chat_is_always_streamed_with_usage(
     assert sent["stream"] is True
     assert sent["stream_options"] == {"include_usage": True}
     assert sent["temperature"] == 0.5
+
+
+async def test_a_short_answer_is_asked_for_plainly_and_says_the_same(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    for changes in ({}, {"n": 2}, {"tools": TOOLS, "tool_choice": "required"}, {"logprobs": True}):
+        streamed = await assemble_chat(backend.chat(upstream, chat(stream=True, max_tokens=50, **changes)))
+        plain = await assemble_chat(backend.chat(upstream, chat(stream=False, max_tokens=50, **changes)))
+        for choice in plain["choices"]:
+            assert choice["message"].pop("annotations") == []  # streams have no place for them
+        assert {**plain, "id": "", "created": 0} == {**streamed, "id": "", "created": 0}
+        assert "stream" not in fake.calls[-1].body
+        assert "stream_options" not in fake.calls[-1].body
+
+
+async def test_a_plain_answer_that_is_none_or_not_whole_is_an_error(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    for fault, error in (
+        (Fault(bad_json=True), UpstreamProtocolError),
+        (Fault(die_after=-1), UpstreamUnreachable),
+    ):
+        fake.script(fault, fault)  # a kept-alive connection that dies is tried again once
+        with pytest.raises(error):
+            await assemble_chat(backend.chat(upstream, chat(max_tokens=5)))
+
+
+async def test_leaving_a_plain_call_closes_the_upstream_within_250_ms(
+    fake: FakeOpenAI, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(delay=5))
+    task = asyncio.create_task(assemble_chat(backend.chat(upstream, chat(max_tokens=5))))
+    call = await fake.call()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(call.cancelled.wait(), 0.25)
+
+
+async def test_a_plain_call_that_stalls_is_a_first_byte_timeout(fake: FakeOpenAI, backend: OpenAIBackend) -> None:
+    fake.script(Fault(delay=30))
+    slow = Upstream(
+        "fake", "openai", fake.base_url, "fake-chat", api_key="sk-right", timeouts=Timeouts(first_byte=0.5)
+    )
+    with pytest.raises(FirstByteTimeout):
+        await assemble_chat(backend.chat(slow, chat(max_tokens=1)))
+    assert "stream" not in fake.calls[-1].body
 
 
 async def test_the_usage_chunk_is_last_and_alone(backend: OpenAIBackend, upstream: Upstream) -> None:

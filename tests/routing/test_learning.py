@@ -104,6 +104,25 @@ def test_the_first_token_and_the_pace_after_it_are_learned_without_the_queue() -
     assert made.service_seconds("model", FACTS) == pytest.approx(1.0 + 0.1 * tokens, rel=0.1)
 
 
+def test_an_answer_in_one_piece_teaches_how_long_all_of_it_takes_and_nothing_of_its_parts() -> None:
+    def seconds(of: Estimator) -> tuple[float, float]:
+        first, service = of.first_seconds("model", FACTS), of.service_seconds("model", FACTS)
+        assert first is not None
+        assert service is not None
+        return first, (service - first) / of.output_tokens(FACTS)
+
+    whole = attempt(whole=True, queued=30.0, first_chunk=None, duration=41.0, usage=Usage(input=100, output=101))
+    first, token = seconds(taught(*[whole] * 60))
+    usual_first, usual_token = seconds(taught())
+    assert first + 100 * token == pytest.approx(11.0, rel=0.1)
+    assert first / usual_first == pytest.approx(token / usual_token, rel=0.01)
+
+
+def test_a_caller_who_left_a_call_in_one_piece_teaches_nothing_of_its_first_token() -> None:
+    left = taught(*[attempt(Result.CANCELLED, whole=True, first_chunk=None, duration=60.0)] * 10)
+    assert left.first_seconds("model", FACTS) == taught().first_seconds("model", FACTS)
+
+
 def test_a_caller_who_left_while_waiting_teaches_how_long_it_takes_at_least() -> None:
     usual = taught().first_seconds("model", FACTS)
     assert usual is not None
