@@ -89,8 +89,7 @@ def detect() -> Machine:
 
     memory = psutil.virtual_memory()
     total = min(int(memory.total), _container_limit() or int(memory.total))
-    name = platform.processor() or platform.machine()
-    devices = [Device("cpu", "cpu", name, total, min(int(memory.available), total))]
+    devices = [Device("cpu", "cpu", _processor(), total, min(int(memory.available), total))]
     devices += _cuda_devices()
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         devices.append(Device("mps", "mps", "Apple GPU", total, int(memory.available)))
@@ -164,6 +163,16 @@ def recommend(models: Iterable[Model], machine: Machine, *, context: int = 8192)
 def _usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """What the processor is called, or its architecture. (:func:`platform.processor` would start a process.)"""
+    try:
+        told = Path("/proc/cpuinfo").read_bytes()[:4096].decode(errors="replace")
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+    return next(names, "") or platform.machine()
 
 
 def _container_limit() -> int | None:
