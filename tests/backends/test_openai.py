@@ -112,7 +112,7 @@ async def test_a_plain_answer_that_is_none_or_not_whole_is_an_error(
         (Fault(bad_json=True), UpstreamProtocolError),
         (Fault(die_after=-1), UpstreamUnreachable),
     ):
-        fake.script(fault, fault)  # a kept-alive connection that dies is tried again once
+        fake.fault = fault
         with pytest.raises(error):
             await assemble_chat(backend.chat(upstream, chat(max_tokens=5)))
 
