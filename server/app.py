@@ -19,6 +19,7 @@ from server.errors import as_error, error_response
 from server.gate import Gate
 from server.metrics import Metrics
 from server.openapi import describe
+from server.routes import Shortcut
 from server.services import House, Services
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
 from server.telemetry import Telemetry, open_telemetry
@@ -77,6 +78,7 @@ def create_app(
         lifespan=_lifespan(services, house, open_house, telemetry),
         exception_handlers={HTTPException: _http_error},
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are server.spans and server.metrics
     )
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
@@ -88,6 +90,7 @@ def create_app(
 
 
 def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | None) -> None:
+    app.add_middleware(Shortcut, routes=app.routes)
     app.add_middleware(Gate, services=services)
     if telemetry is not None:
         app.add_middleware(telemetry.middleware)

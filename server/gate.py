@@ -40,7 +40,7 @@ class Gate:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
-        self._log = structlog.get_logger("server.access")
+        self._log = structlog.get_logger("server.access").bind()  # else each line would make a logger of its own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

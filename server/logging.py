@@ -81,14 +81,53 @@ def _shared(settings: LogSettings) -> list[Any]:
 
 def renderer(settings: LogSettings, stream: TextIO) -> Any:
     """Lines for a terminal, or one JSON object a line."""
-    if settings.format == "json":
-        return _render_json
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return _render_json if settings.format == "json" else Console(colors=stream.isatty())
 
 
 def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:
     del logger, name
     return orjson.dumps(entry, default=repr).decode()
+
+
+class Console:
+    """A line for people: time, level, event, then what else there is, in columns, and a traceback below.
+
+    structlog's own renderer takes longer for a line of the access log than the gateway's whole JSON does.
+    """
+
+    def __init__(self, *, colors: bool) -> None:
+        self._dim, self._bold, self._name, self._reset = _COLORS if colors else ("", "", "", "")
+        self._levels = {name: (color if colors else "") + name for name, color in _LEVEL_COLORS.items()}
+
+    def __call__(self, logger: WrappedLogger, name: str, entry: EventDict) -> str:
+        del logger, name
+        reset = self._reset
+        time, level, event = entry.pop("timestamp", ""), entry.pop("level", ""), entry.pop("event", "")
+        exception = entry.pop("exception", None)
+        line = (
+            f"{self._dim}{time}{reset} [{self._levels.get(level, level)}{reset}{' ' * (9 - len(level))}] "
+            f"{self._bold}{event!s:<30}{reset}"
+        )
+        for key in sorted(entry):
+            line += f" {self._name}{key}{reset}={_shown(entry[key])}"
+        return line if exception is None else f"{line}\n{exception}"
+
+
+_COLORS = ("\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m")
+_LEVEL_COLORS = {
+    "debug": "\x1b[32m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[31m",
+}
+_PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
+
+
+def _shown(value: object) -> str:
+    """A value as it is, or as Python writes it where it could be mistaken for something else."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if _PLAIN.fullmatch(text) else repr(value)
 
 
 def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDict:
