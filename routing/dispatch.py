@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
@@ -67,7 +67,7 @@ class Answer(Generic[T]):
     """An answer whose first item is there: iterate it for the items, in order."""
 
     def __init__(self, attempt: Attempt[T], reason: str) -> None:
-        self._attempt = attempt
+        self.attempt = attempt
         self.trace = attempt.job.trace
         self.model = attempt.model
         self.reason = reason
@@ -87,7 +87,28 @@ class Answer(Generic[T]):
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self._attempt.items()
+        return self.attempt.items()
+
+
+class Opening(Generic[T]):
+    """An answer while the block lasts; see :meth:`Dispatcher.open`."""
+
+    __slots__ = ("_answer", "_house", "_job")
+
+    def __init__(self, house: Dispatcher, job: Job[T]) -> None:
+        self._house = house
+        self._job = job
+        self._answer: Answer[T] | None = None
+
+    async def __aenter__(self) -> Answer[T]:
+        self._answer = answer = await self._house.begin(self._job)
+        return answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._answer is not None
+        await self._house.end(self._answer.attempt, error)
 
 
 async def once(awaitable: Awaitable[T]) -> AsyncIterator[T]:
@@ -126,33 +147,37 @@ class Dispatcher:
         self._speaks: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
-        """Enter: the first item has arrived, or the last candidate's error is raised.
+    def open(self, job: Job[T]) -> Opening[T]:
+        """To be entered: then the first item has arrived, or the last candidate's error is raised.
 
         Leaving the block, for whatever reason, closes the upstream, gives everything back and records the
         attempt's one outcome. Cancelling while entering does the same.
 
         Raises NoCandidate or ModelUnavailable when the plan is empty, else what the last attempt raised.
         """
+        return Opening(self, job)
+
+    async def begin(self, job: Job[T]) -> Answer[T]:
+        """The answer of the first candidate that gives one. Its attempt is to be closed."""
         plan = self._plan(job.facts)
         self._traces.start(job.trace, job.facts, plan)
         self._retries.deposit()
-        error: BaseException | None = None
         try:
             attempt = await self._first_answer(job, plan)
-            try:
-                yield Answer(attempt, attempt.candidate.reason or plan.reason)
-            except BaseException as raised:
-                error = raised
-                raise
-            finally:
-                await attempt.close(error)
-        except RoundhouseError as raised:
-            error = raised
+        except BaseException as error:
+            self._finish(job, error)
             raise
+        return Answer(attempt, attempt.candidate.reason or plan.reason)
+
+    async def end(self, attempt: Attempt[T], error: BaseException | None) -> None:
+        """Close the attempt that answered; ``error`` is what ended its use, if anything did."""
+        try:
+            await attempt.close(error)
         finally:
-            self._traces.finish(job.trace, error if isinstance(error, RoundhouseError) else None)
+            self._finish(attempt.job, error)
+
+    def _finish(self, job: Job[T], error: BaseException | None) -> None:
+        self._traces.finish(job.trace, error if isinstance(error, RoundhouseError) else None)
 
     def explain(self, facts: Facts) -> Plan:
         """What :meth:`open` would try, without doing it, by all that is known."""

@@ -379,7 +379,10 @@ class Estimator:
         return evidence
 
     def _pace_of(self, model_id: str) -> Pace:
-        return self._paces.setdefault(model_id, Pace())
+        pace = self._paces.get(model_id)
+        if pace is None:
+            pace = self._paces[model_id] = Pace()
+        return pace
 
     def _journal(self, model_id: str) -> Journal:
         journal = self._journals.get(model_id)

@@ -11,7 +11,7 @@ Replicas of one name are drawn each by itself: an underdog among them costs noth
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -390,8 +390,8 @@ def _plan(
 
 def _order(scores: Floats, limit: int) -> list[int]:
     """Positions of the highest scores, the highest first."""
-    places: list[int] = list(range(len(scores)))
-    if len(places) > limit:
+    places: Iterable[int] = range(len(scores))
+    if len(scores) > limit:
         places = np.argpartition(scores, -limit)[-limit:].tolist()
     # A few numbers are sorted sooner in Python, which keeps the interpreter while it does.
     return sorted(places, key=scores.item, reverse=True)

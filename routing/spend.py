@@ -107,7 +107,6 @@ class Reservation:
     __slots__ = (
         "_books",
         "_counters",
-        "_held",
         "_hold",
         "_waiting",
         "amount",
@@ -127,7 +126,6 @@ class Reservation:
         self.settled = False
         self.day = ""
         self._counters: tuple[Counter, ...] = ()
-        self._held = 0
         self._hold: Hold | None = None
         self._waiting: asyncio.Future[None] | None = None
 
@@ -139,9 +137,9 @@ class Reservation:
     async def __aenter__(self) -> Self:
         now = self._books.now()
         self.day = day_of(now)
-        self._counters, self._held = self._books.check(self, now)
-        if self._counters and self._held:
-            self._hold = await self._books.take(self, self._counters, self._held, now)
+        self._counters, held = self._books.check(self, now)
+        if self._counters and held:
+            self._hold = await self._books.take(self, self._counters, held, now)
         return self
 
     def settle(self, actual: float | None, usage: Usage) -> None:
@@ -149,7 +147,7 @@ class Reservation:
         if not self.settled:
             self.settled = True
             exact = None if actual is None else nano(actual)
-            self._waiting = self._books.charge(self, self._counters, self._hold, self._held, exact, usage)
+            self._waiting = self._books.charge(self, self._counters, self._hold, exact, usage)
 
     async def __aexit__(self, *exception: object) -> None:
         if self._hold is None:
@@ -295,11 +293,11 @@ class Spend:
         return self._wall()
 
     def check(self, call: Reservation, now: float) -> tuple[tuple[Counter, ...], int]:
-        """The counters of a call's caps, and the nano-dollars to hold. Raises BudgetExceeded."""
+        """The counters of a call's caps, and the nano-dollars to hold under them. Raises BudgetExceeded."""
         scopes = self._scopes(call.key)
-        held = 0 if call.amount is None else nano(call.amount)
         if not scopes:
-            return (), held
+            return (), 0
+        held = 0 if call.amount is None else nano(call.amount)
         counters = self._counters(call.key, now)
         self._check_request(scopes, call.amount)
         self._check_windows(counters, held, now)
@@ -334,12 +332,14 @@ class Spend:
         call: Reservation,
         counters: tuple[Counter, ...],
         hold: Hold | None,
-        held: int,
         actual: int | None,
         used: Usage,
     ) -> asyncio.Future[None]:
         """Book what a call came to: in memory at once; the future is done when it is in the store."""
-        amount = held if actual is None else actual
+        estimated = 0
+        if actual is None:
+            estimated = 0 if call.amount is None else nano(call.amount)
+        amount = estimated if actual is None else actual
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
             day=call.day,
@@ -354,7 +354,7 @@ class Spend:
             reasoning=used.reasoning,
             units=used.units,
             cost=actual or 0,
-            estimated=held if actual is None else 0,
+            estimated=estimated,
         )
         return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
 

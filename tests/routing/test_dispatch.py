@@ -158,6 +158,7 @@ class Stand:
     plans: list[Plan]
     spend: Spend
     traces: Traces
+    learning: Recorder
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(
@@ -210,8 +211,9 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
         traces=traces,
         sinks=(breakers, keys, traces, recorder),
         clock=clock,
+        later=(learning := Recorder(),),
     )
-    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces)
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
     await dispatcher.settle()
     await state.close()
     assert pool.leased == 0
@@ -452,3 +454,78 @@ async def test_everything_down_costs_few_extra_calls(stand: Stand) -> None:
         with pytest.raises(RoundhouseError):
             await stand.ask()
     assert len(stand.backend.calls) <= 1200
+
+
+async def test_who_learns_is_told_of_an_answer_after_it_left_and_of_a_failure_at_once(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD, "b": (WorkerFailed("gone"),)}
+    stand.will_try(local("a"))
+    await stand.ask()
+    assert len(stand.recorder.outcomes) == 1
+    assert stand.learning.outcomes == []
+    stand.will_try(local("b"), local("a"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.model.id == "a"
+        assert stand.learning.outcomes == stand.recorder.outcomes
+        assert [outcome.result for outcome in stand.learning.outcomes] == [Result.SUCCESS, Result.FAILED]
+
+
+@pytest.mark.parametrize("ask", ["settle", "explain"])
+async def test_who_explains_or_settles_has_everybody_told_first(stand: Stand, ask: str) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(local("a"))
+    await stand.ask()
+    if ask == "settle":
+        await stand.dispatcher.settle()
+    else:
+        stand.dispatcher.explain(FACTS)
+    assert stand.learning.outcomes == stand.recorder.outcomes
+    await stand.dispatcher.settle()
+    assert len(stand.learning.outcomes) == 1
+
+
+async def test_a_whole_remote_answer_is_closed_without_a_task_of_its_own(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned: list[object] = []
+    monkeypatch.setattr(stand.dispatcher, "spawn", spawned.append)
+    stand.backend.scripts = {"big": GOOD}
+    stand.will_try(remote("big", "lan"))
+    _, items = await stand.ask()
+    assert len(items) == len(GOOD)
+    assert spawned == []
+    assert stand.results == [("lan/big", Result.SUCCESS)]
+    assert stand.backend.open == 0
+
+
+async def test_a_caller_cancelled_as_the_last_item_came_still_leaves_one_outcome(stand: Stand) -> None:
+    stand.backend.scripts = {"big": GOOD}
+    stand.will_try(remote("big", "lan"))
+
+    async def read() -> None:
+        async with stand.dispatcher.open(stand.job()) as answer:
+            async for _ in answer:
+                pass
+            task.cancel()
+
+    task = asyncio.create_task(read())
+    await asyncio.wait((task,))
+    await stand.dispatcher.settle()
+    assert stand.results == [("lan/big", Result.SUCCESS)]
+    assert stand.traces.get("trace-1") is not None
+
+
+async def test_a_row_that_changed_is_called_at_its_new_address(stand: Stand) -> None:
+    stand.backend.scripts = {"big": GOOD, "bigger": GOOD}
+    for name in ("big", "big", "bigger"):
+        source = UpstreamSource(endpoint="lan", model=name)
+        stand.will_try(remote("big", "lan").model_copy(update={"source": source}))
+        await stand.ask()
+    assert [call.model for call in stand.backend.calls] == ["big", "big", "bigger"]
+
+
+async def test_each_key_has_an_address_of_its_own(stand: Stand) -> None:
+    stand.backend.scripts = {"big": GOOD}
+    stand.will_try(remote("big"))
+    for _ in range(4):
+        await stand.ask()
+    assert [call.api_key for call in stand.backend.calls] == ["one", "two", "one", "two"]

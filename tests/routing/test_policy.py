@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.errors import CapabilityMismatch, ModelNotFound
 from catalog.model import Capability, Endpoint, Model, Performance, Price, Size
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
+from routing.filters import admit, admitted_rows
 from routing.index import Index
 from routing.plan import Plan, Strategy
 from routing.policy import is_auto, plan
@@ -446,3 +448,58 @@ def test_embeddings_of_a_name_with_replicas_are_pinned_to_one_vector_space() -> 
     made = choose(Facts(capability=Capability.EMBED, requested="M"), here)
     assert len(made.candidates) == 1
     assert made.pin == "m"
+
+
+# ---- what is remembered between decisions
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        chat(),
+        chat(prompt_tokens=3_800),
+        chat(prompt_tokens=3_800, output_tokens=1),
+        chat(prompt_tokens=20_000),
+        chat(prompt_tokens=3_900, tokens_only=True),
+        chat(features=frozenset({Capability.TOOLS})),
+        chat(require=frozenset({Capability.TOOLS})),
+        chat(allowed=("small*",)),
+        chat(local_only=True),
+        chat(mode=Mode.LOCAL),
+        chat(tags=frozenset({"eu"})),
+        chat(exclude=frozenset({"large"})),
+        chat(max_cost=1e-3),
+        chat(capability=Capability.EMBED),
+        chat(capability=Capability.SPEAK),
+    ],
+)
+def test_the_rows_that_are_remembered_are_those_that_the_rules_leave(facts: Facts) -> None:
+    rows = [
+        remote("small", context=4096),
+        remote("large", context=16_384, tags=frozenset({"eu"})),
+        remote("tools", capabilities=frozenset({Capability.CHAT, Capability.TOOLS}), price=Price()),
+        local("mine", size=Size(memory=2 * 2**30)),
+        remote("voice", capabilities=frozenset({Capability.SPEAK})),
+        remote("vectors", capabilities=frozenset({Capability.EMBED})),
+    ]
+    plain = world(rows)
+    device = DeviceView(id="cpu", name="cpu", total=2**30, budget=2**30, used=0)
+    worlds = [
+        plain,
+        replace(plain, blocked={"large": Block("no_key", "none")}),
+        replace(plain, blocked={"small": Block("no_key", "none"), "mine": Block("not_pulled", "no")}),
+        replace(plain, pool=PoolSnapshot(devices=(device,))),
+    ]
+    speech_stays = SETTINGS.model_copy(update={"speech": SpeechPolicy(allow_remote=False)})
+    bound = None if facts.intent.max_cost is None else plain.estimator.cost(facts)
+    for settings in (SETTINGS, speech_stays):
+        for _ in range(2):
+            for there in worlds:
+                left = np.flatnonzero(admit(facts, there, settings, bound).admitted)
+                assert admitted_rows(facts, there, settings, bound).tolist() == left.tolist()
+
+
+def test_one_candidate_is_chosen_without_a_draw() -> None:
+    only = world([remote("only")])
+    scores = {plan(chat(), only, SETTINGS, rng(seed)).candidates[0].score for seed in range(5)}
+    assert len(scores) == 1
