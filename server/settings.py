@@ -277,7 +277,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
-        raise ConfigurationError(_one_line(error, file)) from error
+        from server.settings_errors import one_line  # a start that goes well does without it
+
+        raise ConfigurationError(one_line(error, Settings, file)) from error
     except (SettingsError, ValueError) as error:
         raise ConfigurationError(f"The settings cannot be read ({file or 'environment'}): {error}") from error
     return settings
@@ -338,11 +340,3 @@ def _with_named_keys(settings: Settings) -> Settings:
                 f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
             ) from None
     return settings.model_copy(update=update) if update else settings
-
-
-def _one_line(error: ValidationError, file: Path | None) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    origin = f"{file}, the environment or a flag" if file else "the environment or a flag"
-    return f"Invalid setting '{where}': {first['msg']}{more}. Correct it in {origin}."

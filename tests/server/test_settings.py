@@ -86,6 +86,25 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, expected
     assert "\n" not in wrong.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[limits]\nconcurrency = 5\n", "'server.limits'"),
+        ("[server]\nprot = 9000\n", "'server.port'"),
+        ("[workers]\nkeepalive = 60\n", "'workers.keep_alive'"),
+    ],
+    ids=["in-another-table", "mistyped", "nearly"],
+)
+def test_a_setting_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    tmp_path: Path, text: str, meant: str
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert "There is no setting" in raised.value.message
+    assert f"Did you mean {meant}" in raised.value.message
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         load_settings(tmp_path / "missing.toml")

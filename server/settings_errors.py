@@ -1,0 +1,46 @@
+"""What is wrong with the settings, in one line that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def one_line(error: ValidationError, settings: type[BaseModel], file: Path | None) -> str:
+    """The first of the errors. A name that does not exist is answered with the nearest ones that do."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    origin = f"{file}, the environment or a flag" if file else "the environment or a flag"
+    if first["type"] == "extra_forbidden":
+        return f"There is no setting '{where}'{more}.{_nearest(where, settings)} Correct it in {origin}."
+    return f"Invalid setting '{where}': {first['msg']}{more}. Correct it in {origin}."
+
+
+def _nearest(where: str, settings: type[BaseModel]) -> str:
+    paths = list(_paths(settings))
+    last = where.rpartition(".")[2]
+    near = difflib.get_close_matches(where, paths, n=1, cutoff=0.7)
+    near += [path for path in paths if path.rpartition(".")[2] == last and path not in near]
+    return f" Did you mean {' or '.join(repr(path) for path in near[:2])}?" if near else ""
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The settings of a model and of those within it, dotted."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in _models(field.annotation):
+            yield from _paths(inner, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _models(part)
