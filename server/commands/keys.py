@@ -38,6 +38,7 @@ def create(
     tokens_per_day: Limit = None,
     tokens_per_month: Limit = None,
     spend_per_request: Dollars = None,
+    spend_per_minute: Dollars = None,
     spend_per_day: Dollars = None,
     spend_per_month: Dollars = None,
     spend_total: Dollars = None,
@@ -49,7 +50,13 @@ def create(
     limits = KeyLimits(
         requests=Rate(minute=requests_per_minute, day=requests_per_day, month=requests_per_month),
         tokens=Rate(minute=tokens_per_minute, day=tokens_per_day, month=tokens_per_month),
-        spend=Caps(request=spend_per_request, day=spend_per_day, month=spend_per_month, total=spend_total),
+        spend=Caps(
+            request=spend_per_request,
+            minute=spend_per_minute,
+            day=spend_per_day,
+            month=spend_per_month,
+            total=spend_total,
+        ),
     )
     expires_at = None if expires_in_days is None else SystemClock().wall() + expires_in_days * 86_400
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from server.app import create_app
 from server.gate import OPEN_PATHS
 from server.run import administration
 from server.settings import Settings
+from tests.fakes.server import NO_FAULT, Fault
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
 
 ADMIN = "an-admin-key-of-the-settings"
@@ -162,44 +164,95 @@ async def limited(site: Site, **limits: Any) -> str:
     return (await keys.create("limited", limits=KeyLimits(**limits))).secret
 
 
-@pytest.mark.parametrize("window", ["minute", "day", "month"])
-async def test_limits_on_requests(running: Site, window: str) -> None:
-    secret = await limited(running, requests=Rate(**{window: 3}))
-    statuses = [(await asked(running, secret)).status_code for _ in range(5)]
-    assert statuses == [200, 200, 200, 429, 429]
+WINDOWS = ["minute", "day", "month"]
+
+
+async def at_once(site: Site, secret: str, number: int, **body: Any) -> Counter[int]:
+    """How many of so many concurrent requests got which status; every refusal is in shape."""
+    answers = await asyncio.gather(*(asked(site, secret, **body) for _ in range(number)))
+    for answer in answers:
+        if answer.status_code != 200:
+            assert_error(answer, 429)
+    return Counter(answer.status_code for answer in answers)
+
+
+async def estimate(site: Site) -> int:
+    """The tokens that the gate takes the usual prompt to have."""
+    explained = await site.client.post("/v1/route", json={**CHAT, "model": "far"}, headers=AS_ADMIN)
+    return int(explained.json()["request"]["prompt_tokens"])
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_limits_on_requests_are_exact_however_many_come_at_once(running: Site, window: str) -> None:
+    secret = await limited(running, requests=Rate(**{window: 7}))
+    assert await at_once(running, secret, 40, model="far") == {200: 7, 429: 33}
     refused = await asked(running, secret)
     assert_error(refused, 429, "rate_limit_exceeded")
-    assert int(refused.headers["retry-after"]) >= 1
+    left = int(refused.headers["retry-after"])
+    assert 1 <= left <= {"minute": 60, "day": 86_400, "month": 31 * 86_400}[window]
 
 
-@pytest.mark.parametrize("window", ["minute", "day", "month"])
-async def test_limits_on_tokens(running: Site, window: str) -> None:
-    secret = await limited(running, tokens=Rate(**{window: 60}))
-    statuses = [(await asked(running, secret)).status_code for _ in range(20)]
-    assert statuses[0] == 200
-    assert statuses[-1] == 429
-    assert statuses == sorted(statuses)
-    huge = {"messages": [{"role": "user", "content": "word " * 1000}]}
-    assert_error(await asked(running, secret, **huge), 429, "rate_limit_exceeded")
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_limits_on_tokens_are_exact_however_many_come_at_once(running: Site, window: str) -> None:
+    """What is counted at the gate is the prompt, before any answer; nothing has ended while the burst comes in."""
+    prompt = await estimate(running)
+    secret = await limited(running, tokens=Rate(**{window: 5 * prompt + prompt // 2}))
+    running.provider.fault = Fault(first_byte_delay=1.0)
+    assert await at_once(running, secret, 40, model="far") == {200: 5, 429: 35}
+    running.provider.fault = NO_FAULT
+    larger = {"messages": [{"role": "user", "content": "word " * 1000}]}
+    assert_error(await asked(running, secret, **larger), 429, "rate_limit_exceeded")
 
 
-@pytest.mark.parametrize("window", ["request", "day", "month", "total"])
-async def test_limits_on_spend(running: Site, window: str) -> None:
+async def test_the_tokens_that_count_in_the_end_are_those_that_were_used(running: Site) -> None:
+    prompt = await estimate(running)
+    used = int((await asked(running, ADMIN, model="far")).json()["usage"]["total_tokens"])
+    limit = 10 * used
+    secret = await limited(running, tokens=Rate(day=limit))
+    statuses = [(await asked(running, secret, model="far")).status_code for _ in range(15)]
+    admitted = next(n for n in range(15) if n * used + prompt > limit)
+    assert statuses == [200] * admitted + [429] * (15 - admitted)
+
+
+@pytest.mark.parametrize("window", ["request", *WINDOWS, "total"])
+async def test_a_call_that_the_key_cannot_pay_is_not_made(running: Site, window: str) -> None:
     secret = await limited(running, spend=Caps(**{window: 0.000001}))
     before = len(running.provider.calls)
     assert_error(await asked(running, secret, model="far", max_tokens=1000), 429, "insufficient_quota")
-    assert len(running.provider.calls) == before, "a call was made that the key cannot pay"
+    assert len(running.provider.calls) == before
+
+
+@pytest.mark.parametrize("window", [*WINDOWS, "total"])
+async def test_limits_on_spend_hold_however_many_come_at_once(running: Site, window: str) -> None:
+    """A call sets aside what it may cost, so a burst never spends more than there is; then it pays what it did."""
+    once = await asked(running, ADMIN, model="far", max_tokens=10)
+    usage = once.json()["usage"]
+    price = (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
+    cap = 12.5 * price
+    secret = await limited(running, spend=Caps(**{window: cap}))
+    before = len(running.provider.calls)
+    statuses = Counter[int]()
+    for _ in range(10):
+        statuses += await at_once(running, secret, 20, model="far", max_tokens=10)
+    made = len(running.provider.calls) - before
+    assert statuses.keys() == {200, 429}
+    assert statuses[200] == made
+    assert made * price <= cap
+    assert made >= 9, "what was set aside and not used was not given back"
+    await asyncio.sleep(0)
+    report = (await running.client.get("/v1/usage?by=key", headers={"x-api-key": secret})).json()["data"]
+    assert sum(float(row["cost"]) for row in report) == pytest.approx(made * price, abs=1e-9)
 
 
 async def test_the_command_sets_every_limit(tmp_path: Path) -> None:
-    rates = {f"{what}-per-{window}": 7 for what in ("requests", "tokens") for window in ("minute", "day", "month")}
-    spend = {"spend-per-request": 7, "spend-per-day": 7, "spend-per-month": 7, "spend-total": 7}
+    rates = {f"{what}-per-{window}": 7 for what in ("requests", "tokens") for window in WINDOWS}
+    spend = {f"spend-per-{window}": 7 for window in ("request", *WINDOWS)} | {"spend-total": 7}
     options = [part for name, value in {**rates, **spend}.items() for part in (f"--{name}", str(value))]
     await created(tmp_path, "--model", "far*", "--model", "near", "--expires-in-days", "2", *options)
     (listed,) = json.loads((await command(tmp_path, "list", "--json"))[0])
     every = {"minute": 7, "day": 7, "month": 7}
     assert listed["limits"]["requests"] == listed["limits"]["tokens"] == every
-    assert {"request": 7, "day": 7, "month": 7, "total": 7}.items() <= listed["limits"]["spend"].items()
+    assert {"request": 7, **every, "total": 7}.items() <= listed["limits"]["spend"].items()
     assert listed["models"] == ["far*", "near"]
     assert listed["expires_at"] == pytest.approx(time.time() + 2 * 86_400, abs=60)
 
