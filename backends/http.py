@@ -107,9 +107,12 @@ class UpstreamResponse:
 
     async def _next_chunk(self, limit: int | None) -> bytes:
         """What has come since the last time, at least a byte; empty at the end."""
-        self._clock.wait(self._content)
+        content = self._content
         try:
-            chunk = await self._content.readany()
+            chunk = content.read_nowait()
+            if not chunk and not content.at_eof():
+                self._clock.wait(content)
+                chunk = await content.readany()
         except TimeIsUp:
             raise self._clock.expired() from None
         except LOST as exc:

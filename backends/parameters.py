@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,7 +131,12 @@ def table_for(upstream: Upstream) -> ParameterTable:
         case "azure":
             return OPENAI
         case _:
-            return OPENAI if urlsplit(upstream.base_url).hostname == "api.openai.com" else COMPATIBLE
+            return OPENAI if _host(upstream.base_url) == "api.openai.com" else COMPATIBLE
+
+
+@lru_cache(maxsize=256)
+def _host(address: str) -> str | None:
+    return urlsplit(address).hostname
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +184,13 @@ def dropped_names(request: WireModel, upstream: Upstream) -> tuple[str, ...]:
 def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> dict[str, Any]:
     """The fields, with their values, that are not this upstream's to see."""
     extra = request.model_extra or {}
-    if all(_taken(name, table, upstream, unknown=name in extra) for name in request.model_fields_set):
+    wanted = request.model_fields_set - _ALWAYS
+    if all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
         return {}
     return {
         name: extra[name] if name in extra else getattr(request, name)
         for name in (*type(request).model_fields, *extra)
-        if name in request.model_fields_set and not _taken(name, table, upstream, unknown=name in extra)
+        if name in wanted and not _taken(name, table, upstream, unknown=name in extra)
     }
 
 
@@ -197,8 +204,6 @@ def refuse_forbidden(request: WireModel) -> None:
 
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:
-    if name in _ALWAYS:
-        return True
     if upstream.parameters is not None:
         return name in upstream.parameters or table.renames.get(name) in upstream.parameters
     if unknown:

@@ -83,8 +83,9 @@ class SSEReader:
         for block in blocks:
             if len(block) > self._max_event:
                 raise self._too_large()
-            event = self._parse(block)
-            if event is not None:
+            if block[:6] == b"data: " and b"\n" not in block:  # nearly all are of this form
+                events.append(ServerSentEvent(block[6:], "", self._last_id))
+            elif (event := self._parse(block)) is not None:
                 events.append(event)
         return events
 
@@ -125,8 +126,6 @@ class SSEReader:
 
     def _parse(self, block: bytes) -> ServerSentEvent | None:
         """The event of one block of lines, or None when it has no data."""
-        if block.startswith(b"data: ") and b"\n" not in block:
-            return ServerSentEvent(block[6:], "", self._last_id)
         data: list[bytes] = []
         kind = b""
         retry: int | None = None
