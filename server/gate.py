@@ -23,7 +23,7 @@ from server.auth import ANONYMOUS, presented_key
 from server.disconnect import ClientGone
 from server.errors import as_error, error_response
 from server.relay import Cut
-from server.services import Services
+from server.services import SERVICES, Services
 from server.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -69,6 +69,7 @@ class _Passage:
         self._id = request_id(headers.get("x-request-id"))
         self._id_header = (b"x-request-id", self._id.encode())
         self._send = send
+        scope[SERVICES] = services
         scope["roundhouse.request_id"] = self._id
         scope.setdefault("roundhouse.trace", token_hex(16))
         scope["roundhouse.caller"] = ANONYMOUS

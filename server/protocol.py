@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from catalog.errors import HeadersTooLarge, InvalidRequest
 from server.disconnect import CONNECTION, Connection
 from server.gate import request_id
+from server.limits import BODY_HERE
 from server.settings import ServerSettings
 
 LINGER = 1.0
@@ -122,6 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
+        self.scope[BODY_HERE] = True  # type: ignore[literal-required]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from server.telemetry import Telemetry
 
 T = TypeVar("T")
+SERVICES = "roundhouse.services"
+"""Where the gate puts the app's :class:`Services` in a request's scope."""
 
 
 class Dispatches(Protocol):
@@ -93,7 +95,7 @@ class Services:
 
 def services_of(request: Request) -> Services:
     """The services of the app that this request came to."""
-    services: Services = request.app.state.services
+    services: Services = request.scope[SERVICES]
     return services
 
 
