@@ -6,13 +6,14 @@ The estimator holds what was learned, by model id, and keeps dense arrays beside
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 
-from backends.workers.pool import PoolSnapshot, WorkerState
+from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
 from catalog.model import Capability, Model
 from routing.facts import Complexity, Facts, Task
 from routing.index import UNITS, Floats, Index
@@ -47,6 +48,19 @@ _UNIT_SECONDS = {
     Capability.VIDEO: 60.0,
 }
 _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
+
+
+_EVERY = slice(None)
+Rows = int | slice
+"""One row, or all of them: what is computed alike for both."""
+
+
+class Expectation(NamedTuple):
+    """Of one model: quality in [0, 1], seconds to the whole answer, dollars (``None`` when unknown)."""
+
+    quality: float
+    latency: float
+    cost: float | None
 
 
 class Estimator:
@@ -151,36 +165,34 @@ class Estimator:
 
     def latency(self, facts: Facts, pool: PoolSnapshot, now: float) -> Floats:
         """Expected seconds to the whole answer, shape (n,): load, queue, prefill, decode."""
-        seconds = self._service(facts)
+        seconds: Floats = self._service(facts, _EVERY)
         cold = self.index.load_seconds.copy()
         for worker in pool.workers:
             row = self.index.rows.get(worker.model)
-            if row is None:
-                continue
-            load = float(cold[row]) if worker.load_seconds is None else worker.load_seconds
-            if worker.state is WorkerState.READY:
-                waiting = max(0, worker.busy + worker.queued + 1 - worker.slots) / max(1, worker.slots)
-                load = waiting * self._busy(worker.model, float(seconds[row]))
-            elif worker.state is WorkerState.STARTING and worker.started_at is not None:
-                load = max(_MOMENT, load - (now - worker.started_at))
-            cold[row] = load
-        return seconds + cold
+            if row is not None:
+                cold[row] = self._wait(worker, cold.item(row), seconds.item(row), now)
+        seconds += cold
+        return seconds
 
     def cost(self, facts: Facts, *, output: float | None = None) -> Floats:
         """Expected dollars, shape (n,); NaN where a price that matters is unknown."""
-        prices = self.index.prices
-        tokens = self.output_tokens(facts) if output is None else output
-        unit = UNITS.get(facts.capability)
-        if unit is not None and facts.capability is not Capability.RERANK:
-            dollars: Floats = prices[unit.field] * (facts.units / unit.per)
-            return dollars
-        dollars = prices["input"] * (facts.prompt_tokens * 1e-6)
-        if tokens:
-            dollars = dollars + prices["output"] * (tokens * 1e-6)
-        if unit is not None:
-            per_search = prices[unit.field] * (facts.units / unit.per)
-            dollars = np.where(np.isnan(per_search), dollars, per_search)
+        dollars: Floats = self._cost(facts, output, _EVERY)
         return dollars
+
+    def expect(self, row: int, facts: Facts, pool: PoolSnapshot, now: float) -> Expectation:
+        """What :meth:`quality`, :meth:`latency` and :meth:`cost` say of one row."""
+        self._refresh_quality()
+        seconds = float(self._service(facts, row))
+        wait = self.index.load_seconds.item(row)
+        for worker in pool.workers:
+            if self.index.rows.get(worker.model) == row:
+                wait = self._wait(worker, wait, seconds, now)
+        dollars = float(self._cost(facts, None, row))
+        return Expectation(
+            quality=self._mean.item(TASK_AT[facts.task], COMPLEXITY_AT[facts.complexity], row),
+            latency=seconds + wait,
+            cost=None if math.isnan(dollars) else dollars,
+        )
 
     def expected_quality(self, model_id: str, task: Task, complexity: Complexity) -> float:
         """Posterior mean of one model, 0.5 for one that is unknown here."""
@@ -199,26 +211,60 @@ class Estimator:
         size = size_class(facts.prompt_tokens)
         return float(self._fixed_seconds[size, row] + facts.prompt_tokens * self._prompt_seconds[size, row])
 
+    def token_seconds(self, model_id: str, facts: Facts) -> float | None:
+        """Expected seconds per token after the first one of one model."""
+        row = self.index.rows.get(model_id)
+        if row is None:
+            return None
+        self._refresh_paces()
+        return float(self._token_seconds[size_class(facts.prompt_tokens), row])
+
     def service_seconds(self, model_id: str, facts: Facts) -> float | None:
         """Expected seconds to the whole answer of one model, once it is loaded and free."""
         row = self.index.rows.get(model_id)
-        return None if row is None else float(self._service(facts)[row])
+        return None if row is None else float(self._service(facts, row))
 
     @staticmethod
     def decodes(facts: Facts) -> bool:
         """Whether the answer comes token by token."""
         return facts.capability in _DECODES and not facts.tokens_only
 
-    def _service(self, facts: Facts) -> Floats:
+    def _service(self, facts: Facts, rows: Rows) -> Any:
+        """Seconds once it is loaded and free: new and of shape (n,), or the one of a row."""
         self._refresh_paces()
         size = size_class(facts.prompt_tokens)
-        seconds: Floats = self._fixed_seconds[size] + facts.prompt_tokens * self._prompt_seconds[size]
+        seconds = self._fixed_seconds[size, rows] + facts.prompt_tokens * self._prompt_seconds[size, rows]
         tokens = self.output_tokens(facts)
         if tokens:
-            seconds += tokens * self._token_seconds[size]
+            seconds += tokens * self._token_seconds[size, rows]
         elif unit := _UNIT_SECONDS.get(facts.capability):
-            seconds += facts.units * unit * self._first[size]
+            seconds += facts.units * unit * self._first[size, rows]
         return seconds
+
+    def _cost(self, facts: Facts, output: float | None, rows: Rows) -> Any:
+        """Dollars: new and of shape (n,), or the one of a row."""
+        prices = self.index.prices
+        tokens = self.output_tokens(facts) if output is None else output
+        unit = UNITS.get(facts.capability)
+        if unit is not None and facts.capability is not Capability.RERANK:
+            return prices[unit.field][rows] * (facts.units / unit.per)
+        dollars = prices["input"][rows] * (facts.prompt_tokens * 1e-6)
+        if tokens:
+            dollars = dollars + prices["output"][rows] * (tokens * 1e-6)
+        if unit is not None:
+            per_search = prices[unit.field][rows] * (facts.units / unit.per)
+            dollars = np.where(np.isnan(per_search), dollars, per_search)
+        return dollars
+
+    def _wait(self, worker: WorkerView, usual: float, service: float, now: float) -> float:
+        """Seconds until a worker can begin: its load, ``usual`` unless it knows better, or its queue."""
+        load = usual if worker.load_seconds is None else worker.load_seconds
+        if worker.state is WorkerState.READY:
+            waiting = max(0, worker.busy + worker.queued + 1 - worker.slots) / max(1, worker.slots)
+            return waiting * self._busy(worker.model, service)
+        if worker.state is WorkerState.STARTING and worker.started_at is not None:
+            return max(_MOMENT, load - (now - worker.started_at))
+        return load
 
     def _busy(self, model_id: str, fallback: float) -> float:
         pace = self._paces.get(model_id)

@@ -164,12 +164,10 @@ class Learner:
         facts, estimator, tokens = outcome.facts, self._estimator, outcome.usage.output
         if outcome.result is Result.CANCELLED or not outcome.usage.known or tokens < 1:
             return
-        first = estimator.first_seconds(outcome.model, facts)
-        service = estimator.service_seconds(outcome.model, facts)
-        guessed = estimator.output_tokens(facts)
-        if first is None or service is None or not guessed:
+        first, each = estimator.first_seconds(outcome.model, facts), estimator.token_seconds(outcome.model, facts)
+        if first is None or each is None:
             return
-        decode = (service - first) / guessed * (tokens - 1)
+        decode = each * (tokens - 1)
         ratio = max(0.0, outcome.duration - outcome.queued) / max(first + decode, 1e-6)
         estimator.observe_first(outcome.model, facts, first * ratio)
         if tokens > 1:
