@@ -39,9 +39,13 @@ imports:
 fuzz: $(VENV)/.dev  ## A hundred thousand bodies against the whole gateway: minutes.
 	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py
 
-audit: $(VENV)/.dev  ## Known vulnerabilities of what is locked; says so when their list cannot be had.
-	$(PIP) install --quiet pip-audit
-	$(BIN)/python deploy/audit.py deploy/requirements.lock
+AUDIT := $(VENV)-audit
+audit: | $(AUDIT)/bin/python  ## Known vulnerabilities of what is locked; says so when their list cannot be had.
+	$(AUDIT)/bin/python deploy/audit.py deploy/requirements.lock
+
+$(AUDIT)/bin/python:
+	$(PYTHON) -m venv $(AUDIT)
+	-$@ -m pip install --quiet --disable-pip-version-check pip-audit
 
 # Add llama-cpp-python by hand: it compiles for ten minutes.
 ENGINES ?= mlx diffusion vllm
@@ -55,7 +59,8 @@ bench: setup  ## Every figure of README, in tables and plots; minutes.
 	$(BIN)/python -m tests.bench
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
-	ROUNDHOUSE_FAULTS=full $(BIN)/pytest tests/faults && $(BIN)/python -m tests.faults.report
+	rm -f tests/bench/out/faults.json
+	ROUNDHOUSE_FAULTS=full $(BIN)/pytest tests/faults; status=$$?; $(BIN)/python -m tests.faults.report; exit $$status
 
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --build-deps-for=editable
@@ -79,4 +84,4 @@ $(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
