@@ -6,7 +6,7 @@ Everything is read from counts and shapes that code, mathematics, documents and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from routing.facts import Complexity, Task
 from routing.tokens import Profile
@@ -21,8 +21,7 @@ _ARITHMETIC = re.compile(r"\d\s*[-+*/^=<>\u00d7\u00f7]\s*\d|[∑∫√≤≥≠�
 _QUESTION = "?\uff1f\u061f\u037e\u055e\u1367"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """What the structure of a request shows. Densities are per character; the rest are counts.
 
     ``asked`` and ``material`` are estimated tokens of the shortest and the longest paragraph of the last
@@ -69,7 +68,7 @@ def shape(
         digit_density=profile.digits / visible,
         arithmetic=len(_ARITHMETIC.findall(head)) if profile.digits or not head.isascii() or "\\" in head else 0,
         items=len(_ITEM.findall(head)) if lined else 0,
-        questions=sum(head.count(mark) for mark in _QUESTION),
+        questions=head.count("?") if head.isascii() else sum(head.count(mark) for mark in _QUESTION),
         code_lines=len(_CODE_LINE.findall(head)) + len(_INDENTED.findall(head)) if profile.symbols > 2 else 0,
         lines=round(profile.newlines) + 1,
         tools=tools,

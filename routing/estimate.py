@@ -7,7 +7,7 @@ The estimator holds what was learned, by model id, and keeps dense arrays beside
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from routing.memory import (
     write_quality,
 )
 from routing.posterior import COMPLEXITIES, COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityBook
+from routing.priors import prior_of, usual_benchmarks
 from routing.settings import RoutingSettings
 from routing.speed import SIZES, Pace, SpeedBook, size_class
 
@@ -94,7 +95,7 @@ class Estimator:
         """Follow a new index. What was learned of models that are gone is kept, should they come back."""
         self.index = index
         count = len(index)
-        self._usual = _usual_benchmarks(index.models)
+        self._usual = usual_benchmarks(index.models)
         priors = [self.prior(model) for model in index.models]
         means = np.array([prior for prior, _ in priors]).reshape(count, len(TASKS))
         strengths = np.array([strength for _, strength in priors])
@@ -116,19 +117,9 @@ class Estimator:
     def prior(self, model: Model) -> tuple[Floats, float]:
         """Mean per task, shape (tasks,), and strength, of a model before any observation.
 
-        Public benchmarks where the row has them; else a guess from the size that is worth less. A benchmark
-        is noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer
-        to the mean of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
+        See :func:`routing.priors.prior_of`.
         """
-        measured = _benchmarks(model)
-        if measured is not None:
-            usual = self._usual.get(_kind(model), measured)
-            return usual + self._learning.benchmark_trust * (measured - usual), self._learning.prior_strength
-        if model.size.parameters:
-            guess = float(np.clip(0.3 + 0.11 * np.log10(model.size.parameters / 1e8), 0.2, 0.75))
-        else:
-            guess = 0.5 if model.local else 0.7
-        return np.full(len(TASKS), guess), self._learning.guess_strength
+        return prior_of(model, self._usual, self._learning)
 
     # ---- reading
 
@@ -472,30 +463,6 @@ class Estimator:
         self._token_seconds[:, row] = token / self.index.decode[row]
         self._unreliable[row] = self._speed.unreliability(pace)
         self._failed_at[row] = pace.failed_at
-
-
-def _benchmarks(model: Model) -> Floats | None:
-    """Benchmark per task, shape (tasks,), the overall one where a task has none; ``None`` without any."""
-    scores = {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
-    if not scores:
-        return None
-    overall = scores.get("overall", sum(scores.values()) / len(scores))
-    return np.array([scores.get(task.value, overall) for task in TASKS], dtype=np.float64)
-
-
-def _kind(model: Model) -> Capability:
-    """The first endpoint a model serves: benchmarks of chat and of embedding models have no common mean."""
-    return next((kind for kind in Capability if kind in model.capabilities), Capability.CHAT)
-
-
-def _usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
-    """The mean benchmark per task, shape (tasks,), of the measured models of each kind."""
-    measured: dict[Capability, list[Floats]] = {}
-    for model in models:
-        scores = _benchmarks(model)
-        if scores is not None:
-            measured.setdefault(_kind(model), []).append(scores)
-    return {kind: np.mean(scores, axis=0) for kind, scores in measured.items()}
 
 
 def _check_share(score: float, confidence: float) -> None:

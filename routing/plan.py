@@ -33,7 +33,7 @@ class Candidate:
     """One model that can answer, with the numbers it was chosen by.
 
     ``quality`` is in [0, 1]; ``latency`` is expected seconds to the whole answer; ``cost`` is expected
-    dollars, ``None`` when unknown. ``score`` is what the order follows.
+    dollars, ``None`` when unknown. ``score`` is what the order follows, 1 for a model that stands alone.
     """
 
     model: Model

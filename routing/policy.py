@@ -19,6 +19,7 @@ import numpy as np
 
 from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model
+from routing.estimate import Expectation
 from routing.facts import Facts, Mode, Workload
 from routing.filters import Filtered, admit, admitted_rows
 from routing.index import Bools, Floats, Ints, permits
@@ -72,17 +73,8 @@ def _single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Pla
     if block is not None:
         return Plan((), (Exclusion(model.id, block.code, block.reason),), strategy, f"{model.id}: {block.reason}")
     row = world.index.rows[model.id]
-    estimator = world.estimator
-    cost = float(estimator.cost(facts)[row])
-    candidate = Candidate(
-        model=model,
-        score=1.0,
-        quality=float(estimator.quality(facts.task, facts.complexity)[0][row]),
-        latency=float(estimator.latency(facts, world.pool, world.now)[row]),
-        cost=None if math.isnan(cost) else cost,
-        failure_domain=world.index.domains[row],
-        reason=named,
-    )
+    expected = world.estimator.expect(row, facts, world.pool, world.now)
+    candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
 
 
@@ -177,8 +169,22 @@ def _choose(facts: Facts, world: World, settings: RoutingSettings, rng: np.rando
     )
     if not len(rows):
         return Plan((), excluded, Strategy.SCHEMA, _nothing(facts, admit(facts, world, settings, bound)))
+    if len(rows) == 1:
+        return _only(facts, world, settings, rows.item(0), excluded)
     scores = _score(facts, world, settings, rng, rows)
     return _plan(facts, world, settings, scores, excluded)
+
+
+def _only(facts: Facts, world: World, settings: RoutingSettings, row: int, excluded: Lazy[Exclusion]) -> Plan:
+    """The one model that can answer: nothing is weighed, so it costs little, and its score is 1."""
+    expected = world.estimator.expect(row, facts, world.pool, world.now)
+    seen = world.estimator.observations(facts.task).item(row)
+    strategy, pin = _strategy(facts, world, settings, row, seen)
+    reason = f"{_expected(facts, world, row, expected, strategy, seen)}; 1 could answer, {len(excluded)} could not"
+    candidate = Candidate(
+        world.index.models[row], 1.0, *expected, failure_domain=world.index.domains[row], reason=reason
+    )
+    return Plan((candidate,), excluded, strategy, reason, considered=(candidate,), pin=pin)
 
 
 def _bound(facts: Facts, world: World) -> Floats | None:
@@ -224,9 +230,7 @@ def _score(
 
     expected = weight * mean + rest
     drawn = expected
-    if len(rows) == 1:
-        pass  # nothing to choose from, so nothing is drawn
-    elif not intent.high_stakes and facts.capability is not Capability.EMBED:
+    if not intent.high_stakes and facts.capability is not Capability.EMBED:
         drawn = _draw(expected, mean, strength, weight, settings, rng, apart=alike)
         if alike and reliability is not None and rng.random() < settings.learning.retrial:
             # Only an attempt can tell that what failed has healed; preferences that are an order still hold.
@@ -361,19 +365,16 @@ def _plan(
 ) -> Plan:
     order = _order(scores.drawn, settings.candidates * 3)
     first = order[0]
-    seen = world.estimator.observations(facts.task).item(scores.rows.item(first))
-    if strategy is None:
-        strategy = Strategy.PROFILE if seen > 0 else Strategy.SCHEMA
-        if scores.drawn is not scores.expected and scores.expected.item(first) < scores.expected.max():
-            strategy = Strategy.EXPLORATION
-        if world.index.models[scores.rows[first]].id == settings.preferred.get(facts.capability):
-            strategy = Strategy.PREFERRED
+    row = scores.rows.item(first)
+    seen = world.estimator.observations(facts.task).item(row)
     pin = None
-    if facts.capability is Capability.EMBED:
-        # Another model is another vector space: there is no falling back, and the choice stands from now on.
-        chosen, strategy, pin = [first], Strategy.PINNED, facts.requested.casefold()
-    else:
-        chosen = _diverse(world, scores, order, settings)
+    if strategy is None:
+        explores = scores.drawn is not scores.expected and scores.expected.item(first) < scores.expected.max()
+        strategy, pin = _strategy(facts, world, settings, row, seen, explores=bool(explores))
+    elif facts.capability is Capability.EMBED:
+        strategy, pin = Strategy.PINNED, facts.requested.casefold()
+    # Another model of embeddings is another vector space: there is no falling back.
+    chosen = [first] if pin is not None else _diverse(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, seen, len(excluded))
     return Plan(
         candidates=tuple(_candidates(world, scores, chosen, reason)),
@@ -386,6 +387,19 @@ def _plan(
         ),
         pin=pin,
     )
+
+
+def _strategy(
+    facts: Facts, world: World, settings: RoutingSettings, row: int, seen: float, *, explores: bool = False
+) -> tuple[Strategy, str | None]:
+    """How the router came to choose this row, and the alias that is pinned by it from now on."""
+    if facts.capability is Capability.EMBED:
+        return Strategy.PINNED, facts.requested.casefold()
+    if world.index.models[row].id == settings.preferred.get(facts.capability):
+        return Strategy.PREFERRED, None
+    if explores:
+        return Strategy.EXPLORATION, None
+    return (Strategy.PROFILE if seen > 0 else Strategy.SCHEMA), None
 
 
 def _order(scores: Floats, limit: int) -> list[int]:
@@ -422,20 +436,23 @@ def _candidates(world: World, scores: Scores, chosen: list[int], reason: str) ->
     index = world.index
     made = []
     for at in chosen:
-        row, cost = scores.rows.item(at), scores.cost.item(at)
+        row = scores.rows.item(at)
         made.append(
             Candidate(
-                model=index.models[row],
-                score=scores.drawn.item(at),
-                quality=scores.mean.item(at),
-                latency=scores.latency.item(at),
-                cost=None if math.isnan(cost) else cost,
+                index.models[row],
+                scores.drawn.item(at),
+                *_expectation(scores, at),
                 failure_domain=index.domains[row],
                 reason=reason,
             )
         )
         reason = ""
     return made
+
+
+def _expectation(scores: Scores, at: int) -> Expectation:
+    cost = scores.cost.item(at)
+    return Expectation(scores.mean.item(at), scores.latency.item(at), None if math.isnan(cost) else cost)
 
 
 _HOW = {
@@ -452,18 +469,23 @@ def _reason(
     facts: Facts, world: World, scores: Scores, order: list[int], strategy: Strategy, seen: float, excluded: int
 ) -> str:
     at = order[0]
-    cost = scores.cost.item(at)
-    price = "price unknown" if math.isnan(cost) else "free" if cost == 0 else f"${cost:.6f}"
-    text = (
-        f"{world.index.models[scores.rows.item(at)].id} for {facts.task.value} ({facts.complexity.value}), "
-        f"mode {facts.intent.mode.value}: {_HOW[strategy]}; expected quality {scores.mean.item(at):.2f} "
-        f"({seen:.0f} observations), {scores.latency.item(at):.2f} s, {price}"
-    )
+    text = _expected(facts, world, scores.rows.item(at), _expectation(scores, at), strategy, seen)
     if len(order) > 1:
         second = order[1]
         name = world.index.models[scores.rows.item(second)].id
         text += f"; ahead of {name} by {scores.drawn.item(at) - scores.drawn.item(second):.3f}"
     return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
+
+
+def _expected(facts: Facts, world: World, row: int, expected: Expectation, strategy: Strategy, seen: float) -> str:
+    """Which model, for what, why, and what is expected of it."""
+    quality, latency, cost = expected
+    price = "price unknown" if cost is None else "free" if cost == 0 else f"${cost:.6f}"
+    return (
+        f"{world.index.models[row].id} for {facts.task.value} ({facts.complexity.value}), "
+        f"mode {facts.intent.mode.value}: {_HOW[strategy]}; expected quality {quality:.2f} "
+        f"({seen:.0f} observations), {latency:.2f} s, {price}"
+    )
 
 
 def _nothing(facts: Facts, filtered: Filtered) -> str:
