@@ -37,7 +37,7 @@ async def deliver(
         too_slow = True
         task.cancel()
 
-    alarm = Alarm()
+    alarm = Alarm(asyncio.get_running_loop())
     leaving = Leaving(scope, receive, relay.cancel)
     leaving.start()
     try:
@@ -72,8 +72,8 @@ class Alarm:
 
     __slots__ = ("_arguments", "_due", "_loop", "_ring", "_timer")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._ring: Callable[..., None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from catalog.model import Capability
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from server.events import AttemptLog, WorkerEvents
-from server.logging import configure_logging, configure_structlog
+from server.logging import Console, configure_logging, configure_structlog
 from server.settings import LogSettings
 from tests.server.conftest import Start
 from tests.server.fakes import CHAT, chunk
@@ -29,6 +30,33 @@ from tests.server.test_chat import BODY, PATH
 
 KEY = "planted-key-Zx81"
 PROMPT = "planted-prompt-Qy92"
+
+
+@pytest.mark.parametrize("colors", [False, True])
+def test_a_line_for_people_is_one_line_whatever_it_says(colors: bool) -> None:
+    entry = {
+        "timestamp": "2026-11-22T05:37:01Z",
+        "level": "info",
+        "event": "request",
+        "status": 200,
+        "path": "/v1/a b\n\x1b[2Jlevel=error",
+        "key": "anonymous",
+    }
+    line = Console(colors=colors)(None, "info", dict(entry))
+    plain = re.sub(r"\x1b\[\d+m", "", line)
+    assert plain.split() == [
+        "2026-11-22T05:37:01Z",
+        "[info",
+        "]",
+        "request",
+        "key=anonymous",
+        "path='/v1/a",
+        "b\\n\\x1b[2Jlevel=error'",
+        "status=200",
+    ]
+    assert (line != plain) is colors
+    below = Console(colors=colors)(None, "error", {**entry, "exception": "Traceback\nValueError"})
+    assert below == f"{line}\nTraceback\nValueError"
 
 
 @pytest.fixture
