@@ -71,7 +71,7 @@ class Metrics:
         self._failures = counter("roundhouse_attempt_failures", "Attempts that failed, by code", "model", "code")
         self._first_chunk = histogram(
             "roundhouse_time_to_first_token_seconds",
-            "Seconds from the start of an attempt to its first chunk",
+            "Seconds from the start of an attempt to its first chunk, if it was streamed",
             "model",
         )
         self._queued = histogram(
