@@ -15,9 +15,9 @@ from routing.settings import Learning
 def prior_of(model: Model, usual: Mapping[Capability, Floats], rules: Learning) -> tuple[Floats, float]:
     """Mean per task, shape (tasks,), and strength in virtual observations.
 
-    Public benchmarks where the row has them; else a guess from the size that is worth less. A benchmark is noisy,
-    so the best of many is likely flattered and the worst wronged: what is believed lies nearer to the ``usual`` one
-    of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
+    Public benchmarks where the row has them; else a guess from the size that is worth less. A benchmark is
+    noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer to the
+    ``usual`` one of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
     """
     measured = _benchmarks(model)
     if measured is not None:
