@@ -83,7 +83,7 @@ class UpstreamResponse:
             for event in events:
                 yield event
 
-    async def event_batches(self) -> AsyncIterator[list[ServerSentEvent]]:
+    async def event_batches(self) -> AsyncGenerator[list[ServerSentEvent]]:
         """The same events; those that came together come in one list."""
         if self.media_type != "text/event-stream":
             raise UpstreamProtocolError(

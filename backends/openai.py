@@ -164,7 +164,8 @@ class OpenAIBackend:
                     if watch.see(chunk):
                         yield chunk
             else:
-                async for events in response.event_batches():
+                batches = response.event_batches()
+                async for events in batches:
                     for sent in events:
                         if sent.done:
                             break
@@ -177,6 +178,7 @@ class OpenAIBackend:
                     else:
                         continue
                     await response.drain(_AFTER_DONE)
+                    await batches.aclose()  # a task of its own would, if it were left to the garbage collector
                     break
         usage = watch.end()
         if usage is not None:
