@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,10 @@ RAMP = 2.0
 
 
 async def run(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """``job``: url, rate (requests a second), seconds, delay (of an answer). Status and Retry-After of each."""
+    """``job``: url, rate (requests a second), seconds, delay (of an answer).
+
+    Of each request its status, its Retry-After, and the seconds from its first byte to its answer's last.
+    """
     rng = random.Random(7)
     async with aiohttp.ClientSession(
         job["url"], connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
@@ -38,9 +42,11 @@ async def run(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def _one(session: aiohttp.ClientSession, delay: float) -> dict[str, Any]:
+    began = time.monotonic()
     async with session.post("/v1/chat/completions", json=chat("m", delay=delay)) as response:
         await response.read()
-        return {"status": response.status, "retry_after": response.headers.get("retry-after")}
+        after = response.headers.get("retry-after")
+        return {"status": response.status, "retry_after": after, "seconds": time.monotonic() - began}
 
 
 if __name__ == "__main__":

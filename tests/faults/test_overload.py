@@ -1,8 +1,9 @@
 """Row 4: ten times what can be answered is refused quickly and politely, and what is admitted is not slowed.
 
-The queue in front of a worker is as short as the bound on waiting wants it: half an answer's time for every slot.
-Latencies are the gateway's own (its access log), as the load generator competes with it for the same cores; and
-both go before whatever else this machine does, where that is allowed.
+The queue in front of a worker is as short as the bound on waiting wants it: an eighth of its slots, so that what
+is admitted waits for two of sixteen answers to end. The load comes from a process of its own, at its own times, and
+latencies are the callers'; gateway, worker and load go before whatever else this machine does, where that is
+allowed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import pytest
 from tests.faults.figures import Figures, count
 from tests.faults.serving import ROOT, Gateway, Told, ask, chat, client, percentile, serving, soon, worker_row
 
-SLOTS = 8
-SECONDS = 0.8
+SLOTS = 16
+SECONDS = 0.4
 """An answer's time in the worker; capacity is ``SLOTS / SECONDS`` a second."""
 FIRST = ("chrt", "--rr", "5") if os.geteuid() == 0 and shutil.which("chrt") else ()
 KEYS = {"CALLERS": "calm-key,busy-key", "ADMIN": "admin-key"}
@@ -34,10 +35,10 @@ CALM, BUSY = {"authorization": "Bearer calm-key"}, {"authorization": "Bearer bus
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     settings: dict[str, Any] = {
-        "workers": {"max_queue": SLOTS // 4},
+        "workers": {"max_queue": SLOTS // 8},
         "model": [worker_row("m", tmp_path, slots=SLOTS)],
     }
-    with serving(tmp_path, **settings) as running:
+    with serving(tmp_path, wrapped=FIRST, **settings) as running:
         yield running
 
 
@@ -52,56 +53,44 @@ def offered(gateway: Gateway, *, rate: float, seconds: float) -> list[dict[str, 
     return answers
 
 
-def gate_seconds(gateway: Gateway, since: int) -> dict[bool, list[list[float]]]:
-    """Seconds of chats at the gate after the first ``since`` of them, by whether they were admitted; one list
-    for each second of the clock."""
-    lines = [line for line in gateway.log("request") if line["path"] == "/v1/chat/completions"][since:]
-    windows: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
-    for line in lines:
-        windows[line["status"] == 200].setdefault(line["timestamp"][:19], []).append(line["seconds"])
-    return {kind: list(by_second.values()) for kind, by_second in windows.items()}
-
-
-def usual_p99(windows: list[list[float]]) -> float:
-    """The p99 of the median second: a machine that stalls for a moment does not decide it, slow code does."""
-    return percentile([percentile(window, 0.99) for window in windows], 0.5)
-
-
 async def test_ten_times_overload_is_refused_at_once_and_slows_nothing_that_is_admitted(
     gateway: Gateway, figures: Figures
 ) -> None:
-    """In the short run the slowdown of what is admitted is only noted: its bound is held by ``make faults``."""
+    """In the short run, and where nothing may go first, times are only noted: ``make faults`` holds their bounds."""
     capacity = SLOTS / SECONDS
     async with client(gateway) as session:
         assert (await ask(session, chat("m"))).whole
-    calm = await asyncio.to_thread(offered, gateway, rate=0.4 * capacity, seconds=6)
+    calm = await asyncio.to_thread(offered, gateway, rate=0.4 * capacity, seconds=8)
     assert {answer["status"] for answer in calm} == {200}
-    unloaded = usual_p99(gate_seconds(gateway, 1)[True])
 
     seconds = count(12, 60)
     storm = await asyncio.to_thread(offered, gateway, rate=10 * capacity, seconds=seconds)
     await soon(gateway.at_rest, within=10)
     statuses = Counter(answer["status"] for answer in storm)
     assert statuses.keys() <= {200, 429, 503}
-    assert all(answer["retry_after"] for answer in storm if answer["status"] != 200)
-    took = gate_seconds(gateway, 1 + len(calm))
-    assert sum(map(len, took[True])) == statuses[200]
-    answered = statuses[200] / seconds
+    assert all(int(answer["retry_after"]) >= 1 for answer in storm if answer["status"] != 200)
+    logged = Counter(line["status"] for line in gateway.log("request") if line["path"] == "/v1/chat/completions")
+    assert logged == statuses + Counter({200: 1 + len(calm)}), "what was logged is not what was answered"
     share = len(storm) / seconds / capacity
     figures.note(4, "overload: offered, of what can be answered", bound="10 times", measured=f"{share:.1f} times")
     assert share >= 9
-    figures.at_least(4, "overload: answered a second", answered, 0.7 * capacity, "/s")
-    every = [seconds for window in took[False] for seconds in window]
-    for name, part in (("p50", 0.5), ("p99 of the whole run", 0.99)):
-        measured = f"{1000 * percentile(every, part):.1f} ms"
-        figures.note(4, f"overload: refusals, {name}", bound="", measured=measured)
-    figures.at_most(4, "overload: refusals, p99 of the median second", 1000 * usual_p99(took[False]), 20, "ms")
-    ratio = usual_p99(took[True]) / unloaded
-    what = "overload: admitted p99, of the unloaded p99"
-    if count(0, 1):
-        figures.at_most(4, what, ratio, 1.5, "times")
-    else:
-        figures.note(4, what, bound="1.5 times in the full run", measured=f"{ratio:.4g} times")
+    figures.at_least(4, "overload: answered a second", statuses[200] / seconds, 0.7 * capacity, "/s")
+
+    refused, admitted, unloaded = (
+        [answer["seconds"] for answer in answers if (answer["status"] == 200) is good]
+        for answers, good in ((storm, False), (storm, True), (calm, True))
+    )
+    figures.note(4, "overload: refusals, p50", bound="", measured=f"{1000 * percentile(refused, 0.5):.1f} ms")
+    strict = count(0, 1) and FIRST
+    for what, measured, bound, unit in (
+        ("overload: refusals, p99", 1000 * percentile(refused, 0.99), 20, "ms"),
+        ("overload: admitted p99, of the unloaded p99",
+         percentile(admitted, 0.99) / percentile(unloaded, 0.99), 1.5, "times"),
+    ):  # fmt: skip
+        if strict:
+            figures.at_most(4, what, measured, bound, unit)
+        else:
+            figures.note(4, what, bound=f"{bound} {unit} in the full run", measured=f"{measured:.4g} {unit}")
 
 
 async def test_a_key_that_floods_takes_nothing_from_one_that_does_not(tmp_path: Path, figures: Figures) -> None:
