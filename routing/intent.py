@@ -50,7 +50,7 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
     are refused too: a misspelt wish must not be silently without effect.
     """
     mode = _named_mode(requested)
-    said = {name: value for header, value in headers.items() if (name := _field_of(header)) is not None}
+    said = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
     if body is None and not said:
         return _DEFAULT[mode]
     if body is not None and not isinstance(body, dict):

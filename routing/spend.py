@@ -46,6 +46,8 @@ _UNIT_PRICE: dict[Capability, tuple[str, int]] = {
 _UNITS = (("image", 1), ("minute", 1), ("character", 1_000_000), ("search", 1_000))
 _PRICES = ("input", "output", "cache_read", "cache_write", "image", "minute", "character", "search")
 _KEPT_SCOPES = 4096
+_CERTAIN = 2.0**50
+"""Nano-dollars, about a million dollars, below which a float is off by much less than a quarter of one."""
 
 
 class Caps(BaseModel):
@@ -397,6 +399,9 @@ class Spend:
 
 def nano(dollars: float) -> int:
     """Whole nano-dollars, of the number as it is written (0.1 is a tenth, not the float nearest to it)."""
+    scaled = dollars * NANO
+    if scaled < _CERTAIN and abs(scaled - (whole := round(scaled))) < 0.25:
+        return whole  # nowhere near a half, at which the float's own error would matter
     return int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 

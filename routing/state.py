@@ -21,7 +21,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import psutil
@@ -60,8 +60,7 @@ class Hold:
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRow:
+class UsageRow(NamedTuple):
     """What one key used of one model on one UTC day; amounts add up.
 
     ``cost`` is what is known, in nano-dollars. ``unknown`` counts the calls whose cost is not known, and
@@ -97,8 +96,7 @@ USAGE_SUMS = (
 """The fields of :class:`UsageRow` that add up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What a call came to. If ``hold`` is still there, its amount is taken off ``counters`` again."""
 
     hold: str | None

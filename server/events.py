@@ -18,7 +18,8 @@ class AttemptLog:
     """
 
     def __init__(self) -> None:
-        self._log = structlog.get_logger("server.attempts")
+        # Bound once: what get_logger answers is bound anew for every line, written or not.
+        self._log = structlog.get_logger("server.attempts").bind()
 
     def record(self, outcome: Outcome) -> None:
         """Write the line."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,11 @@ def test_sums_are_exact_in_any_order(amounts: list[object]) -> None:
     assert sum(nano(float(str(amount))) for amount in amounts) == sum(
         int(str(amount).replace(".", "")) * 1000 for amount in amounts
     )
+
+
+@given(st.floats(min_value=0, max_value=5e6) | st.integers(0, 10**7).map(lambda halves: (halves + 0.5) / NANO))
+def test_nano_dollars_are_those_of_the_number_as_it_is_written(dollars: float) -> None:
+    assert nano(dollars) == int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
 # ---- caps
