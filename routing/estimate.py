@@ -27,7 +27,7 @@ from routing.memory import (
     write_pace,
     write_quality,
 )
-from routing.posterior import COMPLEXITIES, COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityBook
+from routing.posterior import COMPLEXITIES, COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityBook, believable
 from routing.priors import prior_of, usual_benchmarks
 from routing.settings import RoutingSettings
 from routing.speed import SIZES, Pace, SpeedBook, size_class
@@ -97,7 +97,7 @@ class Estimator:
         count = len(index)
         self._usual = usual_benchmarks(index.models)
         priors = [self.prior(model) for model in index.models]
-        means = np.array([prior for prior, _ in priors]).reshape(count, len(TASKS))
+        means = believable(np.array([prior for prior, _ in priors])).reshape(count, len(TASKS))
         strengths = np.array([strength for _, strength in priors])
         self._mean: Floats = np.repeat(means.T[:, None, :], len(COMPLEXITIES), axis=1)
         self._strength: Floats = np.empty_like(self._mean)
@@ -187,11 +187,13 @@ class Estimator:
 
     def expected_quality(self, model_id: str, task: Task, complexity: Complexity) -> float:
         """Posterior mean of one model, 0.5 for one that is unknown here."""
-        evidence = self._evidence.get(model_id)
-        if evidence is not None:
-            return float(self._quality.posterior(evidence)[0][TASK_AT[task], COMPLEXITY_AT[complexity]])
+        at = TASK_AT[task], COMPLEXITY_AT[complexity]
         row = self.index.rows.get(model_id)
-        return 0.5 if row is None else float(self.quality(task, complexity)[0][row])
+        if row is not None:
+            self._refresh_quality()
+            return self._mean.item(*at, row)
+        evidence = self._evidence.get(model_id)
+        return 0.5 if evidence is None else float(self._quality.posterior(evidence)[0][at])
 
     def first_seconds(self, model_id: str, facts: Facts) -> float | None:
         """Expected seconds to the first token of one model, once it is loaded and free."""
@@ -338,7 +340,8 @@ class Estimator:
         _check_share(score, confidence)
         evidence = self._evidence_of(model_id)
         at = TASK_AT[task], COMPLEXITY_AT[complexity]
-        changed = self._quality.observe(evidence, *at, score, confidence)
+        belief = self.expected_quality(model_id, task, complexity)
+        changed = self._quality.observe(evidence, *at, score, confidence, belief)
         self._journal(model_id).note(*at, score, confidence, hint=False)
         self._learned(model_id)
         return changed

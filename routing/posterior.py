@@ -34,6 +34,11 @@ SHAPE = (len(TASKS), len(COMPLEXITIES))
 _LOW, _HIGH = 0.005, 0.995
 
 
+def believable(mean: Floats) -> Floats:
+    """Means of quality, none so near to 0 or 1 that no observation could speak against it."""
+    return np.clip(mean, _LOW, _HIGH)
+
+
 @dataclass(slots=True)
 class Evidence:
     """What was seen of one model. Arrays of shape (tasks, complexities) unless said otherwise.
@@ -61,7 +66,7 @@ class Evidence:
     def fresh(cls, prior: Floats, strength: float) -> Evidence:
         """Nothing observed yet."""
         return cls(
-            prior=np.clip(prior, _LOW, _HIGH),
+            prior=believable(prior),
             strength=strength,
             scores=np.zeros(SHAPE),
             counts=np.zeros(SHAPE),
@@ -88,10 +93,14 @@ class QualityBook:
         self._learning = learning
         self._hint_memory = signals.implicit_memory
 
-    def observe(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> bool:
-        """Add one explicit observation of a cell. True when it convinced the detector of a change."""
+    def observe(
+        self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float, belief: float
+    ) -> bool:
+        """Add one explicit observation of a cell, of which ``belief`` was the posterior mean until now.
+
+        True when it convinced the detector of a change.
+        """
         cell = (task, complexity)
-        belief = float(self.posterior(evidence)[0][cell])
         known = float(evidence.counts[cell])
         trust = known / (known + self._learning.change_patience)
         self.add(evidence, task, complexity, score, confidence)
@@ -138,7 +147,7 @@ class QualityBook:
 
         strength = cell_strength + counts
         mean = evidence.prior[:, None] + (cell_strength * around_shift + residuals) / strength
-        return np.clip(mean, _LOW, _HIGH), strength
+        return believable(mean), strength
 
     def _watch(
         self,
@@ -174,7 +183,7 @@ class QualityBook:
             level = level * min(1.0, (scores + 0.5) / (expected + 0.5))
         else:
             level = 1 - (1 - level) * min(1.0, (counts - scores + 0.5) / (counts - expected + 0.5))
-        evidence.prior = np.clip(level, _LOW, _HIGH)
+        evidence.prior = believable(level)
         evidence.strength = min(evidence.strength, self._learning.prior_strength)
         evidence.scores = since[0].copy()
         evidence.counts = since[1].copy()
