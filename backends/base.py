@@ -31,7 +31,10 @@ def _nothing() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``idle`` is between two chunks; ``first_byte`` ends with the first chunk of the answer."""
+    """Seconds. ``idle`` is between two chunks; ``first_byte`` ends with the first chunk of the answer.
+
+    An answer that is asked for plainly (:mod:`backends.plain`) is one chunk.
+    """
 
     connect: float = 5.0
     first_byte: float = 120.0

@@ -33,7 +33,11 @@ class BackendSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     connect_timeout: float = Field(default=5.0, gt=0)
-    first_byte_timeout: float = Field(default=120.0, gt=0)
+    first_byte_timeout: float = Field(
+        default=120.0,
+        gt=0,
+        description="until an answer begins; until it ends, if it is a short one and not streamed",
+    )
     idle_timeout: float = Field(default=60.0, gt=0)
     total_timeout: float = Field(default=900.0, gt=0)
 

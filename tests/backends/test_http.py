@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
@@ -239,6 +240,22 @@ async def test_idle_pools_are_forgotten_and_busy_ones_kept(fake: FakeOpenAI, htt
         await http.get_json(upstream_of(other), "/models")
         await http.forget_idle(keep=0)
         assert http.pools == 1
+
+
+async def test_a_remote_upstream_is_reached_through_the_proxy_and_one_on_this_machine_is_not(
+    fake: FakeOpenAI,
+) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with listening(proxy) as address, HttpClient(BackendSettings(proxy=SecretStr(address))) as http:
+        assert await http.get_json(Upstream("far", "openai", "http://far.test/v1", "m"), "/models") == {}
+        assert (await http.get_json(upstream_of(fake), "/models"))["object"] == "list"
+    assert asked == [b"GET http://far.test/v1/models HTTP/1.1"]
 
 
 # ---- answers
