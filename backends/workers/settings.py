@@ -37,6 +37,9 @@ class WorkerSettings(BaseModel):
         description="an interpreter of its own for an engine, where Roundhouse and its extra are installed",
     )
 
-    sample_interval: float = Field(default=2.0, gt=0, description="between two measurements of memory")
+    sample_interval: float = Field(default=2.0, gt=0, description="between two measurements")
+    runaway: float = Field(
+        default=30.0, gt=0, description="processor time that a worker may use at rest, before it is ended"
+    )
     log_bytes: int = Field(default=1_000_000, ge=10_000, description="of a log file; two are kept per model")
     logs: Path | None = Field(default=None, description="folder of the logs; None: in the user's data folder")

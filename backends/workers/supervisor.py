@@ -21,6 +21,7 @@ from backends.workers.memory import Meter, measure
 from backends.workers.placement import Device, Evict, Place, Room, Tenant, TooLarge, decide
 from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
+from backends.workers.runaway import Runaways, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from backends.workers.worker import Clock, Launch, NoObserver, Observer, Worker
@@ -70,6 +71,7 @@ class Supervisor:
         self._rooms = tuple(Room(device.id, self._budget(device)) for device in devices)
         self._workers: dict[str, Worker] = {}
         self._measured: dict[str, int] = {}
+        self._runaways = Runaways(settings.runaway)
         self._placing = asyncio.Lock()
         self._moved = asyncio.Event()
         self._watcher: Callable[[], None] = _nobody
@@ -309,6 +311,10 @@ class Supervisor:
                 used = await asyncio.to_thread(self._meter, pid, device)
                 if used and worker.pid == pid:
                     worker.memory = self._measured[model] = max(used, self._measured.get(model, 0))
+                rest = (pid, worker.view().last_used) if worker.idle and worker.pid == pid else None
+                if self._runaways.sees(model, rest, processor_time(pid)):
+                    self._observer.died(model, "it computed though nobody had asked it for anything")
+                    worker.ask_to_stop("runaway")
                 await asyncio.to_thread(worker.log.trim)
 
     def _device_view(self, room: Room, workers: Sequence[WorkerView]) -> DeviceView:

@@ -9,6 +9,7 @@ whose content is a JSON object, which no gateway drops:
 ``fail_start``    say that the model cannot be loaded, with this reason
 ``exit_start``    end with this code before it is ready, after a line on standard error
 ``hold_mib``      allocate that much memory
+``spin``          compute for ever, from the first such request on
 ``ignore_term``   ignore SIGTERM
 ``child``         start a process of its own, whose id is in ``/stats``
 ``delay``         seconds before the first token
@@ -126,6 +127,8 @@ class FakeWorker:
         writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
         """Answer, unless the client leaves: then stop, and count it."""
+        if switches.get("spin"):
+            threading.Thread(target=_spin, daemon=True).start()
         self.stats.active += 1
         self.stats.most = max(self.stats.most, self.stats.active)
         self._note("began", switches)
@@ -308,6 +311,11 @@ def main() -> None:
 
 def void(_: object) -> None:
     """For a callback whose result nobody wants."""
+
+
+def _spin() -> None:
+    while True:
+        pass
 
 
 def _die_with_parent() -> None:

@@ -1,7 +1,7 @@
 """Row 4: ten times what can be answered is refused quickly and politely, and what is admitted is not slowed.
 
-The queue in front of a worker is as short as the bound on waiting wants it: an eighth of its slots, so that what
-is admitted waits for two of sixteen answers to end. The load comes from a process of its own, at its own times, and
+The queue in front of a worker is as short as the bound on waiting wants: an eighth of its slots, so that what
+is admitted waits for two of sixteen answers to end. The load comes from a process of its own, at its times, and
 latencies are the callers'; gateway, worker and load go before whatever else this machine does, where that is
 allowed.
 """
@@ -56,7 +56,7 @@ def offered(gateway: Gateway, *, rate: float, seconds: float) -> list[dict[str, 
 async def test_ten_times_overload_is_refused_at_once_and_slows_nothing_that_is_admitted(
     gateway: Gateway, figures: Figures
 ) -> None:
-    """In the short run, and where nothing may go first, times are only noted: ``make faults`` holds their bounds."""
+    """In the short run, and where nothing may go first, times are only noted; ``make faults`` holds them."""
     capacity = SLOTS / SECONDS
     async with client(gateway) as session:
         assert (await ask(session, chat("m"))).whole

@@ -231,6 +231,18 @@ async def test_memory_is_measured_and_the_measure_places_it_the_next_time(house:
         assert h.view().memory >= measured
 
 
+async def test_a_worker_that_computes_for_nobody_is_ended_and_one_that_rests_is_not(house: OpenHouse) -> None:
+    async with house(sample_interval=0.05, runaway=0.3) as h:
+        await h.ask(model("calm"))
+        await h.ask(model(), spin=True)
+        spinning = h.view().pid
+        await h.until_state(WorkerState.STOPPED)
+        assert h.witness.deaths == ["m"]
+        assert await h.ask(model()), "and starts again when it is wanted"
+        assert h.view().pid != spinning
+        assert h.view("calm").state is WorkerState.READY
+
+
 # ---- time
 
 
