@@ -6,7 +6,7 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from backends.base import Json, Upstream
 from backends.discover import Listing
@@ -58,8 +58,13 @@ class OpenAIBackend:
         plain = asks_plainly(request, upstream)
         return self.stream(upstream, "/completions", body, completion_chunks, "prompt", plain=plain)
 
-    async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
+    async def embed(
+        self, upstream: Upstream, request: EmbeddingRequest, *, over: Literal["float", "base64"] | None = None
+    ) -> Json:
+        """OpenAI's list as the caller asked for it, whichever encoding the server is asked for by ``over``."""
         body = prepare(request, upstream).body
+        if over is not None:
+            body["encoding_format"] = over
         document = await self._post(upstream, "/embeddings", body, "input")
         return embedding_list(document, request, upstream)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.base import Json, Upstream
 from backends.wire.embeddings import EmbeddingRequest
@@ -43,13 +44,13 @@ def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream
     return {**document, "object": "list", "data": ordered}
 
 
-def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | str:
-    """A vector as floats, or as base64 of little-endian float32, whichever of them it came as."""
+def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | NDArray[np.float32] | str:
+    """A vector as floats, or as base64 of little-endian float32, whichever of them it came as.
+
+    Floats that came as base64 stay an array: orjson writes each as the shortest text of that float32.
+    """
     if isinstance(vector, str):
-        if form == "base64":
-            return vector
-        numbers: list[float] = np.frombuffer(base64.b64decode(vector), dtype="<f4").tolist()
-        return numbers
+        return vector if form == "base64" else _float32(vector, upstream)
     if not isinstance(vector, list):
         raise _wrong(upstream, "an embedding that is no vector")
     if form == "float":
@@ -57,7 +58,14 @@ def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | str:
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
 
 
-def _length(vector: list[float] | str) -> int:
+def _float32(packed: str, upstream: Upstream) -> NDArray[np.float32]:
+    try:
+        return np.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4")
+    except ValueError:
+        raise _wrong(upstream, "an embedding that is no base64 of float32") from None
+
+
+def _length(vector: list[float] | NDArray[np.float32] | str) -> int:
     return len(base64.b64decode(vector)) // 4 if isinstance(vector, str) else len(vector)
 
 

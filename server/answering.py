@@ -96,8 +96,9 @@ async def answer_json(
 
 
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON, written by orjson."""
-    return Response(orjson.dumps(value), status_code=status, headers=headers, media_type="application/json")
+    """JSON, written by orjson; arrays of numpy's may be in it."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
 def trace_of(request: Request) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from backends.base import Tokenize, Upstream
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.openai_documents import embedding_list
 from backends.wire.assemble import assemble_chat, assemble_completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -26,6 +31,7 @@ from catalog.errors import (
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
+    UpstreamProtocolError,
 )
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.server import Fault
@@ -267,3 +273,28 @@ async def test_tokens_go_there_and_back(backend: LocalWorkerBackend, upstream: U
     assert isinstance(backend, Tokenize)
     tokens = await backend.tokenize(upstream, TokenizeRequest(content="Äb🙂"))
     assert await backend.detokenize(upstream, DetokenizeRequest(tokens=tokens["tokens"])) == {"content": "Äb🙂"}
+
+
+# ---- embeddings
+
+
+async def test_vectors_cross_the_socket_as_base64_and_are_written_as_the_caller_asked(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    def asking(**fields: Any) -> EmbeddingRequest:
+        return EmbeddingRequest.model_validate({"model": "m", "input": ["one", "two"], **fields})
+
+    packed = await backend.embed(upstream, asking(encoding_format="base64"))
+    for request in (asking(), asking(encoding_format="float")):
+        answer = orjson.dumps(await backend.embed(upstream, request), option=orjson.OPT_SERIALIZE_NUMPY)
+        written = [row["embedding"] for row in json.loads(answer)["data"]]
+        given = [base64.b64decode(row["embedding"]) for row in packed["data"]]
+        assert [struct.pack(f"<{len(row)}f", *row) for row in written] == given
+    assert {call.body["encoding_format"] for call in fake.calls} == {"base64"}
+
+
+async def test_a_vector_that_is_no_base64_of_float32_is_an_error_of_the_worker(upstream: Upstream) -> None:
+    request = EmbeddingRequest.model_validate({"model": "m", "input": "one"})
+    for damaged in ("%%%", base64.b64encode(b"123").decode()):
+        with pytest.raises(UpstreamProtocolError, match="no base64 of float32"):
+            embedding_list({"data": [{"index": 0, "embedding": damaged}]}, request, upstream)

@@ -143,3 +143,52 @@ async def test_a_failure_belongs_to_the_requests_in_its_batch(batcher: Batcher[i
         await batcher.run([text(90, -1), text(2)])
     assert await batcher.run([text(2, 9)]) == [9]
     assert batcher.stats.failed == 1
+
+
+@pytest.fixture
+async def two_lanes(device: Device) -> AsyncIterator[Batcher[int]]:
+    made: Batcher[int] = Batcher(device, budget=100, lanes=2)
+    yield made
+    made.close()
+
+
+async def test_two_lanes_run_two_batches_at_once_and_results_keep_their_order(
+    two_lanes: Batcher[int], device: Device
+) -> None:
+    device.go.clear()
+    asked = asyncio.create_task(two_lanes.run([text(90, i) for i in range(5)]))
+    await device.begun.wait()
+    await asyncio.sleep(0)
+    assert len(device.batches) == 2
+    device.go.set()
+    assert await asked == [0, 1, 2, 3, 4]
+    assert len(device.batches) == 5
+
+
+async def test_a_caller_that_leaves_interrupts_its_batches_in_all_lanes_and_no_others(
+    two_lanes: Batcher[int], device: Device
+) -> None:
+    device.go.clear()
+    texts = [text(90) for _ in range(9)]
+    gone = asyncio.create_task(two_lanes.run(texts))
+    await device.begun.wait()
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert device.interrupted == 2
+    assert await asyncio.gather(*(two_lanes.run([text(90, i)]) for i in range(4))) == [[0], [1], [2], [3]]
+    assert two_lanes.stats.active == 0
+
+
+async def test_a_request_that_comes_as_a_lane_ends_is_served(two_lanes: Batcher[int]) -> None:
+    for i in range(200):
+        assert await two_lanes.run([text(3, i)]) == [i]
+
+
+async def test_a_failure_in_one_lane_ends_the_request_in_the_other(
+    two_lanes: Batcher[int], device: Device
+) -> None:
+    with pytest.raises(ValueError, match="cannot run"):
+        await two_lanes.run([text(90, -1), *(text(90) for _ in range(20))])
+    assert len(device.batches) < 5
+    assert await two_lanes.run([text(2, 9)]) == [9]

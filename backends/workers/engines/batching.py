@@ -59,30 +59,41 @@ class _Job(Generic[R]):
 _Entry = tuple[_Job[R], int, Tokens]
 
 
+@dataclass(slots=True, eq=False)
+class _Run(Generic[R]):
+    """A batch that runs: whose texts are in it, and what interrupts it."""
+
+    jobs: set[_Job[R]]
+    interrupt: Interrupt
+
+
 class Batcher(Generic[R]):
     """Feeds ``device`` with batches of at most ``budget`` padded tokens (or one text, if that is longer).
+
+    ``lanes`` batches run at once: what one does in Python, or on one thread, the others' work hides.
 
     Requests take turns to begin a batch, so a small one does not wait for all of a big one; the room that
     is left in the batch goes to the texts nearest in length, whosoever they are. Texts of a
     request whose caller left are dropped, and a batch that nobody waits for any more is interrupted.
     """
 
-    def __init__(self, device: Device[R], *, budget: int) -> None:
+    def __init__(self, device: Device[R], *, budget: int, lanes: int = 1) -> None:
         self._device = device
         self._budget = budget
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._lanes = lanes
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="device")
         self._turns: deque[_Job[R]] = deque()
         self._open: set[_Job[R]] = set()
         self._begun: set[_Job[R]] = set()
-        self._running: set[_Job[R]] = set()
-        self._interrupt: Interrupt | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._runs: set[_Run[R]] = set()
+        self._working = 0
+        self._pumps: set[asyncio.Task[None]] = set()
         self._totals = Stats()
 
     @property
     def stats(self) -> Stats:
         """A request is active from its first batch on, and until the device has let go of it."""
-        active = len((self._open & self._begun) | self._running)
+        active = len((self._open & self._begun).union(*(run.jobs for run in self._runs)))
         return replace(self._totals, active=active, queued=len(self._open - self._begun))
 
     async def run(self, texts: Sequence[Tokens]) -> list[R]:
@@ -94,8 +105,11 @@ class Batcher(Generic[R]):
         job: _Job[R] = _Job(deque((i, texts[i]) for i in longest_first), {}, finished, len(texts))
         self._turns.append(job)
         self._open.add(job)
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._work())
+        while self._working < self._lanes:
+            self._working += 1
+            pump = asyncio.create_task(self._work())
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
         try:
             await finished
         except asyncio.CancelledError:
@@ -110,10 +124,10 @@ class Batcher(Generic[R]):
         return [job.results[i] for i in range(job.size)]
 
     def close(self) -> None:
-        """Interrupt the batch that runs and end the thread."""
-        if self._interrupt is not None:
-            self._interrupt()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Interrupt the batches that run and end the threads."""
+        for run in tuple(self._runs):
+            run.interrupt()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _forget(self, job: _Job[R]) -> None:
         job.waiting.clear()
@@ -121,31 +135,37 @@ class Batcher(Generic[R]):
             self._turns.remove(job)
         self._open.discard(job)
         self._begun.discard(job)
-        if self._interrupt is not None and self._running.isdisjoint(self._open):
-            self._interrupt()
+        for run in self._runs:
+            if run.jobs.isdisjoint(self._open):
+                run.interrupt()
 
     async def _work(self) -> None:
-        """Owns the device: one batch after the other while there are texts."""
+        """Owns a lane of the device: one batch after the other while there are texts."""
+        try:
+            while batch := self._next_batch():
+                await self._run(batch)
+        finally:
+            self._working -= 1
+
+    async def _run(self, batch: list[_Entry[R]]) -> None:
         loop = asyncio.get_running_loop()
-        while batch := self._next_batch():
-            call, self._interrupt = self._device.begin([text for _, _, text in batch])
-            self._running = {job for job, _, _ in batch}
-            self._begun |= self._running
-            try:
-                results = await loop.run_in_executor(self._thread, call)
-            except Exception as error:  # the device's failure is handed to every request in the batch
-                for job in self._running & self._open:
-                    self._settle(job, error)
-            else:
-                for (job, index, _), result in zip(batch, results, strict=True):
-                    job.results[index] = result
-                for job in self._running & self._open:
-                    if len(job.results) == job.size:
-                        self._settle(job)
-            finally:
-                self._interrupt = None
-                self._running = set()
-        self._pump = None
+        call, interrupt = self._device.begin([text for _, _, text in batch])
+        run = _Run({job for job, _, _ in batch}, interrupt)
+        self._runs.add(run)
+        self._begun |= run.jobs
+        try:
+            results = await loop.run_in_executor(self._threads, call)
+        except Exception as error:  # the device's failure is handed to every request in the batch
+            for job in run.jobs & self._open:
+                self._settle(job, error)
+        else:
+            for (job, index, _), result in zip(batch, results, strict=True):
+                job.results[index] = result
+            for job in run.jobs & self._open:
+                if len(job.results) == job.size:
+                    self._settle(job)
+        finally:
+            self._runs.discard(run)
 
     @staticmethod
     def _settle(job: _Job[R], error: Exception | None = None) -> None:
