@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import importlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -61,7 +62,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _restrict(*, die_with_parent: bool) -> None:
-    """On Linux: no privileges through exec, and the kernel ends this process with its parent.
+    """On Linux: no privileges through exec, no core file, and the kernel ends this process with its parent.
+
+    A core file would hold the prompts that the process was at work on.
 
     The kernel's signal reaches this process alone, so an engine with children leaves it to
     :func:`_die_with_parent`, which ends the whole session.
@@ -70,6 +73,7 @@ def _restrict(*, die_with_parent: bool) -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if die_with_parent:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -236,6 +237,8 @@ async def test_a_running_worker_has_no_keys_and_can_gain_no_privileges(
         process = Path(f"/proc/{view.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
         assert status["NoNewPrivs"].strip() == "1"
+        limits = (process / "limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), "a core file would hold prompts"
         environment = (process / "environ").read_bytes()
         assert b"sk-should-stay" not in environment
         assert PROVIDER_KEY.encode() not in environment
