@@ -19,8 +19,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.bench.gateway import gateway
+from server.commands.models import shelf
+from server.settings import load_settings
 from tests.bench.report import Figure, Report, at_least
+from tests.e2e.serving import served
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
 MODEL = "all-minilm-l6-v2"
@@ -64,12 +66,13 @@ def run() -> Report:
     """Measure."""
     python = _environment()
     inputs = texts()
-    with tempfile.TemporaryDirectory() as folder, gateway(Path(folder)) as running:
-        source = running.house.catalog.resolve(MODEL)
+    catalog, _ = shelf(load_settings(None))
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
+        source = catalog.resolve(MODEL)
         reference = _start(python, _safetensors(source, Path(folder)), os.cpu_count() or 1)
         rows: dict[str, list[float]] = {"torch": [], MODEL: [], f"{MODEL}-int8": []}
         vectors: dict[str, Any] = {}
-        with httpx.Client(base_url=f"{running.url}/v1", trust_env=False, timeout=120) as client:
+        with httpx.Client(base_url=server.v1, trust_env=False, timeout=120) as client:
             for number in range(ROUNDS + 1):
                 for name, taken in rows.items():
                     seconds, vectors[name] = (
