@@ -258,6 +258,7 @@ class _Call:
         self._pool = self._pools.take(self._upstream, self._url)
         try:
             self._response = response = await self._send()
+            self._body = None  # sent: a stream, which may last, would hold a copy of its prompt
             answer = UpstreamResponse(response, self._upstream, self._clock, self._settings)
             if not 200 <= response.status < 300:
                 body = await self._error_body(answer)
@@ -339,6 +340,7 @@ def _connect_times(seconds: float) -> aiohttp.ClientTimeout:
 
 def _dumps(payload: Any) -> bytes:
     try:
-        return orjson.dumps(payload)
+        # Copied, as orjson's bytes keep all of the buffer that they were written in, which is 4 KiB or more.
+        return bytes(memoryview(orjson.dumps(payload)))
     except TypeError as exc:
         raise InvalidRequest(f"The request cannot be written as JSON: {exc}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -41,7 +40,7 @@ class Attempt(Generic[T]):
         self._house = house
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
-        self._held: deque[T] = deque()
+        self._held: list[T] = []
         self._observer = observer_for(job.facts, candidate.model.id)
         self._judge = job.judge() if job.judge is not None else None
         self._began = house.clock.monotonic()
@@ -107,8 +106,10 @@ class Attempt(Generic[T]):
         """What came so far, then the rest as it comes."""
         see, judge = self._observer.see, self._judge
         try:
-            while self._held:
-                yield self._held.popleft()
+            held, self._held = self._held, []
+            for item in held:
+                yield item
+            held.clear()
             if self._ended:
                 return
             assert self._source is not None
