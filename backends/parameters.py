@@ -106,11 +106,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=frozenset({"chat_template_kwargs", "ignore_eos", "min_tokens", "stop_token_ids"}),
         unknown_pass=False,
     ),
-    "llama-cpp-python": ParameterTable(
-        drops=WORKER.drops | {"typical_p", "tool_choice", "parallel_tool_calls"},
-        renames={"max_completion_tokens": "max_tokens"},
-        unknown_pass=False,
-    ),
+    "llama-cpp-python": replace(WORKER, extras=frozenset({"chat_template_kwargs", "ignore_eos"})),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
     ),

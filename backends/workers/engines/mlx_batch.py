@@ -14,25 +14,13 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from backends.workers.engines.chunks import Token
 from backends.workers.engines.running import Stats
 from catalog.errors import RoundhouseError
 
 _log = logging.getLogger(__name__)
-
-Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One decoded token. ``logprob`` is of the model's distribution before the temperature; ``top`` are the
-    likeliest tokens with theirs, in falling order; ``finish`` is set on the last."""
-
-    id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Chats of ``mlx_lm``: messages as its templates read them, and its text as thinking, tool calls and content.
+"""Chats of ``mlx_lm``: its text as thinking, tool calls and content.
 
 Where thinking and tool calls begin and end is each model's own, known to mlx_lm. Source: mlx_lm/generate.py
 (``make_text_state_machine``) and mlx_lm/tokenizer_utils.py of mlx-lm 0.32.
@@ -7,46 +7,11 @@ Where thinking and tool calls begin and end is each model's own, known to mlx_lm
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from backends.wire.chat import ChatRequest, ContentPart, Message
-from catalog.errors import CapabilityMismatch
-
 Json = dict[str, Any]
-_log = logging.getLogger(__name__)
-
-
-def messages_of(request: ChatRequest) -> list[Json]:
-    """The messages, texts joined and the arguments of calls as objects.
-
-    Raises CapabilityMismatch for a part that is not text.
-    """
-    return [_message(message) for message in request.messages]
-
-
-def _message(message: Message) -> Json:
-    plain: Json = message.model_dump(exclude_none=True)
-    content = message.content
-    if isinstance(content, list):
-        plain["content"] = "".join(_text(part) for part in content)
-    elif content is None:
-        plain["content"] = ""
-    for call in plain.get("tool_calls") or ():
-        function = call.get("function") or {}
-        try:
-            function["arguments"] = json.loads(function.get("arguments") or "{}")
-        except ValueError:
-            _log.warning("the arguments of an earlier tool call are not JSON; the template is given the text")
-    return plain
-
-
-def _text(part: ContentPart) -> str:
-    if part.type != "text":
-        raise CapabilityMismatch(f"The engine mlx takes no '{part.type[:40]}' parts.", param="messages")
-    return part.text or ""
 
 
 class ChatText:
@@ -106,11 +71,6 @@ class ChatText:
                 else json.dumps(arguments, ensure_ascii=False),
             },
         }
-
-
-def said_of(text: ChatText, said: str, *, last: bool) -> list[Json]:
-    """The deltas that ``said`` makes."""
-    return list(text.take(said, last=last)) if said or last else []
 
 
 def _initial(tokenizer: Any, prompt: list[int]) -> str:

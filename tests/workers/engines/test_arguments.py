@@ -164,15 +164,16 @@ def test_health_of_a_socket_that_nobody_listens_on() -> None:
 
 
 def test_llama_cpp_python_gets_the_models_settings() -> None:
-    settings = llama_cpp_python.model_settings(spec(capabilities=frozenset({Capability.EMBED})))
-    assert settings["model"] == "/models/m"
+    settings = llama_cpp_python.model_settings(spec())
+    assert settings["model_path"] == "/models/m"
     assert settings["n_ctx"] == 2048
-    assert settings["embedding"] is True
     assert settings["n_gpu_layers"] == 0
     assert llama_cpp_python.model_settings(spec(device="cuda:0"))["n_gpu_layers"] == -1
 
 
-@pytest.mark.parametrize("engine", [llamacpp.parameters, vllm.arguments, mlx.MlxEngine])
+@pytest.mark.parametrize(
+    "engine", [llamacpp.parameters, vllm.arguments, mlx.MlxEngine, llama_cpp_python.model_settings]
+)
 def test_an_engine_of_files_wants_a_file(engine: Any) -> None:
     with pytest.raises(ConfigurationError, match="names none"):
         engine(spec(path=None))

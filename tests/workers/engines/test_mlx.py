@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from backends.wire.chat import ChatRequest
-from backends.workers.engines.mlx_text import ChatText, messages_of
+from backends.workers.engines.messages import messages_of
+from backends.workers.engines.mlx_text import ChatText
 from catalog.errors import CapabilityMismatch
 
 
@@ -22,7 +23,8 @@ def test_templates_are_given_texts_and_the_arguments_of_calls_as_objects() -> No
             {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]},
             {"role": "assistant", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
-        )
+        ),
+        "mlx",
     )
     assert said[0] == {"role": "user", "content": "one two"}
     assert said[1]["content"] == ""
@@ -33,7 +35,7 @@ def test_templates_are_given_texts_and_the_arguments_of_calls_as_objects() -> No
 def test_pictures_are_refused_and_never_fetched() -> None:
     picture = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
     with pytest.raises(CapabilityMismatch, match="image_url"):
-        messages_of(chat({"role": "user", "content": [picture]}))
+        messages_of(chat({"role": "user", "content": [picture]}), "mlx")
 
 
 class Machine:
