@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -232,3 +233,24 @@ async def test_too_many_pictures_are_refused(site: OpenSite) -> None:
     async with site() as running:
         body = {**CHAT, "messages": [{"role": "user", "content": parts}]}
         assert_error(await running.client.post("/v1/chat/completions", json=body), 413, "payload_too_large")
+
+
+async def test_through_the_server_a_listed_name_of_this_machine_is_not_connected_to(
+    site: OpenSite, net: Net, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fetching on, and the listed name rebound to loopback, where the gallery would show its picture."""
+    real = socket.getaddrinfo
+    asked_for: list[str] = []
+
+    def rebound(host: Any, *rest: Any, **named: Any) -> Any:
+        asked_for.append(host)
+        return real("127.0.0.1" if host == ALLOWED else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    async with site(backends={"fetch": {"hosts": [ALLOWED], "ports": [gallery.port]}}) as running:
+        shown = picture(f"http://{ALLOWED}:{gallery.port}/a.png")
+        refused = await running.client.post("/v1/chat/completions", json={**CHAT, **shown})
+        assert "not fetched from this host" in assert_error(refused, 400, "invalid_request")["message"]
+    assert ALLOWED in asked_for
+    assert gallery.asked == []
+    assert ("127.0.0.1", gallery.port) not in net.connections
