@@ -58,10 +58,11 @@ def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: 
     """The rows that pass every rule. Do not write.
 
     Without a bound on cost they depend on little: they are remembered for the next request that asks the same.
+    Nothing is remembered by the names that a caller may send, which are as many and as long as it likes.
     """
-    if bound is not None:
-        return np.flatnonzero(admit(facts, world, settings, bound).admitted)
     index, intent = world.index, facts.intent
+    if bound is not None or intent.tags or intent.exclude:
+        return np.flatnonzero(admit(facts, world, settings, bound).admitted)
     asked = (
         facts.capability,
         facts.features,
@@ -70,8 +71,6 @@ def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: 
         facts.allowed,
         intent.local_only or intent.mode is Mode.LOCAL,
         settings.speech.allow_remote,
-        intent.tags,
-        intent.exclude,
         tuple([(device.id, device.budget) for device in world.pool.devices]),
     )
     kept = index.admitted(world.blocked)

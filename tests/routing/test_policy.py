@@ -503,3 +503,14 @@ def test_one_candidate_is_chosen_without_a_draw() -> None:
     only = world([remote("only")])
     scores = {plan(chat(), only, SETTINGS, rng(seed)).candidates[0].score for seed in range(5)}
     assert len(scores) == 1
+
+
+def test_nothing_is_remembered_by_what_a_caller_calls_things() -> None:
+    here = world([remote("a"), remote("b")])
+    for number in range(50):
+        names = frozenset({f"{number}" * 1000})
+        plan(chat(exclude=names), here, SETTINGS, rng())
+        plan(chat(tags=names), here, SETTINGS, rng())
+    assert here.index.admitted(here.blocked) == {}
+    plan(chat(), here, SETTINGS, rng())
+    assert len(here.index.admitted(here.blocked)) == 1
