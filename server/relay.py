@@ -141,11 +141,15 @@ class Relay(Generic[T]):
         async with self._opening as answer:
             self._answer = answer
             ring()
+            begun = False
             async for item in answer:
                 data = encode(item)
                 if data:
                     buffer.append(data)
                     ring()
+                    if not begun:
+                        begun = True
+                        await asyncio.sleep(0)  # let it leave before the rest of what has come is worked on
                     while len(buffer) >= capacity:
                         await self._room.wait()
             buffer.append(self._encoder.finish())
