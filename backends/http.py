@@ -335,7 +335,7 @@ def _url(text: str) -> URL:
 @lru_cache(maxsize=64)
 def _connect_times(seconds: float) -> aiohttp.ClientTimeout:
     """Bounds all of connecting, the name's lookup included; the other clocks are our own."""
-    return aiohttp.ClientTimeout(total=None, connect=seconds, sock_connect=seconds)
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
 
 def _dumps(payload: Any) -> bytes:

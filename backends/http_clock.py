@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
 from backends.base import Timeouts, Upstream
 from catalog.errors import FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamTimeout
+
+ROUNDS = 10
+"""Rounds of the event loop that a connection is given at least; making one takes about five."""
+
+
+@asynccontextmanager
+async def patience(seconds: float | None) -> AsyncIterator[None]:
+    """Raises TimeoutError in the block after ``seconds``, but not before the event loop came round ROUNDS times.
+
+    A plain timer goes on while this process is behind with its own work: where a thousand answers begin at once,
+    connections that the upstream had long accepted were given up unseen.
+    """
+    if seconds is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    timer: asyncio.TimerHandle | None = None
+    async with asyncio.timeout(None) as limit:
+
+        def come_round(number: int) -> None:
+            nonlocal timer
+            if number == ROUNDS:
+                limit.reschedule(loop.time())
+            else:
+                timer = loop.call_at(began + seconds * (number + 1) / ROUNDS, come_round, number + 1)
+
+        come_round(0)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 class TimeIsUp(Exception):

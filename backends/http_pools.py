@@ -14,19 +14,31 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from backends.base import Upstream
+from backends.http_clock import patience
 from backends.settings import BackendSettings
 
 MAX_IDLE = 128
 """Pools beyond which the idle ones are closed."""
 
 _CLOSE_WAIT = 1.0
+_UNTIMED = aiohttp.ClientTimeout()
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 new_connection_made: ContextVar[bool] = ContextVar("new_connection_made", default=False)
 """Set within the task that makes a request, when no kept-alive connection served it."""
 
 
-class _Connector(aiohttp.TCPConnector):
+class _Patient(aiohttp.BaseConnector):
+    """Times a new connection by :func:`backends.http_clock.patience` in place of aiohttp's plain timer."""
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        async with patience(timeout.sock_connect):
+            return await super()._create_connection(req, traces, _UNTIMED)
+
+
+class _TCPConnector(_Patient, aiohttp.TCPConnector):
     """Tells whether a connection is new. aiohttp's own hooks for it cost as much as the rest of taking one."""
 
     async def _create_connection(
@@ -34,6 +46,10 @@ class _Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         new_connection_made.set(True)
         return await super()._create_connection(req, traces, timeout)
+
+
+class _UnixConnector(_Patient, aiohttp.UnixConnector):
+    """A worker's socket."""
 
 
 @dataclass(slots=True)
@@ -97,9 +113,9 @@ class Pools:
         connector: aiohttp.BaseConnector
         if upstream.uds is not None:
             # llama-server closes kept-alive connections as it likes, and a new one costs about nothing.
-            connector = aiohttp.UnixConnector(path=upstream.uds, force_close=True, limit=0)
+            connector = _UnixConnector(path=upstream.uds, force_close=True, limit=0)
         else:
-            connector = _Connector(
+            connector = _TCPConnector(
                 limit=settings.max_connections,
                 keepalive_timeout=settings.keepalive,
                 ssl=self._tls_context() if url.scheme == "https" else True,

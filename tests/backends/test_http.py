@@ -161,6 +161,24 @@ async def test_closing_the_iterator_closes_the_upstream_within_250_ms(fake: Fake
 # ---- connections
 
 
+async def test_a_connection_is_not_given_up_while_this_process_is_behind(
+    fake: FakeOpenAI, http: HttpClient
+) -> None:
+    loop = asyncio.get_running_loop()
+    upstream = upstream_of(fake, connect=0.02)
+    ahead = 12
+
+    def busy() -> None:  # one round of the loop takes longer than connecting may
+        nonlocal ahead
+        time.sleep(0.05)
+        ahead -= 1
+        if ahead:
+            loop.call_soon(busy)
+
+    loop.call_soon(busy)
+    assert await read_events(http, upstream)
+
+
 async def test_a_refused_connection_is_unreachable(http: HttpClient) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
