@@ -23,7 +23,8 @@ RAMP = 2.0
 async def run(job: dict[str, Any]) -> list[dict[str, Any]]:
     """``job``: url, rate (requests a second), seconds, delay (of an answer).
 
-    Of each request its status, its Retry-After, and the seconds from its first byte to its answer's last.
+    Of each request its status (or what broke its connection), its Retry-After, and the seconds
+    from its first byte to its answer's last.
     """
     rng = random.Random(7)
     async with aiohttp.ClientSession(
@@ -43,10 +44,14 @@ async def run(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def _one(session: aiohttp.ClientSession, delay: float) -> dict[str, Any]:
     began = time.monotonic()
-    async with session.post("/v1/chat/completions", json=chat("m", delay=delay)) as response:
-        await response.read()
-        after = response.headers.get("retry-after")
-        return {"status": response.status, "retry_after": after, "seconds": time.monotonic() - began}
+    status: int | str
+    try:
+        async with session.post("/v1/chat/completions", json=chat("m", delay=delay)) as response:
+            await response.read()
+            status, after = response.status, response.headers.get("retry-after")
+    except aiohttp.ClientError as error:
+        status, after = repr(error), None
+    return {"status": status, "retry_after": after, "seconds": time.monotonic() - began}
 
 
 if __name__ == "__main__":
