@@ -24,7 +24,7 @@ from pathlib import PurePath
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import SecretStr
 
 from backends.workers.channel import Channel
@@ -80,11 +80,8 @@ class Fleet:
         self._reloading: asyncio.Task[None] | None = None
         self._book = Book()
         self._metrics = Metrics(InFlight(settings.server.limits))
-        registry = self._metrics.registry
-        running = Gauge("roundhouse_gateway_processes", "Gateway processes that serve", registry=registry)
-        running.set_function(lambda: sum(child.ready.is_set() for child in self._children))
-        self._restarts = Counter(
-            "roundhouse_gateway_restarts", "Gateway processes that died and were started again", registry=registry
+        self._restarts = count_processes(
+            self._metrics.registry, lambda: sum(child.ready.is_set() for child in self._children)
         )
         self._log = structlog.get_logger("server.fleet")
 
@@ -258,6 +255,19 @@ class Fleet:
                 samples = await child.channel.call("samples")
             if child in self._children:
                 self._book.report(child.pid, samples)
+
+
+def count_processes(registry: CollectorRegistry, serving: Callable[[], int]) -> Counter:
+    """Measure how many gateways serve; the counter given back is of those that were started again."""
+    running = Gauge(
+        "roundhouse_gateway_processes", "Gateway processes that serve, where there are several", registry=registry
+    )
+    running.set_function(serving)
+    return Counter(
+        "roundhouse_gateway_restarts",
+        "Gateway processes that died and were started again, where there are several",
+        registry=registry,
+    )
 
 
 def revealed(settings: Settings) -> Json:

@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 
 from server.admission import InFlight
 from server.collectors import PoolCollector, RoutingCollector
+from server.fleet import count_processes
 from server.metrics import Metrics
 from server.settings import LimitSettings
 from tests.server.fakes import FakePool
@@ -63,6 +64,7 @@ def _described() -> Iterator[Described]:
     metrics = Metrics(InFlight(LimitSettings()))
     metrics.watch(FakePool())
     metrics.watch_routing(dict, tuple, tuple)
+    count_processes(metrics.registry, lambda: 0)
     collectors: list[Any] = list(metrics.registry._collector_to_names)
     for collector in collectors:
         families: list[Metric] = list(collector.describe())
