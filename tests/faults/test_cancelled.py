@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.faults.figures import Figures, count
-from tests.faults.serving import Gateway, ask, chat, client, percentile, serving, soon, worker_row
+from tests.faults.serving import FIRST, Gateway, ask, chat, client, percentile, serving, soon, worker_row
 
 SLOTS = 16
 AT_ONCE = 24
@@ -19,7 +19,7 @@ AT_ONCE = 24
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with serving(tmp_path, model=[worker_row("m", tmp_path, slots=SLOTS)]) as running:
+    with serving(tmp_path, wrapped=FIRST, model=[worker_row("m", tmp_path, slots=SLOTS)]) as running:
         yield running
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,12 +20,23 @@ from typing import Any
 import pytest
 
 from tests.faults.figures import Figures, count
-from tests.faults.serving import ROOT, Gateway, Told, ask, chat, client, percentile, serving, soon, worker_row
+from tests.faults.serving import (
+    FIRST,
+    ROOT,
+    Gateway,
+    Told,
+    ask,
+    chat,
+    client,
+    percentile,
+    serving,
+    soon,
+    worker_row,
+)
 
 SLOTS = 16
 SECONDS = 0.4
 """An answer's time in the worker; capacity is ``SLOTS / SECONDS`` a second."""
-FIRST = ("chrt", "--rr", "5") if os.geteuid() == 0 and shutil.which("chrt") else ()
 KEYS = {"CALLERS": "calm-key,busy-key", "ADMIN": "admin-key"}
 CALM, BUSY = {"authorization": "Bearer calm-key"}, {"authorization": "Bearer busy-key"}
 
