@@ -11,7 +11,8 @@ import asyncio
 import gc
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def run() -> Report:
     """Measure."""
     raise_open_files()
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        stack.enter_context(_own_temporary_files(Path(folder) / "tmp"))
         behind = stack.enter_context(upstream())
         gateway = Gateway(_settings(Path(folder), behind))
         gateway.start()
@@ -69,6 +71,17 @@ def run() -> Report:
         Figure("temporary files left over", after.temporary - before.temporary, "", at_most(0)),
     )
     return Report("memory", f"After {ROUNDS * 1000} mixed requests and {LOADS} loads and unloads", figures)
+
+
+@contextmanager
+def _own_temporary_files(folder: Path) -> Iterator[None]:
+    """Temporary files go to ``folder``: in the machine's, other programs make and remove their own meanwhile."""
+    folder.mkdir()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _settings(folder: Path, behind: Contestant) -> Any:
@@ -148,5 +161,5 @@ def _standing(gateway: Gateway) -> Standing:
 
     gc.collect()
     held = Standing(psutil.Process().memory_info().rss, gateway.call(tasks()), 0, 0)
-    temporary = sum(1 for _ in Path(tempfile.gettempdir()).glob("roundhouse*"))
+    temporary = sum(1 for _ in Path(tempfile.gettempdir()).iterdir())
     return replace(held, files=sum(1 for _ in Path("/proc/self/fd").iterdir()), temporary=temporary)

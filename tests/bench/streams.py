@@ -30,7 +30,7 @@ def run() -> Report:
         behind = stack.enter_context(upstream())
         gateway = stack.enter_context(roundhouse(Path(folder), behind, rows=("fast", "paced", "stall")))
         idle = asyncio.run(_idle(gateway))  # first: memory that an earlier stream used would be used again
-        ends, seconds = asyncio.run(_all(gateway))
+        ends, seconds = asyncio.run(at_once(gateway, STREAMS, CHUNKS))
     whole = ends.pop(WHOLE, 0)
     figures = (
         Figure(f"of {STREAMS} streams of {CHUNKS} chunks, complete and in order", whole, "", at_least(STREAMS)),
@@ -41,16 +41,19 @@ def run() -> Report:
     return Report("streams", "A thousand streams at once", figures, note)
 
 
-def _body(model: str) -> dict[str, Any]:
+def _body(model: str, chunks: int = CHUNKS) -> dict[str, Any]:
     message = {"role": "user", "content": "Count."}
-    return {"model": model, "messages": [message], "max_tokens": CHUNKS, "stream": True}
+    return {"model": model, "messages": [message], "max_tokens": chunks, "stream": True}
 
 
-async def _all(gateway: Contestant) -> tuple[Counter[str], float]:
-    """How the streams ended, counted, and the seconds that all of them took."""
+async def at_once(gateway: Contestant, streams: int, chunks: int) -> tuple[Counter[str], float]:
+    """How streams that begin together ended, counted, and the seconds that all of them took.
+
+    ``WHOLE`` is one whose every chunk came, once and in order; the others are told by their end.
+    """
     target = gateway.target()
-    wire = request_bytes(target, _body("bench-paced"))
-    expected = list(range(CHUNKS))
+    wire = request_bytes(target, _body("bench-paced", chunks))
+    expected = list(range(chunks))
 
     async def one() -> str:
         connection = await connect(target)
@@ -68,7 +71,7 @@ async def _all(gateway: Contestant) -> tuple[Counter[str], float]:
         return WHOLE if numbers == expected else "chunks lost, doubled or out of order"
 
     began = time.perf_counter()
-    ends = Counter(await asyncio.gather(*(one() for _ in range(STREAMS))))
+    ends = Counter(await asyncio.gather(*(one() for _ in range(streams))))
     return ends, time.perf_counter() - began
 
 
