@@ -5,7 +5,9 @@ observation taken as a residual from it:
 
 * a cell's residual counts for its task as ``n s / (n + s)`` observations, ``s`` the strength of the task
   over one complexity, so that no single cell can speak for its task however often it was seen;
-* a task's residual counts for its model in the same way;
+* a task's residual counts for its model in the same way, from the second task on: one alone cannot tell what
+  is the model's from what is the task's, so what is reported of one task moves no other (:func:`_agreed`, which
+  looks at reports and at hints each by themselves);
 * what a cell borrows is always estimated without the cell itself, so that no observation counts twice.
 
 That is the closed form of a two-level random-effects model with known variance ratios (empirical Bayes;
@@ -31,6 +33,9 @@ TASK_AT = {task: position for position, task in enumerate(TASKS)}
 COMPLEXITY_AT = {complexity: position for position, complexity in enumerate(COMPLEXITIES)}
 SHAPE = (len(TASKS), len(COMPLEXITIES))
 
+_SEVERAL = 1.25
+"""The effective number of tasks that are several."""
+_NO_WEIGHT = 1e-12
 _LOW, _HIGH = 0.005, 0.995
 
 
@@ -124,8 +129,9 @@ class QualityBook:
     def posterior(self, evidence: Evidence) -> tuple[Floats, Floats]:
         """Mean and strength (virtual observations) of every cell, each of shape (tasks, complexities)."""
         rules = self._learning
-        counts = evidence.counts + evidence.hint_counts
-        residuals = evidence.scores + evidence.hint_scores - counts * evidence.prior[:, None]
+        kinds = np.stack((evidence.counts, evidence.hint_counts))
+        sums = np.stack((evidence.scores, evidence.hint_scores)) - kinds * evidence.prior[:, None]
+        counts, residuals = kinds.sum(axis=0), sums.sum(axis=0)
 
         lent = rules.complexity_strength / (counts + rules.complexity_strength)
         cell_weight = counts * lent
@@ -134,11 +140,12 @@ class QualityBook:
         task_sum = cell_sum.sum(axis=1)
 
         lent_up = rules.task_strength / (task_weight + rules.task_strength)
-        up_weight = task_weight * lent_up
-        up_sum = task_sum * lent_up
+        up_weight = (kinds * lent).sum(axis=2) * lent_up
+        up_sum = (sums * lent).sum(axis=2) * lent_up
 
-        others = evidence.strength + up_weight.sum() - up_weight
-        shift = (up_sum.sum() - up_sum) / others
+        agreed = _agreed(up_weight)
+        others = evidence.strength + (agreed * _of_others(up_weight)).sum(axis=0)
+        shift = (agreed * _of_others(up_sum)).sum(axis=0) / others
         task_strength = 1 / (1 / rules.task_strength + 1 / others)
 
         around_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
@@ -179,10 +186,14 @@ class QualityBook:
         weights = evidence.counts + evidence.hint_counts + 1e-6
         level = (mean * weights).sum(axis=1) / weights.sum(axis=1)
         scores, counts, expected = (float(part.sum()) for part in since)
+        seen = since[1].sum(axis=1)
+        meant = np.where(seen > 0, 1.0, _agreed(seen))  # a change of one task alone is no other's
         if fell:
-            level = level * min(1.0, (scores + 0.5) / (expected + 0.5))
+            left = min(1.0, (scores + 0.5) / (expected + 0.5))
+            level = level * (1 - meant * (1 - left))
         else:
-            level = 1 - (1 - level) * min(1.0, (counts - scores + 0.5) / (counts - expected + 0.5))
+            left = min(1.0, (counts - scores + 0.5) / (counts - expected + 0.5))
+            level = 1 - (1 - level) * (1 - meant * (1 - left))
         evidence.prior = believable(level)
         evidence.strength = min(evidence.strength, self._learning.prior_strength)
         evidence.scores = since[0].copy()
@@ -193,6 +204,24 @@ class QualityBook:
         evidence.since_drop = np.zeros((3, *SHAPE))
         evidence.since_rise = np.zeros((3, *SHAPE))
         evidence.changes += 1
+
+
+def _of_others(values: Floats) -> Floats:
+    """For each task, the sum over the others; shape (..., tasks)."""
+    rest: Floats = values.sum(axis=-1, keepdims=True) - values
+    return rest
+
+
+def _agreed(weights: Floats) -> Floats:
+    """For each task, whether the *others* can speak for the model and not for themselves: 0 (one) to 1 (several).
+
+    It counts them by Kish's effective number, ``(sum w)^2 / sum w^2``, which is 1 when all the weight is one
+    task's: a second task with an eighth of the first one's weight is enough for all of it. Shape (..., tasks).
+    """
+    total, squares = _of_others(weights), _of_others(weights * weights)
+    number = np.divide(total * total, squares, out=np.ones_like(total), where=squares > _NO_WEIGHT)
+    agreed: Floats = np.clip((number - 1.0) / (_SEVERAL - 1.0), 0.0, 1.0)
+    return agreed
 
 
 def _step(

@@ -212,8 +212,8 @@ def test_outcomes_posted_for_one_task_move_the_choice_for_it_and_not_for_others(
     tables = (
         endpoint("a", a),
         endpoint("b", b),
-        model("a/m", "fake-chat", at="a", price=FREE),
-        model("b/m", "fake-chat", at="b", price=FREE),
+        model("a/m", "fake-chat", at="a", price=FREE, benchmarks={"overall": 0.75}),
+        model("b/m", "fake-chat", at="b", price=FREE, benchmarks={"overall": 0.65}),
     )
 
     with serving(tmp_path, *tables) as server, calling(server) as client:
@@ -227,7 +227,7 @@ def test_outcomes_posted_for_one_task_move_the_choice_for_it_and_not_for_others(
             chosen = Counter(client.post("/route", json=body).json()["model"] for _ in range(times))
             return chosen["a/m"] / times
 
-        def teach(task: str, best: str, times: int = 50) -> None:
+        def teach(task: str, best: str, times: int = 80) -> None:
             body = {"model": "auto", "messages": ASK, "routing": {"task": task}}
             for _ in range(times):
                 response = client.post("/chat/completions", json=body)
@@ -235,16 +235,20 @@ def test_outcomes_posted_for_one_task_move_the_choice_for_it_and_not_for_others(
                 report = {"trace": response.headers["x-roundhouse-trace"], "accepted": accepted}
                 assert client.post("/outcomes", json=report).json()["task"] == task
 
-        unknown = quality("classify")
-        assert unknown["a/m"] == unknown["b/m"]
+        for name in ("a/m", "b/m"):  # both are known to be as quick, so that speed decides nothing below
+            for _ in range(5):
+                client.post("/chat/completions", json={"model": name, "messages": ASK})
+        before = quality("summarise")
+        assert before["a/m"] > before["b/m"] + 0.05
+        assert share_of_a("classify") > 0.7
+        assert share_of_a("summarise") > 0.7
         teach("classify", "b/m")
         assert quality("classify")["b/m"] > quality("classify")["a/m"] + 0.1
         assert share_of_a("classify") < 0.3
-        teach("extract", "a/m")
-        assert quality("extract")["a/m"] > quality("extract")["b/m"] + 0.1
-        assert share_of_a("extract") > 0.7
-        assert quality("classify")["b/m"] > quality("classify")["a/m"] + 0.1
-        assert share_of_a("classify") < 0.3
+        assert quality("summarise") == pytest.approx(before, abs=0.03), (
+            "reports of one task say nothing of another"
+        )
+        assert share_of_a("summarise") > 0.7
 
 
 # ---- secrets

@@ -72,12 +72,30 @@ def test_observation_overrides_the_prior() -> None:
     assert believed(made, Task.CHAT) < 0.06
 
 
-def test_one_task_lends_to_another_but_never_more_than_its_own_strength() -> None:
-    made = estimator(change_threshold=1e9)
-    for _ in range(10_000):
-        made.observe_quality("a", Task.CODE, SIMPLE, 1.0)
-    assert believed(made, Task.CODE) > 0.95
-    assert 0.6 < believed(made, Task.CHAT) < 0.75
+def test_what_is_seen_of_one_task_alone_moves_no_other() -> None:
+    made = estimator()
+    for _ in range(1000):
+        made.observe_quality("a", Task.CHAT, SIMPLE, 1.0)
+    assert believed(made, Task.CHAT) > 0.95
+    assert believed(made, Task.CODE) == pytest.approx(believed(estimator(), Task.CODE))
+
+
+def test_a_fall_seen_in_one_task_alone_is_not_the_others() -> None:
+    made = estimator()
+    for score in (1.0, 0.0):
+        for _ in range(100):
+            made.observe_quality("a", Task.CHAT, SIMPLE, score)
+    assert believed(made, Task.CHAT) < 0.2
+    assert believed(made, Task.CODE) == pytest.approx(believed(estimator(), Task.CODE), abs=0.02)
+
+
+def test_a_second_task_lets_both_speak_for_the_model_but_never_with_more_than_their_own_strength() -> None:
+    made = estimator()
+    for _ in range(1000):
+        made.observe_quality("a", Task.CHAT, SIMPLE, 1.0)
+    for _ in range(10):
+        made.observe_quality("a", Task.EXTRACT, SIMPLE, 1.0)
+    assert 0.6 < believed(made, Task.CODE) < 0.9
 
 
 def test_tasks_that_agree_say_more_about_the_model_than_one_task_alone() -> None:
@@ -92,6 +110,7 @@ def test_complexities_of_a_task_lend_to_each_other_more_than_tasks_do() -> None:
     made = estimator()
     for _ in range(30):
         made.observe_quality("a", Task.CODE, SIMPLE, 1.0)
+        made.observe_quality("a", Task.EXTRACT, SIMPLE, 1.0)
     assert (
         believed(made, Task.CODE, SIMPLE) > believed(made, Task.CODE, CODE) > believed(made, Task.CHAT, CODE) > 0.6
     )
@@ -100,11 +119,17 @@ def test_complexities_of_a_task_lend_to_each_other_more_than_tasks_do() -> None:
 def test_a_sudden_fall_is_noticed_within_forty_answers_and_an_even_course_is_not() -> None:
     made = estimator(remote("a", benchmarks={"overall": 0.8}))
     coins = np.random.default_rng(3).random(1000)
-    assert not any(made.observe_quality("a", Task.CHAT, SIMPLE, float(coin < 0.8)) for coin in coins[:500])
-    noticed = [made.observe_quality("a", Task.CHAT, SIMPLE, float(coin < 0.32)) for coin in coins[500:560]]
-    assert True in noticed[:40]
+    tasks = (Task.CHAT, Task.CODE)
+
+    def answers(share: float, first: int, last: int) -> list[bool]:
+        return [
+            made.observe_quality("a", tasks[at % 2], SIMPLE, float(coins[at] < share)) for at in range(first, last)
+        ]
+
+    assert not any(answers(0.8, 0, 500))
+    assert True in answers(0.32, 500, 560)[:40]
     assert believed(made, Task.CHAT) < 0.5
-    assert believed(made, Task.CODE) < 0.6, "the fall is believed of the tasks where it was not yet seen, too"
+    assert believed(made, Task.EXTRACT) < 0.6, "the fall is believed of the tasks where it was not yet seen, too"
 
 
 def test_a_rise_is_noticed_too() -> None:
