@@ -104,6 +104,7 @@ class Estimator:
         for strength in set(strengths.tolist()):
             _, cold = self._quality.posterior(Evidence.fresh(np.full(len(TASKS), 0.5), strength))
             self._strength[:, :, strengths == strength] = cold[:, :, None]
+        self._doubt: Floats = self._quality.doubt(self._mean, self._strength)
         self._observed: Floats = np.zeros((len(TASKS), count))
         self._first: Floats = np.ones((SIZES, count))
         self._fixed_seconds: Floats = np.tile(index.base_seconds, (SIZES, 1))
@@ -130,6 +131,12 @@ class Estimator:
         mean: Floats = self._mean[at]
         strength: Floats = self._strength[at]
         return mean, strength
+
+    def doubt(self, task: Task, complexity: Complexity) -> Floats:
+        """How far each quality may be off and still be worth a try, shape (n,); see :meth:`QualityBook.doubt`."""
+        self._refresh_quality()
+        doubt: Floats = self._doubt[TASK_AT[task], COMPLEXITY_AT[complexity]]
+        return doubt
 
     def observations(self, task: Task) -> Floats:
         """How many explicit observations of a task each model has, discounted, shape (n,). Do not write."""
@@ -446,7 +453,9 @@ class Estimator:
             row = self.index.rows.get(model_id)
             if row is not None:
                 evidence = self._evidence[model_id]
-                self._mean[:, :, row], self._strength[:, :, row] = self._quality.posterior(evidence)
+                mean, strength = self._quality.posterior(evidence)
+                self._mean[:, :, row], self._strength[:, :, row] = mean, strength
+                self._doubt[:, :, row] = self._quality.doubt(mean, strength)
                 self._observed[:, row] = evidence.counts.sum(axis=1)
 
     def _refresh_paces(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
 from catalog.model import Model
 
@@ -28,8 +28,7 @@ class Strategy(StrEnum):
     EXPLORATION = "exploration"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One model that can answer, with the numbers it was chosen by.
 
     ``quality`` is in [0, 1]; ``latency`` is expected seconds to the whole answer; ``cost`` is expected

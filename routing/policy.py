@@ -231,7 +231,8 @@ def _score(
     expected = weight * mean + rest
     drawn = expected
     if not intent.high_stakes and facts.capability is not Capability.EMBED:
-        drawn = _draw(expected, mean, strength, weight, settings, rng, apart=alike)
+        doubt = estimator.doubt(facts.task, facts.complexity)
+        drawn = _draw(expected, mean, doubt if every else doubt[rows], weight, settings, rng, apart=alike)
         if alike and reliability is not None and rng.random() < settings.learning.retrial:
             # Only an attempt can tell that what failed has healed; preferences that are an order still hold.
             doubted = np.flatnonzero((reliability[rows] < _RELIED_ON) & (drawn > drawn.max() - _TIER / 2))
@@ -246,7 +247,7 @@ def _score(
 def _draw(
     expected: Floats,
     mean: Floats,
-    strength: Floats,
+    doubt: Floats,
     weight: Floats | float,
     settings: RoutingSettings,
     rng: np.random.Generator,
@@ -255,15 +256,12 @@ def _draw(
 ) -> Floats:
     """Scores with each quality at one and the same drawn height of its posterior, never above certainty.
 
-    The height, in standard deviations above the mean, is ``optimism sqrt(log(1 + horizon / strength))``, varied
-    by the draw: high where little is known, fading as strength grows. ``apart``, every row has a draw of its own.
+    The height above the mean is ``optimism`` times the doubt, varied by the draw: high where little is known,
+    fading as strength grows. ``apart``, every row has a draw of its own.
     """
     rules = settings.learning
     height = rules.optimism * rng.uniform(1 - rules.spread, 1 + rules.spread, len(mean) if apart else None)
-    spare = 1 - mean
-    # Of a Beta with this mean and strength, the variance is mean (1 - mean) / (strength + 1).
-    lift = height * np.sqrt(np.log1p(rules.horizon / strength) * mean * spare / (strength + 1))
-    drawn: Floats = expected + weight * np.minimum(lift, spare)
+    drawn: Floats = expected + weight * np.minimum(height * doubt, 1 - mean)
     return drawn
 
 

@@ -19,6 +19,7 @@ it fires what was believed, scaled by the change, becomes the prior of what is o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,9 +130,8 @@ class QualityBook:
     def posterior(self, evidence: Evidence) -> tuple[Floats, Floats]:
         """Mean and strength (virtual observations) of every cell, each of shape (tasks, complexities)."""
         rules = self._learning
-        kinds = np.stack((evidence.counts, evidence.hint_counts))
-        sums = np.stack((evidence.scores, evidence.hint_scores)) - kinds * evidence.prior[:, None]
-        counts, residuals = kinds.sum(axis=0), sums.sum(axis=0)
+        counts = evidence.counts + evidence.hint_counts
+        residuals = evidence.scores + evidence.hint_scores - counts * evidence.prior[:, None]
 
         lent = rules.complexity_strength / (counts + rules.complexity_strength)
         cell_weight = counts * lent
@@ -140,12 +140,14 @@ class QualityBook:
         task_sum = cell_sum.sum(axis=1)
 
         lent_up = rules.task_strength / (task_weight + rules.task_strength)
-        up_weight = (kinds * lent).sum(axis=2) * lent_up
-        up_sum = (sums * lent).sum(axis=2) * lent_up
-
-        agreed = _agreed(up_weight)
-        others = evidence.strength + (agreed * _of_others(up_weight)).sum(axis=0)
-        shift = (agreed * _of_others(up_sum)).sum(axis=0) / others
+        shift, others = np.zeros(len(TASKS)), np.full(len(TASKS), evidence.strength)
+        for scores, known in self._kinds(evidence):
+            up_weight = (known * lent).sum(axis=1) * lent_up
+            up_sum = ((scores - known * evidence.prior[:, None]) * lent).sum(axis=1) * lent_up
+            agreed = _agreed(up_weight)
+            others += agreed * (up_weight.sum() - up_weight)
+            shift += agreed * (up_sum.sum() - up_sum)
+        shift /= others
         task_strength = 1 / (1 / rules.task_strength + 1 / others)
 
         around_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
@@ -155,6 +157,23 @@ class QualityBook:
         strength = cell_strength + counts
         mean = evidence.prior[:, None] + (cell_strength * around_shift + residuals) / strength
         return believable(mean), strength
+
+    @staticmethod
+    def _kinds(evidence: Evidence) -> Iterator[tuple[Floats, Floats]]:
+        """Scores and counts of reports and of hints, of those there are: each kind speaks for itself."""
+        if evidence.counts.any():
+            yield evidence.scores, evidence.counts
+        if evidence.hint_counts.any():
+            yield evidence.hint_scores, evidence.hint_counts
+
+    def doubt(self, mean: Floats, strength: Floats) -> Floats:
+        """How far each belief may be off and still be worth a try, for ``optimism`` 1; the arguments' shape.
+
+        ``sqrt(log(1 + horizon / strength))`` standard deviations: of a Beta with this mean and strength, the
+        variance is ``mean (1 - mean) / (strength + 1)``.
+        """
+        doubt: Floats = np.sqrt(np.log1p(self._learning.horizon / strength) * mean * (1 - mean) / (strength + 1))
+        return doubt
 
     def _watch(
         self,
@@ -206,19 +225,14 @@ class QualityBook:
         evidence.changes += 1
 
 
-def _of_others(values: Floats) -> Floats:
-    """For each task, the sum over the others; shape (..., tasks)."""
-    rest: Floats = values.sum(axis=-1, keepdims=True) - values
-    return rest
-
-
 def _agreed(weights: Floats) -> Floats:
     """For each task, whether the *others* can speak for the model and not for themselves: 0 (one) to 1 (several).
 
     It counts them by Kish's effective number, ``(sum w)^2 / sum w^2``, which is 1 when all the weight is one
-    task's: a second task with an eighth of the first one's weight is enough for all of it. Shape (..., tasks).
+    task's: a second task with an eighth of the first one's weight is enough for all of it. Shape (tasks,).
     """
-    total, squares = _of_others(weights), _of_others(weights * weights)
+    total, squares = weights.sum() - weights, weights * weights
+    squares = squares.sum() - squares
     number = np.divide(total * total, squares, out=np.ones_like(total), where=squares > _NO_WEIGHT)
     agreed: Floats = np.clip((number - 1.0) / (_SEVERAL - 1.0), 0.0, 1.0)
     return agreed
