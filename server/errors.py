@@ -108,12 +108,7 @@ def _from_http(error: HTTPException) -> RoundhouseError:
 def _strict_json(body: bytes) -> None:
     # Asking about every integer is slow, and only a long run of digits can be too large a one.
     long_number = _LONG_NUMBER in body.translate(_DIGITS_AS_ZERO)
-    JSONDecoder(
-        object_pairs_hook=_unique,
-        parse_constant=_refuse_constant,
-        parse_float=_finite,
-        parse_int=_of_64_bits if long_number else None,
-    ).decode(body.decode("utf-8"))
+    (_OF_LONG_NUMBERS if long_number else _STRICT).decode(body.decode("utf-8"))
 
 
 def _of_64_bits(text: str) -> int:
@@ -138,6 +133,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+_STRICT = JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+_OF_LONG_NUMBERS = JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_of_64_bits
+)
 
 
 def _loads(body: bytes) -> Any:

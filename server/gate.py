@@ -22,6 +22,7 @@ from catalog.errors import InvalidRequest, NotPermitted
 from server.auth import ANONYMOUS, presented_key
 from server.disconnect import ClientGone
 from server.errors import as_error, error_response
+from server.identifiers import RandomHex
 from server.relay import Cut
 from server.services import SERVICES, Services
 from server.settings import ServerSettings
@@ -40,6 +41,7 @@ class Gate:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
+        self._random = RandomHex()
         self._log = structlog.get_logger("server.access").bind()  # else each line would make a logger of its own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,16 +49,24 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        await _Passage(self._services, self._app, scope, self._log)(receive, send)
+        await _Passage(self._services, self._app, scope, self._log, self._random)(receive, send)
 
 
 class _Passage:
     """One request on its way through the gate."""
 
-    __slots__ = ("_app", "_id", "_id_header", "_log", "_scope", "_send", "_services", "status")
+    __slots__ = ("_app", "_id", "_id_header", "_log", "_random", "_scope", "_send", "_services", "status")
 
-    def __init__(self, services: Services, app: ASGIApp, scope: Scope, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        services: Services,
+        app: ASGIApp,
+        scope: Scope,
+        log: structlog.stdlib.BoundLogger,
+        random: Callable[[int], str],
+    ) -> None:
         self._services = services
+        self._random = random
         self._app = app
         self._scope = scope
         self._log = log
@@ -66,12 +76,13 @@ class _Passage:
         scope, services = self._scope, self._services
         began = perf_counter()
         headers = Headers(scope=scope)
-        self._id = request_id(headers.get("x-request-id"))
+        self._id = request_id(headers.get("x-request-id"), self._random)
         self._id_header = (b"x-request-id", self._id.encode())
         self._send = send
         scope[SERVICES] = services
         scope["roundhouse.request_id"] = self._id
-        scope.setdefault("roundhouse.trace", token_hex(16))
+        if "roundhouse.trace" not in scope:
+            scope["roundhouse.trace"] = self._random(16)
         scope["roundhouse.caller"] = ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope["roundhouse.trace"])
         try:
@@ -141,11 +152,11 @@ class _Passage:
             abort()
 
 
-def request_id(given: str | None) -> str:
+def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:
     """The caller's own id when it is a plain one, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return f"req_{token_hex(12)}"
+    return f"req_{random(12)}"
 
 
 def route_of(scope: Scope) -> str:

@@ -6,14 +6,18 @@ caller's prompt. ``log.prompts`` brings the messages back.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import io
 import logging
 import logging.config
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -30,9 +34,48 @@ HIDDEN = "[hidden]"
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up logging of this process: called once by the runner, never at import."""
-    stream = stream or sys.stderr
-    configure_structlog(settings, stream)
-    configure_libraries(settings, stream)
+    lines = Lines(stream or sys.stderr)
+    atexit.register(lines.write_out)
+    configure_structlog(settings, cast("TextIO", lines))
+    configure_libraries(settings, cast("TextIO", lines))
+
+
+class Lines(io.TextIOBase):
+    """A stream whose lines are written together once the event loop has come round: those of requests that end
+    at the same time are one system call. Where no loop runs a line is written at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held: list[str] = []
+        self._due: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._held.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.write_out()
+            return
+        if self._due is not loop:
+            self._due = loop
+            loop.call_soon(self.write_out)
+
+    def write_out(self) -> None:
+        """Write what is held."""
+        with self._lock:
+            self._due = None
+            if self._held:
+                text, self._held = "".join(self._held), []
+                self._stream.write(text)
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
