@@ -25,24 +25,39 @@ async def patience(seconds: float | None) -> AsyncIterator[None]:
     if seconds is None:
         yield
         return
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    timer: asyncio.TimerHandle | None = None
     async with asyncio.timeout(None) as limit:
-
-        def come_round(number: int) -> None:
-            nonlocal timer
-            if number == ROUNDS:
-                limit.reschedule(loop.time())
-            else:
-                timer = loop.call_at(began + seconds * (number + 1) / ROUNDS, come_round, number + 1)
-
-        come_round(0)
+        rounds = _Rounds(limit, seconds)
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            rounds.stop()
+
+
+class _Rounds:
+    """Ends ``limit`` after ``seconds``, in :data:`ROUNDS` steps that each need a turn of the loop."""
+
+    __slots__ = ("_began", "_limit", "_number", "_seconds", "_timer")
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._began = asyncio.get_running_loop().time()
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._come_round()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _come_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._number == ROUNDS:
+            self._limit.reschedule(loop.time())
+            return
+        self._number += 1
+        self._timer = loop.call_at(self._began + self._seconds * self._number / ROUNDS, self._come_round)
 
 
 class TimeIsUp(Exception):

@@ -139,6 +139,7 @@ class Attempt(Generic[T]):
 
     async def _release(self) -> None:
         outcome = self._conclude()
+        self._error = None  # its traceback leads back here, and the garbage collector is for what cannot be helped
         if self._lease is not None:
             self._lease.reservation.settle(outcome.cost, outcome.usage)
         try:

@@ -189,32 +189,37 @@ class Dispatcher:
         leased_again: set[str] = set()
         number = 0
         last: RoundhouseError | None = None
-        while queue:
-            retry = number > 0
-            if retry and not await self._retries.acquire():
-                break
-            well = False
-            try:
-                candidate = queue.popleft()
-                if not self._admitted(candidate, job.facts):
-                    well, last = True, last or _resting(candidate)
-                    continue
-                number += 1
+        try:
+            while queue:
+                retry = number > 0
+                if retry and not await self._retries.acquire():
+                    break
+                well = False
                 try:
-                    attempt = await self._try(job, candidate, number, escalate=bool(queue))
-                except RoundhouseError as error:
-                    last = error
-                    if self._is_worth_repeating(error, candidate, leased_again):
-                        queue.appendleft(candidate)
-                    elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
-                        raise
-                    continue
-                well = True
-                return attempt
-            finally:
-                if retry:
-                    self._retries.settle(well)
-        raise last or nothing_left(plan, job.facts)
+                    candidate = queue.popleft()
+                    if not self._admitted(candidate, job.facts):
+                        well, last = True, last or _resting(candidate)
+                        continue
+                    number += 1
+                    try:
+                        attempt = await self._try(job, candidate, number, escalate=bool(queue))
+                    except RoundhouseError as error:
+                        last = error
+                        if self._is_worth_repeating(error, candidate, leased_again):
+                            queue.appendleft(candidate)
+                        elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
+                            raise
+                        continue
+                    well = True
+                    return attempt
+                finally:
+                    if retry:
+                        self._retries.settle(well)
+            raise last or nothing_left(plan, job.facts)
+        finally:
+            # An error held by a frame of its own traceback is a cycle: all it touched would stay until the garbage
+            # collector comes, and refusing a burst would stop the loop for that.
+            last = None
 
     def _is_worth_repeating(self, error: RoundhouseError, candidate: Candidate, leased_again: set[str]) -> bool:
         """Whether the same candidate may answer now: with another key, or on the worker's next process.

@@ -52,6 +52,9 @@ class Connection:
             callback()
 
 
+def _nobody() -> None: ...
+
+
 class Leaving:
     """Calls back when the client of a request leaves, between :meth:`start` and :meth:`stop`.
 
@@ -80,6 +83,7 @@ class Leaving:
             self._connection.forget(self._callback)
         elif self._watcher is not None:
             self._watcher.cancel()
+        self._callback = _nobody  # it may lead back to whoever holds this: a cycle for every request
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
