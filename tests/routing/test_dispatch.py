@@ -41,6 +41,7 @@ from routing.retry_budget import RetryBudget, RetrySettings
 from routing.spend import Spend, SpendSettings
 from routing.sqlite_state import SqliteState
 from routing.traces import Traces, TraceSettings
+from tests.garbage import left_in_cycles
 from tests.routing.clocks import ManualClock
 
 Script = Sequence[Json | RoundhouseError | None]
@@ -85,6 +86,7 @@ class ScriptedBackend:
                 else:
                     yield {**step, "model": "what the upstream calls it"}
         finally:
+            step = None  # an error must not be held by a frame of its own traceback
             self.open -= 1
 
 
@@ -529,3 +531,18 @@ async def test_each_key_has_an_address_of_its_own(stand: Stand) -> None:
     for _ in range(4):
         await stand.ask()
     assert [call.api_key for call in stand.backend.calls] == ["one", "two", "one", "two"]
+
+
+async def test_neither_an_answer_nor_a_refusal_leaves_anything_to_the_garbage_collector(stand: Stand) -> None:
+    async def fails() -> None:
+        with pytest.raises(WorkerFailed):
+            await stand.ask()
+
+    with left_in_cycles() as left:
+        stand.will_try(local("a"), local("b"))
+        stand.backend.scripts = {"a": GOOD}
+        await stand.ask()
+        stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": (WorkerFailed("gone as well"),)}
+        await fails()
+        stand.backend.scripts = {}
+    assert left == [], left

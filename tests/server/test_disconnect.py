@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from catalog.errors import WorkerFailed
+from tests.garbage import left_in_cycles
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
 from tests.server.test_chat import BODY, PATH
@@ -140,3 +141,22 @@ async def test_an_error_in_the_middle_of_audio_cuts_the_connection(serve: Start)
         answer = await rest(reader)
         writer.close()
         assert not answer.endswith(b"0\r\n\r\n"), "a chunked answer that is complete would pass for whole audio"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(serve: Start, stream: bool) -> None:
+    async with serve() as gateway:
+
+        async def ask() -> None:
+            reader, writer = await connect(gateway)
+            writer.write(post(PATH, {**BODY, "stream": stream}))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 200 " in head
+            writer.close()
+            await rest(reader)
+            await idle(gateway)
+
+        await ask()
+        with left_in_cycles() as left:
+            await ask()
+    assert left == []
