@@ -47,7 +47,8 @@ class Upstream:
     """A place that answers: an address, the key for it, and the model's name there.
 
     ``endpoint`` is the name that logs, metrics and breakers use. With ``uds``, connections go to that
-    Unix socket, ``base_url`` gives only the path, and each request has a connection of its own.
+    Unix socket, ``base_url`` gives only the path, and each request has a connection of its own. With
+    ``addresses`` (of IP), they go to one of those, and the name in ``base_url`` is not looked up.
     ``parameters`` and ``max_output_tokens`` are the model's row's, for protocols that must know them;
     ``engine`` is the one that runs in a worker of our own.
     """
@@ -57,6 +58,7 @@ class Upstream:
     base_url: str
     model: str
     uds: str | None = None
+    addresses: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=_nothing, repr=False)
     query: Mapping[str, str] = field(default_factory=_nothing)

@@ -20,16 +20,16 @@ import base64
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-
-from backends.settings import FetchSettings
+from backends.base import Timeouts, Upstream
+from backends.http import HttpClient
+from backends.settings import BackendSettings, FetchSettings
 from backends.wire.pictures import checked_picture
-from catalog.errors import InvalidRequest, PayloadTooLarge, UndecodableMedia
+from catalog.errors import InvalidRequest, PayloadTooLarge, RoundhouseError, UndecodableMedia, UpstreamError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -66,7 +66,11 @@ class Target(NamedTuple):
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}{self.path}"
+        return self.origin + self.path
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 def target_of(url: str, settings: FetchSettings) -> Target:
@@ -113,6 +117,7 @@ class Fetcher:
         self._settings = settings
         self._resolve = resolve
         self._public = public
+        self._http = HttpClient(BackendSettings(keepalive=0))  # with no proxy, and no connection kept
 
     async def fetch(self, url: str) -> str:
         """The picture as a ``data:`` URL.
@@ -124,7 +129,7 @@ class Fetcher:
             async with asyncio.timeout(self._settings.timeout):
                 addresses = await self._checked(target)
                 data = await self._read(target, addresses)
-        except (TimeoutError, OSError, aiohttp.ClientError):
+        except (TimeoutError, OSError, UpstreamError):
             # No cause: whether a host is down, closed or slow is not for a caller to learn through us.
             raise InvalidRequest("The picture could not be fetched.", param="messages") from None
         picture = checked_picture(data)
@@ -138,57 +143,37 @@ class Fetcher:
         return addresses
 
     async def _read(self, target: Target, addresses: tuple[Address, ...]) -> bytes:
-        connector = aiohttp.TCPConnector(
-            resolver=_Pinned(target, addresses), use_dns_cache=False, force_close=True
+        seconds = self._settings.timeout
+        upstream = Upstream(
+            endpoint="pictures",
+            protocol="http",
+            base_url=target.origin,
+            model="",
+            addresses=tuple(map(str, addresses)),
+            timeouts=Timeouts(connect=seconds, first_byte=seconds, idle=seconds, total=seconds),
         )
-        headers = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "roundhouse"}
-        async with (
-            aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False) as session,
-            session.get(target.url, headers=headers, allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                raise InvalidRequest(
-                    f"The picture could not be fetched: its server answered {response.status}. "
-                    "Redirects are not followed.",
-                    param="messages",
-                )
-            if not response.content_type.startswith("image/") or "content-encoding" in response.headers:
-                raise UndecodableMedia("What is at the address is no picture.", param="messages")
-            data = bytearray()
-            async for piece in response.content.iter_any():
-                data += piece
-                if len(data) > self._settings.max_bytes:
-                    raise PayloadTooLarge("The picture at the address is too large.", param="messages")
-            return bytes(data)
+        headers = {"accept": "image/*"}
+        try:
+            async with self._http.open(upstream, "GET", target.path, headers=headers, errors=_refusal) as response:
+                if response.status != 200:
+                    raise _refusal(response.status)
+                if not response.media_type.startswith("image/") or "content-encoding" in response.headers:
+                    raise UndecodableMedia("What is at the address is no picture.", param="messages")
+                data = bytearray()
+                async for piece in response.iter_bytes(sys.maxsize):
+                    data += piece
+                    if len(data) > self._settings.max_bytes:
+                        raise PayloadTooLarge("The picture at the address is too large.", param="messages")
+                return bytes(data)
+        finally:
+            self._http.forget_idle()
 
 
-class _Pinned(AbstractResolver):
-    """Answers the one host with the addresses that were checked."""
-
-    def __init__(self, target: Target, addresses: tuple[Address, ...]) -> None:
-        self._target = target
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        del family
-        if host != self._target.host:
-            raise OSError(f"{host} was not checked")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
+def _refusal(status: int, *_: object) -> RoundhouseError:
+    return InvalidRequest(
+        f"The picture could not be fetched: its server answered {status}. Redirects are not followed.",
+        param="messages",
+    )
 
 
 def _listed(host: str, hosts: Sequence[str]) -> bool:

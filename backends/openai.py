@@ -11,7 +11,7 @@ from typing import Any, Literal
 from backends.base import Json, Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
-from backends.http_errors import ErrorReader, read_error, stream_error
+from backends.http.errors import ErrorReader, read_error, stream_error
 from backends.openai_documents import embedding_list, image_events, rerank_results, transcript_events
 from backends.openai_forms import dropped, rerank_body, speech_body, transcription_form
 from backends.parameters import prepare

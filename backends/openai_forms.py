@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.base import Json, Upstream
-from backends.multipart import FormField, FormFile
+from backends.http.multipart import FormField, FormFile
 from backends.parameters import dropped_names, prepare, refuse_forbidden
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from yarl import URL
 
 from backends.base import Timeouts
 from catalog.model import Endpoint
@@ -47,9 +48,24 @@ class BackendSettings(BaseModel):
     max_event_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="one event of a stream")
     max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
 
-    proxy: SecretStr | None = Field(default=None, description="URL of an HTTP proxy for remote upstreams")
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="http://host:port of a proxy for remote upstreams; it may have a user and password",
+    )
     fetch: FetchSettings = FetchSettings()
     ca_file: Path | None = Field(default=None, description="certificates to trust instead of the usual set")
+
+    @field_validator("proxy")
+    @classmethod
+    def _usable(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None:
+            try:
+                url = URL(proxy.get_secret_value())
+            except ValueError:
+                url = URL()
+            if url.scheme != "http" or not url.raw_host:
+                raise ValueError("a proxy is 'http://host:port'; others (https://, socks5://) are not supported")
+        return proxy
 
     def timeouts(self, endpoint: Endpoint | None = None) -> Timeouts:
         """The times for an endpoint: its own where it has them, these otherwise."""

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http_errors import error_details, read_error
+from backends.http.errors import error_details, read_error
 from catalog.errors import ContextLengthExceeded, RoundhouseError, UpstreamRejectedKey, UpstreamTimeout
 
 _STATUS = {

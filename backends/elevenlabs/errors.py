@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http_errors import read_error, retry_after, scrub
+from backends.http.errors import read_error, retry_after, scrub
 from catalog.errors import (
     InvalidRequest,
     ModelUnavailable,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backends.base import Upstream
-from backends.multipart import FormField, FormFile
+from backends.http.multipart import FormField, FormFile
 from backends.translation import Dropped
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import CapabilityMismatch

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http_errors import read_error, scrub
+from backends.http.errors import read_error, scrub
 from catalog.errors import (
     ContextLengthExceeded,
     RoundhouseError,

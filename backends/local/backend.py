@@ -11,7 +11,7 @@ from dataclasses import replace
 from backends.base import Json, Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
-from backends.http_errors import error_details, read_error
+from backends.http.errors import error_details, read_error
 from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
 from backends.local.completions import (
     Part,

@@ -58,6 +58,7 @@ def upstream_from_json(value: Json) -> Upstream:
     return Upstream(
         **{
             **value,
+            "addresses": tuple(value["addresses"]),
             "timeouts": Timeouts(**value["timeouts"]),
             "parameters": None if parameters is None else frozenset(parameters),
         }

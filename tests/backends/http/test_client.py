@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
-from backends.http_errors import read_error, retry_after
+from backends.http.errors import read_error, retry_after
 from backends.settings import BackendSettings
 from catalog.errors import (
     CapabilityMismatch,
@@ -84,10 +84,19 @@ def takes(seconds: float) -> Iterator[None]:
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
 ) -> AsyncIterator[str]:
-    """The address of a server that speaks whatever ``serve`` writes."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    """The address of a server that speaks whatever ``serve`` writes; its connections end with the block."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await serve(reader, writer)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 # ---- timeouts
@@ -256,7 +265,7 @@ async def test_idle_pools_are_forgotten_and_busy_ones_kept(fake: FakeOpenAI, htt
     ):
         await anext(events)
         await http.get_json(upstream_of(other), "/models")
-        await http.forget_idle(keep=0)
+        http.forget_idle(keep=0)
         assert http.pools == 1
 
 

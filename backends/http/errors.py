@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
 import orjson
-from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from backends.base import Upstream
+from backends.http.connect import ProxyRefused
+from backends.http.connection import ConnectionLost, NotHttp
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
@@ -43,46 +44,32 @@ _MAX_RETRY_AFTER = 86_400.0
 
 # First match counts.
 _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
-    (aiohttp.ConnectionTimeoutError, ConnectTimeout, "took too long to accept a connection"),
-    (aiohttp.ClientConnectorDNSError, UpstreamUnreachable, "has a name that could not be resolved"),
-    (aiohttp.ClientSSLError, UpstreamUnreachable, "could not be reached securely (TLS)"),
+    (TimeoutError, ConnectTimeout, "took too long to accept a connection"),
+    (socket.gaierror, UpstreamUnreachable, "has a name that could not be resolved"),
     (ssl.SSLError, UpstreamUnreachable, "could not be reached securely (TLS)"),
-    (aiohttp.ClientConnectorError, UpstreamUnreachable, "could not be reached"),
-    (ContentEncodingError, UpstreamProtocolError, "sent a body that does not decompress"),
-    (aiohttp.ClientPayloadError, StreamBroken, "closed the connection within its answer"),
-    (aiohttp.InvalidURL, UpstreamUnreachable, "has an address that is not valid"),
-    (aiohttp.NonHttpUrlClientError, UpstreamUnreachable, "has an address that is not HTTP"),
-    (aiohttp.ClientResponseError, UpstreamProtocolError, "does not answer in HTTP"),
+    (ProxyRefused, UpstreamUnreachable, "could not be reached through the proxy"),
+    (NotHttp, UpstreamProtocolError, "does not answer in HTTP"),
+    (ConnectionLost, UpstreamUnreachable, "closed the connection before it answered"),
+    (OSError, UpstreamUnreachable, "could not be reached"),
 )
 
-LOST: tuple[type[Exception], ...] = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What the HTTP library raises when an upstream cannot be reached, goes away or does not speak HTTP."""
+UNREACHED = (OSError, ConnectionLost, NotHttp)
+"""What making a connection, and an exchange on it, may raise."""
 
 
-def translate(exc: Exception, upstream: Upstream, *, answering: bool) -> UpstreamError:
-    """One of :data:`LOST` as one of :mod:`catalog.errors`; do not chain it: it can hold the request's key.
-
-    ``answering`` says whether the answer has begun: a connection lost before it is UpstreamUnreachable, and
-    StreamBroken within it.
-    """
-    for kind, error, what in _TABLE:
-        if isinstance(exc, kind) or isinstance(exc.__cause__, kind):
-            return error(f"The endpoint '{upstream.endpoint}' {what}.")
-    if answering:
+def translate(exc: Exception, upstream: Upstream) -> UpstreamError:
+    """One of :data:`UNREACHED` as one of :mod:`catalog.errors`; do not chain it."""
+    if isinstance(exc, ConnectionLost) and exc.begun:
         return StreamBroken(f"The endpoint '{upstream.endpoint}' closed the connection within its answer.")
-    return UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' closed the connection before it answered.")
+    for kind, error, what in _TABLE:
+        if isinstance(exc, kind):
+            return error(f"The endpoint '{upstream.endpoint}' {what}.")
+    raise AssertionError(f"{exc!r} is none of them")
 
 
-def bad_address(upstream: Upstream) -> UpstreamError:
-    """The error of an address that cannot even be read."""
-    return translate(aiohttp.InvalidURL(upstream.endpoint), upstream, answering=False)
-
-
-def was_disconnected(exc: BaseException) -> bool:
-    """Whether a connection that had been made was lost, as happens to one kept alive for too long."""
-    return isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
-        exc, aiohttp.ClientConnectorError
-    )
+def bad_address(upstream: Upstream, what: str) -> UpstreamError:
+    """The error of an address that cannot be called."""
+    return UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' has an address that is not {what}.")
 
 
 # ---- statuses

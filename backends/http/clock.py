@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
-
 from backends.base import Timeouts, Upstream
+from backends.http.connection import Connection
 from catalog.errors import FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamTimeout
 
 ROUNDS = 10
@@ -61,18 +60,18 @@ class _Rounds:
 
 
 class TimeIsUp(Exception):
-    """Ends a wait for more of a body."""
+    """Ends a wait for more of an answer."""
 
 
 class Clock:
     """The deadlines of one call, in the event loop's time. ``first_byte`` runs from the start of the call.
 
-    A body is waited for as often as the network gives a piece of it, so the waits share one timer, which is set
+    An answer is waited for as often as the network gives a piece of it, so the waits share one timer, which is set
     anew only when it rings: a context manager of a timer of its own would cost more than the piece.
     """
 
     __slots__ = (
-        "_body", "_first_at", "_loop", "_rings_at", "_timer", "_times", "_total_at", "_until", "_upstream",
+        "_connection", "_first_at", "_loop", "_rings_at", "_timer", "_times", "_total_at", "_until", "_upstream",
         "answering",
     )  # fmt: skip
 
@@ -83,20 +82,20 @@ class Clock:
         now = self._loop.time()
         self._first_at = now + self._times.first_byte
         self._total_at = now + self._times.total
-        self._body: aiohttp.StreamReader | None = None
+        self._connection: Connection | None = None
         self._until: float | None = None
         self._rings_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.answering = False
 
-    def headers_at(self) -> float:
-        """Until when the headers must be there."""
+    def begins_by(self) -> float:
+        """Until when the answer must begin."""
         return min(self._first_at, self._total_at)
 
-    def wait(self, body: aiohttp.StreamReader) -> None:
-        """A wait for more of ``body`` begins: it will raise TimeIsUp when it is too long."""
+    def wait(self, connection: Connection) -> None:
+        """A wait for more of an answer begins: it will raise TimeIsUp when it is too long."""
         limit = self._loop.time() + self._times.idle if self.answering else self._first_at
-        self._body = body
+        self._connection = connection
         self._until = until = min(limit, self._total_at)
         if self._timer is None or until < self._rings_at:
             self._set(until)
@@ -107,7 +106,7 @@ class Clock:
 
     def close(self) -> None:
         """The call is over."""
-        self._until = None
+        self._until = self._connection = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -129,9 +128,9 @@ class Clock:
 
     def _ring(self) -> None:
         self._timer = None
-        if self._until is None or self._body is None:
+        if self._until is None or self._connection is None:
             return
         if self._loop.time() < self._until:
             self._set(self._until)
         else:
-            self._body.set_exception(TimeIsUp())
+            self._connection.give_up(TimeIsUp())

@@ -9,7 +9,7 @@ from aiohttp import BodyPartReader, MultipartReader, StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from multidict import CIMultiDict
 
-from backends.multipart import multipart
+from backends.http.multipart import multipart
 
 
 async def test_fields_and_files_arrive_in_order_with_their_names_and_types() -> None:
