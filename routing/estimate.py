@@ -207,17 +207,18 @@ class Estimator:
         row = self.index.rows.get(model_id)
         if row is None:
             return None
-        self._refresh_paces()
-        size = size_class(facts.prompt_tokens)
-        return float(self._fixed_seconds[size, row] + facts.prompt_tokens * self._prompt_seconds[size, row])
+        pace = self._paces.get(model_id)
+        factor = 1.0 if pace is None else self._speed.first_factor(pace, size_class(facts.prompt_tokens))
+        return factor * (self.index.base_seconds.item(row) + facts.prompt_tokens / self.index.prefill.item(row))
 
     def token_seconds(self, model_id: str, facts: Facts) -> float | None:
         """Expected seconds per token after the first one of one model."""
         row = self.index.rows.get(model_id)
         if row is None:
             return None
-        self._refresh_paces()
-        return float(self._token_seconds[size_class(facts.prompt_tokens), row])
+        pace = self._paces.get(model_id)
+        factor = 1.0 if pace is None else self._speed.token_factor(pace, size_class(facts.prompt_tokens))
+        return factor / self.index.decode.item(row)
 
     def service_seconds(self, model_id: str, facts: Facts) -> float | None:
         """Expected seconds to the whole answer of one model, once it is loaded and free."""
@@ -386,10 +387,10 @@ class Estimator:
         if row is None:
             return
         size = size_class(facts.prompt_tokens)
-        expected = self.index.base_seconds[row] + facts.prompt_tokens / self.index.prefill[row]
+        expected = self.index.base_seconds.item(row) + facts.prompt_tokens / self.index.prefill.item(row)
         if facts.capability not in _DECODES:
             expected += facts.units * _UNIT_SECONDS.get(facts.capability, 0.0)
-        self._speed.first(self._pace_of(model_id), size, seconds / max(float(expected), 1e-6))
+        self._speed.first(self._pace_of(model_id), size, seconds / max(expected, 1e-6))
         self._paced(model_id)
 
     def observe_decode(self, model_id: str, facts: Facts, seconds: float, tokens: int) -> None:
@@ -397,7 +398,7 @@ class Estimator:
         row = self.index.rows.get(model_id)
         if row is None or tokens < 1:
             return
-        ratio = seconds / tokens * float(self.index.decode[row])
+        ratio = seconds / tokens * self.index.decode.item(row)
         self._speed.token(self._pace_of(model_id), size_class(facts.prompt_tokens), ratio)
         self._paced(model_id)
 
@@ -468,11 +469,11 @@ class Estimator:
         if row is None:
             return
         pace = self._paces[model_id]
-        first, token = self._speed.factors(pace)
-        self._first[:, row] = first
+        of_first, of_token = self._speed.factors(pace)
+        self._first[:, row] = first = np.array(of_first)
         self._fixed_seconds[:, row] = self.index.base_seconds[row] * first
         self._prompt_seconds[:, row] = first / self.index.prefill[row]
-        self._token_seconds[:, row] = token / self.index.decode[row]
+        self._token_seconds[:, row] = np.array(of_token) / self.index.decode[row]
         self._unreliable[row] = self._speed.unreliability(pace)
         self._failed_at[row] = pace.failed_at
 

@@ -162,10 +162,10 @@ def read_quality(document: QualityDocument) -> Evidence:
 def write_pace(pace: Pace) -> PaceDocument:
     """The document of a pace."""
     return PaceDocument(
-        first_logs=pace.first_logs.tolist(),
-        first_weights=pace.first_weights.tolist(),
-        token_logs=pace.token_logs.tolist(),
-        token_weights=pace.token_weights.tolist(),
+        first_logs=pace.first_logs,
+        first_weights=pace.first_weights,
+        token_logs=pace.token_logs,
+        token_weights=pace.token_weights,
         busy=pace.busy,
         attempts=pace.attempts,
         failures=pace.failures,
@@ -176,10 +176,10 @@ def write_pace(pace: Pace) -> PaceDocument:
 def read_pace(document: PaceDocument) -> Pace:
     """The pace of a document."""
     return Pace(
-        first_logs=np.array(document.first_logs),
-        first_weights=np.array(document.first_weights),
-        token_logs=np.array(document.token_logs),
-        token_weights=np.array(document.token_weights),
+        first_logs=list(document.first_logs),
+        first_weights=list(document.first_weights),
+        token_logs=list(document.token_logs),
+        token_weights=list(document.token_weights),
         busy=document.busy,
         attempts=document.attempts,
         failures=document.failures,

@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from routing.index import Floats
 from routing.settings import Learning
 
 PROMPT_EDGES = (128, 512, 2048, 8192, 32768)
@@ -28,19 +25,23 @@ def size_class(prompt_tokens: int) -> int:
     return SIZES - 1
 
 
+def _zeros() -> list[float]:
+    return [0.0] * SIZES
+
+
 @dataclass(slots=True)
 class Pace:
-    """One model's speed and reliability. Log ratios and their weights have shape (SIZES,).
+    """One model's speed and reliability. Log ratios and their weights are ``SIZES`` each: too few for an array.
 
     ``first_*`` is of the time to the first token (or to the whole answer, where there are no tokens);
     ``token_*`` of the seconds per token after it. ``busy`` is the mean seconds a call takes a slot.
     ``attempts`` and ``failures`` are discounted counts; ``failed_at`` is of the wall clock.
     """
 
-    first_logs: Floats = field(default_factory=lambda: np.zeros(SIZES))
-    first_weights: Floats = field(default_factory=lambda: np.zeros(SIZES))
-    token_logs: Floats = field(default_factory=lambda: np.zeros(SIZES))
-    token_weights: Floats = field(default_factory=lambda: np.zeros(SIZES))
+    first_logs: list[float] = field(default_factory=_zeros)
+    first_weights: list[float] = field(default_factory=_zeros)
+    token_logs: list[float] = field(default_factory=_zeros)
+    token_weights: list[float] = field(default_factory=_zeros)
     busy: float = 0.0
     attempts: float = 0.0
     failures: float = 0.0
@@ -51,9 +52,9 @@ class SpeedBook:
     """The rules by which times become expectations."""
 
     def __init__(self, learning: Learning) -> None:
-        self._keep = float(np.exp(-1 / learning.speed_memory))
+        self._keep = math.exp(-1 / learning.speed_memory)
         self._prior = learning.speed_prior
-        self._keep_attempt = float(np.exp(-1 / learning.reliability_memory))
+        self._keep_attempt = math.exp(-1 / learning.reliability_memory)
 
     def first(self, pace: Pace, size: int, ratio: float) -> None:
         """The first token took ``ratio`` times what the catalogue expects."""
@@ -74,21 +75,37 @@ class SpeedBook:
         if failed:
             pace.failed_at = at
 
-    def factors(self, pace: Pace) -> tuple[Floats, Floats]:
-        """Expected ratios to the catalogue, first token and per token, each of shape (SIZES,)."""
-        return self._factor(pace.first_logs, pace.first_weights), self._factor(pace.token_logs, pace.token_weights)
+    def factors(self, pace: Pace) -> tuple[list[float], list[float]]:
+        """Expected ratios to the catalogue, first token and per token, by class of prompt sizes."""
+        return self._all(pace.first_logs, pace.first_weights), self._all(pace.token_logs, pace.token_weights)
+
+    def first_factor(self, pace: Pace, size: int) -> float:
+        """The first of :meth:`factors` for one class of prompt sizes."""
+        return self._one(pace.first_logs, pace.first_weights, size)
+
+    def token_factor(self, pace: Pace, size: int) -> float:
+        """The second of :meth:`factors` for one class of prompt sizes."""
+        return self._one(pace.token_logs, pace.token_weights, size)
 
     @staticmethod
     def unreliability(pace: Pace) -> float:
         """The share of attempts that failed, as if four had succeeded before."""
         return pace.failures / (pace.attempts + 4)
 
-    def _add(self, logs: Floats, weights: Floats, size: int, ratio: float) -> None:
+    def _add(self, logs: list[float], weights: list[float], size: int, ratio: float) -> None:
         log = max(-_EXTREME, min(_EXTREME, math.log(max(ratio, 1e-9))))
         logs[size] = logs[size] * self._keep + log
         weights[size] = weights[size] * self._keep + 1
 
-    def _factor(self, logs: Floats, weights: Floats) -> Floats:
-        overall = logs.sum() / (weights.sum() + self._prior)
-        factor: Floats = np.exp((logs + self._prior * overall) / (weights + self._prior))
-        return factor
+    def _one(self, logs: list[float], weights: list[float], size: int) -> float:
+        return self._blend(logs[size], weights[size], self._overall(logs, weights))
+
+    def _all(self, logs: list[float], weights: list[float]) -> list[float]:
+        overall = self._overall(logs, weights)
+        return [self._blend(log, weight, overall) for log, weight in zip(logs, weights, strict=True)]
+
+    def _overall(self, logs: list[float], weights: list[float]) -> float:
+        return sum(logs) / (sum(weights) + self._prior)
+
+    def _blend(self, log: float, weight: float, overall: float) -> float:
+        return math.exp((log + self._prior * overall) / (weight + self._prior))

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
+from server.access import AccessLog
 from server.auth import ANONYMOUS, presented_key
 from server.disconnect import ClientGone
 from server.errors import as_error, error_response
@@ -42,7 +43,7 @@ class Gate:
         self._app = app
         self._services = services
         self._random = RandomHex()
-        self._log = structlog.get_logger("server.access").bind()  # else each line would make a logger of its own
+        self._log = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +63,7 @@ class _Passage:
         services: Services,
         app: ASGIApp,
         scope: Scope,
-        log: structlog.stdlib.BoundLogger,
+        log: AccessLog,
         random: Callable[[int], str],
     ) -> None:
         self._services = services
@@ -91,7 +92,7 @@ class _Passage:
             self.status = self.status or CLIENT_CLOSED_REQUEST
         except Exception as error:  # the request edge: nothing leaves it but an answer
             if self.status and isinstance(error, SendTimeoutError | TimeoutError | Cut):
-                self._log.warning("response cut", reason=type(error).__name__)
+                structlog.get_logger().warning("response cut", reason=type(error).__name__)
                 self._abort()
             else:
                 await self._answer_error(error, receive)
@@ -101,12 +102,13 @@ class _Passage:
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
-                self._log.info(
-                    "request",
+                self._log.write(
+                    request_id=self._id,
+                    trace=scope["roundhouse.trace"],
                     method=scope["method"],
                     path=scope["path"][:200],
                     status=self.status,
-                    seconds=round(took, 4),
+                    seconds=took,
                     key=scope["roundhouse.caller"].id,
                 )
             structlog.contextvars.reset_contextvars(**tokens)
@@ -134,9 +136,9 @@ class _Passage:
     async def _answer_error(self, error: Exception, receive: Receive) -> None:
         typed = as_error(error)
         if typed is not error and typed.status >= 500:
-            self._log.error("request failed", exc_info=error)
+            structlog.get_logger().error("request failed", exc_info=error)
         elif typed.status >= 500:
-            self._log.warning("request refused", code=typed.code)
+            structlog.get_logger().warning("request refused", code=typed.code)
         self._services.metrics.error(typed.code)
         if self.status:
             self._abort()

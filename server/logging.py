@@ -179,9 +179,16 @@ def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDic
     for key, value in entry.items():
         if key.lower() in _SECRET_NAMES:
             entry[key] = HIDDEN
-        elif isinstance(value, str) and len(value) > 8 and _may_hold_secret(value.lower()):
-            entry[key] = _SECRETS.sub(lambda found: found.group(1) + HIDDEN, value)
+        elif isinstance(value, str):
+            entry[key] = hidden(value)
     return entry
+
+
+def hidden(text: str) -> str:
+    """A text with what looks like a secret in it blanked."""
+    if len(text) > 8 and _may_hold_secret(text.lower()):
+        return _SECRETS.sub(lambda found: found.group(1) + HIDDEN, text)
+    return text
 
 
 def _may_hold_secret(text: str) -> bool:
