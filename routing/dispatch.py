@@ -132,8 +132,9 @@ class Dispatcher:
         sinks: Sequence[OutcomeSink],
         clock: Clock,
         later: Sequence[OutcomeSink] = (),
+        then: Callable[[], None] = lambda: None,
     ) -> None:
-        """``sinks`` are told of an outcome at once, ``later`` a moment after it."""
+        """``sinks`` are told of an outcome at once, ``later`` a moment after it; ``then`` follows."""
         self.clock = clock
         self.leases = leases
         self.spend = spend
@@ -142,7 +143,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
-        self._behind = Behind(later)
+        self._behind = Behind(later, then=then)
         self._sinks = (*sinks, self._behind) if later else tuple(sinks)
         self._speaks: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[Any]] = set()

@@ -122,6 +122,11 @@ class Estimator:
         """
         return prior_of(model, self._usual, self._learning)
 
+    def refresh(self) -> None:
+        """Bring every column up to what was learned, while nobody waits for it; else a decision has to."""
+        self._refresh_quality()
+        self._refresh_paces()
+
     # ---- reading
 
     def quality(self, task: Task, complexity: Complexity) -> tuple[Floats, Floats]:

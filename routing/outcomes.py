@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -83,11 +83,20 @@ class Behind:
     """Outcomes for those who can wait: they are told a moment later, of many at once, when no answer waits for it.
 
     What went wrong waits for nothing, and takes along what came before it: the next request must know of it.
-    ``delay`` is seconds; ``most`` outcomes wait at the most. One event loop uses it.
+    ``delay`` is seconds; ``most`` outcomes wait at the most; ``then`` is called when all of them were told. One
+    event loop uses it.
     """
 
-    def __init__(self, sinks: Sequence[OutcomeSink], *, delay: float = 0.02, most: int = 64) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[OutcomeSink],
+        *,
+        delay: float = 0.02,
+        most: int = 64,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sinks = tuple(sinks)
+        self._then = then
         self._delay = delay
         self._most = most
         self._waiting: list[Outcome] = []
@@ -110,3 +119,5 @@ class Behind:
         for outcome in waiting:
             for sink in self._sinks:
                 sink.record(outcome)
+        if waiting:
+            self._then()

@@ -143,6 +143,7 @@ async def open_house(
             traces=traces,
             sinks=(metrics, breakers, keys, traces, virtual_keys, AttemptLog(), tap),
             later=(learner, _Journal(state)),
+            then=estimator.refresh,
             clock=clock,
         )
         stack.push_async_callback(dispatcher.settle)

@@ -7,8 +7,8 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -104,10 +104,8 @@ class Supervisor:
 
     # ---- WorkerPool
 
-    @asynccontextmanager
-    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
-        async with self._worker(model).lease(need) as upstream:
-            yield upstream
+    def lease(self, model: Model, need: Need) -> AbstractAsyncContextManager[Upstream]:
+        return self._worker(model).lease(need)
 
     def snapshot(self) -> PoolSnapshot:
         workers = tuple(worker.view() for worker in self._workers.values())

@@ -1,18 +1,29 @@
 """Chat through the gateway beside the same worker's socket directly: tokens per second, time to first token.
 
 The two are measured in turn, each first in every other round, so that the machine's drift falls on both alike.
-First tokens come from short answers, of which there can be many; of streams that start together, the mean counts:
-which of them the worker reads first is chance.
+
+Tokens per second are measured with the worker on every core: what the gateway takes, it takes from the worker.
+First tokens come from short answers, of which there can be many, with the prompt in the worker's cache, so that
+what is compared is small beside what differs; and with the worker on a core of its own, or the figure would be
+of the cores. Where several stream at once, each pauses at random between its requests: requests that come in the
+same instant would share a batch of the worker or miss it together, and that would be measured instead.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.gateway import gateway, load
+import psutil
+
+from tests.bench.client import Client, Result, Target, client
+from tests.bench.gateway import gateway
 from tests.bench.report import Figure, Report, at_least, at_most
 
 MODEL = "smollm2-135m-instruct"
@@ -22,12 +33,15 @@ BODY: dict[str, Any] = {
     "temperature": 0.8,
     "ignore_eos": True,
     "stream": True,
-    "cache_prompt": False,
+    "cache_prompt": True,
 }
-TOKENS = 32
-ROUNDS = 3
-STREAMS = {1: 10, 4: 2, 8: 1}
-"""How many streams start together, and how often they do in a block of short answers."""
+SHORT, LONG = 2, 64
+"""Tokens of an answer of which the first token counts, and of one of which the rate does."""
+ROUNDS = 8
+STREAMS = {1: 30, 4: 100, 8: 200}
+"""How many stream at once, and how many short answers there are in a round."""
+PAUSE = 0.4
+"""Seconds: several of the worker's batches."""
 WORKERS = {"slots": 8, "runaway": 3600.0}
 """What asks the worker directly holds no lease, and would be taken for a worker that computes for nobody."""
 
@@ -35,35 +49,86 @@ WORKERS = {"slots": 8, "runaway": 3600.0}
 def run() -> Report:
     """Measure."""
     found: list[Figure] = []
-    with tempfile.TemporaryDirectory() as folder, gateway(Path(folder), workers=WORKERS) as running:
-        upstream = running.worker(MODEL)
-        direct = {"url": upstream.base_url, "uds": upstream.uds, "key": upstream.api_key}
-        through = {"url": f"{running.url}/v1", "uds": None, "key": None}
-        ways = {"direct": direct, "through": through}
-        for streams in (2, 8):
-            for way in ways.values():
-                _load(way, streams, tokens=2, bursts=1)
-        for streams, bursts in STREAMS.items():
-            rates: dict[str, list[float]] = {"direct": [], "through": []}
-            firsts: dict[str, list[float]] = {"direct": [], "through": []}
-            for number in range(ROUNDS):
-                for name in ("direct", "through") if number % 2 else ("through", "direct"):
-                    short = _load(ways[name], streams, tokens=2, bursts=1 + bursts)
-                    firsts[name] += _means(short["first"], streams)[1:]  # without the one that connects
-                    rates[name] += _load(ways[name], streams, tokens=TOKENS, bursts=1)["rate"]
-            ratio = statistics.median(t / d for t, d in zip(rates["through"], rates["direct"], strict=True))
-            middle = {name: statistics.median(values) for name, values in rates.items()}
-            found.append(Figure(f"tokens a second, {streams} streams", ratio, "x direct", at_least(0.97), middle))
-            times = {name: statistics.median(values) * 1000 for name, values in firsts.items()}
-            later = times["through"] - times["direct"]
-            found.append(Figure(f"first token later, {streams} streams", later, "ms", at_most(5), times))
+    with _ways() as (load, ways):
+        for streams in STREAMS:
+            rates = _in_turn(ways, partial(_tokens_a_second, load, streams))
+            found.append(_rate(streams, rates))
+    with _ways(apart=True) as (load, ways):
+        for streams, requests in STREAMS.items():
+            firsts = _in_turn(ways, partial(_first_token, load, streams, requests))
+            found.append(_later(streams, firsts))
     return Report("chat", "Chat through Roundhouse beside the worker's own socket", tuple(found))
 
 
-def _load(way: dict[str, Any], streams: int, *, tokens: int, bursts: int) -> dict[str, Any]:
-    body = {**BODY, "max_tokens": tokens}
-    return load({**way, "path": "/chat/completions", "body": body, "streams": streams, "rounds": bursts})
+@contextmanager
+def _ways(*, apart: bool = False) -> Iterator[tuple[Client, dict[str, Target]]]:
+    """The load client, and the two ways to one worker; ``apart``, the worker has the last core for itself."""
+    cores = sorted(os.sched_getaffinity(0))
+    others, own = set(cores[:-1]) or set(cores), set(cores[-1:])
+    settings = WORKERS | ({"threads": 1} if apart else {})
+    if apart:
+        os.sched_setaffinity(0, others)
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            gateway(Path(folder), workers=settings) as running,
+            client() as load,
+        ):
+            upstream = running.worker(MODEL)
+            if apart:
+                _move(running.house.pool.snapshot().workers[0].pid, own)
+            authorization = {"authorization": f"Bearer {upstream.api_key}"}
+            ways = {
+                "direct": Target(f"{upstream.base_url}/chat/completions", authorization, upstream.uds),
+                "through": Target(f"{running.url}/v1/chat/completions"),
+            }
+            for way in ways.values():
+                _ask(load, way, SHORT, streams=8, requests=16)
+            yield load, ways
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
-def _means(values: list[float], each: int) -> list[float]:
-    return [statistics.fmean(values[at : at + each]) for at in range(0, len(values), each)]
+def _move(pid: int | None, cores: set[int]) -> None:
+    for thread in psutil.Process(pid).threads():
+        os.sched_setaffinity(thread.id, cores)
+
+
+def _in_turn(ways: dict[str, Target], measure: Callable[[Target], float]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(ROUNDS):
+        for name in ways if number % 2 else reversed(ways):
+            values[name].append(measure(ways[name]))
+    return values
+
+
+def _tokens_a_second(load: Client, streams: int, way: Target) -> float:
+    long = _ask(load, way, LONG, streams=streams, requests=streams)
+    return sum(long.pieces) / long.elapsed
+
+
+def _first_token(load: Client, streams: int, requests: int, way: Target) -> float:
+    """Milliseconds, the mean of so many requests."""
+    pause = 0.0 if streams == 1 else PAUSE
+    return statistics.fmean(_ask(load, way, SHORT, streams=streams, requests=requests, pause=pause).first) * 1000
+
+
+def _ask(load: Client, way: Target, tokens: int, *, streams: int, requests: int, pause: float = 0.0) -> Result:
+    bodies = [{**BODY, "max_tokens": tokens, "seed": number} for number in range(requests)]
+    result = load.run(way, bodies, clients=streams, requests=requests, pause=pause)
+    if result.failed:
+        raise SystemExit(f"{result.failed} of {requests} requests failed or came incomplete")
+    return result
+
+
+def _rate(streams: int, rates: dict[str, list[float]]) -> Figure:
+    ratio = statistics.median(t / d for t, d in zip(rates["through"], rates["direct"], strict=True))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    return Figure(f"tokens a second, {streams} streams", ratio, "x direct", at_least(0.97), middle)
+
+
+def _later(streams: int, firsts: dict[str, list[float]]) -> Figure:
+    later = [t - d for t, d in zip(firsts["through"], firsts["direct"], strict=True)]
+    middle = {name: statistics.fmean(values) for name, values in firsts.items()}
+    middle["give or take"] = statistics.stdev(later) / len(later) ** 0.5
+    return Figure(f"first token later, {streams} streams", statistics.fmean(later), "ms", at_most(5), middle)

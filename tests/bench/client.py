@@ -2,7 +2,8 @@
 
 ``python -m tests.bench.client`` reads jobs from standard input, one JSON object a line, and writes one line of
 results for each. A job has ``url`` (and ``uds``), ``headers``, ``bodies`` (taken in turn), ``clients`` and
-``requests`` (in all); a client sends its next request when its last one is answered. Times are seconds.
+``requests`` (in all); a client sends its next request when its last one is answered, or up to ``pause`` seconds
+after that, at random. Times are seconds.
 
 It is raw asyncio with httptools: what it adds to a request is a tenth of what the usual libraries add.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import subprocess
 import sys
 import time
@@ -58,7 +60,9 @@ class Client:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, target: Target, bodies: Sequence[Any], *, clients: int, requests: int) -> Result:
+    def run(
+        self, target: Target, bodies: Sequence[Any], *, clients: int, requests: int, pause: float = 0.0
+    ) -> Result:
         """Send requests; raises SystemExit when the client itself failed."""
         job = {
             "url": target.url,
@@ -67,6 +71,7 @@ class Client:
             "bodies": list(bodies),
             "clients": clients,
             "requests": requests,
+            "pause": pause,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -181,7 +186,7 @@ def request_bytes(target: Target, body: Any) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
-async def run(target: Target, bodies: Sequence[Any], *, clients: int, requests: int) -> Result:
+async def run(target: Target, bodies: Sequence[Any], *, clients: int, requests: int, pause: float) -> Result:
     """One job."""
     wires = [request_bytes(target, body) for body in bodies]
     streams = [bool(body.get("stream")) for body in bodies]
@@ -196,6 +201,8 @@ async def run(target: Target, bodies: Sequence[Any], *, clients: int, requests: 
         connection = await connect(target)
         for number in numbers:
             which = number % len(wires)
+            if pause:
+                await asyncio.sleep(random.uniform(0, pause))
             try:
                 if not connection.open or target.uds is not None:
                     connection.close()
@@ -225,7 +232,9 @@ async def main() -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         job = json.loads(line)
         target = Target(job["url"], job["headers"], job["uds"])
-        result = await run(target, job["bodies"], clients=job["clients"], requests=job["requests"])
+        result = await run(
+            target, job["bodies"], clients=job["clients"], requests=job["requests"], pause=job["pause"]
+        )
         print(json.dumps(result.__dict__), flush=True)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -89,24 +86,12 @@ class Gateway:
 
 @contextmanager
 def gateway(folder: Path, **overrides: Any) -> Iterator[Gateway]:
-    """A gateway with the starter models; its state is under ``folder``."""
-    running = Gateway(load_settings(None, **{"log": {"level": "error", "access": False}, **overrides}))
-    del folder
+    """A gateway with the starter models that were pulled; whatever it remembers is under ``folder``."""
+    (folder / "models").symlink_to(load_settings(None).data_dir / "models")
+    quiet = {"log": {"level": "error", "access": False}, "data_dir": folder}
+    running = Gateway(load_settings(None, **{**quiet, **overrides}))
     running.start()
     try:
         yield running
     finally:
         running.stop()
-
-
-def load(job: dict[str, Any]) -> dict[str, Any]:
-    """Run :mod:`tests.bench.load` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result

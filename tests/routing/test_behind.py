@@ -70,3 +70,13 @@ async def test_flushing_tells_the_rest_to_everybody_and_only_once() -> None:
     behind.record(outcome(trace="b"))
     await asyncio.wait_for(first.enough.wait(), 5)
     assert first.traces == second.traces == ["a", "b"]
+
+
+async def test_what_follows_is_done_once_for_all_that_was_told_and_not_for_nothing() -> None:
+    heard, followed = Heard(), []
+    behind = Behind((heard,), delay=3600, then=lambda: followed.append(list(heard.traces)))
+    behind.flush()
+    behind.record(outcome(trace="a"))
+    behind.record(outcome(trace="b"))
+    behind.flush()
+    assert followed == [["a", "b"]]
