@@ -13,6 +13,35 @@ class Meter(Protocol):
     def __call__(self, pid: int, device: str) -> int: ...
 
 
+class Taken:
+    """The most that each model was seen to take, in bytes, since its row last changed."""
+
+    def __init__(self) -> None:
+        self._most: dict[str, int] = {}
+        self._ready: set[str] = set()
+
+    def note(self, model: str, used: int, *, ready: bool, reserved: int) -> int:
+        """Its worker takes ``used`` now. What to count it with: while it loads, not less than was reserved."""
+        most = self._most[model] = max(used, self._most.get(model, 0))
+        if ready:
+            self._ready.add(model)
+            return most
+        return max(used, reserved)
+
+    def when_ready(self, model: str) -> int | None:
+        """The most, if it was ever measured when it was ready: before, it takes less than it will."""
+        return self._most[model] if model in self._ready else None
+
+    def at_least(self, model: str) -> int:
+        """The most, also while it loaded; 0 if it was never measured."""
+        return self._most.get(model, 0)
+
+    def forget(self, model: str) -> None:
+        """It is another model now, by the same name."""
+        self._most.pop(model, None)
+        self._ready.discard(model)
+
+
 def measure(pid: int, device: str) -> int:
     """Resident memory of the process tree, or on an NVIDIA device what its driver counts for those processes."""
     try:

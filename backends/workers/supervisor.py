@@ -17,7 +17,7 @@ import platformdirs
 from backends.base import Upstream
 from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
-from backends.workers.memory import Meter, measure
+from backends.workers.memory import Meter, Taken, measure
 from backends.workers.placement import Device, Evict, Place, Room, Tenant, TooLarge, decide
 from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
@@ -70,7 +70,7 @@ class Supervisor:
         self._logs = settings.logs or platformdirs.user_data_path("roundhouse") / "logs"
         self._rooms = tuple(Room(device.id, self._budget(device)) for device in devices)
         self._workers: dict[str, Worker] = {}
-        self._measured: dict[str, int] = {}
+        self._taken = Taken()
         self._runaways = Runaways(settings.runaway)
         self._placing = asyncio.Lock()
         self._moved = asyncio.Event()
@@ -171,7 +171,7 @@ class Supervisor:
                 model, self, self._settings, log=self._log(model.id), clock=self._clock, observer=self._observer
             )
         elif worker.model != model:
-            self._measured.pop(model.id, None)
+            self._taken.forget(model.id)
             worker.update(model)
         return worker
 
@@ -221,13 +221,18 @@ class Supervisor:
         return self._engines[model.engine]
 
     def _need(self, model: Model, engine: EngineInfo, path: Path | None) -> int:
-        """Bytes: what it took when it was last loaded, else the engine's estimate, the row's figure, the files'.
+        """Bytes: what it was seen to take, else the engine's estimate, the row's figure, the files' size.
 
-        What was measured did fit, though some engines take all that is left, which may be over the budget.
+        What was seen did fit, though some engines take all that is left, which may be over the budget.
         """
-        measured = self._measured.get(model.id)
-        if measured is not None:
-            return min(measured, max(room.budget for room in self._rooms))
+        seen = self._taken.when_ready(model.id)
+        if seen is None:
+            seen, estimate = self._taken.at_least(model.id), self._estimate(model, engine, path)
+            if seen <= estimate:
+                return estimate
+        return min(seen, max(room.budget for room in self._rooms))
+
+    def _estimate(self, model: Model, engine: EngineInfo, path: Path | None) -> int:
         if engine.memory is not None and path is not None:
             return engine.memory(path, self.slots(model), self.context(model) or 0, model.options)
         if model.size.memory is not None:
@@ -249,8 +254,8 @@ class Supervisor:
     async def _place(self, worker: Worker, need: int, allowed: tuple[str, ...]) -> None:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
 
-        Raises ModelUnavailable: it can never fit, or the memory stayed busy for too long. When it has waited
-        for ``patience`` seconds, the busy workers in its way take no new turns, and leave once they are idle.
+        Raises ModelUnavailable: it can never fit, or the memory stayed busy for too long. Busy workers in its way
+        are asked to leave when both it has waited and they have served for ``patience`` seconds.
         """
         async with self._placing:
             since = self._clock()
@@ -273,18 +278,22 @@ class Supervisor:
                         await self._wait_for_room(worker, decision.models, since)
 
     async def _wait_for_room(self, worker: Worker, busy: tuple[str, ...], since: float) -> None:
-        waited = self._clock() - since
-        if waited >= self._settings.placement_timeout:
+        now = self._clock()
+        pause = since + self._settings.placement_timeout - now
+        if pause <= 0:
             raise ModelUnavailable(
-                f"No memory became free for '{worker.model.id}' within {waited:.0f} s: the other models are busy.",
+                f"No memory became free for '{worker.model.id}' in {now - since:.0f} s: other models are busy.",
                 retry_after=10,
             )
-        if waited >= self._settings.patience:
-            for model in busy:
+        for model in busy:
+            serving = self._workers[model].serving_since
+            if serving is None:  # it loads: to give that up for this one would let neither of them ever be loaded
+                continue
+            left = max(since, serving) + self._settings.patience - now
+            if left <= 0:
                 self._workers[model].ask_to_stop("evicted")
-            pause = self._settings.placement_timeout - waited
-        else:
-            pause = self._settings.patience - waited
+            else:
+                pause = min(pause, left)
         self._moved.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
@@ -308,7 +317,8 @@ class Supervisor:
                     continue
                 used = await asyncio.to_thread(self._meter, pid, device)
                 if used and worker.pid == pid:
-                    worker.memory = self._measured[model] = max(used, self._measured.get(model, 0))
+                    ready = worker.serving_since is not None
+                    worker.memory = self._taken.note(model, used, ready=ready, reserved=worker.memory)
                 rest = (pid, worker.view().last_used) if worker.idle and worker.pid == pid else None
                 if self._runaways.sees(model, rest, processor_time(pid)):
                     self._observer.died(model, "it computed though nobody had asked it for anything")

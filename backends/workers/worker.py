@@ -124,6 +124,11 @@ class Worker:
         return self._state in (WorkerState.READY, WorkerState.DRAINING) and unwanted
 
     @property
+    def serving_since(self) -> float | None:
+        """When it became ready; None while it is not."""
+        return self._started_at
+
+    @property
     def last_used(self) -> float:
         return self._slots.last_used or self._started_at or 0.0
 

@@ -15,6 +15,7 @@ import pytest
 
 from backends.base import Upstream
 from backends.workers.engines.registry import EngineInfo, Engines
+from backends.workers.memory import Meter, measure
 from backends.workers.pool import Need, WorkerState, WorkerView
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
@@ -156,10 +157,12 @@ OpenHouse = Callable[..., Any]
 
 @pytest.fixture
 def house(tmp_path: Path) -> OpenHouse:
-    """``async with house(keep_alive=1, ...) as h``: settings by name, and ``environment``."""
+    """``async with house(keep_alive=1, ...) as h``: settings by name, ``environment`` and ``meter``."""
 
     @asynccontextmanager
-    async def opened(*, environment: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[House]:
+    async def opened(
+        *, environment: dict[str, str] | None = None, meter: Meter = measure, **settings: Any
+    ) -> AsyncIterator[House]:
         store, witness = FakeStore(), Witness()
         chosen = WorkerSettings.model_validate(
             {"logs": tmp_path / "logs", "memory_fraction": 1.0, "stop_grace": 2.0, "backoff": 0.01, **settings}
@@ -172,6 +175,7 @@ def house(tmp_path: Path) -> OpenHouse:
             devices=[FakeDevice()],
             engines=fake_engines(),
             observer=witness,
+            meter=meter,
             environment=environment or os.environ,
         ) as pool:
             yield House(pool, store, witness, tmp_path / "logs")

@@ -205,6 +205,54 @@ async def test_two_models_in_the_memory_of_one_alternate_and_never_answer_for_ea
         assert h.pool.snapshot().devices[0].used <= 1000 * MIB
 
 
+async def test_a_load_is_not_given_up_for_another_that_waits_however_short_its_patience(house: OpenHouse) -> None:
+    async with house(patience=0.0) as h, asyncio.timeout(30):
+        rows = [model("a", mib=800, start_delay=0.1), model("b", mib=800, start_delay=0.1)]
+
+        async def alternate(i: int) -> None:
+            for turn in range(3):
+                row = rows[(i + turn) % 2]
+                assert (await h.ask(row, tokens=1)) == f"{row.id}:0 "
+
+        await asyncio.gather(*(alternate(i) for i in range(6)))
+        assert len(h.witness.loads) <= 18, "each load answered somebody"
+
+
+async def test_a_worker_that_has_just_become_ready_has_its_time_before_it_makes_room(house: OpenHouse) -> None:
+    async with house(patience=0.4) as h:
+        others: list[asyncio.Task[str]] = []
+
+        async def ask_the_other_while_it_loads() -> None:
+            await h.until(lambda: bool(h.pool.snapshot().workers) and h.view("a").pid is not None)
+            others.append(asyncio.create_task(h.ask(model("b", mib=800), tokens=1)))
+
+        loading = asyncio.create_task(ask_the_other_while_it_loads())
+        async with h.pool.lease(model("a", mib=800, start_delay=0.5), Need()):
+            ready = asyncio.get_running_loop().time()
+            await loading
+            await h.until(lambda: h.view("a").state is WorkerState.DRAINING)
+            assert asyncio.get_running_loop().time() - ready > 0.3, "the other had waited for 0.4 s before"
+        assert await others[0] == "b:0 "
+
+
+async def test_what_is_measured_while_a_model_loads_does_not_lower_what_it_will_need(house: OpenHouse) -> None:
+    measured = 1 * MIB
+
+    def meter(pid: int, device: str) -> int:
+        return measured
+
+    async with house(sample_interval=0.01, meter=meter) as h:
+        loading = asyncio.create_task(h.pool.load(model("a", mib=800, start_delay=0.3)))
+        await h.until(lambda: bool(h.pool.snapshot().workers) and h.view("a").pid is not None)
+        while not loading.done():
+            assert h.pool.snapshot().devices[0].used == 800 * MIB
+            await asyncio.sleep(0.01)
+        measured = 600 * MIB
+        await h.until(lambda: h.view("a").memory == 600 * MIB)
+        measured = 900 * MIB
+        await h.until(lambda: h.view("a").memory == 900 * MIB)
+
+
 async def test_a_model_in_constant_use_makes_room_for_one_that_waits(house: OpenHouse) -> None:
     async with house(patience=0.1) as h:
         done = False
