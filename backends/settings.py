@@ -42,7 +42,9 @@ class BackendSettings(BaseModel):
     idle_timeout: float = Field(default=60.0, gt=0)
     total_timeout: float = Field(default=900.0, gt=0)
 
-    max_connections: int = Field(default=0, ge=0, description="per upstream; 0 is no bound")
+    max_queue: int = Field(
+        default=256, ge=1, description="calls that may wait for an endpoint that has max_concurrency"
+    )
     keepalive: float = Field(default=15.0, ge=0, description="how long an idle connection is kept")
     max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="one whole answer")
     max_event_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="one event of a stream")

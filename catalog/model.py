@@ -274,4 +274,6 @@ class Endpoint(BaseModel):
     first_byte_timeout: float | None = Field(default=None, gt=0)
     idle_timeout: float | None = Field(default=None, gt=0)
     total_timeout: float | None = Field(default=None, gt=0)
-    max_concurrency: int | None = Field(default=None, gt=0)
+    max_concurrency: int | None = Field(
+        default=None, gt=0, description="calls at a time, of each gateway process; the others wait for their turn"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -52,6 +53,7 @@ _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
 
 
 _EVERY = slice(None)
+_NOBODY: Mapping[str, float] = MappingProxyType({})
 Rows = int | slice
 """One row, or all of them: what is computed alike for both."""
 
@@ -166,14 +168,19 @@ class Estimator:
         typical = self._output[facts.task]
         return typical if facts.output_tokens is None else min(typical, float(facts.output_tokens))
 
-    def latency(self, facts: Facts, pool: PoolSnapshot, now: float) -> Floats:
-        """Expected seconds to the whole answer, shape (n,): load, queue, prefill, decode."""
+    def latency(
+        self, facts: Facts, pool: PoolSnapshot, now: float, crowd: Mapping[str, float] = _NOBODY
+    ) -> Floats:
+        """Expected seconds to the whole answer, shape (n,): load, queue, prefill, decode. ``crowd``: see World."""
         seconds: Floats = self._service(facts, _EVERY)
         cold = self.index.load_seconds.copy()
         for worker in pool.workers:
             row = self.index.rows.get(worker.model)
             if row is not None:
                 cold[row] = self._wait(worker, cold.item(row), seconds.item(row), now)
+        for model, calls in crowd.items():
+            row = self.index.rows[model]
+            cold[row] += calls * self._busy(model, seconds.item(row))
         seconds += cold
         return seconds
 
@@ -182,7 +189,9 @@ class Estimator:
         dollars: Floats = self._cost(facts, output, _EVERY)
         return dollars
 
-    def expect(self, row: int, facts: Facts, pool: PoolSnapshot, now: float) -> Expectation:
+    def expect(
+        self, row: int, facts: Facts, pool: PoolSnapshot, now: float, crowd: Mapping[str, float] = _NOBODY
+    ) -> Expectation:
         """What :meth:`quality`, :meth:`latency` and :meth:`cost` say of one row."""
         self._refresh_quality()
         seconds = float(self._service(facts, row))
@@ -190,6 +199,9 @@ class Estimator:
         for worker in pool.workers:
             if self.index.rows.get(worker.model) == row:
                 wait = self._wait(worker, wait, seconds, now)
+        if crowd:
+            model = self.index.models[row].id
+            wait += crowd.get(model, 0.0) * self._busy(model, seconds)
         dollars = float(self._cost(facts, None, row))
         return Expectation(
             quality=self._mean.item(TASK_AT[facts.task], COMPLEXITY_AT[facts.complexity], row),

@@ -1,8 +1,8 @@
 """What one call needs before it can be made, taken and given back as one thing.
 
-A local model needs a ready worker with a free slot; a remote one needs a key; both may need money. The
-order is money, then key or worker: the cheap refusals come first, and nobody waits for a worker only to
-be told that the day's budget is spent.
+A local model needs a ready worker with a free slot; a remote one needs a key, and a turn where its endpoint
+takes only so many calls at a time; both may need money. The order is money, then turn and key, or worker: the
+cheap refusals come first, and nobody waits only to be told that the day's budget is spent.
 """
 
 from __future__ import annotations
@@ -14,21 +14,33 @@ from typing import Any, Self
 
 from backends.base import Timeouts, Upstream
 from backends.workers.pool import Need, Priority, WorkerPool
+from backends.workers.queue import Grant, Slots
 from catalog.errors import ModelUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.facts import Facts, Workload
 from routing.keys import KeyPools
 from routing.plan import Candidate
 from routing.spend import Reservation, Spend
+from routing.turns import Turns
 
 
 class Lease:
     """What a call is given while the block lasts: where to send it, which key it carries, and the money set aside.
 
-    Entering raises BudgetExceeded, ModelUnavailable (no usable key), and whatever the worker pool raises.
+    Entering raises BudgetExceeded, QueueFull, ModelUnavailable (no usable key), and what the worker pool raises.
     """
 
-    __slots__ = ("_facts", "_house", "_model", "_now", "_worker", "provider_key", "reservation", "upstream")
+    __slots__ = (
+        "_facts",
+        "_house",
+        "_model",
+        "_now",
+        "_turn",
+        "_worker",
+        "provider_key",
+        "reservation",
+        "upstream",
+    )
 
     upstream: Upstream
     """Where the call goes, once the lease was entered."""
@@ -41,6 +53,7 @@ class Lease:
         self._model = model
         self._now = now
         self._worker: AbstractAsyncContextManager[Upstream] | None = None
+        self._turn: tuple[Slots, Grant] | None = None
 
     @property
     def waits(self) -> bool:
@@ -55,8 +68,12 @@ class Lease:
                 self.upstream = self._house.for_row(self._model, await worker.__aenter__())
                 self._worker = worker
             else:
+                queue = self._house.queue(self._model)
+                if queue is not None:
+                    self._turn = queue, await queue.acquire(need_of(self._facts))
                 self.upstream, self.provider_key = self._house.address(self._model, self._now)
         except BaseException as error:
+            self._end_turn()
             await self.reservation.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
@@ -66,7 +83,14 @@ class Lease:
             if self._worker is not None:
                 await self._worker.__aexit__(*exception)
         finally:
+            self._end_turn()
             await self.reservation.__aexit__(*exception)
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            queue, grant = self._turn
+            self._turn = None
+            queue.release(grant)
 
 
 @dataclass(slots=True)
@@ -88,9 +112,11 @@ class Leases:
         endpoint: Callable[[str], Endpoint],
         keys: KeyPools,
         spend: Spend,
+        turns: Turns,
         timeouts: Timeouts,
     ) -> None:
         self._pool = pool
+        self._turns = turns
         self._endpoint = endpoint
         self._keys = keys
         self._spend = spend
@@ -107,6 +133,11 @@ class Leases:
             amount=self._spend.estimate(model.price, facts),
         )
         return Lease(self, facts, model, now, reservation)
+
+    def queue(self, model: Model) -> Slots | None:
+        """Where a call of a remote row waits for its turn, if it may have to."""
+        assert isinstance(model.source, UpstreamSource)
+        return self._turns.at(self._endpoint(model.source.endpoint))
 
     def worker(self, model: Model, facts: Facts) -> AbstractAsyncContextManager[Upstream]:
         """A lease of a worker of this machine."""

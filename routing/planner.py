@@ -21,6 +21,7 @@ from routing.plan import Plan
 from routing.policy import plan
 from routing.settings import RoutingSettings
 from routing.spend import Spend
+from routing.turns import Turns
 from routing.world import Block, World
 
 
@@ -36,6 +37,7 @@ class Planner:
         breakers: Breakers,
         keys: KeyPools,
         spend: Spend,
+        turns: Turns,
         estimator: Estimator,
         settings: RoutingSettings,
         clock: Clock,
@@ -49,6 +51,7 @@ class Planner:
         self._breakers = breakers
         self._keys = keys
         self._spend = spend
+        self._turns = turns
         self._estimator = estimator
         self._settings = settings
         self._clock = clock
@@ -87,6 +90,7 @@ class Planner:
             blocked=self._blocked(facts, now),
             headroom=self._spend.headroom(facts.key),
             pins=self._pins(),
+            crowd=self._crowd(),
         )
 
     def _compile(self) -> None:
@@ -104,6 +108,10 @@ class Planner:
         self._by_endpoint = {name: tuple(ids) for name, ids in grouped.items()}
         self._compiled = catalog
         self._merged = (), {}
+
+    def _crowd(self) -> Mapping[str, float]:
+        waits = self._turns.waits()
+        return {model: wait for name, wait in waits.items() for model in self._by_endpoint.get(name, ())}
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
         """Why models are out, by id: the same mapping again as long as nothing changed."""

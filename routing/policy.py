@@ -73,7 +73,7 @@ def _single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Pla
     if block is not None:
         return Plan((), (Exclusion(model.id, block.code, block.reason),), strategy, f"{model.id}: {block.reason}")
     row = world.index.rows[model.id]
-    expected = world.estimator.expect(row, facts, world.pool, world.now)
+    expected = world.estimator.expect(row, facts, world.pool, world.now, world.crowd)
     candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
 
@@ -177,7 +177,7 @@ def _choose(facts: Facts, world: World, settings: RoutingSettings, rng: np.rando
 
 def _only(facts: Facts, world: World, settings: RoutingSettings, row: int, excluded: Lazy[Exclusion]) -> Plan:
     """The one model that can answer: nothing is weighed, so it costs little, and its score is 1."""
-    expected = world.estimator.expect(row, facts, world.pool, world.now)
+    expected = world.estimator.expect(row, facts, world.pool, world.now, world.crowd)
     seen = world.estimator.observations(facts.task).item(row)
     strategy, pin = _strategy(facts, world, settings, row, seen)
     reason = f"{_expected(facts, world, row, expected, strategy, seen)}; 1 could answer, {len(excluded)} could not"
@@ -209,7 +209,7 @@ def _score(
     weights = _weights(facts, settings)
     every = len(rows) == len(world.index)
     means, strengths = estimator.quality(facts.task, facts.complexity)
-    latencies, costs = estimator.latency(facts, world.pool, world.now), estimator.cost(facts)
+    latencies, costs = estimator.latency(facts, world.pool, world.now, world.crowd), estimator.cost(facts)
     # A copy in either case: what the plan shows later must not change with the next outcome.
     mean = means.copy() if every else means[rows]
     strength = strengths if every else strengths[rows]

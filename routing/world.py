@@ -25,11 +25,12 @@ class Block:
 class World:
     """What a choice depends on besides the request.
 
-    ``index`` is the catalogue, compiled for quick filters. ``blocked`` holds, by model id, only the models
-    that cannot be used now: not pulled, engine missing, breaker open, no key that works, does not fit.
-    ``headroom`` is the dollars that the caller may still spend, ``None`` without a cap. ``pins`` name the one
-    model that an alias stands for (``auto`` embeddings). ``now`` is of the monotonic clock; ``wall`` of
-    the wall clock, by which failures are forgiven (``None``: they are not).
+    ``index`` is the catalogue, compiled for quick filters. ``blocked`` holds, by model id, only the models that
+    cannot be used now: not pulled, engine missing, breaker open, no key that works, does not fit. ``headroom``
+    is the dollars that the caller may still spend, ``None`` without a cap. ``pins`` name the one model that an
+    alias stands for (``auto`` embeddings). ``crowd`` has, by model id, for how many calls one more would wait
+    where its endpoint takes only so many. ``now`` is of the monotonic clock; ``wall`` of the wall clock, by
+    which failures are forgiven (``None``: they are not).
     """
 
     index: Index
@@ -39,4 +40,5 @@ class World:
     blocked: Mapping[str, Block] = field(default_factory=dict)
     headroom: float | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
+    crowd: Mapping[str, float] = field(default_factory=dict)
     wall: float | None = None

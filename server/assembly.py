@@ -41,6 +41,7 @@ from routing.retry_budget import RetryBudget
 from routing.spend import Spend
 from routing.state import State
 from routing.traces import Traces
+from routing.turns import Turns
 from routing.virtual_keys import VirtualKeys
 from server.discover import keep_discovering, merged
 from server.events import AttemptLog, WorkerEvents
@@ -109,6 +110,7 @@ async def open_house(
         tap = Tap(lambda name: house.catalog.endpoint(name))
         http = await stack.enter_async_context(HttpClient(settings.backends, propagate=tap.headers))
         speakers = backends(http)
+        turns = Turns(clock, max_queue=settings.backends.max_queue)
         planner = Planner(
             catalog=lambda: house.catalog,
             availability=availability,
@@ -116,6 +118,7 @@ async def open_house(
             breakers=breakers,
             keys=keys,
             spend=spend,
+            turns=turns,
             estimator=estimator,
             settings=settings.routing,
             clock=clock,
@@ -124,7 +127,10 @@ async def open_house(
             on_pin=pins.pin,
         )
         seen = metrics.watch_routing(
-            breakers.states, keys.statistics, lambda: [row for row in spend.standing("") if row.scope == "all"]
+            breakers.states,
+            keys.statistics,
+            lambda: [row for row in spend.standing("") if row.scope == "all"],
+            turns.crowds,
         )
         stack.callback(metrics.registry.unregister, seen)
         dispatcher = Dispatcher(
@@ -134,6 +140,7 @@ async def open_house(
                 endpoint=lambda name: house.catalog.endpoint(name),
                 keys=keys,
                 spend=spend,
+                turns=turns,
                 timeouts=settings.backends.timeouts(),
             ),
             backends=speakers,

@@ -12,10 +12,12 @@ from backends.workers.pool import PoolSnapshot, WorkerPool
 from routing.breaker import CircuitKey, CircuitState
 from routing.keys import KeyStatistics
 from routing.spend import Spent
+from routing.turns import Crowd
 
 CircuitStates = Callable[[], Mapping[CircuitKey, CircuitState]]
 Keys = Callable[[], Iterable[KeyStatistics]]
 Caps = Callable[[], Iterable[Spent]]
+Crowds = Callable[[], Iterable[Crowd]]
 
 
 class PoolCollector(Collector):
@@ -34,20 +36,21 @@ class PoolCollector(Collector):
 
 
 class RoutingCollector(Collector):
-    """Circuits, providers' keys and the whole gateway's budgets."""
+    """Circuits, providers' keys, the whole gateway's budgets, and queues in front of endpoints."""
 
-    def __init__(self, circuits: CircuitStates, keys: Keys, caps: Caps) -> None:
+    def __init__(self, circuits: CircuitStates, keys: Keys, caps: Caps, crowds: Crowds) -> None:
         self._circuits = circuits
         self._keys = keys
         self._caps = caps
+        self._crowds = crowds
 
     def collect(self) -> Iterable[Metric]:
         """Fresh families."""
-        return routing_families(self._circuits(), self._keys(), self._caps())
+        return routing_families(self._circuits(), self._keys(), self._caps(), self._crowds())
 
     def describe(self) -> Iterable[Metric]:
         """The same families without samples."""
-        return routing_families({}, (), ())
+        return routing_families({}, (), (), ())
 
 
 def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
@@ -80,7 +83,10 @@ def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
 
 
 def routing_families(
-    circuits: Mapping[CircuitKey, CircuitState], keys: Iterable[KeyStatistics], caps: Iterable[Spent]
+    circuits: Mapping[CircuitKey, CircuitState],
+    keys: Iterable[KeyStatistics],
+    caps: Iterable[Spent],
+    crowds: Iterable[Crowd],
 ) -> list[Metric]:
     """What the router remembers of upstreams and of money, as metrics."""
     circuit = GaugeMetricFamily(
@@ -110,7 +116,16 @@ def routing_families(
     for row in caps:
         cap.add_metric((row.window.value,), row.cap)
         spent.add_metric((row.window.value,), row.spent)
-    return [circuit, key, cap, spent]
+    busy = GaugeMetricFamily(
+        "roundhouse_endpoint_busy", "Calls at work at an endpoint that has max_concurrency", labels=("endpoint",)
+    )
+    queued = GaugeMetricFamily(
+        "roundhouse_endpoint_queue_depth", "Calls waiting for a turn at such an endpoint", labels=("endpoint",)
+    )
+    for crowd in crowds:
+        busy.add_metric((crowd.endpoint,), crowd.busy)
+        queued.add_metric((crowd.endpoint,), crowd.waiting)
+    return [circuit, key, cap, spent, busy, queued]
 
 
 def _key_state(key: KeyStatistics) -> str:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from backends.workers.pool import WorkerPool
 from routing.outcomes import Outcome, Result
 from server.admission import InFlight
-from server.collectors import Caps, CircuitStates, Keys, PoolCollector, RoutingCollector
+from server.collectors import Caps, CircuitStates, Crowds, Keys, PoolCollector, RoutingCollector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -110,9 +110,9 @@ class Metrics:
         self.registry.register(collector)
         return collector
 
-    def watch_routing(self, circuits: CircuitStates, keys: Keys, caps: Caps) -> Collector:
-        """Report circuits, keys and budgets, read when Prometheus asks. Returns the collector to remove."""
-        collector = RoutingCollector(circuits, keys, caps)
+    def watch_routing(self, circuits: CircuitStates, keys: Keys, caps: Caps, crowds: Crowds) -> Collector:
+        """Report circuits, keys, budgets and queues when Prometheus asks. Returns the collector to remove."""
+        collector = RoutingCollector(circuits, keys, caps, crowds)
         self.registry.register(collector)
         return collector
 

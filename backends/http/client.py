@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import orjson
 from yarl import URL
@@ -22,8 +22,6 @@ from backends.http.response import UpstreamResponse
 from backends.settings import BackendSettings
 from backends.wire.sse import ServerSentEvent
 from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
-
-T = TypeVar("T")
 
 
 class HttpClient:
@@ -126,8 +124,8 @@ class _Call:
     """One call: sent on entering, closed on leaving."""
 
     __slots__ = (
-        "_body", "_clock", "_connection", "_errors", "_has_turn", "_headers", "_method", "_pool", "_pools",
-        "_settings", "_upstream", "_url",
+        "_body", "_clock", "_connection", "_errors", "_headers", "_method", "_pool", "_pools", "_settings",
+        "_upstream", "_url",
     )  # fmt: skip
 
     def __init__(
@@ -152,7 +150,6 @@ class _Call:
         self._clock: Clock
         self._pool: Pool
         self._connection: Connection | None = None
-        self._has_turn = False
 
     async def __aenter__(self) -> UpstreamResponse:
         self._clock = Clock(self._upstream)
@@ -178,8 +175,6 @@ class _Call:
         self._clock.close()
         if self._connection is not None:
             self._pool.give_back(self._connection)
-        if self._has_turn and self._pool.turns is not None:
-            self._pool.turns.release()
         self._pools.give_back(self._pool)
 
     async def _send(self) -> Connection:
@@ -188,8 +183,6 @@ class _Call:
         One that was kept alive and turns out to be closed is replaced once.
         """
         head = self._head()
-        if self._pool.turns is not None:
-            self._has_turn = await self._in_time(self._pool.turns.acquire())
         try:
             self._connection = kept = self._pool.take()
             if kept is not None:
@@ -200,7 +193,7 @@ class _Call:
                         raise
                 self._pool.give_back(kept)
                 self._connection = None
-            self._connection = new = await self._in_time(self._connect())
+            self._connection = new = await self._connect()
             return await self._ask(new, head)
         except UNREACHED as exc:
             raise translate(exc, self._upstream) from None
@@ -219,14 +212,11 @@ class _Call:
 
     async def _connect(self) -> Connection:
         try:
-            return await self._pool.connect(self._upstream.timeouts.connect)
-        except TimeoutError as exc:  # of connecting: the clock's own would look the same from outside
-            raise translate(exc, self._upstream) from None
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
             async with asyncio.timeout_at(self._clock.begins_by()):
-                return await work
+                try:
+                    return await self._pool.connect(self._upstream.timeouts.connect)
+                except TimeoutError as exc:  # of connecting: the clock's own looks the same outside this block
+                    raise translate(exc, self._upstream) from None
         except TimeoutError:
             raise self._clock.expired() from None
 

@@ -21,12 +21,10 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Pool:
     """The connections to one upstream; ``active`` counts calls, so that only an idle pool is closed."""
 
-    def __init__(self, way: Way, *, keepalive: float, limit: int) -> None:
-        """``keepalive`` is seconds that an unused connection is kept, ``limit`` how many there may be (0: any)."""
+    def __init__(self, way: Way, *, keepalive: float) -> None:
+        """``keepalive`` is seconds that an unused connection is kept."""
         self.way = way
         self.active = 0
-        self.turns = asyncio.Semaphore(limit) if limit else None
-        """Held during a call, where connections are bounded."""
         self._keepalive = keepalive
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -138,8 +136,7 @@ class Pools:
             proxy=None if url.host in _LOOPBACK else self._proxy,
             tls=self._tls_context,
         )
-        limit = 0 if upstream.uds else settings.max_connections
-        return Pool(way, keepalive=0 if upstream.uds else settings.keepalive, limit=limit)
+        return Pool(way, keepalive=0 if upstream.uds else settings.keepalive)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -120,11 +120,20 @@ class Slots:
     """The slots of one worker, and those who wait for them, also while the worker still loads.
 
     Closed until :meth:`open`; then up to ``capacity`` slots are held at a time. ``changed`` is called after
-    every change of who holds or waits, so that the owner can see demand and idleness.
+    every change of who holds or waits, so that the owner can see demand and idleness. ``name`` is what a refusal
+    calls the place.
     """
 
-    def __init__(self, *, max_queue: int, changed: Callable[[], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        max_queue: int,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+        name: str = "the model",
+    ) -> None:
         self._max_queue = max_queue
+        self._name = name
         self._changed = changed
         self._clock = clock
         self._queue: FairQueue[_Waiter] = FairQueue()
@@ -164,6 +173,12 @@ class Slots:
         self._held.clear()
         self._granted_at.clear()
         self.completed = 0
+        self._capacity = capacity
+        self._grant()
+        self._changed()
+
+    def resize(self, capacity: int) -> None:
+        """From now on so many may be held; who holds one beyond that keeps it."""
         self._capacity = capacity
         self._grant()
         self._changed()
@@ -236,7 +251,7 @@ class Slots:
 
     def _full(self) -> QueueFull:
         return QueueFull(
-            f"The model's queue is full ({self._max_queue} requests are waiting). Try again later.",
+            f"The queue of {self._name} is full ({self._max_queue} requests are waiting). Try again later.",
             retry_after=self.estimated_wait(),
         )
 

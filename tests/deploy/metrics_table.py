@@ -63,7 +63,7 @@ def described() -> list[Described]:
 def _described() -> Iterator[Described]:
     metrics = Metrics(InFlight(LimitSettings()))
     metrics.watch(FakePool())
-    metrics.watch_routing(dict, tuple, tuple)
+    metrics.watch_routing(dict, tuple, tuple, tuple)
     count_processes(metrics.registry, lambda: 0)
     collectors: list[Any] = list(metrics.registry._collector_to_names)
     for collector in collectors:

@@ -20,9 +20,11 @@ from catalog.errors import (
     InvalidRequest,
     ModelUnavailable,
     NoCandidate,
+    QueueFull,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
+    UpstreamError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
     UpstreamUnreachable,
@@ -41,6 +43,7 @@ from routing.retry_budget import RetryBudget, RetrySettings
 from routing.spend import Spend, SpendSettings
 from routing.sqlite_state import SqliteState
 from routing.traces import Traces, TraceSettings
+from routing.turns import Turns
 from tests.garbage import left_in_cycles
 from tests.routing.clocks import ManualClock
 
@@ -193,6 +196,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     endpoints = {
         "cloud": Endpoint(id="cloud", base_url="http://cloud/v1", key_env=("CLOUD_KEYS",)),
         "lan": Endpoint(id="lan", base_url="http://lan/v1"),
+        "small": Endpoint(id="small", base_url="http://small/v1", max_concurrency=1),
     }
     keys = KeyPools(endpoints.values(), SecretResolver({"CLOUD_KEYS": "one,two"}), clock)
     breakers = Breakers(BreakerSettings(), clock)
@@ -204,7 +208,12 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     dispatcher = Dispatcher(
         planner=lambda facts: plans[0],
         leases=Leases(
-            pool=pool, endpoint=lambda name: endpoints[name], keys=keys, spend=spend, timeouts=Timeouts()
+            pool=pool,
+            endpoint=lambda name: endpoints[name],
+            keys=keys,
+            spend=spend,
+            turns=Turns(clock, max_queue=2),
+            timeouts=Timeouts(),
         ),
         backends={"worker": backend, "openai": backend},
         breakers=breakers,
@@ -246,6 +255,44 @@ async def test_a_remote_answer_is_paid_at_its_price_and_carries_a_key(stand: Sta
     assert stand.recorder.outcomes[0].cost == pytest.approx(2.0)
     assert stand.backend.calls[0].api_key == "one"
     assert stand.recorder.outcomes[0].provider_key == 0
+
+
+async def test_an_endpoint_that_takes_one_call_at_a_time_is_asked_one_at_a_time(stand: Stand) -> None:
+    stand.backend.scripts = {"m": GOOD}
+    stand.will_try(remote("m", "small"))
+    async with stand.dispatcher.open(stand.job()) as first:
+        others = [asyncio.create_task(stand.ask()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert len(stand.backend.calls) == 1
+        assert isinstance(others[2].exception(), QueueFull), "two may wait"
+        assert isinstance(others[3].exception(), QueueFull)
+        others[0].cancel()
+        assert [item async for item in first]
+    assert (await others[1])[0] == "small/m"
+    assert stand.results[:2] == [("small/m", Result.REJECTED)] * 2
+    assert sorted(stand.results[2:]) == [("small/m", Result.CANCELLED)] + [("small/m", Result.SUCCESS)] * 2
+
+
+async def test_where_turns_are_all_taken_another_candidate_answers(stand: Stand) -> None:
+    stand.backend.scripts = {"m": GOOD, "b": GOOD}
+    stand.will_try(remote("m", "small"))
+    async with stand.dispatcher.open(stand.job()) as first:
+        waiting = [asyncio.create_task(stand.ask()) for _ in range(2)]
+        await asyncio.sleep(0)
+        stand.will_try(remote("m", "small"), local("b"))
+        assert (await stand.ask())[0] == "b"
+        assert [item async for item in first]
+    assert [name for name, _ in await asyncio.gather(*waiting)] == ["small/m"] * 2
+
+
+async def test_a_call_that_fails_gives_its_turn_back(stand: Stand) -> None:
+    stand.backend.scripts = {"m": (UpstreamError("no"),)}
+    stand.will_try(remote("m", "small"))
+    for _ in range(3):
+        with pytest.raises(UpstreamError):
+            await stand.ask()
+    stand.backend.scripts = {"m": GOOD}
+    assert (await stand.ask())[0] == "small/m"
 
 
 async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backends.workers.pool import PoolSnapshot
+from backends.workers.pool import Need, PoolSnapshot
 from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.availability import Availability
@@ -21,6 +23,7 @@ from routing.planner import Planner
 from routing.settings import RoutingSettings
 from routing.spend import Spend, SpendSettings
 from routing.sqlite_state import SqliteState
+from routing.turns import Turns
 from routing.world import Block
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import outcome
@@ -55,6 +58,7 @@ class Stand:
         self.keys = KeyPools(self.catalog.servers, SecretResolver(self.environment), self.clock)
         self.breakers = Breakers(BreakerSettings(), self.clock)
         self.availability = Availability(Shelf(), lambda engine: None)
+        self.turns = Turns(self.clock, max_queue=10)
         self.planner = Planner(
             catalog=lambda: self.catalog,
             availability=self.availability,
@@ -62,6 +66,7 @@ class Stand:
             breakers=self.breakers,
             keys=self.keys,
             spend=Spend(state, SpendSettings(), self.clock),
+            turns=self.turns,
             estimator=Estimator(RoutingSettings()),
             settings=RoutingSettings(),
             clock=self.clock,
@@ -105,6 +110,29 @@ async def test_what_is_out_is_the_same_object_while_nothing_changes(stand: Stand
     before = stand.blocked()
     stand.clock.advance(100)
     assert stand.blocked() is before
+
+
+async def test_a_crowd_at_an_endpoint_is_time_that_its_models_take(stand: Stand) -> None:
+    def seconds(name: str) -> float:
+        (expected,) = [c.latency for c in stand.planner(CHAT).considered if c.model.id == name]
+        assert expected is not None
+        return expected
+
+    queue = stand.turns.at(Endpoint(id="open", base_url="http://open/v1", max_concurrency=1))
+    assert queue is not None
+    free, other = seconds("at-open"), seconds("at-keyed")
+    grant = await queue.acquire(Need())
+    assert seconds("at-open") == pytest.approx(2 * free), "one call before it"
+    waiting = asyncio.create_task(queue.acquire(Need()))
+    await asyncio.sleep(0)
+    assert seconds("at-open") == pytest.approx(3 * free)
+    assert seconds("at-keyed") == other
+    named = stand.planner(replace(CHAT, requested="at-open")).candidates[0]
+    assert named.latency == pytest.approx(3 * free)
+    waiting.cancel()
+    queue.release(grant)
+    await asyncio.sleep(0)
+    assert seconds("at-open") == free
 
 
 async def test_keys_that_rest_are_noticed_at_once_and_so_is_their_return(stand: Stand) -> None:

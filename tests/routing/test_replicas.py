@@ -26,6 +26,7 @@ from routing.retry_budget import RetryBudget, RetrySettings
 from routing.spend import Spend, SpendSettings
 from routing.sqlite_state import SqliteState
 from routing.traces import Traces, TraceSettings
+from routing.turns import Turns
 from tests.routing.clocks import ManualClock
 from tests.routing.test_dispatch import CountingPool
 
@@ -84,7 +85,12 @@ class House:
         self.dispatcher = Dispatcher(
             planner=self._plan,
             leases=Leases(
-                pool=CountingPool(), endpoint=endpoints.__getitem__, keys=keys, spend=spend, timeouts=Timeouts()
+                pool=CountingPool(),
+                endpoint=endpoints.__getitem__,
+                keys=keys,
+                spend=spend,
+                turns=Turns(self.clock, max_queue=256),
+                timeouts=Timeouts(),
             ),
             backends={"openai": self.replicas},
             breakers=circuits,
