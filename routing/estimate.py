@@ -114,6 +114,7 @@ class Estimator:
         self._token_seconds: Floats = np.tile(1 / index.decode, (SIZES, 1))
         self._unreliable: Floats = np.zeros(count)
         self._failed_at: Floats = np.zeros(count)
+        self._has_failed = False
         self._stale_quality = self._evidence.keys() & index.rows.keys()
         self._stale_paces = self._paces.keys() & index.rows.keys()
 
@@ -154,7 +155,7 @@ class Estimator:
     def reliability(self, wall: float | None) -> Floats | None:
         """The share of attempts expected to be answered, shape (n,); ``None`` while no failure is known."""
         self._refresh_paces()
-        if not self._unreliable.any():
+        if not self._has_failed:
             return None
         if wall is None:
             return 1 - self._unreliable
@@ -492,6 +493,7 @@ class Estimator:
         self._prompt_seconds[:, row] = first / self.index.prefill[row]
         self._token_seconds[:, row] = np.array(of_token) / self.index.decode[row]
         self._unreliable[row] = self._speed.unreliability(pace)
+        self._has_failed = self._has_failed or bool(self._unreliable.item(row))
         self._failed_at[row] = pace.failed_at
 
 

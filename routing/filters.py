@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from catalog.model import Capability
-from routing.facts import Facts, Mode
-from routing.index import Bools, Floats, Ints
+from routing.facts import Facts, Intent, Mode
+from routing.index import Bools, Floats, Index, Ints
 from routing.plan import Exclusion
 from routing.settings import RoutingSettings
 from routing.world import World
@@ -57,12 +57,20 @@ class Filtered(NamedTuple):
 def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Ints:
     """The rows that pass every rule. Do not write.
 
-    Without a bound on cost they depend on little: they are remembered for the next request that asks the same.
+    But for the bound on cost they depend on little: they are remembered for the next request that asks the same.
     Nothing is remembered by the names that a caller may send, which are as many and as long as it likes.
     """
     index, intent = world.index, facts.intent
-    if bound is not None or intent.tags or intent.exclude:
+    if intent.tags or intent.exclude:
         return np.flatnonzero(admit(facts, world, settings, bound).admitted)
+    rows = _remembered_rows(facts, world, settings, index, intent)
+    if bound is None:
+        return rows
+    affordable: Ints = rows[bound[rows] <= _limit(facts, world)]  # an unknown price is not
+    return affordable
+
+
+def _remembered_rows(facts: Facts, world: World, settings: RoutingSettings, index: Index, intent: Intent) -> Ints:
     asked = (
         facts.capability,
         facts.features,
@@ -161,8 +169,7 @@ def _not_blocked(world: World) -> Bools:
 
 
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
-    limits = [limit for limit in (facts.intent.max_cost, world.headroom) if limit is not None]
-    limit = min(limits)
+    limit = _limit(facts, world)
     return [
         Filter("price_unknown", ~np.isnan(bound), lambda _: "its price is unknown, and a limit on cost applies"),
         Filter(
@@ -171,6 +178,11 @@ def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
             lambda row: f"it may cost ${bound[row]:.6f}, more than the ${limit:.6f} allowed",
         ),
     ]
+
+
+def _limit(facts: Facts, world: World) -> float:
+    """Dollars that this request may cost, where somebody limits it."""
+    return min(limit for limit in (facts.intent.max_cost, world.headroom) if limit is not None)
 
 
 def _fits(world: World) -> Bools:

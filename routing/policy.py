@@ -11,7 +11,7 @@ Replicas of one name are drawn each by itself: an underdog among them costs noth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -218,9 +218,9 @@ def _score(
 
     waits = intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if waits else settings.patience)
-    rest = weights.latency * _penalty(latency / scale)
+    rest = _penalty(latency, scale, weights.latency)
     if weights.cost:
-        rest += weights.cost * _cost_penalty(cost / settings.cost_scale)
+        rest += _cost_penalty(cost, settings.cost_scale, weights.cost)
     np.negative(rest, out=rest)
     _prefer(rest, facts, world, settings, rng, rows, mean)
     reliability = estimator.reliability(world.wall)
@@ -278,22 +278,26 @@ def _weights(facts: Facts, settings: RoutingSettings) -> Weights:
     return settings.weights[mode]
 
 
-def _penalty(ratio: Floats) -> Floats:
-    """Proportional up to 1, then ever flatter towards 2: one slow row does not hide differences of others."""
-    if ratio.max(initial=0.0) <= 1.0:
-        return ratio
-    return np.where(ratio <= 1.0, ratio, 2.0 - 1.0 / np.maximum(ratio, 1.0))
+def _penalty(amount: Floats, scale: float, weight: float) -> Floats:
+    """``weight`` times the amount in units of ``scale``: proportional up to 1, then ever flatter towards 2.
+
+    So one slow row does not hide the differences of others.
+    """
+    if amount.max(initial=0.0) <= scale:
+        return amount * (weight / scale)
+    ratio = amount / scale
+    return weight * np.where(ratio <= 1.0, ratio, 2.0 - 1.0 / np.maximum(ratio, 1.0))
 
 
-def _cost_penalty(ratio: Floats) -> Floats:
+def _cost_penalty(cost: Floats, scale: float, weight: float) -> Floats:
     """Like :func:`_penalty`; an unknown price counts as the highest, so that it never wins by cost."""
-    if ratio.max(initial=0.0) <= 1.0:
-        return ratio  # an unknown price would make the maximum NaN
-    unknown = np.isnan(ratio)
+    if cost.max(initial=0.0) <= scale:
+        return cost * (weight / scale)  # an unknown price would make the maximum NaN
+    unknown = np.isnan(cost)
     if not unknown.any():
-        return _penalty(ratio)
-    known = _penalty(ratio[~unknown])
-    penalty = np.full(ratio.shape, max(1.0, float(known.max(initial=0.0))))
+        return _penalty(cost, scale, weight)
+    known = _penalty(cost[~unknown], scale, weight)
+    penalty = np.full(cost.shape, max(weight, float(known.max(initial=0.0))))
     penalty[~unknown] = known
     return penalty
 
@@ -362,7 +366,7 @@ def _plan(
     strategy: Strategy | None = None,
 ) -> Plan:
     order = _order(scores.drawn, settings.candidates * 3)
-    first = order[0]
+    first = order.item(0)
     row = scores.rows.item(first)
     seen = world.estimator.observations(facts.task).item(row)
     pin = None
@@ -375,7 +379,7 @@ def _plan(
     chosen = [first] if pin is not None else _diverse(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, seen, len(excluded))
     return Plan(
-        candidates=tuple(_candidates(world, scores, chosen, reason)),
+        candidates=tuple(_candidates(world, scores, np.array(chosen), reason)),
         excluded=excluded,
         strategy=strategy,
         reason=reason,
@@ -400,19 +404,19 @@ def _strategy(
     return (Strategy.PROFILE if seen > 0 else Strategy.SCHEMA), None
 
 
-def _order(scores: Floats, limit: int) -> list[int]:
+def _order(scores: Floats, limit: int) -> Ints:
     """Positions of the highest scores, the highest first."""
-    places: Iterable[int] = range(len(scores))
-    if len(scores) > limit:
-        places = np.argpartition(scores, -limit)[-limit:].tolist()
-    # A few numbers are sorted sooner in Python, which keeps the interpreter while it does.
-    return sorted(places, key=scores.item, reverse=True)
+    if len(scores) <= limit:
+        return np.argsort(-scores, kind="stable")
+    places: Ints = np.argpartition(scores, -limit)[-limit:]
+    return places[np.argsort(-scores[places], kind="stable")]
 
 
-def _diverse(world: World, scores: Scores, order: list[int], settings: RoutingSettings) -> list[int]:
+def _diverse(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
     """The choice, then fallbacks: by score, less for each candidate before in the same failure domain."""
     domains = world.index.domains
-    left = [(at, scores.drawn.item(at), domains[scores.rows.item(at)]) for at in order]
+    drawn, rows = scores.drawn[order].tolist(), scores.rows[order].tolist()
+    left = [(at, score, domains[row]) for at, score, row in zip(order.tolist(), drawn, rows, strict=True)]
     chosen: list[int] = []
     used: dict[str, int] = {}
     while left and len(chosen) < settings.candidates:
@@ -429,21 +433,14 @@ def _diverse(world: World, scores: Scores, order: list[int], settings: RoutingSe
     return chosen
 
 
-def _candidates(world: World, scores: Scores, chosen: list[int], reason: str) -> list[Candidate]:
+def _candidates(world: World, scores: Scores, chosen: Ints, reason: str) -> list[Candidate]:
     """Candidates of these positions; ``reason`` is of the first, the others have none of their own."""
-    index = world.index
+    models, domains = world.index.models, world.index.domains
+    numbers = (scores.rows, scores.drawn, scores.mean, scores.latency, scores.cost)
     made = []
-    for at in chosen:
-        row = scores.rows.item(at)
-        made.append(
-            Candidate(
-                index.models[row],
-                scores.drawn.item(at),
-                *_expectation(scores, at),
-                failure_domain=index.domains[row],
-                reason=reason,
-            )
-        )
+    for row, score, quality, latency, cost in zip(*(column[chosen].tolist() for column in numbers), strict=True):
+        known = None if math.isnan(cost) else cost
+        made.append(Candidate(models[row], score, quality, latency, known, domains[row], reason))
         reason = ""
     return made
 
@@ -464,12 +461,12 @@ _HOW = {
 
 
 def _reason(
-    facts: Facts, world: World, scores: Scores, order: list[int], strategy: Strategy, seen: float, excluded: int
+    facts: Facts, world: World, scores: Scores, order: Ints, strategy: Strategy, seen: float, excluded: int
 ) -> str:
-    at = order[0]
+    at = order.item(0)
     text = _expected(facts, world, scores.rows.item(at), _expectation(scores, at), strategy, seen)
     if len(order) > 1:
-        second = order[1]
+        second = order.item(1)
         name = world.index.models[scores.rows.item(second)].id
         text += f"; ahead of {name} by {scores.drawn.item(at) - scores.drawn.item(second):.3f}"
     return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
