@@ -32,14 +32,22 @@ class DirectRoute(APIRoute):
         self.app = handle
 
 
-class Shortcut:
-    """Hands what is asked of a :class:`DirectRoute` to it by its method and path; all else goes through the app.
+async def to_its_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app behind the layers of a request whose route :class:`Shortcut` has found."""
+    await scope["route"].app(scope, receive, send)
 
-    The router would try one pattern after another, and the app's layers have nothing to do for these routes.
+
+class Shortcut:
+    """Takes what is asked of a :class:`DirectRoute` to it by its method and path; all else goes through the app.
+
+    The router would try one pattern after another, and Starlette's and FastAPI's own layers have nothing to do for
+    these routes: the gate answers their errors.
     """
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, direct: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        """``direct`` is :func:`to_its_route` behind the layers that every request passes."""
         self._app = app
+        self._direct = direct
         self._routes = {
             (method, route.path): route
             for route in routes
@@ -55,4 +63,4 @@ class Shortcut:
         scope["route"] = route
         scope["endpoint"] = route.endpoint
         scope["path_params"] = {}
-        await route.app(scope, receive, send)
+        await self._direct(scope, receive, send)

@@ -85,13 +85,11 @@ class LocalWorkerBackend:
                 yield {**chunk, "id": head["id"], "created": head["created"]}
         yield {**head, "choices": [], "usage": usage.total()}
 
-    async def _choice(
+    def _choice(
         self, upstream: Upstream, body: Json, index: int, plan: ToolPlan | None, usage: UsageSum
     ) -> AsyncGenerator[Json]:
         chunks = self._regular(upstream, body, index, usage)
-        async with aclosing(as_tool_calls(chunks, plan) if plan else chunks) as said:
-            async for chunk in said:
-                yield chunk
+        return as_tool_calls(chunks, plan) if plan else chunks
 
     async def _regular(self, upstream: Upstream, body: Json, index: int, usage: UsageSum) -> AsyncGenerator[Json]:
         stream = self._openai.stream(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,13 +77,20 @@ async def as_tool_calls(chunks: AsyncGenerator[Json], plan: ToolPlan) -> AsyncGe
     """Chunks of JSON text that a plan has bound, as chunks of tool calls (or of content).
 
     The arguments of a named tool pass as they come; else the answer is read when it is whole, since only its
-    end tells whether it is one call, several, or none.
+    end tells whether it is one call, several, or none. Closing it closes the chunks.
     """
-    if plan.named is not None:
-        name = plan.named.name
-        async for chunk in chunks:
-            yield _on_choice(chunk, _arguments_of(name))
-        return
+    named = plan.named
+    async with aclosing(chunks):
+        async for chunk in _of_any_tool(chunks, plan) if named is None else _of_a_named_tool(chunks, named.name):
+            yield chunk
+
+
+async def _of_a_named_tool(chunks: AsyncGenerator[Json], name: str) -> AsyncGenerator[Json]:
+    async for chunk in chunks:
+        yield _on_choice(chunk, _arguments_of(name))
+
+
+async def _of_any_tool(chunks: AsyncGenerator[Json], plan: ToolPlan) -> AsyncGenerator[Json]:
     pieces: list[str] = []
     async for chunk in chunks:
         choice = (chunk.get("choices") or [None])[0]

@@ -10,16 +10,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def merged(streams: Sequence[AsyncGenerator[T]], *, at_once: int) -> AsyncGenerator[T]:
+def merged(streams: Sequence[AsyncGenerator[T]], *, at_once: int) -> AsyncGenerator[T]:
     """The items of all streams as they come, each stream's own in order, at most ``at_once`` streams running.
 
     The first error of a stream ends all. Closing this generator closes every stream.
     """
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for item in only:
-                yield item
-        return
+    return streams[0] if len(streams) == 1 else _merged(streams, at_once)
+
+
+async def _merged(streams: Sequence[AsyncGenerator[T]], at_once: int) -> AsyncGenerator[T]:
     items: asyncio.Queue[T | None] = asyncio.Queue(maxsize=2 * at_once)
     turns = asyncio.Semaphore(at_once)
 
