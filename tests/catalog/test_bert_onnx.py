@@ -92,5 +92,9 @@ def test_another_kind_of_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", "hidden_act": "gelu"}))
     with pytest.raises(PullError, match="BERT"):
         bert_onnx.prepare(tmp_path, max_tokens=256, dimensions=384)
+    bert = {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-3}
+    (tmp_path / "config.json").write_text(json.dumps(bert))
+    with pytest.raises(PullError, match="epsilon"):
+        bert_onnx.prepare(tmp_path, max_tokens=256, dimensions=384)
     with pytest.raises(PullError, match="precision"):
         bert_onnx.prepare(tmp_path, precision="int4", max_tokens=256, dimensions=384)

@@ -19,6 +19,12 @@ LANES = 2
 """Batches that run at once on the CPU: one uses the cores while the other is in Python or on one thread. On two
 cores that is 10 to 15% more texts a second."""
 
+TOKENS_A_THREAD = 96
+"""Of a batch on the CPU: what passes between its operators then stays in a core's cache. On two cores that is 4 to
+12% more texts a second than batches of 512 tokens."""
+
+TOKENS_ON_GPU = 8192
+
 Floats = NDArray[np.float32]
 Pooling = Literal["mean", "cls", "last", "none"]
 

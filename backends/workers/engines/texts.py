@@ -48,13 +48,13 @@ class TextTokenizer:
 
         Raises ContextLengthExceeded for a text that does not fit.
         """
-        return self._fit(self._whole.encode_batch(list(texts)), texts, truncate=truncate, param=param)
+        return self._fit(self._whole.encode_batch_fast(list(texts)), texts, truncate=truncate, param=param)
 
     def pairs(
         self, pairs: Sequence[tuple[str, str]], *, truncate: bool, param: str
     ) -> tuple[list[Tokens], list[int]]:
         """As ``texts``, of pairs that a cross-encoder reads together."""
-        return self._fit(self._whole.encode_batch(list(pairs)), pairs, truncate=truncate, param=param)
+        return self._fit(self._whole.encode_batch_fast(list(pairs)), pairs, truncate=truncate, param=param)
 
     def framed(self, lists: Sequence[Sequence[int]], *, truncate: bool) -> tuple[list[Tokens], list[int]]:
         """As ``texts``, of token ids from ``/tokenize``; the model's special tokens are put around them.
