@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -101,6 +102,18 @@ class Rerank(Protocol):
 
 
 @runtime_checkable
+class Classify(Protocol):
+    """``classify`` answers ``{"data": [{"index", "scores"}], "scoring", "usage": {...}}``.
+
+    A text's ``scores`` are the chances of the request's labels, in their order; they sum to 1. ``scoring`` says
+    what they come from: ``similarity`` of vectors, the ``likelihood`` of a label as a chat model's answer, or
+    ``provider`` where that is not told.
+    """
+
+    async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json: ...
+
+
+@runtime_checkable
 class Transcribe(Protocol):
     """``transcribe`` yields ``transcript.text.delta`` events and one ``transcript.text.done``.
 
@@ -134,4 +147,4 @@ class Tokenize(Protocol):
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json: ...
 
 
-Backend = Chat | Complete | Embed | Rerank | Transcribe | Speak | Draw | Tokenize
+Backend = Chat | Complete | Embed | Rerank | Classify | Transcribe | Speak | Draw | Tokenize

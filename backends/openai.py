@@ -12,13 +12,20 @@ from backends.base import Json, Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
-from backends.openai_documents import embedding_list, image_events, rerank_results, transcript_events
+from backends.openai_documents import (
+    classifications,
+    embedding_list,
+    image_events,
+    rerank_results,
+    transcript_events,
+)
 from backends.openai_forms import dropped, rerank_body, speech_body, transcription_form
 from backends.parameters import prepare
 from backends.plain import asks_plainly
 from backends.wire.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -30,7 +37,7 @@ _AFTER_DONE = 0.05
 
 
 class OpenAIBackend:
-    """Chat, completions, embeddings, rerank, audio and images over OpenAI's wire."""
+    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire."""
 
     key_header = "authorization"
 
@@ -72,6 +79,12 @@ class OpenAIBackend:
         body = rerank_body(request, upstream)
         document = await self._post(upstream, "/rerank", body, "documents")
         return rerank_results(document, request, upstream)
+
+    async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
+        body = prepare(request, upstream).body
+        body["input"] = request.texts()
+        document = await self._post(upstream, "/classify", body, "input")
+        return classifications(document, request, upstream)
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         path = "/audio/translations" if request.translate else "/audio/transcriptions"

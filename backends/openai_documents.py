@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Json, Upstream
+from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import UnsupportedParameter, UpstreamProtocolError
@@ -97,6 +98,31 @@ def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -
 
 def _logistic(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+def classifications(document: Json, request: ClassifyRequest, upstream: Upstream) -> Json:
+    """Each text's chances of the labels, in the order that they were asked in. Source: Jina's API reference."""
+    rows = document.get("data")
+    if not isinstance(rows, list):
+        raise _wrong(upstream, "no classifications")
+    scores: dict[int, list[float]] = {}
+    try:
+        for position, row in enumerate(rows):
+            told = {said["label"]: float(said["score"]) for said in row["predictions"]}
+            scores[int(row.get("index", position))] = [told[label] for label in request.labels]
+    except (KeyError, TypeError, ValueError):
+        raise _wrong(upstream, "a classification without a score for each label") from None
+    if sorted(scores) != list(range(len(request.texts()))):
+        raise _wrong(upstream, "another number of classifications than there were texts")
+    if not all(0.0 <= score <= 1.0 for row in scores.values() for score in row):
+        raise _wrong(upstream, "a score that is no chance")
+    answer: Json = {
+        "data": [{"index": index, "scores": scores[index]} for index in sorted(scores)],
+        "scoring": document.get("scoring", "provider"),
+    }
+    if document.get("usage") is not None:
+        answer["usage"] = document["usage"]
+    return answer
 
 
 def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:

@@ -28,7 +28,19 @@ FORBIDDEN = frozenset(
 """Fields by which a request would name an address, a key or a template of its own; such a request is refused."""
 
 _ALWAYS = frozenset(
-    {"model", "messages", "prompt", "input", "query", "documents", "stream", "stream_options", "strict", "routing"}
+    {
+        "model",
+        "messages",
+        "prompt",
+        "input",
+        "query",
+        "documents",
+        "labels",
+        "stream",
+        "stream_options",
+        "strict",
+        "routing",
+    }
 )
 _LLAMA_SAMPLERS = frozenset({"top_k", "min_p", "typical_p", "repeat_penalty"})
 

@@ -107,7 +107,7 @@ def _abilities(header: GgufHeader) -> tuple[set[Capability], dict[str, Any]]:
     capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA}
     template = header.text("tokenizer.chat_template")
     if template:
-        capabilities.add(Capability.CHAT)
+        capabilities |= {Capability.CHAT, Capability.CLASSIFY}
         if "tools" in template:
             capabilities |= {Capability.TOOLS}
         if "<think>" in template or "enable_thinking" in template or "reasoning_content" in template:

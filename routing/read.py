@@ -9,6 +9,7 @@ from typing import Any
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, ContentPart, Message
+from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -28,7 +29,9 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _PER_MESSAGE = 4
 _PER_IMAGE = 800
 _PER_AUDIO_BYTE = 1 / 4000
-_NOT_PARAMETERS = frozenset({"model", "messages", "prompt", "input", "documents", "query", "file", "routing"})
+_NOT_PARAMETERS = frozenset(
+    {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
+)
 _NODES = 2000
 
 
@@ -137,6 +140,29 @@ def read_rerank(
         ids=query * len(texts),
         task=Task.RERANK,
         digest=[request.query],
+    )
+
+
+def read_classification(
+    request: ClassifyRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
+    count: Count | None = None,
+) -> Facts:
+    """Facts of texts to put under labels."""
+    texts = request.texts()
+    return _textual(
+        Capability.CLASSIFY,
+        request,
+        headers,
+        texts,
+        key=key,
+        count=count,
+        ids=sum(map(count or estimate_tokens, request.labels)),
+        task=Task.CLASSIFY,
+        units=len(texts),
+        digest=[*request.labels, *texts],
     )
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -32,6 +33,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/messages/count_tokens": CountTokensRequest,
     "/v1/embeddings": EmbeddingRequest,
     "/v1/rerank": RerankRequest,
+    "/v1/classify": ClassifyRequest,
     "/v1/audio/speech": SpeechRequest,
     "/v1/images/generations": ImageRequest,
     "/tokenize": TokenizeRequest,

@@ -55,6 +55,7 @@ OPERATIONS = {
     Capability.COMPLETION: "text_completion",
     Capability.EMBED: "embeddings",
     Capability.RERANK: "rerank",
+    Capability.CLASSIFY: "classify",
     Capability.TRANSCRIBE: "transcribe",
     Capability.TRANSLATE: "translate",
     Capability.SPEAK: "speak",

@@ -13,6 +13,7 @@ from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
 from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
+from backends.local.classify import Likelihoods, left_out
 from backends.local.completions import (
     Part,
     TextWriter,
@@ -30,6 +31,7 @@ from backends.parameters import prepare
 from backends.wire.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -48,10 +50,13 @@ class LocalWorkerBackend:
         self._http = http
         self._openai = OpenAIBackend(http)
         self._fetcher = Fetcher(http.settings.fetch)
+        self._likelihoods = Likelihoods(http, worker_error)
         self._takes_tools: dict[str, bool] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """The parameters of this request that this upstream will not be sent. Pure and quick."""
+        if isinstance(request, ClassifyRequest) and upstream.engine == "llamacpp":
+            return left_out(request)
         return dropped(request, upstream)
 
     # ---- chat
@@ -230,6 +235,12 @@ class LocalWorkerBackend:
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, request)
+
+    async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
+        """llama.cpp is asked for the likelihoods of the labels; other workers classify themselves."""
+        if upstream.engine == "llamacpp":
+            return await self._likelihoods.classify(_root(upstream), request)
+        return await self._openai.classify(upstream, request)
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         async with aclosing(self._openai.transcribe(upstream, request)) as events:

@@ -1,11 +1,11 @@
-"""Several streams as one."""
+"""Several streams as one, and several works side by side."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -73,10 +73,38 @@ async def _first_error(task: asyncio.Task[None]) -> None:
     try:
         await task
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise _unwrapped(group) from None
+
+
+def _unwrapped(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def gathered(works: Sequence[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
+    """The results of all works in their order, at most ``at_once`` of them under way.
+
+    The first error ends the others and is raised as it is.
+    """
+    turns = asyncio.Semaphore(at_once)
+
+    async def in_turn(work: Coroutine[Any, Any, T]) -> T:
+        await turns.acquire()
+        result = await work
+        turns.release()  # not after an error, or another work would begin before all are ended
+        return result
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(in_turn(work)) for work in works]
+    except BaseExceptionGroup as failed:
+        raise _unwrapped(failed) from None
+    finally:
+        for work in works:
+            work.close()
+    return [task.result() for task in tasks]
 
 
 async def collected(stream: AsyncIterator[T]) -> list[T]:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from backends.base import Json
 from backends.wire.audio import SpeechRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.common import Finite, Identifier, WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -39,6 +40,7 @@ _READERS: dict[Capability, tuple[type[WireModel], Any]] = {
     Capability.COMPLETION: (CompletionRequest, read.read_completion),
     Capability.EMBED: (EmbeddingRequest, read.read_embedding),
     Capability.RERANK: (RerankRequest, read.read_rerank),
+    Capability.CLASSIFY: (ClassifyRequest, read.read_classification),
     Capability.SPEAK: (SpeechRequest, read.read_speech),
     Capability.IMAGE: (ImageRequest, read.read_image),
 }
@@ -156,6 +158,7 @@ def _told(fields: dict[str, Any]) -> Capability:
     for name, capability in {
         "messages": Capability.CHAT,
         "documents": Capability.RERANK,
+        "labels": Capability.CLASSIFY,
         "voice": Capability.SPEAK,
         "input": Capability.EMBED,
         "prompt": Capability.COMPLETION,

@@ -14,9 +14,11 @@ import pytest
 from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
 from backends.openai import OpenAIBackend
+from backends.openai_documents import classifications
 from backends.wire.assemble import assemble_chat, assemble_completion
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -273,6 +275,37 @@ async def test_a_document_without_text_is_refused(backend: OpenAIBackend, upstre
     request = RerankRequest.model_validate({"model": "m", "query": "q", "documents": [{"title": "no"}]})
     with pytest.raises(InvalidRequest, match="Document 0"):
         await backend.rerank(at(upstream, "fake-rerank"), request)
+
+
+async def test_a_classification_has_the_chances_in_the_order_of_the_labels(
+    backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    request = ClassifyRequest.model_validate(
+        {"model": "m", "input": ["a red fox", {"text": "blue"}], "labels": ["blue", "red fox"]}
+    )
+    answer = await backend.classify(at(upstream, "fake-classify"), request)
+    assert answer["data"] == [{"index": 0, "scores": [0.25, 0.75]}, {"index": 1, "scores": [2 / 3, 1 / 3]}]
+    assert answer["scoring"] == "provider"
+    assert answer["usage"] == {"total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "no classifications"),
+        ({"data": []}, "another number"),
+        ({"data": [{"index": 0, "predictions": [{"label": "a", "score": 1}]}]}, "without a score for each label"),
+        ({"data": [{"index": 0, "label": "a", "probs": [1, 0]}]}, "without a score for each label"),
+        (
+            {"data": [{"index": 0, "predictions": [{"label": "a", "score": 7}, {"label": "b", "score": 1}]}]},
+            "no chance",
+        ),
+    ],
+)
+def test_a_classification_that_is_none_is_an_error(upstream: Upstream, document: Any, message: str) -> None:
+    request = ClassifyRequest.model_validate({"model": "m", "input": "t", "labels": ["a", "b"]})
+    with pytest.raises(UpstreamProtocolError, match=message):
+        classifications(document, request, upstream)
 
 
 @pytest.mark.parametrize("form", ["json", "verbose_json", "srt"])

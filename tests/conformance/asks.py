@@ -93,6 +93,18 @@ async def ask_rerank(client: httpx.AsyncClient) -> None:
     assert sorted(result["index"] for result in results) == [0, 1, 2]
 
 
+async def ask_classify(client: httpx.AsyncClient) -> None:
+    texts = ["The striker scored twice and won the cup.", "Simmer the onions in butter, then add the stock."]
+    body = {"model": "m", "input": texts, "labels": ["cooking", "sports"]}
+    answer = await client.post("/v1/classify", json=body)
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    assert [(row["index"], row["prediction"]) for row in data] == [(0, "sports"), (1, "cooking")]
+    for row in data:
+        assert [told["label"] for told in row["predictions"]] == ["cooking", "sports"]
+        assert abs(sum(told["score"] for told in row["predictions"]) - 1.0) < 1e-6
+
+
 async def ask_transcribe(client: httpx.AsyncClient) -> None:
     files = {"file": ("fox.mp3", spoken())}
     answer = await client.post("/v1/audio/transcriptions", data={"model": "m"}, files=files)
@@ -138,6 +150,7 @@ ASKS: dict[Capability, Ask] = {
     Capability.COMPLETION: ask_completion,
     Capability.EMBED: ask_embed,
     Capability.RERANK: ask_rerank,
+    Capability.CLASSIFY: ask_classify,
     Capability.TRANSCRIBE: ask_transcribe,
     Capability.SPEAK: ask_speak,
     Capability.IMAGE: ask_image,

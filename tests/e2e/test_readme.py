@@ -31,6 +31,7 @@ def test_readme_has_examples_for_every_endpoint() -> None:
         "v1/completions",
         "embeddings.create",
         "v1/rerank",
+        "v1/classify",
         "audio.speech.create",
         "audio/transcriptions",
         "v1/models",

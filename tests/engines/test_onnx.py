@@ -158,6 +158,34 @@ async def test_documents_that_are_none_are_refused(minilm: Worker, documents: An
     assert answer.json()["error"]["param"].startswith("documents")
 
 
+# ---- classification
+
+
+async def test_texts_are_classified_by_similarity_to_the_labels(minilm: Worker) -> None:
+    body: dict[str, Any] = {
+        "input": ["Please give me my money back.", {"text": "The app crashes when I open the settings."}],
+        "labels": ["technical problem", "refund request", "compliment"],
+    }
+    told = (await _post(minilm, "/v1/classify", **body)).json()
+    assert told["scoring"] == "similarity"
+    assert [row["prediction"] for row in told["data"]] == ["refund request", "technical problem"]
+    assert told["usage"]["prompt_tokens"] > 20
+    turned = (await _post(minilm, "/v1/classify", **{**body, "labels": body["labels"][::-1]})).json()
+    for row, again in zip(told["data"], turned["data"], strict=True):
+        scores = {said["label"]: said["score"] for said in row["predictions"]}
+        assert sum(scores.values()) == pytest.approx(1.0)
+        assert row["score"] == scores[row["prediction"]] == max(scores.values())
+        assert {said["label"]: said["score"] for said in again["predictions"]} == pytest.approx(scores, abs=1e-5)
+
+
+async def test_a_text_to_classify_that_is_too_long_is_refused_or_cut_and_told(minilm: Worker) -> None:
+    body = {"input": ["short", "long " * 2000], "labels": ["a", "b"]}
+    refused = await _post(minilm, "/v1/classify", **body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    assert (await _post(minilm, "/v1/classify", **body, truncate=True)).json()["truncated"] == [1]
+
+
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A "cross-encoder" whose logit is the sum of its tokens' ids / 1000, less 40: it can be checked by hand."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -15,7 +16,8 @@ from tests.fakes.server import Call, Json, Route
 class FakeLlamaServer(FakeOpenAI):
     """``takes_tools`` says whether its chat template has a tool section; without one, tools are ignored.
 
-    ``scripted`` is an answer to say as it is, whatever was asked for.
+    ``scripted`` is an answer to say as it is, whatever was asked for. ``chances`` gives those of the next letters
+    after a text; a letter that it does not name never comes.
     """
 
     def __init__(self, *, uds: Path | None = None, takes_tools: bool = False) -> None:
@@ -24,6 +26,7 @@ class FakeLlamaServer(FakeOpenAI):
         self.takes_tools = takes_tools
         self.context = 64
         self.scripted: str | None = None
+        self.chances: Callable[[str], dict[str, float]] = lambda text: {}
 
     def routes(self) -> list[Route]:
         own: list[Route] = [
@@ -31,6 +34,8 @@ class FakeLlamaServer(FakeOpenAI):
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("POST", "/infill", self.infill),
+            ("POST", "/apply-template", self.apply_template),
+            ("POST", "/completion", self.next_token),
         ]
         return [*own, *super().routes()]
 
@@ -93,6 +98,36 @@ class FakeLlamaServer(FakeOpenAI):
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
         return await self.document(request, call, {"chat_template": "{{ x }}", "chat_template_caps": caps})
+
+    async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Each turn between bars."""
+        said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
+        return await self.document(request, call, {"prompt": f"{said}|assistant: "})
+
+    async def next_token(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The chances of one letter: as the model has them, or after the samplers, of which a bias is one."""
+        text = "".join(map(chr, call.body["prompt"]))
+        needed = len(text)
+        if needed > self.context * 10:
+            error = self.error(400, "request exceeds the available context size", kind="exceed_context_size_error")
+            error["error"].update(n_prompt_tokens=needed, n_ctx=self.context * 10)
+            return web.json_response(error, status=400)
+        logits = {ord(letter): math.log(chance) for letter, chance in self.chances(text).items()}
+        after = call.body.get("post_sampling_probs", False)
+        if after:
+            for token, bias in call.body.get("logit_bias", ()):
+                if token in logits:
+                    logits[token] += bias
+        whole = sum(map(math.exp, logits.values()))
+        top = sorted(logits, key=lambda token: -logits[token])[: call.body["n_probs"]]
+        rows = [
+            {"id": token, "prob": math.exp(logits[token]) / whole}
+            if after
+            else {"id": token, "logprob": logits[token] - math.log(whole)}
+            for token in top
+        ]
+        said = {"id": top[0], "top_probs" if after else "top_logprobs": rows}
+        return await self.document(request, call, {"content": chr(top[0]), "completion_probabilities": [said]})
 
     async def tokenize(self, request: web.Request, call: Call) -> web.StreamResponse:
         return await self.document(request, call, {"tokens": [ord(letter) for letter in call.body["content"]]})

@@ -34,7 +34,15 @@ class FakeOpenAI(FakeServer):
         super().__init__(uds=uds)
         self.key = key
         self.reply = "The quick brown fox jumps over the lazy dog."
-        self.models = ["fake-chat", "fake-embed", "fake-rerank", "whisper-1", "tts-1", "gpt-image-1"]
+        self.models = [
+            "fake-chat",
+            "fake-embed",
+            "fake-rerank",
+            "fake-classify",
+            "whisper-1",
+            "tts-1",
+            "gpt-image-1",
+        ]
         self.context = 4096
         self.streams = True
         self.fixed_dimensions = False
@@ -53,6 +61,7 @@ class FakeOpenAI(FakeServer):
             ("POST", f"{self.prefix}/responses", self.respond),
             ("POST", f"{self.prefix}/embeddings", self.embed),
             ("POST", f"{self.prefix}/rerank", self.rerank),
+            ("POST", f"{self.prefix}/classify", self.classify),
             ("POST", f"{self.prefix}/audio/transcriptions", self.transcribe),
             ("POST", f"{self.prefix}/audio/translations", self.transcribe),
             ("POST", f"{self.prefix}/audio/speech", self.speak),
@@ -114,6 +123,11 @@ class FakeOpenAI(FakeServer):
         if refusal := self.rejected(call):
             return refusal
         return await self.document(request, call, openai_media.rerank(call.body))
+
+    async def classify(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if refusal := self.rejected(call):
+            return refusal
+        return await self.document(request, call, openai_media.classification(call.body))
 
     async def transcribe(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):

@@ -9,6 +9,7 @@ import pytest
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -168,6 +169,13 @@ def test_every_endpoint_has_its_facts() -> None:
     assert (embedding.capability, embedding.task, embedding.units) == (Capability.EMBED, Task.EMBED, 2)
     rerank = read.read_rerank(RerankRequest(model="m", query="q", documents=["a", {"text": "b"}]))
     assert (rerank.capability, rerank.units, rerank.prompt_tokens) == (Capability.RERANK, 1, 4)
+    labelled = read.read_classification(ClassifyRequest(model="m", input=["x", "y"], labels=["a", "b"]))
+    assert (labelled.capability, labelled.task, labelled.units, labelled.prompt_tokens) == (
+        Capability.CLASSIFY,
+        Task.CLASSIFY,
+        2,
+        4,
+    )
     heard = read.read_transcription(TranscriptionRequest(model="m", file=bytes(480_000), translate=True))
     assert (heard.capability, heard.units) == (Capability.TRANSLATE, 1.0)
     spoken = read.read_speech(SpeechRequest(model="m", input="hello"), {"x-roundhouse-local-only": "1"})

@@ -53,6 +53,7 @@ def rows(provider: FakeOpenAI) -> dict[str, Any]:
             {"id": "farther", **at_provider("fake-chat", "chat")},
             {"id": "vector", **at_provider("fake-embed", "embed")},
             {"id": "ranker", **at_provider("fake-rerank", "rerank")},
+            {"id": "judge", **at_provider("fake-classify", "classify")},
             {"id": "ear", **at_provider("whisper-1", "transcribe", "translate")},
             {"id": "mouth", **at_provider("tts-1", "speak"), "voices": ["alloy"]},
             {"id": "brush", **at_provider("gpt-image-1", "image")},

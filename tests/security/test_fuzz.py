@@ -20,9 +20,12 @@ from tests.security.fuzzing import Fuzzer
 
 COUNT = int(os.environ.get("ROUNDHOUSE_FUZZ", "3000"))
 AT_ONCE = 8
-NAMES = {"/v1/embeddings": "vector", "/v1/rerank": "ranker", "/v1/audio/speech": "mouth"} | {
-    "/v1/images/generations": "brush"
-}
+NAMES = {
+    "/v1/embeddings": "vector",
+    "/v1/rerank": "ranker",
+    "/v1/classify": "judge",
+    "/v1/audio/speech": "mouth",
+} | {"/v1/images/generations": "brush"}
 PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in BODIES.items())
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from backends.base import Json, Upstream
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -133,6 +134,13 @@ class FakeBackend:
         self.requests.append(request)
         results = [{"index": i, "relevance_score": i / 10} for i, _ in enumerate(request.documents)]
         return {"model": "parrot", "results": results, "usage": {"total_tokens": 9}}
+
+    async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
+        self.requests.append(request)
+        data = [
+            {"index": i, "scores": [0.25, 0.5, 0.25][: len(request.labels)]} for i, _ in enumerate(request.texts())
+        ]
+        return {"model": "parrot", "data": data, "scoring": "similarity", "usage": {"total_tokens": 9}}
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
         self.requests.append(request)

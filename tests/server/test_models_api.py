@@ -109,6 +109,30 @@ async def test_rerank_in_the_shapes_of_cohere_and_jina(gateway: Gateway) -> None
     assert bare["results"] == [{"index": 0, "relevance_score": 0.0}]
 
 
+async def test_texts_are_put_under_labels_in_jinas_shape(gateway: Gateway) -> None:
+    body = {"model": "r", "input": ["a", {"text": "b"}], "labels": ["good", "bad", "neither"]}
+    answer = (await gateway.client.post("/v1/classify", json=body)).json()
+    assert answer["object"] == "list"
+    assert answer["model"] == "parrot"
+    assert answer["scoring"] == "similarity"
+    assert answer["usage"] == {"total_tokens": 9}
+    told = [
+        {"label": "good", "score": 0.25},
+        {"label": "bad", "score": 0.5},
+        {"label": "neither", "score": 0.25},
+    ]
+    assert answer["data"] == [
+        {"object": "classification", "index": i, "prediction": "bad", "score": 0.5, "predictions": told}
+        for i in range(2)
+    ]
+
+
+async def test_one_text_is_a_list_of_one(gateway: Gateway) -> None:
+    body = {"model": "r", "input": "a", "labels": ["good", "bad", "neither"]}
+    answer = (await gateway.client.post("/v1/classify", json=body)).json()
+    assert [row["index"] for row in answer["data"]] == [0]
+
+
 async def test_tokens_go_there_and_back(gateway: Gateway) -> None:
     tokens = (await gateway.client.post("/tokenize", json={"content": "né"})).json()["tokens"]
     assert (await gateway.client.post("/detokenize", json={"tokens": tokens})).json() == {"content": "né"}

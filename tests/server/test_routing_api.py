@@ -35,6 +35,7 @@ async def test_a_route_is_explained_and_nothing_is_executed(gateway: Gateway) ->
         ({"prompt": "a"}, "completion"),
         ({"input": "a"}, "embed"),
         ({"query": "q", "documents": ["a"]}, "rerank"),
+        ({"input": "a", "labels": ["b", "c"]}, "classify"),
         ({"input": "a", "voice": "robin"}, "speak"),
         ({"prompt": "a", "capability": "image"}, "image"),
         ({"messages": BODY["messages"]}, "chat"),

@@ -28,7 +28,7 @@ _BYTES_PER_VALUE: dict[str, float] = {
     "q4_0": 18 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
 _COMPUTE_BUFFER = 150 * 1024 * 1024
-_EMBEDS = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
+_EMBEDS = frozenset({Capability.EMBED, Capability.RERANK})
 _GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 
 

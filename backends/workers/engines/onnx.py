@@ -1,4 +1,4 @@
-"""Engine ``onnx``: embeddings and cross-encoders with ONNX Runtime.
+"""Engine ``onnx``: embeddings, classification by them, and cross-encoders with ONNX Runtime.
 
 A model is a folder with the graph (``model.onnx``, or ``options.file``), ``tokenizer.json`` and
 ``roundhouse.json``: ``{"kind": "embedding" | "cross-encoder", "pooling", "normalize", "max_tokens",
@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -48,6 +49,10 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
+
+SHARPNESS = 20.0
+"""What cosines are multiplied by before the softmax: the scale with which sentence-transformers trains such models
+(its ``MultipleNegativesRankingLoss``), so that what comes out are chances and not merely an order."""
 
 
 class Prompts(BaseModel):
@@ -131,6 +136,7 @@ class OnnxEngine:
         return [
             Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/rerank", self._rerank, methods=["POST"]),
+            Route("/v1/classify", self._classify, methods=["POST"]),
             Route("/tokenize", self._tokenize, methods=["POST"]),
             Route("/detokenize", self._detokenize, methods=["POST"]),
         ]
@@ -285,6 +291,50 @@ class OnnxEngine:
             owners += [i] * len(parts)
         return chunks, owners, cut
 
+    # ---- classification
+
+    async def _classify(self, http: Request) -> Response:
+        request = parse(ClassifyRequest, await http.body())
+        if self._options.kind != "embedding":
+            raise CapabilityMismatch(
+                f"'{self._spec.model_id}' ranks documents; it does not classify.", param="model"
+            )
+        extra = dict(request.model_extra or {})
+        truncate = _flag(extra, "truncate")
+        first = len(request.labels)
+        prompt = self._options.prompts.query
+        texts = [prompt + text for text in (*request.labels, *request.texts())]
+
+        async def work() -> tuple[list[Tokens], list[int], Floats]:
+            tokens, cut = await asyncio.to_thread(
+                lambda: self._tokenizer.texts(texts, truncate=truncate, param="input")
+            )
+            return tokens, cut, normalized(await self._vectors(tokens))
+
+        tokens, cut, vectors = await attended(http, work())
+        chances = softmax(SHARPNESS * (vectors[first:] @ vectors[:first].T))
+        used = sum(map(len, tokens))
+        body = {
+            "model": self._spec.model_id,
+            "data": [
+                {
+                    "object": "classification",
+                    "index": index,
+                    "prediction": request.labels[int(row.argmax())],
+                    "score": float(row.max()),
+                    "predictions": [
+                        {"label": label, "score": float(score)}
+                        for label, score in zip(request.labels, row, strict=True)
+                    ],
+                }
+                for index, row in enumerate(chances)
+            ],
+            "scoring": "similarity",
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+            **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
+        }
+        return answer(body, headers=dropped(extra))
+
     # ---- tokens
 
     async def _tokenize(self, http: Request) -> Response:
@@ -308,6 +358,14 @@ def probabilities(logits: Floats) -> NDArray[np.float64]:
     """
     margin = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
     chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -margin.astype(np.float64)))
+    return chances
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """[texts, labels]: each row's chances."""
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max(axis=1, keepdims=True))
+    chances: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
     return chances
 
 

@@ -1,0 +1,34 @@
+"""POST /v1/classify: the request, in Jina's shape (https://api.jina.ai/redoc, "Classification")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from backends.wire.common import MAX_TEXT, Identifier, ModelName, WireModel
+
+MAX_INPUTS = 1024
+MAX_LABELS = 256
+NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    if len({label.strip() for label in labels}) < len(labels):
+        raise ValueError("the labels must differ, by more than spaces around them")
+    return labels
+
+
+class ClassifyRequest(WireModel):
+    """Texts, each to be put under one of ``labels``. An input is a text or an object with ``text``."""
+
+    model: ModelName
+    input: NonEmpty | Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_INPUTS)]
+    labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS), AfterValidator(_distinct)]
+    user: Identifier | None = None
+
+    def texts(self) -> list[str]:
+        """The texts, in order. An object without ``text`` counts as empty."""
+        items = [self.input] if isinstance(self.input, str) else self.input
+        return [item if isinstance(item, str) else str(item.get("text") or "") for item in items]

@@ -1,0 +1,68 @@
+"""POST /v1/classify: texts under labels, in the shape that Jina's clients read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from backends.base import Classify, Json, Upstream
+from backends.wire.classify import ClassifyRequest
+from catalog.errors import InvalidRequest
+from catalog.model import Model
+from routing.dispatch import Job, once
+from routing.read import read_classification
+from server.answering import One, answer_json, key_of, trace_of
+from server.limits import read_json
+from server.routes import DirectRoute
+
+router = APIRouter(tags=["classify"], route_class=DirectRoute)
+
+
+@router.post("/v1/classify")
+async def create_classification(request: Request) -> Response:
+    """Say for each text how likely each label is, and which is the likeliest; a text's scores sum to 1."""
+    body = await read_json(request, ClassifyRequest)
+    for position, text in enumerate(body.texts()):
+        if not text:
+            raise InvalidRequest(
+                "An input is a text, or an object with a 'text' that is not empty.", param=f"input[{position}]"
+            )
+
+    def call(backend: Classify, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
+        del model
+        return once(backend.classify(upstream, body))
+
+    job: Job[Json] = Job(
+        facts=read_classification(body, key=key_of(request), headers=request.headers),
+        protocol=Classify,
+        request=body,
+        call=call,
+        trace=trace_of(request),
+    )
+    return await answer_json(request, job, One(), lambda answer: shaped(answer, body))
+
+
+def shaped(answer: Json, body: ClassifyRequest) -> Json:
+    """A list of ``classification`` objects, labels in the order that they were given in."""
+    shape: Json = {
+        "object": "list",
+        "data": [_classification(row["index"], row["scores"], body.labels) for row in answer["data"]],
+        "scoring": answer["scoring"],
+    }
+    for name in ("model", "usage"):
+        if answer.get(name) is not None:
+            shape[name] = answer[name]
+    return shape
+
+
+def _classification(index: int, scores: list[float], labels: list[str]) -> Json:
+    best = max(range(len(labels)), key=scores.__getitem__)
+    return {
+        "object": "classification",
+        "index": index,
+        "prediction": labels[best],
+        "score": scores[best],
+        "predictions": [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)],
+    }
