@@ -37,6 +37,8 @@ class Attempt(Generic[T]):
         self.candidate = candidate
         self.number = number
         self.dropped: tuple[str, ...] = ()
+        self.after: tuple[str, ...] = ()
+        """What failed before it, each as ``model: code``."""
         self._house = house
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None

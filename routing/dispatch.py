@@ -168,7 +168,7 @@ class Dispatcher:
         except BaseException as error:
             self._finish(job, error)
             raise
-        return Answer(attempt, attempt.candidate.reason or plan.reason)
+        return Answer(attempt, _reason(attempt, plan))
 
     async def end(self, attempt: Attempt[T], error: BaseException | None) -> None:
         """Close the attempt that answered; ``error`` is what ended its use, if anything did."""
@@ -189,6 +189,7 @@ class Dispatcher:
         queue = deque(plan.candidates)
         leased_again: set[str] = set()
         number = 0
+        failed: list[str] = []
         last: RoundhouseError | None = None
         try:
             while queue:
@@ -200,18 +201,21 @@ class Dispatcher:
                     candidate = queue.popleft()
                     if not self._admitted(candidate, job.facts):
                         well, last = True, last or _resting(candidate)
+                        failed.append(f"{candidate.model.id}: breaker_open")
                         continue
                     number += 1
                     try:
                         attempt = await self._try(job, candidate, number, escalate=bool(queue))
                     except RoundhouseError as error:
                         last = error
+                        failed.append(f"{candidate.model.id}: {error.code}")
                         if self._is_worth_repeating(error, candidate, leased_again):
                             queue.appendleft(candidate)
                         elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
                             raise
                         continue
                     well = True
+                    attempt.after = tuple(failed)
                     return attempt
                 finally:
                     if retry:
@@ -285,6 +289,14 @@ class Dispatcher:
         while self._closing:
             await asyncio.wait(tuple(self._closing))
         self._behind.flush()
+
+
+def _reason(attempt: Attempt[Any], plan: Plan) -> str:
+    """Why this model: the plan's reason, and what failed before where it is not the plan's first."""
+    reason = attempt.candidate.reason or plan.reason
+    if not attempt.after:
+        return reason
+    return f"{attempt.model.id} after {', '.join(attempt.after)}; the first choice was {reason}"
 
 
 def _resting(candidate: Candidate) -> ModelUnavailable:

@@ -295,6 +295,14 @@ async def test_a_call_that_fails_gives_its_turn_back(stand: Stand) -> None:
     assert (await stand.ask())[0] == "small/m"
 
 
+async def test_the_reason_tells_what_failed_before(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-reason"] == "b after a: worker_failed; the first choice was because"
+        assert [item async for item in answer]
+
+
 async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) -> None:
     stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": GOOD}
     stand.will_try(local("a"), local("b"))
