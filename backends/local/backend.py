@@ -237,9 +237,14 @@ class LocalWorkerBackend:
         return await self._openai.rerank(upstream, request)
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
-        """llama.cpp is asked for the likelihoods of the labels; other workers classify themselves."""
+        """llama.cpp is asked for the likelihoods of the labels; embedding models classify by themselves."""
         if upstream.engine == "llamacpp":
             return await self._likelihoods.classify(_root(upstream), request)
+        if upstream.engine not in (None, "onnx"):
+            raise CapabilityMismatch(
+                f"'{upstream.model}' runs on {upstream.engine}, which tells no likelihoods of labels; llamacpp does.",
+                param="model",
+            )
         return await self._openai.classify(upstream, request)
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:

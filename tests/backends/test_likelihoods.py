@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from backends.local.backend import LocalWorkerBackend
 from backends.local.classify import NOTHING
 from backends.local.merge import gathered
 from backends.wire.classify import ClassifyRequest
-from catalog.errors import ContextLengthExceeded, InvalidRequest
+from catalog.errors import CapabilityMismatch, ContextLengthExceeded, InvalidRequest
 from tests.fakes.llama_server import FakeLlamaServer
 
 
@@ -119,13 +120,15 @@ async def test_what_likelihoods_have_no_use_for_is_told_or_refused(
         await backend.classify(upstream, classify("a", "b", chat_template="x"))
 
 
-async def test_a_worker_of_another_engine_classifies_itself(
-    fake: FakeLlamaServer, backend: LocalWorkerBackend
+async def test_an_embedding_model_classifies_by_itself_and_other_engines_do_not(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
-    other = Upstream("w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key")
-    answer = await backend.classify(other, classify("red fox", "blue", text="a red fox"))
+    request = classify("red fox", "blue", text="a red fox")
+    answer = await backend.classify(replace(upstream, engine="onnx"), request)
     assert answer["data"][0]["scores"] == pytest.approx([0.75, 0.25])
     assert [call.path for call in fake.calls] == ["/v1/classify"]
+    with pytest.raises(CapabilityMismatch, match="mlx"):
+        await backend.classify(replace(upstream, engine="mlx"), request)
 
 
 async def test_works_side_by_side_end_with_the_first_error() -> None:
