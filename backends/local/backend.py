@@ -242,7 +242,7 @@ class LocalWorkerBackend:
             return await self._likelihoods.classify(_root(upstream), request)
         if upstream.engine not in (None, "onnx"):
             raise CapabilityMismatch(
-                f"'{upstream.model}' runs on {upstream.engine}, which tells no likelihoods of labels; llamacpp does.",
+                f"'{upstream.model}' runs on {upstream.engine}, which tells no chances of labels; llamacpp does.",
                 param="model",
             )
         return await self._openai.classify(upstream, request)
