@@ -218,7 +218,7 @@ def _score(
 
     waits = intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if waits else settings.patience)
-    rest = _penalty(latency, scale, weights.latency)
+    rest = _penalty(_felt(latency, facts, world, settings), scale, weights.latency)
     if weights.cost:
         rest += _cost_penalty(cost, settings.cost_scale, weights.cost)
     np.negative(rest, out=rest)
@@ -276,6 +276,19 @@ def _weights(facts: Facts, settings: RoutingSettings) -> Weights:
         elif intent.prefer_fast:
             mode = Mode.FAST
     return settings.weights[mode]
+
+
+def _felt(latency: Floats, facts: Facts, world: World, settings: RoutingSettings) -> Floats:
+    """Latencies, of which those that nobody could tell from the fastest are alike.
+
+    Else whatever is called teaches its own speed, and between models that are as good as each other a few
+    milliseconds would move the choice to and fro, of every task. Not for a caller who wants speed.
+    """
+    if facts.intent.mode is Mode.FAST or facts.intent.prefer_fast or not len(latency):
+        return latency
+    slack = settings.unnoticed + settings.unnoticed_per_token * world.estimator.output_tokens(facts)
+    felt: Floats = np.maximum(latency, latency.min() + slack)
+    return felt
 
 
 def _penalty(amount: Floats, scale: float, weight: float) -> Floats:

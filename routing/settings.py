@@ -11,6 +11,7 @@ from routing.facts import Mode, Task
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Unsigned = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -135,7 +136,7 @@ class RoutingSettings(BaseModel):
 
     ``latency_scale`` (seconds) and ``cost_scale`` (dollars) are what a request may take and cost before the
     penalty stops growing in proportion; a workload that nobody waits for multiplies the first by
-    ``patience``.
+    ``patience``. Models count as equally quick when nobody could tell which is (``unnoticed``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,6 +144,8 @@ class RoutingSettings(BaseModel):
     latency_scale: Positive = 10.0
     cost_scale: Positive = 0.02
     patience: Positive = 20.0
+    unnoticed: Unsigned = Field(default=0.05, description="seconds that nobody notices in an answer")
+    unnoticed_per_token: Unsigned = Field(default=0.001, description="and in each token of one that is decoded")
     stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
     local_bonus: Share = Field(default=0.15, description="added to a local model's score by prefer_local")
     diversity: Share = Field(

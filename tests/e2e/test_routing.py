@@ -251,6 +251,36 @@ def test_outcomes_posted_for_one_task_move_the_choice_for_it_and_not_for_others(
         assert share_of_a("summarise") > 0.7
 
 
+def test_calls_of_one_task_teach_a_speed_that_moves_no_other_tasks_choice(
+    tmp_path: Path, twins: tuple[FakeOpenAI, FakeOpenAI]
+) -> None:
+    a, b = twins
+    tables = (
+        endpoint("a", a),
+        endpoint("b", b),
+        model("a/m", "fake-chat", at="a", price=FREE),
+        model("b/m", "fake-chat", at="b", price=FREE),
+    )
+    with serving(tmp_path, *tables) as server, calling(server) as client:
+
+        def chosen(task: str) -> Counter[str]:
+            body = {"messages": ASK, "routing": {"task": task}}
+            return Counter(client.post("/route", json=body).json()["model"] for _ in range(20))
+
+        others = ("chat", "summarise", "extract")
+        before = {task: chosen(task) for task in (*others, "code")}
+        assert len(before["code"]) == 1, "nothing is known, so the first of equals is chosen"
+        [worse] = before["code"]
+        for _ in range(40):
+            response = client.post(
+                "/chat/completions", json={"messages": ASK, "routing": {"task": "code"}, "model": "auto"}
+            )
+            good = response.headers["x-roundhouse-model"] != worse
+            client.post("/outcomes", json={"trace": response.headers["x-roundhouse-trace"], "accepted": good})
+        assert worse not in chosen("code")
+        assert {task: chosen(task) for task in others} == {task: before[task] for task in others}
+
+
 # ---- secrets
 
 

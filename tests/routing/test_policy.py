@@ -38,6 +38,28 @@ def codes(made: Plan) -> dict[str, str]:
     return {exclusion.model: exclusion.code for exclusion in made.excluded}
 
 
+# ---- by speed
+
+
+def test_a_tenth_of_a_second_moves_nobody_but_a_caller_who_wants_speed() -> None:
+    here = world(
+        [
+            remote("slower", performance=Performance(latency_p50_ms=180, tokens_per_second=1e6)),
+            remote("quicker", performance=Performance(latency_p50_ms=100, tokens_per_second=1e6)),
+        ]
+    )
+    assert firsts(chat(), here) == {"slower": 200}, "the first of equals"
+    assert firsts(chat(mode=Mode.FAST), here) == {"quicker": 200}
+    assert firsts(chat(prefer_fast=True), here) == {"quicker": 200}
+    much = world(
+        [
+            remote("slower", performance=Performance(latency_p50_ms=900, tokens_per_second=1e6)),
+            remote("quicker", performance=Performance(latency_p50_ms=100, tokens_per_second=1e6)),
+        ]
+    )
+    assert firsts(chat(), much) == {"quicker": 200}
+
+
 # ---- by name
 
 
