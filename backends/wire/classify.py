@@ -29,6 +29,7 @@ class ClassifyRequest(WireModel):
     user: Identifier | None = None
 
     def texts(self) -> list[str]:
-        """The texts, in order. An object without ``text`` counts as empty."""
+        """The texts, in order. An object without a text in ``text`` counts as empty."""
         items = [self.input] if isinstance(self.input, str) else self.input
-        return [item if isinstance(item, str) else str(item.get("text") or "") for item in items]
+        texts = (item if isinstance(item, str) else item.get("text") for item in items)
+        return [text if isinstance(text, str) else "" for text in texts]

@@ -195,6 +195,7 @@ async def test_a_fault_of_the_server_says_nothing_of_its_inside(gateway: Gateway
         ("/v1/classify", {"model": "parrot", "input": "a", "labels": ["b", "b "]}, "labels"),
         ("/v1/classify", {"model": "parrot", "input": "a", "labels": ["b", " "]}, "labels[1]"),
         ("/v1/classify", {"model": "parrot", "input": ["a", {"image": "x"}], "labels": ["b", "c"]}, "input[1]"),
+        ("/v1/classify", {"model": "parrot", "input": [{"text": 7}], "labels": ["b", "c"]}, "input[0]"),
         ("/v1/classify", {"model": "parrot", "input": [], "labels": ["b", "c"]}, "input"),
         ("/v1/audio/speech", {"model": "songbird", "input": ""}, "input"),
         ("/v1/audio/speech", {"model": "songbird", "input": "a", "speed": 9}, "speed"),
