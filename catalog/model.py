@@ -227,7 +227,7 @@ class Model(BaseModel):
     geometry: Geometry | None = None
     price: Price = Price()
     performance: Performance = Performance()
-    benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task")
+    benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()

@@ -11,23 +11,29 @@ from routing.index import Floats
 from routing.posterior import TASKS
 from routing.settings import Learning
 
+_OVERALL = "overall"
+
 
 def prior_of(model: Model, usual: Mapping[Capability, Floats], rules: Learning) -> tuple[Floats, float]:
     """Mean per task, shape (tasks,), and strength in virtual observations.
 
-    Public benchmarks where the row has them; else a guess from the size that is worth less. A benchmark is
-    noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer to the
-    ``usual`` one of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
+    Public benchmarks where the row has them; else a guess from the size that is worth less. Benchmarks of some
+    tasks say nothing of the others, and without an ``overall`` one all of it is worth as little as a guess. A
+    benchmark is noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer
+    to the ``usual`` one of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
     """
     measured = _benchmarks(model)
-    if measured is not None:
-        around = usual.get(_kind(model), measured)
-        return around + rules.benchmark_trust * (measured - around), rules.prior_strength
+    if measured is None:
+        return np.full(len(TASKS), _guess(model)), rules.guess_strength
+    around = usual.get(_kind(model), measured)
+    strength = rules.prior_strength if _OVERALL in model.benchmarks else rules.guess_strength
+    return around + rules.benchmark_trust * (measured - around), strength
+
+
+def _guess(model: Model) -> float:
     if model.size.parameters:
-        guess = float(np.clip(0.3 + 0.11 * np.log10(model.size.parameters / 1e8), 0.2, 0.75))
-    else:
-        guess = 0.5 if model.local else 0.7
-    return np.full(len(TASKS), guess), rules.guess_strength
+        return float(np.clip(0.3 + 0.11 * np.log10(model.size.parameters / 1e8), 0.2, 0.75))
+    return 0.5 if model.local else 0.7
 
 
 def usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
@@ -41,12 +47,12 @@ def usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
 
 
 def _benchmarks(model: Model) -> Floats | None:
-    """Benchmark per task, shape (tasks,), the overall one where a task has none; ``None`` without any."""
+    """Benchmark per task, shape (tasks,), where one has none the overall one or a guess; ``None`` without any."""
     scores = {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
     if not scores:
         return None
-    overall = scores.get("overall", sum(scores.values()) / len(scores))
-    return np.array([scores.get(task.value, overall) for task in TASKS], dtype=np.float64)
+    otherwise = scores.get(_OVERALL, _guess(model))
+    return np.array([scores.get(task.value, otherwise) for task in TASKS], dtype=np.float64)
 
 
 def _kind(model: Model) -> Capability:

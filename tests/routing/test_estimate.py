@@ -38,11 +38,19 @@ def certain(of: Estimator, task: Task, complexity: Complexity = SIMPLE, row: int
 # ---- quality
 
 
-def test_before_any_observation_a_benchmark_is_believed_and_its_task_before_the_mean_of_all() -> None:
-    made = estimator(remote("a", benchmarks={"code": 0.2, "chat": 0.8}))
+def test_before_any_observation_a_tasks_own_benchmark_is_believed_before_the_overall_one() -> None:
+    made = estimator(remote("a", benchmarks={"code": 0.2, "overall": 0.8}))
     assert believed(made, Task.CODE) == pytest.approx(0.2)
-    assert believed(made, Task.CHAT) == pytest.approx(0.8)
-    assert believed(made, Task.EXTRACT) == pytest.approx(0.5)
+    assert believed(made, Task.EXTRACT) == pytest.approx(0.8)
+
+
+def test_benchmarks_of_some_tasks_say_nothing_of_the_others_and_little_in_all() -> None:
+    some = {"chat": 0.3, "reasoning": 0.01}
+    made = estimator(remote("some", benchmarks=some), remote("none", benchmarks={}), benchmark_trust=1.0)
+    assert believed(made, Task.CHAT) == pytest.approx(0.3)
+    assert believed(made, Task.REASONING) == pytest.approx(0.01)
+    assert believed(made, Task.CLASSIFY) == believed(made, Task.CLASSIFY, row=1)
+    assert certain(made, Task.CHAT) == certain(made, Task.CHAT, row=1)
 
 
 def test_a_benchmark_is_believed_the_nearer_to_the_mean_of_its_kind_the_less_benchmarks_are_trusted() -> None:
