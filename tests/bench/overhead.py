@@ -17,9 +17,11 @@ from tests.bench.contestants import Contestant, litellm, nginx, roundhouse, upst
 from tests.bench.report import Figure, Report, at_least, at_most
 
 ROUNDS = 15
-ALONE, TOGETHER = 100, 400
-"""Requests a round with 1 client and with 20; a fifteenth of it for LiteLLM."""
 CLIENTS = 20
+REQUESTS = {1: 100, CLIENTS: 400}
+"""A round's, by how many clients ask."""
+OF_LITELLM = {1: 10, CLIENTS: 100}
+"""It takes fifteen times as long; five of each client's are as few as keep all of them asking."""
 
 
 def run() -> Report:
@@ -64,9 +66,8 @@ def bodies(model: str, *, stream: bool) -> list[dict[str, Any]]:
 
 
 def _round(load: Client, contestant: Contestant, *, stream: bool, clients: int) -> Result:
-    requests = ALONE if clients == 1 else TOGETHER
-    if contestant.name == "LiteLLM":
-        requests = max(10, requests // 15)
+    several = OF_LITELLM if contestant.name == "LiteLLM" else REQUESTS
+    requests = several[1 if clients == 1 else CLIENTS]
     result = load.run(
         contestant.target(), bodies(contestant.model, stream=stream), clients=clients, requests=requests
     )
