@@ -90,7 +90,7 @@ def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -
     pairs.sort(key=lambda pair: (-pair[1], pair[0]))
     results = [{"index": index, "relevance_score": score} for index, score in pairs[: request.top_n]]
     answer: Json = {"results": results}
-    for name in ("id", "model", "usage", "meta"):
+    for name in ("id", "model", "usage", "meta", "scoring", "truncated"):
         if document.get(name) is not None:
             answer[name] = document[name]
     return answer
@@ -120,8 +120,9 @@ def classifications(document: Json, request: ClassifyRequest, upstream: Upstream
         "data": [{"index": index, "scores": scores[index]} for index in sorted(scores)],
         "scoring": document.get("scoring", "provider"),
     }
-    if document.get("usage") is not None:
-        answer["usage"] = document["usage"]
+    for name in ("usage", "truncated"):
+        if document.get(name) is not None:
+            answer[name] = document[name]
     return answer
 
 

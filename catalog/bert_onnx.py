@@ -2,7 +2,7 @@
 
 ONNX Runtime's fused operators (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) run
 faster than PyTorch on the same cores, without PyTorch. All but one: its SkipLayerNormalization and
-LayerNormalization go through a row number by number, which takes three times as long as the same in four plain
+LayerNormalization go through a row number by number, which takes three times as long as the same in five plain
 operators, a quarter of the whole in int8.
 
 The folder that is left holds ``model.onnx`` (inputs ``input_ids`` and ``attention_mask``, int64 ``[batch,

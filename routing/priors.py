@@ -26,7 +26,7 @@ def prior_of(model: Model, usual: Mapping[Capability, Floats], rules: Learning) 
     if measured is None:
         return np.full(len(TASKS), _guess(model)), rules.guess_strength
     around = usual.get(_kind(model), measured)
-    strength = rules.prior_strength if _OVERALL in model.benchmarks else rules.guess_strength
+    strength = rules.prior_strength if _OVERALL in _scores(model) else rules.guess_strength
     return around + rules.benchmark_trust * (measured - around), strength
 
 
@@ -48,11 +48,16 @@ def usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
 
 def _benchmarks(model: Model) -> Floats | None:
     """Benchmark per task, shape (tasks,), where one has none the overall one or a guess; ``None`` without any."""
-    scores = {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
+    scores = _scores(model)
     if not scores:
         return None
     otherwise = scores.get(_OVERALL, _guess(model))
     return np.array([scores.get(task.value, otherwise) for task in TASKS], dtype=np.float64)
+
+
+def _scores(model: Model) -> dict[str, float]:
+    """The benchmarks that are shares; a percentage is none."""
+    return {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
 
 
 def _kind(model: Model) -> Capability:

@@ -28,7 +28,7 @@ from catalog.errors import UpstreamProtocolError
 AT_ONCE = 4
 """Texts that are worked on at a time."""
 NOTHING = ("N/A", "[MASK]", " ")
-"""The texts that say nothing; the article's, of which its third is empty."""
+"""The texts that say nothing: the article's, whose third is empty."""
 _ONLY_THESE = 100.0
 """Added to the logits of a fork's tokens: what is left for all others is below 1e-30."""
 _LIKELIEST = 512

@@ -1,7 +1,11 @@
-"""POST /v1/classify: the request, in Jina's shape (https://api.jina.ai/redoc, "Classification")."""
+"""POST /v1/classify: the request, and what is answered for each text.
+
+Source of the shapes: Jina's API reference (https://api.jina.ai/redoc, "Classification").
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -18,6 +22,18 @@ def _distinct(labels: list[str]) -> list[str]:
     if len({label.strip() for label in labels}) < len(labels):
         raise ValueError("the labels must differ, by more than spaces around them")
     return labels
+
+
+def classification(index: int, scores: Sequence[float], labels: Sequence[str]) -> dict[str, Any]:
+    """One text's part of an answer: the labels in the order that they were given in, and the likeliest."""
+    best = max(range(len(labels)), key=scores.__getitem__)
+    return {
+        "object": "classification",
+        "index": index,
+        "prediction": labels[best],
+        "score": scores[best],
+        "predictions": [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)],
+    }
 
 
 class ClassifyRequest(WireModel):

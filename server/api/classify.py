@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.base import Classify, Json, Upstream
-from backends.wire.classify import ClassifyRequest
+from backends.wire.classify import ClassifyRequest, classification
 from catalog.errors import InvalidRequest
 from catalog.model import Model
 from routing.dispatch import Job, once
@@ -45,24 +45,13 @@ async def create_classification(request: Request) -> Response:
 
 
 def shaped(answer: Json, body: ClassifyRequest) -> Json:
-    """A list of ``classification`` objects, labels in the order that they were given in."""
+    """A list of ``classification`` objects; ``truncated`` are the texts cut, where that was asked for."""
     shape: Json = {
         "object": "list",
-        "data": [_classification(row["index"], row["scores"], body.labels) for row in answer["data"]],
+        "data": [classification(row["index"], row["scores"], body.labels) for row in answer["data"]],
         "scoring": answer["scoring"],
     }
-    for name in ("model", "usage"):
+    for name in ("model", "usage", "truncated"):
         if answer.get(name) is not None:
             shape[name] = answer[name]
     return shape
-
-
-def _classification(index: int, scores: list[float], labels: list[str]) -> Json:
-    best = max(range(len(labels)), key=scores.__getitem__)
-    return {
-        "object": "classification",
-        "index": index,
-        "prediction": labels[best],
-        "score": scores[best],
-        "predictions": [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)],
-    }

@@ -51,15 +51,17 @@ async def create_rerank(request: Request) -> Response:
 def shaped(answer: Json, body: RerankRequest, trace: str) -> Json:
     """Best first, at most ``top_n``, with the documents when asked for.
 
-    ``meta`` is Cohere's, ``usage`` and ``model`` are Jina's.
+    ``meta`` is Cohere's, ``usage`` and ``model`` are Jina's. A worker of ours says by ``scoring`` what its scores
+    come from, and by ``truncated`` which documents it cut, where that was asked for.
     """
     ranked = sorted(answer["results"], key=lambda result: (-result["relevance_score"], result["index"]))
     results = [_result(item, body) for item in ranked[: body.top_n]]
     shape: Json = {"id": f"rerank-{trace}", "object": "list", "results": results}
     if "model" in answer:
         shape["model"] = answer["model"]
-    if answer.get("usage") is not None:
-        shape["usage"] = answer["usage"]
+    for name in ("usage", "scoring", "truncated"):
+        if answer.get(name) is not None:
+            shape[name] = answer[name]
     shape["meta"] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
     return shape
 

@@ -14,7 +14,7 @@ import pytest
 from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
 from backends.openai import OpenAIBackend
-from backends.openai_documents import classifications
+from backends.openai_documents import classifications, rerank_results
 from backends.wire.assemble import assemble_chat, assemble_completion
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -269,6 +269,23 @@ async def test_rerank_orders_by_score(backend: OpenAIBackend, upstream: Upstream
     )
     answer = await backend.rerank(at(upstream, "fake-rerank"), request)
     assert [(row["index"], row["relevance_score"]) for row in answer["results"]] == [(1, 1.0), (2, 0.5)]
+
+
+def test_what_a_worker_says_of_its_scores_and_of_what_it_cut_is_passed_on(upstream: Upstream) -> None:
+    told = {"scoring": "similarity", "truncated": [0]}
+    ranked = rerank_results(
+        {"results": [{"index": 0, "relevance_score": 0.5}], **told},
+        RerankRequest.model_validate({"model": "m", "query": "q", "documents": ["a"]}),
+        upstream,
+    )
+    said = [{"label": "a", "score": 0.5}, {"label": "b", "score": 0.5}]
+    classified = classifications(
+        {"data": [{"index": 0, "predictions": said}], **told},
+        ClassifyRequest.model_validate({"model": "m", "input": "t", "labels": ["a", "b"]}),
+        upstream,
+    )
+    for answer in (ranked, classified):
+        assert {name: answer[name] for name in told} == told
 
 
 async def test_a_document_without_text_is_refused(backend: OpenAIBackend, upstream: Upstream) -> None:

@@ -51,6 +51,8 @@ def test_benchmarks_of_some_tasks_say_nothing_of_the_others_and_little_in_all() 
     assert believed(made, Task.REASONING) == pytest.approx(0.01)
     assert believed(made, Task.CLASSIFY) == believed(made, Task.CLASSIFY, row=1)
     assert certain(made, Task.CHAT) == certain(made, Task.CHAT, row=1)
+    percent = estimator(remote("percent", benchmarks={"overall": 60, "chat": 0.3}), remote("none", benchmarks={}))
+    assert certain(percent, Task.CHAT) == certain(percent, Task.CHAT, row=1), "a percentage is no share"
 
 
 def test_a_benchmark_is_believed_the_nearer_to_the_mean_of_its_kind_the_less_benchmarks_are_trusted() -> None:

@@ -133,7 +133,7 @@ class FakeBackend:
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         self.requests.append(request)
         results = [{"index": i, "relevance_score": i / 10} for i, _ in enumerate(request.documents)]
-        return {"model": "parrot", "results": results, "usage": {"total_tokens": 9}}
+        return {"model": "parrot", "results": results, "scoring": "similarity", "usage": {"total_tokens": 9}}
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
         self.requests.append(request)

@@ -105,6 +105,7 @@ async def test_rerank_in_the_shapes_of_cohere_and_jina(gateway: Gateway) -> None
         assert [r["document"] for r in answer["results"]] == [{"text": "c"}, {"text": "b"}]
         assert answer["usage"] == {"total_tokens": 9}
         assert answer["meta"]["billed_units"]
+        assert answer["scoring"] == "similarity"
     bare = (await gateway.client.post("/v1/rerank", json={"model": "r", "query": "q", "documents": ["a"]})).json()
     assert bare["results"] == [{"index": 0, "relevance_score": 0.0}]
 

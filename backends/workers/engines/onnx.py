@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.classify import ClassifyRequest
+from backends.wire.classify import ClassifyRequest, classification
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -316,19 +316,7 @@ class OnnxEngine:
         used = sum(map(len, tokens))
         body = {
             "model": self._spec.model_id,
-            "data": [
-                {
-                    "object": "classification",
-                    "index": index,
-                    "prediction": request.labels[int(row.argmax())],
-                    "score": float(row.max()),
-                    "predictions": [
-                        {"label": label, "score": float(score)}
-                        for label, score in zip(request.labels, row, strict=True)
-                    ],
-                }
-                for index, row in enumerate(chances)
-            ],
+            "data": [classification(index, row, request.labels) for index, row in enumerate(chances.tolist())],
             "scoring": "similarity",
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
