@@ -11,7 +11,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from backends.base import Upstream
-from backends.openai import OpenAIBackend
+from backends.openai.backend import OpenAIBackend
 
 
 class AzureBackend(OpenAIBackend):

@@ -13,8 +13,8 @@ from typing import Any
 from backends.base import Json, Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
-from backends.openai import OpenAIBackend
-from backends.openai_forms import dropped
+from backends.openai.backend import OpenAIBackend
+from backends.openai.forms import dropped
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest

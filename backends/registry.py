@@ -13,7 +13,7 @@ from backends.local.backend import LocalWorkerBackend
 BACKENDS: Mapping[str, str | Callable[[HttpClient], Backend]] = MappingProxyType(
     {
         "worker": LocalWorkerBackend,
-        "openai": "backends.openai.OpenAIBackend",
+        "openai": "backends.openai.backend.OpenAIBackend",
         "azure": "backends.azure.AzureBackend",
         "ollama": "backends.ollama.OllamaBackend",
         "anthropic": "backends.anthropic.backend.AnthropicBackend",
@@ -22,7 +22,7 @@ BACKENDS: Mapping[str, str | Callable[[HttpClient], Backend]] = MappingProxyType
     }
 )
 """By the protocol of :class:`catalog.model.Endpoint`, and ``worker`` for our own. One that is only named is
-imported when a request first needs it: a house without that provider starts without its translation."""
+imported when a request first needs it: a server without that provider starts without its translation."""
 
 
 def backends(http: HttpClient) -> Mapping[str, Backend]:

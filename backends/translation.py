@@ -44,7 +44,7 @@ QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cac
 
 
 @dataclass(frozen=True, slots=True)
-class Translation:
+class TranslatedRequest:
     """A provider's body, and the names of the parameters that are not in it (dotted where they are nested)."""
 
     body: Json

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from catalog.catalog import Catalog
 from catalog.model import Model
-from catalog.progress import Progress, silent
-from catalog.store import Store
+from catalog.store.progress import Progress, silent
+from catalog.store.store import Store
 
 TAG = "starter"
 

@@ -79,7 +79,7 @@ class OutcomeSink(Protocol):
     def record(self, outcome: Outcome) -> None: ...
 
 
-class Behind:
+class BatchedSink:
     """Outcomes for those who can wait: they are told a moment later, of many at once, when no answer waits for it.
 
     What went wrong waits for nothing, and takes along what came before it: the next request must know of it.

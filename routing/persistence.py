@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from routing.accounts.spend import Spend
+from routing.accounts.virtual_keys import VirtualKeys
 from routing.clock import Clock
 from routing.outcomes import Outcome
-from routing.spend import Spend
-from routing.state import State
-from routing.virtual_keys import VirtualKeys
+from routing.state.protocol import State
 
 
 class Part(Protocol):

@@ -13,21 +13,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from server.admission import InFlight
 from server.api import ROUTERS
-from server.auth import Authenticator, Keys
-from server.errors import as_error, error_response
-from server.gate import Gate
-from server.metrics import Metrics
+from server.edge.admission import InFlight
+from server.edge.auth import Authenticator, Keys
+from server.edge.errors import as_error, error_response
+from server.edge.gate import Gate
+from server.edge.routes import Shortcut, to_its_route
+from server.observability.metrics import Metrics
+from server.observability.telemetry import Telemetry, open_telemetry
 from server.openapi import describe
-from server.routes import Shortcut, to_its_route
-from server.services import House, Services
+from server.services import Runtime, Services
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
-from server.telemetry import Telemetry, open_telemetry
 
 VERSION = "0.1.0"
 
-OpenHouse = Callable[[Settings, Metrics], AbstractAsyncContextManager[House]]
+OpenRuntime = Callable[[Settings, Metrics], AbstractAsyncContextManager[Runtime]]
 
 
 class _App(FastAPI):
@@ -43,16 +43,16 @@ class _App(FastAPI):
 def create_app(
     settings: Settings,
     *,
-    house: House | None = None,
-    open_house: OpenHouse | None = None,
+    runtime: Runtime | None = None,
+    open_runtime: OpenRuntime | None = None,
     authenticator: Authenticator | None = None,
     clock: Callable[[], float] = time.monotonic,
     telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The ASGI app of one gateway.
 
-    ``open_house`` builds the parts behind the gate when the app starts and takes them down when it stops;
-    without it the real one does. Tests give a ready ``house`` instead. ``app.state.services`` holds what was
+    ``open_runtime`` builds the parts behind the gate when the app starts and takes them down when it stops;
+    without it the real one does. Tests give a ready ``runtime`` instead. ``app.state.services`` holds what was
     built; ``app.state.begin_drain()`` makes readiness false and refuses new requests.
 
     ``telemetry`` makes spans; without it the settings say whether there are any.
@@ -61,7 +61,7 @@ def create_app(
     """
     telemetry = telemetry or open_telemetry(settings.telemetry, version=VERSION)
     may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
-    if house is not None or not may_have_keys:
+    if runtime is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
     metrics = Metrics(in_flight)
@@ -71,7 +71,7 @@ def create_app(
         or Keys(
             settings.api_keys,
             settings.admin_keys,
-            lambda: services.house.keys if services.house else None,
+            lambda: services.runtime.keys if services.runtime else None,
             open_door=may_be_open(settings.server),
         ),
         in_flight=in_flight,
@@ -86,10 +86,14 @@ def create_app(
         openapi_url="/openapi.json" if settings.server.docs else None,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(services, house, open_house, telemetry),
+        lifespan=_lifespan(services, runtime, open_runtime, telemetry),
         exception_handlers={HTTPException: _http_error},
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are server.spans and server.metrics
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # ours are in server.observability
     )
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
@@ -117,42 +121,42 @@ def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | Non
 
 
 def _lifespan(
-    services: Services, house: House | None, open_house: OpenHouse | None, telemetry: Telemetry | None
+    services: Services, runtime: Runtime | None, open_runtime: OpenRuntime | None, telemetry: Telemetry | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        opening = open_house or _real_house
+        opening = open_runtime or _real_runtime
         async with (
             telemetry.running() if telemetry is not None else nullcontext(),
-            _ready(house) if house is not None else opening(services.settings, services.metrics) as parts,
+            _ready(runtime) if runtime is not None else opening(services.settings, services.metrics) as parts,
         ):
             if telemetry is not None and parts.attach is not None:
                 parts.attach(telemetry)
             check_exposure(services.settings, virtual_keys=parts.keys is not None and bool(parts.keys.list()))
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
-            services.house = parts
+            services.runtime = parts
             try:
                 yield
             finally:
                 services.in_flight.begin_drain()
                 if collector is not None:
                     services.metrics.registry.unregister(collector)
-                services.house = None
+                services.runtime = None
 
     return lifespan
 
 
 @asynccontextmanager
-async def _ready(house: House) -> AsyncIterator[House]:
-    yield house
+async def _ready(runtime: Runtime) -> AsyncIterator[Runtime]:
+    yield runtime
 
 
-def _real_house(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[House]:
-    from server.assembly import open_house
+def _real_runtime(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Runtime]:
+    from server.assembly import open_runtime
 
-    return open_house(settings, metrics)
+    return open_runtime(settings, metrics)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Builds the real house behind the gate, and takes it down again: the one place that knows every part."""
+"""Builds the parts behind the gate and takes them down again: the one place that knows every part."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
-from catalog.store import Store
-from routing.availability import Availability
-from routing.breaker import Breakers
+from catalog.store.store import Store
+from routing.accounts.spend import Spend
+from routing.accounts.virtual_keys import VirtualKeys
+from routing.beliefs.estimator import Estimator
+from routing.beliefs.learning import Learner
+from routing.calling.dispatcher import Dispatcher
+from routing.calling.lease import Leases, endpoint_of, upstream_of
+from routing.calling.retry_budget import RetryBudget
+from routing.calling.traces import Traces
+from routing.choosing.pins import Pins
+from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
-from routing.discovery import Discovery, Found
-from routing.dispatch import Dispatcher
-from routing.estimate import Estimator
-from routing.homes import open_state
-from routing.keys import KeyPools, SecretResolver
-from routing.learning import Learner
-from routing.lease import Leases, endpoint_of, upstream_of
 from routing.outcomes import Outcome
 from routing.persistence import Persistence
-from routing.pins import Pins
-from routing.planner import Planner
-from routing.retry_budget import RetryBudget
-from routing.spend import Spend
-from routing.state import State
-from routing.traces import Traces
-from routing.turns import Turns
-from routing.virtual_keys import VirtualKeys
+from routing.state.opening import open_state
+from routing.state.protocol import State
+from routing.upstreams.availability import Availability
+from routing.upstreams.breaker import Breakers
+from routing.upstreams.concurrency import ConcurrencyLimits
+from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.discover import keep_discovering, merged
-from server.events import AttemptLog, WorkerEvents
-from server.metrics import Metrics
-from server.services import House, Insight
+from server.observability.events import AttemptLog, WorkerEvents
+from server.observability.metrics import Metrics
+from server.observability.telemetry import TelemetryProxy
+from server.services import Insight, Runtime
 from server.settings import STATE_FILE, Settings
-from server.telemetry import Tap
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed meanwhile."""
 
 
 @asynccontextmanager
-async def open_house(
+async def open_runtime(
     settings: Settings,
     metrics: Metrics,
     *,
@@ -63,7 +63,7 @@ async def open_house(
     clock: Clock | None = None,
     pool: WorkerPool | None = None,
     scrape: Callable[[], Awaitable[bytes]] | None = None,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Runtime]:
     """Everything behind the gate, ready; closed in the opposite order.
 
     ``engines`` and ``clock`` are this machine's unless given: tests put their own in. ``pool`` and ``scrape`` are
@@ -107,12 +107,12 @@ async def open_house(
         stack.push_async_callback(persistence.stop)
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, store, engines, metrics))
-        tap = Tap(lambda name: house.catalog.endpoint(name))
-        http = await stack.enter_async_context(HttpClient(settings.backends, propagate=tap.headers))
+        telemetry = TelemetryProxy(lambda name: runtime.catalog.endpoint(name))
+        http = await stack.enter_async_context(HttpClient(settings.backends, propagate=telemetry.headers))
         speakers = backends(http)
-        turns = Turns(clock, max_queue=settings.backends.max_queue)
+        turns = ConcurrencyLimits(clock, max_queue=settings.backends.max_queue)
         planner = Planner(
-            catalog=lambda: house.catalog,
+            catalog=lambda: runtime.catalog,
             availability=availability,
             pool=pool,
             breakers=breakers,
@@ -130,14 +130,14 @@ async def open_house(
             breakers.states,
             keys.statistics,
             lambda: [row for row in spend.standing("") if row.scope == "all"],
-            turns.crowds,
+            turns.queue_loads,
         )
         stack.callback(metrics.registry.unregister, seen)
         dispatcher = Dispatcher(
             planner=planner,
             leases=Leases(
                 pool=pool,
-                endpoint=lambda name: house.catalog.endpoint(name),
+                endpoint=lambda name: runtime.catalog.endpoint(name),
                 keys=keys,
                 spend=spend,
                 turns=turns,
@@ -148,7 +148,7 @@ async def open_house(
             spend=spend,
             retries=RetryBudget(settings.retries, clock),
             traces=traces,
-            sinks=(metrics, breakers, keys, traces, virtual_keys, AttemptLog(), tap),
+            sinks=(metrics, breakers, keys, traces, virtual_keys, AttemptLog(), telemetry),
             later=(learner, _Journal(state)),
             then=estimator.refresh,
             clock=clock,
@@ -162,18 +162,18 @@ async def open_house(
         )
 
         async def publish(found: tuple[Found, ...]) -> None:
-            await asyncio.to_thread(availability.refresh, tuple(merged(house.catalog, discovery, found)))
-            house.catalog = merged(house.catalog, discovery, found)
+            await asyncio.to_thread(availability.refresh, tuple(merged(runtime.catalog, discovery, found)))
+            runtime.catalog = merged(runtime.catalog, discovery, found)
 
         async def reload(changed: Settings) -> None:
             """Rows, endpoints and provider keys as they are now; nothing that runs is touched."""
             fresh = await asyncio.to_thread(read_catalog, changed, store)
             keys.reload(fresh.servers)
-            fresh = merged(replace(fresh, discovered=house.catalog.discovered), discovery, ())
+            fresh = merged(replace(fresh, discovered=runtime.catalog.discovered), discovery, ())
             await asyncio.to_thread(availability.refresh, tuple(fresh))
-            house.catalog = replace(fresh, version=house.catalog.version + 1)
+            runtime.catalog = replace(fresh, version=runtime.catalog.version + 1)
 
-        house = House(
+        runtime = Runtime(
             catalog=catalog,
             pool=pool,
             dispatcher=dispatcher,
@@ -191,14 +191,14 @@ async def open_house(
                 key_statistics=keys.statistics,
                 circuit=lambda model: breakers.state(model.id, endpoint_of(model), clock.monotonic()),
             ),
-            attach=tap.attach,
+            attach=telemetry.attach,
             scrape=scrape,
         )
         discovering = keep_discovering(
-            discovery, settings.discovery.interval, current=lambda: house.catalog, publish=publish
+            discovery, settings.discovery.interval, current=lambda: runtime.catalog, publish=publish
         )
-        async with _background(persistence.run(), _watch_disk(lambda: house, availability), discovering):
-            yield house
+        async with _background(persistence.run(), _watch_disk(lambda: runtime, availability), discovering):
+            yield runtime
 
 
 def own_workers(settings: Settings, store: Store, engines: Engines, observer: Observer) -> Supervisor:
@@ -233,10 +233,10 @@ def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock
     return None if block is None else block.reason
 
 
-async def _watch_disk(house: Callable[[], House], availability: Availability) -> None:
+async def _watch_disk(runtime: Callable[[], Runtime], availability: Availability) -> None:
     while True:
         await asyncio.sleep(LOOK_AGAIN)
-        await asyncio.to_thread(availability.refresh, tuple(house().catalog))
+        await asyncio.to_thread(availability.refresh, tuple(runtime().catalog))
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ def serve(
 ) -> None:
     """Serve the API."""
     gc.disable()  # until settle_memory(): a tenth of the start would go into looking for garbage that is not there
-    from server.run import run
+    from server.processes.run import run
     from server.settings import load_settings
 
     server = _given(host=host, port=port, processes=workers, insecure=insecure or None)

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from backends.http import HttpClient
 from backends.registry import backends
 from catalog.catalog import Catalog
-from catalog.store import Store
+from catalog.store.store import Store
+from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
-from routing.discovery import Discovery, Found
-from routing.keys import KeyPools, SecretResolver
-from routing.lease import upstream_of
+from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.settings import Settings
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from backends.base import Json
 from backends.wire.chat import ChatRequest
 from catalog.model import ENDPOINTS, Capability, Endpoint, Model
-from routing.breaker import CircuitState
+from routing.calling.lease import endpoint_of
 from routing.facts import Facts, Task
-from routing.keys import KeyStatistics
-from routing.lease import endpoint_of
-from routing.read import read_chat
+from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
-from server.services import House
+from routing.upstreams.breaker import CircuitState
+from routing.upstreams.provider_keys import KeyStatistics
+from server.services import Runtime
 
 _PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
@@ -51,37 +51,37 @@ SCENARIOS: dict[str, Json] = {
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
-def report(house: House, settings: RoutingSettings) -> Json:
+def report(runtime: Runtime, settings: RoutingSettings) -> Json:
     """Everything at once; no secret, no prompt, nothing executed."""
-    rows = tuple(house.catalog)
-    usable = tuple(row for row in rows if house.unavailable(row) is None)
+    rows = tuple(runtime.catalog)
+    usable = tuple(row for row in rows if runtime.unavailable(row) is None)
     return {
         "object": "report",
         "models": {
             "known": len(rows),
-            "usable": [_model(row, house) for row in usable],
+            "usable": [_model(row, runtime) for row in usable],
             "not_usable": [
-                {"model": row.id, "reason": house.unavailable(row)} for row in rows if row not in usable
+                {"model": row.id, "reason": runtime.unavailable(row)} for row in rows if row not in usable
             ],
         },
-        "providers": [_provider(server, rows, house) for server in house.catalog.servers],
+        "providers": [_provider(server, rows, runtime) for server in runtime.catalog.servers],
         "defaults": {
-            capability.value: _choice(house, Facts(capability=capability))["model"]
+            capability.value: _choice(runtime, Facts(capability=capability))["model"]
             for capability in sorted(ENDPOINTS)
         },
-        "pins": dict(house.insight.pins.current) if house.insight else {},
+        "pins": dict(runtime.insight.pins.current) if runtime.insight else {},
         "coverage": {
             capability.value: [row.id for row in usable if capability in row.capabilities]
             for capability in Capability
         },
-        "scenarios": [{"scenario": name, **_scenario(house, body)} for name, body in SCENARIOS.items()],
-        "priors": [_prior(row, house) for row in usable if row.capabilities.intersection(_LEARNED)],
-        "speech": _speech(house, usable, settings),
+        "scenarios": [{"scenario": name, **_scenario(runtime, body)} for name, body in SCENARIOS.items()],
+        "priors": [_prior(row, runtime) for row in usable if row.capabilities.intersection(_LEARNED)],
+        "speech": _speech(runtime, usable, settings),
     }
 
 
-def _model(row: Model, house: House) -> Json:
-    views = {view.model: view.state.value for view in house.pool.snapshot().workers}
+def _model(row: Model, runtime: Runtime) -> Json:
+    views = {view.model: view.state.value for view in runtime.pool.snapshot().workers}
     return {
         "model": row.id,
         "runs": row.engine or endpoint_of(row),
@@ -93,12 +93,12 @@ def _model(row: Model, house: House) -> Json:
     }
 
 
-def _provider(server: Endpoint, rows: tuple[Model, ...], house: House) -> Json:
+def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Json:
     own = [row for row in rows if endpoint_of(row) == server.id and not row.local]
-    insight = house.insight
+    insight = runtime.insight
     circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
     keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]
-    reasons = {house.unavailable(row) for row in own}
+    reasons = {runtime.unavailable(row) for row in own}
     return {
         "provider": server.id,
         "protocol": server.protocol,
@@ -127,8 +127,8 @@ def _key(key: KeyStatistics) -> Json:
     }
 
 
-def _choice(house: House, facts: Facts) -> Json:
-    plan = house.dispatcher.explain(facts)
+def _choice(runtime: Runtime, facts: Facts) -> Json:
+    plan = runtime.dispatcher.explain(facts)
     chosen = plan.candidates[0] if plan.candidates else None
     return {
         "model": None if chosen is None else chosen.model.id,
@@ -140,21 +140,21 @@ def _choice(house: House, facts: Facts) -> Json:
     }
 
 
-def _scenario(house: House, body: Json) -> Json:
+def _scenario(runtime: Runtime, body: Json) -> Json:
     facts = read_chat(ChatRequest.model_validate({"model": "auto", **body}))
     return {
         "task": facts.task.value,
         "complexity": facts.complexity.value,
         "workload": facts.intent.workload.value,
-        **_choice(house, facts),
+        **_choice(runtime, facts),
     }
 
 
-def _prior(row: Model, house: House) -> Json:
+def _prior(row: Model, runtime: Runtime) -> Json:
     shown: Json = {"model": row.id, "benchmarks": row.benchmarks}
-    if house.insight is None:
+    if runtime.insight is None:
         return shown
-    estimator = house.insight.estimator
+    estimator = runtime.insight.estimator
     quality, strength = estimator.prior(row)
     place = estimator.index.rows.get(row.id)
     observed: dict[str, Any] = {}
@@ -169,13 +169,13 @@ def _prior(row: Model, house: House) -> Json:
     }
 
 
-def _speech(house: House, usable: tuple[Model, ...], settings: RoutingSettings) -> Json:
+def _speech(runtime: Runtime, usable: tuple[Model, ...], settings: RoutingSettings) -> Json:
     policy = settings.speech
     return {
         "prefer_local": policy.prefer_local,
         "allow_remote": policy.allow_remote,
         "preferred": list(policy.preferred),
-        "speak": _choice(house, Facts(capability=Capability.SPEAK, task=Task.SPEECH)),
-        "transcribe": _choice(house, Facts(capability=Capability.TRANSCRIBE, task=Task.TRANSCRIBE)),
+        "speak": _choice(runtime, Facts(capability=Capability.SPEAK, task=Task.SPEECH)),
+        "transcribe": _choice(runtime, Facts(capability=Capability.TRANSCRIBE, task=Task.TRANSCRIBE)),
         "voices": {row.id: list(row.voices) for row in usable if Capability.SPEAK in row.capabilities},
     }

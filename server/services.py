@@ -12,24 +12,24 @@ from starlette.requests import Request
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.model import Model
-from routing.breaker import CircuitState
-from routing.dispatch import Answer, Job
-from routing.estimate import Estimator
+from routing.accounts.spend import Spend
+from routing.accounts.virtual_keys import VirtualKeys
+from routing.beliefs.estimator import Estimator
+from routing.beliefs.learning import Learner
+from routing.calling.dispatcher import Answer, Job
+from routing.calling.traces import Traces
+from routing.choosing.pins import Pins
 from routing.facts import Facts
-from routing.keys import KeyStatistics
-from routing.learning import Learner
-from routing.pins import Pins
 from routing.plan import Plan
-from routing.spend import Spend
-from routing.traces import Traces
-from routing.virtual_keys import VirtualKeys
+from routing.upstreams.breaker import CircuitState
+from routing.upstreams.provider_keys import KeyStatistics
 
 if TYPE_CHECKING:
-    from server.admission import InFlight
-    from server.auth import Authenticator
-    from server.metrics import Metrics
+    from server.edge.admission import InFlight
+    from server.edge.auth import Authenticator
+    from server.observability.metrics import Metrics
+    from server.observability.telemetry import Telemetry
     from server.settings import Settings
-    from server.telemetry import Telemetry
 
 T = TypeVar("T")
 SERVICES = "roundhouse.services"
@@ -37,7 +37,7 @@ SERVICES = "roundhouse.services"
 
 
 class Dispatches(Protocol):
-    """What the handlers ask of :class:`routing.dispatch.Dispatcher`."""
+    """What the handlers ask of :class:`routing.calling.dispatcher.Dispatcher`."""
 
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
@@ -55,7 +55,7 @@ class Insight:
 
 
 @dataclass(slots=True)
-class House:
+class Runtime:
     """The parts behind the gate; tests put their own in.
 
     ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now.
@@ -82,7 +82,7 @@ class House:
 
 @dataclass(slots=True)
 class Services:
-    """One app's parts. ``house`` is there from start-up to shutdown; ``created`` is Unix seconds."""
+    """One app's parts. ``runtime`` is there from start-up to shutdown; ``created`` is Unix seconds."""
 
     settings: Settings
     authenticator: Authenticator
@@ -90,7 +90,7 @@ class Services:
     metrics: Metrics
     clock: Callable[[], float]
     created: int
-    house: House | None = None
+    runtime: Runtime | None = None
 
 
 def services_of(request: Request) -> Services:
@@ -99,8 +99,8 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def house_of(request: Request) -> House:
-    """The running house behind the gate."""
-    house = services_of(request).house
-    assert house is not None, "a request came before start-up or after shutdown"
-    return house
+def runtime_of(request: Request) -> Runtime:
+    """The running runtime behind the gate."""
+    runtime = services_of(request).runtime
+    assert runtime is not None, "a request came before start-up or after shutdown"
+    return runtime

@@ -25,14 +25,14 @@ from pydantic_settings import (
 from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
-from routing.breaker import BreakerSettings
-from routing.discovery import DiscoverySettings
-from routing.homes import StateSettings
+from routing.accounts.spend import SpendSettings
+from routing.calling.retry_budget import RetrySettings
+from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings
-from routing.retry_budget import RetrySettings
 from routing.settings import RoutingSettings
-from routing.spend import SpendSettings
-from routing.traces import TraceSettings
+from routing.state.opening import StateSettings
+from routing.upstreams.breaker import BreakerSettings
+from routing.upstreams.discovery import DiscoverySettings
 
 _SECTION = ConfigDict(frozen=True, extra="forbid")
 MIB = 1024 * 1024

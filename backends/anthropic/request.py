@@ -10,7 +10,7 @@ from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
 from backends.parameters import refuse_forbidden
-from backends.translation import Dropped, Translation, given, is_set, restrict
+from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
 
@@ -36,7 +36,7 @@ _TRANSLATED = frozenset(
 )
 
 
-def translate(request: ChatRequest, upstream: Upstream) -> Translation:
+def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     """The body to send, always a stream, and what is not in it.
 
     Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
@@ -62,7 +62,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> Translation:
     _stop(request, body, dropped)
     _account(request, body)
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return Translation(body, dropped.as_tuple())
+    return TranslatedRequest(body, dropped.as_tuple())
 
 
 def answers_by_tool(body: Json) -> bool:

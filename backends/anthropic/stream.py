@@ -10,8 +10,8 @@ import orjson
 
 from backends.anthropic.errors import read_stream_error
 from backends.base import Upstream
+from backends.streams.chunks import ChunkWriter, usage
 from backends.translation import reading
-from backends.wire.chunks import ChunkWriter, usage
 from catalog.errors import StreamBroken, UpstreamProtocolError
 
 Json = dict[str, Any]

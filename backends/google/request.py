@@ -8,7 +8,7 @@ from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, Traits, traits
 from backends.parameters import refuse_forbidden
-from backends.translation import Dropped, Translation, given, is_set, restrict
+from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
 
@@ -46,7 +46,7 @@ _SCHEMA_KEYWORDS = frozenset(
 _MAX_DEPTH = 100
 
 
-def translate(request: ChatRequest, upstream: Upstream) -> Translation:
+def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     """The body to send, and what is not in it.
 
     Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
@@ -71,7 +71,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> Translation:
     if safety is not None:
         body["safetySettings"] = safety
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return Translation(body, dropped.as_tuple())
+    return TranslatedRequest(body, dropped.as_tuple())
 
 
 def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:

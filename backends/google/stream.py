@@ -10,8 +10,8 @@ import orjson
 
 from backends.base import Upstream
 from backends.google.errors import read_stream_error
+from backends.streams.chunks import ChunkWriter, usage
 from backends.translation import reading
-from backends.wire.chunks import ChunkWriter, usage
 from catalog.errors import StreamBroken, UpstreamError, UpstreamProtocolError
 
 Json = dict[str, Any]

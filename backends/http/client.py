@@ -20,7 +20,7 @@ from backends.http.multipart import FormField, FormFile, multipart
 from backends.http.pools import Pool, Pools
 from backends.http.response import UpstreamResponse
 from backends.settings import BackendSettings
-from backends.wire.sse import ServerSentEvent
+from backends.streams.sse import ServerSentEvent
 from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
 
@@ -221,9 +221,11 @@ class _Call:
             raise self._clock.expired() from None
 
     def _head(self) -> bytes:
-        way = self._pool.way
+        route = self._pool.route
         try:
-            return request_head(self._method, way.target(self._url), {**way.headers, **self._headers}, self._body)
+            return request_head(
+                self._method, route.target(self._url), {**route.headers, **self._headers}, self._body
+            )
         except ValueError:
             raise bad_address(self._upstream, "valid, or has a header that is not") from None
 

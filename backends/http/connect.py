@@ -27,7 +27,7 @@ class ProxyRefused(OSError):
     """The proxy does not let us through."""
 
 
-class Way:
+class Route:
     """How to reach one origin, over and over."""
 
     def __init__(

@@ -8,7 +8,7 @@ import ssl
 from yarl import URL
 
 from backends.base import Upstream
-from backends.http.connect import Way
+from backends.http.connect import Route
 from backends.http.connection import Connection
 from backends.settings import BackendSettings
 
@@ -21,9 +21,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Pool:
     """The connections to one upstream; ``active`` counts calls, so that only an idle pool is closed."""
 
-    def __init__(self, way: Way, *, keepalive: float) -> None:
+    def __init__(self, route: Route, *, keepalive: float) -> None:
         """``keepalive`` is seconds that an unused connection is kept."""
-        self.way = way
+        self.route = route
         self.active = 0
         self._keepalive = keepalive
         self._idle: list[Connection] = []
@@ -40,8 +40,8 @@ class Pool:
         return None
 
     async def connect(self, seconds: float) -> Connection:
-        """A new connection. Raises as :meth:`Way.connect` does."""
-        connection = await self.way.connect(seconds)
+        """A new connection. Raises as :meth:`Route.connect` does."""
+        connection = await self.route.connect(seconds)
         self._busy.add(connection)
         return connection
 
@@ -129,14 +129,14 @@ class Pools:
 
     def _new(self, upstream: Upstream, url: URL) -> Pool:
         settings = self._settings
-        way = Way(
+        route = Route(
             url,
             uds=upstream.uds,
             addresses=upstream.addresses,
             proxy=None if url.host in _LOOPBACK else self._proxy,
             tls=self._tls_context,
         )
-        return Pool(way, keepalive=0 if upstream.uds else settings.keepalive)
+        return Pool(route, keepalive=0 if upstream.uds else settings.keepalive)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -15,7 +15,7 @@ from backends.http.clock import Clock, TimeIsUp
 from backends.http.connection import Connection
 from backends.http.errors import UNREACHED, translate
 from backends.settings import BackendSettings
-from backends.wire.sse import ServerSentEvent, SSEReader
+from backends.streams.sse import ServerSentEvent, SSEReader
 from catalog.errors import RoundhouseError, UpstreamProtocolError
 
 _GZIP_OR_ZLIB = 47

@@ -25,10 +25,10 @@ from backends.local.completions import (
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.tool_schema import ToolPlan, chosen_tools
-from backends.openai import OpenAIBackend, checked
-from backends.openai_forms import dropped
+from backends.openai.backend import OpenAIBackend, checked
+from backends.openai.forms import dropped
 from backends.parameters import prepare
-from backends.wire.assemble import chat_chunks, completion_chunks
+from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest

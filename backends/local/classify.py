@@ -20,7 +20,7 @@ from backends.base import Json, Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
 from backends.local.merge import gathered
-from backends.openai import checked
+from backends.openai.backend import checked
 from backends.parameters import refuse_forbidden
 from backends.wire.classify import ClassifyRequest
 from catalog.errors import UpstreamProtocolError
@@ -139,15 +139,15 @@ class Likelihoods:
 class _Asked:
     """The labels of one request, and the ways of their tokens."""
 
-    def __init__(self, house: Likelihoods, root: Upstream, labels: tuple[str, ...], ways: list[Tokens]) -> None:
+    def __init__(self, parent: Likelihoods, root: Upstream, labels: tuple[str, ...], ways: list[Tokens]) -> None:
         self.root = root
         self.labels = labels
-        self._house = house
+        self._parent = parent
         self._ways = ways
 
     async def chances(self, text: str) -> tuple[Chances, int]:
         """The chance of each label after a text, and how many tokens were read for it."""
-        before = await self._house.prompt(self.root, text, self.labels)
+        before = await self._parent.prompt(self.root, text, self.labels)
         chances = np.ones(len(self._ways))
         forks: list[tuple[int, list[int]]] = [(0, list(range(len(self._ways))))]
         while forks:
@@ -159,11 +159,11 @@ class _Asked:
                     onward.setdefault(self._ways[member][depth], []).append(member)
             here = before + self._ways[members[0]][:depth]
             if ended and onward:
-                end = min(max(await self._house.end(self.root, here, list(onward)), _LEAST), 1.0)
+                end = min(max(await self._parent.end(self.root, here, list(onward)), _LEAST), 1.0)
                 chances[ended] *= end
                 chances[[member for group in onward.values() for member in group]] *= max(1.0 - end, _LEAST)
             if len(onward) > 1:
-                told = await self._house.fork(self.root, here, list(onward))
+                told = await self._parent.fork(self.root, here, list(onward))
                 for token, group in onward.items():
                     chances[group] *= max(told.get(token, 0.0), _LEAST)
             forks += [(depth + 1, group) for group in onward.values() if len(group) > 1]

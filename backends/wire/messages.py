@@ -1,7 +1,7 @@
 """POST /v1/messages: the request. Source: Anthropic's API reference and SDK types.
 
 Content blocks and tools are of many kinds, of which some are Anthropic's own services; they are checked where
-they are translated (:mod:`backends.messages`).
+they are translated (:mod:`server.wires.messages`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """POST /v1/responses: the request. Source: OpenAI's API reference and SDK types.
 
 Items of ``input`` and tools are of many kinds, of which some are OpenAI's own services; they are checked where
-they are translated (:mod:`backends.responses`).
+they are translated (:mod:`server.wires.responses`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the rest of the house sees of the workers: a lease of a ready one, and a snapshot of all."""
+"""The worker pool as other packages see it: a lease of a ready one, and a snapshot of all."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from starlette.responses import Response
 from backends.wire.common import Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
-from routing.pins import Pins
-from routing.policy import is_auto
-from server.answering import json_response
-from server.auth import require_admin
-from server.limits import read_json
+from routing.choosing.pins import Pins
+from routing.choosing.policy import is_auto
+from server.answers.whole import json_response
+from server.edge.auth import require_admin
+from server.edge.bodies import read_json
 from server.report import report
-from server.services import House, house_of, services_of
+from server.services import Runtime, runtime_of, services_of
 
 router = APIRouter(tags=["admin"])
 
@@ -30,14 +30,14 @@ class Pin(WireModel):
 async def get_report(request: Request) -> Response:
     """Models, providers, defaults, coverage, four canned requests, priors and speech. Needs an admin key."""
     require_admin(request)
-    return json_response(report(house_of(request), services_of(request).settings.routing))
+    return json_response(report(runtime_of(request), services_of(request).settings.routing))
 
 
 @router.get("/v1/admin/pins")
 async def list_pins(request: Request) -> Response:
     """Which model each alias of embeddings stands for. Needs an admin key."""
     require_admin(request)
-    return json_response({"object": "pins", "pins": dict(_pins(house_of(request)).current)})
+    return json_response({"object": "pins", "pins": dict(_pins(runtime_of(request)).current)})
 
 
 @router.post("/v1/admin/pins")
@@ -48,27 +48,27 @@ async def set_pin(request: Request) -> Response:
     """
     require_admin(request)
     body = await read_json(request, Pin)
-    house = house_of(request)
-    pins, alias = _pins(house), body.alias.casefold()
+    runtime = runtime_of(request)
+    pins, alias = _pins(runtime), body.alias.casefold()
     before = pins.current.get(alias)
     if body.model is None:
         if not pins.unpin(alias):
             raise NotFound(f"'{body.alias}' is not pinned.", param="alias")
     else:
-        row = house.catalog.resolve(body.model)
+        row = runtime.catalog.resolve(body.model)
         if Capability.EMBED not in row.capabilities:
             raise CapabilityMismatch(f"'{row.id}' cannot embed, so nothing can be pinned to it.", param="model")
-        _check_alias(house, body.alias)
+        _check_alias(runtime, body.alias)
         pins.pin(alias, row.id, change=True)
     return json_response({"object": "pin", "alias": alias, "model": pins.current.get(alias), "before": before})
 
 
-def _check_alias(house: House, alias: str) -> None:
+def _check_alias(runtime: Runtime, alias: str) -> None:
     """Raises InvalidRequest for a name that leaves nothing to choose."""
     if is_auto(alias):
         return
     try:
-        choice = len(house.catalog.replicas(alias)) > 1
+        choice = len(runtime.catalog.replicas(alias)) > 1
     except ModelNotFound:
         choice = False
     if not choice:
@@ -78,7 +78,7 @@ def _check_alias(house: House, alias: str) -> None:
         )
 
 
-def _pins(house: House) -> Pins:
-    if house.insight is None:
+def _pins(runtime: Runtime) -> Pins:
+    if runtime.insight is None:
         raise NotFound("This server keeps no pins.")
-    return house.insight.pins
+    return runtime.insight.pins

@@ -16,15 +16,15 @@ from backends.base import Json, Speak, Transcribe, Upstream
 from backends.wire.audio import MEDIA_TYPES, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.read import read_speech, read_transcription
-from server.answering import json_response, key_of, trace_of, whole
+from routing.calling.dispatcher import Job
+from routing.reading.requests import read_speech, read_transcription
+from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
+from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
+from server.answers.whole import json_response, key_of, trace_of, whole
 from server.api.models import speakers
-from server.errors import from_validation
-from server.limits import read_form, read_json
-from server.services import house_of
-from server.sse import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
-from server.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
+from server.edge.bodies import read_form, read_json
+from server.edge.errors import from_validation
+from server.services import runtime_of
 
 router = APIRouter(tags=["audio"])
 FINAL = "transcript.text.done"
@@ -66,7 +66,7 @@ async def create_speech(request: Request) -> Response:
 @router.get("/v1/audio/voices")
 async def list_voices(request: Request) -> Response:
     """The voices of every model that speaks."""
-    house = house_of(request)
+    runtime = runtime_of(request)
     return json_response(
         {
             "object": "list",
@@ -78,7 +78,7 @@ async def list_voices(request: Request) -> Response:
                     "languages": list(row.languages),
                     "default": not n,
                 }
-                for row in speakers(house)
+                for row in speakers(runtime)
                 for n, voice in enumerate(row.voices)
             ],
         }

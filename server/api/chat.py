@@ -8,18 +8,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.base import Chat, Json, Upstream
-from backends.wire.assemble import ChatAssembler
+from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from backends.wire.sampling import StreamOptions
 from catalog.errors import InvalidRequest
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.judgement import judge_for
-from routing.read import read_chat
-from server.answering import answer_json, key_of, trace_of
-from server.limits import read_json
-from server.routes import DirectRoute
-from server.sse import ChunkEncoder, stream_events
+from routing.calling.dispatcher import Job
+from routing.calling.judgement import judge_for
+from routing.reading.requests import read_chat
+from server.answers.streams import ChunkEncoder, stream_events
+from server.answers.whole import answer_json, key_of, trace_of
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
 
 router = APIRouter(tags=["chat"], route_class=DirectRoute)
 

@@ -11,11 +11,11 @@ from backends.base import Classify, Json, Upstream
 from backends.wire.classify import ClassifyRequest, classification
 from catalog.errors import InvalidRequest
 from catalog.model import Model
-from routing.dispatch import Job, once
-from routing.read import read_classification
-from server.answering import One, answer_json, key_of, trace_of
-from server.limits import read_json
-from server.routes import DirectRoute
+from routing.calling.dispatcher import Job, once
+from routing.reading.requests import read_classification
+from server.answers.whole import One, answer_json, key_of, trace_of
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
 
 router = APIRouter(tags=["classify"], route_class=DirectRoute)
 

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.base import Complete, Json, Upstream
-from backends.wire.assemble import CompletionAssembler
+from backends.streams.assemble import CompletionAssembler
 from backends.wire.completions import CompletionRequest
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.read import read_completion
-from server.answering import answer_json, key_of, trace_of
+from routing.calling.dispatcher import Job
+from routing.reading.requests import read_completion
+from server.answers.streams import ChunkEncoder, stream_events
+from server.answers.whole import answer_json, key_of, trace_of
 from server.api.chat import usage_wanted
-from server.limits import read_json
-from server.routes import DirectRoute
-from server.sse import ChunkEncoder, stream_events
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
 
 router = APIRouter(tags=["completions"], route_class=DirectRoute)
 

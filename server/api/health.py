@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from catalog.errors import Unavailable
-from server.answering import json_response
+from server.answers.whole import json_response
 from server.services import services_of
 
 router = APIRouter(tags=["health"])
@@ -23,6 +23,6 @@ async def ready(request: Request) -> Response:
     """Ready for requests; 503 while starting and from the first moment of shutting down."""
     services = services_of(request)
     services.in_flight.check_open()
-    if services.house is None:
+    if services.runtime is None:
         raise Unavailable("The server is starting.", retry_after=1)
     return json_response({"status": "ready"})

@@ -12,11 +12,11 @@ from backends.base import Draw, Json, Upstream
 from backends.wire.images import ImageRequest
 from catalog.errors import InvalidRequest, StreamBroken
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.read import read_image
-from server.answering import answer_json, key_of, trace_of
-from server.limits import read_json
-from server.sse import EventEncoder, stream_events
+from routing.calling.dispatcher import Job
+from routing.reading.requests import read_image
+from server.answers.streams import EventEncoder, stream_events
+from server.answers.whole import answer_json, key_of, trace_of
+from server.edge.bodies import read_json
 
 router = APIRouter(tags=["images"])
 COMPLETED = "image_generation.completed"

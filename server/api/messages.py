@@ -13,14 +13,14 @@ from starlette.responses import Response
 from backends.base import Chat, Json, Upstream
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.judgement import judge_for
-from routing.read import read_chat
-from server.answering import answer_json, json_response, key_of, trace_of
-from server.limits import read_json
-from server.routes import DirectRoute
-from server.sse import stream_events
-from server.translated import Narrator, Retelling
+from routing.calling.dispatcher import Job
+from routing.calling.judgement import judge_for
+from routing.reading.requests import read_chat
+from server.answers.streams import stream_events
+from server.answers.whole import answer_json, json_response, key_of, trace_of
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
+from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 router = APIRouter(tags=["messages"], route_class=DirectRoute)
 
@@ -28,7 +28,7 @@ router = APIRouter(tags=["messages"], route_class=DirectRoute)
 @router.post("/v1/messages")
 async def create_message(request: Request) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
-    from backends.messages import MessageStream, to_chat
+    from server.wires.messages import MessageStream, to_chat
 
     body = await read_json(request, MessagesRequest)
     chat = to_chat(body)
@@ -45,16 +45,16 @@ async def create_message(request: Request) -> Response:
         trace=trace_of(request),
         judge=judge_for(chat),
     )
-    story = MessageStream(message_id=f"msg_{job.trace}", prompt_tokens=job.facts.prompt_tokens)
+    translation = MessageStream(message_id=f"msg_{job.trace}", prompt_tokens=job.facts.prompt_tokens)
     if body.stream:
-        return await stream_events(request, job, Narrator(story))
-    return await answer_json(request, job, Retelling(story, whole=story.message))
+        return await stream_events(request, job, TranslatedEncoder(translation))
+    return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.message))
 
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(request: Request) -> Response:
     """About how many tokens a conversation has: the router's estimate, said to be one in a header."""
-    from backends.messages import to_chat
+    from server.wires.messages import to_chat
 
     body = await read_json(request, CountTokensRequest)
     facts = read_chat(to_chat(body), key=key_of(request), headers=request.headers)

@@ -15,6 +15,6 @@ router = APIRouter(tags=["metrics"])
 async def metrics(request: Request) -> Response:
     """Everything measured, in Prometheus' text format; the sum of all gateway processes."""
     services = services_of(request)
-    scrape = services.house.scrape if services.house is not None else None
+    scrape = services.runtime.scrape if services.runtime is not None else None
     text = services.metrics.render() if scrape is None else await scrape()
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

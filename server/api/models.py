@@ -14,11 +14,11 @@ from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from routing.facts import Mode
-from server.answering import json_response
-from server.auth import caller_of, require_admin
-from server.disconnect import Guard
-from server.limits import read_json
-from server.services import House, house_of, services_of
+from server.answers.whole import json_response
+from server.edge.auth import caller_of, require_admin
+from server.edge.bodies import read_json
+from server.edge.disconnect import Guard
+from server.services import Runtime, runtime_of, services_of
 
 router = APIRouter(tags=["models"])
 MAX_LOG_LINES = 10_000
@@ -33,27 +33,27 @@ class LoadRequest(WireModel):
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     """Every model, and the names under which the router chooses."""
-    services, house = services_of(request), house_of(request)
+    services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
-    views = {view.model: view for view in house.pool.snapshot().workers}
-    rows = [row for row in house.catalog if caller.allows(row.id)]
+    views = {view.model: view for view in runtime.pool.snapshot().workers}
+    rows = [row for row in runtime.catalog if caller.allows(row.id)]
     data = [_router_row(mode, services.created) for mode in Mode]
-    data += [describe(row, views.get(row.id), house, services.created) for row in rows]
+    data += [describe(row, views.get(row.id), runtime, services.created) for row in rows]
     return json_response({"object": "list", "data": data})
 
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(request: Request, model_id: str) -> Response:
     """One model, by id, name or alias."""
-    services, house = services_of(request), house_of(request)
+    services, runtime = services_of(request), runtime_of(request)
     for mode in Mode:
         if model_id.lower() == auto_name(mode):
             return json_response(_router_row(mode, services.created))
-    row = house.catalog.resolve(model_id)
+    row = runtime.catalog.resolve(model_id)
     if not caller_of(request).allows(row.id):
         raise NotPermitted(f"This key may not use the model '{row.id}'.")
-    views = {view.model: view for view in house.pool.snapshot().workers}
-    return json_response(describe(row, views.get(row.id), house, services.created))
+    views = {view.model: view for view in runtime.pool.snapshot().workers}
+    return json_response(describe(row, views.get(row.id), runtime, services.created))
 
 
 @router.post("/v1/models/{model_id:path}/load")
@@ -62,20 +62,20 @@ async def load_model(request: Request, model_id: str) -> Response:
     require_admin(request)
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     body = await read_json(request, LoadRequest) if has_body else LoadRequest()
-    house = house_of(request)
-    row = _local(house, model_id)
+    runtime = runtime_of(request)
+    row = _local(runtime, model_id)
     async with Guard(request, services_of(request).in_flight):
-        view = await house.pool.load(row, keep_alive=body.keep_alive)
-    return json_response(describe(row, view, house, services_of(request).created))
+        view = await runtime.pool.load(row, keep_alive=body.keep_alive)
+    return json_response(describe(row, view, runtime, services_of(request).created))
 
 
 @router.post("/v1/models/{model_id:path}/unload")
 async def unload_model(request: Request, model_id: str) -> Response:
     """Let a model's requests end, then stop its worker. Needs an admin key."""
     require_admin(request)
-    house = house_of(request)
-    row = _local(house, model_id)
-    was_loaded = await house.pool.unload(row.id)
+    runtime = runtime_of(request)
+    row = _local(runtime, model_id)
+    was_loaded = await runtime.pool.unload(row.id)
     return json_response({"id": row.id, "object": "model", "unloaded": was_loaded})
 
 
@@ -83,7 +83,7 @@ async def unload_model(request: Request, model_id: str) -> Response:
 async def list_workers(request: Request) -> Response:
     """The worker processes and the devices they are on; bytes and seconds. Needs an admin key."""
     require_admin(request)
-    snapshot = house_of(request).pool.snapshot()
+    snapshot = runtime_of(request).pool.snapshot()
     now = services_of(request).clock()
     return json_response(
         {
@@ -109,9 +109,9 @@ async def worker_log(request: Request, model_id: str, lines: str = "200") -> Res
     require_admin(request)
     if not lines.isascii() or not lines.isdigit() or not 1 <= int(lines[:9]) <= MAX_LOG_LINES:
         raise InvalidRequest(f"'lines' is a number from 1 to {MAX_LOG_LINES}.", param="lines")
-    house = house_of(request)
-    row = _local(house, model_id)
-    return PlainTextResponse(await house.pool.log(row.id, lines=int(lines)))
+    runtime = runtime_of(request)
+    row = _local(runtime, model_id)
+    return PlainTextResponse(await runtime.pool.log(row.id, lines=int(lines)))
 
 
 def auto_name(mode: Mode) -> str:
@@ -119,7 +119,7 @@ def auto_name(mode: Mode) -> str:
     return "auto" if mode is Mode.AUTO else f"auto:{mode.value}"
 
 
-def describe(row: Model, view: WorkerView | None, house: House, created: int) -> Json:
+def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int) -> Json:
     """A model in OpenAI's shape, and beside it what a caller of this server wants to know.
 
     ``downloaded``, ``key_configured`` and ``available`` are three facts: the files are here, a key for the
@@ -127,7 +127,7 @@ def describe(row: Model, view: WorkerView | None, house: House, created: int) ->
     """
     local = row.local
     loaded = view is not None and view.state.value in ("ready", "draining")
-    reason = house.unavailable(row)
+    reason = runtime.unavailable(row)
     return {
         "id": row.id,
         "object": "model",
@@ -153,8 +153,8 @@ def describe(row: Model, view: WorkerView | None, house: House, created: int) ->
         "device": view.device if view is not None else row.device,
         "state": view.state.value if view is not None else ("stopped" if local else None),
         "loaded": loaded,
-        "downloaded": house.downloaded(row) if local else None,
-        "key_configured": None if local else house.has_key(row),
+        "downloaded": runtime.downloaded(row) if local else None,
+        "key_configured": None if local else runtime.has_key(row),
         "available": reason is None,
         "unavailable_reason": reason,
         "price": row.price.model_dump(),
@@ -174,8 +174,8 @@ def _router_row(mode: Mode, created: int) -> Json:
     }
 
 
-def _local(house: House, model_id: str) -> Model:
-    row = house.catalog.resolve(model_id)
+def _local(runtime: Runtime, model_id: str) -> Model:
+    row = runtime.catalog.resolve(model_id)
     if not row.local:
         raise CapabilityMismatch(
             f"'{row.id}' is served by another server; only local models have a worker here.", param="model"
@@ -203,6 +203,6 @@ def _worker(view: WorkerView, now: float) -> Json:
     }
 
 
-def speakers(house: House) -> list[Model]:
+def speakers(runtime: Runtime) -> list[Model]:
     """The models that speak."""
-    return [row for row in house.catalog.models() if Capability.SPEAK in row.capabilities]
+    return [row for row in runtime.catalog.models() if Capability.SPEAK in row.capabilities]

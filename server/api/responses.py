@@ -14,14 +14,14 @@ from starlette.responses import Response
 from backends.base import Chat, Json, Upstream
 from backends.wire.responses import ResponsesRequest
 from catalog.model import Model
-from routing.dispatch import Job
-from routing.judgement import judge_for
-from routing.read import read_chat
-from server.answering import answer_json, key_of, trace_of
-from server.limits import read_json
-from server.routes import DirectRoute
-from server.sse import stream_events
-from server.translated import Narrator, Retelling
+from routing.calling.dispatcher import Job
+from routing.calling.judgement import judge_for
+from routing.reading.requests import read_chat
+from server.answers.streams import stream_events
+from server.answers.whole import answer_json, key_of, trace_of
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
+from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 router = APIRouter(tags=["responses"], route_class=DirectRoute)
 
@@ -29,7 +29,7 @@ router = APIRouter(tags=["responses"], route_class=DirectRoute)
 @router.post("/v1/responses")
 async def create_response(request: Request) -> Response:
     """Answer a response request: whole, or as a stream of typed events."""
-    from backends.responses import ResponseStream, to_chat
+    from server.wires.responses import ResponseStream, to_chat
 
     body = await read_json(request, ResponsesRequest)
     chat = to_chat(body)
@@ -46,7 +46,7 @@ async def create_response(request: Request) -> Response:
         trace=trace_of(request),
         judge=judge_for(chat),
     )
-    story = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
+    translation = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
     if body.stream:
-        return await stream_events(request, job, Narrator(story, opening=story.start))
-    return await answer_json(request, job, Retelling(story, whole=story.response))
+        return await stream_events(request, job, TranslatedEncoder(translation, opening=translation.start))
+    return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.response))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.answering import json_response
+from server.answers.whole import json_response
 from server.services import services_of
 
 router = APIRouter(tags=["health"])

@@ -22,15 +22,15 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest, NotFound
 from catalog.model import Capability
-from routing import read
+from routing.accounts.usage_report import EVERYTHING, Group, report, to_csv
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
-from routing.usage_report import EVERYTHING, Group, report, to_csv
-from server.answering import json_response, key_of, permitted
-from server.auth import caller_of, require_admin
-from server.errors import parse
-from server.limits import read_body, read_json
-from server.services import house_of, services_of
+from routing.reading import requests as read
+from server.answers.whole import json_response, key_of, permitted
+from server.edge.auth import caller_of, require_admin
+from server.edge.bodies import read_body, read_json
+from server.edge.errors import parse
+from server.services import runtime_of, services_of
 
 router = APIRouter(tags=["routing"])
 MAX_DAYS = 366
@@ -71,14 +71,14 @@ async def explain_route(request: Request) -> Response:
     The body is that of the endpoint asked about. Which one is told by its fields, or by ``capability``.
     """
     facts = _facts(await read_body(request), request)
-    plan = house_of(request).dispatcher.explain(permitted(request, facts))
+    plan = runtime_of(request).dispatcher.explain(permitted(request, facts))
     return json_response(explained(facts, plan))
 
 
 @router.get("/v1/traces/{trace_id}")
 async def get_trace(request: Request, trace_id: str) -> Response:
     """What happened to a request, attempt by attempt. Other keys' requests are not shown."""
-    found = await house_of(request).traces.find(trace_id)
+    found = await runtime_of(request).traces.find(trace_id)
     caller = caller_of(request)
     if found is None or not (caller.admin or found["request"]["key"] == caller.id):
         raise NotFound(f"There is no trace {trace_id[:64]!r} (any more).")
@@ -91,12 +91,12 @@ async def report_outcome(request: Request) -> Response:
     body = await read_json(request, Report)
     if (body.score is None) == (body.accepted is None):
         raise InvalidRequest("Give either 'score' (0 to 1) or 'accepted' (true or false).", param="score")
-    house, caller = house_of(request), caller_of(request)
-    outcome = house.traces.answered(body.trace)
+    runtime, caller = runtime_of(request), caller_of(request)
+    outcome = runtime.traces.answered(body.trace)
     if outcome is None or not (caller.admin or outcome.facts.key == caller.id):
         raise NotFound(f"There is no answered trace {body.trace[:64]!r} (any more).", param="trace")
     score = body.score if body.score is not None else float(bool(body.accepted))
-    lesson = house.learner.report(outcome.facts, outcome.model, score, trace=body.trace)
+    lesson = runtime.learner.report(outcome.facts, outcome.model, score, trace=body.trace)
     note = {"note": body.note} if body.note and services_of(request).settings.log.prompts else {}
     structlog.get_logger("server.outcomes").info(
         "outcome reported", of=body.trace, model=lesson.model, score=score, noted=body.note is not None, **note
@@ -119,7 +119,7 @@ async def import_priors(request: Request) -> Response:
     """Seed models that were never observed with benchmark scores. Needs an admin key."""
     require_admin(request)
     body = await read_json(request, Priors)
-    taken = house_of(request).learner.import_priors(body.benchmarks)
+    taken = runtime_of(request).learner.import_priors(body.benchmarks)
     return json_response({"object": "priors", "taken": taken})
 
 
@@ -133,7 +133,7 @@ async def get_usage(request: Request) -> Response:
     if not 0 <= (last - first).days <= MAX_DAYS:
         raise InvalidRequest(f"'start' is at most {MAX_DAYS} days before 'end'.", param="start")
     by = _groups(query.get("by"))
-    rows = await house_of(request).spend.usage(first.isoformat(), last.isoformat())
+    rows = await runtime_of(request).spend.usage(first.isoformat(), last.isoformat())
     document = report([row for row in rows if caller.admin or row.key == caller.id], by)
     match query.get("format", "json"):
         case "json":

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from backends.base import Json, Tokenize, Upstream
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.model import Model
-from routing.dispatch import Job, once
-from routing.read import read_tokens
-from server.answering import One, answer_json, key_of, trace_of
-from server.limits import read_json
-from server.routes import DirectRoute
+from routing.calling.dispatcher import Job, once
+from routing.reading.requests import read_tokens
+from server.answers.whole import One, answer_json, key_of, trace_of
+from server.edge.bodies import read_json
+from server.edge.routes import DirectRoute
 
 router = APIRouter(tags=["tokens"], route_class=DirectRoute)
 

@@ -11,10 +11,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from routing.accounts.spend import Caps
+from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from routing.clock import SystemClock
-from routing.homes import open_state
-from routing.spend import Caps
-from routing.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
+from routing.state.opening import open_state
 from server.commands import terminal
 from server.commands.client import Config
 from server.settings import STATE_FILE, load_settings

@@ -10,8 +10,8 @@ import typer
 from catalog import starter
 from catalog.catalog import Catalog
 from catalog.hardware import detect
-from catalog.progress import PullEvent, Stage
-from catalog.store import Store
+from catalog.store.progress import PullEvent, Stage
+from catalog.store.store import Store
 from server.commands import terminal
 from server.settings import Settings, load_settings
 

@@ -34,7 +34,7 @@ def route(
         str | None, typer.Option(help="What kind of work it is; default: read from the prompt.")
     ] = None,
     workload: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
-    local_only: Annotated[bool, typer.Option("--local-only", help="It must not leave this house.")] = False,
+    local_only: Annotated[bool, typer.Option("--local-only", help="It must not leave this runtime.")] = False,
     max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars.")] = None,
     as_json: AsJson = False,
     url: Url = None,

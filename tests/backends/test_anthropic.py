@@ -20,9 +20,9 @@ from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.stream import MessageStream
 from backends.base import Chat, Upstream
 from backends.http import HttpClient
-from backends.wire.assemble import ChatAssembler
+from backends.streams.assemble import ChatAssembler
+from backends.streams.sse import SSEReader
 from backends.wire.chat import ChatRequest
-from backends.wire.sse import SSEReader
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,

@@ -22,10 +22,10 @@ from backends.google.messages import NO_SIGNATURE
 from backends.google.request import translate
 from backends.google.stream import ContentStream
 from backends.http import HttpClient
-from backends.wire.assemble import ChatAssembler
+from backends.streams.assemble import ChatAssembler
+from backends.streams.sse import SSEReader
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.sse import SSEReader
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,

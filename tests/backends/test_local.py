@@ -18,8 +18,8 @@ from backends.base import Tokenize, Upstream
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
-from backends.openai_documents import embedding_list
-from backends.wire.assemble import assemble_chat, assemble_completion
+from backends.openai.documents import embedding_list
+from backends.streams.assemble import assemble_chat, assemble_completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest

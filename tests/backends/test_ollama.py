@@ -10,7 +10,7 @@ from backends.base import Chat, Rerank, Upstream
 from backends.discover import Discover
 from backends.http import HttpClient
 from backends.ollama import OllamaBackend
-from backends.wire.assemble import assemble_chat
+from backends.streams.assemble import assemble_chat
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
 from tests.fakes.ollama import FakeOllama

@@ -13,9 +13,9 @@ import pytest
 
 from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
-from backends.openai import OpenAIBackend
-from backends.openai_documents import classifications, rerank_results
-from backends.wire.assemble import assemble_chat, assemble_completion
+from backends.openai.backend import OpenAIBackend
+from backends.openai.documents import classifications, rerank_results
+from backends.streams.assemble import assemble_chat, assemble_completion
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest

@@ -8,7 +8,7 @@ import pytest
 
 from backends.base import Chat, Speak, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
-from backends.openai_forms import dropped
+from backends.openai.forms import dropped
 from backends.registry import backends
 from backends.wire.audio import TranscriptionRequest
 from catalog.model import Endpoint

@@ -79,7 +79,7 @@ def _ways(*, apart: bool = False) -> Iterator[tuple[Client, dict[str, Target]]]:
         ):
             upstream = running.worker(MODEL)
             if apart:
-                _move(running.house.pool.snapshot().workers[0].pid, own)
+                _move(running.runtime.pool.snapshot().workers[0].pid, own)
             authorization = {"authorization": f"Bearer {upstream.api_key}"}
             ways = {
                 "direct": Target(f"{upstream.base_url}/chat/completions", authorization, upstream.uds),

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from backends.wire.chat import ChatRequest
+from catalog.index import Index
 from catalog.model import Capability, Limits, Model, Price, UpstreamSource
-from routing.estimate import Estimator
+from routing.beliefs.estimator import Estimator
+from routing.choosing.policy import plan
+from routing.choosing.world import Block, World
 from routing.facts import Complexity, Facts, Intent, Task
-from routing.index import Index
-from routing.policy import plan
-from routing.read import read_chat
+from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
-from routing.world import Block, World
 
 ROWS = 1000
 BOUND_US = 200.0

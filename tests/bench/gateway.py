@@ -16,8 +16,8 @@ from backends.base import Upstream
 from backends.workers.pool import Need
 from catalog.errors import RoundhouseError
 from server.app import create_app
-from server.logging import configure_logging
-from server.services import House
+from server.observability.logging import configure_logging
+from server.services import Runtime
 from server.settings import Settings, load_settings
 from tests.e2e.serving import free_port
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Gateway:
-    """A running gateway: ``url`` is its address, ``house`` the parts behind the gate."""
+    """A running gateway: ``url`` is its address, ``runtime`` the parts behind the gate."""
 
     def __init__(self, settings: Settings) -> None:
         configure_logging(settings.log)
@@ -46,11 +46,11 @@ class Gateway:
         asyncio.run(main())
 
     @property
-    def house(self) -> House:
+    def runtime(self) -> Runtime:
         """The parts behind the gate."""
-        house: House | None = self.app.state.services.house
-        assert house is not None
-        return house
+        runtime: Runtime | None = self.app.state.services.runtime
+        assert runtime is not None
+        return runtime
 
     def start(self) -> None:
         """Return when it listens."""
@@ -75,10 +75,10 @@ class Gateway:
 
         async def lease() -> Upstream:
             try:
-                model = self.house.catalog.resolve(name)
+                model = self.runtime.catalog.resolve(name)
             except RoundhouseError as error:
                 raise SystemExit(error.message) from error
-            async with self.house.pool.lease(model, Need()) as upstream:
+            async with self.runtime.pool.lease(model, Need()) as upstream:
                 return upstream
 
         return self.call(lease())

@@ -21,13 +21,13 @@ import psutil
 
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
+from tests.backends.workers.conftest import FakeDevice, FakeStore, fake_engines, model
 from tests.bench.client import Client, client, connect, request_bytes
 from tests.bench.contestants import ROW, Contestant, upstream
 from tests.bench.gateway import Gateway
 from tests.bench.limits import raise_open_files
 from tests.bench.overhead import bodies
 from tests.bench.report import Figure, Report, at_most
-from tests.workers.conftest import FakeDevice, FakeStore, fake_engines, model
 
 WARM, ROUNDS, LOADS = 6, 10, 50
 PLAIN, STREAMED, FAILING, EMBEDDINGS, CANCELLED = 400, 400, 60, 100, 40

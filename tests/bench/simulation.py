@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from routing.index import Bools, Floats
+from catalog.index import Bools, Floats
 from tests.bench.strategies import STRATEGIES, Player
 from tests.bench.worlds import LATENCY, SimWorld, hard_world, plain_world
 

@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
+from catalog.index import Bools, Index
 from catalog.model import Capability, Model, PathSource, Performance, Price, UpstreamSource
-from routing.estimate import Estimator
+from routing.beliefs.estimator import Estimator
+from routing.choosing.policy import plan
+from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Mode
-from routing.index import Bools, Index
-from routing.policy import plan
 from routing.settings import Learning, RoutingSettings, Weights
-from routing.world import World
 from tests.bench.worlds import COST, LATENCY, QUALITY, SIMULATED, SimWorld
 
 _TOKENS = 1000
@@ -117,7 +117,7 @@ class OneBetaPerModel(BetaSampling):
 
 
 class Roundhouse:
-    """The router: the production index, estimator and :func:`routing.policy.plan`, on a catalogue of the world."""
+    """The router: the production index, estimator and policy, on a catalogue of the world."""
 
     def __init__(self, world: SimWorld, rng: np.random.Generator, learning: Learning | None = None) -> None:
         self._world = world

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from catalog.index import Floats, Ints
 from routing.facts import Complexity, Task
-from routing.index import Floats, Ints
 
 SIMULATED = (Task.CHAT, Task.CODE, Task.REASONING, Task.SUMMARISE, Task.CLASSIFY, Task.EXTRACT)
 COSTS = (0.0, 0.0, 0.05, 0.1, 0.3, 0.6, 1.0, 2.0)

@@ -34,8 +34,8 @@ def events(body: str) -> list[Json]:
 @functools.cache
 def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
     """An mp3 of hibari saying ``text`` so many times."""
-    from backends.workers.engines.audio import encode
-    from backends.workers.engines.voices_hibari import HibariVoices
+    from backends.workers.engines.common.audio import encode
+    from backends.workers.engines.speech.hibari import HibariVoices
 
     voices = HibariVoices(threads=2)
     once = list(voices.sentences(text, voices.voices[0], language="en-US", speed=1.0))

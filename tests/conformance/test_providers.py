@@ -19,8 +19,8 @@ from backends.anthropic import AnthropicBackend
 from backends.base import Chat, Timeouts, Upstream
 from backends.google import GoogleBackend
 from backends.http import HttpClient
-from backends.openai import OpenAIBackend
-from backends.wire.assemble import ChatAssembler
+from backends.openai.backend import OpenAIBackend
+from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import (
     ContextLengthExceeded,

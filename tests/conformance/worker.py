@@ -22,7 +22,7 @@ from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
 from catalog.catalog import Catalog
 from catalog.model import LibrarySource, Model, PathSource
-from catalog.store import Store, default_store_root
+from catalog.store.store import Store, default_store_root
 from tests.conformance.optional import engines, models
 
 KEY = "key-of-this-worker"

@@ -11,10 +11,10 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from server.admission import InFlight
-from server.collectors import PoolCollector, RoutingCollector
-from server.fleet import count_processes
-from server.metrics import Metrics
+from server.edge.admission import InFlight
+from server.observability.collectors import PoolCollector, RoutingCollector
+from server.observability.metrics import Metrics
+from server.processes.fleet import count_processes
 from server.settings import LimitSettings
 from tests.server.fakes import FakePool
 

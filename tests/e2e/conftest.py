@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalog.catalog import Catalog
-from catalog.store import Store
+from catalog.store.store import Store
 from server.settings import load_settings
 from tests.e2e.serving import Served, served
 

@@ -61,7 +61,7 @@ def gateways(server: Served) -> list[int]:
     found = []
     for child in psutil.Process(server.process.pid).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
-            if "server.gateway_process" in child.cmdline():
+            if "server.processes.gateway_process" in child.cmdline():
                 found.append(child.pid)
     return found
 

@@ -46,7 +46,7 @@ def configure(folder: Path, telemetry: str) -> Path:
         f"""
         [telemetry]
         endpoint = "{telemetry}"
-        service_name = "house"
+        service_name = "here"
         [[endpoint]]
         id = "absent"
         base_url = "http://127.0.0.1:{free_port()}/v1"
@@ -63,7 +63,7 @@ def test_a_collector_receives_the_spans_before_the_gateway_has_stopped(
     tmp_path: Path, collector: tuple[str, Path]
 ) -> None:
     address, file = collector
-    folder = configure(tmp_path / "house", address)
+    folder = configure(tmp_path / "here", address)
     with served(folder, environment={"ROUNDHOUSE_DATA_DIR": str(folder / "data")}) as gateway:
         answer = ask(gateway.url)
     assert answer.status_code >= 500
@@ -75,12 +75,12 @@ def test_a_collector_receives_the_spans_before_the_gateway_has_stopped(
     assert all(span["parentSpanId"] == server["spanId"] for span in attempts)
     assert all(span["status"]["code"] == "STATUS_CODE_ERROR" for span in spans)
     names = {one["key"]: one["value"] for one in server["resource"]}
-    assert names["service.name"] == {"stringValue": "house"}
+    assert names["service.name"] == {"stringValue": "here"}
     assert "planted-prompt" not in text
 
 
 def test_without_a_collector_the_gateway_answers_and_stops_in_time(tmp_path: Path) -> None:
-    folder = configure(tmp_path / "house", f"http://127.0.0.1:{free_port()}")
+    folder = configure(tmp_path / "here", f"http://127.0.0.1:{free_port()}")
     with served(folder, environment={"ROUNDHOUSE_DATA_DIR": str(folder / "data")}) as gateway:
         assert ask(gateway.url).json()["error"]["code"]
         began = time.monotonic()

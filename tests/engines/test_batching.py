@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from backends.workers.engines.batching import Batcher, Interrupt, Tokens
+from backends.workers.engines.common.batching import Batcher, Interrupt, Tokens
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from backends.wire.images import ImageRequest
-from backends.workers.app import build
 from backends.workers.engines.diffusion import DiffusionEngine, DiffusionOptions, pipeline_arguments
+from backends.workers.program.app import build
 from backends.workers.spec import WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest
 from tests.conformance.asks import events
@@ -95,7 +95,7 @@ async def test_several_pictures_have_advancing_seeds(client: httpx.AsyncClient, 
 async def test_drawing_stops_after_the_step_that_runs_when_the_caller_leaves(
     engine: DiffusionEngine, pipeline: Pipeline
 ) -> None:
-    from backends.workers.engines.running import Stop
+    from backends.workers.engines.common.running import Stop
 
     stop = Stop()
     request = ImageRequest(model="m", prompt="a fox")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.workers.engines.audio import decode
-from backends.workers.engines.voices import choose, foreign_letters
-from backends.workers.engines.voices_kokoro import KokoroVoices
+from backends.workers.engines.common.audio import decode
+from backends.workers.engines.speech.kokoro import KokoroVoices
+from backends.workers.engines.speech.voices import choose, foreign_letters
 from catalog.errors import InvalidRequest, ModelUnavailable, UnsupportedParameter
 from tests.conformance.worker import DidNotStart, Worker, worker
 

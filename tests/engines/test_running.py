@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Generator
 
 import pytest
 
-from backends.workers.engines.running import Runner, Stop
+from backends.workers.engines.common.running import Runner, Stop
 
 
 @pytest.fixture

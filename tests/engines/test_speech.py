@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from backends.workers.engines.audio import decode, wav_header
+from backends.workers.engines.common.audio import decode, wav_header
 from tests.conformance.asks import SENTENCE, events
 from tests.conformance.worker import Worker
 

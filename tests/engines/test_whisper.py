@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from backends.workers.engines.audio import wav_header
+from backends.workers.engines.common.audio import wav_header
 from tests.conformance.asks import PASSAGE, SENTENCE, Json, events, spoken
 from tests.conformance.worker import Worker, worker_of
 
@@ -71,7 +71,7 @@ async def test_silence_left_out_gives_no_text(whisper: Worker) -> None:
 
 
 async def test_speech_after_silence_keeps_its_times(whisper: Worker) -> None:
-    from backends.workers.engines.audio import decode
+    from backends.workers.engines.common.audio import decode
 
     speech = decode(spoken(), rate=16_000, max_seconds=10, check=lambda: None)
     samples = np.concatenate([np.zeros(48_000, np.float32), speech])

@@ -281,7 +281,7 @@ async def _json(writer: asyncio.StreamWriter, status: int, body: dict[str, Any])
 
 
 def serve(spec: Any, ready: Callable[[], None]) -> None:
-    """The entry that ``backends.workers.main`` calls, when the fake is run as a module of it."""
+    """The entry that ``backends.workers.program.main`` calls, when the fake is run as a module of it."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
     if "exit_start" in options:
@@ -296,7 +296,7 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """As a program of its own: the same contract as ``backends.workers.main``, without its imports."""
+    """As a program of its own: the same contract as ``backends.workers.program.main``, without its imports."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready-fd", type=int, required=True)
     descriptor = parser.parse_args().ready_fd

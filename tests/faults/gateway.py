@@ -1,6 +1,6 @@
 """The real gateway over fake workers, as a process: ``python -m tests.faults.gateway SETTINGS.json``.
 
-The settings are read again on SIGHUP. SIGUSR1 sets the wall clock of the house back by a day.
+The settings are read again on SIGHUP. SIGUSR1 sets the wall clock of the gateway back by a day.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from backends.workers.engines.registry import EngineInfo, Engines
-from server.assembly import open_house
-from server.run import run
+from server.assembly import open_runtime
+from server.processes.run import run
 from server.settings import Settings, load_settings
 
 FAKE = Path(__file__).parents[1] / "fakes" / "worker.py"
@@ -50,7 +50,7 @@ def main(file: Path) -> int:
 
     clock = ShiftedClock()
     signal.signal(signal.SIGUSR1, lambda *_: clock.set_back())
-    return run(read(), reload=read, open_house=partial(open_house, engines=engines(), clock=clock))
+    return run(read(), reload=read, open_runtime=partial(open_runtime, engines=engines(), clock=clock))
 
 
 if __name__ == "__main__":

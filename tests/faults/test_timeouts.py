@@ -51,7 +51,7 @@ STALLS = (
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
+async def gateways(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
     """A worker, and an upstream for each way to stall."""
     async with AsyncExitStack() as stack:
         upstreams = {}
@@ -66,9 +66,9 @@ async def house(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOp
 
 @pytest.mark.parametrize("where", ["remote", "worker"])
 async def test_each_clock_fires_in_its_time_with_its_own_code(
-    house: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
+    runtime: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
 ) -> None:
-    gateway, upstreams = house
+    gateway, upstreams = runtime
 
     async def stalled(stall: Stall, stream: bool) -> tuple[Stall, bool, str]:
         model, switches = (stall.code, {}) if where == "remote" else ("worker", stall.switches)

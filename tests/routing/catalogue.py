@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from catalog.index import Index
 from catalog.model import Capability, Endpoint, Limits, Model, PathSource, Performance, Price, UpstreamSource
-from routing.estimate import Estimator
+from routing.beliefs.estimator import Estimator
+from routing.choosing.world import World
 from routing.facts import Facts, Intent
-from routing.index import Index
 from routing.settings import RoutingSettings
-from routing.world import World
 
 SETTINGS = RoutingSettings()
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from routing.breaker import Breakers, BreakerSettings
+from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.virtual_keys import VirtualKeys
 from routing.outcomes import Result, Usage
 from routing.persistence import Persistence, PersistenceSettings
-from routing.spend import Caps, Spend, SpendSettings
-from routing.sqlite_state import SqliteState
-from routing.state import OutcomeQuery
-from routing.virtual_keys import VirtualKeys
+from routing.state.protocol import OutcomeQuery
+from routing.state.sqlite import SqliteState
+from routing.upstreams.breaker import Breakers, BreakerSettings
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import CHAT, outcome
 

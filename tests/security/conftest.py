@@ -1,4 +1,4 @@
-"""A whole gateway in the test's process: the real house, a fake provider, and fake workers in real processes."""
+"""A whole gateway in the test's process: the real runtime, a fake provider, and fake workers in real processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import structlog
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.assembly import open_house
-from server.logging import configure_logging
-from server.run import GatewayServer, uvicorn_config
-from server.services import House, Services
+from server.assembly import open_runtime
+from server.observability.logging import configure_logging
+from server.processes.run import GatewayServer, uvicorn_config
+from server.services import Runtime, Services
 from server.settings import LogSettings, Settings
+from tests.backends.workers.conftest import FAKE, fake_engines
 from tests.fakes.openai import FakeOpenAI
-from tests.workers.conftest import FAKE, fake_engines
 
 PROVIDER_KEY_ENV = "ROUNDHOUSE_TEST_PROVIDER_KEY"
 PROVIDER_KEY = "sk-planted-provider-key-0123456789abcdef"
@@ -82,10 +82,10 @@ class Site:
         return services
 
     @property
-    def house(self) -> House:
-        house = self.services.house
-        assert house is not None
-        return house
+    def runtime(self) -> Runtime:
+        runtime = self.services.runtime
+        assert runtime is not None
+        return runtime
 
 
 OpenSite = Callable[..., AbstractAsyncContextManager[Site]]
@@ -123,7 +123,7 @@ def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) 
                 **overrides,
             }
         )
-        app = create_app(settings, open_house=partial(open_house, engines=fake_engines()))
+        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
         async with app.router.lifespan_context(app):
             running = GatewayServer(uvicorn_config(app, settings))
             task = asyncio.create_task(running.serve())

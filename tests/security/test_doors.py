@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from backends.wire.chat import ChatRequest
 from backends.wire.schema import bounded_schema, check_pattern
 from catalog.errors import ConfigurationError
-from routing.read import read_chat
+from routing.reading.requests import read_chat
 from server.app import create_app
-from server.errors import parse
-from server.run import settle_memory
+from server.edge.errors import parse
+from server.processes.run import settle_memory
 from server.settings import Settings
 from tests.security.conftest import CHAT, OpenSite, assert_error
 

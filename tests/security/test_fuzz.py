@@ -85,7 +85,7 @@ async def test_any_body_gets_an_answer_or_a_refusal_in_shape(site: OpenSite) -> 
     ) as running:
         fuzzer = Fuzzer(20_261_122, NAMES)
         await running.client.post("/v1/models/near/load", json={})
-        (worker,) = running.house.pool.snapshot().workers
+        (worker,) = running.runtime.pool.snapshot().workers
         turns = iter(range(COUNT))
 
         async def ask() -> None:
@@ -102,7 +102,7 @@ async def test_any_body_gets_an_answer_or_a_refusal_in_shape(site: OpenSite) -> 
             for _ in range(AT_ONCE):
                 group.create_task(ask())
         assert not wrongs, "\n".join(map(str, wrongs[:20]))
-        (after,) = running.house.pool.snapshot().workers
+        (after,) = running.runtime.pool.snapshot().workers
         assert (after.pid, after.state, after.restarts) == (worker.pid, WorkerState.READY, 0)
         assert after.busy == after.queued == 0
         assert (await running.client.post("/v1/chat/completions", json={"model": "near", "messages": [

@@ -19,12 +19,12 @@ import pytest
 from fastapi.routing import APIRoute
 
 from catalog.errors import ConfigurationError
-from routing.spend import Caps
-from routing.virtual_keys import KeyLimits, Rate
-from server import auth
+from routing.accounts.spend import Caps
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.app import create_app
-from server.gate import OPEN_PATHS
-from server.run import administration
+from server.edge import auth
+from server.edge.gate import OPEN_PATHS
+from server.processes.run import administration
 from server.settings import Settings
 from tests.fakes.server import NO_FAULT, Fault
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
@@ -72,7 +72,7 @@ async def running(site: OpenSite) -> AsyncIterator[Site]:
 
 
 def knows(site: Site, key: str) -> Callable[[], bool]:
-    keys = site.house.keys
+    keys = site.runtime.keys
     assert keys is not None
     return lambda: keys.authenticate(key) is not None
 
@@ -103,7 +103,7 @@ async def test_a_key_lives_and_dies_by_command_while_the_server_runs(running: Si
 async def test_the_first_virtual_key_closes_the_door_and_its_revocation_does_not_open_it(site: OpenSite) -> None:
     async with site() as open_site:
         assert (await asked(open_site)).status_code == 200
-        keys = open_site.house.keys
+        keys = open_site.runtime.keys
         assert keys is not None
         made = await keys.create("first")
         assert_error(await asked(open_site), 401, "invalid_api_key")
@@ -114,7 +114,7 @@ async def test_the_first_virtual_key_closes_the_door_and_its_revocation_does_not
 async def test_only_digests_are_on_disk(running: Site, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     _, secret = await created(folder)
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     another = (await keys.create("in the process")).secret
     stored = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
@@ -125,7 +125,7 @@ async def test_only_digests_are_on_disk(running: Site, tmp_path: Path) -> None:
 
 
 async def test_a_key_reaches_its_models_only_by_name_by_alias_and_through_the_router(running: Site) -> None:
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     bound = (await keys.create("bound", models=("far*",))).secret
     assert (await asked(running, bound, model="far")).status_code == 200
@@ -150,7 +150,7 @@ async def test_a_key_reaches_its_models_only_by_name_by_alias_and_through_the_ro
 
 
 async def test_a_key_without_any_model_that_can_answer_gets_no_answer(running: Site) -> None:
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     bound = (await keys.create("bound", models=("nothing-here",))).secret
     assert_error(await asked(running, bound, model="auto"), 503, "no_candidate")
@@ -159,7 +159,7 @@ async def test_a_key_without_any_model_that_can_answer_gets_no_answer(running: S
 async def limited(site: Site, **limits: Any) -> str:
     """The secret of a key with these limits, made when no window is about to turn."""
     await until(lambda: time.time() % 60 < 55, seconds=10)
-    keys = site.house.keys
+    keys = site.runtime.keys
     assert keys is not None
     return (await keys.create("limited", limits=KeyLimits(**limits))).secret
 
@@ -258,7 +258,7 @@ async def test_the_command_sets_every_limit(tmp_path: Path) -> None:
 
 
 async def test_an_expired_key_is_no_key(running: Site) -> None:
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     secret = (await keys.create("brief", expires_at=time.time() + 0.5)).secret
     assert (await asked(running, secret)).status_code == 200
@@ -267,7 +267,7 @@ async def test_an_expired_key_is_no_key(running: Site) -> None:
 
 
 async def test_every_way_of_sending_a_key_is_one_path(running: Site) -> None:
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     secret = (await keys.create("any")).secret
     for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}, {"api-key": secret}):
@@ -285,7 +285,7 @@ def test_keys_are_compared_in_constant_time() -> None:
 
 def routes() -> list[tuple[str, str]]:
     """Every method and path of the app itself, with something in the place of its parameters."""
-    app = create_app(Settings(), open_house=None)
+    app = create_app(Settings(), open_runtime=None)
     found = []
     for route in app.routes:
         path = re.sub(r"\{[^}]*\}", "near", str(getattr(route, "path", "")))
@@ -305,7 +305,7 @@ async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> Non
 
 def admin_routes() -> list[tuple[str, str]]:
     """Those of the app's routes whose handler asks for an administrator."""
-    app = create_app(Settings(), open_house=None)
+    app = create_app(Settings(), open_runtime=None)
     return [
         (method, re.sub(r"\{[^}]*\}", "near", route.path))
         for route in app.routes
@@ -315,7 +315,7 @@ def admin_routes() -> list[tuple[str, str]]:
 
 
 async def test_admin_routes_want_an_admin_key(running: Site) -> None:
-    keys = running.house.keys
+    keys = running.runtime.keys
     assert keys is not None
     plain, admin = (await keys.create("plain")).secret, (await keys.create("boss", admin=True)).secret
     assert len(admin_routes()) >= 5
@@ -345,7 +345,7 @@ async def test_administration_can_have_an_address_of_its_own(site: OpenSite) -> 
 
 async def test_an_open_address_is_guarded_by_virtual_keys_too(site: OpenSite) -> None:
     async with site() as first:
-        keys = first.house.keys
+        keys = first.runtime.keys
         assert keys is not None
         secret = (await keys.create("guard")).secret
     async with site(server={"host": "0.0.0.0"}) as open_site:
@@ -357,7 +357,7 @@ async def test_an_open_address_is_guarded_by_virtual_keys_too(site: OpenSite) ->
 
 async def test_an_open_address_whose_keys_are_lost_does_not_start(site: OpenSite, tmp_path: Path) -> None:
     async with site() as first:
-        keys = first.house.keys
+        keys = first.runtime.keys
         assert keys is not None
         await keys.create("guard")
     for file in (tmp_path / "data").glob("state.sqlite3*"):

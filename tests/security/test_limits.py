@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from backends.workers.engines.audio import decode
+from backends.workers.engines.common.audio import decode
 from catalog.errors import PayloadTooLarge
-from server.errors import parse
+from server.edge.errors import parse
 from server.openapi import BODIES
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
 from tests.security.test_fetch import picture, png
@@ -114,7 +114,7 @@ async def test_one_more_than_the_bound_is_refused_before_any_model_is_asked(site
         else:
             assert_error(answer, 400, "invalid_request")
         assert len(answer.content) < 1000
-        assert running.house.pool.snapshot().workers == ()
+        assert running.runtime.pool.snapshot().workers == ()
         assert running.provider.calls == []
 
 
@@ -131,7 +131,7 @@ async def test_schemas_are_bounded_in_every_shape_of_request(site: OpenSite, pat
             answer = await running.client.post(path, json=body)
             assert answer.status_code == 400, answer.text
             assert "schema" in answer.text or "pattern" in answer.text, answer.text
-        assert running.house.pool.snapshot().workers == ()
+        assert running.runtime.pool.snapshot().workers == ()
 
 
 async def test_as_many_pictures_and_pixels_as_allowed_and_no_more(site: OpenSite) -> None:
@@ -256,7 +256,7 @@ async def test_bodies_that_lie_and_heads_that_swell_are_refused_in_shape(
 ) -> None:
     async with site(server={"limits": {"body_bytes": LIMIT}, "timeouts": {"body_idle": 0.5}}) as running:
         assert statuses(await told(running, *request_bytes)) == expected
-        assert running.house.pool.snapshot().workers == ()
+        assert running.runtime.pool.snapshot().workers == ()
         assert (await running.client.post(CHAT_PATH, json=CHAT)).status_code == 200
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from backends.workers.engines import llamacpp, vllm
+from backends.workers.engines import llamacpp
+from backends.workers.engines.vllm import engine as vllm
 from backends.workers.pool import Need
 from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
@@ -22,7 +23,7 @@ from catalog.gguf import NotGguf, read_header
 from catalog.model import Capability, Model, PathSource
 from catalog.paths import safe_relative, slug, within
 from catalog.selection import RemoteFile, select
-from catalog.store import Store
+from catalog.store.store import Store
 from tests.security.conftest import CHAT, PROVIDER_KEY, PROVIDER_KEY_ENV, OpenSite, assert_error
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's own bounds are Linux's")
@@ -137,7 +138,7 @@ async def test_names_resolve_through_the_catalogue_only(site: OpenSite, name: st
     async with site() as running:
         answer = await running.client.post("/v1/chat/completions", json={**CHAT, "model": name})
         assert_error(answer, 404, "model_not_found")
-        assert not running.house.pool.snapshot().workers
+        assert not running.runtime.pool.snapshot().workers
 
 
 async def test_a_template_or_an_address_never_comes_from_a_request(site: OpenSite) -> None:
@@ -200,7 +201,7 @@ def test_a_crafted_gguf_ends_at_worst_its_own_worker(tmp_path: Path, name: str) 
     spec = WorkerSpec(engine="llamacpp", model_id="m", path=str(file), socket=str(socket), api_key="k")
     reader, writer = os.pipe()
     worker = subprocess.run(
-        [sys.executable, "-m", "backends.workers.main", "--module", "backends.workers.engines.llamacpp",
+        [sys.executable, "-m", "backends.workers.program.main", "--module", "backends.workers.engines.llamacpp",
          "--ready-fd", str(writer)],
         input=spec.model_dump_json().encode() + b"\n", capture_output=True, pass_fds=(writer,), timeout=60,
         check=False, start_new_session=True,
@@ -231,9 +232,9 @@ async def test_a_running_worker_has_no_keys_and_can_gain_no_privileges(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-should-stay-in-the-gateway")
     async with site() as running:
-        house = running.house
-        near = house.catalog.resolve("near").model_copy(update={"id": "main", "engine": "fake-main"})
-        view = await house.pool.load(near)
+        runtime = running.runtime
+        near = runtime.catalog.resolve("near").model_copy(update={"id": "main", "engine": "fake-main"})
+        view = await runtime.pool.load(near)
         process = Path(f"/proc/{view.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
         assert status["NoNewPrivs"].strip() == "1"
@@ -245,7 +246,7 @@ async def test_a_running_worker_has_no_keys_and_can_gain_no_privileges(
         assert PROVIDER_KEY_ENV.encode() not in environment
         arguments = (process / "cmdline").read_bytes()
         assert PROVIDER_KEY.encode() not in arguments
-        async with house.pool.lease(near, Need()) as upstream:
+        async with runtime.pool.lease(near, Need()) as upstream:
             assert upstream.api_key
             assert upstream.api_key.encode() not in arguments + environment
             assert upstream.uds is not None

@@ -11,8 +11,8 @@ import pytest
 from backends.workers.pool import Need, WorkerState
 from catalog.errors import WorkerFailed
 from catalog.model import Model
-from tests.workers.conftest import client
-from tests.workers.engines.test_real import starter, supervisor
+from tests.backends.workers.conftest import client
+from tests.backends.workers.engines.test_real import starter, supervisor
 
 pytestmark = pytest.mark.engine
 

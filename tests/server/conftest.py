@@ -1,4 +1,4 @@
-"""The app over a fake house, called in the process or through a real uvicorn."""
+"""The app over a fake runtime, called in the process or through a real uvicorn."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from routing.virtual_keys import VirtualKeys
+from routing.accounts.virtual_keys import VirtualKeys
 from server.app import create_app
-from server.logging import configure_structlog
-from server.run import GatewayServer, uvicorn_config
-from server.services import House, Services
+from server.observability.logging import configure_structlog
+from server.processes.run import GatewayServer, uvicorn_config
+from server.services import Runtime, Services
 from server.settings import LogSettings, ServerSettings, Settings
-from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_house
+from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_runtime
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Gateway:
 
     @property
     def keys(self) -> VirtualKeys:
-        house = self.services.house
-        assert house is not None
-        assert house.keys is not None
-        return house.keys
+        runtime = self.services.runtime
+        assert runtime is not None
+        assert runtime.keys is not None
+        return runtime.keys
 
     @property
     def services(self) -> Services:
@@ -61,9 +61,9 @@ def settings(**overrides: object) -> Settings:
 
 
 @asynccontextmanager
-async def state(house: House) -> AsyncIterator[None]:
+async def state(runtime: Runtime) -> AsyncIterator[None]:
     """Start and stop the state behind spend and keys."""
-    store = house.spend._store
+    store = runtime.spend._store
     await store.start()
     try:
         yield
@@ -86,9 +86,9 @@ def start(tmp_path: Path) -> Start:
 
     @asynccontextmanager
     async def starting(**overrides: object) -> AsyncIterator[Gateway]:
-        house, backend, dispatcher, pool = fake_house(tmp_path)
-        app = create_app(settings(**overrides), house=house)
-        async with state(house), app.router.lifespan_context(app):
+        runtime, backend, dispatcher, pool = fake_runtime(tmp_path)
+        app = create_app(settings(**overrides), runtime=runtime)
+        async with state(runtime), app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 yield Gateway(app, client, backend, dispatcher, pool)
@@ -109,11 +109,11 @@ def serve(tmp_path: Path) -> Start:
 
     @asynccontextmanager
     async def serving(**overrides: object) -> AsyncIterator[Gateway]:
-        house, backend, dispatcher, pool = fake_house(tmp_path)
+        runtime, backend, dispatcher, pool = fake_runtime(tmp_path)
         server = {**dict(overrides.pop("server", {})), "port": 0}  # type: ignore[call-overload]
         chosen = settings(**overrides, server=ServerSettings(**server))
-        app = create_app(chosen, house=house)
-        async with state(house), app.router.lifespan_context(app):
+        app = create_app(chosen, runtime=runtime)
+        async with state(runtime), app.router.lifespan_context(app):
             running = GatewayServer(uvicorn_config(app, chosen))
             task = asyncio.create_task(running.serve())
             try:

@@ -1,4 +1,4 @@
-"""A house without engines: backends that answer from a script, under the gate's real handlers."""
+"""A runtime without engines: backends that answer from a script, under the gate's real handlers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerState, W
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
+from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.virtual_keys import VirtualKeys
+from routing.beliefs.estimator import Estimator
+from routing.beliefs.learning import Learner
+from routing.calling.dispatcher import Answer, Job
+from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
-from routing.dispatch import Answer, Job
-from routing.estimate import Estimator
 from routing.facts import Facts
-from routing.learning import Learner
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
-from routing.spend import Spend, SpendSettings
-from routing.sqlite_state import SqliteState
-from routing.traces import Traces, TraceSettings
-from routing.virtual_keys import VirtualKeys
-from server.services import House
+from routing.state.sqlite import SqliteState
+from server.services import Runtime
 from server.settings import Settings
 
 T = TypeVar("T")
@@ -281,15 +281,15 @@ class FakePool:
         return None
 
 
-def fake_house(folder: Path | None = None) -> tuple[House, FakeBackend, FakeDispatcher, FakePool]:
-    """A house and its fake parts. The state in ``folder`` is the caller's to start, if it is used at all."""
+def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, FakeDispatcher, FakePool]:
+    """A runtime and its fake parts. The state in ``folder`` is the caller's to start, if it is used at all."""
     backend = FakeBackend()
     clock = SystemClock()
     state = SqliteState((folder or Path("/nowhere")) / "state.sqlite3")
     traces = Traces(TraceSettings(), clock)
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
-    house = House(
+    runtime = Runtime(
         catalog=catalog,
         pool=pool,
         dispatcher=dispatcher,
@@ -302,7 +302,7 @@ def fake_house(folder: Path | None = None) -> tuple[House, FakeBackend, FakeDisp
         keys=VirtualKeys(state, clock),
         reload=_reload,
     )
-    return house, backend, dispatcher, pool
+    return runtime, backend, dispatcher, pool
 
 
 async def _reload(settings: Settings) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from httpx import Response
 
+from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
-from tests.server.test_chat import BODY, PATH
 
 JSON = {"content-type": "application/json"}
 

@@ -26,10 +26,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from backends.wire.images import ImageRequest
-from backends.workers.app import dropped, event, parse, stream
-from backends.workers.app import serve as run
-from backends.workers.engines.options import EngineOptions, read_options
-from backends.workers.engines.running import Runner, Stats, Stop
+from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.running import Runner, Stats, Stop
+from backends.workers.program.app import dropped, event, parse, stream
+from backends.workers.program.app import serve as run
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable
 

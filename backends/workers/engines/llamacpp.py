@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.workers.engines.options import EngineOptions, read_options
+from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 from catalog.gguf import NotGguf, read_header

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from backends.workers.engines import llamacpp, vllm
+from backends.workers.engines import llamacpp
 from backends.workers.engines.environments import Environment
+from backends.workers.engines.vllm import engine as vllm
 from catalog.errors import ConfigurationError, EngineMissing
 
 
@@ -115,7 +116,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         memory: Memory | None = None,
     ) -> EngineInfo:
         environment = Environment(pythons.get(name))
-        program = ("-m", "backends.workers.main", "--module", f"backends.workers.engines.{module}")
+        program = ("-m", "backends.workers.program.main", "--module", f"backends.workers.engines.{module}")
         return EngineInfo(
             name=name,
             extra=extra or name,
@@ -133,15 +134,15 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
     engines = Engines(
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
                context=True, explain=llamacpp.explain, memory=llamacpp.memory),
-        engine("onnx", "onnx", ("onnxruntime", "tokenizers"), cuda, _batching),
+        engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(1, cores // 4),
                extra="speech"),
-        engine("speech", "speech", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2)),
+        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2)),
         engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images"),
-        engine("vllm", "vllm", ("vllm",), cuda, lambda _: 64,
+        engine("vllm", "vllm.engine", ("vllm",), cuda, lambda _: 64,
                children=True, context=True, explain=vllm.explain),
-        engine("mlx", "mlx", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True),
-        engine("llama-cpp-python", "llama_cpp_python", ("llama_cpp",), _GPU, lambda _: 1, context=True),
+        engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True),
+        engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True),
     )  # fmt: skip
     unknown = sorted(pythons.keys() - engines.keys())
     if unknown:

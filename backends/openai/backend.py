@@ -1,0 +1,278 @@
+"""OpenAI, and every server that speaks its wire: nothing is translated, but everything is checked.
+
+Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from backends.base import Json, Upstream
+from backends.discover import Listing
+from backends.http import HttpClient
+from backends.http.errors import ErrorReader, read_error, stream_error
+from backends.openai.documents import (
+    classifications,
+    embedding_list,
+    image_events,
+    rerank_results,
+    transcript_events,
+)
+from backends.openai.forms import dropped, rerank_body, speech_body, transcription_form
+from backends.parameters import prepare
+from backends.plain import asks_plainly
+from backends.streams.assemble import chat_chunks, completion_chunks
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
+
+_AFTER_DONE = 0.05
+
+
+class OpenAIBackend:
+    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire."""
+
+    key_header = "authorization"
+
+    def __init__(self, http: HttpClient) -> None:
+        self.http = http
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """The parameters of this request that this upstream will not be sent. Pure and quick."""
+        return dropped(request, upstream)
+
+    def path(self, upstream: Upstream, path: str) -> str:
+        """Where ``path`` of the API is, below this upstream's address."""
+        del upstream
+        return path
+
+    def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        """``chat.completion.chunk`` objects; the last has the usage, when the server tells it."""
+        body = prepare(request, upstream).body
+        plain = asks_plainly(request, upstream)
+        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+
+    def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
+        """``text_completion`` chunks."""
+        body = prepare(request, upstream).body
+        plain = asks_plainly(request, upstream)
+        return self.stream(upstream, "/completions", body, completion_chunks, "prompt", plain=plain)
+
+    async def embed(
+        self, upstream: Upstream, request: EmbeddingRequest, *, over: Literal["float", "base64"] | None = None
+    ) -> Json:
+        """OpenAI's list as the caller asked for it, whichever encoding the server is asked for by ``over``."""
+        body = prepare(request, upstream).body
+        if over is not None:
+            body["encoding_format"] = over
+        document = await self._post(upstream, "/embeddings", body, "input")
+        return embedding_list(document, request, upstream)
+
+    async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
+        body = rerank_body(request, upstream)
+        document = await self._post(upstream, "/rerank", body, "documents")
+        return rerank_results(document, request, upstream)
+
+    async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
+        body = prepare(request, upstream).body
+        body["input"] = request.texts()
+        document = await self._post(upstream, "/classify", body, "input")
+        return classifications(document, request, upstream)
+
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
+        path = "/audio/translations" if request.translate else "/audio/transcriptions"
+        fields, files = transcription_form(request, upstream)
+        async with self.http.open(
+            upstream,
+            "POST",
+            self.path(upstream, path),
+            data=fields,
+            files=files,
+            key_header=self.key_header,
+        ) as response:
+            if response.media_type != "text/event-stream":
+                for event in transcript_events(await response.json(), upstream):
+                    yield event
+                return
+            finished = False
+            async for sent in response.events():
+                if sent.done:
+                    break
+                event = checked(sent.json(), sent.event, upstream)
+                finished = finished or event.get("type") == "transcript.text.done"
+                yield event
+            if not finished:
+                raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended the transcript before it was done.")
+
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
+        body = speech_body(request, upstream)
+        async with self.http.open(
+            upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
+        ) as response:
+            async for chunk in response.iter_bytes():
+                yield chunk
+
+    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
+        body = prepare(request, upstream).body
+        async with self.http.open(
+            upstream, "POST", self.path(upstream, "/images/generations"), json=body, key_header=self.key_header
+        ) as response:
+            if response.media_type != "text/event-stream":
+                for event in image_events(await response.json(), upstream):
+                    yield event
+                return
+            finished = False
+            async for sent in response.events():
+                if sent.done:
+                    break
+                event = checked(sent.json(), sent.event, upstream)
+                finished = finished or event.get("type") == "image_generation.completed"
+                yield event
+            if not finished:
+                raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended before the image was complete.")
+
+    async def list_models(self, upstream: Upstream) -> Listing:
+        """``GET /models``."""
+        document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
+        return Listing(models=checked(document, "", upstream))
+
+    # ---- what they share
+
+    async def stream(
+        self,
+        upstream: Upstream,
+        path: str,
+        body: Json,
+        take_apart: Callable[[Json], Iterator[Json]],
+        prompt: str,
+        *,
+        errors: ErrorReader = read_error,
+        plain: bool = False,
+    ) -> AsyncGenerator[Json]:
+        """The chunks of a call, checked: each choice ends once, the usage comes last and alone.
+
+        ``take_apart`` makes chunks of a plain answer, which was asked for (``plain``) or comes from a server that
+        does not stream. ``prompt`` names the field to blame for a prompt that does not fit. Raises StreamBroken
+        when a choice has no finish_reason.
+        """
+        if plain:
+            body.pop("stream", None)
+        else:
+            body["stream"] = True
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        watch = StreamWatch(upstream)
+        async with self.http.open(
+            upstream,
+            "POST",
+            self.path(upstream, path),
+            json=body,
+            key_header=self.key_header,
+            errors=blaming(prompt, errors),
+        ) as response:
+            kind = response.media_type
+            if kind == "application/json" or (plain and kind != "text/event-stream"):
+                for chunk in take_apart(checked(await response.json(), "", upstream)):
+                    if watch.see(chunk):
+                        yield chunk
+            else:
+                batches = response.event_batches()
+                async for events in batches:
+                    for sent in events:
+                        if sent.done:
+                            break
+                        document = sent.json()
+                        if document is None:  # llama-server begins the stream of a list of prompts with it
+                            continue
+                        chunk = checked(document, sent.event, upstream)
+                        if watch.see(chunk):
+                            yield chunk
+                    else:
+                        continue
+                    await response.drain(_AFTER_DONE)
+                    await batches.aclose()  # a task of its own would, if it were left to the garbage collector
+                    break
+        usage = watch.end()
+        if usage is not None:
+            yield usage
+
+    async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str) -> Json:
+        document = await self.http.post_json(
+            upstream, self.path(upstream, path), body, key_header=self.key_header, errors=blaming(prompt)
+        )
+        return checked(document, "", upstream)
+
+
+class StreamWatch:
+    """Watches the chunks of one answer: who has ended, and what the usage is."""
+
+    __slots__ = ("_ended", "_head", "_open", "_upstream", "_usage")
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._open: set[int] = set()
+        self._ended: set[int] = set()
+        self._usage: Json | None = None
+        self._head: Json = {}
+
+    def see(self, chunk: Json) -> bool:
+        """Note a chunk and make it regular; False if nothing of it is to be passed on now."""
+        usage = chunk.pop("usage", None)
+        if usage:
+            self._usage = usage
+        choices = chunk.get("choices")
+        if not choices:
+            self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
+            return bool(chunk.keys() & _HEADED)
+        self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
+        for choice in choices:
+            index = choice.setdefault("index", 0)
+            if index in self._ended:
+                choice["finish_reason"] = None
+            elif choice.get("finish_reason"):
+                self._ended.add(index)
+                self._open.discard(index)
+            else:
+                choice["finish_reason"] = None
+                self._open.add(index)
+        return True
+
+    def end(self) -> Json | None:
+        """The usage chunk, if there is usage. Raises StreamBroken unless every choice has ended."""
+        if self._open or not self._ended:
+            raise StreamBroken(
+                f"The endpoint '{self._upstream.endpoint}' ended its stream before the answer was finished."
+            )
+        if self._usage is None:
+            return None
+        return {**self._head, "choices": [], "usage": self._usage}
+
+
+_HEADED = frozenset({"prompt_filter_results"})
+
+
+def checked(document: Any, event: str, upstream: Upstream) -> Json:
+    """``document``, if it is an object and not an error. Raises what it tells, or UpstreamProtocolError."""
+    if not isinstance(document, dict):
+        raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent something other than a JSON object.")
+    if event == "error" or document.get("error"):
+        raise stream_error(document, upstream)
+    return document
+
+
+def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:
+    """Reads refusals so that a prompt which does not fit is blamed on the field that holds it."""
+
+    def read(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+        error = errors(status, headers, body, upstream)
+        if isinstance(error, ContextLengthExceeded):
+            error.param = prompt
+        return error
+
+    return read

@@ -1,0 +1,243 @@
+"""Calls in both directions over one stream socket between two processes of one machine.
+
+Messages are JSON objects, one a line (JSON has no bare newline)::
+
+    {"call": 7, "do": "unload", "with": {...}}       do this and answer; the number is the caller's
+    {"call": 8, "do": "lease", "with": {...}, "hold": true}
+                                                     begin this, answer, and keep it until I say "end"
+    {"done": 7, "value": ...}                        done, or begun
+    {"done": 7, "error": {"type": "QueueFull", "message": ..., "carries": {...}}}
+    {"end": 8}                                       stop waiting for it, or give it back
+    {"end": 8, "failed": true}                       ... because what it was wanted for went wrong
+    {"note": "snapshot", "with": {...}}              news; nobody answers
+
+Each call is a task on the other side, so a slow one holds up no other. When the socket closes, however that
+comes about, all that the other side holds ends at once, and all that waits for it fails. A round trip costs
+about 0.1 ms. The socket is one of a pair that the parent makes and a child inherits: it has no name that
+anybody else could connect to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import cast
+
+import orjson
+import structlog
+
+from backends.workers.control.codec import Json, dumps, error_from_json, error_to_json
+from catalog.errors import RoundhouseError, Unavailable
+
+Operation = Callable[[Json], AbstractAsyncContextManager[Json]]
+
+LARGEST_MESSAGE = 64 * 1024 * 1024
+"""Bytes of one line; longer ones are a mistake of the other side, and close the channel."""
+BEHIND = 1024 * 1024
+"""Bytes waiting for a peer that does not read; more, and it counts as behind."""
+
+
+class Channel(asyncio.Protocol):
+    """One end. Register with :meth:`serve`, :meth:`answer` and :meth:`hear`, then :meth:`open` it."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+        self._operations: dict[str, Operation] = {}
+        self._notes: dict[str, Callable[[Json], None]] = {}
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[Json]] = {}
+        self._working: dict[int, _Work] = {}
+        self._buffer = bytearray()
+        self._log = structlog.get_logger("roundhouse.control")
+
+    # ---- what this end can do
+
+    def serve(self, name: str, operation: Operation) -> None:
+        """Answer calls of ``name``: its value is what ``operation(argument)`` yields; a hold ends its block."""
+        self._operations[name] = operation
+
+    def answer(self, name: str, function: Callable[[Json], Awaitable[Json]]) -> None:
+        """Answer calls of ``name`` by what a coroutine returns."""
+
+        @asynccontextmanager
+        async def operation(argument: Json) -> AsyncIterator[Json]:
+            yield await function(argument)
+
+        self.serve(name, operation)
+
+    def hear(self, name: str, listener: Callable[[Json], None]) -> None:
+        """Be told of notes of ``name``, in the order in which they and the calls were sent."""
+        self._notes[name] = listener
+
+    async def open(self, connected: socket.socket) -> None:
+        """Begin, on a connected stream socket, which now belongs to the channel."""
+        connected.setblocking(False)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=connected)
+
+    def close(self) -> None:
+        """Close it; :attr:`closed` is set when all has ended."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # ---- what is asked of the other end
+
+    async def call(self, name: str, argument: Json = None) -> Json:
+        """What the other end answers.
+
+        Raises the error that it raised; Unavailable when it goes away. Cancelling cancels it there.
+        """
+        number, answer = self._ask(name, argument, hold=False)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._send({"end": number, "failed": True})
+            raise
+        finally:
+            del self._asked[number]
+
+    @asynccontextmanager
+    async def hold(self, name: str, argument: Json = None) -> AsyncIterator[Json]:
+        """As :meth:`call`, of something that the other end keeps for us until the block ends."""
+        number, answer = self._ask(name, argument, hold=True)
+        try:
+            value = await answer
+        except asyncio.CancelledError:
+            self._send({"end": number, "failed": True})
+            raise
+        finally:
+            del self._asked[number]
+        try:
+            yield value
+        except BaseException:
+            self._send({"end": number, "failed": True})
+            raise
+        self._send({"end": number})
+
+    def tell(self, name: str, argument: Json = None) -> None:
+        """Send a note."""
+        self._send({"note": name, "with": argument})
+
+    @property
+    def behind(self) -> bool:
+        """Whether the other end does not read, so that notes which a later one replaces should wait."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > BEHIND
+
+    def _ask(self, name: str, argument: Json, *, hold: bool) -> tuple[int, asyncio.Future[Json]]:
+        if self._transport is None or self.closed.is_set():
+            raise _gone()
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        message = {"call": number, "do": name, "with": argument}
+        self._send({**message, "hold": True} if hold else message)
+        return number, answer
+
+    def _send(self, message: Json) -> None:
+        if self._transport is not None and not self.closed.is_set():
+            self._transport.write(dumps(message) + b"\n")
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if b"\n" not in data:
+            if len(self._buffer) > LARGEST_MESSAGE:
+                self.close()
+            return
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        for line in lines:
+            self._receive(orjson.loads(line))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.closed.set()
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(_gone())
+        for work in self._working.values():
+            work.task.cancel()
+
+    def _receive(self, message: Json) -> None:
+        if "note" in message:
+            listener = self._notes.get(message["note"])
+            if listener is not None:
+                listener(message["with"])
+        elif "call" in message:
+            work = _Work()
+            number = message["call"]
+            work.task = asyncio.create_task(self._work(message, work), name=f"control {message['do']}")
+            self._working[number] = work
+            # Not a finally in the task: one that is cancelled before its first step never gets there.
+            work.task.add_done_callback(lambda _: self._working.pop(number))
+        elif "end" in message:
+            work_of_it = self._working.get(message["end"])
+            if work_of_it is not None:
+                work_of_it.end(failed=message.get("failed", False))
+        else:
+            self._done(message)
+
+    def _done(self, message: Json) -> None:
+        answer = self._asked.get(message["done"])
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(error_from_json(message["error"]))
+        else:
+            answer.set_result(message["value"])
+
+    async def _work(self, message: Json, work: _Work) -> None:
+        number, name = message["call"], message["do"]
+        try:
+            operation = self._operations.get(name)
+            if operation is None:
+                raise RoundhouseError(f"The other process does not know '{name}'.")
+            async with operation(message["with"]) as value:
+                self._send({"done": number, "value": value})
+                work.answered = True
+                if message.get("hold"):
+                    await work.until_ended()
+        except _GivenUp:
+            pass
+        except RoundhouseError as error:
+            self._send({"done": number, "error": error_to_json(error)})
+        except Exception as error:  # the boundary: what is wrong here must not leave the other end waiting
+            self._log.error("control call failed", call=name, exc_info=error)
+            self._send({"done": number, "error": error_to_json(RoundhouseError("An internal error occurred."))})
+
+
+class _GivenUp(Exception):
+    """Raised into what is held when the other end says that its use of it failed."""
+
+
+class _Work:
+    """One call of the other end, while it is worked on or held."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.answered = False
+        self._ended = asyncio.Event()
+        self._failed = False
+
+    def end(self, *, failed: bool) -> None:
+        self._failed = failed
+        if self.answered:
+            self._ended.set()
+        else:
+            self.task.cancel()
+
+    async def until_ended(self) -> None:
+        await self._ended.wait()
+        if self._failed:
+            raise _GivenUp
+
+
+def _gone() -> Unavailable:
+    return Unavailable("The process that runs the workers is gone. Try again shortly.", retry_after=1)

@@ -1,0 +1,208 @@
+"""Texts of concurrent requests run together: one queue, batches of like length, padding only within a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from heapq import merge
+from typing import Generic, Protocol, TypeVar
+
+from backends.workers.engines.common.running import Stats
+
+R = TypeVar("R")
+_SLACK = 16
+"""Tokens that the first text of a batch may be padded by to let a longer one in."""
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as the model sees it, special tokens included. ``types`` are segment ids (0 first, 1 second)."""
+
+    ids: Sequence[int]
+    types: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Interrupt(Protocol):
+    """Stops a batch that runs."""
+
+    def __call__(self) -> None: ...
+
+
+class Device(Protocol[R_co]):
+    """Runs one batch and blocks until it has a result per text, in order.
+
+    ``begin`` is called on the event loop and gives the two halves of a run: the blocking call, and what
+    interrupts it from another thread (after which the call may raise anything).
+    """
+
+    def begin(self, batch: Sequence[Tokens]) -> tuple[Callable[[], Sequence[R_co]], Interrupt]: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[R]):
+    """One request: its texts that still wait (index and tokens, longest first) and the results that are there."""
+
+    waiting: deque[tuple[int, Tokens]]
+    results: dict[int, R]
+    finished: asyncio.Future[None]
+    size: int
+
+
+_Entry = tuple[_Job[R], int, Tokens]
+
+
+@dataclass(slots=True, eq=False)
+class _Run(Generic[R]):
+    """A batch that runs: whose texts are in it, and what interrupts it."""
+
+    jobs: set[_Job[R]]
+    interrupt: Interrupt
+
+
+class Batcher(Generic[R]):
+    """Feeds ``device`` with batches of at most ``budget`` padded tokens (or one text, if that is longer).
+
+    ``lanes`` batches run at once: what one does in Python, or on one thread, the others' work hides.
+
+    Requests take turns to begin a batch, so a small one does not wait for all of a big one; the room that
+    is left in the batch goes to the texts nearest in length, whosoever they are. Texts of a
+    request whose caller left are dropped, and a batch that nobody waits for any more is interrupted.
+    """
+
+    def __init__(self, device: Device[R], *, budget: int, lanes: int = 1) -> None:
+        self._device = device
+        self._budget = budget
+        self._lanes = lanes
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="device")
+        self._turns: deque[_Job[R]] = deque()
+        self._open: set[_Job[R]] = set()
+        self._begun: set[_Job[R]] = set()
+        self._runs: set[_Run[R]] = set()
+        self._working = 0
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._totals = Stats()
+
+    @property
+    def stats(self) -> Stats:
+        """A request is active from its first batch on, and until the device has let go of it."""
+        active = len((self._open & self._begun).union(*(run.jobs for run in self._runs)))
+        return replace(self._totals, active=active, queued=len(self._open - self._begun))
+
+    async def run(self, texts: Sequence[Tokens]) -> list[R]:
+        """The result of each text, in order. Raises what the device raised at one of them."""
+        if not texts:
+            return []
+        longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        finished = asyncio.get_running_loop().create_future()
+        job: _Job[R] = _Job(deque((i, texts[i]) for i in longest_first), {}, finished, len(texts))
+        self._turns.append(job)
+        self._open.add(job)
+        while self._working < self._lanes:
+            self._working += 1
+            pump = asyncio.create_task(self._work())
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+        try:
+            await finished
+        except asyncio.CancelledError:
+            self._totals.cancelled += 1
+            raise
+        except Exception:
+            self._totals.failed += 1
+            raise
+        finally:
+            self._forget(job)
+        self._totals.done += 1
+        return [job.results[i] for i in range(job.size)]
+
+    def close(self) -> None:
+        """Interrupt the batches that run and end the threads."""
+        for run in tuple(self._runs):
+            run.interrupt()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _forget(self, job: _Job[R]) -> None:
+        job.waiting.clear()
+        if job in self._turns:
+            self._turns.remove(job)
+        self._open.discard(job)
+        self._begun.discard(job)
+        for run in self._runs:
+            if run.jobs.isdisjoint(self._open):
+                run.interrupt()
+
+    async def _work(self) -> None:
+        """Owns a lane of the device: one batch after the other while there are texts."""
+        try:
+            while batch := self._next_batch():
+                await self._run(batch)
+        finally:
+            self._working -= 1
+
+    async def _run(self, batch: list[_Entry[R]]) -> None:
+        loop = asyncio.get_running_loop()
+        call, interrupt = self._device.begin([text for _, _, text in batch])
+        run = _Run({job for job, _, _ in batch}, interrupt)
+        self._runs.add(run)
+        self._begun |= run.jobs
+        try:
+            results = await loop.run_in_executor(self._threads, call)
+        except Exception as error:  # the device's failure is handed to every request in the batch
+            for job in run.jobs & self._open:
+                self._settle(job, error)
+        else:
+            for (job, index, _), result in zip(batch, results, strict=True):
+                job.results[index] = result
+            for job in run.jobs & self._open:
+                if len(job.results) == job.size:
+                    self._settle(job)
+        finally:
+            self._runs.discard(run)
+
+    @staticmethod
+    def _settle(job: _Job[R], error: Exception | None = None) -> None:
+        if job.finished.done():
+            return
+        if error is None:
+            job.finished.set_result(None)
+        else:
+            job.waiting.clear()
+            job.finished.set_exception(error)
+
+    def _next_batch(self) -> list[_Entry[R]]:
+        """The next turn's longest text, then the longest of all the others that are about as long or shorter."""
+        while self._turns and not self._turns[0].waiting:
+            self._turns.popleft()
+        if not self._turns:
+            return []
+        job = self._turns[0]
+        self._turns.rotate(-1)
+        index, head = job.waiting.popleft()
+        batch: list[_Entry[R]] = [(job, index, head)]
+        limit = len(head) + max(_SLACK, len(head) // 4)
+        # Every job's texts are longest first already, so a merge finds the candidates in order.
+        candidates = merge(
+            *(
+                [(-len(text), turn) for _, text in other.waiting if len(text) <= limit]
+                for turn, other in enumerate(self._turns)
+            )
+        )
+        padded = len(head)
+        for negative, turn in candidates:
+            padded = max(padded, -negative)
+            if (len(batch) + 1) * padded > self._budget:
+                break
+            other = self._turns[turn]
+            position = next(k for k, (_, text) in enumerate(other.waiting) if len(text) == -negative)
+            index, text = other.waiting[position]
+            del other.waiting[position]
+            batch.append((other, index, text))
+        return batch

@@ -1,0 +1,159 @@
+"""A language model's tokens on the workers' wire: the chunks of a chat or a completion, as llama-server's.
+
+For engines that decode token by token and leave the rest to us: text that never splits a character or shows a
+stop, the logprobs of exactly that text, one finish reason, and the usage at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from backends.workers.engines.common.decoding import StopFilter, TextStream, Written
+from backends.workers.program.app import event
+
+Json = dict[str, Any]
+Finish = Literal["stop", "length"]
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One decoded token. ``logprob`` is of the model's distribution before the temperature; ``top`` are the
+    likeliest tokens with theirs, in falling order; ``finish`` is set on the last."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What can be shown after one more token. ``count`` is the number of tokens so far."""
+
+    text: str
+    logprobs: list[Json]
+    count: int
+    finish: Finish | None = None
+
+
+class ChatText(Protocol):
+    """Takes a model's text apart into what it says, thinks and calls."""
+
+    called: bool
+    """Whether it has made a tool call."""
+
+    def take(self, text: str, *, last: bool) -> Iterator[Json]:
+        """Deltas of ``text``; after the ``last`` of it nothing is kept back."""
+        ...
+
+
+class PlainText:
+    """The text of a model whose thinking and tool calls nobody can tell apart: all of it is content."""
+
+    called = False
+
+    def take(self, text: str, *, last: bool) -> Iterator[Json]:
+        del last
+        if text:
+            yield {"content": text}
+
+
+async def pieces(
+    tokens: AsyncGenerator[Token],
+    *,
+    decode: Callable[[list[int]], str],
+    prompt: Sequence[int],
+    stop: str | list[str] | None,
+    logprobs: bool,
+) -> AsyncGenerator[Piece]:
+    """The tokens as text to show. A stop text ends it; closing it closes ``tokens``."""
+    listed = [stop] if isinstance(stop, str) else list(stop or ())
+    written = Written(TextStream(decode, prompt), StopFilter(listed))
+    count = 0
+    async with aclosing(tokens):
+        async for token in tokens:
+            count += 1
+            ended = token.finish == "stop"
+            entry = _entry(token, decode) if logprobs and not ended else None
+            text, entries = ("", []) if ended else written.add(token.id, entry)
+            if written.stop.found:
+                yield Piece(text, entries, count, "stop")
+                return
+            if token.finish is None:
+                yield Piece(text, entries, count)
+                continue
+            rest, last = written.end()
+            finish = "stop" if written.stop.found else token.finish
+            yield Piece(text + rest, entries + last, count, finish)
+
+
+async def chat_events(
+    said: AsyncGenerator[Piece], text: ChatText, *, model: str, prompt_tokens: int
+) -> AsyncGenerator[bytes]:
+    """Server-sent events of ``chat.completion.chunk``, with the usage and ``[DONE]``."""
+    head = _head("chatcmpl", "chat.completion.chunk", model)
+    begun = False
+    async with aclosing(said):
+        async for piece in said:
+            if not begun:
+                begun = True
+                yield _chunk(head, {"delta": {"role": "assistant", "content": None}})
+            logprobs = piece.logprobs
+            last = piece.finish is not None
+            for delta in text.take(piece.text, last=last) if piece.text or last else ():
+                yield _chunk(head, {"delta": delta, "logprobs": _entries(logprobs)})
+                logprobs = []
+            if logprobs:
+                yield _chunk(head, {"delta": {}, "logprobs": _entries(logprobs)})
+            if piece.finish is not None:
+                reason = "tool_calls" if text.called and piece.finish == "stop" else piece.finish
+                yield _chunk(head, {"delta": {}}, finish=reason)
+                yield event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
+    yield DONE
+
+
+async def completion_events(
+    said: AsyncGenerator[Piece], *, model: str, prompt_tokens: int
+) -> AsyncGenerator[bytes]:
+    """Server-sent events of ``text_completion``, with the usage and ``[DONE]``."""
+    head = _head("cmpl", "text_completion", model)
+    async with aclosing(said):
+        async for piece in said:
+            if piece.text or piece.logprobs:
+                yield _chunk(head, {"text": piece.text, "logprobs": _entries(piece.logprobs)})
+            if piece.finish is not None:
+                yield _chunk(head, {"text": ""}, finish=piece.finish)
+                yield event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
+    yield DONE
+
+
+def _head(prefix: str, kind: str, model: str) -> Json:
+    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _chunk(head: Json, said: Json, *, finish: str | None = None) -> bytes:
+    return event({**head, "choices": [{"index": 0, "finish_reason": finish, **said}]})
+
+
+def _entry(token: Token, decode: Callable[[list[int]], str]) -> Json:
+    """A token's logprob in OpenAI's shape."""
+
+    def named(each: int, logprob: float) -> Json:
+        text = decode([each])
+        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+    return {**named(token.id, token.logprob), "top_logprobs": [named(*each) for each in token.top]}
+
+
+def _entries(logprobs: list[Json]) -> Json | None:
+    return {"content": logprobs} if logprobs else None
+
+
+def _usage(prompt: int, completion: int) -> Json:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,0 +1,165 @@
+"""Texts and tokens of a Hugging Face ``tokenizer.json``: limits that are errors, never a silent cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.workers.engines.common.batching import Tokens
+from catalog.errors import CapabilityMismatch, ContextLengthExceeded, InvalidRequest, ModelUnavailable
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+
+class TextTokenizer:
+    """A tokenizer and the window of its model: ``max_tokens`` per text, special tokens included."""
+
+    def __init__(self, path: Path, *, model: str, max_tokens: int) -> None:
+        from tokenizers import Tokenizer
+
+        if not path.is_file():
+            raise ModelUnavailable(f"The model '{model}' has no {path.name} in its folder. Pull it again.")
+        self._model = model
+        self.max_tokens = max_tokens
+        text = path.read_text(encoding="utf-8")
+        self._whole: Tokenizer = Tokenizer.from_str(text)
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        self._cut: Tokenizer = Tokenizer.from_str(text)
+        self._cut.no_padding()
+        self._cut.enable_truncation(max_tokens)
+        self._prefix, self._suffix = self._frame()
+        self.round_trips = _is_exact(json.loads(text))
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a batch; the attention mask hides it."""
+        for name in ("[PAD]", "<pad>", "<|endoftext|>"):
+            found = self._whole.token_to_id(name)
+            if found is not None:
+                return int(found)
+        return 0
+
+    def texts(self, texts: Sequence[str], *, truncate: bool, param: str) -> tuple[list[Tokens], list[int]]:
+        """Tokens of each text, and the indices of the texts that were cut (only with ``truncate``).
+
+        Raises ContextLengthExceeded for a text that does not fit.
+        """
+        return self._fit(self._whole.encode_batch_fast(list(texts)), texts, truncate=truncate, param=param)
+
+    def pairs(
+        self, pairs: Sequence[tuple[str, str]], *, truncate: bool, param: str
+    ) -> tuple[list[Tokens], list[int]]:
+        """As ``texts``, of pairs that a cross-encoder reads together."""
+        return self._fit(self._whole.encode_batch_fast(list(pairs)), pairs, truncate=truncate, param=param)
+
+    def framed(self, lists: Sequence[Sequence[int]], *, truncate: bool) -> tuple[list[Tokens], list[int]]:
+        """As ``texts``, of token ids from ``/tokenize``; the model's special tokens are put around them.
+
+        Raises InvalidRequest for an id that is not in the vocabulary.
+        """
+        size = self._whole.get_vocab_size()
+        room = self.max_tokens - len(self._prefix) - len(self._suffix)
+        found: list[Tokens] = []
+        cut: list[int] = []
+        for i, given in enumerate(lists):
+            if max(given) >= size:
+                raise InvalidRequest(f"Token {max(given)} is not one of this model's {size}.", param="input")
+            inner = list(given)
+            framed = inner[: len(self._prefix)] == self._prefix and inner[-len(self._suffix) :] == self._suffix
+            if framed and self._prefix and self._suffix:
+                inner = inner[len(self._prefix) : -len(self._suffix)]
+            if len(inner) > room:
+                if not truncate:
+                    raise self._too_long(len(inner) + self.max_tokens - room, "input")
+                inner = inner[:room]
+                cut.append(i)
+            found.append(Tokens([*self._prefix, *inner, *self._suffix]))
+        return found, cut
+
+    def split(self, text: str, *, size: int) -> list[str]:
+        """Consecutive pieces of ``text`` of at most ``size`` tokens each, cut between tokens."""
+        offsets = self._whole.encode(text, add_special_tokens=False).offsets
+        starts = [offsets[k][0] for k in range(0, len(offsets), size)] or [0]
+        return [text[a:b] for a, b in zip([0, *starts[1:]], [*starts[1:], len(text)], strict=True)]
+
+    def count(self, text: str) -> int:
+        """Tokens of ``text`` without special tokens."""
+        return len(self._whole.encode(text, add_special_tokens=False).ids)
+
+    @property
+    def pair_overhead(self) -> int:
+        """Special tokens that a pair costs."""
+        return int(self._whole.num_special_tokens_to_add(True))
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[tuple[int, str]]:
+        """Ids and the text that each stands for."""
+        encoding = self._whole.encode(text, add_special_tokens=add_special)
+        pieces = [text[a:b] for a, b in encoding.offsets]
+        tokens = zip(encoding.ids, pieces, encoding.tokens, encoding.special_tokens_mask, strict=True)
+        return [(i, token if special else piece) for i, piece, token, special in tokens]
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The exact text of ``ids``.
+
+        Raises CapabilityMismatch for a tokenizer that changes its text (lower case, accents, spaces), because
+        then no text of these ids is the one that was tokenised.
+        """
+        if not self.round_trips:
+            raise CapabilityMismatch(
+                f"The tokenizer of '{self._model}' normalises its text, so tokens cannot be turned back into it.",
+                param="model",
+            )
+        size = self._whole.get_vocab_size()
+        if ids and max(ids) >= size:
+            raise InvalidRequest(f"Token {max(ids)} is not one of this model's {size}.", param="tokens")
+        return str(self._whole.decode(list(ids), skip_special_tokens=False))
+
+    def _fit(
+        self,
+        encodings: Sequence[Encoding],
+        inputs: Sequence[str] | Sequence[tuple[str, str]],
+        *,
+        truncate: bool,
+        param: str,
+    ) -> tuple[list[Tokens], list[int]]:
+        found: list[Tokens] = []
+        cut: list[int] = []
+        for i, (encoding, text) in enumerate(zip(encodings, inputs, strict=True)):
+            fitting = encoding
+            if len(encoding.ids) > self.max_tokens:
+                if not truncate:
+                    raise self._too_long(len(encoding.ids), param)
+                fitting = self._cut.encode(*text) if isinstance(text, tuple) else self._cut.encode(text)
+                cut.append(i)
+            found.append(Tokens(fitting.ids, fitting.type_ids if isinstance(text, tuple) else None))
+        return found, cut
+
+    def _too_long(self, requested: int, param: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(model=self._model, limit=self.max_tokens, requested=requested, param=param)
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens that stand before and after a text."""
+        bare = self._whole.encode("a", add_special_tokens=False).ids
+        full = self._whole.encode("a").ids
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return full[:at], full[at + len(bare) :]
+        return [], []
+
+
+def _is_exact(tokenizer: dict[str, object]) -> bool:
+    """Whether decoding gives back what was encoded: bytes in, bytes out, and no normaliser between."""
+    decoder = tokenizer.get("decoder")
+    before = tokenizer.get("pre_tokenizer")
+    return (
+        tokenizer.get("normalizer") is None
+        and isinstance(decoder, dict)
+        and decoder.get("type") == "ByteLevel"
+        and isinstance(before, dict)
+        and before.get("type") in {"ByteLevel", "Sequence"}
+        and '"add_prefix_space": true' not in json.dumps(before)
+    )

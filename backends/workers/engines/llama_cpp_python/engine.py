@@ -1,0 +1,210 @@
+"""Engine ``llama-cpp-python``: GGUF language models through ``llama_cpp.Llama``. One request at a time.
+
+For machines where the package is already built, or built for hardware that ``xllamacpp`` has no wheel for; the
+engine ``llamacpp`` is the better one elsewhere. The package's own server is not used: it tells no usage in its
+streams and goes on decoding for a client that has left. Source: llama_cpp/llama.py of llama-cpp-python 0.3.36.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncGenerator, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.engines.common.chunks import Piece, PlainText, Token, chat_events, completion_events, pieces
+from backends.workers.engines.common.messages import messages_of
+from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.running import Runner, Stats, Stop
+from backends.workers.engines.llama_cpp_python.model import LlamaModel, Sampling
+from backends.workers.program.app import answer, parse, stream
+from backends.workers.program.app import serve as run
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
+
+NAME = "llama-cpp-python"
+Json = dict[str, Any]
+
+
+class Options(EngineOptions):
+    """What a row may set; the names follow the package's own."""
+
+    n_gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
+    n_batch: int = Field(default=512, ge=1, description="tokens of prompt read at once")
+    flash_attn: bool = False
+    lora_path: Path | None = None
+    chat_template_file: Path | None = None
+
+
+def model_settings(spec: WorkerSpec) -> dict[str, Any]:
+    """The arguments of ``llama_cpp.Llama``. Raises ConfigurationError."""
+    options = read_options(Options, NAME, spec.options)
+    if spec.path is None:
+        raise ConfigurationError(f"Engine {NAME} needs a GGUF file, and '{spec.model_id}' names none.")
+    layers = options.n_gpu_layers
+    return {
+        "model_path": spec.path,
+        "n_ctx": spec.context or 0,
+        "n_threads": spec.threads,
+        "n_threads_batch": spec.threads,
+        "n_batch": options.n_batch,
+        "n_gpu_layers": layers if layers is not None else (0 if spec.device == "cpu" else -1),
+        "flash_attn": options.flash_attn,
+        "lora_path": options.lora_path and str(options.lora_path.expanduser()),
+        "verbose": False,
+    }
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    run(spec, LlamaCppEngine(spec), ready)
+
+
+class LlamaCppEngine:
+    """A model whose requests take turns; a turn keeps the prefix it shares with the one before."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._settings = model_settings(spec)
+        # The model's memory of its last prompt is not made for two requests at once.
+        self._runner = Runner(1)
+
+    @property
+    def stats(self) -> Stats:
+        return self._runner.stats
+
+    def load(self) -> None:
+        file = read_options(Options, NAME, self._spec.options).chat_template_file
+        template = file.expanduser().read_text(encoding="utf-8") if file else None
+        self._model = LlamaModel(self._spec.model_id, self._settings, template)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/infill", self._infill, methods=["POST"]),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
+            Route("/detokenize", self._detokenize, methods=["POST"]),
+            Route("/props", self._props),
+        ]
+
+    async def _chat(self, http: Request) -> Response:
+        request = parse(ChatRequest, await http.body())
+        if request.tools and request.tool_choice != "none":
+            raise UnsupportedParameter(f"The engine {NAME} calls no tools by itself.", param="tools")
+        arguments = (request.model_extra or {}).get("chat_template_kwargs") or {}
+        messages = messages_of(request, NAME)
+        prompt = await asyncio.to_thread(self._model.chat_prompt, messages, arguments)
+        wanted = (request.top_logprobs or 0) if request.logprobs else None
+        sampling = await self._sampling(request, prompt, request.output_limit, wanted, _schema(request))
+        said = self._said(prompt, sampling, request.stop)
+        events = chat_events(said, PlainText(), model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
+
+    async def _complete(self, http: Request) -> Response:
+        request = parse(CompletionRequest, await http.body())
+        prompt = self._model.prompt(request.prompt)
+        sampling = await self._sampling(request, prompt, request.max_tokens, request.logprobs, None)
+        said = self._said(prompt, sampling, request.stop)
+        events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
+
+    def _said(self, prompt: list[int], sampling: Sampling, stop: str | list[str] | None) -> AsyncGenerator[Piece]:
+        def decode(stopped: Stop) -> Generator[Token, None, None]:
+            for token in self._model.decode(prompt, sampling):
+                stopped.check()
+                yield token
+
+        return pieces(
+            self._runner.stream(decode),
+            decode=self._model.text,
+            prompt=prompt,
+            stop=stop,
+            logprobs=sampling.top_logprobs is not None,
+        )
+
+    async def _sampling(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompt: list[int],
+        asked: int | None,
+        logprobs: int | None,
+        schema: Json | None,
+    ) -> Sampling:
+        """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
+        room = self._model.window - len(prompt)
+        if room < 1:
+            param = "messages" if isinstance(request, ChatRequest) else "prompt"
+            raise ContextLengthExceeded(
+                model=self._spec.model_id, limit=self._model.window, requested=len(prompt), param=param
+            )
+        given: Json = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": request.top_k,
+            "min_p": request.min_p,
+            "typical_p": request.typical_p,
+            "repeat_penalty": request.repeat_penalty,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+        }
+        return Sampling(
+            max_tokens=min(asked or room, room),
+            seed=secrets.randbits(32) if request.seed is None else request.seed % 2**32,
+            logit_bias=self._model.bias(request.logit_bias),
+            ignore_eos=bool((request.model_extra or {}).get("ignore_eos")),
+            top_logprobs=logprobs,
+            grammar=None if schema is None else await asyncio.to_thread(self._model.grammar, schema),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+    async def _infill(self, http: Request) -> Response:
+        del http
+        raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
+
+    async def _tokenize(self, http: Request) -> Response:
+        request = parse(TokenizeRequest, await http.body())
+        ids = self._model.tokenize(request.content, bos=request.add_special, special=request.parse_special)
+        if request.with_pieces:
+            return answer({"tokens": [{"id": token, "piece": _piece(self._model.raw([token]))} for token in ids]})
+        return answer({"tokens": ids})
+
+    async def _detokenize(self, http: Request) -> Response:
+        request = parse(DetokenizeRequest, await http.body())
+        self._model.check(request.tokens, "tokens")
+        return answer({"content": self._model.raw(request.tokens).decode(errors="replace")})
+
+    async def _props(self, http: Request) -> Response:
+        """The gateway asks whether the template takes tools; what such a model says is not taken apart here."""
+        del http
+        return answer({"chat_template_caps": {"supports_tools": False}})
+
+
+def _schema(request: ChatRequest) -> Json | None:
+    """The schema that an answer is bound to: ``{"type": "object"}`` for any JSON object."""
+    form = request.response_format
+    if form is None or form.type == "text":
+        return None
+    given = form.json_schema.schema_ if form.json_schema is not None else None
+    return {"type": "object"} if given is None else json.loads(json.dumps(given))
+
+
+def _piece(data: bytes) -> str | list[int]:
+    """A token's text, or its bytes when they are only a part of a character; as llama-server shows it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)

@@ -1,0 +1,211 @@
+"""``llama_cpp.Llama`` as the engine ``llama-cpp-python`` uses it: prompts, tokens, sampling, logprobs, grammars.
+
+Source: llama_cpp/llama.py, llama_chat_format.py and llama_grammar.py of llama-cpp-python 0.3.36.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends.workers.engines.common.chunks import Token
+from catalog.errors import (
+    CapabilityMismatch,
+    EngineMissing,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedParameter,
+)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. The defaults are llama-server's, so that a GGUF answers alike under both engines."""
+
+    max_tokens: int
+    seed: int
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
+    """How many likeliest tokens to name beside each; ``None``: no logprobs at all."""
+    grammar: Any = None
+
+
+class LlamaModel:
+    """A loaded GGUF. Decoding is for one thread at a time; the rest may be called from any."""
+
+    def __init__(self, model_id: str, settings: Mapping[str, Any], template: str | None) -> None:
+        """Raises EngineMissing and ModelUnavailable. ``template`` replaces the file's own."""
+        try:
+            import llama_cpp
+        except ImportError as error:
+            raise EngineMissing("llama-cpp-python", extra="llama-cpp-python", package=error.name) from None
+        self._library = llama_cpp
+        self._id = model_id
+        try:
+            self._llama = llama_cpp.Llama(**settings)
+        except (ValueError, RuntimeError, AssertionError, OSError) as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ModelUnavailable(f"llama_cpp cannot open '{model_id}': {reason}") from error
+        self.window: int = self._llama.n_ctx()
+        self._vocabulary: int = self._llama.n_vocab()
+        self._vocab = self._llama._model.vocab
+        self._ends = frozenset(
+            token for token in range(self._vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
+        self._formatter = self._chat_formatter(template)
+
+    # ---- prompts and tokens
+
+    def chat_prompt(self, messages: list[Json], arguments: Mapping[str, Any]) -> list[int]:
+        """The tokens of a chat. Raises CapabilityMismatch without a template, InvalidRequest if it refuses."""
+        if self._formatter is None:
+            raise CapabilityMismatch(f"'{self._id}' has no chat template.", param="model")
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self._formatter(messages=messages, **arguments).prompt
+        except (TemplateError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"The model's chat template refuses these messages: {str(error)[:200]}", param="messages"
+            ) from error
+        return self.tokenize(text, bos=False, special=True)
+
+    def prompt(self, given: Any) -> list[int]:
+        """The tokens of a completion's prompt. Raises InvalidRequest for none, several, or unknown tokens."""
+        ids = self.tokenize(given, bos=True, special=True) if isinstance(given, str) else given
+        if not ids or not all(isinstance(token, int) for token in ids):
+            raise InvalidRequest("A worker takes one prompt, and it must not be empty.", param="prompt")
+        self.check(ids, "prompt")
+        return list(ids)
+
+    def check(self, ids: Sequence[int], param: str) -> None:
+        """Raises InvalidRequest for a token that the model does not have."""
+        if ids and not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            raise InvalidRequest(f"A token is not one of this model's {self._vocabulary}.", param=param)
+
+    def tokenize(self, text: str, *, bos: bool, special: bool) -> list[int]:
+        ids: list[int] = self._llama.tokenize(text.encode(), add_bos=bos, special=special)
+        return ids
+
+    def raw(self, ids: list[int]) -> bytes:
+        """The bytes of tokens, special ones included: a round trip is exact."""
+        return b"".join(self._piece(token, special=True) for token in ids)
+
+    def text(self, ids: list[int]) -> str:
+        """What a reader sees of tokens; U+FFFD where a character is cut."""
+        return b"".join(self._piece(token, special=False) for token in ids).decode(errors="replace")
+
+    def bias(self, given: Any) -> dict[int, float]:
+        """``logit_bias`` by token. Raises InvalidRequest for a token that the model does not have."""
+        bias = {int(token): float(value) for token, value in dict(given or {}).items()}
+        self.check(tuple(bias), "logit_bias")
+        return bias
+
+    def grammar(self, schema: Json) -> Any:
+        """A grammar of this JSON schema. Raises UnsupportedParameter for one that cannot be enforced."""
+        library = self._library
+        try:
+            grammar = library.LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)
+        except (ValueError, TypeError, KeyError, RecursionError, AttributeError) as error:
+            raise UnsupportedParameter(
+                f"This schema cannot be enforced: {str(error)[:200]}", param="response_format"
+            ) from error
+        # The sampler would be given a null pointer for rules that llama.cpp cannot read.
+        probe = library.llama_sampler_init_grammar(self._vocab, grammar._grammar.encode(), b"root")
+        if not probe:
+            raise UnsupportedParameter("This schema cannot be enforced by a grammar.", param="response_format")
+        library.llama_sampler_free(probe)
+        return grammar
+
+    # ---- decoding
+
+    def decode(self, prompt: list[int], sampling: Sampling) -> Iterator[Token]:
+        """Tokens until the model ends or there are enough of them; the last says which."""
+        self._llama.set_seed(sampling.seed)
+        generated = self._llama.generate(
+            prompt,
+            top_k=max(0, sampling.top_k),
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            typical_p=sampling.typical_p,
+            temp=sampling.temperature,
+            repeat_penalty=sampling.repeat_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            presence_penalty=sampling.presence_penalty,
+            logits_processor=self._processors(sampling),
+            grammar=sampling.grammar,
+        )
+        for count, token in enumerate(generated, start=1):
+            logprob, top = self._logprobs(token, sampling.top_logprobs)
+            if token in self._ends:
+                yield Token(token, logprob, top, "stop")
+                return
+            last = count == sampling.max_tokens
+            yield Token(token, logprob, top, "length" if last else None)
+            if last:
+                return
+
+    def _logprobs(self, token: int, count: int | None) -> tuple[float, tuple[tuple[int, float], ...]]:
+        if count is None:
+            return 0.0, ()
+        # Of the token's own step: the next one is computed when the generator goes on.
+        pointer = self._library.llama_get_logits_ith(self._llama.ctx, -1)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).astype(np.float64)
+        logprobs = logits - np.logaddexp.reduce(logits)
+        best = np.argsort(-logprobs)[:count]
+        return float(logprobs[token]), tuple((int(each), float(logprobs[each])) for each in best)
+
+    def _processors(self, sampling: Sampling) -> Any:
+        bias = dict(sampling.logit_bias)
+        if sampling.ignore_eos:
+            bias |= dict.fromkeys(self._ends, -np.inf)
+        if not bias:
+            return None
+        places, values = np.array(list(bias)), np.array(list(bias.values()), dtype=np.float32)
+
+        def add(_: Any, scores: Any) -> Any:
+            biased = scores.copy()
+            biased[places] += values
+            return biased
+
+        return self._library.LogitsProcessorList([add])
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            written: int = self._library.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if written >= 0:
+                return buffer.raw[:written]
+            size = -written
+
+    def _chat_formatter(self, template: str | None) -> Any:
+        template = template or self._llama.metadata.get("tokenizer.chat_template")
+        if template is None:
+            return None
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        def written(token: int) -> str:
+            return self._piece(token, special=True).decode(errors="replace") if token >= 0 else ""
+
+        return Jinja2ChatFormatter(
+            template=template,
+            bos_token=written(self._llama.token_bos()),
+            eos_token=written(self._llama.token_eos()),
+        )

@@ -1,0 +1,307 @@
+"""Continuous batching with ``mlx_lm``'s BatchGenerator, in the one thread that owns the model.
+
+MLX's arrays belong to the thread whose stream made them, so everything that touches the model happens there:
+loading, prefill, decoding, the cache of prompts. Others send it sequences and are told each token.
+Source: mlx_lm/generate.py and mlx_lm/models/cache.py of mlx-lm 0.32.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.workers.engines.common.chunks import Token
+from backends.workers.engines.common.running import Stats
+from catalog.errors import RoundhouseError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. ``seed`` makes a choice repeatable whatever else is in the batch."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    ignore_eos: bool = False
+    top_logprobs: int = 0
+    grammar: Callable[[], Any] | None = None
+    """Makes a matcher of llguidance (its ``LLMatcher``) that the answer must satisfy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading gives: the network, the ids that end an answer, and the tokens that XTC spares."""
+
+    model: Any
+    eos: frozenset[int]
+    spared: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    prompt: list[int]
+    sampling: Sampling
+    tell: Callable[[Token | Exception], None]
+    uid: int | None = None
+    gone: bool = False
+
+
+class Decoder:
+    """Decodes many sequences together. ``stats`` counts those that are really in the batch as active."""
+
+    def __init__(
+        self, load: Callable[[], Loaded], *, slots: int, prefill_batch: int, prefill_step: int, prompt_caches: int
+    ) -> None:
+        self.stats = Stats()
+        self._load = load
+        self._sizes = {
+            "completion_batch_size": slots,
+            "prefill_batch_size": min(prefill_batch, slots),
+            "prefill_step_size": prefill_step,
+        }
+        self._prompt_caches = prompt_caches
+        self._inbox: queue.SimpleQueue[_Sequence | None] = queue.SimpleQueue()
+        self._running: dict[int, _Sequence] = {}
+        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
+        self._started: Future[None] = Future()
+
+    def start(self) -> None:
+        """Load the model in the thread that will use it. Raises what loading raises."""
+        self._thread.start()
+        self._started.result()
+
+    def close(self) -> None:
+        """End after the step that runs."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    async def decode(self, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Token]:
+        """The tokens as they come, the last with its ``finish``. Closing this ends the work after one step."""
+        told: asyncio.Queue[Token | Exception] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def tell(item: Token | Exception) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, item)
+
+        sequence = _Sequence(prompt, sampling, tell)
+        self.stats.queued += 1
+        self._inbox.put(sequence)
+        try:
+            while True:
+                item = await told.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish is not None:
+                    return
+        finally:
+            sequence.gone = True
+            self._inbox.put(sequence)
+
+    # ---- in the thread
+
+    def _run(self) -> None:
+        try:
+            loaded = self._load()
+            from mlx_lm.models.cache import LRUPromptCache
+
+            caches = LRUPromptCache(self._prompt_caches) if self._prompt_caches else None
+            generator = self._generator(loaded)
+        except BaseException as error:  # the boundary: whatever loading raises is its caller's to see
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        while self._receive(generator, caches, loaded):
+            try:
+                self._step(generator, caches)
+            except Exception as error:  # the boundary: a failed step ends its batch, not the worker
+                _log.error("decoding failed", exc_info=error)
+                self._fail_all()
+                generator = self._generator(loaded)
+
+    def _generator(self, loaded: Loaded) -> Any:
+        import mlx.core as mx
+        from mlx_lm.generate import BatchGenerator
+
+        stream = mx.default_stream(mx.default_device())
+        return BatchGenerator(loaded.model, stream=stream, **self._sizes)
+
+    def _receive(self, generator: Any, caches: Any, loaded: Loaded) -> bool:
+        """Take in what was sent, waiting for it while there is nothing to decode. False: it is time to end."""
+        while not self._running or not self._inbox.empty():
+            sequence = self._inbox.get()
+            if sequence is None:
+                return False
+            if sequence.gone:
+                self._leave(sequence, generator)
+            else:
+                self._enter(sequence, generator, caches, loaded)
+        return True
+
+    def _enter(self, sequence: _Sequence, generator: Any, caches: Any, loaded: Loaded) -> None:
+        self.stats.queued -= 1
+        prompt, sampling = sequence.prompt, sequence.sampling
+        cache, rest = caches.fetch_nearest_cache("", prompt) if caches else (None, prompt)
+        if not rest:  # the last token has to be read again to know what follows it
+            cache, rest = None, prompt
+        try:
+            (sequence.uid,) = generator.insert(
+                [list(rest)],
+                max_tokens=[sampling.max_tokens],
+                caches=[cache],
+                all_tokens=[list(prompt[: len(prompt) - len(rest)])],
+                samplers=[sampler(sampling, loaded.spared)],
+                logits_processors=[processors(sampling, loaded.eos)],
+                stop_sequences=[_stops(frozenset() if sampling.ignore_eos else loaded.eos)],
+            )
+        except Exception as error:  # the boundary: one request's parameters must not end the thread
+            _log.error("a sequence was not taken", exc_info=error)
+            self.stats.failed += 1
+            sequence.tell(RoundhouseError("The worker failed at this request; its log says why."))
+            return
+        self._running[sequence.uid] = sequence
+        self.stats.active += 1
+
+    def _leave(self, sequence: _Sequence, generator: Any) -> None:
+        if sequence.uid is not None and self._running.pop(sequence.uid, None) is not None:
+            generator.remove([sequence.uid])
+            self.stats.active -= 1
+            self.stats.cancelled += 1
+
+    def _step(self, generator: Any, caches: Any) -> None:
+        _, responses = generator.next()
+        for response in responses:
+            sequence = self._running[response.uid]
+            wanted = sequence.sampling.top_logprobs
+            token = Token(
+                id=response.token,
+                logprob=response.logprobs[response.token].item(),
+                top=tuple(_likeliest(response.logprobs, wanted)) if wanted else (),
+                finish=response.finish_reason,
+            )
+            if token.finish is not None:
+                del self._running[response.uid]
+                self.stats.active -= 1
+                self.stats.done += 1
+                if caches:
+                    caches.insert_cache("", list(response.all_tokens), response.prompt_cache)
+            sequence.tell(token)
+
+    def _fail_all(self) -> None:
+        failed, self._running = list(self._running.values()), {}
+        self.stats.active -= len(failed)
+        self.stats.failed += len(failed)
+        for sequence in failed:
+            sequence.tell(RoundhouseError("The worker failed while it decoded; its log says why."))
+
+
+def sampler(sampling: Sampling, spared: tuple[int, ...]) -> Callable[[Any], Any]:
+    """Chooses a token from log probabilities [1, vocabulary], with a random key of its own if it has a seed."""
+    import mlx.core as mx
+    from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, apply_xtc
+
+    if sampling.temperature == 0:
+        return lambda logprobs: mx.argmax(logprobs, axis=-1)
+    keys = _keys(sampling.seed)
+
+    def choose(logprobs: Any) -> Any:
+        if 0 < sampling.top_p < 1:
+            logprobs = apply_top_p(logprobs, sampling.top_p)
+        if sampling.min_p > 0:
+            logprobs = apply_min_p(logprobs, sampling.min_p)
+        if sampling.xtc_probability > 0:
+            logprobs = apply_xtc(logprobs, sampling.xtc_probability, sampling.xtc_threshold, list(spared))
+        if 0 < sampling.top_k < logprobs.shape[-1]:
+            logprobs = apply_top_k(logprobs, sampling.top_k)
+        return mx.random.categorical(logprobs / sampling.temperature, key=next(keys))
+
+    return choose
+
+
+def _keys(seed: int | None) -> Iterator[Any]:
+    import mlx.core as mx
+
+    if seed is None:
+        while True:
+            yield None
+    key = mx.random.key(seed % 2**64)
+    while True:
+        key, use = mx.random.split(key)
+        yield use
+
+
+def processors(sampling: Sampling, eos: frozenset[int]) -> list[Callable[[Any, Any], Any]]:
+    """What changes the logits [1, vocabulary] of one sequence before a token is chosen."""
+    import mlx.core as mx
+    from mlx_lm.sample_utils import make_logits_processors
+
+    penalty = sampling.repeat_penalty
+    made: list[Callable[[Any, Any], Any]] = make_logits_processors(
+        logit_bias=sampling.logit_bias or None,
+        repetition_penalty=None if penalty == 1 else penalty,
+        repetition_context_size=64,
+        presence_penalty=sampling.presence_penalty,
+        presence_context_size=sampling.max_tokens,
+        frequency_penalty=sampling.frequency_penalty,
+        frequency_context_size=sampling.max_tokens,
+    )
+    if sampling.ignore_eos:
+        ends = mx.array(sorted(eos))
+        made.append(lambda _, logits: logits.at[:, ends].add(-float("inf")))
+    if sampling.grammar is not None:
+        made.append(_Grammar(sampling.grammar()))
+    return made
+
+
+class _Grammar:
+    """Leaves only the tokens that a grammar allows next. It sees each chosen token before the one after it."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+        self._begun = False
+
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        import mlx.core as mx
+        import numpy as np
+
+        if self._begun and not self._matcher.is_stopped():
+            self._matcher.consume_token(int(tokens[-1].item()))
+        self._begun = True
+        if self._matcher.is_stopped():
+            return logits
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.zeros(logits.shape[-1], dtype=bool)
+        known = np.unpackbits(bits, bitorder="little")[: len(allowed)]
+        allowed[: len(known)] = known
+        return mx.where(mx.array(allowed), logits, -float("inf"))
+
+
+def _stops(eos: frozenset[int]) -> Any:
+    from mlx_lm.generate import StopSequences
+
+    return StopSequences([(token,) for token in sorted(eos)])
+
+
+def _likeliest(logprobs: Any, count: int) -> Iterator[tuple[int, float]]:
+    import mlx.core as mx
+
+    found = mx.argpartition(-logprobs, kth=count - 1)[:count]
+    values = logprobs[found]
+    return iter(sorted(zip(found.tolist(), values.tolist(), strict=True), key=lambda pair: -pair[1]))

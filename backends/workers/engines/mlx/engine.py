@@ -1,0 +1,286 @@
+"""Engine ``mlx``: language models on Apple silicon with ``mlx_lm`` (or, slowly, on its CPU build).
+
+A model is a Hugging Face folder of safetensors, quantised or not; no code of the folder is run. Sequences are
+batched continuously and prompts' KV caches kept (:mod:`backends.workers.engines.mlx.batch`). The wire is the
+workers': a stream of chunks as llama-server's. Answers can be bound to a JSON schema (llguidance).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, pieces
+from backends.workers.engines.common.messages import messages_of
+from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.running import Stats
+from backends.workers.engines.common.tokenizers import TextTokenizer
+from backends.workers.engines.mlx.batch import Decoder, Loaded, Sampling
+from backends.workers.engines.mlx.text import ChatText
+from backends.workers.program.app import answer, parse, stream
+from backends.workers.program.app import serve as run
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import (
+    CapabilityMismatch,
+    ConfigurationError,
+    ContextLengthExceeded,
+    EngineMissing,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedParameter,
+)
+
+Json = dict[str, Any]
+
+
+class Options(EngineOptions):
+    """What a catalogue row may set under ``options``."""
+
+    adapter_path: Path | None = Field(default=None, description="a LoRA adapter's folder")
+    prefill_batch: int = Field(default=8, ge=1, description="prompts read together")
+    prefill_step: int = Field(default=512, ge=32, description="tokens of a prompt read between two decoding steps")
+    prompt_caches: int = Field(default=10, ge=0, description="KV caches kept for prompts to come")
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    run(spec, MlxEngine(spec), ready)
+
+
+class MlxEngine:
+    """A language model and its tokenizer."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._options = read_options(Options, "mlx", spec.options)
+        if spec.path is None:
+            raise ConfigurationError(f"Engine mlx needs a model folder, and '{spec.model_id}' names none.")
+        self._decoder = Decoder(
+            self._read,
+            slots=spec.slots + spec.extra,
+            prefill_batch=self._options.prefill_batch,
+            prefill_step=self._options.prefill_step,
+            prompt_caches=self._options.prompt_caches,
+        )
+
+    @property
+    def stats(self) -> Stats:
+        return self._decoder.stats
+
+    def load(self) -> None:
+        self._decoder.start()
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/infill", self._infill, methods=["POST"]),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
+            Route("/detokenize", self._detokenize, methods=["POST"]),
+            Route("/props", self._props),
+        ]
+
+    def _read(self) -> Loaded:
+        """Load, in the decoder's thread. Raises EngineMissing and ModelUnavailable."""
+        try:
+            import mlx.core as mx
+            from mlx_lm import load
+        except ImportError as error:
+            raise EngineMissing("mlx", extra="mlx", package=error.name) from None
+        if self._spec.device == "cpu":
+            mx.set_default_device(mx.cpu)
+        folder = Path(self._spec.path or "")
+        adapter = self._options.adapter_path
+        try:
+            network, tokenizer, config = load(
+                str(folder), adapter_path=adapter and str(adapter), return_config=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelUnavailable(f"mlx_lm cannot open '{self._spec.model_id}': {reason}") from error
+        trained = int(config.get("max_position_embeddings") or 2**31)
+        self._window = min(self._spec.context or trained, trained)
+        self._tokenizer = tokenizer
+        self._vocabulary = int(config.get("vocab_size") or len(tokenizer))
+        self._texts = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=self._window)
+        self._guide: Any = None
+        eos = frozenset(int(token) for token in tokenizer.eos_token_ids)
+        return Loaded(network, eos, (*tokenizer.encode("\n", add_special_tokens=False), *eos))
+
+    # ---- answers
+
+    async def _chat(self, http: Request) -> Response:
+        request = parse(ChatRequest, await http.body())
+        extra = request.model_extra or {}
+        if request.tool_choice not in (None, "auto", "none"):
+            raise UnsupportedParameter(
+                "The engine mlx cannot require a tool call of this model.", param="tool_choice"
+            )
+        tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
+        if request.tool_choice == "none":
+            tools = []
+        prompt = await asyncio.to_thread(self._prompt, request, tools, extra.get("chat_template_kwargs") or {})
+        wanted = (request.top_logprobs or 0) if request.logprobs else None
+        sampling = self._sampling(
+            request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
+        )
+        text = ChatText(self._tokenizer, prompt, tools)
+        said = self._said(prompt, sampling, request.stop, wanted)
+        events = chat_events(said, text, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
+
+    async def _complete(self, http: Request) -> Response:
+        request = parse(CompletionRequest, await http.body())
+        prompt = await asyncio.to_thread(self._ids, request.prompt)
+        wanted = request.logprobs
+        sampling = self._sampling(request, prompt, request.max_tokens, wanted, request.model_extra or {})
+        said = self._said(prompt, sampling, request.stop, wanted)
+        events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream(http, events, media_type="text/event-stream")
+
+    def _said(
+        self, prompt: list[int], sampling: Sampling, stop: str | list[str] | None, logprobs: int | None
+    ) -> AsyncGenerator[Piece]:
+        tokens = self._decoder.decode(prompt, sampling)
+        return pieces(tokens, decode=self._decoded, prompt=prompt, stop=stop, logprobs=logprobs is not None)
+
+    def _sampling(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompt: list[int],
+        asked: int | None,
+        logprobs: int | None,
+        extra: Json,
+        *,
+        grammar: Callable[[], Any] | None = None,
+    ) -> Sampling:
+        """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
+        room = self._window - len(prompt)
+        if room < 1:
+            param = "messages" if isinstance(request, ChatRequest) else "prompt"
+            raise ContextLengthExceeded(
+                model=self._spec.model_id, limit=self._window, requested=len(prompt), param=param
+            )
+        return Sampling(
+            max_tokens=min(asked or room, room),
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            top_k=max(0, request.top_k or 0),
+            min_p=request.min_p or 0.0,
+            xtc_probability=float(extra.get("xtc_probability") or 0),
+            xtc_threshold=float(extra.get("xtc_threshold") or 0.1),
+            repeat_penalty=request.repeat_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=self._bias(request.logit_bias),
+            seed=request.seed,
+            ignore_eos=bool(extra.get("ignore_eos")),
+            top_logprobs=logprobs or 0,
+            grammar=grammar,
+        )
+
+    def _bias(self, given: Any) -> dict[int, float]:
+        bias = {int(token): float(value) for token, value in dict(given or {}).items()}
+        if any(not 0 <= token < self._vocabulary for token in bias):
+            raise InvalidRequest(
+                f"logit_bias names a token that is not one of {self._vocabulary}.", param="logit_bias"
+            )
+        return bias
+
+    # ---- prompts and tokens
+
+    def _prompt(self, request: ChatRequest, tools: list[Json], arguments: Json) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            raise CapabilityMismatch(f"'{self._spec.model_id}' has no chat template.", param="model")
+        messages = messages_of(request, "mlx")
+        from jinja2.exceptions import TemplateError
+
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, add_generation_prompt=True, **arguments
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"The model's chat template refuses these messages: {str(error)[:200]}", param="messages"
+            ) from error
+        return list(ids)
+
+    def _ids(self, prompt: Any) -> list[int]:
+        if isinstance(prompt, str):
+            prompt = self._tokenizer.encode(prompt)
+        if not prompt or not all(isinstance(token, int) for token in prompt):
+            raise InvalidRequest("A worker takes one prompt, and it must not be empty.", param="prompt")
+        if max(prompt) >= self._vocabulary:
+            raise InvalidRequest(
+                f"Token {max(prompt)} is not one of this model's {self._vocabulary}.", param="prompt"
+            )
+        return list(prompt)
+
+    def _decoded(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    async def _grammar(self, request: ChatRequest) -> Callable[[], Any] | None:
+        form = request.response_format
+        if form is None or form.type == "text":
+            return None
+        schema: Json = {"type": "object"}
+        if form.json_schema is not None and form.json_schema.schema_ is not None:
+            schema = form.json_schema.schema_
+        return await asyncio.to_thread(self._matcher, schema)
+
+    def _matcher(self, schema: Json) -> Callable[[], Any]:
+        """Raises UnsupportedParameter for a schema that llguidance cannot enforce, or without llguidance."""
+        try:
+            from llguidance import LLMatcher
+            from llguidance.hf import from_tokenizer
+        except ImportError:
+            raise UnsupportedParameter(
+                "The engine mlx binds answers with llguidance, which is not installed: roundhouse[mlx].",
+                param="response_format",
+            ) from None
+        if self._guide is None:
+            self._guide = from_tokenizer(self._tokenizer._tokenizer, n_vocab=self._vocabulary)
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        matcher = LLMatcher(self._guide, grammar)
+        if matcher.is_error():
+            reason = " ".join(matcher.get_error().split())[:300]
+            raise UnsupportedParameter(f"This schema cannot be enforced: {reason}", param="response_format")
+        fresh: Callable[[], Any] = matcher.deep_copy
+        return fresh
+
+    async def _infill(self, http: Request) -> Response:
+        del http
+        raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
+
+    async def _tokenize(self, http: Request) -> Response:
+        request = parse(TokenizeRequest, await http.body())
+        if not request.parse_special:
+            raise UnsupportedParameter("The engine mlx always parses special tokens.", param="parse_special")
+        found = await asyncio.to_thread(self._texts.tokenize, request.content, add_special=request.add_special)
+        if request.with_pieces:
+            return answer({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
+        return answer({"tokens": [token for token, _ in found]})
+
+    async def _detokenize(self, http: Request) -> Response:
+        request = parse(DetokenizeRequest, await http.body())
+        return answer({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
+
+    async def _props(self, http: Request) -> Response:
+        del http
+        tools = bool(self._tokenizer.has_tool_calling)
+        return answer({"chat_template_caps": {"supports_tools": tools}})

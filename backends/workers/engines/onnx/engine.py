@@ -1,0 +1,376 @@
+"""Engine ``onnx``: embeddings, classification by them, and cross-encoders with ONNX Runtime.
+
+A model is a folder with the graph (``model.onnx``, or ``options.file``), ``tokenizer.json`` and
+``roundhouse.json``: ``{"kind": "embedding" | "cross-encoder", "pooling", "normalize", "max_tokens",
+"dimensions", "matryoshka", "prompts": {"query", "document"}}``; the row's options override it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backends.wire.classify import ClassifyRequest, classification
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.engines.common.batching import Batcher, Tokens
+from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.running import Stats
+from backends.workers.engines.common.tokenizers import TextTokenizer
+from backends.workers.engines.onnx.session import (
+    LANES,
+    TOKENS_A_THREAD,
+    TOKENS_ON_GPU,
+    Floats,
+    OnnxDevice,
+    Pooling,
+    normalized,
+    open_session,
+)
+from backends.workers.program.app import answer, attended, dropped, parse
+from backends.workers.program.app import serve as run
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import (
+    CapabilityMismatch,
+    EngineMissing,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedParameter,
+)
+
+SHARPNESS = 20.0
+"""What cosines are multiplied by before the softmax: the scale with which sentence-transformers trains such models
+(its ``MultipleNegativesRankingLoss``), so that what comes out are chances and not merely an order."""
+
+
+class Prompts(BaseModel):
+    """What a model wants before a query and before a document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    query: str = ""
+    document: str = ""
+
+
+class OnnxOptions(EngineOptions):
+    """What ``roundhouse.json`` and the row's options say of a model."""
+
+    kind: Literal["embedding", "cross-encoder"] = "embedding"
+    file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    max_tokens: int = Field(default=512, gt=0)
+    dimensions: int | None = Field(default=None, gt=0)
+    matryoshka: bool = False
+    prompts: Prompts = Prompts()
+    precision: str | None = Field(default=None, description="of the weights, as the folder was made")
+    rerank: Literal["similarity"] | None = Field(default=None, description="let an embedding model rank")
+    batch_tokens: int | None = Field(
+        default=None, gt=0, description="padded tokens of one batch; default: 96 a thread, on a GPU 8192"
+    )
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    run(spec, OnnxEngine(spec), ready)
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What ``roundhouse.json`` says of the model, as far as this engine knows it. Raises ModelUnavailable."""
+    path = folder / "roundhouse.json"
+    try:
+        told = orjson.loads(path.read_bytes()) if path.is_file() else {}
+        return {name: value for name, value in told.items() if name in OnnxOptions.model_fields}
+    except (orjson.JSONDecodeError, AttributeError) as error:
+        raise ModelUnavailable(f"{path.name} of the model is damaged. Pull the model again.") from error
+
+
+class OnnxEngine:
+    """Texts in, vectors or scores out; all requests share one batcher."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._batcher: Batcher[Floats] | None = None
+
+    @property
+    def stats(self) -> Stats:
+        return self._batcher.stats if self._batcher else Stats()
+
+    def load(self) -> None:
+        try:
+            import tokenizers  # noqa: F401
+        except ImportError:
+            raise EngineMissing("onnx", extra="onnx", package="tokenizers") from None
+        folder = Path(self._spec.path or "")
+        self._options = read_options(OnnxOptions, "onnx", {**describe(folder), **self._spec.options})
+        limit = min(self._options.max_tokens, self._spec.context or self._options.max_tokens)
+        self._tokenizer = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=limit)
+        session = open_session(folder / self._options.file, device=self._spec.device, threads=self._spec.threads)
+        cross = self._options.kind == "cross-encoder"
+        device = OnnxDevice(
+            session, pooling="none" if cross else self._options.pooling, pad_id=self._tokenizer.pad_id
+        )
+        self._width = device.width()
+        if cross and self._width > 2:
+            raise ModelUnavailable(f"'{self._spec.model_id}' has {self._width} labels; a reranker has one or two.")
+        on_cpu = self._spec.device == "cpu"
+        fitting = TOKENS_A_THREAD * self._spec.threads if on_cpu else TOKENS_ON_GPU
+        self._batcher = Batcher(device, budget=self._options.batch_tokens or fitting, lanes=LANES if on_cpu else 1)
+
+    def close(self) -> None:
+        if self._batcher:
+            self._batcher.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+            Route("/v1/rerank", self._rerank, methods=["POST"]),
+            Route("/v1/classify", self._classify, methods=["POST"]),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
+            Route("/detokenize", self._detokenize, methods=["POST"]),
+        ]
+
+    # ---- embeddings
+
+    async def _embeddings(self, http: Request) -> Response:
+        request = parse(EmbeddingRequest, await http.body())
+        if self._options.kind != "embedding":
+            raise CapabilityMismatch(
+                f"'{self._spec.model_id}' ranks documents; it makes no embeddings.", param="model"
+            )
+        size = self._dimensions(request.dimensions)
+        extra = dict(request.model_extra or {})
+        truncate = _flag(extra, "truncate")
+        prompt = getattr(self._options.prompts, request.input_type) if request.input_type else ""
+        unused = [*extra, *(["input_type"] if request.input_type and not prompt else [])]
+
+        async def work() -> tuple[list[Tokens], list[int], Floats]:
+            tokens, cut = await asyncio.to_thread(self._encode, request.items(), prompt, truncate)
+            return tokens, cut, await self._vectors(tokens)
+
+        tokens, cut, vectors = await attended(http, work())
+        if size < self._width:
+            vectors = vectors[:, :size]
+            vectors = normalized(vectors) if self._options.normalize else vectors
+        as_text = request.encoding_format == "base64"
+        used = sum(len(text) for text in tokens)
+        body = {
+            "object": "list",
+            "model": self._spec.model_id,
+            "data": [
+                {"object": "embedding", "index": i, "embedding": _base64(row) if as_text else row}
+                for i, row in enumerate(np.ascontiguousarray(vectors))
+            ],
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+            **({"truncated": cut} if cut else {}),
+        }
+        return answer(body, headers=dropped(unused))
+
+    def _dimensions(self, asked: int | None) -> int:
+        if asked is None or asked == self._width:
+            return self._width
+        if not self._options.matryoshka:
+            raise UnsupportedParameter(
+                f"'{self._spec.model_id}' gives {self._width} dimensions; they cannot be cut to {asked}.",
+                param="dimensions",
+            )
+        if asked > self._width:
+            raise InvalidRequest(
+                f"'{self._spec.model_id}' gives at most {self._width} dimensions.", param="dimensions"
+            )
+        return asked
+
+    def _encode(
+        self, inputs: Sequence[str] | Sequence[list[int]], prompt: str, truncate: bool
+    ) -> tuple[list[Tokens], list[int]]:
+        if isinstance(inputs[0], str):
+            texts = [prompt + str(text) for text in inputs]
+            return self._tokenizer.texts(texts, truncate=truncate, param="input")
+        lists = [list(ids) for ids in inputs if not isinstance(ids, str)]
+        if prompt:
+            before = [i for i, _ in self._tokenizer.tokenize(prompt, add_special=False)]
+            lists = [[*before, *ids] for ids in lists]
+        return self._tokenizer.framed(lists, truncate=truncate)
+
+    async def _vectors(self, tokens: Sequence[Tokens]) -> Floats:
+        """[texts, width], of length 1 where the model normalises."""
+        assert self._batcher is not None
+        vectors = np.stack(await self._batcher.run(tokens))
+        return normalized(vectors) if self._options.normalize else vectors
+
+    # ---- rerank
+
+    async def _rerank(self, http: Request) -> Response:
+        request = parse(RerankRequest, await http.body())
+        if self._options.kind == "embedding" and self._options.rerank is None:
+            raise CapabilityMismatch(f"'{self._spec.model_id}' makes embeddings; it does not rank.", param="model")
+        extra = dict(request.model_extra or {})
+        truncate = _flag(extra, "truncate")
+        documents = [_document_text(document, i) for i, document in enumerate(request.documents)]
+        scores, used, cut = await attended(http, self._scores(request, documents, truncate))
+        order = sorted(range(len(documents)), key=lambda i: (-scores[i], i))[: request.top_n]
+        results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
+        if request.return_documents:
+            for result in results:
+                result["document"] = {"text": documents[result["index"]]}
+        body = {
+            "object": "list",
+            "model": self._spec.model_id,
+            "results": results,
+            "scoring": "similarity" if self._options.kind == "embedding" else "cross-encoder",
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+            **({"truncated": cut} if cut else {}),
+        }
+        return answer(body, headers=dropped(extra))
+
+    async def _scores(
+        self, request: RerankRequest, documents: Sequence[str], truncate: bool
+    ) -> tuple[list[float], int, list[int]]:
+        """A score in [0, 1] for each document, tokens used, and the documents that were cut."""
+        chunks, owners, cut = await asyncio.to_thread(self._chunks, request, documents)
+        query = self._options.prompts.query + request.query
+        if self._options.kind == "embedding":
+            texts = [query, *(self._options.prompts.document + chunk for chunk in chunks)]
+            tokens, short = await asyncio.to_thread(
+                lambda: self._tokenizer.texts(texts, truncate=truncate, param="documents")
+            )
+            vectors = normalized(await self._vectors(tokens))
+            found = (1 + (vectors[1:] @ vectors[0]).astype(np.float64)) / 2
+            short = [owners[i - 1] for i in short if i > 0]
+        else:
+            pairs = [(query, chunk) for chunk in chunks]
+            tokens, short = await asyncio.to_thread(
+                lambda: self._tokenizer.pairs(pairs, truncate=truncate, param="documents")
+            )
+            assert self._batcher is not None
+            found = probabilities(np.stack(await self._batcher.run(tokens)))
+            short = [owners[i] for i in short]
+        best = np.zeros(len(documents))
+        np.maximum.at(best, owners, np.clip(found, 0.0, 1.0))
+        return [float(score) for score in best], sum(map(len, tokens)), sorted({*cut, *short})
+
+    def _chunks(self, request: RerankRequest, documents: Sequence[str]) -> tuple[list[str], list[int], list[int]]:
+        """Documents as the model reads them, the document that each chunk is of, and the documents cut.
+
+        ``max_tokens_per_doc`` keeps a document's head; ``max_chunks_per_doc`` splits what does not fit the
+        window into so many chunks, of which the best counts.
+        """
+        cap, most = request.max_tokens_per_doc, request.max_chunks_per_doc
+        cross = self._options.kind == "cross-encoder"
+        room = self._tokenizer.max_tokens - self._tokenizer.pair_overhead
+        if cross:
+            room -= self._tokenizer.count(self._options.prompts.query + request.query)
+        else:
+            room -= self._tokenizer.count(self._options.prompts.document)
+        chunks: list[str] = []
+        owners: list[int] = []
+        cut: list[int] = []
+        for i, document in enumerate(documents):
+            text = document
+            if cap is not None:
+                head, *rest = self._tokenizer.split(text, size=cap)
+                text = head
+                if rest:
+                    cut.append(i)
+            parts = self._tokenizer.split(text, size=max(1, room)) if most is not None else [text]
+            if most is not None and len(parts) > most:
+                cut.append(i)
+                parts = parts[:most]
+            chunks += parts
+            owners += [i] * len(parts)
+        return chunks, owners, cut
+
+    # ---- classification
+
+    async def _classify(self, http: Request) -> Response:
+        request = parse(ClassifyRequest, await http.body())
+        if self._options.kind != "embedding":
+            raise CapabilityMismatch(
+                f"'{self._spec.model_id}' ranks documents; it does not classify.", param="model"
+            )
+        extra = dict(request.model_extra or {})
+        truncate = _flag(extra, "truncate")
+        first = len(request.labels)
+        prompt = self._options.prompts.query
+        texts = [prompt + text for text in (*request.labels, *request.texts())]
+
+        async def work() -> tuple[list[Tokens], list[int], Floats]:
+            tokens, cut = await asyncio.to_thread(
+                lambda: self._tokenizer.texts(texts, truncate=truncate, param="input")
+            )
+            return tokens, cut, normalized(await self._vectors(tokens))
+
+        tokens, cut, vectors = await attended(http, work())
+        chances = softmax(SHARPNESS * (vectors[first:] @ vectors[:first].T))
+        used = sum(map(len, tokens))
+        body = {
+            "model": self._spec.model_id,
+            "data": [classification(index, row, request.labels) for index, row in enumerate(chances.tolist())],
+            "scoring": "similarity",
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+            **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
+        }
+        return answer(body, headers=dropped(extra))
+
+    # ---- tokens
+
+    async def _tokenize(self, http: Request) -> Response:
+        request = parse(TokenizeRequest, await http.body())
+        tokens = await asyncio.to_thread(
+            self._tokenizer.tokenize, request.content, add_special=request.add_special
+        )
+        if request.with_pieces:
+            return answer({"tokens": [{"id": i, "piece": piece} for i, piece in tokens]})
+        return answer({"tokens": [i for i, _ in tokens]})
+
+    async def _detokenize(self, http: Request) -> Response:
+        request = parse(DetokenizeRequest, await http.body())
+        return answer({"content": await asyncio.to_thread(self._tokenizer.detokenize, request.tokens)})
+
+
+def probabilities(logits: Floats) -> NDArray[np.float64]:
+    """[texts, 1] by the sigmoid, or [texts, 2] (no, yes) by the softmax, to the chance of "relevant".
+
+    In float64 and through the logarithm: a very unlikely document keeps its rank among others like it.
+    """
+    margin = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+    chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -margin.astype(np.float64)))
+    return chances
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """[texts, labels]: each row's chances."""
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max(axis=1, keepdims=True))
+    chances: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return chances
+
+
+def _document_text(document: str | dict[str, Any], index: int) -> str:
+    text = document if isinstance(document, str) else document.get("text")
+    if not isinstance(text, str) or not text:
+        raise InvalidRequest(f"Document {index} has no text in 'text'.", param=f"documents.{index}")
+    return text
+
+
+def _flag(extra: dict[str, Any], name: str) -> bool:
+    """Take a true or false out of the fields beyond OpenAI's. Raises InvalidRequest for anything else."""
+    value = extra.pop(name, None)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false.", param=name)
+    return bool(value)
+
+
+def _base64(row: Floats) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()

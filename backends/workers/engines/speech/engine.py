@@ -1,0 +1,170 @@
+"""Engine ``speech``: texts spoken with hibari's or Kokoro's voices, sentence by sentence, in six formats."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backends.wire.audio import MEDIA_TYPES, SpeechRequest
+from backends.workers.engines.common.audio import Samples, check_rate, encode
+from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.running import Runner, Stats, Stop
+from backends.workers.engines.speech.hibari import HibariVoices
+from backends.workers.engines.speech.kokoro import KokoroVoices
+from backends.workers.engines.speech.voices import Choice, Synthesizer, choose, foreign_letters
+from backends.workers.program.app import answer, dropped, parse, stream
+from backends.workers.program.app import serve as run
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
+
+_LATIN_ONLY = frozenset({"en", "es", "fr", "it", "pt"})
+
+
+class SpeechOptions(EngineOptions):
+    """What a catalogue row may set under ``options``."""
+
+    library: Literal["hibari", "kokoro"] = "hibari"
+    voice: str | None = Field(default=None, description="the default voice")
+    formats: tuple[str, ...] = Field(default=tuple(MEDIA_TYPES), description="formats that are answered")
+    file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
+    styles: str = Field(default="voices.bin", pattern=r"^[\w][\w.-]*$")
+
+
+def serve(spec: WorkerSpec, ready: Ready) -> None:
+    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    run(spec, SpeechEngine(spec), ready)
+
+
+class SpeechEngine:
+    """Speaks up to ``slots`` texts at once."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._runner = Runner(spec.slots)
+
+    @property
+    def stats(self) -> Stats:
+        return self._runner.stats
+
+    def load(self) -> None:
+        self._options = read_options(SpeechOptions, "speech", self._spec.options)
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            raise EngineMissing("speech", extra="speech", package="av") from None
+        self._synthesizer = self._open()
+        names = [voice.name for voice in self._synthesizer.voices]
+        self._default = self._options.voice or names[0]
+        if self._default not in names:
+            raise ModelUnavailable(f"'{self._spec.model_id}' has no voice {self._default!r}.")
+        self._warm_up()
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/v1/audio/speech", self._speech, methods=["POST"]),
+            Route("/v1/audio/voices", self._voices),
+        ]
+
+    def _open(self) -> Synthesizer:
+        if self._options.library == "kokoro":
+            folder = Path(self._spec.path or "")
+            return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
+        return HibariVoices(threads=self._spec.threads)
+
+    def _warm_up(self) -> None:
+        """Dictionaries are read at the first word: read them before the first caller waits for them."""
+        voice = next(each for each in self._synthesizer.voices if each.name == self._default)
+        for _ in self._synthesizer.sentences("a", voice, language=voice.languages[0], speed=1.0):
+            pass
+
+    async def _voices(self, _: Request) -> Response:
+        rows = [
+            {
+                "id": voice.name,
+                "object": "voice",
+                "model": self._spec.model_id,
+                "languages": voice.languages,
+                "gender": voice.gender,
+                "default": voice.name == self._default,
+            }
+            for voice in self._synthesizer.voices
+        ]
+        return answer({"object": "list", "data": rows})
+
+    async def _speech(self, http: Request) -> Response:
+        request = parse(SpeechRequest, await http.body())
+        choice, unused = self._checked(request)
+        rate = request.sample_rate or self._synthesizer.sample_rate
+        check_rate(request.response_format, rate)
+
+        def produce(stop: Stop) -> Generator[bytes, None, None]:
+            slowest, fastest = self._synthesizer.speeds
+            pace = min(max(request.speed, slowest), fastest)
+            yield from encode(
+                _spoken(self._synthesizer, request.input, choice, pace, stop),
+                audio_format=request.response_format,
+                source_rate=self._synthesizer.sample_rate,
+                rate=rate,
+                tempo=request.speed / pace,
+            )
+
+        headers = {
+            "x-roundhouse-voice": choice.voice.name,
+            "x-roundhouse-language": choice.language,
+            "x-roundhouse-sample-rate": str(rate),
+            **dropped(unused),
+        }
+        media_type = MEDIA_TYPES[request.response_format]
+        return await stream(http, self._runner.stream(produce), media_type=media_type, headers=headers)
+
+    def _checked(self, request: SpeechRequest) -> tuple[Choice, list[str]]:
+        """The voice to use and the parameters without effect. Raises InvalidRequest and UnsupportedParameter."""
+        if request.response_format not in self._options.formats:
+            raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
+        choice = choose(
+            self._synthesizer.voices,
+            default=self._default,
+            name=request.voice,
+            language=request.language,
+            strict=bool(request.strict),
+        )
+        unused = [*choice.dropped, *(request.model_extra or {})]
+        if request.instructions:
+            unused.append("instructions")
+        if choice.language.split("-")[0] in _LATIN_ONLY:
+            letters, foreign = foreign_letters(request.input)
+            if foreign and foreign == letters:
+                raise InvalidRequest(
+                    f"The voice {choice.voice.name!r} speaks {choice.language}, and cannot read this script.",
+                    param="input",
+                )
+            if foreign:
+                unused.append("input")
+        if unused and request.strict:
+            raise UnsupportedParameter(
+                f"'{self._spec.model_id}' cannot honour {', '.join(unused)}, and strict was asked for.",
+                param=unused[0],
+            )
+        return choice, unused
+
+
+def _spoken(
+    synthesizer: Synthesizer, text: str, choice: Choice, pace: float, stop: Stop
+) -> Generator[Samples, None, None]:
+    """Pieces of speech until the caller leaves. Raises InvalidRequest when there is nothing to say."""
+    silent = True
+    for samples in synthesizer.sentences(text, choice.voice, language=choice.language, speed=pace):
+        stop.check()
+        silent = silent and not len(samples)
+        yield samples
+    if silent:
+        raise InvalidRequest("There is nothing in the text that can be spoken.", param="input")

@@ -1,0 +1,57 @@
+"""Kokoro's voices through ``kokoro-onnx``: a folder with the graph and a file of voice styles."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from backends.workers.engines.common.audio import Samples
+from backends.workers.engines.speech.voices import Voice
+from catalog.errors import EngineMissing, ModelUnavailable
+
+_LANGUAGES = {
+    "a": ("en-US", "en-us"), "b": ("en-GB", "en-gb"), "e": ("es", "es"), "f": ("fr", "fr-fr"), "h": ("hi", "hi"),
+    "i": ("it", "it"), "j": ("ja", "ja"), "p": ("pt-BR", "pt-br"), "z": ("zh", "cmn"),
+}  # fmt: skip
+"""The first letter of a Kokoro voice's name: its language, and espeak's name of it. Source: Kokoro's VOICES.md."""
+
+_GENDERS = {"f": "female", "m": "male"}
+_SENTENCE_END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f\u2026])\s+|\n+")
+
+
+class KokoroVoices:
+    """All voices of the styles file."""
+
+    sample_rate = 24_000
+    speeds = (0.5, 2.0)
+
+    def __init__(self, folder: Path, *, file: str, styles: str) -> None:
+        try:
+            from kokoro_onnx import Kokoro
+        except ImportError:
+            raise EngineMissing("speech", extra="speech", package="kokoro-onnx") from None
+        for name in (file, styles):
+            if not (folder / name).is_file():
+                raise ModelUnavailable(f"The model file {name} is missing. Pull the model again.")
+        self._kokoro = Kokoro(str(folder / file), str(folder / styles))
+        self._espeak = threading.Lock()
+        self.voices: Sequence[Voice] = tuple(_voice(name) for name in self._kokoro.get_voices())
+
+    def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
+        """See ``voices.Synthesizer``; espeak, which finds the phonemes, serves one thread at a time."""
+        espeak = next(name for tag, name in _LANGUAGES.values() if tag == language)
+        for sentence in _SENTENCE_END.split(text):
+            with self._espeak:
+                phonemes = self._kokoro.tokenizer.phonemize(sentence, espeak) if sentence.strip() else ""
+            if phonemes.strip():
+                samples, _ = self._kokoro.create(phonemes, voice.name, speed, espeak, is_phonemes=True)
+                yield np.asarray(samples, np.float32)
+
+
+def _voice(name: str) -> Voice:
+    language, _ = _LANGUAGES.get(name[:1], _LANGUAGES["a"])
+    return Voice(name, (language,), _GENDERS.get(name[1:2]))

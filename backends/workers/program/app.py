@@ -1,0 +1,284 @@
+"""The HTTP app of the workers that we write ourselves: key, errors, cancellation and counts around an engine.
+
+An engine gives its routes and how to load; this file gives what every worker owes its gateway:
+
+- nothing but ``/health`` answers without the worker's key;
+- every error has OpenAI's shape, whoever raised it;
+- a client that leaves stops the work done for it, streamed or not;
+- an error before the first byte is an HTTP error, and one after it is never a normal end: an SSE stream
+  gets an error event, any other body is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backends.workers.engines.common.running import Stats
+from backends.workers.program.server import serve_app
+from backends.workers.spec import Ready, WorkerSpec
+from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
+
+DROPPED = "x-roundhouse-dropped"
+"""Response header: the request's parameters that had no effect, comma-separated."""
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What a worker runs. ``load`` and ``close`` block."""
+
+    @property
+    def stats(self) -> Stats: ...
+
+    def routes(self) -> Sequence[BaseRoute]: ...
+
+    def load(self) -> None:
+        """Read the model; the socket is announced after this.
+
+        Raises EngineMissing, ModelUnavailable, and ConfigurationError for options that are wrong.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its answer was ready; nobody reads what is sent now."""
+
+
+def serve(spec: WorkerSpec, engine: Engine, ready: Ready) -> None:
+    """Load ``engine``, listen on the worker's Unix socket, call ``ready``, and return after SIGTERM.
+
+    Raises what loading raises, before there is a socket.
+    """
+    engine.load()
+    serve_app(lambda _: build(spec, engine), spec, ready)
+
+
+def build(spec: WorkerSpec, engine: Engine) -> Starlette:
+    """The app around a loaded ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(engine.close)
+
+    async def health(_: Request) -> Response:
+        return answer({"status": "ok"})
+
+    async def stats(_: Request) -> Response:
+        return answer(asdict(engine.stats))
+
+    async def models(_: Request) -> Response:
+        row = {"id": spec.model_id, "object": "model", "created": 0, "owned_by": "roundhouse"}
+        return answer({"object": "list", "data": [row]})
+
+    return Starlette(
+        routes=[
+            *engine.routes(),
+            Route("/health", health),
+            Route("/stats", stats),
+            Route("/v1/models", models),
+        ],
+        middleware=[Middleware(KeyCheck, key=spec.api_key)],
+        exception_handlers={
+            RoundhouseError: _typed_error,
+            HTTPException: _http_error,
+            ClientLeft: _client_left,
+            Exception: _unexpected_error,
+        },
+        lifespan=lifespan,
+    )
+
+
+class KeyCheck:
+    """Lets a request through whose bearer token is ``key``, compared in constant time."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self._expected):
+                await error_answer(NotAuthenticated("This worker's key is wrong."))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+# ---- answers
+
+
+def answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; numpy scalars and arrays are allowed in it."""
+    return Response(
+        orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, media_type="application/json"
+    )
+
+
+def error_answer(error: RoundhouseError) -> Response:
+    return answer(error.to_body(), status=error.status, headers=error.headers())
+
+
+def dropped(names: Iterable[str]) -> dict[str, str]:
+    """The header that names parameters without effect, or no header."""
+    listed = ", ".join(dict.fromkeys(names))
+    return {DROPPED: listed.encode("ascii", "replace").decode()} if listed else {}
+
+
+def parse(model: type[M], body: bytes) -> M:
+    """Read a JSON body. Raises InvalidRequest with the first mistake and the field it is in."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """The first mistake that pydantic found, as our error."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    return InvalidRequest(f"{param}: {first['msg']}" if param else first["msg"], param=param)
+
+
+async def attended(request: Request, work: Awaitable[T]) -> T:
+    """``await work``, but cancel it and raise ClientLeft as soon as the client is gone."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def stream(
+    request: Request,
+    chunks: AsyncGenerator[bytes, None],
+    *,
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with ``chunks``, as they come. Waits for the first, so that its failure is an HTTP error."""
+
+    async def first_chunk() -> bytes | None:
+        return await anext(chunks, None)
+
+    try:
+        first = await attended(request, first_chunk())
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return _Streamed(first, chunks, media_type=media_type, headers=headers)
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n\n"
+
+
+class _Streamed(Response):
+    def __init__(
+        self,
+        first: bytes | None,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(None, 200, headers, media_type)
+        del self.headers["content-length"]
+        self._first = first
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        pump = asyncio.ensure_future(self._pump(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pump.cancel()
+            gone.cancel()
+            await asyncio.gather(pump, gone, return_exceptions=True)
+            await self._chunks.aclose()
+        if not pump.cancelled():
+            pump.result()
+
+    async def _pump(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._chunks) as chunks:
+            try:
+                if self._first is not None:
+                    await send(_body(self._first))
+                async for chunk in chunks:
+                    await send(_body(chunk))
+            except Exception as error:  # the request edge: headers are sent, only an event can still tell
+                if self.media_type != "text/event-stream":
+                    raise
+                await send(_body(event(_as_typed(error).to_body())))
+        await send(_body(b"", more=False))
+
+
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+# ---- errors
+
+
+async def _typed_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RoundhouseError)
+    return error_answer(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return error_answer(NotFound(f"This worker has no {request.url.path}."))
+    if error.status_code == 405:
+        return error_answer(MethodNotAllowed(f"{request.method} is not what {request.url.path} takes."))
+    return error_answer(InvalidRequest(error.detail))
+
+
+async def _client_left(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _unexpected_error(_: Request, error: Exception) -> Response:
+    """The request edge: what no engine foresaw. The worker stays alive and its log has the traceback."""
+    return error_answer(_as_typed(error))
+
+
+def _as_typed(error: Exception) -> RoundhouseError:
+    if isinstance(error, RoundhouseError):
+        return error
+    _log.error("request failed", exc_info=error)
+    return RoundhouseError("The worker failed at this request; its log says why.")

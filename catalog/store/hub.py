@@ -1,0 +1,237 @@
+"""Models from the Hugging Face hub: metadata first, then each file, resumed and verified.
+
+The hub's wire is spoken by ``huggingface_hub``; what it fetches lies under ``partial/`` until its digest is the
+one that the repository declares, and is then renamed into the repository's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from catalog.errors import ChecksumMismatch, PullError
+from catalog.hub_row import row_of
+from catalog.model import HubSource, Model
+from catalog.paths import slug, within
+from catalog.selection import RemoteFile, Selection, select
+from catalog.store.manifest import Manifest, StoredFile, sha256_of
+from catalog.store.progress import Progress, PullEvent, Stage
+from catalog.store.transfer import Sleep, download, transport_errors
+
+
+@dataclass(frozen=True, slots=True)
+class HubPull:
+    """A selection of a repository, on disk. ``folder`` is relative to the store's root."""
+
+    source: HubSource
+    commit: str
+    folder: str
+    selection: Selection
+    files: dict[str, StoredFile]
+    root: Path
+
+    def manifest(self, model_id: str, fingerprint: str, row: Model | None = None) -> Manifest:
+        """What the store remembers of it."""
+        entry = self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
+        return Manifest(id=model_id, fingerprint=fingerprint, entry=entry, files=self.files, row=row)
+
+    def row(self, model_id: str | None) -> Model:
+        """The catalogue row that the files themselves describe."""
+        return row_of(self.source, self.selection, self.root / self.folder, model_id)
+
+
+class Hub:
+    """A hub: the public one, or a mirror at ``endpoint``. ``token`` is used where a pull gives none."""
+
+    def __init__(
+        self, endpoint: str | None = None, token: str | None = None, *, sleep: Sleep = time.sleep
+    ) -> None:
+        self._endpoint = endpoint
+        self._token = token
+        self._sleep = sleep
+
+    def pull(
+        self,
+        source: HubSource,
+        root: Path,
+        label: str,
+        progress: Progress,
+        *,
+        token: str | None = None,
+        memory: int | None = None,
+    ) -> HubPull:
+        """Fetch the files that ``source`` and ``memory`` select. Raises PullError, ChecksumMismatch.
+
+        Files that an earlier pull of the same commit left are not fetched again.
+        """
+        progress(PullEvent(label, Stage.METADATA))
+        token = token or self._token
+        with _translated(source):
+            commit, files = self._metadata(source, token)
+        selection = select(files, pattern=source.pattern, memory=memory)
+        selection = _pinned(selection, source)
+        folder = f"hub/{slug(source.repository)}/{commit[:12]}"
+        with FileLock(_lock_path(root, source, commit)):
+            stored = {
+                f"{folder}/{file.local}": self._file(source, commit, file, root, folder, label, progress, token)
+                for file in selection.files
+            }
+        return HubPull(source, commit, folder, selection, stored, root)
+
+    def _metadata(self, source: HubSource, token: str | None) -> tuple[str, list[RemoteFile]]:
+        from huggingface_hub import HfApi
+
+        info = HfApi(endpoint=self._endpoint, token=token).model_info(
+            source.repository, revision=source.revision, files_metadata=True
+        )
+        files = []
+        for sibling in info.siblings or []:
+            lfs: Any = sibling.lfs
+            files.append(
+                RemoteFile(
+                    name=sibling.rfilename,
+                    size=int(sibling.size or 0),
+                    sha256=lfs.sha256 if lfs else None,
+                    sha1=None if lfs else sibling.blob_id,
+                )
+            )
+        if not info.sha:
+            raise PullError(f"The hub gives no commit for {source.repository} at {source.revision!r}.")
+        return info.sha, files
+
+    def _file(
+        self,
+        source: HubSource,
+        commit: str,
+        file: RemoteFile,
+        root: Path,
+        folder: str,
+        label: str,
+        progress: Progress,
+        token: str | None,
+    ) -> StoredFile:
+        target = within(root, f"{folder}/{file.local}")
+        if not (target.is_file() and target.stat().st_size == file.size):
+            partial = root / "partial" / slug(source.repository) / commit[:12]
+            fetched = self._download(source, commit, file, partial, label, progress, token)
+            digest = _verify(fetched, file, source, label, progress)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fetched.replace(target)
+        else:
+            progress(PullEvent(label, Stage.CACHED, file.name, file.size, file.size))
+            digest = file.sha256 or sha256_of(target)
+        return StoredFile(size=file.size, sha256=digest)
+
+    def _download(
+        self,
+        source: HubSource,
+        commit: str,
+        file: RemoteFile,
+        partial: Path,
+        label: str,
+        progress: Progress,
+        token: str | None,
+    ) -> Path:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        def watch(done: int) -> None:
+            progress(PullEvent(label, Stage.DOWNLOADING, file.name, done, file.size))
+
+        target = within(partial, file.name)
+        target = target.with_name(f"{target.name}.part")
+        url = hf_hub_url(source.repository, file.name, revision=commit, endpoint=self._endpoint)
+        with _translated(source):
+            download(url, build_hf_headers(token=token), target, file.size, watch, sleep=self._sleep)
+        return target
+
+
+def _verify(path: Path, file: RemoteFile, source: HubSource, label: str, progress: Progress) -> str:
+    """The file's SHA-256, once it is shown to be what the repository declares; else the file is removed."""
+
+    def watch(done: int) -> None:
+        progress(PullEvent(label, Stage.VERIFYING, file.name, done, file.size))
+
+    digest = sha256_of(path, watch)
+    right = path.stat().st_size == file.size
+    if file.sha256 is not None:
+        right = right and digest == file.sha256
+    elif file.sha1 is not None:
+        right = right and _git_blob(path) == file.sha1
+    if not right:
+        path.unlink()
+        raise ChecksumMismatch(
+            f"{file.name} of {source.repository} is not the file that the repository declares; "
+            "nothing of it was kept. Pull again; if it happens again, the hub or a proxy alters it."
+        )
+    return digest
+
+
+def _git_blob(path: Path) -> str:
+    """Git's name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _pinned(selection: Selection, source: HubSource) -> Selection:
+    """The selection with the digests that the user's own row pins, where they do not contradict the hub."""
+    files = []
+    for file in selection.files:
+        pin = source.sha256.get(file.name)
+        if pin is not None and file.sha256 is not None and pin != file.sha256:
+            raise ChecksumMismatch(f"{file.name} of {source.repository} is not the file that the row pins.")
+        files.append(replace(file, sha256=pin) if pin is not None else file)
+    return replace(selection, files=tuple(files))
+
+
+def _lock_path(root: Path, source: HubSource, commit: str) -> Path:
+    folder = root / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{slug(source.repository)}-{commit[:12]}.lock"
+
+
+@contextmanager
+def _translated(source: HubSource) -> Iterator[None]:
+    """The hub's own errors, as ours."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = source.repository
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PullError(
+            f"{name} is gated: accept its terms on the hub and give a token that may read it (--token)."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise PullError(f"{name} has no revision {source.revision!r}.") from error
+    except RepositoryNotFoundError as error:
+        raise PullError(
+            f"The hub has no repository {name}, or it is private: then give a token that may read it (--token)."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise PullError(f"The hub cannot be reached for {name}: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise PullError(f"The hub refused {name}: {_first_line(error)}") from error
+    except transport_errors() as error:
+        raise PullError(f"The hub broke off for {name}: {_first_line(error)}. Pull again to resume.") from error
+    except OSError as error:
+        raise PullError(f"{name} could not be fetched: {_first_line(error)}. Pull again to resume.") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,310 @@
+"""Models on disk: what is there, where, and how it got there.
+
+Under the store's root::
+
+    rows/       one manifest per finished model; what a model is made of
+    files/      the files of package models, a folder each
+    hub/        the files of hub models, a folder per repository and commit, shared between models
+    partial/    what is being fetched; never taken for a model
+    wheels/     verified wheels until their files are taken out
+    locks/      one lock per model: two processes pulling at once take turns
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
+from catalog.formats import refusal
+from catalog.model import HubSource, LibrarySource, Model, PackageSource, PathSource, UpstreamSource
+from catalog.paths import slug, within
+from catalog.store import bert_onnx, manifest
+from catalog.store.hub import Hub, HubPull
+from catalog.store.manifest import Manifest
+from catalog.store.packages import WheelCache, extract
+from catalog.store.progress import Progress, PullEvent, Stage, silent
+
+
+def default_store_root() -> Path:
+    """``models`` in the user's data folder, as the system has it."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("roundhouse")) / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished model on disk. ``size`` is in bytes; ``shared`` of them belong to other models too."""
+
+    id: str
+    path: Path
+    size: int
+    shared: int
+    whole: bool
+
+
+class Store:
+    """The models under ``root``. Its methods block; call them from a thread where that matters.
+
+    ``pip_arguments`` and ``environment`` go to pip when a wheel is fetched. ``hub`` is where repositories are
+    pulled from.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        hub: Hub | None = None,
+        pip_arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.root = root.expanduser()
+        self._hub = hub or Hub()
+        self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments, environment=environment)
+
+    # ---- what is there
+
+    def path(self, model: Model) -> Path:
+        """The file or folder that the engine opens. Raises ModelUnavailable with the reason if it is not ready."""
+        reason = self.missing(model)
+        if reason is not None:
+            raise ModelUnavailable(reason)
+        source = model.source
+        if isinstance(source, PathSource):
+            return Path(source.path).expanduser()
+        if isinstance(source, LibrarySource):
+            return _library_folder(source.module) or self.root
+        stored = manifest.read(self._row(model.id))
+        if stored is None:
+            raise ModelUnavailable(f"The model '{model.id}' has no files: it is served elsewhere.")
+        return within(self.root, stored.entry)
+
+    def ready(self, model: Model) -> bool:
+        """Whether every file of the model is there. Costs one ``stat`` a file; nothing is read or hashed."""
+        return self.missing(model) is None
+
+    def missing(self, model: Model) -> str | None:
+        """Why the model cannot be loaded, in a sentence that says what to do; ``None`` if it can."""
+        source = model.source
+        if isinstance(source, UpstreamSource | LibrarySource):
+            return None
+        if isinstance(source, PathSource):
+            path = Path(source.path).expanduser()
+            return refusal(model.engine, path) if path.exists() else f"The model '{model.id}' is not at {path}."
+        stored = manifest.read(self._row(model.id))
+        if stored is None:
+            return f"The model '{model.id}' is not on this machine. Pull it with: roundhouse pull {model.id}"
+        if stored.row is None and stored.fingerprint != manifest.fingerprint(model):
+            return f"Another version of '{model.id}' is on this machine. Pull it with: roundhouse pull {model.id}"
+        absent = stored.absent(self.root)
+        if absent is not None:
+            return (
+                f"The model '{model.id}' is not whole ({absent}). Pull it again with: roundhouse pull {model.id}"
+            )
+        return None
+
+    def rows(self) -> tuple[Model, ...]:
+        """The catalogue rows of models that were pulled by address, and so stand in no file of the user's."""
+        return tuple(stored.row for stored in self._manifests() if stored.row is not None)
+
+    def list(self) -> tuple[Stored, ...]:
+        """Every finished model on disk, by id."""
+        manifests = self._manifests()
+        return tuple(
+            Stored(
+                id=stored.id,
+                path=within(self.root, stored.entry),
+                size=stored.size,
+                shared=sum(file.size for name, file in stored.files.items() if _used(name, manifests, stored.id)),
+                whole=stored.absent(self.root) is None,
+            )
+            for stored in manifests
+        )
+
+    # ---- making it so
+
+    def pull(
+        self,
+        model: Model,
+        progress: Progress = silent,
+        *,
+        token: str | None = None,
+        memory: int | None = None,
+    ) -> Path:
+        """Fetch, verify and prepare the model; return its path. At once if it is ready, without the network.
+
+        ``token`` opens gated repositories; ``memory`` (bytes) bounds the quantisation that is chosen. Raises
+        PullError, ChecksumMismatch, EngineMissing (a package that prepares the model), ConfigurationError
+        (the folder cannot be written).
+        """
+        source = model.source
+        if not isinstance(source, PackageSource | HubSource):
+            reason = self.missing(model)
+            if reason is not None:
+                raise PullError(reason)
+            progress(PullEvent(model.id, Stage.CACHED))
+            return self.path(model)
+        with self._lock(model.id), _disk_errors(model.id):
+            if self.ready(model):
+                progress(PullEvent(model.id, Stage.CACHED))
+                return self.path(model)
+            if isinstance(source, PackageSource):
+                finished = self._pull_package(model, source, progress)
+            else:
+                pull = self._hub.pull(source, self.root, model.id, progress, token=token, memory=memory)
+                finished = pull.manifest(model.id, manifest.fingerprint(model))
+            manifest.write(self._row(model.id), finished)
+        progress(PullEvent(model.id, Stage.DONE, done=finished.size, total=finished.size))
+        return self.path(model)
+
+    def pull_hub(
+        self,
+        address: str,
+        progress: Progress = silent,
+        *,
+        revision: str = "main",
+        token: str | None = None,
+        memory: int | None = None,
+        model_id: str | None = None,
+    ) -> Model:
+        """Pull ``owner/repository[:pattern]`` (``hub:`` in front is allowed) and return its catalogue row.
+
+        ``pattern`` is a quantisation (``Q4_K_M``) or a glob over the repository's files; without it, the
+        largest quantisation that fits ``memory`` bytes. The row is kept on disk and survives a restart.
+        Raises PullError, ChecksumMismatch.
+        """
+        source = parse_address(address, revision)
+        label = model_id or source.repository
+        with self._lock(f"hub:{source.repository}"), _disk_errors(label):
+            pull = self._hub.pull(source, self.root, label, progress, token=token, memory=memory)
+            row = self._hub_row(pull, model_id)
+            finished = pull.manifest(row.id, manifest.fingerprint(row), row)
+            manifest.write(self._row(row.id), finished)
+        progress(PullEvent(row.id, Stage.DONE, done=finished.size, total=finished.size))
+        return row
+
+    def remove(self, model_id: str) -> int:
+        """Forget a model and delete its files, except those that another model needs; returns bytes freed.
+
+        Raises ModelNotFound if nothing of that name is on disk.
+        """
+        with self._lock(model_id):
+            stored = manifest.read(self._row(model_id))
+            if stored is None:
+                raise ModelNotFound(model_id, nearest=tuple(m.id for m in self._manifests())[:3])
+            others = [m for m in self._manifests() if m.id != model_id]
+            self._row(model_id).unlink()
+            freed = 0
+            for name, file in stored.files.items():
+                if _used(name, others, model_id):
+                    continue
+                path = within(self.root, name)
+                path.unlink(missing_ok=True)
+                freed += file.size
+                _remove_empty(path.parent, self.root)
+            return freed
+
+    # ---- within
+
+    def _pull_package(self, model: Model, source: PackageSource, progress: Progress) -> Manifest:
+        folder = self.root / "files" / slug(model.id)
+        partial = self.root / "partial" / slug(model.id)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        progress(PullEvent(model.id, Stage.METADATA))
+        extract(source, self._wheels, partial, model.id, progress)
+        if source.prepare == "bert-onnx-2":
+            progress(PullEvent(model.id, Stage.PREPARING, source.prepare))
+            bert_onnx.prepare(
+                partial,
+                precision=str(model.options.get("precision", "fp32")),
+                max_tokens=model.limits.max_input_tokens or 512,
+                dimensions=model.limits.dimensions or 0,
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(folder)
+        self._wheels.discard(source.wheels)
+        files = manifest.describe_tree(self.root, folder)
+        entry = within(folder, source.entry) if source.entry != "." else folder
+        return Manifest(
+            id=model.id,
+            fingerprint=manifest.fingerprint(model),
+            entry=entry.relative_to(self.root).as_posix(),
+            files=files,
+        )
+
+    def _hub_row(self, pull: HubPull, model_id: str | None) -> Model:
+        """The row of a fresh pull; a name that another repository's model has is told apart by its owner."""
+        row = pull.row(model_id)
+        known = manifest.read(self._row(row.id))
+        if model_id is None and known is not None and known.row is not None:
+            source = known.row.source
+            if isinstance(source, HubSource) and source.repository != pull.source.repository:
+                owner = pull.source.repository.split("/")[0].lower()
+                return row.model_copy(update={"id": f"{owner}/{row.id}"})
+        return row
+
+    def _manifests(self) -> tuple[Manifest, ...]:
+        found = (manifest.read(path) for path in sorted((self.root / "rows").glob("*.json")))
+        return tuple(stored for stored in found if stored is not None)
+
+    def _row(self, model_id: str) -> Path:
+        return self.root / "rows" / f"{slug(model_id)}.json"
+
+    def _lock(self, name: str) -> FileLock:
+        folder = self.root / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The model folder {self.root} cannot be written ({error.strerror}). "
+                "Make it writable or set another data folder."
+            ) from error
+        return FileLock(folder / f"{slug(name)}.lock")
+
+
+def parse_address(address: str, revision: str = "main") -> HubSource:
+    """``[hub:]owner/repository[:pattern]`` as a source. Raises PullError if it is not of that form."""
+    repository, _, pattern = address.removeprefix("hub:").partition(":")
+    try:
+        return HubSource(repository=repository, pattern=pattern or None, revision=revision)
+    except ValueError as error:
+        raise PullError(
+            f"{address[:200]!r} is no repository address. The form is hub:owner/repository[:file-pattern]."
+        ) from error
+
+
+@contextmanager
+def _disk_errors(label: str) -> Iterator[None]:
+    """A full or read-only disk, said in one sentence; what is finished stays for the next pull."""
+    try:
+        yield
+    except OSError as error:
+        raise PullError(
+            f"'{label}' could not be written: {error.strerror or error}. Make room and pull again."
+        ) from error
+
+
+def _used(name: str, manifests: Sequence[Manifest], by_other_than: str) -> bool:
+    return any(name in m.files for m in manifests if m.id != by_other_than)
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _library_folder(module: str) -> Path | None:
+    """Where an installed library lies, found without importing it."""
+    spec = importlib.util.find_spec(module)
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(locations[0]) if locations else None

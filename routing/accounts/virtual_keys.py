@@ -1,0 +1,340 @@
+"""Roundhouse's own API keys: who may call, which models, how much.
+
+A key is ``rh-`` and 43 characters (256 random bits). It is shown once, when it is made; what is kept is its
+SHA-256 digest, which for a random key needs no salt. Looking one up hashes what was presented, finds the
+record by the whole digest, and compares once more in constant time.
+
+Limits on requests and tokens count in calendar windows (UTC), in memory, so that a check costs no I/O.
+Gateways that share a store exchange what they counted at every :meth:`VirtualKeys.sync` (a second or so):
+together they may pass a limit by what came in between. Limits on money are exact: they are caps of
+:class:`routing.accounts.spend.Spend`, which is given :meth:`VirtualKeys.caps`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from catalog.errors import InvalidRequest, NotFound, RateLimited
+from catalog.index import permits
+from routing.accounts.spend import Caps
+from routing.accounts.windows import Window, window_at
+from routing.clock import Clock, SteadyWall
+from routing.facts import Facts
+from routing.outcomes import Outcome, Result
+from routing.state.protocol import Counter, State
+
+_PREFIX = "rh-"
+_SHOWN = 7
+
+
+class Rate(BaseModel):
+    """The most of something per window; ``None`` is without a limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    minute: int | None = Field(default=None, ge=0)
+    day: int | None = Field(default=None, ge=0)
+    month: int | None = Field(default=None, ge=0)
+
+    @property
+    def windows(self) -> tuple[tuple[Window, int], ...]:
+        """The windows that have a limit, shortest first."""
+        every = ((Window.MINUTE, self.minute), (Window.DAY, self.day), (Window.MONTH, self.month))
+        return tuple((window, limit) for window, limit in every if limit is not None)
+
+
+class KeyLimits(BaseModel):
+    """What a key may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    requests: Rate = Rate()
+    tokens: Rate = Rate()
+    spend: Caps = Caps()
+
+
+class KeyInfo(BaseModel):
+    """A key, without its secret. ``hint`` is its first characters, to recognise it by; times are Unix time.
+
+    ``models`` are ids or patterns (``openai/*``); empty means all. ``previous`` is the digest of the secret
+    before the last rotation, good until ``previous_until``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str = Field(max_length=64, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, max_length=200)
+    hint: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    admin: bool = False
+    models: tuple[str, ...] = ()
+    limits: KeyLimits = KeyLimits()
+    previous: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", repr=False)
+    previous_until: float | None = None
+
+    def allows(self, model: str) -> bool:
+        """Whether the key may use a model, by its id."""
+        return permits(self.models, model)
+
+    def public(self) -> dict[str, Any]:
+        """What may be shown to an administrator: everything but the digests."""
+        return self.model_dump(mode="json", exclude={"digest", "previous"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. ``secret`` is the only copy there is."""
+
+    info: KeyInfo
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"NewKey(info={self.info!r})"
+
+
+class VirtualKeys:
+    """All keys, in memory; the state keeps them."""
+
+    kind = "virtual_key"
+
+    def __init__(self, state: State, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+        self._wall = SteadyWall(clock)
+        self._keys: dict[str, KeyInfo] = {}
+        self._by_digest: dict[str, str] = {}
+        self._from_settings: frozenset[str] = frozenset()
+        self._counts: dict[str, int] = {}
+        self._unsent: dict[Counter, int] = {}
+        self._generation = state.generation
+
+    # ---- administration
+
+    async def start(self) -> None:
+        """Read the keys and what they have used. A record that cannot be read is no key; the log says so."""
+        await self._read()
+        self._counts = await self._state.counts("rate/")
+
+    def add_from_settings(self, name: str, secret: str, *, admin: bool = False) -> KeyInfo:
+        """A key that stands in the settings: known while the process runs, never stored, not to be revoked."""
+        info = KeyInfo(
+            id=name,
+            name=name,
+            hint=secret[:3] + "...",
+            digest=digest_of(secret),
+            created_at=self._clock.wall(),
+            admin=admin,
+        )
+        self._from_settings |= {info.id}
+        self._keep(info)
+        return info
+
+    async def create(
+        self,
+        name: str,
+        *,
+        models: tuple[str, ...] = (),
+        limits: KeyLimits | None = None,
+        expires_at: float | None = None,
+        admin: bool = False,
+    ) -> NewKey:
+        """Make a key. It is stored when this returns. Raises InvalidRequest for a name or expiry that is none."""
+        if expires_at is not None and expires_at <= self._wall():
+            raise InvalidRequest("expires_at is in the past.", param="expires_at")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        try:
+            info = KeyInfo(
+                id=f"key-{secrets.token_hex(8)}",
+                name=name,
+                hint=secret[:_SHOWN],
+                digest=digest_of(secret),
+                created_at=self._clock.wall(),
+                expires_at=expires_at,
+                admin=admin,
+                models=models,
+                limits=limits or KeyLimits(),
+            )
+        except ValidationError:
+            raise InvalidRequest("The name of a key has 1 to 200 characters.", param="name") from None
+        await self._store(info)
+        return NewKey(info, secret)
+
+    def list(self) -> tuple[KeyInfo, ...]:
+        """Every key that was not forgotten, revoked and expired ones too, oldest first."""
+        return tuple(sorted(self._keys.values(), key=lambda info: (info.created_at, info.id)))
+
+    def get(self, key: str) -> KeyInfo:
+        """A key by its id. Raises NotFound."""
+        info = self._keys.get(key)
+        if info is None:
+            raise NotFound(f"There is no API key with the id {key[:100]!r}.", param="key")
+        return info
+
+    async def revoke(self, key: str) -> KeyInfo:
+        """Make a key useless, from now on and after every restart. Raises NotFound, InvalidRequest."""
+        info = self._stored(key).model_copy(
+            update={"revoked_at": self._clock.wall(), "previous": None, "previous_until": None}
+        )
+        await self._store(info)
+        return info
+
+    async def rotate(self, key: str, *, grace: float = 0.0) -> NewKey:
+        """Give a key a new secret; the old one is good for ``grace`` more seconds.
+
+        Raises NotFound, and InvalidRequest for a key that was revoked or stands in the settings.
+        """
+        info = self._stored(key)
+        if info.revoked_at is not None:
+            raise InvalidRequest(f"The API key {key!r} was revoked; create another.", param="key")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        info = info.model_copy(
+            update={
+                "digest": digest_of(secret),
+                "hint": secret[:_SHOWN],
+                "previous": info.digest if grace > 0 else None,
+                "previous_until": self._wall() + grace if grace > 0 else None,
+            }
+        )
+        await self._store(info)
+        return NewKey(info, secret)
+
+    # ---- on the request's path: memory only
+
+    def authenticate(self, presented: str) -> KeyInfo | None:
+        """The key that a secret belongs to, unless it is revoked or expired."""
+        digest = digest_of(presented)
+        info = self._keys.get(self._by_digest.get(digest, ""))
+        if info is None or info.revoked_at is not None:
+            return None
+        now = self._wall()
+        if info.expires_at is not None and info.expires_at <= now:
+            return None
+        if hmac.compare_digest(info.digest, digest):
+            return info
+        recent = info.previous_until is not None and now < info.previous_until
+        return info if recent and hmac.compare_digest(info.previous or "", digest) else None
+
+    def check_and_count(self, key: KeyInfo, facts: Facts) -> None:
+        """Count a request and its prompt against the key's limits, all or nothing.
+
+        Raises RateLimited with the seconds until the window turns; a prompt that is larger than a whole
+        window's tokens has no ``retry_after``, because waiting would not help.
+        """
+        now = self._wall()
+        wanted = [
+            *self._wanted(key.id, "requests", key.limits.requests, 1, now),
+            *self._wanted(key.id, "tokens", key.limits.tokens, facts.prompt_tokens, now),
+        ]
+        for counter, amount in wanted:
+            used = self._counts.get(counter.name, 0)
+            limit = counter.limit or 0
+            if used + amount > limit or used >= limit:
+                raise _over(counter, now, hopeless=amount > limit)
+        for counter, amount in wanted:
+            self._add(counter, amount)
+
+    def record(self, outcome: Outcome) -> None:
+        """Correct the tokens counted at the gate by what an attempt used.
+
+        A failed attempt adds what it used; the attempt that ends the request replaces the estimate.
+        """
+        key = self._keys.get(outcome.facts.key)
+        if key is None or not outcome.usage.known or not key.limits.tokens.windows:
+            return
+        used = outcome.usage.input + outcome.usage.output
+        last = outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED) and outcome.valid is not False
+        change = used - outcome.facts.prompt_tokens if last else used
+        for counter, _ in self._wanted(key.id, "tokens", key.limits.tokens, 0, self._wall()):
+            self._add(counter, change)
+
+    def caps(self, key: str) -> Caps | None:
+        """The spending caps that a key was made with, for :class:`routing.accounts.spend.Spend`."""
+        info = self._keys.get(key)
+        return info.limits.spend if info is not None and info.limits.spend.limiting else None
+
+    # ---- sharing
+
+    async def sync(self) -> None:
+        """Hand over what was counted, and learn what other gateways counted, created and revoked."""
+        if self._state.generation != self._generation:
+            self._generation = self._state.generation
+            for info in self._keys.values():
+                if info.id not in self._from_settings:
+                    self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+        unsent, self._unsent = self._unsent, {}
+        for counter, amount in unsent.items():
+            self._state.count((counter,), amount)
+        counts = await self._state.counts("rate/")
+        for counter, amount in self._unsent.items():
+            counts[counter.name] = counts.get(counter.name, 0) + amount
+        self._counts = counts
+        await self._read()
+
+    async def _read(self) -> None:
+        for name, document in (await self._state.documents(self.kind)).items():
+            try:
+                info = KeyInfo.model_validate(document)
+            except ValidationError as error:
+                log = structlog.get_logger("roundhouse.keys")
+                log.warning("virtual_key.unreadable", key=name, problems=error.error_count())
+                continue
+            if info.id not in self._from_settings and self._keys.get(info.id) != info:
+                self._keep(info)
+
+    async def _store(self, info: KeyInfo) -> None:
+        """Keep it in memory first: a revocation holds here at once, whatever the disk does."""
+        self._keep(info)
+        self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+        await self._state.flush()
+
+    def _stored(self, key: str) -> KeyInfo:
+        info = self.get(key)
+        if key in self._from_settings:
+            raise InvalidRequest(f"The API key {key!r} stands in the settings; change it there.", param="key")
+        return info
+
+    def _keep(self, info: KeyInfo) -> None:
+        old = self._keys.get(info.id)
+        if old is not None:
+            self._by_digest.pop(old.digest, None)
+            self._by_digest.pop(old.previous or "", None)
+        self._keys[info.id] = info
+        self._by_digest[info.digest] = info.id
+        if info.previous is not None:
+            self._by_digest[info.previous] = info.id
+
+    def _wanted(self, key: str, what: str, rate: Rate, amount: int, now: float) -> Sequence[tuple[Counter, int]]:
+        wanted = []
+        for window, limit in rate.windows:
+            span = window_at(window, now)
+            name = f"rate/{key}/{what}/{window}/{span.name}"
+            wanted.append((Counter(name, limit, span.keep_until), amount))
+        return wanted
+
+    def _add(self, counter: Counter, amount: int) -> None:
+        self._counts[counter.name] = max(0, self._counts.get(counter.name, 0) + amount)
+        self._unsent[counter] = self._unsent.get(counter, 0) + amount
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a key, in hex; what is not valid Unicode is a digest that no key has."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _over(counter: Counter, now: float, *, hopeless: bool) -> RateLimited:
+    _, _, what, window, _ = counter.name.split("/")
+    if hopeless:
+        return RateLimited(f"This request has more tokens than the key's limit of {counter.limit} per {window}.")
+    end = window_at(Window(window), now).end
+    wait = None if end is None else max(0.001, end - now)
+    return RateLimited(
+        f"This API key's limit of {counter.limit} {what} per {window} is used up.", retry_after=wait
+    )

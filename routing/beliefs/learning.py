@@ -1,0 +1,234 @@
+"""What an outcome teaches, and how sure it is. Each signal touches only what it is evidence of.
+
+========================  ==============================================  ============================
+what happened             what it says                                    what it does not say
+========================  ==============================================  ============================
+transport failure         the model, or the way there, is unreliable      anything of quality
+first token, tokens/s     how fast the model is at this prompt size
+caller left while waiting the first token takes at least so long          anything of quality
+refusal                   the model answers                               anything of quality
+answer valid or not       quality, nearly as sure as a report
+cut by length, unasked    quality, weakly                                 (asked for: nothing)
+same prompt asked again   the earlier answer did not do, weakly
+nothing of all this       the answer may have been fine, very weakly
+explicit report           quality
+========================  ==============================================  ============================
+
+The weak ones are hints: any number of them together weigh no more than ``Signals.implicit_memory`` reports.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from catalog.errors import InvalidRequest
+from routing.beliefs.estimator import Estimator
+from routing.facts import Complexity, Facts, Task
+from routing.outcomes import Outcome, Result
+from routing.settings import RoutingSettings, Signal
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_REMEMBERED = 4096
+_UNRELIABLE = frozenset(
+    {
+        "upstream_error",
+        "upstream_unreachable",
+        "upstream_protocol_error",
+        "upstream_overloaded",
+        "upstream_timeout",
+        "connect_timeout",
+        "first_byte_timeout",
+        "idle_timeout",
+        "total_timeout",
+        "stream_broken",
+        "worker_failed",
+    }
+)
+"""Error codes that speak of the model or the way there; the others speak of keys, money or the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one report changed: expected quality of the model at this task before and after it."""
+
+    model: str
+    task: Task
+    complexity: Complexity
+    before: float
+    after: float
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    model: str
+    trace: str
+    facts: Facts
+    at: float
+
+
+class Learner:
+    """Turns outcomes and reports into what the estimator expects. An :class:`~routing.outcomes.OutcomeSink`."""
+
+    def __init__(self, estimator: Estimator, settings: RoutingSettings | None = None) -> None:
+        self._estimator = estimator
+        self._signals = (settings or RoutingSettings()).signals
+        self._asked: OrderedDict[tuple[str, str], _Asked] = OrderedDict()
+        self._reported: OrderedDict[str, None] = OrderedDict()
+
+    def record(self, outcome: Outcome) -> None:
+        """Learn from one attempt. Quick; raises nothing."""
+        facts = outcome.facts
+        if facts.tokens_only or outcome.result in (Result.CANNOT, Result.REJECTED):
+            return
+        if outcome.result is Result.FAILED:
+            self._failed(outcome)
+            return
+        self._time(outcome)
+        if outcome.result is Result.CANCELLED:
+            return
+        busy = max(0.0, outcome.duration - outcome.queued)
+        self._estimator.observe_attempt(outcome.model, failed=False, at=outcome.at, busy=busy)
+        if outcome.result is Result.SUCCESS:
+            self._notice_repeat(outcome)
+            self._judge(outcome)
+
+    def report(
+        self, facts: Facts, model: str, score: float, *, trace: str | None = None, confidence: float = 1.0
+    ) -> Lesson:
+        """Learn from somebody who saw the answer. ``score`` is 0 (rejected) to 1 (accepted).
+
+        Raises InvalidRequest for a score outside [0, 1], or when ``trace`` was reported before.
+        """
+        if not 0 <= score <= 1:
+            raise InvalidRequest(f"A score lies between 0 (bad) and 1 (good), not {score!r}.", param="score")
+        if trace is not None:
+            if trace in self._reported:
+                raise InvalidRequest(f"The outcome of trace '{trace[:80]}' was reported before.", param="trace")
+            _remember(self._reported, trace, None)
+        before = self._estimator.expected_quality(model, facts.task, facts.complexity)
+        changed = self._estimator.observe_quality(model, facts.task, facts.complexity, score, confidence)
+        after = self._estimator.expected_quality(model, facts.task, facts.complexity)
+        return Lesson(model, facts.task, facts.complexity, before, after, changed)
+
+    def import_priors(self, benchmarks: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
+        """Seed models with benchmark scores in [0, 1], by model id and task.
+
+        Answers which models took them: one that was observed keeps what was observed. Raises InvalidRequest
+        for an unknown task or a score outside [0, 1], and then takes none of them.
+        """
+        read = {
+            model: {_task(name): _score(value) for name, value in row.items()} for model, row in benchmarks.items()
+        }
+        return {model: self._estimator.seed(model, row) for model, row in read.items()}
+
+    # ---- one attempt
+
+    def _failed(self, outcome: Outcome) -> None:
+        if outcome.error not in _UNRELIABLE:
+            return
+        self._estimator.observe_attempt(outcome.model, failed=True, at=outcome.at)
+        if outcome.first_chunk is None and not outcome.whole and outcome.error == "first_byte_timeout":
+            self._waited(outcome)
+
+    def _time(self, outcome: Outcome) -> None:
+        if outcome.whole:
+            self._time_whole(outcome)
+            return
+        if outcome.first_chunk is None:
+            if outcome.result is Result.CANCELLED:
+                self._waited(outcome)
+            return
+        facts, estimator = outcome.facts, self._estimator
+        first = max(0.0, outcome.first_chunk - outcome.queued)
+        if not estimator.decodes(facts):
+            if outcome.result is not Result.CANCELLED:
+                estimator.observe_first(outcome.model, facts, max(0.0, outcome.duration - outcome.queued))
+            return
+        estimator.observe_first(outcome.model, facts, first)
+        if outcome.result is Result.CANCELLED or not outcome.usage.known:
+            return
+        tokens = outcome.usage.output
+        if tokens > 1:
+            estimator.observe_decode(outcome.model, facts, outcome.duration - outcome.first_chunk, tokens - 1)
+        if outcome.finish_reason != "length":
+            estimator.observe_output(facts.task, tokens)
+
+    def _time_whole(self, outcome: Outcome) -> None:
+        """An answer came in one piece: its first token and the others are taken to be late, or early, alike."""
+        facts, estimator, tokens = outcome.facts, self._estimator, outcome.usage.output
+        if outcome.result is Result.CANCELLED or not outcome.usage.known or tokens < 1:
+            return
+        first, each = estimator.first_seconds(outcome.model, facts), estimator.token_seconds(outcome.model, facts)
+        if first is None or each is None:
+            return
+        decode = each * (tokens - 1)
+        ratio = max(0.0, outcome.duration - outcome.queued) / max(first + decode, 1e-6)
+        estimator.observe_first(outcome.model, facts, first * ratio)
+        if tokens > 1:
+            estimator.observe_decode(outcome.model, facts, decode * ratio, tokens - 1)
+        if outcome.finish_reason != "length":
+            estimator.observe_output(facts.task, tokens)
+
+    def _waited(self, outcome: Outcome) -> None:
+        """Nothing came while somebody waited: the first token takes at least so long."""
+        waited = outcome.duration - outcome.queued
+        expected = self._estimator.first_seconds(outcome.model, outcome.facts)
+        if expected is not None and waited > expected:
+            self._estimator.observe_first(outcome.model, outcome.facts, waited)
+
+    def _notice_repeat(self, outcome: Outcome) -> None:
+        """The same caller asks the same again soon: the earlier answer did not do."""
+        facts = outcome.facts
+        if not facts.prompt_digest:
+            return
+        name = (facts.key, facts.prompt_digest)
+        began = outcome.at - outcome.duration
+        earlier = self._asked.pop(name, None)
+        if (
+            earlier is not None
+            and earlier.trace != outcome.trace
+            and 0 <= began - earlier.at <= self._signals.asked_again_within
+        ):
+            self._hint(earlier.model, earlier.facts, self._signals.asked_again)
+        _remember(self._asked, name, _Asked(outcome.model, outcome.trace, facts, outcome.at))
+
+    def _judge(self, outcome: Outcome) -> None:
+        facts, signals = outcome.facts, self._signals
+        if outcome.valid is not None:
+            said = signals.valid if outcome.valid else signals.invalid
+            self._estimator.observe_quality(
+                outcome.model, facts.task, facts.complexity, said.score, said.confidence
+            )
+        elif outcome.finish_reason == "length" and facts.output_tokens is None:
+            self._hint(outcome.model, facts, signals.cut)
+        else:
+            self._hint(outcome.model, facts, signals.completed)
+
+    def _hint(self, model: str, facts: Facts, signal: Signal) -> None:
+        self._estimator.hint_quality(model, facts.task, facts.complexity, signal.score, signal.confidence)
+
+
+def _remember(store: OrderedDict[K, V], name: K, value: V) -> None:
+    store[name] = value
+    if len(store) > _REMEMBERED:
+        store.popitem(last=False)
+
+
+def _task(name: str) -> Task:
+    try:
+        return Task(name)
+    except ValueError:
+        known = ", ".join(task.value for task in Task)
+        raise InvalidRequest(f"'{name[:50]}' is no task. Tasks are: {known}.", param="task") from None
+
+
+def _score(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InvalidRequest(f"A benchmark score lies between 0 and 1, not {value!r}.", param="score")
+    return value

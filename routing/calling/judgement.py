@@ -1,0 +1,95 @@
+"""Reads an answer along with its caller and says at the end whether it is what was asked for.
+
+Only requests that say what a valid answer is (a JSON schema, tools) have a judge; the others pay nothing. The
+verdict is a learning signal for every such answer, and what escalation waits for when the caller allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from backends.streams.assemble import ChatAssembler
+from backends.wire.chat import ChatRequest
+from routing.calling.validation import judge
+
+MOST = 1_000_000
+"""Characters of an answer that are kept for its judgement; a longer one is not judged."""
+
+
+class Judge(Protocol):
+    """One per attempt. ``see`` is on the path of every chunk, ``verdict`` is asked once, after the last."""
+
+    def see(self, item: Any) -> None: ...
+
+    def verdict(self) -> bool | None:
+        """Whether the answer is valid; ``None`` when it cannot be told."""
+        ...
+
+
+MakeJudge = Callable[[], Judge]
+
+
+def judge_for(request: ChatRequest) -> MakeJudge | None:
+    """What makes judges of a chat's answers; ``None`` when any answer is as valid as another."""
+    wanted = request.response_format
+    says_form = wanted is not None and wanted.type != "text"
+    if says_form or (request.tools and request.tool_choice != "none"):
+        return lambda: ChatJudge(request)
+    return None
+
+
+class ChatJudge:
+    """Judges the chunks of a chat: the text as JSON and against its schema, tool calls against their parameters.
+
+    A refusal and an answer cut off (by its server, or at the caller's own bound) are no proof that the model
+    cannot: they are not judged.
+    """
+
+    def __init__(self, request: ChatRequest, *, most: int = MOST) -> None:
+        self._request = request
+        self._left = most
+        self._whole = ChatAssembler()
+
+    def see(self, item: dict[str, Any]) -> None:
+        """Take note of one chunk."""
+        for choice in item.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self._left -= _length(delta)
+            if self._left < 0:
+                return
+            kept = {name: delta[name] for name in ("content", "refusal", "tool_calls") if name in delta}
+            self._whole.add(
+                {
+                    "choices": [
+                        {
+                            "index": choice.get("index", 0),
+                            "delta": kept,
+                            "finish_reason": choice.get("finish_reason"),
+                        }
+                    ]
+                }
+            )
+
+    def verdict(self) -> bool | None:
+        """False if any choice is invalid, True if all are valid."""
+        if self._left < 0:
+            return None
+        verdicts = [self._of(choice) for choice in self._whole.result()["choices"]]
+        if False in verdicts:
+            return False
+        return True if verdicts and None not in verdicts else None
+
+    def _of(self, choice: dict[str, Any]) -> bool | None:
+        ended, message = choice["finish_reason"], choice["message"]
+        if ended in (None, "content_filter") or message.get("refusal"):
+            return None
+        if ended == "length" and self._request.output_limit is not None:
+            return None
+        return judge(self._request, text=message["content"], tool_calls=message.get("tool_calls") or ())
+
+
+def _length(delta: dict[str, Any]) -> int:
+    calls = delta.get("tool_calls") or ()
+    arguments = sum(len((call.get("function") or {}).get("arguments") or "") for call in calls)
+    return len(delta.get("content") or "") + arguments + 1

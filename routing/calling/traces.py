@@ -1,0 +1,236 @@
+"""What happened to a request, attempt by attempt: the last ones, in memory.
+
+``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
+
+    {"id", "object": "trace", "at", "status": "running" | "done" | "failed",
+     "request": {"capability", "requested", "task", "complexity", "prompt_tokens", "stream", "key",
+                 "mode", "workload"},
+     "plan": {"strategy", "reason",
+              "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
+              "excluded": [{"model", "code", "reason"}], "more_candidates", "more_excluded"},
+     "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
+                   "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
+                   "finish_reason", "error", "status", "valid", "provider_key"}],
+     "answered_by": model id or null, "error": {"code", "message"} or null, "prompt": only when kept}
+
+Prompts are not kept unless the setting says so; keys never are: ``key`` is the id of the caller's key, and
+``provider_key`` a position.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.errors import RoundhouseError
+from routing.clock import Clock
+from routing.facts import Facts
+from routing.outcomes import Outcome, Result
+from routing.plan import Candidate, Exclusion, Plan
+from routing.state.protocol import State
+
+
+class TraceSettings(BaseModel):
+    """How much of what happened is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
+    candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
+    excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
+    explained: int = Field(
+        default=200, ge=0, description="traces whose exclusions are kept; they refer to the whole world as it was"
+    )
+    store_prompts: bool = Field(default=False, description="keep the prompt in the trace")
+    persist: bool = Field(default=False, description="keep finished traces in the state, too")
+    persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
+
+
+@dataclass(slots=True)
+class _Trace:
+    id: str
+    at: float
+    facts: Facts
+    strategy: str
+    reason: str
+    candidates: tuple[Candidate, ...]
+    excluded: Sequence[Exclusion]
+    more_candidates: int
+    exclusions: int
+    prompt: Any = None
+    attempts: list[Outcome] = field(default_factory=list)
+    finished: bool = False
+    error: tuple[str, str] | None = None
+
+
+class Traces:
+    """A ring of traces. ``record`` makes it an :class:`routing.outcomes.OutcomeSink`."""
+
+    kind = "trace"
+
+    def __init__(self, settings: TraceSettings, clock: Clock, state: State | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._state = state if settings.persist else None
+        self._ring: OrderedDict[str, _Trace] = OrderedDict()
+        self._explained: deque[str] = deque()
+
+    def start(self, trace: str, facts: Facts, plan: Plan, prompt: Callable[[], Any] | None = None) -> None:
+        """A request begins. ``prompt`` is called only if prompts are kept."""
+        candidates = self._settings.candidates
+        self._ring[trace] = _Trace(
+            id=trace,
+            at=self._clock.wall(),
+            facts=facts,
+            strategy=plan.strategy.value,
+            reason=plan.reason,
+            candidates=tuple(plan.candidates[:candidates]),
+            excluded=plan.excluded,
+            more_candidates=max(0, len(plan.candidates) - candidates),
+            exclusions=len(plan.excluded),
+            prompt=prompt() if prompt is not None and self._settings.store_prompts else None,
+        )
+        self._ring.move_to_end(trace)
+        self._explained.append(trace)
+        if len(self._explained) > self._settings.explained:
+            old = self._ring.get(self._explained.popleft())
+            if old is not None:
+                old.excluded = ()
+        while len(self._ring) > self._settings.capacity:
+            self._ring.popitem(last=False)
+
+    def record(self, outcome: Outcome) -> None:
+        """An attempt has ended."""
+        trace = self._ring.get(outcome.trace)
+        if trace is not None:
+            trace.attempts.append(outcome)
+            if trace.finished:
+                self._persist(trace)
+
+    def finish(self, trace: str, error: RoundhouseError | None = None) -> None:
+        """The request has ended; with ``error`` if that is what the caller got."""
+        found = self._ring.get(trace)
+        if found is not None:
+            found.finished = True
+            found.error = None if error is None else (error.code, error.message)
+            self._persist(found)
+
+    def get(self, trace: str) -> dict[str, Any] | None:
+        """The object above, or ``None`` for one that is not known (any more)."""
+        found = self._ring.get(trace)
+        return None if found is None else self._document(found)
+
+    async def find(self, trace: str) -> dict[str, Any] | None:
+        """As :meth:`get`, and looks into the state as well if traces are kept there."""
+        found = self.get(trace)
+        if found is None and self._state is not None:
+            found = await self._state.document(self.kind, trace)
+        return found
+
+    def answered(self, trace: str) -> Outcome | None:
+        """The attempt that answered: what a report at ``POST /v1/outcomes`` is about."""
+        found = self._ring.get(trace)
+        return None if found is None else _answered(found)
+
+    def _document(self, trace: _Trace) -> dict[str, Any]:
+        return _document(trace, self._settings.excluded)
+
+    def _persist(self, trace: _Trace) -> None:
+        if self._state is not None:
+            until = self._clock.wall() + self._settings.persist_seconds
+            self._state.put(self.kind, trace.id, self._document(trace), expires_at=until)
+
+
+def _answered(trace: _Trace) -> Outcome | None:
+    """The last attempt that began to answer; an answer that broke off was seen by the caller, too."""
+    for outcome in reversed(trace.attempts):
+        answers = outcome.result in (Result.SUCCESS, Result.REFUSAL)
+        if answers or (outcome.first_chunk is not None and outcome is trace.attempts[-1]):
+            return outcome
+    return None
+
+
+def _status(trace: _Trace) -> str:
+    if trace.error is not None:
+        return "failed"
+    last = trace.attempts[-1].result if trace.attempts else None
+    if last in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED):
+        return "done"
+    return "failed" if trace.finished or last is Result.REJECTED else "running"
+
+
+def _document(trace: _Trace, shown: int) -> dict[str, Any]:
+    facts, answered = trace.facts, _answered(trace)
+    excluded = trace.excluded[:shown]
+    document: dict[str, Any] = {
+        "id": trace.id,
+        "object": "trace",
+        "at": trace.at,
+        "status": _status(trace),
+        "request": {
+            "capability": facts.capability.value,
+            "requested": facts.requested,
+            "task": facts.task.value,
+            "complexity": facts.complexity.value,
+            "prompt_tokens": facts.prompt_tokens,
+            "stream": facts.stream,
+            "key": facts.key,
+            "mode": facts.intent.mode.value,
+            "workload": facts.intent.workload.value,
+        },
+        "plan": {
+            "strategy": trace.strategy,
+            "reason": trace.reason,
+            "candidates": [
+                {
+                    "model": candidate.model.id,
+                    "score": candidate.score,
+                    "quality": candidate.quality,
+                    "latency": candidate.latency,
+                    "cost": candidate.cost,
+                    "reason": candidate.reason,
+                }
+                for candidate in trace.candidates
+            ],
+            "excluded": [{"model": out.model, "code": out.code, "reason": out.reason} for out in excluded],
+            "more_candidates": trace.more_candidates,
+            "more_excluded": trace.exclusions - len(excluded),
+        },
+        "attempts": [_attempt(outcome) for outcome in trace.attempts],
+        "answered_by": answered.model if answered else None,
+        "error": {"code": trace.error[0], "message": trace.error[1]} if trace.error else None,
+    }
+    if trace.prompt is not None:
+        document["prompt"] = trace.prompt
+    return document
+
+
+def _attempt(outcome: Outcome) -> dict[str, Any]:
+    usage = outcome.usage
+    return {
+        "attempt": outcome.attempt,
+        "model": outcome.model,
+        "endpoint": outcome.endpoint,
+        "result": outcome.result.value,
+        "at": outcome.at,
+        "queued": outcome.queued,
+        "first_chunk": outcome.first_chunk,
+        "duration": outcome.duration,
+        "usage": {
+            "input": usage.input,
+            "output": usage.output,
+            "cached": usage.cached,
+            "reasoning": usage.reasoning,
+            "units": usage.units,
+            "known": usage.known,
+        },
+        "cost": outcome.cost,
+        "finish_reason": outcome.finish_reason,
+        "error": outcome.error,
+        "status": outcome.status,
+        "valid": outcome.valid,
+        "provider_key": outcome.provider_key,
+    }

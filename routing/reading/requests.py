@@ -1,0 +1,359 @@
+"""Reads a request once, into the facts that the router decides by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
+
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest, ContentPart, Message
+from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.model import Capability
+from routing.facts import Complexity, Facts, Intent, Task
+from routing.reading.complexity import complexity_of, shape, task_of
+from routing.reading.intent import read_intent
+from routing.reading.tokens import estimate_tokens, profile
+
+Count = Callable[[str], int]
+"""A tokenizer's count of a text, where the caller has one at hand."""
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_PER_MESSAGE = 4
+_PER_IMAGE = 800
+_PER_AUDIO_BYTE = 1 / 4000
+_NOT_PARAMETERS = frozenset(
+    {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
+)
+_NODES = 2000
+
+
+def read_chat(
+    request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "", count: Count | None = None
+) -> Facts:
+    """Facts of a chat. Raises InvalidRequest for a routing wish that is not known."""
+    features: set[Capability] = set()
+    texts: list[str] = []
+    tokens = 0
+    last = ""
+    for message in request.messages:
+        own, extra = _message(message, features)
+        tokens += extra + _PER_MESSAGE
+        texts.append(own)
+        if message.role == "user":
+            last = own
+    seen = profile(last)
+    tokens += sum(map(count, texts)) if count else round(_total(texts, last, seen.tokens))
+    tools = request.tools or ()
+    schema, labels = _schema(request)
+    if tools:
+        features.add(Capability.TOOLS)
+        tokens += sum(_size(tool.function.parameters) * 6 + 20 for tool in tools if tool.function)
+    if schema:
+        features.add(Capability.JSON_SCHEMA)
+        tokens += schema * 4
+    bound = request.output_limit
+    found = shape(
+        last, seen, tokens=tokens, turns=len(request.messages), tools=len(tools), schema_size=schema, labels=labels
+    )
+    intent = _intent(request, headers)
+    images = Capability.VISION in features
+    return Facts(
+        capability=Capability.CHAT,
+        requested=request.model,
+        features=frozenset(features),
+        task=intent.task or task_of(found, images=images, output_tokens=bound),
+        complexity=complexity_of(found),
+        prompt_tokens=tokens,
+        output_tokens=bound,
+        parameters=_parameters(request),
+        stream=bool(request.stream),
+        key=key,
+        prompt_digest=_digest(texts),
+        intent=intent,
+    )
+
+
+def read_completion(
+    request: CompletionRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
+    count: Count | None = None,
+) -> Facts:
+    """Facts of a completion; token ids are counted, texts estimated."""
+    prompt = request.prompt
+    texts = [prompt] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, str)]
+    ids = 0
+    if not isinstance(prompt, str):
+        ids = sum(1 if isinstance(item, int) else len(item) for item in prompt if not isinstance(item, str))
+    return _textual(
+        Capability.COMPLETION,
+        request,
+        headers,
+        texts,
+        key=key,
+        count=count,
+        ids=ids,
+        digest=texts or [repr(prompt)],
+        output_tokens=request.max_tokens,
+        stream=bool(request.stream),
+    )
+
+
+def read_embedding(
+    request: EmbeddingRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
+    count: Count | None = None,
+) -> Facts:
+    """Facts of texts to embed; the tokens are those of all of them together."""
+    items = request.items()
+    texts = [item for item in items if isinstance(item, str)]
+    ids = sum(len(item) for item in items if not isinstance(item, str))
+    return _textual(
+        Capability.EMBED, request, headers, texts, key=key, count=count, ids=ids, task=Task.EMBED, units=len(items)
+    )
+
+
+def read_rerank(
+    request: RerankRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "", count: Count | None = None
+) -> Facts:
+    """Facts of documents to rank. The query is read with each document, so it counts with each."""
+    texts = [item if isinstance(item, str) else str(item.get("text", "")) for item in request.documents]
+    query = (count or estimate_tokens)(request.query)
+    return _textual(
+        Capability.RERANK,
+        request,
+        headers,
+        texts,
+        key=key,
+        count=count,
+        ids=query * len(texts),
+        task=Task.RERANK,
+        digest=[request.query],
+    )
+
+
+def read_classification(
+    request: ClassifyRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
+    count: Count | None = None,
+) -> Facts:
+    """Facts of texts to put under labels."""
+    texts = request.texts()
+    return _textual(
+        Capability.CLASSIFY,
+        request,
+        headers,
+        texts,
+        key=key,
+        count=count,
+        ids=sum(map(count or estimate_tokens, request.labels)),
+        task=Task.CLASSIFY,
+        units=len(texts),
+        digest=[*request.labels, *texts],
+    )
+
+
+def read_transcription(
+    request: TranscriptionRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
+    minutes: float | None = None,
+) -> Facts:
+    """Facts of audio to write down. ``minutes`` where it is known; else guessed from the bytes at 64 kbit/s."""
+    guessed = len(request.file) / (8000 * 60)
+    return Facts(
+        capability=Capability.TRANSLATE if request.translate else Capability.TRANSCRIBE,
+        requested=request.model,
+        task=Task.TRANSCRIBE,
+        units=guessed if minutes is None else minutes,
+        parameters=_parameters(request),
+        stream=request.stream,
+        key=key,
+        intent=_intent(request, headers),
+    )
+
+
+def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of a text to speak; its unit is a character."""
+    return Facts(
+        capability=Capability.SPEAK,
+        requested=request.model,
+        task=Task.SPEECH,
+        units=float(len(request.input)),
+        parameters=_parameters(request),
+        stream=True,
+        key=key,
+        prompt_digest=_digest([request.input]),
+        intent=_intent(request, headers),
+    )
+
+
+def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of pictures to draw; its unit is a picture."""
+    return Facts(
+        capability=Capability.IMAGE,
+        requested=request.model,
+        task=Task.IMAGE,
+        units=float(request.n or 1),
+        parameters=_parameters(request),
+        stream=bool(request.stream),
+        key=key,
+        prompt_digest=_digest([request.prompt]),
+        intent=_intent(request, headers),
+    )
+
+
+def read_tokens(
+    request: TokenizeRequest | DetokenizeRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of a text to split or tokens to join: nothing is decoded, so no model's quality is asked for."""
+    size = len(request.tokens) if isinstance(request, DetokenizeRequest) else estimate_tokens(request.content)
+    return Facts(
+        capability=Capability.CHAT,
+        requested=request.model,
+        prompt_tokens=size,
+        output_tokens=0,
+        key=key,
+        tokens_only=True,
+        intent=_intent(request, headers),
+    )
+
+
+# ---- parts
+
+
+def _textual(
+    capability: Capability,
+    request: WireModel,
+    headers: Mapping[str, str],
+    texts: list[str],
+    *,
+    key: str,
+    count: Count | None,
+    ids: int,
+    task: Task | None = None,
+    units: float = 1.0,
+    digest: list[str] | None = None,
+    output_tokens: int | None = None,
+    stream: bool = False,
+) -> Facts:
+    intent = _intent(request, headers)
+    tokens = ids + (sum(map(count, texts)) if count else _estimate(texts))
+    complexity = Complexity.SIMPLE
+    if task is None:
+        last = texts[-1] if texts else ""
+        found = shape(last, profile(last), tokens=tokens, turns=1)
+        complexity = complexity_of(found)
+        task = intent.task or task_of(found, images=False, output_tokens=None)
+    return Facts(
+        capability=capability,
+        requested=getattr(request, "model", "auto"),
+        task=task,
+        complexity=complexity,
+        prompt_tokens=tokens,
+        output_tokens=output_tokens,
+        units=units,
+        parameters=_parameters(request),
+        stream=stream,
+        key=key,
+        prompt_digest=_digest(texts if digest is None else digest),
+        intent=intent,
+    )
+
+
+def _message(message: Message, features: set[Capability]) -> tuple[str, int]:
+    """A message's text, and the tokens of what is not text."""
+    content = message.content
+    extra = sum(len(call.function.arguments) // 3 + 8 for call in message.tool_calls or () if call.function)
+    if content is None:
+        return "", extra
+    if isinstance(content, str):
+        return content, extra
+    texts: list[str] = []
+    for part in content:
+        if part.text is not None:
+            texts.append(part.text)
+        else:
+            extra += _media(part, features)
+    return "\n".join(texts), extra
+
+
+def _media(part: ContentPart, features: set[Capability]) -> int:
+    if part.image_url is not None:
+        features.add(Capability.VISION)
+        return _PER_IMAGE
+    if part.input_audio is not None:
+        features.add(Capability.AUDIO_INPUT)
+        return round(len(str(part.input_audio.get("data", ""))) * _PER_AUDIO_BYTE) + 1
+    if part.file is not None:
+        features.add(Capability.DOCUMENTS)
+        return _PER_IMAGE
+    return 0
+
+
+def _total(texts: Iterable[str], known: str, tokens: float) -> float:
+    """Estimated tokens of all texts, of which one is already estimated."""
+    return sum(tokens if text is known else profile(text).tokens for text in texts if text)
+
+
+def _estimate(texts: list[str]) -> int:
+    if len(texts) <= 64:
+        return sum(map(estimate_tokens, texts))
+    # Many texts are judged together: one pass in C is quicker than thousands of small ones.
+    return max(len(texts), estimate_tokens("\n".join(texts)))
+
+
+def _schema(request: ChatRequest) -> tuple[int, bool]:
+    """Nodes of the JSON schema asked for, and whether its whole answer is one choice among labels."""
+    wanted = request.response_format
+    if wanted is None or wanted.type != "json_schema" or wanted.json_schema is None:
+        return 0, False
+    schema = wanted.json_schema.schema_ or {}
+    properties = schema.get("properties")
+    fields = list(properties.values()) if isinstance(properties, dict) else [schema]
+    labels = len(fields) == 1 and isinstance(fields[0], dict) and "enum" in fields[0]
+    return max(1, _size(schema)), labels
+
+
+def _size(schema: object) -> int:
+    """Objects within a schema, counted without recursion and up to a bound."""
+    stack, nodes = [schema], 0
+    while stack and nodes < _NODES:
+        node = stack.pop()
+        if isinstance(node, dict):
+            nodes += 1
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node[:_NODES])
+    return nodes
+
+
+def _intent(request: WireModel, headers: Mapping[str, str]) -> Intent:
+    extra: dict[str, Any] = request.model_extra or {}
+    return read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
+
+
+def _parameters(request: WireModel) -> frozenset[str]:
+    return frozenset(request.model_fields_set - _NOT_PARAMETERS)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = blake2b(digest_size=12)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()

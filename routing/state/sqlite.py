@@ -1,0 +1,254 @@
+"""The router's memory in a SQLite file: the home of a gateway that is alone on its machine, or of several
+gateway processes on one. Every operation is one job of :class:`routing.state.sqlite_writer.SqliteWriter`."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import ConfigurationError
+from routing.outcomes import Outcome
+from routing.state.protocol import (
+    USAGE_SUMS,
+    Charge,
+    Counter,
+    Hold,
+    OutcomeQuery,
+    UsageRow,
+    decode,
+    encode,
+)
+from routing.state.row_batches import Gathered
+from routing.state.sqlite_writer import SqliteWriter
+
+_VERSION = 1
+_BACKLOG = 100_000
+"""Outcomes that wait for a stuck disk; later ones are not kept."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+  kind TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (
+  name TEXT PRIMARY KEY, value INTEGER NOT NULL, expires_at REAL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, at REAL NOT NULL, day TEXT NOT NULL, amount INTEGER NOT NULL,
+  key TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage (
+  day TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, key TEXT NOT NULL,
+  calls INTEGER NOT NULL, unknown INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
+  cached INTEGER NOT NULL, reasoning INTEGER NOT NULL, units REAL NOT NULL, cost INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, PRIMARY KEY (day, model, endpoint, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (at REAL NOT NULL, trace TEXT NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS outcomes_at ON outcomes (at);
+CREATE INDEX IF NOT EXISTS outcomes_trace ON outcomes (trace);
+"""
+
+_COLUMNS = ("day", "model", "endpoint", "key", *USAGE_SUMS)
+_ADD_USAGE = (
+    f"INSERT INTO usage ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (day, model, endpoint, key) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in USAGE_SUMS)
+)
+_values = attrgetter(*_COLUMNS)
+_ADD_COUNTER = (
+    "INSERT INTO counters (name, value, expires_at) VALUES (?, ?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
+)
+
+
+class SqliteState:
+    """:class:`routing.state.protocol.State` in the file ``path``. ``start`` before use, ``close`` after it."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = SqliteWriter(path, _SCHEMA, version=_VERSION)
+        self._outcomes = Gathered(self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome, most=_BACKLOG)
+        self._uncapped = Gathered(self._writer, _ADD_USAGE, _values)
+
+    @property
+    def generation(self) -> int:
+        return self._writer.generation
+
+    async def start(self) -> None:
+        try:
+            await self._writer.start()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"The state file {self._writer.path} cannot be opened: {error}. "
+                "Make its folder writable, or set another data folder."
+            ) from error
+
+    async def close(self) -> None:
+        await self._writer.stop()
+
+    async def flush(self) -> None:
+        await self._writer.request(lambda _: None)
+
+    def put(self, kind: str, name: str, document: Any, *, expires_at: float | None = None) -> None:
+        if document is None:
+            sql, values = "DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name)
+            self._writer.submit(lambda db: db.execute(sql, values))
+            return
+        row = (kind, name, encode(document), expires_at)
+        self._writer.submit(lambda db: db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?)", row))
+
+    async def document(self, kind: str, name: str) -> Any:
+        now = time.time()
+
+        def read(db: sqlite3.Connection) -> tuple[bytes] | None:
+            row: tuple[bytes] | None = db.execute(
+                "SELECT body FROM documents WHERE kind = ? AND name = ? AND coalesce(expires_at, ?) >= ?",
+                (kind, name, now, now),
+            ).fetchone()
+            return row
+
+        row = await self._writer.request(read)
+        try:
+            return None if row is None else decode(row[0])
+        except ValueError:
+            return None
+
+    async def documents(self, kind: str) -> dict[str, Any]:
+        now = time.time()
+
+        def read(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            return db.execute(
+                "SELECT name, body FROM documents WHERE kind = ? AND coalesce(expires_at, ?) >= ?",
+                (kind, now, now),
+            ).fetchall()
+
+        found: dict[str, Any] = {}
+        for name, body in await self._writer.request(read):
+            try:
+                found[name] = decode(body)
+            except ValueError:
+                continue
+        return found
+
+    def count(self, counters: Sequence[Counter], amount: int) -> None:
+        rows = [(counter.name, amount, counter.expires_at) for counter in counters]
+        self._writer.submit(lambda db: db.executemany(_ADD_COUNTER, rows))
+
+    async def counts(self, prefix: str) -> dict[str, int]:
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+        def read(db: sqlite3.Connection) -> dict[str, int]:
+            sql = "SELECT name, value FROM counters WHERE name >= ? AND name < ?"
+            return dict(db.execute(sql, (prefix, end)).fetchall())
+
+        counts: dict[str, int] = await self._writer.request(read)
+        return counts
+
+    async def hold(self, hold: Hold, patience: float) -> Counter | None:
+        forced = False
+
+        def decide(db: sqlite3.Connection) -> Counter | None:
+            refusing = None if forced else _refusing(db, hold)
+            if refusing is None:
+                _hold(db, hold)
+            return refusing
+
+        decision = self._writer.request(decide)
+        done, _ = await asyncio.wait((decision,), timeout=patience)
+        if done:
+            refused: Counter | None = decision.result()
+            return refused
+        forced = True
+        return None
+
+    def charge(self, charge: Charge) -> asyncio.Future[None]:
+        if charge.hold is None and not charge.counters:
+            written = self._uncapped.add(charge.usage)
+            assert written is not None, "nothing that is charged is ever dropped"
+            return written
+        return self._writer.request(lambda db: _charge(db, charge), urgent=charge.hold is not None)
+
+    async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
+        def settle(db: sqlite3.Connection) -> int:
+            recovered = 0
+            for row in db.execute("SELECT id, owner, at, day, amount, key, model, endpoint FROM holds").fetchall():
+                identity, owner, at, day, amount, key, model, endpoint = row
+                if abandoned(owner, at):
+                    usage = UsageRow(day, model, endpoint, key, calls=1, unknown=1, estimated=amount)
+                    db.execute("DELETE FROM holds WHERE id = ?", (identity,))
+                    _add_usage(db, usage)
+                    recovered += 1
+            return recovered
+
+        count: int = await self._writer.request(settle)
+        return count
+
+    async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
+        def read(db: sqlite3.Connection) -> list[UsageRow]:
+            sql = (
+                f"SELECT {', '.join(_COLUMNS)} FROM usage WHERE day BETWEEN ? AND ? "  # noqa: S608
+                "ORDER BY day, model, endpoint, key"
+            )
+            return [UsageRow(*row) for row in db.execute(sql, (first_day, last_day))]
+
+        rows: list[UsageRow] = await self._writer.request(read)
+        return rows
+
+    def remember(self, outcome: Outcome) -> None:
+        self._outcomes.add(outcome)
+
+    async def outcomes(self, query: OutcomeQuery) -> list[dict[str, Any]]:
+        def read(db: sqlite3.Connection) -> list[tuple[bytes]]:
+            return db.execute(
+                "SELECT body FROM outcomes WHERE at >= ? AND at < ? AND (? IS NULL OR trace = ?) "
+                "ORDER BY at DESC, rowid DESC LIMIT ?",
+                (query.since, query.until, query.trace, query.trace, query.limit),
+            ).fetchall()
+
+        return [decode(body) for (body,) in await self._writer.request(read)]
+
+    async def prune(self, *, outcomes_before: float, now: float) -> None:
+        def forget(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM outcomes WHERE at < ?", (outcomes_before,))
+            db.execute("DELETE FROM counters WHERE expires_at < ?", (now,))
+            db.execute("DELETE FROM documents WHERE expires_at < ?", (now,))
+
+        await self._writer.request(forget)
+
+
+def _refusing(db: sqlite3.Connection, hold: Hold) -> Counter | None:
+    for counter in hold.counters:
+        if counter.limit is not None:
+            row = db.execute("SELECT value FROM counters WHERE name = ?", (counter.name,)).fetchone()
+            if (row[0] if row else 0) + hold.amount > counter.limit:
+                return counter
+    return None
+
+
+def _hold(db: sqlite3.Connection, hold: Hold) -> None:
+    values = (hold.id, hold.owner, hold.at, hold.day, hold.amount, hold.key, hold.model, hold.endpoint)
+    db.execute("INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    _count(db, hold.counters, hold.amount)
+
+
+def _charge(db: sqlite3.Connection, charge: Charge) -> None:
+    row = db.execute("DELETE FROM holds WHERE id = ? RETURNING amount", (charge.hold,)).fetchone()
+    # A hold that the store refused, or never saw, is not on the counters: then all of the amount is new.
+    _count(db, charge.counters, charge.amount - (row[0] if row else 0))
+    _add_usage(db, charge.usage)
+
+
+def _count(db: sqlite3.Connection, counters: Sequence[Counter], amount: int) -> None:
+    if amount:
+        db.executemany(_ADD_COUNTER, [(counter.name, amount, counter.expires_at) for counter in counters])
+
+
+def _outcome(outcome: Outcome) -> tuple[float, str, bytes]:
+    return outcome.at, outcome.trace, encode(outcome)
+
+
+def _add_usage(db: sqlite3.Connection, row: UsageRow) -> None:
+    if any(getattr(row, name) for name in USAGE_SUMS):
+        db.execute(_ADD_USAGE, _values(row))

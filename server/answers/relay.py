@@ -1,0 +1,202 @@
+"""Between an answer and its client: one task that reads the upstream, and a bounded buffer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from catalog.errors import RoundhouseError
+from routing.calling.dispatcher import Answer
+from server.edge.admission import InFlight
+from server.edge.errors import as_error
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Encoder(Protocol[T_contra]):
+    """Turns the items of an answer into bytes of a response."""
+
+    def encode(self, item: T_contra) -> bytes:
+        """The bytes of one item; may be none."""
+        ...
+
+    def finish(self) -> bytes:
+        """What ends a complete answer. Raises StreamBroken when the answer was not complete."""
+        ...
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        """What tells of an error after the headers; ``None`` cuts the connection, the only sign left."""
+        ...
+
+
+class Cut(Exception):
+    """The response cannot be completed and its format has no way to say so."""
+
+
+class Relay(Generic[T]):
+    """Reads one answer in a task of its own, from opening it to closing it.
+
+    Opening waits in queues and for models to load, so the headers may have to leave before it is done:
+    :meth:`opened` waits for it only so long. What has been read is handed on in as few pieces as the client's
+    pace allows; a client that does not read makes the upstream wait once ``capacity`` items are held.
+    """
+
+    def __init__(
+        self,
+        opening: AbstractAsyncContextManager[Answer[T]],
+        encoder: Encoder[T],
+        *,
+        in_flight: InFlight,
+        capacity: int,
+        on_error: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``on_error`` hears the code of an error that the client is told within its answer."""
+        self._opening = opening
+        self._encoder = encoder
+        self._capacity = capacity
+        self._on_error = on_error
+        self._buffer: list[bytes] = []
+        self._answer: Answer[T] | None = None
+        self._error: RoundhouseError | None = None
+        self._why: RoundhouseError | None = None
+        self._headers_left = False
+        self._cut = False
+        self._ended = False
+        self._news = _Bell()
+        self._room = _Bell()
+        self._works = in_flight.works
+        self._task = asyncio.create_task(self._run())
+        self._works.add(self)
+        self._task.add_done_callback(self._done)
+
+    async def opened(self, patience: float | None) -> Answer[T] | None:
+        """The answer, or ``None`` when it is not open after ``patience`` seconds (``None``: however long).
+
+        Raises what opening raised.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                while self._answer is None and not self._ended:
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+        if self._error is not None and self._answer is None:
+            raise self._error
+        self._headers_left = True
+        return self._answer
+
+    async def take(self) -> tuple[bytes, bool]:
+        """What has come, when something has, and whether more will follow.
+
+        Raises Cut when the answer stops in the middle.
+        """
+        while not self._buffer and not self._ended:
+            await self._news.wait()
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._room.ring()
+        if self._cut and not data:
+            raise Cut
+        return data, self._cut or not self._ended
+
+    def interject(self, data: bytes) -> None:
+        """Let ``data`` be taken next if there is nothing else to take."""
+        if not self._buffer and not self._ended:
+            self._buffer.append(data)
+            self._news.ring()
+
+    def abort(self, error: RoundhouseError) -> None:
+        """End the stream with ``error``."""
+        if self._why is None and not self._ended:
+            self._why = error
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Nobody reads any more: close the upstream, unless the answer has ended and closes it."""
+        if not self._ended:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._relay()
+        except asyncio.CancelledError:
+            if self._why is None:
+                raise
+            self._fail(self._why)
+        except Exception as error:  # the edge of a request: whatever failed, the client is told
+            typed = as_error(error)
+            if typed is not error:
+                structlog.get_logger().error("stream failed", exc_info=error)
+            self._fail(typed)
+        finally:
+            self._end()
+
+    async def _relay(self) -> None:
+        buffer, capacity, encode, ring = self._buffer, self._capacity, self._encoder.encode, self._news.ring
+        async with self._opening as answer:
+            self._answer = answer
+            ring()
+            begun = False
+            async for item in answer:
+                data = encode(item)
+                if data:
+                    buffer.append(data)
+                    ring()
+                    if not begun:
+                        begun = True
+                        await asyncio.sleep(0)  # let it leave before the rest of what has come is worked on
+                    while len(buffer) >= capacity:
+                        await self._room.wait()
+            buffer.append(self._encoder.finish())
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._news.ring()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._works.discard(self)
+        self._end()
+
+    def _fail(self, error: RoundhouseError) -> None:
+        if self._ended:
+            structlog.get_logger().warning("closing an answer failed", code=error.code)
+            return
+        self._error = error
+        if not self._headers_left and self._answer is None:
+            return
+        structlog.get_logger("server.answers.relay").warning("answer broken off", code=error.code)
+        self._on_error(error.code)
+        data = self._encoder.fail(error)
+        if data is None:
+            self._cut = True
+        else:
+            self._buffer.append(data)
+
+
+class _Bell:
+    """Wakes the one task that waits for it: what :class:`asyncio.Event` does, less its queue of waiters."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def wait(self) -> None:
+        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await waiting
+        finally:
+            if self._waiting is waiting:
+                self._waiting = None

@@ -1,0 +1,197 @@
+"""Answers that stream: as server-sent events, or as bytes.
+
+Errors after the headers: an event ``data: {"error": {...}}``, then the end, and never ``[DONE]``. Every OpenAI
+SDK raises on that. Source of the chunk shapes: OpenAI's API reference, "Streaming".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import orjson
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from backends.base import Json
+from catalog.errors import RoundhouseError, StreamBroken
+from routing.calling.dispatcher import Answer, Job
+from server.answers.delivery import deliver
+from server.answers.relay import Encoder, Relay
+from server.answers.whole import open_answer
+from server.edge.disconnect import Guard
+from server.services import services_of
+
+T = TypeVar("T")
+DONE = b"data: [DONE]\n\n"
+WAITING = ServerSentEvent(comment="waiting for the model", sep="\n").encode()
+KEEP_ALIVE = ServerSentEvent(comment="keep-alive", sep="\n").encode()
+
+
+def event(value: Any, name: str | None = None) -> bytes:
+    """One event with a JSON value, ready to send."""
+    data = b"data: " + orjson.dumps(value) + b"\n\n"
+    return data if name is None else b"event: " + name.encode() + b"\n" + data
+
+
+class ChunkEncoder:
+    """Chat and completion chunks as events.
+
+    With ``include_usage`` every chunk has ``usage: null`` and a last one, with no choices, has the figures;
+    without it no chunk speaks of usage.
+    """
+
+    def __init__(self, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+        self._usage: Json | None = None
+        self._last: Json | None = None
+        self._finished = False
+
+    def encode(self, item: Json) -> bytes:
+        usage = item.pop("usage", None)
+        if usage is not None:
+            self._usage = usage
+        choices = item.get("choices")
+        if not choices:
+            return b""
+        for choice in choices:
+            if choice.get("finish_reason") is not None:
+                self._finished = True
+        if self._include_usage:
+            item["usage"] = None
+            self._last = item
+        return b"data: " + orjson.dumps(item) + b"\n\n"
+
+    def finish(self) -> bytes:
+        if not self._finished:
+            raise StreamBroken("The answer ended before it said why; what came is not the whole of it.")
+        if self._include_usage and self._usage is not None and self._last is not None:
+            return event({**self._last, "choices": [], "usage": self._usage}) + DONE
+        return DONE
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return event(error.to_body())
+
+
+class EventEncoder:
+    """Typed events (transcripts, images): each says by its ``type`` what it is, and ``final`` ends the answer."""
+
+    def __init__(self, final: str) -> None:
+        self._final = final
+        self._finished = False
+
+    def encode(self, item: Json) -> bytes:
+        self._finished = self._finished or item.get("type") == self._final
+        return event(item)
+
+    def finish(self) -> bytes:
+        if not self._finished:
+            raise StreamBroken("The answer ended before it was complete.")
+        return b""
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return event(error.to_body())
+
+
+class BytesEncoder:
+    """Bytes as they are; an error can only cut the connection."""
+
+    def encode(self, item: bytes) -> bytes:
+        return item
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        del error
+        return None
+
+
+async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
+    """Answer with events. Raises the job's error while the headers have not left."""
+    settings = services_of(request).settings.server
+    relay, answer = await _begin(request, job, encoder, patience=settings.streams.headers_after)
+    return EventStream(
+        relay,
+        {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
+        ping=settings.streams.ping,
+        send_timeout=settings.timeouts.send,
+        waiting=answer is None,
+    )
+
+
+async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
+    """Answer with bytes; the headers wait for the first of them."""
+    settings = services_of(request).settings.server
+    relay, answer = await _begin(request, job, encoder, patience=None)
+    assert answer is not None, "without an end to its patience, opening gives an answer or raises"
+    return ByteStream(relay, {**answer.headers(), "content-type": media_type}, settings.timeouts.send)
+
+
+async def _begin(
+    request: Request, job: Job[T], encoder: Encoder[T], *, patience: float | None
+) -> tuple[Relay[T], Answer[T] | None]:
+    services = services_of(request)
+    relay = Relay(
+        open_answer(request, job),
+        encoder,
+        in_flight=services.in_flight,
+        capacity=services.settings.server.streams.buffer,
+        on_error=services.metrics.error,
+    )
+    try:
+        async with Guard(request, services.in_flight):
+            return relay, await relay.opened(patience)
+    except BaseException:
+        relay.cancel()
+        raise
+
+
+@cache
+def _event_headers() -> tuple[tuple[bytes, bytes], ...]:
+    """sse-starlette's: no caching, no buffering by proxies, the media type."""
+    return tuple(EventSourceResponse(iter(())).raw_headers)
+
+
+class EventStream(Response):
+    """A relay as server-sent events: sse-starlette's headers and comments, which :func:`deliver` sends.
+
+    sse-starlette's own response runs four tasks for each stream, a tenth of what a short one costs.
+    """
+
+    def __init__(
+        self, relay: Relay[Any], headers: Mapping[str, str], *, ping: float, send_timeout: float, waiting: bool
+    ) -> None:
+        """``ping`` is the seconds without anything to send after which a comment is sent; 0 sends none."""
+        self._relay = relay
+        self._ping = (ping, KEEP_ALIVE) if ping else None
+        self._send_timeout = send_timeout
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers)
+        self.raw_headers += _event_headers()
+        if waiting:
+            relay.interject(WAITING)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await deliver(self._relay, head, scope, receive, send, send_timeout=self._send_timeout, ping=self._ping)
+
+
+class ByteStream(Response):
+    """Sends a relay's bytes under the same watch and the same deadline."""
+
+    def __init__(self, relay: Relay[Any], headers: Mapping[str, str], send_timeout: float) -> None:
+        self._relay = relay
+        self._send_timeout = send_timeout
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await deliver(self._relay, head, scope, receive, send, send_timeout=self._send_timeout)

@@ -1,0 +1,57 @@
+"""The access log: one line per request.
+
+structlog's chain of processors works out what a line may need, each time anew; for this line, the one that every
+request writes, that was a tenth of all the time a plain request takes. So its parts are put together here, and
+only the last processor, the configured renderer, is structlog's.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from time import time
+
+import structlog
+
+from server.observability.logging import hidden
+
+
+class AccessLog:
+    """Made after logging was configured: it keeps the renderer and the stream of that moment."""
+
+    def __init__(self) -> None:
+        configured = structlog.get_config()
+        self._on = structlog.get_logger().bind().is_enabled_for(logging.INFO)
+        self._render = configured["processors"][-1]
+        self._out = configured["logger_factory"]()
+        self._second = 0
+        self._second_text = ""
+
+    def write(
+        self, *, request_id: str, trace: str, method: str, path: str, status: int, seconds: float, key: str
+    ) -> None:
+        """The line of one request that has ended."""
+        if not self._on:
+            return
+        entry = {
+            "event": "request",
+            "level": "info",
+            "timestamp": self._timestamp(),
+            "request_id": hidden(request_id),
+            "trace": trace,
+            "method": hidden(method),
+            "path": hidden(path),
+            "status": status,
+            "seconds": round(seconds, 4),
+            "key": key,
+        }
+        self._out.msg(self._render(self._out, "info", entry))
+
+    def _timestamp(self) -> str:
+        """Now, as the other lines have it: ISO 8601, UTC, microseconds."""
+        now = time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"

@@ -1,0 +1,151 @@
+"""Reading bodies: counted while they come, within a time, and only of the types that are understood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from pydantic import BaseModel
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
+
+from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from server.edge.disconnect import ClientGone
+from server.edge.errors import parse
+from server.services import services_of
+from server.settings import TimeoutSettings
+
+M = TypeVar("M", bound=BaseModel)
+BODY_HERE = "roundhouse.body_here"
+"""In the scope of a request whose body has come in full: there is nothing left to wait for, or to time."""
+LOGGED = 10_000
+"""Characters of a body that are logged, where bodies are."""
+
+
+async def read_json(request: Request, model: type[M]) -> M:
+    """The request's JSON body as ``model``.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, InvalidRequest, or ClientGone.
+    """
+    return parse(model, await read_body(request))
+
+
+async def read_body(request: Request) -> bytes:
+    """The request's JSON body as it is. Raises as :func:`read_json` does, but for InvalidRequest."""
+    _check_type(request.headers, "application/json")
+    settings = services_of(request).settings.server
+    receive = counted(request, settings.limits.body_bytes, settings.timeouts)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        pieces = [body]
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            pieces.append(message.get("body", b""))
+        body = b"".join(pieces)
+    if services_of(request).settings.log.prompts:
+        _log_body(body)
+    return body
+
+
+@asynccontextmanager
+async def read_form(request: Request) -> AsyncIterator[FormData]:
+    """The request's multipart form, with at most one file; its temporary file goes away with the block.
+
+    Raises as :func:`read_json` does.
+    """
+    _check_type(request.headers, "multipart/form-data")
+    settings = services_of(request).settings.server
+    receive = counted(request, settings.limits.audio_bytes, settings.timeouts)
+    form_request = Request(request.scope, receive)
+    try:
+        form = await form_request.form(
+            max_files=1,
+            max_fields=settings.limits.form_fields,
+            max_part_size=settings.limits.form_field_bytes,
+        )
+    except ClientDisconnect:
+        raise ClientGone from None
+    except (MultiPartException, FormParserError) as error:
+        reason = getattr(error, "message", "it cannot be parsed")
+        raise InvalidRequest(f"The multipart form is not valid: {reason}") from None
+    except (UnicodeError, LookupError):
+        raise InvalidRequest("The multipart form has a field that is not text in its charset.") from None
+    if services_of(request).settings.log.prompts:
+        _log_body(orjson.dumps(_told(form)))
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def counted(request: Request, limit: int, timeouts: TimeoutSettings) -> Receive:
+    """A ``receive`` that refuses a body over ``limit`` bytes, whatever its Content-Length says, or a slow one."""
+    scope, receive = request.scope, request.receive
+    declared = request.headers.get("content-length")
+    if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    seen = 0
+
+    async def read() -> Message:
+        if BODY_HERE in scope:
+            return within(await receive())
+        try:
+            # A byte now and then is not idle: a body must also keep to a rate (as Apache's mod_reqtimeout asks).
+            due = began + min(timeouts.body, timeouts.body_idle + seen / timeouts.body_rate)
+            async with asyncio.timeout_at(min(due, loop.time() + timeouts.body_idle)):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout("The body did not come in time.") from None
+        return within(message)
+
+    def within(message: Message) -> Message:
+        nonlocal seen
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+        return message
+
+    return read
+
+
+def _log_body(body: bytes) -> None:
+    text = body[: 4 * LOGGED].decode("utf-8", "replace")[:LOGGED]
+    structlog.get_logger("server.edge.bodies").info("request body", bytes=len(body), body=text)
+
+
+def _told(form: FormData) -> Mapping[str, Any]:
+    """A form's fields; of a file its name and size."""
+    return {
+        name: value if isinstance(value, str) else {"filename": value.filename, "bytes": value.size}
+        for name, value in form.multi_items()
+    }
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    size = f"{limit / 1_048_576:g} MiB" if limit >= 1_048_576 else f"{limit} bytes"
+    return PayloadTooLarge(f"The body is over the limit of {size}. Send less, or raise it in [server.limits].")
+
+
+def _check_type(headers: Headers, wanted: str) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaType("Compressed bodies are not read. Send the body without Content-Encoding.")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == wanted or (wanted == "application/json" and kind.endswith("+json")):
+        return
+    raise UnsupportedMediaType(f"This endpoint reads {wanted}. Send the header 'Content-Type: {wanted}'.")

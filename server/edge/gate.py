@@ -1,0 +1,197 @@
+"""The gate: what every request passes, once, as plain ASGI.
+
+In this order: a request id, the Host header, the key, a place among the requests at work; then the app; and
+around all of it the one place that turns what was raised into OpenAI's error object. Middleware of its own
+for each of these would cost a layer per message and hide disconnects.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from secrets import token_hex
+from time import perf_counter
+
+import structlog
+from sse_starlette.sse import SendTimeoutError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from catalog.errors import InvalidRequest, NotPermitted
+from server.answers.relay import Cut
+from server.edge.access_log import AccessLog
+from server.edge.auth import ANONYMOUS, presented_key
+from server.edge.disconnect import ClientGone
+from server.edge.errors import as_error, error_response
+from server.edge.identifiers import RandomHex
+from server.services import SERVICES, Services
+from server.settings import ServerSettings
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""All that is answered without a key."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+CLIENT_CLOSED_REQUEST = 499
+"""What logs and metrics call a request whose client left; nobody is sent it."""
+
+
+class Gate:
+    """Wraps the app. ``services`` is asked for on every request, so that settings can be reloaded."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._random = RandomHex()
+        self._log = AccessLog()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        await _Passage(self._services, self._app, scope, self._log, self._random)(receive, send)
+
+
+class _Passage:
+    """One request on its way through the gate."""
+
+    __slots__ = ("_app", "_id", "_id_header", "_log", "_random", "_scope", "_send", "_services", "status")
+
+    def __init__(
+        self,
+        services: Services,
+        app: ASGIApp,
+        scope: Scope,
+        log: AccessLog,
+        random: Callable[[int], str],
+    ) -> None:
+        self._services = services
+        self._random = random
+        self._app = app
+        self._scope = scope
+        self._log = log
+        self.status = 0
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        scope, services = self._scope, self._services
+        began = perf_counter()
+        headers = Headers(scope=scope)
+        self._id = request_id(headers.get("x-request-id"), self._random)
+        self._id_header = (b"x-request-id", self._id.encode())
+        self._send = send
+        scope[SERVICES] = services
+        scope["roundhouse.request_id"] = self._id
+        if "roundhouse.trace" not in scope:
+            scope["roundhouse.trace"] = self._random(16)
+        scope["roundhouse.caller"] = ANONYMOUS
+        tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope["roundhouse.trace"])
+        try:
+            await self._pass(headers, receive)
+        except ClientGone:
+            self.status = self.status or CLIENT_CLOSED_REQUEST
+        except Exception as error:  # the request edge: nothing leaves it but an answer
+            if self.status and isinstance(error, SendTimeoutError | TimeoutError | Cut):
+                structlog.get_logger().warning("response cut", reason=type(error).__name__)
+                self._abort()
+            else:
+                await self._answer_error(error, receive)
+        finally:
+            took = perf_counter() - began
+            scope["roundhouse.status"] = self.status
+            route = route_of(scope)
+            services.metrics.request(route, scope["method"], self.status, took)
+            if services.settings.log.access and scope["path"] not in OPEN_PATHS:
+                self._log.write(
+                    request_id=self._id,
+                    trace=scope["roundhouse.trace"],
+                    method=scope["method"],
+                    path=scope["path"][:200],
+                    status=self.status,
+                    seconds=took,
+                    key=scope["roundhouse.caller"].id,
+                )
+            structlog.contextvars.reset_contextvars(**tokens)
+
+    async def _pass(self, headers: Headers, receive: Receive) -> None:
+        scope, services = self._scope, self._services
+        check_host(headers.get("host"), services.settings.server)
+        if scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, self._send_marked)
+            return
+        caller = services.authenticator.authenticate(presented_key(headers))
+        scope["roundhouse.caller"] = caller
+        if scope["method"] != "POST":
+            await self._app(scope, receive, self._send_marked)
+            return
+        with services.in_flight.admit(caller):
+            await self._app(scope, receive, self._send_marked)
+
+    async def _send_marked(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self._id_header]
+        await self._send(message)
+
+    async def _answer_error(self, error: Exception, receive: Receive) -> None:
+        typed = as_error(error)
+        if typed is not error and typed.status >= 500:
+            structlog.get_logger().error("request failed", exc_info=error)
+        elif typed.status >= 500:
+            structlog.get_logger().warning("request refused", code=typed.code)
+        self._services.metrics.error(typed.code)
+        if self.status:
+            self._abort()
+            return
+        anthropic = self._scope["path"].startswith("/v1/messages")
+        answer = error_response(typed, anthropic_id=self._id if anthropic else None)
+        await answer(self._scope, receive, self._send_marked)
+
+    def _abort(self) -> None:
+        """Close the connection at once: what it still holds for a client that does not read is dropped."""
+        abort: Callable[[], None] | None = self._scope.get("roundhouse.abort")
+        if abort is not None:
+            abort()
+
+
+def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:
+    """The caller's own id when it is a plain one, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"req_{random(12)}"
+
+
+def route_of(scope: Scope) -> str:
+    """The route's template, so that a path with a model's name in it does not become a metric of its own."""
+    route = scope.get("route")
+    return getattr(route, "path", "") or "other"
+
+
+def check_host(host: str | None, settings: ServerSettings) -> None:
+    """Answer only to names of this server: else a web page could reach it by a name it controls (rebinding).
+
+    Raises InvalidRequest or NotPermitted.
+    """
+    if "*" in settings.allowed_hosts:
+        return
+    if host is None:
+        raise InvalidRequest("The Host header is missing.")
+    name = _host_name(host)
+    own = ("localhost", settings.host.lower(), (settings.admin_host or "localhost").lower())
+    if name in own or name in settings.allowed_hosts:
+        return
+    if any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in settings.allowed_hosts):
+        return
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    if address is not None and (address.is_loopback or settings.host in ("0.0.0.0", "::")):  # noqa: S104
+        return
+    raise NotPermitted("This server does not answer to that Host. Add it to allowed_hosts in [server].")
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()

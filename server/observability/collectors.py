@@ -1,0 +1,134 @@
+"""What Prometheus is told of the moment: read when it asks, so that nothing stale is left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from backends.workers.pool import PoolSnapshot, WorkerPool
+from routing.accounts.spend import Spent
+from routing.upstreams.breaker import CircuitKey, CircuitState
+from routing.upstreams.concurrency import QueueLoad
+from routing.upstreams.provider_keys import KeyStatistics
+
+CircuitStates = Callable[[], Mapping[CircuitKey, CircuitState]]
+Keys = Callable[[], Iterable[KeyStatistics]]
+Caps = Callable[[], Iterable[Spent]]
+QueueLoads = Callable[[], Iterable[QueueLoad]]
+
+
+class PoolCollector(Collector):
+    """Workers and devices; a worker that is gone leaves no stale series."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Fresh families."""
+        return pool_families(self._pool.snapshot())
+
+    def describe(self) -> Iterable[Metric]:
+        """The same families without samples, so that registering asks nothing of the pool."""
+        return pool_families(PoolSnapshot())
+
+
+class RoutingCollector(Collector):
+    """Circuits, providers' keys, the whole gateway's budgets, and queues in front of endpoints."""
+
+    def __init__(self, circuits: CircuitStates, keys: Keys, caps: Caps, queue_loads: QueueLoads) -> None:
+        self._circuits = circuits
+        self._keys = keys
+        self._caps = caps
+        self._queue_loads = queue_loads
+
+    def collect(self) -> Iterable[Metric]:
+        """Fresh families."""
+        return routing_families(self._circuits(), self._keys(), self._caps(), self._queue_loads())
+
+    def describe(self) -> Iterable[Metric]:
+        """The same families without samples."""
+        return routing_families({}, (), (), ())
+
+
+def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
+    """A snapshot as metrics."""
+    labels = ("model", "engine", "device")
+    state = GaugeMetricFamily(
+        "roundhouse_worker_state", "1 for the state a worker is in", labels=(*labels, "state")
+    )
+    memory = GaugeMetricFamily("roundhouse_worker_memory_bytes", "Resident memory of a worker", labels=labels)
+    busy = GaugeMetricFamily("roundhouse_worker_busy", "Requests a worker is answering", labels=labels)
+    slots = GaugeMetricFamily("roundhouse_worker_slots", "Requests a worker can answer at a time", labels=labels)
+    queued = GaugeMetricFamily("roundhouse_queue_depth", "Requests waiting for a worker", labels=labels)
+    restarts = CounterMetricFamily("roundhouse_worker_restarts", "Restarts of a worker that died", labels=labels)
+    loaded = GaugeMetricFamily("roundhouse_loaded_models", "Models that are ready")
+    for worker in snapshot.workers:
+        values = (worker.model, worker.engine, worker.device)
+        state.add_metric((*values, worker.state.value), 1)
+        memory.add_metric(values, worker.memory)
+        busy.add_metric(values, worker.busy)
+        slots.add_metric(values, worker.slots)
+        queued.add_metric(values, worker.queued)
+        restarts.add_metric(values, worker.restarts)
+    loaded.add_metric((), sum(worker.state.value == "ready" for worker in snapshot.workers))
+    budget = GaugeMetricFamily("roundhouse_device_budget_bytes", "Memory workers may use", labels=("device",))
+    used = GaugeMetricFamily("roundhouse_device_used_bytes", "Memory workers use", labels=("device",))
+    for device in snapshot.devices:
+        budget.add_metric((device.id,), device.budget)
+        used.add_metric((device.id,), device.used)
+    return [state, memory, busy, slots, queued, restarts, loaded, budget, used]
+
+
+def routing_families(
+    circuits: Mapping[CircuitKey, CircuitState],
+    keys: Iterable[KeyStatistics],
+    caps: Iterable[Spent],
+    queue_loads: Iterable[QueueLoad],
+) -> list[Metric]:
+    """What the router remembers of upstreams and of money, as metrics."""
+    circuit = GaugeMetricFamily(
+        "roundhouse_breaker_state",
+        "1 for the state of a model's circuit at an endpoint: closed, half_open, open",
+        labels=("model", "endpoint", "state"),
+    )
+    for (model, endpoint), state in circuits.items():
+        circuit.add_metric((model, endpoint, state.value), 1)
+    key = GaugeMetricFamily(
+        "roundhouse_provider_keys",
+        "Keys of an endpoint by state: usable, resting (rate limited), out (refused)",
+        labels=("endpoint", "state"),
+    )
+    counts = Counter((one.endpoint, _key_state(one)) for one in keys)
+    for endpoint in sorted({endpoint for endpoint, _ in counts}):
+        for name in ("usable", "resting", "out"):
+            key.add_metric((endpoint, name), counts[endpoint, name])
+    cap = GaugeMetricFamily(
+        "roundhouse_spend_cap_dollars", "The most that may be spent in a window", labels=("window",)
+    )
+    spent = GaugeMetricFamily(
+        "roundhouse_spend_used_dollars",
+        "Spent and set aside in the present window of a cap, by all gateways",
+        labels=("window",),
+    )
+    for row in caps:
+        cap.add_metric((row.window.value,), row.cap)
+        spent.add_metric((row.window.value,), row.spent)
+    busy = GaugeMetricFamily(
+        "roundhouse_endpoint_busy", "Calls at work at an endpoint that has max_concurrency", labels=("endpoint",)
+    )
+    queued = GaugeMetricFamily(
+        "roundhouse_endpoint_queue_depth", "Calls waiting for a turn at such an endpoint", labels=("endpoint",)
+    )
+    for load in queue_loads:
+        busy.add_metric((load.endpoint,), load.busy)
+        queued.add_metric((load.endpoint,), load.waiting)
+    return [circuit, key, cap, spent, busy, queued]
+
+
+def _key_state(key: KeyStatistics) -> str:
+    if key.out:
+        return "out"
+    return "resting" if key.resting > 0 else "usable"

@@ -1,0 +1,93 @@
+"""One gateway process among several: ``python -m server.processes.gateway_process``, started by the fleet.
+
+It inherits the listening sockets and its end of the control socket, over which it is given its settings. When
+the control socket closes, the parent is gone, and so is this process at once: nothing may serve without workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from functools import partial
+
+from backends.workers.control.channel import Channel
+from backends.workers.control.codec import Json
+from backends.workers.control.remote_pool import RemotePool
+from catalog.errors import RoundhouseError
+from server.app import create_app
+from server.assembly import open_runtime
+from server.observability.logging import configure_logging
+from server.processes.run import apply_settings, loop_factory, serve
+from server.processes.scrape import export
+from server.settings import Settings
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve until told to stop; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--control", type=int, required=True, help="descriptor of the control socket")
+    parser.add_argument("--listen", type=int, required=True, help="descriptor of the listening socket")
+    parser.add_argument("--admin", type=int, help="descriptor of administration's listening socket")
+    arguments = parser.parse_args()
+    _die_with_parent()
+    control, listener = socket.socket(fileno=arguments.control), socket.socket(fileno=arguments.listen)
+    admin = None if arguments.admin is None else socket.socket(fileno=arguments.admin)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(control, listener, admin))
+
+
+async def _run(control: socket.socket, listener: socket.socket, admin: socket.socket | None) -> int:
+    channel = Channel()
+    pool = RemotePool(channel)
+    await channel.open(control)
+    orphaned = asyncio.create_task(_end_when_orphaned(channel))
+    settings = Settings.model_validate(await channel.call("settings"))
+    configure_logging(settings.log)
+    await pool.start()
+
+    async def scrape() -> bytes:
+        return str(await channel.call("metrics")).encode()
+
+    async def samples(_: Json) -> Json:
+        return export(app.state.services.metrics.registry)
+
+    async def reload(changed: Json) -> Json:
+        await apply_settings(app.state.services, Settings.model_validate(changed))
+
+    try:
+        app = create_app(settings, open_runtime=partial(open_runtime, pool=pool, scrape=scrape))
+        channel.answer("samples", samples)
+        channel.answer("reload", reload)
+        await serve(app, settings, listener, admin_listener=admin, listening=lambda: channel.tell("ready"))
+    except RoundhouseError as error:
+        await channel.call("failed", error.message)
+        return 1
+    finally:
+        orphaned.cancel()
+    channel.tell("samples", export(app.state.services.metrics.registry))
+    return 0
+
+
+async def _end_when_orphaned(channel: Channel) -> None:
+    await channel.closed.wait()
+    os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends this process with its parent, also when the interpreter is stuck."""
+    if sys.platform.startswith("linux"):
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

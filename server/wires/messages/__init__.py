@@ -1,0 +1,12 @@
+"""Anthropic's Messages API in front of any chat model: pure translations of the request and of the answer.
+
+An endpoint does ``chat = to_chat(request)``, has ``chat`` answered, and writes ``stream = MessageStream(...)``'s
+events: ``feed(chunk)`` for every chunk, then ``finish()``; or ``fail(error)`` once the answer has begun. Each
+event is named by its ``type``; there is no ``[DONE]``. For a plain answer it runs through the same events and
+sends ``stream.message()``. Errors go out as ``error_body(error)``.
+"""
+
+from server.wires.messages.request import to_chat
+from server.wires.messages.stream import MessageStream, error_body
+
+__all__ = ["MessageStream", "error_body", "to_chat"]

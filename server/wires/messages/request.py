@@ -1,0 +1,118 @@
+"""A request in Anthropic's wire as a chat request, so that every chat model answers it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from backends.wire.chat import ChatRequest
+from backends.wire.messages import CountTokensRequest, MessagesRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from server.wires.messages.blocks import to_messages
+
+Json = dict[str, Any]
+
+EFFORTS = ((2048, "low"), (8192, "medium"))
+"""Reasoning effort for a thinking budget up to so many tokens; above the last it is high. Ours."""
+
+
+def to_chat(request: MessagesRequest | CountTokensRequest) -> ChatRequest:
+    """The chat to ask, always streamed. Unknown fields go along: each provider decides about them.
+
+    Raises :class:`UnsupportedParameter` for Anthropic's own tools and uploaded files.
+    """
+    body: Json = {**(request.model_extra or {}), "model": request.model, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    body["messages"] = to_messages(request.system, request.messages)
+    if isinstance(request, MessagesRequest):
+        body["max_completion_tokens"] = request.max_tokens
+        same = {name: getattr(request, name) for name in ("temperature", "top_p", "top_k")}
+        body |= {name: value for name, value in same.items() if value is not None}
+        if request.stop_sequences:
+            body["stop"] = request.stop_sequences
+        user = (request.metadata or {}).get("user_id")
+        if isinstance(user, str):
+            body["user"] = user
+    if request.tools:
+        body["tools"] = [_tool(tool, position) for position, tool in enumerate(request.tools)]
+    _tool_choice(request.tool_choice, body)
+    _thinking(request, body)
+    _format(request, body)
+    return _validated(body)
+
+
+def _validated(body: Json) -> ChatRequest:
+    try:
+        return ChatRequest.model_validate(body)
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise InvalidRequest(f"{place}: {first['msg']}", param=place) from None
+
+
+def _tool(tool: Json, position: int) -> Json:
+    if tool.get("type") not in (None, "custom"):
+        raise UnsupportedParameter(
+            f"Only the caller's own tools are served here, not {str(tool.get('type'))[:80]!r}.",
+            param=f"tools[{position}]",
+        )
+    function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
+    function["parameters"] = tool.get("input_schema")
+    mark = tool.get("cache_control")
+    return {
+        "type": "function",
+        "function": function,
+        **({"cache_control": mark} if isinstance(mark, dict) else {}),
+    }
+
+
+def _tool_choice(choice: Json | None, body: Json) -> None:
+    if choice is None:
+        return
+    match choice.get("type"):
+        case "auto" | "none" as kind:
+            body["tool_choice"] = kind
+        case "any":
+            body["tool_choice"] = "required"
+        case "tool":
+            body["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+        case kind:
+            raise InvalidRequest(f"No tool_choice {str(kind)[:80]!r}.", param="tool_choice")
+    if choice.get("disable_parallel_tool_use") is True:
+        body["parallel_tool_calls"] = False
+    if "tools" not in body and body["tool_choice"] in ("auto", "none"):
+        del body["tool_choice"]
+
+
+def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None:
+    """An effort every provider can read; a budget is read as an effort, since few take a number."""
+    effort = request.output_config.effort if request.output_config else None
+    thinking = request.thinking or {}
+    match thinking.get("type"):
+        case "disabled":
+            body["reasoning_effort"] = "none"
+        case "enabled":
+            budget = thinking.get("budget_tokens")
+            if not isinstance(budget, int):
+                raise InvalidRequest("thinking.budget_tokens must be a number.", param="thinking.budget_tokens")
+            named = next((name for bound, name in EFFORTS if budget <= bound), "high")
+            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else named
+        case "adaptive":
+            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else "high"
+        case None if effort:
+            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort)
+        case None:
+            pass
+        case kind:
+            raise InvalidRequest(f"No thinking of the type {str(kind)[:80]!r}.", param="thinking.type")
+
+
+def _format(request: MessagesRequest | CountTokensRequest, body: Json) -> None:
+    wanted = request.output_config.format if request.output_config else None
+    if wanted is None:
+        return
+    if wanted.get("type") != "json_schema" or not isinstance(wanted.get("schema"), dict):
+        raise InvalidRequest("output_config.format must be a json_schema.", param="output_config.format")
+    schema = {"name": "answer", "schema": wanted["schema"], "strict": True}
+    body["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -1,0 +1,126 @@
+"""A Responses request as a chat request, so that every chat model answers it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from backends.wire.chat import ChatRequest
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from server.wires.responses.items import to_messages
+
+Json = dict[str, Any]
+
+_LOGPROBS = "message.output_text.logprobs"
+_INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
+
+
+def to_chat(request: ResponsesRequest) -> ChatRequest:
+    """The chat to ask, always streamed. Unknown fields go along: each provider decides about them.
+
+    ``max_tool_calls`` bounds the calls of OpenAI's own tools, of which there are none here.
+    Raises :class:`UnsupportedParameter` for what needs stored responses or OpenAI's services.
+    """
+    _refuse_state(request)
+    messages = to_messages(request.input)
+    if request.instructions:
+        messages.insert(0, {"role": "system", "content": request.instructions})
+    body: Json = {**(request.model_extra or {}), "model": request.model, "messages": messages, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    renamed = {"max_completion_tokens": request.max_output_tokens}
+    same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
+    body |= {name: value for name in same if (value := getattr(request, name)) is not None}
+    body |= {name: value for name, value in renamed.items() if value is not None}
+    _tools(request, body)
+    _text(request, body)
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
+    if _LOGPROBS in (request.include or ()) or request.top_logprobs:
+        body["logprobs"] = True
+        if request.top_logprobs:
+            body["top_logprobs"] = request.top_logprobs
+    return _validated(body)
+
+
+def _validated(body: Json) -> ChatRequest:
+    try:
+        return ChatRequest.model_validate(body)
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise InvalidRequest(f"{place}: {first['msg']}", param=place.replace("messages", "input")) from None
+
+
+def _refuse_state(request: ResponsesRequest) -> None:
+    stored = "Responses are not stored here; send the whole conversation in 'input'."
+    refusals = {
+        "previous_response_id": (request.previous_response_id, stored),
+        "conversation": (request.conversation, stored),
+        "store": (request.store, "Responses are not stored here; leave 'store' out or set it to false."),
+        "background": (request.background, "There are no background responses here; stream instead."),
+        "prompt": (request.prompt, "Prompt templates are not kept here; send 'instructions' and 'input'."),
+        "truncation": (
+            request.truncation == "auto",
+            "A conversation is never shortened here; set 'truncation' to 'disabled'.",
+        ),
+    }
+    for name, (value, reason) in refusals.items():
+        if value:
+            raise UnsupportedParameter(reason, param=name)
+    for name in request.include or ():
+        if name not in _INCLUDES:
+            raise UnsupportedParameter(
+                f"{name[:80]!r} belongs to a tool that is not served here.", param="include"
+            )
+
+
+def _tools(request: ResponsesRequest, body: Json) -> None:
+    tools = [_tool(tool, position) for position, tool in enumerate(request.tools or ())]
+    choice: Any = request.tool_choice
+    if isinstance(choice, dict):
+        match choice.get("type"):
+            case "function":
+                choice = {"type": "function", "function": {"name": choice.get("name")}}
+            case "allowed_tools":
+                named = choice.get("tools")
+                named = named if isinstance(named, list) else []
+                allowed = [tool.get("name") for tool in named if isinstance(tool, dict)]
+                tools = [tool for tool in tools if tool["function"].get("name") in allowed]
+                choice = choice.get("mode", "auto")
+            case kind:
+                raise UnsupportedParameter(
+                    f"No tool_choice {str(kind)[:80]!r} is served here.", param="tool_choice"
+                )
+    if tools:
+        body["tools"] = tools
+    if choice is not None and (tools or choice not in ("auto", "none")):
+        body["tool_choice"] = choice
+
+
+def _tool(tool: Json, position: int) -> Json:
+    if tool.get("type") != "function":
+        raise UnsupportedParameter(
+            f"Only function tools are served here, not {str(tool.get('type'))[:80]!r}.", param=f"tools[{position}]"
+        )
+    names = ("name", "description", "parameters", "strict")
+    return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
+
+
+def _text(request: ResponsesRequest, body: Json) -> None:
+    if request.text is None:
+        return
+    if request.text.verbosity is not None:
+        body["verbosity"] = request.text.verbosity
+    wanted = request.text.format
+    if wanted is None or wanted.type == "text":
+        return
+    body["response_format"] = {"type": wanted.type}
+    if wanted.type == "json_schema":
+        if wanted.name is None or wanted.schema_ is None:
+            raise InvalidRequest("text.format needs a name and a schema.", param="text.format")
+        schema: Json = {"name": wanted.name, "schema": wanted.schema_, "strict": wanted.strict}
+        if wanted.description:
+            schema["description"] = wanted.description
+        body["response_format"]["json_schema"] = schema

@@ -1,0 +1,202 @@
+"""Chat chunks as the events of a response, and as the plain response. Source: OpenAI's API reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import RoundhouseError, StreamBroken
+from server.wires.responses.items import seal
+from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class ResponseStream:
+    """One response. Call :meth:`start`, :meth:`feed` for each chunk, then :meth:`finish` or :meth:`fail`.
+
+    Each gives events to send in order, named by their ``type``; :meth:`response` is the object they describe.
+    ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of
+    a reasoning item, and a provider's signatures its ``encrypted_content``.
+    """
+
+    request: ResponsesRequest
+    response_id: str
+    created_at: int
+    model: str = ""
+    status: str = "in_progress"
+    error: Json | None = None
+    usage: Json | None = None
+    _items: list[Item] = field(default_factory=list)
+    _tools: dict[int, ToolItem] = field(default_factory=dict)
+    _open: MessageItem | ReasoningItem | None = None
+    _finish_reason: str | None = None
+    _sequence: int = 0
+
+    def start(self) -> Iterator[Json]:
+        """``response.created`` and ``response.in_progress``."""
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event({"type": kind, "response": self.response()})
+
+    def feed(self, chunk: Json) -> Iterator[Json]:
+        """The events of one chunk; only its first choice counts."""
+        self.model = self.model or chunk.get("model") or ""
+        if chunk.get("usage"):
+            self.usage = _usage(chunk["usage"])
+        for choice in chunk.get("choices") or ():
+            if choice.get("index", 0) == 0:
+                yield from map(self._event, self._choice(choice))
+
+    def finish(self) -> Iterator[Json]:
+        """Close what is open, then ``response.completed`` or ``response.incomplete``.
+
+        Raises :class:`StreamBroken` when no chunk said why the answer ended.
+        """
+        if self._finish_reason is None:
+            raise StreamBroken("The answer ended without a finish_reason.")
+        refused = any(isinstance(item, MessageItem) and item.refused for item in self._items)
+        whole = self._finish_reason in ("stop", "tool_calls") or refused
+        self.status = "completed" if whole else "incomplete"
+        yield from map(self._event, self._close_all(self.status))
+        yield self._event({"type": f"response.{self.status}", "response": self.response()})
+
+    def fail(self, error: RoundhouseError) -> Iterator[Json]:
+        """``response.failed``, in place of the rest. Its error has only codes that OpenAI's SDK knows."""
+        self.status = "failed"
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        self.error = {"code": code, "message": error.message}
+        yield self._event({"type": "response.failed", "response": self.response()})
+
+    def response(self) -> Json:
+        """The response object as it is by now."""
+        request = self.request
+        reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        incomplete = {"reason": reasons.get(self._finish_reason or "")} if self.status == "incomplete" else None
+        wire = request.to_wire()
+        return {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": self.created_at,
+            "status": self.status,
+            "background": False,
+            "error": self.error,
+            "incomplete_details": incomplete,
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "max_tool_calls": request.max_tool_calls,
+            "model": self.model or request.model,
+            "output": [item.to_json() for item in self._items],
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "reasoning": wire.get("reasoning") or {"effort": None, "summary": None},
+            "store": False,
+            "temperature": request.temperature,
+            "text": wire.get("text") or {"format": {"type": "text"}},
+            "tool_choice": wire.get("tool_choice") or "auto",
+            "tools": wire.get("tools") or [],
+            "top_logprobs": request.top_logprobs or 0,
+            "top_p": request.top_p,
+            "truncation": "disabled",
+            "usage": self.usage,
+            "user": request.user,
+            "metadata": request.metadata or {},
+        }
+
+    # ---- the parts of an answer
+
+    def _event(self, event: Json) -> Json:
+        numbered = {**event, "sequence_number": self._sequence}
+        self._sequence += 1
+        return numbered
+
+    def _choice(self, choice: Json) -> Iterator[Json]:
+        delta = choice.get("delta") or {}
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning:
+            yield from self._reasoning_item(fresh=True)
+            yield from self._reasoning().add(reasoning)
+        if delta.get("thinking_blocks"):
+            yield from self._reasoning_item(fresh=False)
+            self._reasoning().blocks += delta["thinking_blocks"]
+        if delta.get("content") or delta.get("refusal"):
+            yield from self._message_item()
+            message = self._open
+            assert isinstance(message, MessageItem)
+            if delta.get("content"):
+                yield from message.add_text(delta["content"], (choice.get("logprobs") or {}).get("content") or [])
+            if delta.get("refusal"):
+                yield from message.add_refusal(delta["refusal"])
+        for call in delta.get("tool_calls") or ():
+            yield from self._tool(call)
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _reasoning(self) -> ReasoningItem:
+        assert isinstance(self._open, ReasoningItem)
+        return self._open
+
+    def _reasoning_item(self, *, fresh: bool) -> Iterator[Json]:
+        """``fresh`` text does not go into an item that is signed already."""
+        if isinstance(self._open, ReasoningItem) and not (fresh and self._open.blocks):
+            return
+        yield from self._close()
+        self._open = ReasoningItem(self._id("rs"), len(self._items), seal=seal)
+        self._items.append(self._open)
+        yield self._open.added()
+
+    def _message_item(self) -> Iterator[Json]:
+        if isinstance(self._open, MessageItem):
+            return
+        yield from self._close()
+        self._open = MessageItem(self._id("msg"), len(self._items))
+        self._items.append(self._open)
+        yield self._open.added()
+
+    def _tool(self, delta: Json) -> Iterator[Json]:
+        position = delta.get("index", 0)
+        function = delta.get("function") or {}
+        item = self._tools.get(position)
+        if item is None:
+            yield from self._close()
+            item = ToolItem(
+                self._id("fc"),
+                len(self._items),
+                call_id=delta.get("id") or self._id("call"),
+                name=function.get("name") or "",
+                extra_content=delta.get("extra_content"),
+            )
+            self._tools[position] = item
+            self._items.append(item)
+            yield item.added()
+        if function.get("arguments"):
+            yield item.add(function["arguments"])
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}_{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
+
+    def _close(self, status: str = "completed") -> Iterator[Json]:
+        if self._open is not None:
+            closing, self._open = self._open, None
+            yield from closing.done(status)
+
+    def _close_all(self, status: str) -> Iterator[Json]:
+        yield from self._close(status)
+        for item in self._tools.values():
+            yield from item.done(status)
+
+
+def _usage(usage: Json) -> Json:
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    return {
+        "input_tokens": usage.get("prompt_tokens", 0),
+        "input_tokens_details": {
+            "cached_tokens": prompt.get("cached_tokens") or 0,
+            "cache_write_tokens": prompt.get("cache_write_tokens") or 0,
+        },
+        "output_tokens": usage.get("completion_tokens", 0),
+        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
+        "total_tokens": usage.get("total_tokens", 0),
+    }

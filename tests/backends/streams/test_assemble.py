@@ -1,0 +1,110 @@
+"""A stream and the plain answer of the same request are the same message, wherever the stream is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
+from backends.streams.sse import SSEReader, encode
+from tests.fakes import openai_chat
+
+Json = dict[str, Any]
+
+texts = st.text(min_size=1, max_size=40)
+tools = st.lists(
+    st.sampled_from(["one", "two", "three"]).map(
+        lambda name: {
+            "type": "function",
+            "function": {"name": name, "parameters": {"type": "object", "properties": {"é": {"type": "string"}}}},
+        }
+    ),
+    max_size=3,
+)
+bodies = st.fixed_dictionaries(
+    {
+        "model": st.just("m"),
+        "messages": st.just([{"role": "user", "content": "Hi"}]),
+        "n": st.integers(1, 3),
+        "logprobs": st.booleans(),
+        "tools": tools,
+        "stream_options": st.just({"include_usage": True}),
+    }
+)
+
+
+def assembled(chunks: list[bytes]) -> Json:
+    reader, assembler = SSEReader(), ChatAssembler()
+    for chunk in chunks:
+        for event in reader.feed(chunk):
+            assembler.add(event.json())
+    return assembler.result()
+
+
+@given(bodies, texts, st.booleans(), st.data())
+def test_a_chat_cut_at_any_byte_gives_the_same_message(
+    body: Json, reply: str, refuse: bool, data: st.DataObject
+) -> None:
+    said = openai_chat.answer(body, reply, refuse=refuse)
+    stream = b"".join(encode(chunk) for chunk in openai_chat.chat_chunks(body, said))
+    cut = data.draw(st.integers(0, len(stream)))
+    whole = assembled([stream])
+    assert assembled([stream[:cut], stream[cut:]]) == whole
+    plain = openai_chat.chat_document(body, said)
+    assert len(whole["choices"]) == body["n"]
+    for streamed, expected in zip(whole["choices"], plain["choices"], strict=True):
+        assert streamed["finish_reason"] == expected["finish_reason"]
+        assert streamed["message"]["content"] == expected["message"]["content"]
+        assert streamed["message"]["refusal"] == expected["message"]["refusal"]
+        assert [call["function"] for call in streamed["message"].get("tool_calls", ())] == [
+            call["function"] for call in expected["message"].get("tool_calls", ())
+        ]
+    assert whole["usage"] == plain["usage"]
+
+
+def test_every_single_cut_of_one_stream() -> None:
+    body = {"model": "m", "messages": [], "n": 2, "logprobs": True, "stream_options": {"include_usage": True}}
+    said = openai_chat.Answer(pieces=("Ça", " va", " 🙂"))
+    stream = b"".join(encode(chunk) for chunk in openai_chat.chat_chunks(body, said))
+    whole = assembled([stream])
+    assert [choice["message"]["content"] for choice in whole["choices"]] == ["Ça va 🙂"] * 2
+    for cut in range(len(stream)):
+        assert assembled([stream[:cut], stream[cut:]]) == whole
+
+
+@given(bodies, texts)
+def test_a_plain_chat_taken_apart_and_put_together_is_itself(body: Json, reply: str) -> None:
+    document = openai_chat.chat_document(body, openai_chat.answer(body, reply, refuse=False))
+    assembler = ChatAssembler()
+    for chunk in chat_chunks(document):
+        assembler.add(chunk)
+    again = assembler.result()
+    for one, other in zip(again["choices"], document["choices"], strict=True):
+        assert one["message"].get("tool_calls") == other["message"].get("tool_calls")
+        assert one["message"]["content"] == other["message"]["content"]
+        assert one["logprobs"] == other["logprobs"]
+    assert again["usage"] == document["usage"]
+
+
+def test_reasoning_is_kept_apart_from_the_content() -> None:
+    assembler = ChatAssembler()
+    for delta in (
+        {"role": "assistant"},
+        {"reasoning_content": "I thi"},
+        {"reasoning_content": "nk"},
+        {"content": "4"},
+    ):
+        assembler.add({"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    message = assembler.result()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("I think", "4")
+
+
+def test_a_completion_taken_apart_and_put_together_is_itself() -> None:
+    body = {"model": "m", "prompt": ["a", "b"], "logprobs": 1, "echo": True}
+    document = openai_chat.completion_document(body, "one two")
+    assembler = CompletionAssembler()
+    for chunk in completion_chunks(document):
+        assembler.add(chunk)
+    assert assembler.result() == document

@@ -1,0 +1,380 @@
+"""Money: prices, caps that hold under concurrency, and books that survive a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from catalog.errors import BudgetExceeded
+from catalog.model import FREE, Capability, Price
+from routing.accounts.spend import Caps, Spend, SpendSettings, cost_nano, nano
+from routing.facts import Facts
+from routing.outcomes import Usage
+from routing.state.protocol import NANO
+from routing.state.sqlite import SqliteState
+from tests.routing.clocks import ManualClock
+
+ROOT = Path(__file__).parents[3]
+PRICE = Price(input=3, output=15, cache_read=0.3, cache_write=3.75)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteState]:
+    state = SqliteState(tmp_path / "state.sqlite")
+    await state.start()
+    yield state
+    await state.close()
+
+
+def books(store: SqliteState, clock: ManualClock, **caps: float) -> Spend:
+    return Spend(store, SpendSettings(caps=Caps(**caps)), clock)
+
+
+async def pay(spend: Spend, amount: float | None, actual: float | None, *, key: str = "alice") -> None:
+    async with spend.reserve(key=key, model="model", endpoint="endpoint", amount=amount) as reservation:
+        reservation.settle(actual, Usage(input=10, output=5))
+
+
+# ---- prices
+
+
+def test_cached_and_written_tokens_have_their_own_price() -> None:
+    usage = Usage(input=1_000_000, output=100_000, cached=400_000, cache_write=100_000)
+    assert cost_nano(PRICE, usage) == nano(0.5 * 3 + 0.4 * 0.3 + 0.1 * 3.75 + 0.1 * 15)
+
+
+def test_cached_tokens_without_a_price_cost_what_fresh_ones_do() -> None:
+    assert cost_nano(Price(input=2, output=1), Usage(input=1_000_000, cached=500_000)) == nano(2.0)
+
+
+@pytest.mark.parametrize(
+    ("price", "usage"),
+    [
+        (Price(), Usage(input=1)),
+        (Price(), Usage()),
+        (Price(input=1), Usage(input=1, output=1)),
+        (Price(input=1, output=1), Usage(input=1, cache_write=1)),
+        (Price(input=1, output=1), Usage(input=1, known=False)),
+        (Price(input=1, output=1), Usage(units=3)),
+    ],
+)
+def test_a_missing_price_or_usage_is_unknown_and_never_free(price: Price, usage: Usage) -> None:
+    wanted = None if usage.units == 0 or price.input is None else 0
+    assert cost_nano(price, usage) == wanted
+
+
+@pytest.mark.parametrize(
+    ("price", "capability", "units", "dollars"),
+    [
+        (Price(image=0.04), Capability.IMAGE, 3, 0.12),
+        (Price(minute=0.006), Capability.TRANSCRIBE, 2.5, 0.015),
+        (Price(character=15), Capability.SPEAK, 1000, 0.015),
+        (Price(search=2), Capability.RERANK, 1, 0.002),
+    ],
+)
+def test_what_is_not_tokens_is_priced_by_its_unit(
+    price: Price, capability: Capability, units: float, dollars: float
+) -> None:
+    assert cost_nano(price, Usage(units=units), capability) == nano(dollars)
+    assert cost_nano(price, Usage(units=units)) == nano(dollars)
+
+
+def test_what_costs_nothing_costs_nothing_also_when_the_usage_is_unknown() -> None:
+    assert cost_nano(FREE, Usage(known=False)) == 0
+
+
+async def test_an_estimate_takes_the_answer_to_be_as_long_as_it_may_be(store: SqliteState) -> None:
+    spend = books(store, ManualClock())
+    facts = Facts(capability=Capability.CHAT, prompt_tokens=1000)
+    assert spend.estimate(PRICE, replace(facts, output_tokens=100)) == pytest.approx(0.003 + 0.0015)
+    assert spend.estimate(PRICE, facts) == pytest.approx(0.003 + 1024 * 15e-6)
+    assert spend.estimate(Price(), facts) is None
+
+
+@given(st.lists(st.decimals(min_value=0, max_value=10, places=6), max_size=50))
+def test_sums_are_exact_in_any_order(amounts: list[object]) -> None:
+    assert sum(nano(float(str(amount))) for amount in amounts) == sum(
+        int(str(amount).replace(".", "")) * 1000 for amount in amounts
+    )
+
+
+@given(st.floats(min_value=0, max_value=5e6) | st.integers(0, 10**7).map(lambda halves: (halves + 0.5) / NANO))
+def test_nano_dollars_are_those_of_the_number_as_it_is_written(dollars: float) -> None:
+    assert nano(dollars) == int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_EVEN))
+
+
+# ---- caps
+
+
+async def test_two_hundred_concurrent_requests_never_exceed_a_daily_cap_of_one_dollar(store: SqliteState) -> None:
+    spend = books(store, ManualClock(), day=1.0)
+    held = most = 0
+    everybody_asked = asyncio.Event()
+    asked = 0
+
+    async def request() -> bool:
+        nonlocal held, most, asked
+        try:
+            async with spend.reserve(key="alice", model="m", endpoint="e", amount=0.03) as reservation:
+                held += nano(0.03)
+                most = max(most, held)
+                asked += 1
+                if asked == 33:
+                    everybody_asked.set()
+                await everybody_asked.wait()
+                reservation.settle(0.03, Usage(input=1))
+                return True
+        except BudgetExceeded:
+            return False
+
+    served = sum(await asyncio.gather(*(request() for _ in range(200))))
+    assert served == 33
+    assert most <= NANO
+    [row] = await store.usage("0000", "9999")
+    assert (row.calls, row.cost) == (33, nano(0.99))
+    assert (await store.counts("spend/all/day/")).popitem()[1] == nano(0.99)
+
+
+async def test_two_gateways_on_one_store_share_a_cap(tmp_path: Path) -> None:
+    stores = [SqliteState(tmp_path / "state.sqlite") for _ in range(2)]
+    for store in stores:
+        await store.start()
+    gateways = [books(store, ManualClock(), day=1.0) for store in stores]
+
+    async def request(spend: Spend) -> bool:
+        try:
+            await pay(spend, 0.03, 0.03)
+        except BudgetExceeded:
+            return False
+        return True
+
+    served = await asyncio.gather(*(request(gateways[n % 2]) for n in range(200)))
+    assert sum(served) == 33
+    for store in stores:
+        await store.close()
+
+
+async def test_settling_below_the_estimate_gives_the_rest_back(store: SqliteState) -> None:
+    spend = books(store, ManualClock(), day=1.0)
+    await pay(spend, 1.0, 0.25)
+    assert spend.headroom("alice") == 0.75
+    await pay(spend, 0.75, 0.75)
+    with pytest.raises(BudgetExceeded):
+        await pay(spend, 0.000001, 0.0)
+
+
+async def test_an_unknown_cost_keeps_what_was_set_aside_and_is_reported_as_unknown(store: SqliteState) -> None:
+    spend = books(store, ManualClock(), day=1.0)
+    await pay(spend, 0.4, None)
+    assert spend.headroom("alice") == 0.6
+    [row] = await store.usage("0000", "9999")
+    assert (row.calls, row.unknown, row.cost, row.estimated) == (1, 1, 0, nano(0.4))
+
+
+async def test_leaving_without_settling_gives_the_money_back_because_no_call_was_made(store: SqliteState) -> None:
+    spend = books(store, ManualClock(), day=1.0)
+    with pytest.raises(RuntimeError):
+        async with spend.reserve(key="alice", model="m", endpoint="e", amount=1.0):
+            raise RuntimeError
+    assert spend.headroom("alice") == 1.0
+    assert await store.usage("0000", "9999") == []
+    await pay(spend, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"), [("minute", 60), ("hour", 3600), ("day", 86_400), ("month", 31 * 86_400)]
+)
+async def test_a_window_says_when_it_turns_and_then_begins_anew(
+    store: SqliteState, window: str, seconds: float
+) -> None:
+    clock = ManualClock()
+    spend = books(store, clock, **{window: 1.0})
+    await pay(spend, 1.0, 1.0)
+    with pytest.raises(BudgetExceeded) as refused:
+        await pay(spend, 0.5, 0.5)
+    wait = refused.value.retry_after
+    assert wait is not None
+    assert 0 < wait <= seconds
+    clock.advance(wait + 0.001)
+    await pay(spend, 0.5, 0.5)
+
+
+async def test_setting_the_clock_back_does_not_begin_a_day_again(store: SqliteState) -> None:
+    clock = ManualClock()
+    spend = books(store, clock, day=1.0)
+    await pay(spend, 1.0, 1.0)
+    clock.set_wall(clock.wall() - 86_400)
+    with pytest.raises(BudgetExceeded):
+        await pay(spend, 0.5, 0.5)
+    clock.advance(86_400)
+    await pay(spend, 0.5, 0.5)
+
+
+async def test_a_request_above_its_own_cap_is_refused_and_waiting_would_not_help(store: SqliteState) -> None:
+    with pytest.raises(BudgetExceeded) as refused:
+        await pay(books(store, ManualClock(), request=0.1), 0.100001, 0.1)
+    assert refused.value.retry_after is None
+
+
+async def test_caps_of_keys_are_their_own(store: SqliteState) -> None:
+    caps = SpendSettings(per_key=Caps(day=1.0), keys={"bob": Caps(day=2.0)})
+    own = {"carol": Caps(day=0.5)}
+    spend = Spend(store, caps, ManualClock(), key_caps=own.get)
+    await pay(spend, 1.0, 1.0, key="alice")
+    with pytest.raises(BudgetExceeded, match="this API key"):
+        await pay(spend, 0.1, 0.1, key="alice")
+    await pay(spend, 2.0, 2.0, key="bob")
+    assert spend.headroom("carol") == 0.5
+    assert {(one.scope, one.cap, one.spent) for one in spend.standing("bob")} == {("key/bob", 2.0, 2.0)}
+
+
+async def test_a_cap_refuses_an_unknown_price_unless_told_otherwise(store: SqliteState) -> None:
+    with pytest.raises(BudgetExceeded, match="unknown"):
+        await pay(books(store, ManualClock(), day=1.0), None, None)
+    lenient = Spend(store, SpendSettings(caps=Caps(day=1.0), unknown_price="allow"), ManualClock())
+    await pay(lenient, None, 0.25)
+    assert lenient.headroom("alice") == 0.75
+
+
+async def test_what_is_free_passes_a_cap_that_is_used_up(store: SqliteState) -> None:
+    spend = books(store, ManualClock(), day=1.0)
+    await pay(spend, 1.0, 1.0)
+    await pay(spend, 0.0, 0.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 400) | st.none()), max_size=40))
+async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[int, int | None]]
+) -> None:
+    store = SqliteState(tmp_path_factory.mktemp("spend") / "state.sqlite")
+    await store.start()
+    spend = books(store, ManualClock(), day=1.0)
+    spent = 0
+
+    async def call(amount: int, actual: int | None) -> None:
+        nonlocal spent
+        try:
+            await pay(spend, amount / 1000, None if actual is None else actual / 1000)
+        except BudgetExceeded:
+            return
+        spent += amount if actual is None else actual
+
+    await asyncio.gather(*(call(*one) for one in calls))
+    assert spend.headroom("alice") == max(0, 1000 - spent) / 1000
+    again = books(store, ManualClock(), day=1.0)
+    await again.start()
+    assert again.headroom("alice") == spend.headroom("alice")
+    rows = await store.usage("0000", "9999")
+    assert sum(row.cost + row.estimated for row in rows) == spent * 1_000_000
+    await store.close()
+
+
+async def test_a_caller_who_leaves_while_the_store_is_locked_holds_nothing(
+    store: SqliteState, tmp_path: Path
+) -> None:
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=60), ManualClock())
+    locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    asking = asyncio.create_task(pay(spend, 1.0, 1.0))
+    while spend.headroom("alice") != 0:
+        await asyncio.sleep(0)
+    asking.cancel()
+    with capture_logs(), pytest.raises(asyncio.CancelledError):
+        await asking
+    locker.execute("COMMIT")
+    locker.close()
+    assert spend.headroom("alice") == 1.0
+    assert set((await store.counts("spend/")).values()) == {0}
+    await pay(spend, 1.0, 1.0)
+
+
+async def test_a_locked_store_holds_a_capped_call_up_for_no_longer_than_its_patience(
+    store: SqliteState, tmp_path: Path
+) -> None:
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=0.05), ManualClock())
+    locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    with capture_logs():
+        await asyncio.wait_for(pay(spend, 0.6, 0.6), 5)
+        with pytest.raises(BudgetExceeded):
+            await pay(spend, 0.6, 0.6)
+        locker.execute("COMMIT")
+        locker.close()
+        await store.flush()
+    [row] = await store.usage("0", "9")
+    assert (row.calls, row.cost) == (1, nano(0.6))
+    assert set((await store.counts("spend/")).values()) == {nano(0.6)}
+
+
+# ---- after a kill
+
+_CHILD = """
+import asyncio, sys
+from pathlib import Path
+from routing.clock import SystemClock
+from routing.outcomes import Usage
+from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.state.sqlite import SqliteState
+
+async def main() -> None:
+    store = SqliteState(Path(sys.argv[1]))
+    await store.start()
+    spend = Spend(store, SpendSettings(caps=Caps(total=1000.0)), SystemClock())
+    await spend.start()
+    async def call(number: int) -> None:
+        async with spend.reserve(key="k", model="m", endpoint="e", amount=0.05) as reservation:
+            if number % 10 == 0:
+                print("held", flush=True)
+                await asyncio.Event().wait()
+            reservation.settle(0.01 + number / 1_000_000, Usage(input=1))
+        print("paid", number, flush=True)
+    await asyncio.gather(*(call(number) for number in range(200)))
+asyncio.run(main())
+"""
+
+
+def run_until_killed(path: Path) -> tuple[int, int]:
+    """How many calls were held and how many were paid when the child was killed with SIGKILL."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert child.stdout is not None
+    paid = held = 0
+    with child.stdout:
+        while held + paid < 200 and (line := child.stdout.readline()):
+            held += line.startswith("held")
+            paid += line.startswith("paid")
+        os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    return held, paid
+
+
+async def test_spend_adds_up_to_the_cent_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    assert await asyncio.to_thread(run_until_killed, path) == (20, 180)
+    paid = sum(nano(0.01 + number / 1_000_000) for number in range(200) if number % 10)
+
+    store = SqliteState(path)
+    await store.start()
+    spend = Spend(store, SpendSettings(caps=Caps(total=1000.0)), ManualClock())
+    await spend.start()
+    [row] = await store.usage("0000", "9999")
+    assert (row.calls, row.unknown) == (200, 20)
+    assert row.cost == paid
+    assert row.estimated == nano(0.05) * 20
+    assert spend.headroom("k") == (nano(1000) - paid - nano(0.05) * 20) / NANO
+    await store.close()

@@ -1,0 +1,227 @@
+"""A request is read once, into facts that hold in every language."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.errors import InvalidRequest
+from catalog.model import Capability
+from routing.facts import Complexity, Facts, Mode, Task, Workload
+from routing.reading import requests as read
+from routing.reading.requests import read_chat
+from routing.reading.tokens import estimate_tokens
+
+
+def chat(content: Any = "Hello", **fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate(
+        {"model": "auto", "messages": [{"role": "user", "content": content}], **fields}
+    )
+
+
+def facts(content: Any = "Hello", **fields: Any) -> Facts:
+    return read_chat(chat(content, **fields))
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "born": {"type": "integer"}}}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+IMAGE = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+LABELS = {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}}}
+
+
+def wanted(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "feature", "task"),
+    [
+        (chat(tools=[FUNCTION]), Capability.TOOLS, Task.TOOL_USE),
+        (chat(response_format=wanted(SCHEMA)), Capability.JSON_SCHEMA, Task.EXTRACT),
+        (chat(response_format=wanted(LABELS)), Capability.JSON_SCHEMA, Task.CLASSIFY),
+        (chat(IMAGE), Capability.VISION, Task.VISION),
+        (
+            chat([{"type": "input_audio", "input_audio": {"data": "AAAA" * 9000}}]),
+            Capability.AUDIO_INPUT,
+            Task.CHAT,
+        ),
+        (chat([{"type": "file", "file": {"file_id": "f"}}]), Capability.DOCUMENTS, Task.CHAT),
+    ],
+)
+def test_what_a_chat_carries_is_what_a_model_must_be_able_to_take(
+    request_: ChatRequest, feature: Capability, task: Task
+) -> None:
+    seen = read_chat(request_)
+    assert feature in seen.features
+    assert seen.task is task
+    assert seen.prompt_tokens > facts().prompt_tokens
+
+
+CODE = "def area(r):\n    if r < 0:\n        raise ValueError(r)\n    return 3.14 * r * r\n"
+STORY = "The old lighthouse keeper walked down to the shore every morning before the sun rose. " * 40
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("What is the capital of France?", Task.CHAT),
+        ("法国的首都是哪里\uff1f", Task.CHAT),
+        ("```python\nx = 1\n```\nWhy?", Task.CODE),
+        (f"Was ist hier falsch?\n\n{CODE}", Task.CODE),
+        ("何が間違っていますか\n\n" + CODE, Task.CODE),
+        ("17 * 23 + 4 = ? 3 - 1 = ?", Task.REASONING),
+        ("Сколько будет 12 + 7 - 3 * 4?", Task.REASONING),
+        (f"Fasse zusammen:\n\n{STORY}", Task.SUMMARISE),
+        (f"{STORY}\n\nتلخيص", Task.SUMMARISE),
+    ],
+)
+def test_the_task_is_seen_in_the_structure_in_any_language(text: str, task: Task) -> None:
+    assert facts(text).task is task
+
+
+def test_complexity_grows_with_length_lists_tools_and_turns() -> None:
+    assert facts("Hi").complexity is Complexity.SIMPLE
+    assert facts(f"Why?\n{CODE}").complexity is Complexity.CODE
+    assert facts(STORY[:1400]).complexity is Complexity.MEDIUM
+    items = "\n".join(f"{number}. {STORY[:200]}" for number in range(1, 9))
+    many = [{**FUNCTION, "function": {"name": f"f{n}", "parameters": SCHEMA}} for n in range(8)]
+    assert facts(items, tools=many).complexity is Complexity.COMPLEX
+
+
+def test_the_callers_own_word_about_the_task_wins() -> None:
+    assert facts("Hi", routing={"task": "reasoning"}).task is Task.REASONING
+
+
+def test_wishes_come_from_the_name_the_headers_and_the_body_and_the_body_wins() -> None:
+    assert read_chat(chat().model_copy(update={"model": "AUTO:Fast"})).intent.mode is Mode.FAST
+    headers = {
+        "X-Roundhouse-Mode": "cheap",
+        "x-roundhouse-max-cost": "0.01",
+        "x-roundhouse-local-only": "true",
+        "x-roundhouse-exclude": "a, b",
+        "content-type": "application/json",
+    }
+    read_ = read_chat(chat(routing={"mode": "best", "workload": "batch"}), headers).intent
+    assert read_.mode is Mode.BEST
+    assert read_.workload is Workload.BATCH
+    assert read_.max_cost == 0.01
+    assert read_.local_only
+    assert read_.exclude == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("routing", "headers", "param"),
+    [
+        ({"moode": "fast"}, {}, "routing.moode"),
+        ({"mode": "quick"}, {}, "routing.mode"),
+        ({"max_cost": -1}, {}, "routing.max_cost"),
+        ({"max_cost": float("nan")}, {}, "routing.max_cost"),
+        ("fast", {}, "routing"),
+        (None, {"x-roundhouse-modee": "fast"}, "x-roundhouse-modee"),
+        (None, {"x-roundhouse-task": "dance"}, "x-roundhouse-task"),
+    ],
+)
+def test_an_unknown_wish_is_refused_and_named(routing: Any, headers: dict[str, str], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        read_chat(chat(routing=routing) if routing is not None else chat(), headers)
+    assert raised.value.param == param
+
+
+def test_headers_of_an_earlier_answer_say_nothing_when_they_come_back() -> None:
+    echoed = dict.fromkeys(("trace", "model", "reason", "attempts", "dropped"), "any")
+    headers = {f"X-Roundhouse-{name}": value for name, value in echoed.items()}
+    assert read_chat(chat(), headers).intent == read_chat(chat()).intent
+
+
+def test_an_unknown_way_to_choose_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="auto:fast"):
+        read_chat(chat().model_copy(update={"model": "auto:quick"}))
+
+
+def test_the_same_prompt_has_the_same_digest_and_no_part_of_the_prompt() -> None:
+    assert facts("secret").prompt_digest == facts("secret", temperature=1.0).prompt_digest
+    assert facts("secret").prompt_digest != facts("secreu").prompt_digest
+    assert "secret" not in repr(facts("secret"))
+
+
+def test_a_tokenizers_count_replaces_the_estimate() -> None:
+    assert read_chat(chat("one two three"), count=lambda text: 1000).prompt_tokens == 1004
+
+
+def test_every_endpoint_has_its_facts() -> None:
+    completion = read.read_completion(CompletionRequest(model="m", prompt=[1, 2, 3], max_tokens=7))
+    assert (completion.capability, completion.prompt_tokens, completion.output_tokens) == (
+        Capability.COMPLETION,
+        3,
+        7,
+    )
+    embedding = read.read_embedding(EmbeddingRequest(model="m", input=["a b", "c d"]))
+    assert (embedding.capability, embedding.task, embedding.units) == (Capability.EMBED, Task.EMBED, 2)
+    rerank = read.read_rerank(RerankRequest(model="m", query="q", documents=["a", {"text": "b"}]))
+    assert (rerank.capability, rerank.units, rerank.prompt_tokens) == (Capability.RERANK, 1, 4)
+    labelled = read.read_classification(ClassifyRequest(model="m", input=["x", "y"], labels=["a", "b"]))
+    assert (labelled.capability, labelled.task, labelled.units, labelled.prompt_tokens) == (
+        Capability.CLASSIFY,
+        Task.CLASSIFY,
+        2,
+        4,
+    )
+    heard = read.read_transcription(TranscriptionRequest(model="m", file=bytes(480_000), translate=True))
+    assert (heard.capability, heard.units) == (Capability.TRANSLATE, 1.0)
+    spoken = read.read_speech(SpeechRequest(model="m", input="hello"), {"x-roundhouse-local-only": "1"})
+    assert (spoken.capability, spoken.units, spoken.intent.local_only) == (Capability.SPEAK, 5.0, True)
+    drawn = read.read_image(ImageRequest(model="m", prompt="a cat", n=3))
+    assert (drawn.capability, drawn.units) == (Capability.IMAGE, 3.0)
+    split = read.read_tokens(TokenizeRequest(content="a b c"))
+    joined = read.read_tokens(DetokenizeRequest(tokens=[1, 2]))
+    assert split.tokens_only
+    assert joined.prompt_tokens == 2
+
+
+def test_parameters_are_those_that_the_caller_set() -> None:
+    assert facts(temperature=0.1, seed=4).parameters == {"temperature", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("text", "smollm2", "bert"),
+    [
+        ("The quick brown fox jumps over the lazy dog. " * 10, 101, 100),
+        ("for i in range(10):\n    print(i, x[i] + y[i])\n" * 10, 230, 220),
+        ('{"name": "Ada", "age": 36, "tags": ["x", "y"]}\n' * 10, 250, 290),
+        ("3.14159 26535 89793 " * 10, 200, 100),
+        ("敏捷的棕色狐狸跳过了懒狗。" * 10, 300, 130),
+        ("Быстрая коричневая лиса прыгает через ленивую собаку. " * 10, 451, 470),
+        ("Der schnelle braune Fuchs springt über den faulen Hund. " * 10, 201, 180),
+    ],
+)
+def test_tokens_are_estimated_near_what_two_real_tokenizers_count(text: str, smollm2: int, bert: int) -> None:
+    assert 0.6 * min(smollm2, bert) <= estimate_tokens(text) <= 1.1 * max(smollm2, bert)
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 210_000, "日本語のとても長い文章です。" * 30_000, "([{" * 350_000, "\n" * 1_000_000]
+)
+def test_a_megabyte_is_read_within_the_time_that_the_event_loop_may_stand_still(text: str) -> None:
+    asked = chat(text)
+    began = time.process_time()
+    read_chat(asked)
+    assert time.process_time() - began < 0.05
+
+
+def test_a_long_text_is_sampled_and_estimated_alike() -> None:
+    text = STORY * 300
+    assert estimate_tokens(text) == pytest.approx(300 * estimate_tokens(STORY), rel=0.03)
+
+
+def test_lone_surrogates_do_not_break_anything() -> None:
+    assert estimate_tokens("\ud800 abc") > 0

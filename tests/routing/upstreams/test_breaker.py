@@ -1,0 +1,359 @@
+"""Breakers: what opens them, what does not, and the single probe that closes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from catalog.model import Capability
+from routing.facts import Facts
+from routing.outcomes import Result
+from routing.upstreams.breaker import Breakers, BreakerSettings, CircuitState, needs_of
+from tests.routing.clocks import ManualClock
+from tests.routing.outcome_factory import CHAT, outcome
+
+KEY = ("model", "endpoint")
+TOOLS = replace(CHAT, features=frozenset({Capability.TOOLS}))
+TOOLS_AND_VISION = replace(CHAT, features=frozenset({Capability.TOOLS, Capability.VISION}))
+VISION = replace(CHAT, features=frozenset({Capability.VISION}))
+
+
+class BreakerHarness:
+    """Breakers of one model, with its clock."""
+
+    def __init__(self, **settings: float) -> None:
+        self.clock = ManualClock()
+        self.breakers = Breakers(BreakerSettings.model_validate(settings), self.clock)
+
+    def admit(self, facts: Facts = CHAT) -> bool:
+        return self.breakers.admit(*KEY, facts, self.clock.monotonic())
+
+    def blocked(self, facts: Facts = CHAT) -> str | None:
+        block = self.breakers.blocked(facts, self.clock.monotonic()).get(KEY)
+        return None if block is None else block.code
+
+    def end(self, result: Result, facts: Facts = CHAT, **changes: object) -> None:
+        self.breakers.record(outcome(result, facts=facts, **changes))
+
+    def attempt(self, result: Result, facts: Facts = CHAT, **changes: object) -> None:
+        assert self.admit(facts)
+        self.end(result, facts, **changes)
+
+    @property
+    def state(self) -> CircuitState:
+        return self.breakers.state(*KEY, self.clock.monotonic())
+
+    def open(self) -> None:
+        for _ in range(5):
+            self.attempt(Result.FAILED)
+        assert self.state is CircuitState.OPEN
+
+
+def test_a_replica_that_always_fails_is_out_after_five_failures() -> None:
+    harness = BreakerHarness()
+    for _ in range(5):
+        assert harness.blocked() is None
+        harness.attempt(Result.FAILED, error="upstream_error")
+    assert harness.blocked() == "breaker_open"
+    assert not harness.admit()
+
+
+def test_a_success_begins_the_count_again() -> None:
+    harness = BreakerHarness()
+    for _ in range(4):
+        harness.attempt(Result.FAILED)
+    harness.attempt(Result.SUCCESS)
+    for _ in range(4):
+        harness.attempt(Result.FAILED)
+    assert harness.state is CircuitState.CLOSED
+
+
+def test_every_other_failing_opens_by_its_rate() -> None:
+    harness = BreakerHarness()
+    attempts = 0
+    while harness.state is CircuitState.CLOSED:
+        harness.attempt(Result.SUCCESS if attempts % 2 else Result.FAILED)
+        attempts += 1
+    assert attempts <= 21
+
+
+def test_failures_that_left_the_window_do_not_count_for_the_rate() -> None:
+    harness = BreakerHarness()
+    for number in range(100):
+        harness.attempt(Result.SUCCESS if number % 2 else Result.FAILED)
+        harness.clock.advance(3.0)
+    assert harness.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("result", [Result.REFUSAL, Result.CANCELLED, Result.REJECTED])
+def test_a_refusal_a_cancellation_and_the_callers_mistake_never_count(result: Result) -> None:
+    harness = BreakerHarness()
+    for _ in range(100):
+        harness.attempt(result)
+    assert harness.state is CircuitState.CLOSED
+    assert harness.blocked() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "provider_key"),
+    [
+        ("upstream_rate_limited", 0),
+        ("upstream_rejected_key", 0),
+        ("model_unavailable", None),
+        ("insufficient_quota", None),
+        ("queue_full", None),
+    ],
+)
+def test_what_is_not_the_upstreams_fault_does_not_count(error: str, provider_key: int | None) -> None:
+    harness = BreakerHarness()
+    for _ in range(100):
+        harness.attempt(Result.FAILED, error=error, provider_key=provider_key)
+    assert harness.state is CircuitState.CLOSED
+
+
+def test_an_endpoint_without_keys_that_is_too_busy_counts() -> None:
+    harness = BreakerHarness()
+    for _ in range(5):
+        harness.attempt(Result.FAILED, error="upstream_rate_limited")
+    assert harness.state is CircuitState.OPEN
+
+
+def test_half_open_lets_a_single_probe_through_and_its_success_closes() -> None:
+    harness = BreakerHarness()
+    harness.open()
+    harness.clock.advance(2.0)
+    assert harness.blocked() is None
+    assert harness.admit()
+    assert harness.blocked() == "breaker_open"
+    assert [harness.admit() for _ in range(10)] == [False] * 10
+    harness.end(Result.SUCCESS)
+    assert harness.state is CircuitState.CLOSED
+    assert harness.admit()
+
+
+def test_a_probe_that_fails_opens_for_twice_as_long_up_to_a_cap() -> None:
+    harness = BreakerHarness()
+    harness.open()
+    delays = []
+    for _ in range(6):
+        delay = 0.0
+        while harness.blocked() is not None:
+            harness.clock.advance(0.5)
+            delay += 0.5
+        delays.append(delay)
+        harness.attempt(Result.FAILED)
+    assert delays == [2, 4, 8, 16, 20, 20]
+
+
+def test_a_healed_replica_is_back_within_thirty_seconds_however_long_it_was_down() -> None:
+    harness = BreakerHarness()
+    harness.open()
+    for _ in range(1000):
+        harness.clock.advance(1.0)
+        if harness.admit():
+            harness.end(Result.FAILED)
+    waited = 0
+    while not harness.admit():
+        harness.clock.advance(1.0)
+        waited += 1
+    harness.end(Result.SUCCESS)
+    assert waited <= 30
+    assert harness.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("result", [Result.CANCELLED, Result.REJECTED])
+def test_a_probe_that_says_nothing_gives_its_place_to_the_next(result: Result) -> None:
+    harness = BreakerHarness()
+    harness.open()
+    harness.clock.advance(2.0)
+    harness.attempt(result)
+    assert harness.state is CircuitState.HALF_OPEN
+    assert harness.admit()
+    assert not harness.admit()
+
+
+def test_an_older_attempt_that_is_cancelled_does_not_free_the_probes_place() -> None:
+    harness = BreakerHarness()
+    older = replace(CHAT, prompt_digest="older")
+    assert harness.admit(older)
+    harness.open()
+    harness.clock.advance(2.0)
+    assert harness.admit()
+    harness.end(Result.CANCELLED, older)
+    assert not harness.admit()
+    harness.end(Result.CANCELLED)
+    assert harness.admit()
+
+
+def test_late_news_from_before_it_opened_changes_nothing() -> None:
+    harness = BreakerHarness()
+    assert harness.admit()
+    assert harness.admit()
+    harness.open()
+    harness.end(Result.SUCCESS)
+    harness.end(Result.FAILED)
+    assert harness.blocked() == "breaker_open"
+    harness.clock.advance(2.0)
+    assert harness.blocked() is None
+
+
+def test_a_model_that_cannot_is_closed_for_that_need_only_and_sooner() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS)
+    assert harness.blocked(TOOLS) == "breaker_cannot"
+    assert harness.blocked(TOOLS_AND_VISION) == "breaker_cannot"
+    assert harness.blocked(CHAT) is None
+    assert harness.blocked(VISION) is None
+    assert not harness.admit(TOOLS)
+    assert harness.admit(VISION)
+
+
+def test_what_could_not_be_done_together_may_be_possible_apart() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS_AND_VISION)
+    assert harness.blocked(TOOLS_AND_VISION) == "breaker_cannot"
+    assert harness.blocked(TOOLS) is None
+
+
+def test_a_need_is_probed_again_and_a_success_clears_it() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS)
+    harness.clock.advance(300.0)
+    assert harness.admit(TOOLS)
+    assert not harness.admit(TOOLS)
+    harness.end(Result.SUCCESS, TOOLS)
+    assert harness.admit(TOOLS)
+    assert harness.breakers.to_state() == {}
+
+
+def test_with_nothing_open_blocked_is_the_same_empty_mapping_every_time() -> None:
+    harness = BreakerHarness()
+    harness.attempt(Result.SUCCESS)
+    now = harness.clock.monotonic()
+    assert harness.breakers.blocked(CHAT, now) is harness.breakers.blocked(TOOLS, now)
+
+
+def test_an_open_circuit_survives_a_restart_for_the_rest_of_its_time() -> None:
+    before = BreakerHarness()
+    before.open()
+    for _ in range(2):
+        before.breakers.record(outcome(Result.CANNOT, model="other", facts=TOOLS))
+    stored = before.breakers.export()
+    assert before.breakers.export() == {}
+
+    after = BreakerHarness()
+    after.clock.advance(1.5)
+    after.breakers.adopt({name: document for name, document in stored.items() if document is not None})
+    assert after.blocked() == "breaker_open"
+    now = after.clock.monotonic()
+    assert after.breakers.blocked(TOOLS, now)["other", "endpoint"].code == "breaker_cannot"
+    assert ("other", "endpoint") not in after.breakers.blocked(CHAT, now)
+    after.clock.advance(0.5)
+    assert after.state is CircuitState.HALF_OPEN
+
+
+def test_closing_is_exported_and_what_has_run_out_is_not_adopted() -> None:
+    harness = BreakerHarness()
+    harness.open()
+    stored = harness.breakers.export()
+    harness.clock.advance(2.0)
+    harness.attempt(Result.SUCCESS)
+    assert harness.breakers.export() == {"model\nendpoint": None}
+    harness.breakers.adopt({name: document for name, document in stored.items() if document is not None})
+    assert harness.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        7,
+        [],
+        {},
+        {"saved_at": "x"},
+        {"saved_at": 0, "fault": 1},
+        {"saved_at": 0, "lacks": [[["flying"], {}]]},
+        {"saved_at": 1_800_000_000, "fault": {"open_for": float("nan"), "delay": 1}},
+    ],
+)
+def test_a_document_that_is_not_understood_is_passed_over(document: object) -> None:
+    harness = BreakerHarness()
+    harness.breakers.adopt({"model\nendpoint": document, "no separator": document})
+    assert harness.state is CircuitState.CLOSED
+
+
+def test_forgetting_a_model_closes_its_circuits() -> None:
+    harness = BreakerHarness()
+    harness.open()
+    harness.breakers.forget(*KEY)
+    assert harness.admit()
+
+
+class Circuit(RuleBasedStateMachine):
+    """Any order of attempts, ends and waiting keeps the promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.harness = BreakerHarness()
+        self.out: list[Facts] = []
+        self.probes: list[Facts] = []
+        self.number = 0
+
+    @rule(feature=st.sampled_from([None, Capability.TOOLS]))
+    def ask(self, feature: Capability | None) -> None:
+        self.number += 1
+        facts = replace(
+            CHAT, features=frozenset() if feature is None else frozenset({feature}), prompt_digest=str(self.number)
+        )
+        blocked = self.harness.blocked(facts) is not None
+        half_open = self.harness.state is CircuitState.HALF_OPEN
+        admitted = self.harness.admit(facts)
+        assert admitted is not blocked
+        if admitted:
+            self.out.append(facts)
+            if half_open:
+                self.probes.append(facts)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), result=st.sampled_from(Result))
+    def end(self, data: st.DataObject, result: Result) -> None:
+        facts = data.draw(st.sampled_from(self.out))
+        self.out.remove(facts)
+        before = self.harness.state
+        self.harness.end(result, facts)
+        if facts in self.probes:
+            self.probes.remove(facts)
+        if self.harness.state is not CircuitState.HALF_OPEN:
+            self.probes.clear()
+        if result in (Result.CANCELLED, Result.REJECTED, Result.REFUSAL) and before is CircuitState.CLOSED:
+            assert self.harness.state is CircuitState.CLOSED
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 30.0, 400.0, 4000.0]))
+    def wait(self, seconds: float) -> None:
+        self.harness.clock.advance(seconds)
+        if seconds >= 30.0:
+            assert self.harness.state is not CircuitState.OPEN
+
+    @invariant()
+    def one_probe_at_most(self) -> None:
+        assert len(self.probes) <= 1
+
+    @invariant()
+    def nothing_out_means_no_probes_place_is_lost(self) -> None:
+        if not self.out and self.harness.state is CircuitState.HALF_OPEN:
+            assert self.harness.blocked() is None
+
+
+Circuit.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCircuit = Circuit.TestCase
+
+
+def test_the_needs_of_a_request_are_its_endpoint_and_its_features() -> None:
+    assert needs_of(TOOLS) == {Capability.CHAT, Capability.TOOLS}

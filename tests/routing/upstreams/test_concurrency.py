@@ -1,0 +1,109 @@
+"""Queues for endpoints that take only so many calls at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backends.workers.pool import Need, Priority
+from backends.workers.queue import Grant
+from catalog.errors import QueueFull
+from catalog.model import Endpoint
+from routing.upstreams.concurrency import ConcurrencyLimits, QueueLoad
+from tests.routing.clocks import ManualClock
+
+
+def lab(most: int | None) -> Endpoint:
+    return Endpoint(id="lab", base_url="http://lab/v1", max_concurrency=most)
+
+
+async def waiting(turns: ConcurrencyLimits, endpoint: Endpoint, need: Need | None = None) -> asyncio.Task[Grant]:
+    queue = turns.at(endpoint)
+    assert queue is not None
+    task = asyncio.create_task(queue.acquire(need or Need()))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_an_endpoint_without_a_bound_is_asked_as_often_as_anybody_likes() -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=1)
+    assert turns.at(lab(None)) is None
+    assert turns.queue_loads() == ()
+    assert turns.waits() == {}
+
+
+async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(turns, lab(2)) for _ in range(4)]
+    assert [call.done() for call in calls] == [True, True, False, False]
+    assert turns.queue_loads() == (QueueLoad("lab", busy=2, waiting=2, capacity=2),)
+    assert turns.waits() == {"lab": 1.5}, "one more would wait for three others, two at a time"
+    queue = turns.at(lab(2))
+    assert queue is not None
+    queue.release(calls[0].result())
+    await asyncio.sleep(0)
+    assert [call.done() for call in calls] == [True, True, True, False]
+    calls[3].cancel()
+    await asyncio.gather(calls[3], return_exceptions=True)
+    queue.release(calls[1].result())
+    assert turns.waits() == {}
+
+
+async def test_interactive_calls_go_before_batch_and_keys_take_turns() -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
+    first = await waiting(turns, lab(1))
+    batch = await waiting(turns, lab(1), Need(priority=Priority.BATCH))
+    greedy = [await waiting(turns, lab(1), Need(flow="greedy")) for _ in range(3)]
+    modest = await waiting(turns, lab(1), Need(flow="modest"))
+    order = []
+    queue = turns.at(lab(1))
+    assert queue is not None
+    held = first.result()
+    for _ in range(5):
+        queue.release(held)
+        await asyncio.sleep(0)
+        (name, task) = next(
+            (name, task)
+            for name, task in (("batch", batch), ("modest", modest), *(("greedy", one) for one in greedy))
+            if task.done() and task.result() is not held and task.result() in queue._held
+        )
+        order.append(name)
+        held = task.result()
+    assert order == ["greedy", "modest", "greedy", "batch", "greedy"], "one batch call after four interactive ones"
+
+
+async def test_a_full_queue_refuses_with_the_endpoint_s_name_and_a_time_to_wait() -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=1)
+    await waiting(turns, lab(1))
+    await waiting(turns, lab(1))
+    refused = await waiting(turns, lab(1))
+    with pytest.raises(QueueFull, match="endpoint 'lab'") as error:
+        await refused
+    assert error.value.retry_after is not None
+    assert error.value.retryable, "another candidate may be free"
+
+
+@pytest.mark.parametrize(("after", "at_work"), [(3, 3), (None, 4)], ids=["raised", "lifted"])
+async def test_a_changed_bound_holds_at_once_also_for_those_who_wait(after: int | None, at_work: int) -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(turns, lab(1)) for _ in range(4)]
+    turns.at(lab(after))
+    await asyncio.sleep(0)
+    assert sum(call.done() for call in calls) == at_work
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_lowered_bound_lets_those_at_work_finish() -> None:
+    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(turns, lab(3)) for _ in range(4)]
+    queue = turns.at(lab(1))
+    assert queue is not None
+    queue.release(calls[0].result())
+    queue.release(calls[1].result())
+    await asyncio.sleep(0)
+    assert not calls[3].done()
+    queue.release(calls[2].result())
+    await asyncio.sleep(0)
+    assert calls[3].done()

@@ -1,0 +1,208 @@
+"""Providers' keys: in turn, at rest, put away; and never seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from catalog.errors import ConfigurationError
+from catalog.model import Endpoint
+from routing.outcomes import Result
+from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from tests.routing.clocks import ManualClock
+from tests.routing.outcome_factory import outcome
+
+SECRETS = ("sk-alpha", "sk-beta", "sk-gamma")
+ENDPOINT = Endpoint(id="openai", base_url="https://api.test/v1", key_env=("OPENAI_API_KEYS",))
+OPEN_HOUSE = Endpoint(id="lan", base_url="http://lan.test/v1")
+
+
+class Pool:
+    """The pools of two endpoints, one of which needs no key."""
+
+    def __init__(self, *secrets: str) -> None:
+        self.clock = ManualClock()
+        self.environment = {"OPENAI_API_KEYS": ",".join(secrets)}
+        self.pools = KeyPools([ENDPOINT, OPEN_HOUSE], SecretResolver(self.environment), self.clock)
+
+    def take(self) -> int | None:
+        key = self.pools.take("openai", self.clock.monotonic())
+        return None if key is None else key.position
+
+    def end(self, position: int, result: Result = Result.FAILED, **changes: object) -> None:
+        self.pools.record(outcome(result, endpoint="openai", provider_key=position, **changes))
+
+    def limit(self, position: int, retry_after: float | None = None) -> None:
+        self.end(position, error="upstream_rate_limited", status=429, retry_after=retry_after)
+
+    @property
+    def blocked(self) -> dict[str, str]:
+        return {name: block.code for name, block in self.pools.blocked(self.clock.monotonic()).items()}
+
+    def rest(self, position: int) -> float:
+        return self.pools.statistics()[position].resting
+
+
+def test_keys_are_taken_in_turn() -> None:
+    pool = Pool(*SECRETS)
+    assert [pool.take() for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_key_that_fares_badly_is_taken_less_often_but_not_never() -> None:
+    pool = Pool("a", "b")
+    for _ in range(20):
+        pool.limit(0, retry_after=0.0)
+    taken = Counter(pool.take() for _ in range(210))
+    assert taken == {0: 10, 1: 200}
+
+
+def test_secrets_come_from_several_variables_and_lists_without_doubles() -> None:
+    endpoint = Endpoint(id="e", base_url="https://e.test", key_env=("ONE", "TWO", "UNSET"))
+    resolve = SecretResolver({"ONE": " a , b,", "TWO": "b,c"})
+    assert resolve(endpoint) == ("a", "b", "c")
+
+
+def test_secrets_come_from_the_systems_keychain() -> None:
+    endpoint = Endpoint(id="e", base_url="https://e.test", key_keyring="roundhouse/openai")
+    resolve = SecretResolver({}, lambda service, user: f"{service}-{user}-secret")
+    assert resolve(endpoint) == ("roundhouse-openai-secret",)
+
+
+def test_a_keychain_entry_without_a_user_is_refused() -> None:
+    endpoint = Endpoint(id="e", base_url="https://e.test", key_keyring="roundhouse")
+    with pytest.raises(ConfigurationError, match="service/user"):
+        SecretResolver({}, lambda _, __: None)(endpoint)
+
+
+def test_without_the_keyring_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    endpoint = Endpoint(id="e", base_url="https://e.test", key_keyring="a/b")
+    with pytest.raises(ConfigurationError, match=r"roundhouse\[keyring\]"):
+        SecretResolver({})(endpoint)
+
+
+def test_the_keyring_package_is_asked_for_service_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = ModuleType("keyring.errors")
+    errors.__dict__["KeyringError"] = type("KeyringError", (Exception,), {})
+    keyring = ModuleType("keyring")
+    keyring.__dict__.update(
+        errors=errors, get_password=lambda service, user: {("a", "b"): "found"}.get((service, user))
+    )
+    monkeypatch.setitem(sys.modules, "keyring", keyring)
+    monkeypatch.setitem(sys.modules, "keyring.errors", errors)
+    assert SecretResolver({})(Endpoint(id="e", base_url="https://e.test", key_keyring="a/b")) == ("found",)
+
+
+def test_a_limited_key_rests_as_long_as_the_provider_says() -> None:
+    pool = Pool("a", "b")
+    pool.limit(0, retry_after=7.0)
+    assert [pool.take() for _ in range(3)] == [1, 1, 1]
+    pool.clock.advance(7.0)
+    assert 0 in {pool.take() for _ in range(3)}
+
+
+def test_without_a_word_from_the_provider_rests_double_from_one_second_to_five_minutes() -> None:
+    pool = Pool("a")
+    rests = []
+    for _ in range(11):
+        pool.limit(0)
+        rests.append(pool.rest(0))
+        pool.clock.advance(rests[-1])
+    assert rests == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    pool.end(0, Result.SUCCESS)
+    pool.limit(0)
+    assert pool.rest(0) == 1
+
+
+def test_many_limits_at_the_same_moment_are_one() -> None:
+    pool = Pool("a")
+    for _ in range(50):
+        pool.limit(0)
+    assert pool.rest(0) == 1
+    assert pool.pools.statistics()[0].rate_limited == 50
+
+
+@pytest.mark.parametrize("changes", [{"status": 401}, {"status": 403}, {"error": "upstream_rejected_key"}])
+def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, Any]) -> None:
+    pool = Pool("a", "b")
+    pool.end(0, **changes)
+    pool.clock.advance(10**6)
+    assert {pool.take() for _ in range(5)} == {1}
+    pool.end(1, **changes)
+    assert pool.take() is None
+    assert pool.blocked == {"openai": "keys_rejected"}
+    pool.environment["OPENAI_API_KEYS"] = "b,c"
+    pool.pools.reload([ENDPOINT, OPEN_HOUSE])
+    assert pool.blocked == {}
+    assert [one.rejected for one in pool.pools.statistics()] == [1, 0]
+
+
+def test_an_endpoint_whose_keys_all_rest_is_blocked_until_the_first_is_back() -> None:
+    pool = Pool("a", "b")
+    pool.limit(0, retry_after=5.0)
+    assert pool.blocked == {}
+    pool.limit(1, retry_after=3.0)
+    assert pool.blocked == {"openai": "keys_resting"}
+    assert pool.take() is None
+    pool.clock.advance(3.0)
+    assert pool.blocked == {}
+    assert pool.take() == 1
+
+
+def test_an_endpoint_that_needs_a_key_and_has_none_is_blocked_and_one_that_needs_none_is_not() -> None:
+    pool = Pool()
+    assert pool.blocked == {"openai": "no_key"}
+    assert pool.pools.needs_key("openai")
+    assert not pool.pools.needs_key("lan")
+    assert pool.pools.take("lan", 0.0) is None
+
+
+def test_other_failures_are_counted_and_neither_rest_nor_remove_a_key() -> None:
+    pool = Pool("a")
+    pool.end(0, error="upstream_error", status=500)
+    pool.end(0, Result.CANCELLED)
+    pool.end(0, Result.SUCCESS)
+    pool.end(5, Result.SUCCESS)
+    [key] = pool.pools.statistics()
+    assert (key.failed, key.ok, key.resting, key.out, key.health) == (1, 1, 0, False, 1)
+
+
+def test_a_rest_survives_a_restart_and_follows_its_key_to_another_position() -> None:
+    before = Pool("a", "b")
+    before.limit(0, retry_after=100.0)
+    stored = before.pools.export()
+    assert before.pools.export() == {}
+    after = Pool("b", "a")
+    after.clock.advance(40.0)
+    after.pools.adopt(stored)
+    assert [round(one.resting) for one in after.pools.statistics()] == [0, 60]
+
+
+@pytest.mark.parametrize("document", [None, 3, {}, {"x": 1}])
+def test_a_stored_rest_that_is_not_understood_is_passed_over(document: object) -> None:
+    pool = Pool("a")
+    pool.pools.adopt({"openai": document, "gone": document})
+    assert pool.take() == 0
+
+
+def test_a_secret_is_in_no_repr_no_block_no_statistic_and_nothing_stored() -> None:
+    pool = Pool(*SECRETS)
+    key = pool.pools.take("openai", pool.clock.monotonic())
+    assert key is not None
+    assert key.secret == "sk-alpha"
+    pool.limit(0, retry_after=9)
+    pool.limit(1, retry_after=9)
+    pool.limit(2, retry_after=9)
+    shown = [
+        repr(key),
+        repr(vars(pool.pools)["_pools"]),
+        repr(pool.pools.statistics()),
+        repr(pool.pools.blocked(pool.clock.monotonic())),
+        json.dumps(pool.pools.export()),
+    ]
+    assert not [text for text in shown for secret in SECRETS if secret in text]

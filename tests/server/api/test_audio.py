@@ -1,0 +1,160 @@
+"""Transcripts in every format, forms in every shape, speech and voices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.answers.transcripts import clock, srt, vtt
+from tests.server.api.test_chat import events
+from tests.server.conftest import Gateway
+from tests.server.test_bad_input import error
+
+PATH = "/v1/audio/transcriptions"
+FILE = {"file": ("a.wav", b"RIFF")}
+
+
+async def transcribe(gateway: Gateway, **fields: Any) -> Any:
+    return await gateway.client.post(PATH, data={"model": "ears", **fields}, files=FILE)
+
+
+async def test_json_has_the_text_and_what_it_cost(gateway: Gateway) -> None:
+    body = (await transcribe(gateway)).json()
+    assert body == {"text": "Hello there. <Bye>", "usage": {"type": "duration", "seconds": 3.5}}
+
+
+async def test_text(gateway: Gateway) -> None:
+    answer = await transcribe(gateway, response_format="text")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text == "Hello there. <Bye>\n"
+    assert answer.headers["x-roundhouse-model"] == "parrot"
+
+
+async def test_srt(gateway: Gateway) -> None:
+    answer = await transcribe(gateway, response_format="srt")
+    assert answer.text == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n00:00:01,500 --> 00:00:03,500\n<Bye>\n"
+    )
+
+
+async def test_vtt_escapes_markup(gateway: Gateway) -> None:
+    answer = await transcribe(gateway, response_format="vtt")
+    assert answer.headers["content-type"].startswith("text/vtt")
+    assert answer.text == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello there.\n\n00:00:01.500 --> 00:00:03.500\n&lt;Bye&gt;\n"
+    )
+
+
+async def test_verbose_json_has_only_the_granularities_asked_for(gateway: Gateway) -> None:
+    segments = (await transcribe(gateway, response_format="verbose_json")).json()
+    assert len(segments["segments"]) == 2
+    assert "words" not in segments
+    words = (
+        await transcribe(gateway, response_format="verbose_json", **{"timestamp_granularities[]": "word"})
+    ).json()
+    assert words["words"][0]["word"] == "Hello"
+    assert "segments" not in words
+    assert words["task"] == "transcribe"
+
+
+async def test_a_model_that_tells_no_speakers_apart_says_so(gateway: Gateway) -> None:
+    error(await transcribe(gateway, response_format="diarized_json"), 400, "unsupported_parameter")
+
+
+async def test_a_stream_of_events(gateway: Gateway) -> None:
+    answer = await transcribe(gateway, stream="true")
+    assert [item["type"] for item in events(answer.text)] == [
+        "transcript.text.delta",
+        "transcript.text.delta",
+        "transcript.text.done",
+    ]
+
+
+async def test_every_field_of_the_form_reaches_the_backend(gateway: Gateway) -> None:
+    await transcribe(gateway, language="en", prompt="names", temperature="0.5", vad_filter="true")
+    request = gateway.backend.requests[-1]
+    assert (request.language, request.prompt, request.temperature, request.vad_filter) == (
+        "en",
+        "names",
+        0.5,
+        True,
+    )
+    assert (request.file, request.filename) == (b"RIFF", "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": ""}, "model"),
+        ({"language": "english"}, "language"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": "nan"}, "temperature"),
+        ({"temperature": "7"}, "temperature"),
+        ({"response_format": "doc"}, "response_format"),
+        ({"stream": "maybe"}, "stream"),
+        ({"timestamp_granularities[]": "word"}, "timestamp_granularities"),
+        ({"timestamp_granularities[]": "vowel", "response_format": "verbose_json"}, "timestamp_granularities[0]"),
+    ],
+)
+async def test_wrong_fields_are_named(gateway: Gateway, fields: dict[str, str], param: str) -> None:
+    assert error(await transcribe(gateway, **fields), 400, "invalid_request")["param"] == param
+
+
+async def test_forms_that_are_none(gateway: Gateway) -> None:
+    client = gateway.client
+    no_file = await client.post(PATH, files={"model": (None, "ears")})
+    assert error(no_file, 400, "invalid_request")["param"] == "file"
+    empty = await client.post(PATH, data={"model": "ears"}, files={"file": ("a.wav", b"")})
+    assert error(empty, 400, "invalid_request")["param"] == "file"
+    as_text = await client.post(PATH, files={"model": (None, "ears"), "file": (None, "RIFF")})
+    assert error(as_text, 400, "invalid_request")["param"] == "file"
+    two = await client.post(PATH, data={"model": "ears"}, files=[("file", ("a", b"1")), ("file", ("b", b"2"))])
+    error(two, 400, "invalid_request")
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    error(await client.post(PATH, content=b"--y\r\nnonsense", headers=headers), 400, "invalid_request")
+    error(
+        await client.post(PATH, content=b"x", headers={"content-type": "multipart/form-data"}),
+        400,
+        "invalid_request",
+    )
+    error(await client.post(PATH, json={"model": "ears"}), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("form", "media"),
+    [
+        ("mp3", "audio/mpeg"),
+        ("opus", "audio/ogg"),
+        ("aac", "audio/aac"),
+        ("flac", "audio/flac"),
+        ("pcm", "audio/pcm"),
+    ],
+)
+async def test_speech_names_its_format(gateway: Gateway, form: str, media: str) -> None:
+    answer = await gateway.client.post(
+        "/v1/audio/speech", json={"model": "songbird", "input": "Hi", "response_format": form}
+    )
+    assert answer.headers["content-type"] == media
+    assert answer.content == b"RIFFdata"
+
+
+async def test_voices(gateway: Gateway) -> None:
+    voices = (await gateway.client.get("/v1/audio/voices")).json()["data"]
+    assert [(v["id"], v["model"], v["default"]) for v in voices] == [
+        ("robin", "songbird", True),
+        ("wren", "songbird", False),
+    ]
+
+
+def test_a_cue_cannot_be_ended_by_its_text() -> None:
+    segment = [{"start": 0, "end": 1, "text": "a\n\n00:00:05,000 --> 00:00:06,000\nb --> c"}]
+    assert srt(segment).count("\n\n") == 0
+    assert vtt(segment).count("-->") == 1
+
+
+def test_clock() -> None:
+    assert clock(0, ",") == "00:00:00,000"
+    assert clock(59.9996, ".") == "00:01:00.000"
+    assert clock(400_000.25, ",") == "111:06:40,250"
+    assert clock(-1, ",") == "00:00:00,000"

@@ -1,0 +1,167 @@
+"""Models, workers and what is measured of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.server.api.test_chat import BODY, PATH
+from tests.server.conftest import Gateway
+from tests.server.test_bad_input import error
+
+
+async def test_a_model_is_described(gateway: Gateway) -> None:
+    body = (await gateway.client.get("/v1/models/parrot")).json()
+    assert body["object"] == "model"
+    assert isinstance(body["created"], int)
+    assert body["capabilities"] == ["chat", "completion"]
+    assert body["context_window"] == 4096
+    assert (body["loaded"], body["state"], body["engine"], body["device"]) == (True, "ready", "parrot", "cpu")
+    assert body["aliases"] == ["polly"]
+
+
+async def test_downloaded_key_and_available_are_three_facts(gateway: Gateway) -> None:
+    remote = (await gateway.client.get("/v1/models/cloud/oracle")).json()
+    assert remote["downloaded"] is None
+    assert remote["key_configured"] is False
+    assert remote["available"] is False
+    assert "no key" in remote["unavailable_reason"]
+    local = (await gateway.client.get("/v1/models/songbird")).json()
+    assert (local["downloaded"], local["key_configured"], local["available"]) == (True, None, True)
+    assert (local["loaded"], local["state"]) == (False, "stopped")
+
+
+async def test_the_routers_names_are_models_too(gateway: Gateway) -> None:
+    for name in ("auto", "auto:fast", "auto:best", "auto:cheap", "auto:local", "AUTO:Best"):
+        body = (await gateway.client.get(f"/v1/models/{name}")).json()
+        assert body["id"] == name.lower()
+        assert body["owned_by"] == "roundhouse"
+
+
+async def test_load_and_unload(gateway: Gateway) -> None:
+    loaded = await gateway.client.post("/v1/models/polly/load", json={"keep_alive": 60})
+    assert loaded.json()["loaded"] is True
+    assert gateway.pool.loaded == [("parrot", 60.0)]
+    assert (await gateway.client.post("/v1/models/parrot/load")).status_code == 200
+    assert gateway.pool.loaded[-1] == ("parrot", None)
+    unloaded = await gateway.client.post("/v1/models/parrot/unload")
+    assert unloaded.json() == {"id": "parrot", "object": "model", "unloaded": True}
+    error(await gateway.client.post("/v1/models/nobody/load"), 404, "model_not_found")
+    error(await gateway.client.post("/v1/models/cloud/oracle/load"), 400, "model_capability_mismatch")
+    error(await gateway.client.post("/v1/models/parrot/load", json={"keep_alive": -1}), 400, "invalid_request")
+
+
+async def test_workers_and_their_logs(gateway: Gateway) -> None:
+    body = (await gateway.client.get("/v1/admin/workers")).json()
+    assert body["workers"][0]["model"] == "parrot"
+    assert body["workers"][0]["restarts"] == 2
+    assert body["devices"] == [{"id": "cpu", "name": "CPU", "total": 100, "budget": 80, "used": 10}]
+    log = await gateway.client.get("/v1/admin/workers/parrot/log?lines=5")
+    assert log.text == "the last 5 lines of parrot\n"
+
+
+@pytest.mark.parametrize("lines", ["0", "-1", "many", "99999999999"])
+async def test_a_log_has_a_sensible_number_of_lines(gateway: Gateway, lines: str) -> None:
+    error(await gateway.client.get(f"/v1/admin/workers/parrot/log?lines={lines}"), 400, "invalid_request")
+
+
+async def test_metrics(gateway: Gateway) -> None:
+    await gateway.client.post(PATH, json=BODY)
+    await gateway.client.get("/v1/models/cloud/oracle")
+    await gateway.client.post(PATH, json={})
+    text = (await gateway.client.get("/metrics")).text
+    for line in (
+        'roundhouse_requests_total{method="POST",route="/v1/chat/completions",status="200"} 1.0',
+        'roundhouse_requests_total{method="GET",route="/v1/models/{model_id:path}",status="200"} 1.0',
+        'roundhouse_errors_total{code="invalid_request"} 1.0',
+        'roundhouse_worker_memory_bytes{device="cpu",engine="parrot",model="parrot"} 1000.0',
+        'roundhouse_worker_restarts_total{device="cpu",engine="parrot",model="parrot"} 2.0',
+        'roundhouse_queue_depth{device="cpu",engine="parrot",model="parrot"} 3.0',
+        "roundhouse_loaded_models 1.0",
+        "roundhouse_in_flight 0.0",
+        'roundhouse_device_used_bytes{device="cpu"} 10.0',
+    ):
+        assert line in text.splitlines(), line
+
+
+async def test_unknown_paths_share_one_metric(gateway: Gateway) -> None:
+    for number in range(5):
+        await gateway.client.get(f"/made-up/{number}")
+    text = (await gateway.client.get("/metrics")).text
+    assert 'route="other",status="404"} 5.0' in text
+    assert "made-up" not in text
+
+
+async def test_rerank_in_the_shapes_of_cohere_and_jina(gateway: Gateway) -> None:
+    body = {
+        "model": "r",
+        "query": "q",
+        "documents": ["a", {"text": "b"}, "c"],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    for path in ("/v1/rerank", "/rerank", "/v2/rerank"):
+        answer = (await gateway.client.post(path, json=body)).json()
+        assert [(r["index"], r["relevance_score"]) for r in answer["results"]] == [(2, 0.2), (1, 0.1)]
+        assert [r["document"] for r in answer["results"]] == [{"text": "c"}, {"text": "b"}]
+        assert answer["usage"] == {"total_tokens": 9}
+        assert answer["meta"]["billed_units"]
+        assert answer["scoring"] == "similarity"
+    bare = (await gateway.client.post("/v1/rerank", json={"model": "r", "query": "q", "documents": ["a"]})).json()
+    assert bare["results"] == [{"index": 0, "relevance_score": 0.0}]
+
+
+async def test_texts_are_put_under_labels_in_jinas_shape(gateway: Gateway) -> None:
+    body = {"model": "r", "input": ["a", {"text": "b"}], "labels": ["good", "bad", "neither"]}
+    answer = (await gateway.client.post("/v1/classify", json=body)).json()
+    assert answer["object"] == "list"
+    assert answer["model"] == "parrot"
+    assert answer["scoring"] == "similarity"
+    assert answer["usage"] == {"total_tokens": 9}
+    told = [
+        {"label": "good", "score": 0.25},
+        {"label": "bad", "score": 0.5},
+        {"label": "neither", "score": 0.25},
+    ]
+    assert answer["data"] == [
+        {"object": "classification", "index": i, "prediction": "bad", "score": 0.5, "predictions": told}
+        for i in range(2)
+    ]
+
+
+async def test_one_text_is_a_list_of_one(gateway: Gateway) -> None:
+    body = {"model": "r", "input": "a", "labels": ["good", "bad", "neither"]}
+    answer = (await gateway.client.post("/v1/classify", json=body)).json()
+    assert [row["index"] for row in answer["data"]] == [0]
+
+
+async def test_tokens_go_there_and_back(gateway: Gateway) -> None:
+    tokens = (await gateway.client.post("/tokenize", json={"content": "né"})).json()["tokens"]
+    assert (await gateway.client.post("/detokenize", json={"tokens": tokens})).json() == {"content": "né"}
+
+
+async def test_a_picture_as_a_data_url(gateway: Gateway) -> None:
+    body = {"model": "p", "prompt": "a bird", "response_format": "url"}
+    drawn = (await gateway.client.post("/v1/images/generations", json=body)).json()
+    assert drawn["data"][0]["url"] == "data:image/png;base64,cGlj0"
+
+
+async def test_openapi_describes_every_body(gateway: Gateway) -> None:
+    document = (await gateway.client.get("/openapi.json")).json()
+    operation = document["paths"]["/v1/chat/completions"]["post"]
+    reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert reference == "#/components/schemas/ChatRequest"
+    assert "messages" in document["components"]["schemas"]["ChatRequest"]["properties"]
+    form = document["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"]
+    assert "multipart/form-data" in form
+    for path, methods in document["paths"].items():
+        if "post" in methods and not path.endswith("load"):
+            assert "requestBody" in methods["post"], path
+
+
+async def test_the_root_says_where_to_go_on(gateway: Gateway) -> None:
+    document = (await gateway.client.get("/")).json()
+    assert document["name"] == "Roundhouse"
+    assert document["base_url"] == "http://localhost/v1"
+    paths = {document[name] for name in ("models", "endpoints", "health", "ready", "metrics")}
+    for path in paths:
+        assert (await gateway.client.get(path)).status_code == 200

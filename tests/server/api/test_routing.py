@@ -1,0 +1,148 @@
+"""The router explained and taught over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routing.accounts.virtual_keys import KeyLimits, Rate
+from server.app import create_app
+from tests.server.api.test_chat import BODY, PATH
+from tests.server.conftest import Gateway, Start, settings
+from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
+from tests.server.fakes import fake_runtime
+from tests.server.test_bad_input import error
+
+
+async def test_a_route_is_explained_and_nothing_is_executed(gateway: Gateway) -> None:
+    body = (await gateway.client.post("/v1/route", json={**BODY, "model": "auto:fast"})).json()
+    assert body["model"] == "parrot"
+    assert body["request"]["mode"] == "fast"
+    assert body["request"]["capability"] == "chat"
+    assert body["candidates"][0]["quality"] == 0.8
+    assert body["candidates"][0]["cost_dollars"] == 0.0
+    assert body["excluded"] == [
+        {"model": "cloud/oracle", "code": "no_key", "reason": "no key is set for the endpoint 'cloud'"}
+    ]
+    assert not gateway.backend.requests
+
+
+@pytest.mark.parametrize(
+    ("body", "capability"),
+    [
+        ({"prompt": "a"}, "completion"),
+        ({"input": "a"}, "embed"),
+        ({"query": "q", "documents": ["a"]}, "rerank"),
+        ({"input": "a", "labels": ["b", "c"]}, "classify"),
+        ({"input": "a", "voice": "robin"}, "speak"),
+        ({"prompt": "a", "capability": "image"}, "image"),
+        ({"messages": BODY["messages"]}, "chat"),
+    ],
+)
+async def test_a_route_is_explained_for_every_kind_of_request(
+    gateway: Gateway, body: Any, capability: str
+) -> None:
+    answer = await gateway.client.post("/v1/route", json=body)
+    assert answer.json()["request"]["capability"] == capability
+    assert "capability" not in gateway.dispatcher.facts[-1].parameters
+
+
+@pytest.mark.parametrize("body", [{}, {"capability": "fly", "messages": []}, {"capability": 7}, {"messages": []}])
+async def test_a_route_of_nothing_is_refused(gateway: Gateway, body: Any) -> None:
+    error(await gateway.client.post("/v1/route", json=body), 400, "invalid_request")
+
+
+async def test_an_outcome_is_reported_once_and_teaches(gateway: Gateway) -> None:
+    answered = await gateway.client.post(PATH, json=BODY)
+    trace = answered.headers["x-roundhouse-trace"]
+    shown = (await gateway.client.get(f"/v1/traces/{trace}")).json()
+    assert shown["answered_by"] == "parrot"
+    assert shown["status"] == "done"
+    report = await gateway.client.post("/v1/outcomes", json={"trace": trace, "accepted": False, "note": "wrong"})
+    taught = report.json()
+    assert taught["model"] == "parrot"
+    assert taught["expected_quality"]["after"] < taught["expected_quality"]["before"]
+    error(await gateway.client.post("/v1/outcomes", json={"trace": trace, "score": 1}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [{"score": 0.5, "accepted": True}, {}, {"score": 2}, {"score": "high"}])
+async def test_a_report_is_a_score_or_a_verdict(gateway: Gateway, body: Any) -> None:
+    error(await gateway.client.post("/v1/outcomes", json={"trace": "t", **body}), 400, "invalid_request")
+
+
+async def test_unknown_traces(gateway: Gateway) -> None:
+    error(await gateway.client.get("/v1/traces/nothing"), 404, "not_found")
+    error(await gateway.client.post("/v1/outcomes", json={"trace": "nothing", "score": 1}), 404, "not_found")
+
+
+async def test_another_keys_trace_does_not_exist(start: Start) -> None:
+    async with start(api_keys="caller-key,other-key", admin_keys="admin-key") as gateway:
+        answered = await gateway.client.post(PATH, json=BODY, headers=BEARER)
+        path = f"/v1/traces/{answered.headers['x-roundhouse-trace']}"
+        assert (await gateway.client.get(path, headers=BEARER)).status_code == 200
+        assert (await gateway.client.get(path, headers=ADMIN)).status_code == 200
+        error(await gateway.client.get(path, headers={"x-api-key": "other-key"}), 404, "not_found")
+
+
+async def test_priors_are_for_administrators(start: Start) -> None:
+    body = {"benchmarks": {"parrot": {"chat": 0.9}}}
+    async with start(**KEYS) as gateway:
+        error(await gateway.client.post("/v1/admin/priors", json=body, headers=BEARER), 403, "permission_denied")
+        taken = await gateway.client.post("/v1/admin/priors", json=body, headers=ADMIN)
+        assert taken.json()["taken"] == {"parrot": True}
+        wrong = {"benchmarks": {"parrot": {"juggling": 0.9}}}
+        error(await gateway.client.post("/v1/admin/priors", json=wrong, headers=ADMIN), 400, "invalid_request")
+
+
+async def test_usage_as_json_and_csv(gateway: Gateway) -> None:
+    report = (await gateway.client.get("/v1/usage?by=model")).json()
+    assert report["object"] == "usage.report"
+    assert report["total"]["calls"] == 0
+    csv = await gateway.client.get("/v1/usage?format=csv&start=2026-01-01&end=2026-01-31")
+    assert csv.headers["content-type"].startswith("text/csv")
+    assert csv.text.startswith("day,model,key,calls")
+
+
+@pytest.mark.parametrize(
+    "query", ["start=yesterday", "start=2020-01-01", "by=mood", "format=xml", "end=2026-02-30"]
+)
+async def test_wrong_questions_about_usage(gateway: Gateway, query: str) -> None:
+    error(await gateway.client.get(f"/v1/usage?{query}"), 400, "invalid_request")
+
+
+async def test_a_virtual_key_is_bound_to_its_models_and_limits(start: Start) -> None:
+    async with start() as gateway:
+        keys = gateway.keys
+        made = await keys.create("app", models=("parrot",))
+        headers = {"authorization": f"Bearer {made.secret}"}
+        assert (await gateway.client.post(PATH, json=BODY)).status_code == 401, "a first key closes the door"
+        assert (await gateway.client.post(PATH, json=BODY, headers=headers)).status_code == 200
+        assert (
+            await gateway.client.post(PATH, json={**BODY, "model": "polly"}, headers=headers)
+        ).status_code == 200
+        refused = await gateway.client.post(PATH, json={**BODY, "model": "cloud/oracle"}, headers=headers)
+        error(refused, 403, "permission_denied")
+        await gateway.client.post(PATH, json={**BODY, "model": "auto"}, headers=headers)
+        assert gateway.dispatcher.facts[-1].allowed == ("parrot",)
+        listed = (await gateway.client.get("/v1/models", headers=headers)).json()["data"]
+        assert "cloud/oracle" not in {row["id"] for row in listed}
+        await keys.revoke(made.info.id)
+        error(await gateway.client.post(PATH, json=BODY, headers=headers), 401, "invalid_api_key")
+
+
+async def test_a_virtual_keys_requests_are_counted(start: Start) -> None:
+    async with start() as gateway:
+        made = await gateway.keys.create("app", limits=KeyLimits(requests=Rate(day=2)))
+        headers = {"x-api-key": made.secret}
+        statuses = [
+            (await gateway.client.post(PATH, json={**BODY, "stream": stream}, headers=headers)).status_code
+            for stream in (False, True, True)
+        ]
+        assert statuses == [200, 200, 429]
+
+
+def test_the_state_of_a_fake_house_is_untouched_until_started(tmp_path: Path) -> None:
+    create_app(settings(), runtime=fake_runtime(tmp_path)[0])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,152 @@
+"""The process: sockets, signals, slow and oversized clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import ConfigurationError
+from server.processes.run import Stopping, apply_settings, bind, check_data_dir
+from server.settings import ServerSettings
+from tests.server.api.test_chat import BODY, PATH, events
+from tests.server.conftest import Start, settings
+from tests.server.edge.test_disconnect import connect, post, rest
+from tests.server.fakes import chunk, usage_chunk
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"{port}: Address already in use. Stop what uses it"):
+            bind("127.0.0.1", port, 10)
+
+
+def test_a_name_that_is_no_address() -> None:
+    with pytest.raises(ConfigurationError, match="Choose another --host"):
+        bind("256.256.256.256", 0, 10)
+
+
+def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(ConfigurationError, match="Set data_dir"):
+        check_data_dir(path)
+    check_data_dir(tmp_path / "new")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+async def test_sigterm_drains_and_stops(serve: Start) -> None:
+    async with serve(server={"drain": 5.0}) as gateway:
+        go_on = asyncio.Event()
+        gateway.backend.script = (chunk("Hello"), go_on, chunk(finish="stop"), usage_chunk())
+        stream = asyncio.create_task(gateway.client.post(PATH, json={**BODY, "stream": True}))
+        await gateway.backend.started.wait()
+        stopping = Stopping(gateway.server, gateway.services, None)
+        with stopping.signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            async with asyncio.timeout(1):
+                while not gateway.services.in_flight.draining:
+                    await asyncio.sleep(0)
+            assert (await gateway.client.get("/ready")).status_code == 503
+            assert not gateway.server.should_exit
+            go_on.set()
+            assert events((await stream).text)[-1] == "[DONE]"
+            await stopping.finished()
+            assert gateway.server.should_exit
+
+
+async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) -> None:
+    async with serve() as gateway:
+        gateway.dispatcher.gate = asyncio.Event()
+        waiting = asyncio.create_task(gateway.client.post(PATH, json=BODY))
+        await gateway.dispatcher.waiting.wait()
+        fresh = settings(api_keys="new-key", server=ServerSettings(port=0))
+        stopping = Stopping(gateway.server, gateway.services, lambda: fresh)
+        with stopping.signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            async with asyncio.timeout(1):
+                while gateway.services.settings is not fresh:
+                    await asyncio.sleep(0)
+        assert (await gateway.client.get("/v1/models")).status_code == 401
+        assert (await gateway.client.get("/v1/models", headers={"x-api-key": "new-key"})).status_code == 200
+        gateway.dispatcher.gate.set()
+        assert (await waiting).status_code == 200
+
+
+async def test_a_reload_with_a_mistake_changes_nothing(serve: Start) -> None:
+    async with serve() as gateway:
+        before = gateway.services.settings
+        with pytest.raises(ConfigurationError, match=r"server\.port needs a restart"):
+            await apply_settings(gateway.services, settings(server=ServerSettings(port=9)))
+        assert gateway.services.settings is before
+
+
+async def test_headers_that_trickle_are_cut(serve: Start) -> None:
+    async with serve(server={"timeouts": {"headers": 0.2}}) as gateway:
+        silent, first = await connect(gateway)
+        slow, second = await connect(gateway)
+        second.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-a:")
+        async with asyncio.timeout(2):
+            assert await rest(silent) == b""
+            assert await rest(slow) == b""
+        assert (await gateway.client.get("/health")).status_code == 200
+        first.close()
+        second.close()
+
+
+async def test_a_body_that_trickles_is_told_so(serve: Start) -> None:
+    async with serve(server={"timeouts": {"body_idle": 0.1}}) as gateway:
+        reader, writer = await connect(gateway)
+        writer.write(post(PATH, BODY)[:-5])
+        async with asyncio.timeout(2):
+            answer = await reader.readuntil(b"}}")
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"request_timeout" in answer
+        writer.close()
+
+
+async def test_a_refused_body_is_not_read_for_ever(serve: Start) -> None:
+    async with serve(api_keys="k") as gateway:
+        reader, writer = await connect(gateway)
+        writer.write(post(PATH, BODY)[:-5])
+        async with asyncio.timeout(4):
+            assert b"401" in await rest(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-big: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
+        (b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + b"x-a: b\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", b"431"),
+        (b"NONSENSE\r\n\r\n", b"400"),
+        (b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", b"400"),
+    ],
+)
+async def test_requests_that_are_no_http_get_the_error_shape(
+    serve: Start, request_bytes: bytes, status: bytes
+) -> None:
+    async with serve() as gateway:
+        reader, writer = await connect(gateway)
+        writer.write(request_bytes)
+        answer = await rest(reader)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert b'{"error":{"message":' in answer
+        assert b"x-request-id: req_" in answer
+        writer.close()
+
+
+async def test_a_keep_alive_connection_serves_again_and_again(serve: Start) -> None:
+    async with serve(server={"timeouts": {"headers": 0.3}}) as gateway:
+        for _ in range(3):
+            assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
+            await asyncio.sleep(0.2)

@@ -1,0 +1,77 @@
+"""The Responses API and Anthropic's Messages API, with their official SDKs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic import AsyncAnthropic
+
+from catalog.errors import QueueFull, WorkerFailed
+from tests.server.api.test_openai_sdk import sdk
+from tests.server.conftest import Gateway, Start
+from tests.server.fakes import chunk
+
+MESSAGE: Any = {"model": "parrot", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def claude(gateway: Gateway, key: str = "any") -> AsyncAnthropic:
+    """Anthropic's client of the gateway, which does not try again."""
+    return AsyncAnthropic(base_url=str(gateway.client.base_url), api_key=key, max_retries=0)
+
+
+async def test_a_response_whole_and_streamed(serve: Start) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        whole = await client.responses.create(model="parrot", input="Hi")
+        assert whole.output_text == "Hello there"
+        assert whole.status == "completed"
+        assert whole.usage is not None
+        assert whole.usage.output_tokens == 2
+        stream = await client.responses.create(model="parrot", input="Hi", stream=True)
+        kinds = [item.type async for item in stream]
+        assert kinds[:2] == ["response.created", "response.in_progress"]
+        assert kinds.count("response.output_text.delta") == 2
+        assert kinds[-1] == "response.completed"
+
+
+async def test_a_response_that_breaks_off_has_failed(serve: Start) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        gateway.backend.script = (chunk("Hel"), WorkerFailed("It died."))
+        stream = await client.responses.create(model="parrot", input="Hi", stream=True)
+        kinds = [item.type async for item in stream]
+        assert kinds[-1] == "response.failed"
+        assert "response.completed" not in kinds
+
+
+async def test_messages_whole_and_streamed(serve: Start) -> None:
+    asked: Any = {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]}
+    async with serve(api_keys="any") as gateway, claude(gateway) as client:
+        whole = await client.messages.create(max_tokens=100, **asked)
+        assert [block.text for block in whole.content if block.type == "text"] == ["Hello there"]
+        assert whole.stop_reason == "end_turn"
+        async with client.messages.stream(max_tokens=100, **asked) as stream:
+            assert "".join([text async for text in stream.text_stream]) == "Hello there"
+        counted = await client.messages.count_tokens(**asked)
+        assert counted.input_tokens > 0
+
+
+async def test_errors_of_messages_are_anthropics(serve: Start) -> None:
+    async with serve(api_keys="any") as gateway:
+        gateway.backend.script = (QueueFull("Full.", retry_after=1),)
+        async with claude(gateway) as client:
+            with pytest.raises(anthropic.RateLimitError):
+                await client.messages.create(**MESSAGE)
+        async with claude(gateway, key="wrong") as client:
+            with pytest.raises(anthropic.AuthenticationError) as refused:
+                await client.messages.create(**MESSAGE)
+        assert refused.value.response.json()["type"] == "error"
+
+
+async def test_a_message_that_breaks_off_ends_with_an_error_event(gateway: Gateway) -> None:
+    gateway.backend.script = (chunk("Hel"), WorkerFailed("It died."))
+    answer = await gateway.client.post("/v1/messages", json={**MESSAGE, "stream": True})
+    assert "event: message_start" in answer.text
+    assert answer.text.rstrip().split("\n\n")[-1].startswith("event: error\n")
+    assert "message_stop" not in answer.text
+    assert "[DONE]" not in answer.text

@@ -1,0 +1,350 @@
+"""OpenAI's Responses API in front of any chat model, proved with OpenAI's official SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from aiohttp import web
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from backends.anthropic import AnthropicBackend
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.streams.chunks import ChunkWriter, usage
+from backends.streams.sse import encode_named
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
+from server.wires.responses import ResponseStream, to_chat
+from server.wires.responses.items import seal, unseal
+from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
+from tests.fakes.server import Call, FakeServer, Fault, Route
+
+Json = dict[str, Any]
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER: Json = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
+
+
+def request_of(**fields: Any) -> ResponsesRequest:
+    return ResponsesRequest.model_validate({"model": "m", "input": "Hi", **fields})
+
+
+def chat_of(**fields: Any) -> Json:
+    return to_chat(request_of(**fields)).to_wire()
+
+
+# ---- the request
+
+
+def test_settings_have_the_chats_names() -> None:
+    named = {"name": "x", "schema": SCHEMA}
+    body = chat_of(
+        instructions="Be brief.",
+        max_output_tokens=9,
+        temperature=0.5,
+        reasoning={"effort": "low", "summary": "auto"},
+        text={
+            "format": {"type": "json_schema", **named, "strict": True},
+            "verbosity": "low",
+        },
+        tools=[WEATHER],
+        tool_choice={"type": "function", "name": "weather"},
+        parallel_tool_calls=False,
+        top_logprobs=2,
+        top_k=3,
+    )
+    assert body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert (body["max_completion_tokens"], body["temperature"], body["reasoning_effort"]) == (9, 0.5, "low")
+    assert body["response_format"]["json_schema"] == {"name": "x", "schema": SCHEMA, "strict": True}
+    assert body["tools"] == [
+        {"type": "function", "function": {"name": "weather", "parameters": SCHEMA, "strict": True}}
+    ]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert (body["parallel_tool_calls"], body["logprobs"], body["top_logprobs"]) == (False, True, 2)
+    assert (body["verbosity"], body["top_k"], body["stream_options"]) == ("low", 3, {"include_usage": True})
+
+
+def test_items_become_messages_and_one_turn_is_one_message() -> None:
+    blocks = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    body = chat_of(
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Look.", "prompt_cache_breakpoint": {"mode": "explicit"}},
+                    {"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"},
+                    {"type": "input_file", "file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"},
+                ],
+            },
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "Hm."}],
+                "encrypted_content": seal(blocks),
+            },
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "A fox."}]},
+            {**call, "call_id": "c1", "extra_content": {"google": {}}},
+            {**call, "call_id": "c2"},
+            {"type": "function_call_output", "call_id": "c1", "output": "One."},
+            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "Two."}]},
+            {"role": "user", "content": "Thanks."},
+        ]
+    )
+    user, assistant, one, two, thanks = body["messages"]
+    assert user["content"][0] == {"type": "text", "text": "Look.", "cache_control": {"type": "ephemeral"}}
+    assert user["content"][1]["image_url"] == {"url": "https://example.com/a.png", "detail": "low"}
+    assert user["content"][2]["file"]["filename"] == "a.pdf"
+    assert assistant["reasoning_content"] == "Hm."
+    assert assistant["thinking_blocks"] == blocks
+    assert assistant["content"] == [{"type": "text", "text": "A fox."}]
+    assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
+    assert assistant["tool_calls"][0]["extra_content"] == {"google": {}}
+    assert one == {"role": "tool", "tool_call_id": "c1", "content": "One."}
+    assert two["content"] == [{"type": "text", "text": "Two."}]
+    assert thanks == {"role": "user", "content": "Thanks."}
+
+
+def test_only_what_was_sealed_here_is_unsealed() -> None:
+    assert unseal(seal([{"a": 1}])) == [{"a": 1}]
+    assert unseal("gAAAAABsomeone-elses") == unseal("rh1.%%%") == unseal(None) == unseal("rh1.e30=") == []
+
+
+def test_allowed_tools_are_the_only_ones_sent() -> None:
+    other = {**WEATHER, "name": "other"}
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "other"}]}
+    body = chat_of(tools=[WEATHER, other], tool_choice=choice)
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["other"]
+    assert body["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"store": True}, "store"),
+        ({"background": True}, "background"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"include": ["web_search_call.results"]}, "include"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+            "input[0].content[0]",
+        ),
+        ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
+    ],
+)
+def test_what_is_not_served_here_is_refused_by_name(fields: Json, param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        chat_of(**fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": [{"role": "user", "content": 5}]},
+        {"input": [{"role": "king", "content": "x"}]},
+        {"input": [{"type": "function_call", "name": "f"}]},
+        {"input": [{"role": "user", "content": [5]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_audio", "input_audio": 5}]}]},
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": {"type": "function"}, "tools": [WEATHER]},
+        {"text": {"format": {"type": "json_schema"}}},
+        {"input": []},
+    ],
+)
+def test_what_is_malformed_is_a_400_not_a_crash(fields: Json) -> None:
+    with pytest.raises(InvalidRequest):
+        chat_of(**fields)
+
+
+# ---- the answer
+
+WRITER = ChunkWriter("chatcmpl-1", "model-1", 1)
+
+
+def told(chunks: list[Json], **fields: Any) -> tuple[list[Json], Json]:
+    """The events of these chunks, each parsed by OpenAI's SDK, and the response they end in."""
+    stream = ResponseStream(request_of(**fields), "resp_1", 5)
+    events = [*stream.start()]
+    for chunk in chunks:
+        events += stream.feed(chunk)
+    events += stream.finish()
+    for event in events:
+        EVENT.validate_python(event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    Response.model_validate(stream.response())
+    assert events[-1]["response"] == stream.response()
+    return events, stream.response()
+
+
+def test_reasoning_text_and_tools_each_get_an_item_in_order() -> None:
+    events, response = told(
+        [
+            WRITER.delta({"reasoning_content": "Hm"}),
+            WRITER.delta({"reasoning_content": "."}),
+            WRITER.delta({"thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]}),
+            WRITER.text("A "),
+            WRITER.text("fox."),
+            WRITER.tool_start(0, "c1", "f", extra_content={"google": {"thought_signature": "t"}}),
+            WRITER.tool_arguments(0, '{"a":'),
+            WRITER.tool_arguments(0, "1}"),
+            WRITER.tool_start(1, "c2", "g"),
+            WRITER.delta({}, finish_reason="tool_calls"),
+            WRITER.usage(usage(prompt=7, completion=5, cached=3, cache_write=1, reasoning=2)),
+        ]
+    )
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds == [
+        "created", "in_progress",
+        "output_item.added", "reasoning_summary_part.added",
+        "reasoning_summary_text.delta", "reasoning_summary_text.delta",
+        "reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done",
+        "output_item.added", "content_part.added", "output_text.delta", "output_text.delta",
+        "output_text.done", "content_part.done", "output_item.done",
+        "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
+        "output_item.added",
+        "function_call_arguments.done", "output_item.done", "function_call_arguments.done", "output_item.done",
+        "completed",
+    ]  # fmt: skip
+    reasoning, message, first, second = response["output"]
+    assert reasoning["summary"] == [{"type": "summary_text", "text": "Hm."}]
+    assert unseal(reasoning["encrypted_content"])[0]["signature"] == "s"
+    assert message["content"][0]["text"] == "A fox."
+    assert (first["call_id"], first["arguments"]) == ("c1", '{"a":1}')
+    assert first["extra_content"] == {"google": {"thought_signature": "t"}}
+    assert (second["name"], second["status"]) == ("g", "completed")
+    assert response["status"] == "completed"
+    assert response["usage"] == {
+        "input_tokens": 7,
+        "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 1},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 2},
+        "total_tokens": 12,
+    }
+
+
+def test_an_answer_cut_by_length_is_incomplete() -> None:
+    events, response = told([WRITER.text("A"), WRITER.delta({}, finish_reason="length")])
+    assert events[-1]["type"] == "response.incomplete"
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert response["output"][0]["status"] == "incomplete"
+
+
+def test_a_refusal_is_a_part_of_its_own() -> None:
+    _, response = told(
+        [WRITER.text("A"), WRITER.delta({"refusal": "No."}), WRITER.delta({}, finish_reason="content_filter")]
+    )
+    assert [part["type"] for part in response["output"][0]["content"]] == ["output_text", "refusal"]
+    assert response["status"] == "completed"
+
+
+def test_an_answer_without_a_reason_to_end_is_broken_and_can_be_failed() -> None:
+    stream = ResponseStream(request_of(), "resp_1", 5)
+    list(stream.feed(WRITER.text("Half")))
+    with pytest.raises(StreamBroken):
+        list(stream.finish())
+    (failed,) = stream.fail(RateLimited("Slow down."))
+    EVENT.validate_python(failed)
+    assert failed["response"]["error"] == {"code": "rate_limit_exceeded", "message": "Slow down."}
+    assert failed["response"]["status"] == "failed"
+
+
+# ---- with the official SDK
+
+
+class Door(FakeServer):
+    """The endpoint as the gateway has it: translation in, a provider's chunks, translation out."""
+
+    def __init__(self, backend: AnthropicBackend, there: Upstream) -> None:
+        super().__init__()
+        self.backend = backend
+        self.there = there
+
+    def routes(self) -> list[Route]:
+        return [("POST", "/v1/responses", self.respond)]
+
+    async def respond(self, request: web.Request, call: Call) -> web.StreamResponse:
+        asked = ResponsesRequest.model_validate(call.body)
+        stream = ResponseStream(asked, "resp_1", 5)
+        events = [*stream.start()]
+        try:
+            async for chunk in self.backend.chat(self.there, to_chat(asked)):
+                events += stream.feed(chunk)
+            events += stream.finish()
+        except RoundhouseError as error:
+            events += stream.fail(error)
+        if not asked.stream:
+            return await self.document(request, call, stream.response())
+        return await self.stream(request, call, (encode_named(event["type"], event) for event in events))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeAnthropic]:
+    async with FakeAnthropic() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(fake: FakeAnthropic) -> AsyncIterator[openai.AsyncOpenAI]:
+    there = Upstream("a", "anthropic", fake.origin, "claude-opus-5", api_key=fake.key)
+    async with (
+        HttpClient() as http,
+        Door(AnthropicBackend(http), there) as door,
+        openai.AsyncOpenAI(base_url=f"{door.origin}/v1", api_key="rh-test", max_retries=0) as sdk,
+    ):
+        yield sdk
+
+
+async def test_openais_sdk_talks_to_claude_and_keeps_its_signatures(
+    fake: FakeAnthropic, client: openai.AsyncOpenAI
+) -> None:
+    tools: Any = [WEATHER]
+    async with client.responses.stream(
+        model="m", input="How is Paris?", tools=tools, reasoning={"effort": "high"}
+    ) as stream:
+        kinds = [event.type async for event in stream]
+        first = await stream.get_final_response()
+    assert "response.reasoning_summary_text.delta" in kinds
+    reasoning, call = first.output
+    assert reasoning.type == "reasoning"
+    assert reasoning.summary[0].text == THOUGHT
+    assert call.type == "function_call"
+    assert call.arguments == '{"city": "Paris"}'
+    history: Any = [
+        {"role": "user", "content": "How is Paris?"},
+        *(item.model_dump(exclude_none=True) for item in first.output),
+        {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."},
+    ]
+    second = await client.responses.create(model="m", input=history, tools=tools, reasoning={"effort": "high"})
+    assert second.output_text == fake.reply
+    assert second.usage is not None
+    assert second.usage.output_tokens_details.reasoning_tokens > 0
+    thinking = fake.calls[1].body["messages"][1]["content"][0]
+    assert thinking == {"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}
+
+
+async def test_a_stream_that_fails_says_so_and_does_not_complete(
+    fake: FakeAnthropic, client: openai.AsyncOpenAI
+) -> None:
+    fake.script(Fault(die_after=4))
+    stream = await client.responses.create(model="m", input="Hi", stream=True)
+    kinds = [event.type async for event in stream]
+    assert kinds[-1] == "response.failed"
+    assert "response.completed" not in kinds
