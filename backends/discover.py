@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
+from catalog.types import Json
 
 
 @dataclass(frozen=True, slots=True)

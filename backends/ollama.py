@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
@@ -19,6 +19,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
+from catalog.types import Json
 
 
 class OllamaBackend:

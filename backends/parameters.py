@@ -12,11 +12,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.translation import NEUTRAL
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 
 FORBIDDEN = frozenset(
     {

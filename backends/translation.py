@@ -14,8 +14,7 @@ from typing import Any
 
 from backends.wire.chat import ChatRequest
 from catalog.errors import UpstreamProtocolError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 GATEWAY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "routing", "strict"})
 """Fields that Roundhouse itself answers; they are never a provider's to take or refuse."""

@@ -25,8 +25,7 @@ from catalog.model import (
     UpstreamSource,
 )
 from catalog.quantization import parse
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 _ID = re.compile(r"^[\w][\w./:@+-]*$")
 _PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
@@ -19,11 +17,10 @@ from backends.wire.messages import CountTokensRequest, MessagesRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.responses import ResponsesRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.types import Json
 from server.api.admin import Pin
 from server.api.models import LoadRequest
 from server.api.routing import Priors, Report
-
-Json = dict[str, Any]
 
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from backends.base import Json
 from backends.wire.chat import ChatRequest
 from catalog.model import ENDPOINTS, Capability, Endpoint, Model
+from catalog.types import Json
 from routing.calling.lease import endpoint_of
 from routing.facts import Facts, Task
 from routing.reading.requests import read_chat

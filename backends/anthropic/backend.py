@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from backends.anthropic.errors import read_anthropic_error
 from backends.anthropic.request import answers_by_tool, translate
@@ -14,8 +13,7 @@ from backends.http import HttpClient
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from catalog.errors import UpstreamError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 API_VERSION = "2023-06-01"
 """The version of the wire that this translation speaks; Anthropic demands it in a header.

@@ -13,8 +13,8 @@ from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import arguments_of, image_url, is_data_url, parts_of, read_data_url, text_of
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 
-Json = dict[str, Any]
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import Traits, traits
 from backends.anthropic.schema import Inexpressible, constrain
@@ -13,8 +11,7 @@ from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 DEFAULT_MAX_TOKENS = 16_384
 """Anthropic demands a bound; this one is sent when neither the caller nor the model's row has one."""

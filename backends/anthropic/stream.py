@@ -13,8 +13,7 @@ from backends.base import Upstream
 from backends.streams.chunks import ChunkWriter, usage
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 FINISH_REASONS = {
     "end_turn": "stop",

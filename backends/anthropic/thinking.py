@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from backends.anthropic.models import Traits
 from backends.translation import Dropped
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 MIN_BUDGET = 1024
 """Anthropic's smallest thinking budget, in tokens."""

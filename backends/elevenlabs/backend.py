@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import quote
 
 from backends.base import Upstream
@@ -16,8 +15,7 @@ from backends.translation import reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from catalog.errors import InvalidRequest, StreamBroken
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 VOICES_TTL = 300.0
 """Seconds for which the names of voices are believed."""

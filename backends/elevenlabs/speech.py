@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from backends.base import Upstream
 from backends.translation import Dropped
 from backends.wire.audio import SpeechRequest
 from catalog.errors import UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 DEFAULT_VOICE = "JBFqnCBsd6RMkjVDRZzb"
 """George, one of the voices that every account has; spoken with when the caller names none."""

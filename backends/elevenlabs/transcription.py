@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.translation import Dropped
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import CapabilityMismatch
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001  they are meant
 LONG_PAUSE = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import quote
 
 from backends.base import Upstream
@@ -18,8 +17,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import UpstreamError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 _KEY_HEADER = "x-goog-api-key"
 

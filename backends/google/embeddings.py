@@ -12,8 +12,7 @@ from backends.parameters import refuse_forbidden
 from backends.translation import Dropped
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import CapabilityMismatch, UpstreamProtocolError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 MAX_BATCH = 100
 """Texts that one call may hold."""

@@ -25,8 +25,7 @@ from backends.wire.media import (
     text_of,
 )
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 AUDIO_TYPES = {
     "wav": "audio/wav",

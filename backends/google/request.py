@@ -11,8 +11,7 @@ from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 MAX_CANDIDATES = 8
 _NUMBERS = {

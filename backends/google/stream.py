@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
@@ -13,8 +12,7 @@ from backends.google.errors import read_stream_error
 from backends.streams.chunks import ChunkWriter, usage
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamError, UpstreamProtocolError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 FINISH_REASONS = {
     "STOP": "stop",

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
@@ -39,6 +39,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError, StreamBroken, UnsupportedParameter
+from catalog.types import Json
 
 _MAX_KNOWN = 256
 

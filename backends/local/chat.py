@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.base import Json
 from backends.local.logprobs import chat_logprobs
 from backends.local.tool_schema import ToolPlan, new_call_id, plain_messages
+from catalog.types import Json
 
 AT_ONCE = 4
 """How many choices of one request are decoded at a time; the others wait for those to end."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
 from backends.local.merge import gathered
@@ -24,6 +24,7 @@ from backends.openai.backend import checked
 from backends.parameters import refuse_forbidden
 from backends.wire.classify import ClassifyRequest
 from catalog.errors import UpstreamProtocolError
+from catalog.types import Json
 
 AT_ONCE = 4
 """Texts that are worked on at a time."""

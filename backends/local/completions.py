@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backends.base import Json
 from backends.local.logprobs import legacy_logprobs
 from backends.wire.completions import CompletionRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 
 DEFAULT_MAX_TOKENS = 16
 """What OpenAI's completions decode when nothing is said; llama-server would fill its window."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.base import Json
+from catalog.types import Json
 
 _FIELDS = ("token", "logprob", "bytes")
 

@@ -6,11 +6,11 @@ import base64
 import binascii
 from typing import Any
 
-from backends.base import Json
 from backends.fetch import Fetcher
 from backends.wire.media import is_data_url, read_data_url
 from backends.wire.pictures import checked_picture
 from catalog.errors import InvalidRequest, PayloadTooLarge
+from catalog.types import Json
 
 MAX_PICTURES = 64
 

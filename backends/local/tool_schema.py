@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from backends.base import Json
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice, Tool
 from catalog.errors import InvalidRequest, StreamBroken
+from catalog.types import Json
 
 MAX_PARALLEL_CALLS = 4
 _ANY_OBJECT: Json = {"type": "object"}

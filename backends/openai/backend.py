@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.discover import Listing
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
@@ -32,6 +32,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.types import Json
 
 _AFTER_DONE = 0.05
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import UnsupportedParameter, UpstreamProtocolError
+from catalog.types import Json
 
 
 def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:

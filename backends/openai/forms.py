@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.parameters import dropped_names, prepare, refuse_forbidden
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest
+from catalog.types import Json
 
 _DEFAULT_VOICE = "alloy"
 _TIMED = frozenset({"verbose_json", "srt", "vtt"})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-Json = dict[str, Any]
+from catalog.types import Json
 
 _BODY = frozenset({"choices", "object"})
 _PLAIN = frozenset({"index", "delta", "text", "finish_reason"})

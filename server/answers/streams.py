@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backends.base import Json
 from catalog.errors import RoundhouseError, StreamBroken
+from catalog.types import Json
 from routing.calling.dispatcher import Answer, Job
 from server.answers.delivery import deliver
 from server.answers.relay import Encoder, Relay

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from backends.base import Json
 from backends.wire.audio import TranscriptFormat, TranscriptionRequest
 from catalog.errors import UnsupportedParameter
+from catalog.types import Json
 
 MEDIA: dict[TranscriptFormat, str] = {
     "json": "application/json",

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from backends.base import Json, Speak, Transcribe, Upstream
+from backends.base import Speak, Transcribe, Upstream
 from backends.wire.audio import MEDIA_TYPES, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job
 from routing.reading.requests import read_speech, read_transcription
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Classify, Json, Upstream
+from backends.base import Classify, Upstream
 from backends.wire.classify import ClassifyRequest, classification
 from catalog.errors import InvalidRequest
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job, once
 from routing.reading.requests import read_classification
 from server.answers.whole import One, answer_json, key_of, trace_of

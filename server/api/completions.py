@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Complete, Json, Upstream
+from backends.base import Complete, Upstream
 from backends.streams.assemble import CompletionAssembler
 from backends.wire.completions import CompletionRequest
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job
 from routing.reading.requests import read_completion
 from server.answers.streams import ChunkEncoder, stream_events

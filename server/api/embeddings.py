@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Embed, Json, Upstream
+from backends.base import Embed, Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job, once
 from routing.reading.requests import read_embedding
 from server.answers.whole import One, answer_json, key_of, trace_of

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Draw, Json, Upstream
+from backends.base import Draw, Upstream
 from backends.wire.images import ImageRequest
 from catalog.errors import InvalidRequest, StreamBroken
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job
 from routing.reading.requests import read_image
 from server.answers.streams import EventEncoder, stream_events

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import PlainTextResponse, Response
 
-from backends.base import Json
 from backends.wire.common import Finite, WireModel
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
+from catalog.types import Json
 from routing.facts import Mode
 from server.answers.whole import json_response
 from server.edge.auth import caller_of, require_admin

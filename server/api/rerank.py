@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Json, Rerank, Upstream
+from backends.base import Rerank, Upstream
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job, once
 from routing.reading.requests import read_rerank
 from server.answers.whole import One, answer_json, key_of, trace_of

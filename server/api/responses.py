@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Chat, Json, Upstream
+from backends.base import Chat, Upstream
 from backends.wire.responses import ResponsesRequest
 from catalog.model import Model
+from catalog.types import Json
 from routing.calling.dispatcher import Job
 from routing.calling.judgement import judge_for
 from routing.reading.requests import read_chat

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from backends.base import Json
 from backends.wire.audio import SpeechRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -22,6 +21,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest, NotFound
 from catalog.model import Capability
+from catalog.types import Json
 from routing.accounts.usage_report import EVERYTHING, Group, report, to_csv
 from routing.facts import Facts
 from routing.plan import Candidate, Plan

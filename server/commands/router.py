@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.errors import ConfigurationError
+from catalog.types import Json
 from server.commands import terminal
 from server.commands.client import Config, Key, Server, Url
 from server.settings import load_settings
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer()
-Json = dict[str, Any]
 _USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
 """The columns that a terminal has room for; --csv gives them all."""
 AsJson = Annotated[bool, typer.Option("--json", help="The server's whole answer.")]

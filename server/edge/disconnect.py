@@ -14,14 +14,14 @@ from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
 
 CONNECTION = "roundhouse.connection"
-"""Scope key of a request's :class:`Connection`, set by :mod:`server.edge.uvicorn_protocol`."""
+"""Scope key of a request's :class:`ClientConnection`, set by :mod:`server.edge.uvicorn_protocol`."""
 
 
 class ClientGone(Exception):
     """The client closed its connection: nobody is left to answer."""
 
 
-class Connection:
+class ClientConnection:
     """A client's connection, which tells those who work for it when it is lost."""
 
     __slots__ = ("_listeners", "_resume_reading", "lost")
@@ -66,7 +66,7 @@ class DisconnectWatch:
 
     def __init__(self, scope: Scope, receive: Receive, callback: Callable[[], None]) -> None:
         self._callback = callback
-        self._connection: Connection | None = scope.get(CONNECTION)
+        self._connection: ClientConnection | None = scope.get(CONNECTION)
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 

@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from catalog.errors import HeadersTooLarge, InvalidRequest
 from server.edge.bodies import BODY_HERE
-from server.edge.disconnect import CONNECTION, Connection
+from server.edge.disconnect import CONNECTION, ClientConnection
 from server.edge.gate import request_id
 from server.settings import ServerSettings
 
@@ -91,11 +91,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._refusal: InvalidRequest | None = None
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._connection = Connection(self.flow.resume_reading)
+        self._connection = ClientConnection(self.flow.resume_reading)
         self._arm(self.limits.timeouts.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:

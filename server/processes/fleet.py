@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import SecretStr
 
 from backends.workers.control.channel import Channel
-from backends.workers.control.codec import Json
+from backends.workers.control.codec import JsonValue
 from backends.workers.control.service import PoolService
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
@@ -146,10 +146,10 @@ class Fleet:
     async def _start(self, service: PoolService) -> Child:
         channel = Channel()
 
-        async def settings(_: Json) -> Json:
+        async def settings(_: JsonValue) -> JsonValue:
             return revealed(self._settings)
 
-        async def metrics(_: Json) -> Json:
+        async def metrics(_: JsonValue) -> JsonValue:
             return await self._scrape()
 
         service.offer(channel)
@@ -270,12 +270,12 @@ def count_processes(registry: CollectorRegistry, serving: Callable[[], int]) -> 
     )
 
 
-def revealed(settings: Settings) -> Json:
+def revealed(settings: Settings) -> JsonValue:
     """Settings as JSON with their secrets, for a gateway process; they cross the control socket only."""
     return _plain(settings.model_dump())
 
 
-def _plain(value: Any) -> Json:
+def _plain(value: Any) -> JsonValue:
     match value:
         case SecretStr():
             return value.get_secret_value()

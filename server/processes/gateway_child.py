@@ -8,7 +8,7 @@ import socket
 import sys
 
 from backends.workers.control.channel import Channel
-from backends.workers.control.codec import Json
+from backends.workers.control.codec import JsonValue
 from backends.workers.process import describe_exit
 
 
@@ -83,5 +83,5 @@ class Child:
         self.channel.close()
         await self.channel.closed.wait()
 
-    async def _failed(self, reason: Json) -> None:
+    async def _failed(self, reason: JsonValue) -> None:
         self.failure = str(reason)

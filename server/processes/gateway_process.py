@@ -16,7 +16,7 @@ import sys
 from functools import partial
 
 from backends.workers.control.channel import Channel
-from backends.workers.control.codec import Json
+from backends.workers.control.codec import JsonValue
 from backends.workers.control.remote_pool import RemotePool
 from catalog.errors import RoundhouseError
 from server.app import create_app
@@ -55,10 +55,10 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
     async def scrape() -> bytes:
         return str(await channel.call("metrics")).encode()
 
-    async def samples(_: Json) -> Json:
+    async def samples(_: JsonValue) -> JsonValue:
         return export(app.state.services.metrics.registry)
 
-    async def reload(changed: Json) -> Json:
+    async def reload(changed: JsonValue) -> JsonValue:
         await apply_settings(app.state.services, Settings.model_validate(changed))
 
     try:

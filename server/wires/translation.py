@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from backends.base import Json
 from catalog.errors import RoundhouseError
+from catalog.types import Json
 from server.answers.streams import event
 
 

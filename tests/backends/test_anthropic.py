@@ -34,10 +34,10 @@ from catalog.errors import (
     UpstreamProtocolError,
     UpstreamRejectedKey,
 )
+from catalog.types import Json
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic, encode, stream_of
 from tests.fakes.server import Fault
 
-Json = dict[str, Any]
 NEW, BUDGETS, OLD = "claude-opus-5", "claude-haiku-4-5", "claude-3-7-sonnet-20250219"
 OPEN_SCHEMA: Json = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}
 CLOSED: Json = {

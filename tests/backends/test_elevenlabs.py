@@ -29,10 +29,9 @@ from catalog.errors import (
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
+from catalog.types import Json
 from tests.fakes.elevenlabs import GEORGE, RACHEL, FakeElevenLabs
 from tests.fakes.server import Fault
-
-Json = dict[str, Any]
 
 
 class Door:

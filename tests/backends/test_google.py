@@ -38,9 +38,9 @@ from catalog.errors import (
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
+from catalog.types import Json
 from tests.fakes.google import SIGNATURE, FakeGoogle, encode
 
-Json = dict[str, Any]
 THIRD, SECOND, PRO = "gemini-3-flash", "gemini-2.5-flash", "gemini-2.5-pro"
 SCHEMA: Json = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}

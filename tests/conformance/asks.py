@@ -7,14 +7,13 @@ import functools
 import io
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import av
 import httpx
 
 from catalog.model import Capability
+from catalog.types import Json
 
-Json = dict[str, Any]
 Ask = Callable[[httpx.AsyncClient], Awaitable[None]]
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."

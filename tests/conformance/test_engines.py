@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from catalog.model import Capability
-from tests.conformance.asks import ASKS, PASSAGE, SENTENCE, Json, spoken
+from catalog.types import Json
+from tests.conformance.asks import ASKS, PASSAGE, SENTENCE, spoken
 from tests.conformance.optional import models
 from tests.conformance.worker import DidNotStart, Worker, starter, worker, worker_of
 

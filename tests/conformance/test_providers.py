@@ -35,12 +35,12 @@ from catalog.errors import (
     UpstreamRejectedKey,
     UpstreamUnreachable,
 )
+from catalog.types import Json
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer, Fault
 
-Json = dict[str, Any]
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 KEY = "planted-secret-0123456789"
 SCHEMA: Json = {

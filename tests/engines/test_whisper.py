@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from backends.workers.engines.common.audio import wav_header
-from tests.conformance.asks import PASSAGE, SENTENCE, Json, events, spoken
+from catalog.types import Json
+from tests.conformance.asks import PASSAGE, SENTENCE, events, spoken
 from tests.conformance.worker import Worker, worker_of
 
 pytestmark = pytest.mark.engine

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes.openai_chat import words
-from tests.fakes.server import Call, FakeServer, Json, Route
+from tests.fakes.server import Call, FakeServer, Route
 
 GEORGE = "JBFqnCBsd6RMkjVDRZzb"
 RACHEL = "21m00Tcm4TlvDq8ikWAM"

@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes.openai_chat import example_of, words
-from tests.fakes.server import Call, FakeServer, Json, Route
+from tests.fakes.server import Call, FakeServer, Route
 
 SIGNATURE = "c2lnbmVkLWJ5LXRoZS1mYWtl"
 THOUGHT = "The user wants an answer, so I answer."

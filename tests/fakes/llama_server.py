@@ -8,9 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes import openai_chat
 from tests.fakes.openai import DONE, FakeOpenAI, event
-from tests.fakes.server import Call, Json, Route
+from tests.fakes.server import Call, Route
 
 
 class FakeLlamaServer(FakeOpenAI):

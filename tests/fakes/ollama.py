@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes.openai import FakeOpenAI
-from tests.fakes.server import Call, Json, Route
+from tests.fakes.server import Call, Route
 
 _CREATED = "2026-01-01T00:00:00Z"
 

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
 from tests.fakes.openai_responses import response_document, response_events
-from tests.fakes.server import Call, FakeServer, Json, Route
+from tests.fakes.server import Call, FakeServer, Route
 
 DONE = b"data: [DONE]\n\n"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-Json = dict[str, Any]
+from catalog.types import Json
 
 CREATED = 1_760_000_000
 

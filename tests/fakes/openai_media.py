@@ -10,7 +10,7 @@ import wave
 import zlib
 from typing import Any
 
-Json = dict[str, Any]
+from catalog.types import Json
 
 TRANSCRIPT = "The quick brown fox."
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from catalog.types import Json
 from tests.fakes.openai_chat import CREATED, words
-
-Json = dict[str, Any]
 
 
 def _text_part(text: str) -> Json:

@@ -22,7 +22,7 @@ from typing import Any, Self
 import orjson
 from aiohttp import web
 
-Json = dict[str, Any]
+from catalog.types import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from typing import Any
 import aiohttp
 import httpx
 
+from catalog.types import Json
 from tests.faults.gateway import FAKE
 
-Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 FIRST = ("chrt", "--rr", "5") if os.geteuid() == 0 and shutil.which("chrt") else ()
 """Before a command whose times are judged: it and its children go before whatever else this machine does."""

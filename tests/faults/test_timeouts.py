@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from catalog.types import Json
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 from tests.faults.figures import Figures
 from tests.faults.serving import (
     Gateway,
-    Json,
     ask,
     chat,
     client,

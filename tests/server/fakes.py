@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backends.base import Json, Upstream
+from backends.base import Upstream
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -24,6 +24,7 @@ from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerState, W
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
+from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator

@@ -29,10 +29,10 @@ from typing import cast
 import orjson
 import structlog
 
-from backends.workers.control.codec import Json, dumps, error_from_json, error_to_json
+from backends.workers.control.codec import JsonValue, dumps, error_from_json, error_to_json
 from catalog.errors import RoundhouseError, Unavailable
 
-Operation = Callable[[Json], AbstractAsyncContextManager[Json]]
+Operation = Callable[[JsonValue], AbstractAsyncContextManager[JsonValue]]
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes of one line; longer ones are a mistake of the other side, and close the channel."""
@@ -47,9 +47,9 @@ class Channel(asyncio.Protocol):
         self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._operations: dict[str, Operation] = {}
-        self._notes: dict[str, Callable[[Json], None]] = {}
+        self._notes: dict[str, Callable[[JsonValue], None]] = {}
         self._numbers = count(1)
-        self._asked: dict[int, asyncio.Future[Json]] = {}
+        self._asked: dict[int, asyncio.Future[JsonValue]] = {}
         self._working: dict[int, _Work] = {}
         self._buffer = bytearray()
         self._log = structlog.get_logger("roundhouse.control")
@@ -60,16 +60,16 @@ class Channel(asyncio.Protocol):
         """Answer calls of ``name``: its value is what ``operation(argument)`` yields; a hold ends its block."""
         self._operations[name] = operation
 
-    def answer(self, name: str, function: Callable[[Json], Awaitable[Json]]) -> None:
+    def answer(self, name: str, function: Callable[[JsonValue], Awaitable[JsonValue]]) -> None:
         """Answer calls of ``name`` by what a coroutine returns."""
 
         @asynccontextmanager
-        async def operation(argument: Json) -> AsyncIterator[Json]:
+        async def operation(argument: JsonValue) -> AsyncIterator[JsonValue]:
             yield await function(argument)
 
         self.serve(name, operation)
 
-    def hear(self, name: str, listener: Callable[[Json], None]) -> None:
+    def hear(self, name: str, listener: Callable[[JsonValue], None]) -> None:
         """Be told of notes of ``name``, in the order in which they and the calls were sent."""
         self._notes[name] = listener
 
@@ -85,7 +85,7 @@ class Channel(asyncio.Protocol):
 
     # ---- what is asked of the other end
 
-    async def call(self, name: str, argument: Json = None) -> Json:
+    async def call(self, name: str, argument: JsonValue = None) -> JsonValue:
         """What the other end answers.
 
         Raises the error that it raised; Unavailable when it goes away. Cancelling cancels it there.
@@ -100,7 +100,7 @@ class Channel(asyncio.Protocol):
             del self._asked[number]
 
     @asynccontextmanager
-    async def hold(self, name: str, argument: Json = None) -> AsyncIterator[Json]:
+    async def hold(self, name: str, argument: JsonValue = None) -> AsyncIterator[JsonValue]:
         """As :meth:`call`, of something that the other end keeps for us until the block ends."""
         number, answer = self._ask(name, argument, hold=True)
         try:
@@ -117,7 +117,7 @@ class Channel(asyncio.Protocol):
             raise
         self._send({"end": number})
 
-    def tell(self, name: str, argument: Json = None) -> None:
+    def tell(self, name: str, argument: JsonValue = None) -> None:
         """Send a note."""
         self._send({"note": name, "with": argument})
 
@@ -126,7 +126,7 @@ class Channel(asyncio.Protocol):
         """Whether the other end does not read, so that notes which a later one replaces should wait."""
         return self._transport is not None and self._transport.get_write_buffer_size() > BEHIND
 
-    def _ask(self, name: str, argument: Json, *, hold: bool) -> tuple[int, asyncio.Future[Json]]:
+    def _ask(self, name: str, argument: JsonValue, *, hold: bool) -> tuple[int, asyncio.Future[JsonValue]]:
         if self._transport is None or self.closed.is_set():
             raise _gone()
         number = next(self._numbers)
@@ -135,7 +135,7 @@ class Channel(asyncio.Protocol):
         self._send({**message, "hold": True} if hold else message)
         return number, answer
 
-    def _send(self, message: Json) -> None:
+    def _send(self, message: JsonValue) -> None:
         if self._transport is not None and not self.closed.is_set():
             self._transport.write(dumps(message) + b"\n")
 
@@ -164,7 +164,7 @@ class Channel(asyncio.Protocol):
         for work in self._working.values():
             work.task.cancel()
 
-    def _receive(self, message: Json) -> None:
+    def _receive(self, message: JsonValue) -> None:
         if "note" in message:
             listener = self._notes.get(message["note"])
             if listener is not None:
@@ -183,7 +183,7 @@ class Channel(asyncio.Protocol):
         else:
             self._done(message)
 
-    def _done(self, message: Json) -> None:
+    def _done(self, message: JsonValue) -> None:
         answer = self._asked.get(message["done"])
         if answer is None or answer.done():
             return
@@ -192,7 +192,7 @@ class Channel(asyncio.Protocol):
         else:
             answer.set_result(message["value"])
 
-    async def _work(self, message: Json, work: _Work) -> None:
+    async def _work(self, message: JsonValue, work: _Work) -> None:
         number, name = message["call"], message["do"]
         try:
             operation = self._operations.get(name)

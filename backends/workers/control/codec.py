@@ -13,15 +13,15 @@ from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerV
 from catalog import errors
 from catalog.errors import RoundhouseError
 
-Json = Any
+JsonValue = Any
 
 
-def dumps(message: Json) -> bytes:
+def dumps(message: JsonValue) -> bytes:
     """JSON of a message; dataclasses become objects, sets sorted lists."""
     return orjson.dumps(message, default=_as_json)
 
 
-def _as_json(value: Any) -> Json:
+def _as_json(value: Any) -> JsonValue:
     if isinstance(value, frozenset | set):
         return sorted(value)
     if isinstance(value, Mapping):
@@ -29,12 +29,12 @@ def _as_json(value: Any) -> Json:
     raise TypeError(f"{type(value).__name__} does not cross the control socket")
 
 
-def error_to_json(error: RoundhouseError) -> Json:
+def error_to_json(error: RoundhouseError) -> JsonValue:
     """An error by the name of its class, with all that it carries."""
     return {"type": type(error).__name__, "message": error.message, "carries": vars(error)}
 
 
-def error_from_json(value: Json) -> RoundhouseError:
+def error_from_json(value: JsonValue) -> RoundhouseError:
     """The same error again; of the base class when this version does not know its name."""
     kind = vars(errors).get(value["type"])
     if not (isinstance(kind, type) and issubclass(kind, RoundhouseError)):
@@ -47,12 +47,12 @@ def error_from_json(value: Json) -> RoundhouseError:
     return error
 
 
-def upstream_to_json(upstream: Upstream) -> Json:
+def upstream_to_json(upstream: Upstream) -> JsonValue:
     """An address with its key: the socket that it crosses is the parent's and one gateway's alone."""
     return {item.name: getattr(upstream, item.name) for item in fields(Upstream)}
 
 
-def upstream_from_json(value: Json) -> Upstream:
+def upstream_from_json(value: JsonValue) -> Upstream:
     """The inverse of :func:`upstream_to_json`."""
     parameters = value["parameters"]
     return Upstream(
@@ -65,12 +65,12 @@ def upstream_from_json(value: Json) -> Upstream:
     )
 
 
-def view_from_json(value: Json) -> WorkerView:
+def view_from_json(value: JsonValue) -> WorkerView:
     """A worker's view from the object that orjson makes of it."""
     return WorkerView(**{**value, "state": WorkerState(value["state"])})
 
 
-def snapshot_from_json(value: Json) -> PoolSnapshot:
+def snapshot_from_json(value: JsonValue) -> PoolSnapshot:
     """A snapshot from the object that orjson makes of it."""
     return PoolSnapshot(
         workers=tuple(view_from_json(worker) for worker in value["workers"]),

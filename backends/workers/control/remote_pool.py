@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from backends.base import Upstream
 from backends.workers.control.channel import Channel
-from backends.workers.control.codec import Json, snapshot_from_json, upstream_from_json, view_from_json
+from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json
 from backends.workers.pool import Need, PoolSnapshot, WorkerView
 from catalog.model import Model
 
@@ -58,5 +58,5 @@ class RemotePool:
             self._channel.tell("model", model.model_dump(mode="json"))
         self._known[model.id] = model
 
-    def _learn(self, snapshot: Json) -> None:
+    def _learn(self, snapshot: JsonValue) -> None:
         self._snapshot = snapshot_from_json(snapshot)

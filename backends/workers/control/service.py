@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from backends.workers.control.channel import Channel
-from backends.workers.control.codec import Json, dumps, upstream_to_json
+from backends.workers.control.codec import JsonValue, dumps, upstream_to_json
 from backends.workers.pool import Need, PoolSnapshot, Priority, WorkerPool
 from catalog.errors import ModelNotFound
 from catalog.model import Model
@@ -54,30 +54,30 @@ class PoolService:
         pool = self._pool
 
         @asynccontextmanager
-        async def lease(call: Json) -> AsyncIterator[Json]:
+        async def lease(call: JsonValue) -> AsyncIterator[JsonValue]:
             need = call["need"]
             wanted = Need(need["slots"], need["flow"], Priority(need["priority"]))
             async with pool.lease(rows[call["model"]], wanted) as upstream:
                 yield upstream_to_json(upstream)
 
-        async def load(call: Json) -> Json:
+        async def load(call: JsonValue) -> JsonValue:
             view = await pool.load(rows[call["model"]], keep_alive=call["keep_alive"])
             self._send()  # so that who asked for it finds it in the snapshot
             return view
 
-        async def unload(call: Json) -> Json:
+        async def unload(call: JsonValue) -> JsonValue:
             unloaded = await pool.unload(call["model"])
             self._send()
             return unloaded
 
-        async def log(call: Json) -> Json:
+        async def log(call: JsonValue) -> JsonValue:
             return await pool.log(call["model"], lines=call["lines"])
 
-        async def drain(call: Json) -> Json:
+        async def drain(call: JsonValue) -> JsonValue:
             await pool.drain(call["deadline"])
             self._send()
 
-        async def snapshot(_: Json) -> Json:
+        async def snapshot(_: JsonValue) -> JsonValue:
             return pool.snapshot()
 
         channel.hear("model", rows.keep)
@@ -115,7 +115,7 @@ class _Rows:
     def __init__(self) -> None:
         self._rows: dict[str, Model] = {}
 
-    def keep(self, row: Json) -> None:
+    def keep(self, row: JsonValue) -> None:
         model = Model.model_validate(row)
         self._rows[model.id] = model
 

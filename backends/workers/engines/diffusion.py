@@ -32,8 +32,8 @@ from backends.workers.program.app import dropped, event, parse, stream
 from backends.workers.program.app import serve as run
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable
+from catalog.types import Json
 
-Json = dict[str, Any]
 Pipeline = Callable[..., Any]
 _GRAIN = 8
 """Width and height are multiples of it: a variational autoencoder halves a picture three times."""

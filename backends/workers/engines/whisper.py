@@ -36,12 +36,12 @@ from catalog.errors import (
     UnsupportedMediaType,
     UnsupportedParameter,
 )
+from catalog.types import Json
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.transcribe import Segment
 
-Json = dict[str, Any]
 
 _RATE = 16_000
 _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -8,8 +8,7 @@ import orjson
 
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 
 def to_messages(system: str | list[Json] | None, messages: list[InputMessage]) -> list[Json]:

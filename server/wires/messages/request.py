@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationError
 
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 from server.wires.messages.blocks import to_messages
-
-Json = dict[str, Any]
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
 """Reasoning effort for a thinking budget up to so many tokens; above the last it is high. Ours."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
 from catalog.errors import InvalidRequest, NotFound, RoundhouseError, StreamBroken, UpstreamProtocolError
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 

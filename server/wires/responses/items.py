@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 _SEAL = "rh1."
 

@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from backends.wire.chat import ChatRequest
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 from server.wires.responses.items import to_messages
-
-Json = dict[str, Any]
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
+from catalog.types import Json
 from server.wires.responses.items import seal
 from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
-
-Json = dict[str, Any]
 
 
 @dataclass(slots=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
 from backends.streams.sse import SSEReader, encode
+from catalog.types import Json
 from tests.fakes import openai_chat
-
-Json = dict[str, Any]
 
 texts = st.text(min_size=1, max_size=40)
 tools = st.lists(

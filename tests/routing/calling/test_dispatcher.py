@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Chat, Json, Timeouts, Upstream
+from backends.base import Chat, Timeouts, Upstream
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import Need, PoolSnapshot, WorkerView
 from catalog.errors import (
@@ -31,6 +31,7 @@ from catalog.errors import (
     WorkerFailed,
 )
 from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, UpstreamSource
+from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
 from routing.calling.dispatcher import Dispatcher, Job
 from routing.calling.judgement import MakeJudge

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from server.answers.delivery import Alarm
-from server.edge.disconnect import CONNECTION, Connection, DisconnectWatch
+from server.edge.disconnect import CONNECTION, ClientConnection, DisconnectWatch
 from server.edge.uvicorn_protocol import HeadFirst
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Start
@@ -112,7 +112,7 @@ def count_writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return written
 
 
-def scope_of(connection: Connection | None) -> Scope:
+def scope_of(connection: ClientConnection | None) -> Scope:
     return {"type": "http", **({CONNECTION: connection} if connection is not None else {})}
 
 
@@ -122,7 +122,7 @@ async def never() -> Message:
 
 async def test_a_lost_connection_calls_who_listens_and_nobody_else() -> None:
     resumed: list[bool] = []
-    connection = Connection(lambda: resumed.append(True))
+    connection = ClientConnection(lambda: resumed.append(True))
     told: list[str] = []
     staying = DisconnectWatch(scope_of(connection), never, lambda: told.append("staying"))
     done = DisconnectWatch(scope_of(connection), never, lambda: told.append("done"))
@@ -136,7 +136,7 @@ async def test_a_lost_connection_calls_who_listens_and_nobody_else() -> None:
 
 
 async def test_who_listens_to_a_connection_that_is_lost_is_told_soon() -> None:
-    connection = Connection(lambda: None)
+    connection = ClientConnection(lambda: None)
     connection.lose()
     told = asyncio.Event()
     DisconnectWatch(scope_of(connection), never, told.set).start()

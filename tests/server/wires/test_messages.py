@@ -27,12 +27,12 @@ from catalog.errors import (
     UpstreamOverloaded,
     UpstreamProtocolError,
 )
+from catalog.types import Json
 from server.wires.messages import MessageStream, error_body, to_chat
 from tests.fakes.google import SIGNATURE, THOUGHT, FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
-Json = dict[str, Any]
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER: Json = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
 HELLO: Json = {"role": "user", "content": "Hi"}

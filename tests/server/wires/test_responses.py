@@ -18,12 +18,12 @@ from backends.streams.chunks import ChunkWriter, usage
 from backends.streams.sse import encode_named
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
+from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
 from server.wires.responses.items import seal, unseal
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
-Json = dict[str, Any]
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 SCHEMA: Json = {
     "type": "object",

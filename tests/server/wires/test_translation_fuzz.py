@@ -17,9 +17,8 @@ from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest
+from catalog.types import Json
 from server.wires import messages, responses
-
-Json = dict[str, Any]
 
 TYPES = st.sampled_from(
     [

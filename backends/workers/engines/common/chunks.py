@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from backends.workers.engines.common.decoding import StopFilter, TextStream, Written
 from backends.workers.program.app import event
+from catalog.types import Json
 
-Json = dict[str, Any]
 Finish = Literal["stop", "length"]
 DONE = b"data: [DONE]\n\n"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 from backends.wire.chat import ChatRequest, ContentPart, Message
 from catalog.errors import CapabilityMismatch
+from catalog.types import Json
 
-Json = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 

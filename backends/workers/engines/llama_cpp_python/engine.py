@@ -31,9 +31,9 @@ from backends.workers.program.app import answer, parse, stream
 from backends.workers.program.app import serve as run
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
+from catalog.types import Json
 
 NAME = "llama-cpp-python"
-Json = dict[str, Any]
 
 
 class Options(EngineOptions):

@@ -21,8 +21,7 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 
 @dataclass(frozen=True, slots=True)

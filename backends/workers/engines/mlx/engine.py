@@ -40,8 +40,7 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
-
-Json = dict[str, Any]
+from catalog.types import Json
 
 
 class Options(EngineOptions):

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-Json = dict[str, Any]
+from catalog.types import Json
 
 
 class ChatText:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.workers.program.app import KeyCheck, answer, error_answer
 from catalog.errors import InvalidRequest, NotFound, UnsupportedParameter
+from catalog.types import Json
 
-Json = dict[str, Any]
 Change = Callable[[Json], Json]
 KEY = "VLLM_API_KEY"
 MODEL = "ROUNDHOUSE_MODEL"
