@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from catalog import rows
+from catalog import toml_rows
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import Capability, Endpoint, Model, UpstreamSource
-from catalog.rows import Table
+from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]
 
@@ -66,7 +66,7 @@ class Catalog:
     @classmethod
     def builtin(cls) -> Catalog:
         """The rows that come with Roundhouse, and nothing else."""
-        models, endpoints = rows.builtin_rows()
+        models, endpoints = toml_rows.builtin_rows()
         return cls(own=models, servers=endpoints, apple_silicon=on_apple_silicon())
 
     @classmethod
@@ -81,13 +81,13 @@ class Catalog:
         """Built-in rows, models pulled by address (``Store.rows()``), and the user's ``[[model]]`` and
         ``[[endpoint]]`` tables. Raises ConfigurationError that names the row and the field.
         """
-        models, servers = rows.builtin_rows() if builtin else ((), ())
+        models, servers = toml_rows.builtin_rows() if builtin else ((), ())
         merged = {row.id.lower(): row for row in (*models, *pulled)}
         known_servers = {server.id: server for server in servers}
-        for row in rows.user_models(user_models, merged):
+        for row in toml_rows.user_models(user_models, merged):
             merged.pop(row.id.lower(), None)
             merged[row.id.lower()] = row
-        for server in rows.user_endpoints(user_endpoints, known_servers):
+        for server in toml_rows.user_endpoints(user_endpoints, known_servers):
             known_servers[server.id] = server
         return cls(
             own=tuple(merged.values()), servers=tuple(known_servers.values()), apple_silicon=on_apple_silicon()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from catalog.errors import RoundhouseError
-from catalog.hub_row import default_id, gguf_facts
+from catalog.file_rows import default_id, gguf_facts
 from catalog.model import (
     FREE,
     Capability,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Device(Protocol):
+class HostDevice(Protocol):
     """A device of this machine: ``cpu``, ``cuda:0``, ``mps``; ``memory`` in bytes."""
 
     @property

@@ -39,7 +39,7 @@ Ready = Callable[[], None]
 """Called once, from any thread, when the socket answers."""
 
 
-class Engine(Protocol):
+class EngineEntryPoint(Protocol):
     """The entry of an engine's module: ``backends.workers.engines.<name>.serve``."""
 
     def __call__(self, spec: WorkerSpec, ready: Ready) -> None:

@@ -18,18 +18,18 @@ from backends.base import Upstream
 from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
 from backends.workers.memory import Meter, Taken, measure
-from backends.workers.placement import Device, Evict, Place, Room, Tenant, TooLarge, decide
+from backends.workers.placement import Evict, HostDevice, Place, Room, Tenant, TooLarge, decide
 from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
 from backends.workers.runaway import Runaways, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
-from backends.workers.worker import Clock, Launch, NoObserver, Observer, Worker
+from backends.workers.worker import Clock, Launch, NoObserver, Worker, WorkerObserver
 from catalog.errors import ConfigurationError, Draining, ModelUnavailable
 from catalog.model import Model
 
 
-class Store(Protocol):
+class ModelFiles(Protocol):
     """Where models lie on disk."""
 
     def path(self, model: Model) -> Path:
@@ -50,12 +50,12 @@ class Supervisor:
     def __init__(
         self,
         *,
-        store: Store,
+        store: ModelFiles,
         settings: WorkerSettings,
-        devices: Sequence[Device],
+        devices: Sequence[HostDevice],
         clock: Clock = time.monotonic,
         engines: Engines | None = None,
-        observer: Observer | None = None,
+        observer: WorkerObserver | None = None,
         meter: Meter = measure,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
@@ -330,7 +330,7 @@ class Supervisor:
         used = sum(worker.memory for worker in workers if worker.device == room.id)
         return DeviceView(room.id, device.name, device.memory, room.budget, used)
 
-    def _budget(self, device: Device) -> int:
+    def _budget(self, device: HostDevice) -> int:
         return self._settings.memory.get(device.id, int(device.memory * self._settings.memory_fraction))
 
     def _threads(self) -> int:

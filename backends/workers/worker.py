@@ -27,13 +27,17 @@ from catalog.model import Model
 Clock = Callable[[], float]
 
 
-class Observer(Protocol):
+class WorkerObserver(Protocol):
     """Told of what happens to workers, for metrics; called in the event loop, so it must not block."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
     def load_failed(self, model: str, reason: str) -> None: ...
     def died(self, model: str, reason: str) -> None: ...
     def unloaded(self, model: str, *, evicted: bool) -> None: ...
+
+
+Observer = WorkerObserver
+"""The former name, for importers that still use it."""
 
 
 class NoObserver:
@@ -79,7 +83,7 @@ class Worker:
         *,
         log: WorkerLog,
         clock: Clock,
-        observer: Observer,
+        observer: WorkerObserver,
     ) -> None:
         self.model = model
         self.log = log

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from catalog.errors import ChecksumMismatch, PullError
-from catalog.hub_row import row_of
+from catalog.file_rows import row_of
 from catalog.model import HubSource, Model
 from catalog.paths import slug, within
 from catalog.selection import RemoteFile, Selection, select

@@ -16,7 +16,7 @@ import pytest
 
 from catalog.model import Capability
 from catalog.types import Json
-from tests.conformance.asks import ASKS, PASSAGE, SENTENCE, spoken
+from tests.conformance.capability_checks import CHECKS, PASSAGE, SENTENCE, spoken
 from tests.conformance.optional import models
 from tests.conformance.worker import DidNotStart, Worker, starter, worker, worker_of
 
@@ -113,11 +113,11 @@ async def test_each_capability_of_the_row_is_answered(row: Row, running: Worker)
     assert capabilities, "a row without capabilities would pass by doing nothing"
     async with running.client() as client:
         for capability in sorted(capabilities):
-            await ASKS[capability](client)
+            await CHECKS[capability](client)
 
 
 async def test_requests_at_the_same_time_are_all_answered(row: Row, running: Worker) -> None:
-    ask = ASKS[min(_capabilities(row.model))]
+    ask = CHECKS[min(_capabilities(row.model))]
     async with running.client() as client:
         await asyncio.gather(*(ask(client) for _ in range(6)))
 
@@ -167,7 +167,7 @@ async def test_work_stops_when_the_client_leaves(row: Row, running: Worker) -> N
 async def test_a_worker_answers_after_a_client_left(row: Row, running: Worker) -> None:
     await test_work_stops_when_the_client_leaves(row, running)
     async with running.client() as client:
-        await ASKS[min(_capabilities(row.model))](client)
+        await CHECKS[min(_capabilities(row.model))](client)
 
 
 async def test_tokens_give_the_text_back_or_it_is_refused(row: Row, running: Worker) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from backends.workers.engines.common.audio import decode, wav_header
-from tests.conformance.asks import SENTENCE, events
+from tests.conformance.capability_checks import SENTENCE, events
 from tests.conformance.worker import Worker
 
 pytestmark = pytest.mark.engine

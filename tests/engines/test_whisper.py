@@ -10,7 +10,7 @@ import pytest
 
 from backends.workers.engines.common.audio import wav_header
 from catalog.types import Json
-from tests.conformance.asks import PASSAGE, SENTENCE, events, spoken
+from tests.conformance.capability_checks import PASSAGE, SENTENCE, events, spoken
 from tests.conformance.worker import Worker, worker_of
 
 pytestmark = pytest.mark.engine

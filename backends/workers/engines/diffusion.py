@@ -27,9 +27,9 @@ from starlette.routing import BaseRoute, Route
 
 from backends.wire.images import ImageRequest
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Runner, Stats, Stop
 from backends.workers.program.app import dropped, event, parse, stream
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable
 from catalog.types import Json
@@ -49,7 +49,7 @@ class DiffusionOptions(EngineOptions):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
     run(spec, DiffusionEngine(spec), ready)
 
 
@@ -99,10 +99,10 @@ class DiffusionEngine:
         self._spec = spec
         self._opener = opener
         self._generator = generator
-        self._runner = Runner(1)
+        self._runner = ThreadRunner(1)
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         return self._runner.stats
 
     def load(self) -> None:
@@ -121,9 +121,9 @@ class DiffusionEngine:
         arguments, unused = pipeline_arguments(request, self._options, self._known)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
 
-        def produce(stop: Stop) -> Generator[bytes, None, None]:
+        def produce(cancel: CancelSignal) -> Generator[bytes, None, None]:
             for i in range(request.n or 1):
-                yield from self._picture(request, arguments, seed + i, stop)
+                yield from self._picture(request, arguments, seed + i, cancel)
 
         async def events() -> AsyncGenerator[bytes, None]:
             async with aclosing(self._runner.stream(produce)) as bodies:
@@ -133,12 +133,12 @@ class DiffusionEngine:
         return await stream(http, events(), media_type="text/event-stream", headers=dropped(unused))
 
     def _picture(
-        self, request: ImageRequest, arguments: Json, seed: int, stop: Stop
+        self, request: ImageRequest, arguments: Json, seed: int, cancel: CancelSignal
     ) -> Generator[bytes, None, None]:
         steps: SimpleQueue[int | None] = SimpleQueue()
 
         def on_step(_: Any, step: int, __: Any, tensors: Json) -> Json:
-            stop.check()
+            cancel.check()
             steps.put(step + 1)
             return tensors
 

@@ -40,7 +40,7 @@ class Lora(BaseModel):
     scale: float = 1.0
 
 
-class Options(EngineOptions):
+class LlamaCppOptions(EngineOptions):
     """What a catalogue row may set under ``options``; anything else is refused. Files lie on this machine."""
 
     pooling: Pooling | None = None
@@ -65,9 +65,9 @@ class Options(EngineOptions):
     rope_freq_scale: float | None = Field(default=None, gt=0)
 
 
-def options_of(values: dict[str, Any]) -> Options:
+def options_of(values: dict[str, Any]) -> LlamaCppOptions:
     """The row's options. Raises ConfigurationError that names what is wrong."""
-    return read_options(Options, "llamacpp", values)
+    return read_options(LlamaCppOptions, "llamacpp", values)
 
 
 def memory(path: Path, slots: int, context: int, options: dict[str, Any]) -> int:
@@ -88,7 +88,7 @@ def _weights(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _kv_cache(path: Path, tokens: int, options: Options) -> float:
+def _kv_cache(path: Path, tokens: int, options: LlamaCppOptions) -> float:
     try:
         header = read_header(path)
     except NotGguf:
@@ -185,7 +185,7 @@ def parameters(spec: WorkerSpec) -> Any:
 _FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
-def _device(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
+def _device(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) -> None:
     on_cpu = spec.device == "cpu"
     params.n_gpu_layers = options.gpu_layers if options.gpu_layers is not None else (0 if on_cpu else -1)
     params.split_mode = getattr(x.llama_split_mode, f"LLAMA_SPLIT_MODE_{options.split.upper()}")
@@ -203,7 +203,7 @@ def _device(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
     }[options.mmap, options.mlock]
 
 
-def _pooling(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
+def _pooling(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) -> None:
     """A GGUF that embeds or reranks is served in that mode; llama-server has one mode per process."""
     pooling = options.pooling
     if pooling is None and Capability.RERANK in spec.capabilities and Capability.EMBED not in spec.capabilities:
@@ -217,7 +217,7 @@ def _pooling(params: Any, spec: WorkerSpec, options: Options, x: Any) -> None:
         params.n_batch = params.n_ubatch = max(options.micro_batch, min(context, 8192))
 
 
-def _files(params: Any, options: Options, x: Any) -> None:
+def _files(params: Any, options: LlamaCppOptions, x: Any) -> None:
     if options.mmproj is not None:
         params.mmproj.path = str(options.mmproj.expanduser())
     if options.lora:

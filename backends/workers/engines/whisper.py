@@ -24,9 +24,9 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Runner, Stats, Stop
 from backends.workers.program.app import dropped, event, invalid, stream
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
     CapabilityMismatch,
@@ -58,7 +58,7 @@ class WhisperOptions(EngineOptions):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
     run(spec, WhisperEngine(spec), ready)
 
 
@@ -67,10 +67,10 @@ class WhisperEngine:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._runner = Runner(spec.slots)
+        self._runner = ThreadRunner(spec.slots)
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         return self._runner.stats
 
     def load(self) -> None:
@@ -116,8 +116,8 @@ class WhisperEngine:
         if request.prompt and len(self._model.hf_tokenizer.encode(request.prompt).ids) > self._prompt_room:
             unused.append("prompt: all but its end")
 
-        def produce(stop: Stop) -> Generator[Json, None, None]:
-            yield from self._events(request, language, stop)
+        def produce(cancel: CancelSignal) -> Generator[Json, None, None]:
+            yield from self._events(request, language, cancel)
 
         async def events() -> AsyncGenerator[bytes, None]:
             async with aclosing(self._runner.stream(produce)) as bodies:
@@ -153,14 +153,14 @@ class WhisperEngine:
         return code
 
     def _events(
-        self, request: TranscriptionRequest, language: str | None, stop: Stop
+        self, request: TranscriptionRequest, language: str | None, cancel: CancelSignal
     ) -> Generator[Json, None, None]:
-        audio = decode(request.file, rate=_RATE, max_seconds=self._options.max_audio_seconds, check=stop.check)
+        audio = decode(request.file, rate=_RATE, max_seconds=self._options.max_audio_seconds, check=cancel.check)
         with_words = "word" in request.timestamp_granularities
         vad = self._options.vad if request.vad_filter is None else request.vad_filter
         duration = len(audio) / _RATE
         model = copy.copy(self._model)  # the same weights, with this request's own stop
-        model.model = _Watched(self._model.model, stop)
+        model.model = _Watched(self._model.model, cancel)
         found, info = model.transcribe(
             audio,
             language=language,
@@ -183,7 +183,7 @@ class WhisperEngine:
                 for word in segment.words or ()
             ]
             yield {"type": "transcript.text.delta", "delta": delta}
-            stop.check()
+            cancel.check()
         yield {
             "type": "transcript.text.done",
             "text": text,
@@ -202,12 +202,12 @@ class _Watched:
     A window of 30 seconds is encoded, and then decoded at up to six temperatures: between these it can end.
     """
 
-    def __init__(self, model: Any, stop: Stop) -> None:
+    def __init__(self, model: Any, cancel: CancelSignal) -> None:
         self._model = model
-        self._stop = stop
+        self._cancel = cancel
 
     def __getattr__(self, name: str) -> Any:
-        self._stop.check()
+        self._cancel.check()
         return getattr(self._model, name)
 
 

@@ -29,8 +29,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.workers.engines.common.running import Stats
 from backends.workers.program.server import serve_app
+from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
 
@@ -42,11 +42,11 @@ M = TypeVar("M", bound=BaseModel)
 _log = logging.getLogger(__name__)
 
 
-class Engine(Protocol):
+class AppEngine(Protocol):
     """What a worker runs. ``load`` and ``close`` block."""
 
     @property
-    def stats(self) -> Stats: ...
+    def stats(self) -> WorkerStats: ...
 
     def routes(self) -> Sequence[BaseRoute]: ...
 
@@ -64,7 +64,7 @@ class ClientLeft(Exception):
     """The client closed its connection before its answer was ready; nobody reads what is sent now."""
 
 
-def serve(spec: WorkerSpec, engine: Engine, ready: Ready) -> None:
+def serve(spec: WorkerSpec, engine: AppEngine, ready: Ready) -> None:
     """Load ``engine``, listen on the worker's Unix socket, call ``ready``, and return after SIGTERM.
 
     Raises what loading raises, before there is a socket.
@@ -73,7 +73,7 @@ def serve(spec: WorkerSpec, engine: Engine, ready: Ready) -> None:
     serve_app(lambda _: build(spec, engine), spec, ready)
 
 
-def build(spec: WorkerSpec, engine: Engine) -> Starlette:
+def build(spec: WorkerSpec, engine: AppEngine) -> Starlette:
     """The app around a loaded ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
 
     @asynccontextmanager

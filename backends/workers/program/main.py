@@ -14,7 +14,7 @@ import traceback
 from functools import partial
 from typing import cast
 
-from backends.workers.spec import Engine, WorkerSpec
+from backends.workers.spec import EngineEntryPoint, WorkerSpec
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -42,11 +42,11 @@ def main() -> None:
         os._exit(1)
 
 
-def _engine(module: str) -> Engine:
+def _engine(module: str) -> EngineEntryPoint:
     """An engine's module has ``serve`` (its own server), or ``create`` (an ASGI app)."""
     engine = importlib.import_module(module)
     if hasattr(engine, "serve"):
-        return cast("Engine", engine.serve)
+        return cast("EngineEntryPoint", engine.serve)
     from backends.workers.program.server import serve_app
 
     return partial(serve_app, engine.create)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Generic, Protocol, TypeVar
 
-from backends.workers.engines.common.running import Stats
+from backends.workers.program.threads import WorkerStats
 
 R = TypeVar("R")
 _SLACK = 16
@@ -36,7 +36,7 @@ class Interrupt(Protocol):
     def __call__(self) -> None: ...
 
 
-class Device(Protocol[R_co]):
+class BatchRunner(Protocol[R_co]):
     """Runs one batch and blocks until it has a result per text, in order.
 
     ``begin`` is called on the event loop and gives the two halves of a run: the blocking call, and what
@@ -77,8 +77,8 @@ class Batcher(Generic[R]):
     request whose caller left are dropped, and a batch that nobody waits for any more is interrupted.
     """
 
-    def __init__(self, device: Device[R], *, budget: int, lanes: int = 1) -> None:
-        self._device = device
+    def __init__(self, runner: BatchRunner[R], *, budget: int, lanes: int = 1) -> None:
+        self._runner = runner
         self._budget = budget
         self._lanes = lanes
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="device")
@@ -88,10 +88,10 @@ class Batcher(Generic[R]):
         self._runs: set[_Run[R]] = set()
         self._working = 0
         self._pumps: set[asyncio.Task[None]] = set()
-        self._totals = Stats()
+        self._totals = WorkerStats()
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         """A request is active from its first batch on, and until the device has let go of it."""
         active = len((self._open & self._begun).union(*(run.jobs for run in self._runs)))
         return replace(self._totals, active=active, queued=len(self._open - self._begun))
@@ -149,7 +149,7 @@ class Batcher(Generic[R]):
 
     async def _run(self, batch: list[_Entry[R]]) -> None:
         loop = asyncio.get_running_loop()
-        call, interrupt = self._device.begin([text for _, _, text in batch])
+        call, interrupt = self._runner.begin([text for _, _, text in batch])
         run = _Run({job for job, _, _ in batch}, interrupt)
         self._runs.add(run)
         self._begun |= run.jobs

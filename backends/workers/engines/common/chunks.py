@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from backends.workers.engines.common.decoding import StopFilter, TextStream, Written
+from backends.workers.engines.common.detokenization import IncrementalDetokenizer, StopFilter, VisibleText
 from backends.workers.program.app import event
 from catalog.types import Json
 
@@ -42,7 +42,7 @@ class Piece:
     finish: Finish | None = None
 
 
-class ChatText(Protocol):
+class ChatOutputParser(Protocol):
     """Takes a model's text apart into what it says, thinks and calls."""
 
     called: bool
@@ -53,7 +53,7 @@ class ChatText(Protocol):
         ...
 
 
-class PlainText:
+class PlainOutputParser:
     """The text of a model whose thinking and tool calls nobody can tell apart: all of it is content."""
 
     called = False
@@ -74,7 +74,7 @@ async def pieces(
 ) -> AsyncGenerator[Piece]:
     """The tokens as text to show. A stop text ends it; closing it closes ``tokens``."""
     listed = [stop] if isinstance(stop, str) else list(stop or ())
-    written = Written(TextStream(decode, prompt), StopFilter(listed))
+    written = VisibleText(IncrementalDetokenizer(decode, prompt), StopFilter(listed))
     count = 0
     async with aclosing(tokens):
         async for token in tokens:
@@ -94,7 +94,7 @@ async def pieces(
 
 
 async def chat_events(
-    said: AsyncGenerator[Piece], text: ChatText, *, model: str, prompt_tokens: int
+    said: AsyncGenerator[Piece], text: ChatOutputParser, *, model: str, prompt_tokens: int
 ) -> AsyncGenerator[bytes]:
     """Server-sent events of ``chat.completion.chunk``, with the usage and ``[DONE]``."""
     head = _head("chatcmpl", "chat.completion.chunk", model)

@@ -22,13 +22,20 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.workers.engines.common.chunks import Piece, PlainText, Token, chat_events, completion_events, pieces
+from backends.workers.engines.common.chunks import (
+    Piece,
+    PlainOutputParser,
+    Token,
+    chat_events,
+    completion_events,
+    pieces,
+)
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Runner, Stats, Stop
-from backends.workers.engines.llama_cpp_python.model import LlamaModel, Sampling
+from backends.workers.engines.llama_cpp_python.model import LlamaModel, LlamaSampling
 from backends.workers.program.app import answer, parse, stream
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
 from catalog.types import Json
@@ -36,7 +43,7 @@ from catalog.types import Json
 NAME = "llama-cpp-python"
 
 
-class Options(EngineOptions):
+class LlamaCppPythonOptions(EngineOptions):
     """What a row may set; the names follow the package's own."""
 
     n_gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
@@ -48,7 +55,7 @@ class Options(EngineOptions):
 
 def model_settings(spec: WorkerSpec) -> dict[str, Any]:
     """The arguments of ``llama_cpp.Llama``. Raises ConfigurationError."""
-    options = read_options(Options, NAME, spec.options)
+    options = read_options(LlamaCppPythonOptions, NAME, spec.options)
     if spec.path is None:
         raise ConfigurationError(f"Engine {NAME} needs a GGUF file, and '{spec.model_id}' names none.")
     layers = options.n_gpu_layers
@@ -66,25 +73,25 @@ def model_settings(spec: WorkerSpec) -> dict[str, Any]:
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
-    run(spec, LlamaCppEngine(spec), ready)
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
+    run(spec, LlamaCppPythonEngine(spec), ready)
 
 
-class LlamaCppEngine:
+class LlamaCppPythonEngine:
     """A model whose requests take turns; a turn keeps the prefix it shares with the one before."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._settings = model_settings(spec)
         # The model's memory of its last prompt is not made for two requests at once.
-        self._runner = Runner(1)
+        self._runner = ThreadRunner(1)
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         return self._runner.stats
 
     def load(self) -> None:
-        file = read_options(Options, NAME, self._spec.options).chat_template_file
+        file = read_options(LlamaCppPythonOptions, NAME, self._spec.options).chat_template_file
         template = file.expanduser().read_text(encoding="utf-8") if file else None
         self._model = LlamaModel(self._spec.model_id, self._settings, template)
 
@@ -111,7 +118,7 @@ class LlamaCppEngine:
         wanted = (request.top_logprobs or 0) if request.logprobs else None
         sampling = await self._sampling(request, prompt, request.output_limit, wanted, _schema(request))
         said = self._said(prompt, sampling, request.stop)
-        events = chat_events(said, PlainText(), model=self._spec.model_id, prompt_tokens=len(prompt))
+        events = chat_events(said, PlainOutputParser(), model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:
@@ -122,10 +129,12 @@ class LlamaCppEngine:
         events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream(http, events, media_type="text/event-stream")
 
-    def _said(self, prompt: list[int], sampling: Sampling, stop: str | list[str] | None) -> AsyncGenerator[Piece]:
-        def decode(stopped: Stop) -> Generator[Token, None, None]:
+    def _said(
+        self, prompt: list[int], sampling: LlamaSampling, stop: str | list[str] | None
+    ) -> AsyncGenerator[Piece]:
+        def decode(cancel: CancelSignal) -> Generator[Token, None, None]:
             for token in self._model.decode(prompt, sampling):
-                stopped.check()
+                cancel.check()
                 yield token
 
         return pieces(
@@ -143,7 +152,7 @@ class LlamaCppEngine:
         asked: int | None,
         logprobs: int | None,
         schema: Json | None,
-    ) -> Sampling:
+    ) -> LlamaSampling:
         """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
         room = self._model.window - len(prompt)
         if room < 1:
@@ -161,7 +170,7 @@ class LlamaCppEngine:
             "presence_penalty": request.presence_penalty,
             "frequency_penalty": request.frequency_penalty,
         }
-        return Sampling(
+        return LlamaSampling(
             max_tokens=min(asked or room, room),
             seed=secrets.randbits(32) if request.seed is None else request.seed % 2**32,
             logit_bias=self._model.bias(request.logit_bias),

@@ -25,7 +25,7 @@ from catalog.types import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class LlamaSampling:
     """How to choose tokens. The defaults are llama-server's, so that a GGUF answers alike under both engines."""
 
     max_tokens: int
@@ -134,7 +134,7 @@ class LlamaModel:
 
     # ---- decoding
 
-    def decode(self, prompt: list[int], sampling: Sampling) -> Iterator[Token]:
+    def decode(self, prompt: list[int], sampling: LlamaSampling) -> Iterator[Token]:
         """Tokens until the model ends or there are enough of them; the last says which."""
         self._llama.set_seed(sampling.seed)
         generated = self._llama.generate(
@@ -170,7 +170,7 @@ class LlamaModel:
         best = np.argsort(-logprobs)[:count]
         return float(logprobs[token]), tuple((int(each), float(logprobs[each])) for each in best)
 
-    def _processors(self, sampling: Sampling) -> Any:
+    def _processors(self, sampling: LlamaSampling) -> Any:
         bias = dict(sampling.logit_bias)
         if sampling.ignore_eos:
             bias |= dict.fromkeys(self._ends, -np.inf)

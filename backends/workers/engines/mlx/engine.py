@@ -1,7 +1,7 @@
 """Engine ``mlx``: language models on Apple silicon with ``mlx_lm`` (or, slowly, on its CPU build).
 
 A model is a Hugging Face folder of safetensors, quantised or not; no code of the folder is run. Sequences are
-batched continuously and prompts' KV caches kept (:mod:`backends.workers.engines.mlx.batch`). The wire is the
+batched continuously and prompts' KV caches kept (:mod:`backends.workers.engines.mlx.decoder`). The wire is the
 workers': a stream of chunks as llama-server's. Answers can be bound to a JSON schema (llguidance).
 """
 
@@ -24,12 +24,12 @@ from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, pieces
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Stats
-from backends.workers.engines.common.tokenizers import TextTokenizer
-from backends.workers.engines.mlx.batch import Decoder, Loaded, Sampling
-from backends.workers.engines.mlx.text import ChatText
+from backends.workers.engines.common.text_tokenizer import TextTokenizer
+from backends.workers.engines.mlx.chat_parser import MlxOutputParser
+from backends.workers.engines.mlx.decoder import Decoder, Loaded, MlxSampling
 from backends.workers.program.app import answer, parse, stream
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
     CapabilityMismatch,
@@ -43,7 +43,7 @@ from catalog.errors import (
 from catalog.types import Json
 
 
-class Options(EngineOptions):
+class MlxOptions(EngineOptions):
     """What a catalogue row may set under ``options``."""
 
     adapter_path: Path | None = Field(default=None, description="a LoRA adapter's folder")
@@ -53,7 +53,7 @@ class Options(EngineOptions):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
     run(spec, MlxEngine(spec), ready)
 
 
@@ -62,7 +62,7 @@ class MlxEngine:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._options = read_options(Options, "mlx", spec.options)
+        self._options = read_options(MlxOptions, "mlx", spec.options)
         if spec.path is None:
             raise ConfigurationError(f"Engine mlx needs a model folder, and '{spec.model_id}' names none.")
         self._decoder = Decoder(
@@ -74,7 +74,7 @@ class MlxEngine:
         )
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         return self._decoder.stats
 
     def load(self) -> None:
@@ -137,7 +137,7 @@ class MlxEngine:
         sampling = self._sampling(
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
-        text = ChatText(self._tokenizer, prompt, tools)
+        text = MlxOutputParser(self._tokenizer, prompt, tools)
         said = self._said(prompt, sampling, request.stop, wanted)
         events = chat_events(said, text, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream(http, events, media_type="text/event-stream")
@@ -152,7 +152,7 @@ class MlxEngine:
         return await stream(http, events, media_type="text/event-stream")
 
     def _said(
-        self, prompt: list[int], sampling: Sampling, stop: str | list[str] | None, logprobs: int | None
+        self, prompt: list[int], sampling: MlxSampling, stop: str | list[str] | None, logprobs: int | None
     ) -> AsyncGenerator[Piece]:
         tokens = self._decoder.decode(prompt, sampling)
         return pieces(tokens, decode=self._decoded, prompt=prompt, stop=stop, logprobs=logprobs is not None)
@@ -166,7 +166,7 @@ class MlxEngine:
         extra: Json,
         *,
         grammar: Callable[[], Any] | None = None,
-    ) -> Sampling:
+    ) -> MlxSampling:
         """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
         room = self._window - len(prompt)
         if room < 1:
@@ -174,7 +174,7 @@ class MlxEngine:
             raise ContextLengthExceeded(
                 model=self._spec.model_id, limit=self._window, requested=len(prompt), param=param
             )
-        return Sampling(
+        return MlxSampling(
             max_tokens=min(asked or room, room),
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,

@@ -27,20 +27,20 @@ from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.workers.engines.common.batching import Batcher, Tokens
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Stats
-from backends.workers.engines.common.tokenizers import TextTokenizer
+from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.onnx.session import (
     LANES,
     TOKENS_A_THREAD,
     TOKENS_ON_GPU,
     Floats,
-    OnnxDevice,
+    OnnxBatchRunner,
     Pooling,
     normalized,
     open_session,
 )
 from backends.workers.program.app import answer, attended, dropped, parse
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
     CapabilityMismatch,
@@ -82,7 +82,7 @@ class OnnxOptions(EngineOptions):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
     run(spec, OnnxEngine(spec), ready)
 
 
@@ -104,8 +104,8 @@ class OnnxEngine:
         self._batcher: Batcher[Floats] | None = None
 
     @property
-    def stats(self) -> Stats:
-        return self._batcher.stats if self._batcher else Stats()
+    def stats(self) -> WorkerStats:
+        return self._batcher.stats if self._batcher else WorkerStats()
 
     def load(self) -> None:
         try:
@@ -118,7 +118,7 @@ class OnnxEngine:
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=limit)
         session = open_session(folder / self._options.file, device=self._spec.device, threads=self._spec.threads)
         cross = self._options.kind == "cross-encoder"
-        device = OnnxDevice(
+        device = OnnxBatchRunner(
             session, pooling="none" if cross else self._options.pooling, pad_id=self._tokenizer.pad_id
         )
         self._width = device.width()

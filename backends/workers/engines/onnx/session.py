@@ -66,7 +66,7 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     return [(provider, own), "CPUExecutionProvider"]
 
 
-class OnnxDevice:
+class OnnxBatchRunner:
     """Runs batches of token lists; a row of the answer is a pooled vector or a text's logits.
 
     Graph inputs are ``input_ids``, ``attention_mask`` and, where it has them, ``token_type_ids`` (int64,

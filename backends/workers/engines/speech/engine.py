@@ -14,12 +14,12 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import MEDIA_TYPES, SpeechRequest
 from backends.workers.engines.common.audio import Samples, check_rate, encode
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.running import Runner, Stats, Stop
 from backends.workers.engines.speech.hibari import HibariVoices
 from backends.workers.engines.speech.kokoro import KokoroVoices
 from backends.workers.engines.speech.voices import Choice, Synthesizer, choose, foreign_letters
 from backends.workers.program.app import answer, dropped, parse, stream
 from backends.workers.program.app import serve as run
+from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
 
@@ -37,7 +37,7 @@ class SpeechOptions(EngineOptions):
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run the worker; see ``backends.workers.spec.Engine``. Raises as ``load`` does."""
+    """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
     run(spec, SpeechEngine(spec), ready)
 
 
@@ -46,10 +46,10 @@ class SpeechEngine:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._runner = Runner(spec.slots)
+        self._runner = ThreadRunner(spec.slots)
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> WorkerStats:
         return self._runner.stats
 
     def load(self) -> None:
@@ -106,11 +106,11 @@ class SpeechEngine:
         rate = request.sample_rate or self._synthesizer.sample_rate
         check_rate(request.response_format, rate)
 
-        def produce(stop: Stop) -> Generator[bytes, None, None]:
+        def produce(cancel: CancelSignal) -> Generator[bytes, None, None]:
             slowest, fastest = self._synthesizer.speeds
             pace = min(max(request.speed, slowest), fastest)
             yield from encode(
-                _spoken(self._synthesizer, request.input, choice, pace, stop),
+                _spoken(self._synthesizer, request.input, choice, pace, cancel),
                 audio_format=request.response_format,
                 source_rate=self._synthesizer.sample_rate,
                 rate=rate,
@@ -158,12 +158,12 @@ class SpeechEngine:
 
 
 def _spoken(
-    synthesizer: Synthesizer, text: str, choice: Choice, pace: float, stop: Stop
+    synthesizer: Synthesizer, text: str, choice: Choice, pace: float, cancel: CancelSignal
 ) -> Generator[Samples, None, None]:
     """Pieces of speech until the caller leaves. Raises InvalidRequest when there is nothing to say."""
     silent = True
     for samples in synthesizer.sentences(text, choice.voice, language=choice.language, speed=pace):
-        stop.check()
+        cancel.check()
         silent = silent and not len(samples)
         yield samples
     if silent:

@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.vllm import wire
+from backends.workers.engines.vllm import middleware
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 
@@ -28,7 +28,7 @@ _PAUSE = 0.2
 _CAUSES = ("ValueError:", "RuntimeError:", "OSError:", "ImportError:", "torch.OutOfMemoryError:")
 
 
-class Options(EngineOptions):
+class VllmOptions(EngineOptions):
     """What a row may set; the names follow vLLM's arguments."""
 
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
@@ -48,7 +48,7 @@ class Options(EngineOptions):
 
 def arguments(spec: WorkerSpec) -> list[str]:
     """The argument list of ``vllm serve`` (without the program). Raises ConfigurationError."""
-    options = read_options(Options, "vllm", spec.options)
+    options = read_options(VllmOptions, "vllm", spec.options)
     if spec.path is None:
         raise ConfigurationError(f"Engine vllm needs a model folder, and '{spec.model_id}' names none.")
     given: list[str] = ["serve", spec.path, "--uds", spec.socket, "--served-model-name", spec.model_id]
@@ -75,17 +75,17 @@ def arguments(spec: WorkerSpec) -> list[str]:
     if options.enforce_eager:
         given.append("--enforce-eager")
     given.append("--enable-prefix-caching" if options.prefix_caching else "--no-enable-prefix-caching")
-    given += ["--disable-uvicorn-access-log", "--middleware", "backends.workers.engines.vllm.wire.WorkersWire"]
+    given += ["--disable-uvicorn-access-log", "--middleware", f"{middleware.__name__}.WorkerWireMiddleware"]
     return given
 
 
 def environment(spec: WorkerSpec) -> dict[str, str]:
     """Variables of the child beside the worker's own. The key goes here, where no process list shows it."""
-    options = read_options(Options, "vllm", spec.options)
+    options = read_options(VllmOptions, "vllm", spec.options)
     added = {
-        wire.KEY: spec.api_key,
-        wire.MODEL: spec.model_id,
-        wire.TOOLS: "1" if options.tool_call_parser is not None else "0",
+        middleware.KEY: spec.api_key,
+        middleware.MODEL: spec.model_id,
+        middleware.TOOLS: "1" if options.tool_call_parser is not None else "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
@@ -137,8 +137,6 @@ def explain(log: str) -> str | None:
     """The last error in vLLM's log, which prints the cause at the end of its traceback."""
     for line in reversed(log.splitlines()):
         text = line.split("]", 1)[-1].strip() if line.startswith(("ERROR", "(")) else line.strip()
-        if text.startswith(
-            ("ValueError:", "RuntimeError:", "OSError:", "torch.OutOfMemoryError:", "ImportError:")
-        ):
+        if text.startswith(_CAUSES):
             return text
     return None

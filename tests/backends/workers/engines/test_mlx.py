@@ -8,7 +8,7 @@ import pytest
 
 from backends.wire.chat import ChatRequest
 from backends.workers.engines.common.messages import messages_of
-from backends.workers.engines.mlx.text import ChatText
+from backends.workers.engines.mlx.chat_parser import MlxOutputParser
 from catalog.errors import CapabilityMismatch
 
 
@@ -51,7 +51,7 @@ class Machine:
 
 
 def taken(text: str, parse: Any) -> tuple[list[dict[str, Any]], bool]:
-    made = ChatText.__new__(ChatText)
+    made = MlxOutputParser.__new__(MlxOutputParser)
     made._machine, made._state, made._parse = Machine, "", parse
     made._tools, made._call, made._calls, made.called = [], "", 0, False
     return list(made.take(text, last=True)), made.called

@@ -14,7 +14,7 @@ import httpx
 from catalog.model import Capability
 from catalog.types import Json
 
-Ask = Callable[[httpx.AsyncClient], Awaitable[None]]
+Check = Callable[[httpx.AsyncClient], Awaitable[None]]
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 PASSAGE = """The harbour was quiet when the first boats came home. Gulls circled above the old stone pier.
@@ -41,7 +41,7 @@ def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
     return b"".join(encode(once * repeats, audio_format="mp3", source_rate=24_000, rate=24_000))
 
 
-async def ask_chat(client: httpx.AsyncClient) -> None:
+async def check_chat(client: httpx.AsyncClient) -> None:
     body = {
         "model": "m",
         "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
@@ -60,14 +60,14 @@ async def ask_chat(client: httpx.AsyncClient) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] > 0
 
 
-async def ask_completion(client: httpx.AsyncClient) -> None:
+async def check_completion(client: httpx.AsyncClient) -> None:
     body = {"model": "m", "prompt": "one, two, three, four,", "temperature": 0, "max_tokens": 8, "stream": True}
     answer = await client.post("/v1/completions", json=body)
     assert answer.status_code == 200, answer.text
     assert "five" in "".join(choice["text"] for chunk in events(answer.text) for choice in chunk["choices"])
 
 
-async def ask_embed(client: httpx.AsyncClient) -> None:
+async def check_embed(client: httpx.AsyncClient) -> None:
     texts = ["A cat sleeps on the sofa.", "The share price fell sharply.", "A kitten naps on a couch."]
     answer = await client.post("/v1/embeddings", json={"model": "m", "input": texts})
     assert answer.status_code == 200, answer.text
@@ -81,7 +81,7 @@ async def ask_embed(client: httpx.AsyncClient) -> None:
     assert answer.json()["usage"]["prompt_tokens"] > 10
 
 
-async def ask_rerank(client: httpx.AsyncClient) -> None:
+async def check_rerank(client: httpx.AsyncClient) -> None:
     documents = ["Bread is baked in an oven.", "Paris is the capital of France.", "Cats like fish."]
     body = {"model": "m", "query": "What is the capital of France?", "documents": documents}
     answer = await client.post("/v1/rerank", json=body)
@@ -92,7 +92,7 @@ async def ask_rerank(client: httpx.AsyncClient) -> None:
     assert sorted(result["index"] for result in results) == [0, 1, 2]
 
 
-async def ask_classify(client: httpx.AsyncClient) -> None:
+async def check_classify(client: httpx.AsyncClient) -> None:
     texts = ["The striker scored twice and won the cup.", "Simmer the onions in butter, then add the stock."]
     body = {"model": "m", "input": texts, "labels": ["cooking", "sports"]}
     answer = await client.post("/v1/classify", json=body)
@@ -104,7 +104,7 @@ async def ask_classify(client: httpx.AsyncClient) -> None:
         assert abs(sum(told["score"] for told in row["predictions"]) - 1.0) < 1e-6
 
 
-async def ask_transcribe(client: httpx.AsyncClient) -> None:
+async def check_transcribe(client: httpx.AsyncClient) -> None:
     files = {"file": ("fox.mp3", spoken())}
     answer = await client.post("/v1/audio/transcriptions", data={"model": "m"}, files=files)
     assert answer.status_code == 200, answer.text
@@ -116,7 +116,7 @@ async def ask_transcribe(client: httpx.AsyncClient) -> None:
     assert 2.5 < done["duration"] < 3.5
 
 
-async def ask_speak(client: httpx.AsyncClient) -> None:
+async def check_speak(client: httpx.AsyncClient) -> None:
     answer = await client.post(
         "/v1/audio/speech", json={"model": "m", "input": SENTENCE, "response_format": "mp3"}
     )
@@ -128,7 +128,7 @@ async def ask_speak(client: httpx.AsyncClient) -> None:
     assert 2.0 < seconds < 5.0
 
 
-async def ask_image(client: httpx.AsyncClient) -> None:
+async def check_image(client: httpx.AsyncClient) -> None:
     body = {"model": "m", "prompt": "a fox", "seed": 7, "n": 2, "size": "64x48", "output_format": "webp"}
     answer = await client.post("/v1/images/generations", json=body)
     assert answer.status_code == 200, answer.text
@@ -144,13 +144,13 @@ async def ask_image(client: httpx.AsyncClient) -> None:
     assert (frame.width, frame.height) == (64, 48)
 
 
-ASKS: dict[Capability, Ask] = {
-    Capability.CHAT: ask_chat,
-    Capability.COMPLETION: ask_completion,
-    Capability.EMBED: ask_embed,
-    Capability.RERANK: ask_rerank,
-    Capability.CLASSIFY: ask_classify,
-    Capability.TRANSCRIBE: ask_transcribe,
-    Capability.SPEAK: ask_speak,
-    Capability.IMAGE: ask_image,
+CHECKS: dict[Capability, Check] = {
+    Capability.CHAT: check_chat,
+    Capability.COMPLETION: check_completion,
+    Capability.EMBED: check_embed,
+    Capability.RERANK: check_rerank,
+    Capability.CLASSIFY: check_classify,
+    Capability.TRANSCRIBE: check_transcribe,
+    Capability.SPEAK: check_speak,
+    Capability.IMAGE: check_image,
 }

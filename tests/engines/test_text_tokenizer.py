@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from backends.workers.engines.common.tokenizers import TextTokenizer
+from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable
 from tests.conformance.worker import starter
 

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.workers.engines.common.chunks import Token
-from backends.workers.engines.common.running import Stats
+from backends.workers.program.threads import WorkerStats
 from catalog.errors import RoundhouseError
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class MlxSampling:
     """How to choose tokens. ``seed`` makes a choice repeatable whatever else is in the batch."""
 
     max_tokens: int
@@ -57,7 +57,7 @@ class Loaded:
 @dataclass(slots=True, eq=False)
 class _Sequence:
     prompt: list[int]
-    sampling: Sampling
+    sampling: MlxSampling
     tell: Callable[[Token | Exception], None]
     uid: int | None = None
     gone: bool = False
@@ -69,7 +69,7 @@ class Decoder:
     def __init__(
         self, load: Callable[[], Loaded], *, slots: int, prefill_batch: int, prefill_step: int, prompt_caches: int
     ) -> None:
-        self.stats = Stats()
+        self.stats = WorkerStats()
         self._load = load
         self._sizes = {
             "completion_batch_size": slots,
@@ -92,7 +92,7 @@ class Decoder:
         self._inbox.put(None)
         self._thread.join()
 
-    async def decode(self, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Token]:
+    async def decode(self, prompt: list[int], sampling: MlxSampling) -> AsyncGenerator[Token]:
         """The tokens as they come, the last with its ``finish``. Closing this ends the work after one step."""
         told: asyncio.Queue[Token | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -212,7 +212,7 @@ class Decoder:
             sequence.tell(RoundhouseError("The worker failed while it decoded; its log says why."))
 
 
-def sampler(sampling: Sampling, spared: tuple[int, ...]) -> Callable[[Any], Any]:
+def sampler(sampling: MlxSampling, spared: tuple[int, ...]) -> Callable[[Any], Any]:
     """Chooses a token from log probabilities [1, vocabulary], with a random key of its own if it has a seed."""
     import mlx.core as mx
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, apply_xtc
@@ -247,7 +247,7 @@ def _keys(seed: int | None) -> Iterator[Any]:
         yield use
 
 
-def processors(sampling: Sampling, eos: frozenset[int]) -> list[Callable[[Any, Any], Any]]:
+def processors(sampling: MlxSampling, eos: frozenset[int]) -> list[Callable[[Any, Any], Any]]:
     """What changes the logits [1, vocabulary] of one sequence before a token is chosen."""
     import mlx.core as mx
     from mlx_lm.sample_utils import make_logits_processors

@@ -25,7 +25,7 @@ TOOLS = "ROUNDHOUSE_TOOLS"
 _MEMORY = 64 * 1024 * 1024
 
 
-class WorkersWire:
+class WorkerWireMiddleware:
     """The middleware. It is built without arguments, hence the variables."""
 
     def __init__(self, app: ASGIApp) -> None:

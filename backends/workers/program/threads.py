@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Stats:
+class WorkerStats:
     """Requests of a worker by what became of them. ``active`` counts work that really runs on the device:
     a cancelled request stays active until its thread has stopped."""
 
@@ -24,11 +24,11 @@ class Stats:
     cancelled: int = 0
 
 
-class Stopped(Exception):
+class WorkCancelled(Exception):
     """Raised by work that noticed that nobody waits for it any more."""
 
 
-class Stop:
+class CancelSignal:
     """The sign to blocking work that its caller is gone."""
 
     def __init__(self) -> None:
@@ -38,27 +38,27 @@ class Stop:
         self._event.set()
 
     def check(self) -> None:
-        """Raises Stopped when the caller is gone; call it wherever work can end."""
+        """Raises WorkCancelled when the caller is gone; call it wherever work can end."""
         if self._event.is_set():
-            raise Stopped
+            raise WorkCancelled
 
 
-class Runner:
+class ThreadRunner:
     """Runs blocking generators step by step in threads, ``slots`` of them at a time, the others in a queue."""
 
     def __init__(self, slots: int) -> None:
-        self.stats = Stats()
+        self.stats = WorkerStats()
         self._slots = asyncio.Semaphore(slots)
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="engine")
 
-    async def stream(self, produce: Callable[[Stop], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
+    async def stream(self, produce: Callable[[CancelSignal], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
         """Yield what ``produce`` yields. Closing this generator stops the work at its next yield or check.
 
         The slot is free again only when the thread has really stopped.
         """
         await self._enter()
-        stop = Stop()
-        items = produce(stop)
+        cancel = CancelSignal()
+        items = produce(cancel)
         step: Future[tuple[T] | None] | None = None
         outcome: Literal["done", "failed", "cancelled"] = "cancelled"
         try:
@@ -73,7 +73,7 @@ class Runner:
             outcome = "failed"
             raise
         finally:
-            stop.set()
+            cancel.set()
             self._leave_after(step, items, outcome)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from backends.workers.engines.diffusion import DiffusionEngine, DiffusionOptions
 from backends.workers.program.app import build
 from backends.workers.spec import WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest
-from tests.conformance.asks import events
+from tests.conformance.capability_checks import events
 
 ALL = frozenset({"prompt", "negative_prompt", "guidance_scale"})
 
@@ -95,14 +95,14 @@ async def test_several_pictures_have_advancing_seeds(client: httpx.AsyncClient, 
 async def test_drawing_stops_after_the_step_that_runs_when_the_caller_leaves(
     engine: DiffusionEngine, pipeline: Pipeline
 ) -> None:
-    from backends.workers.engines.common.running import Stop
+    from backends.workers.program.threads import CancelSignal
 
-    stop = Stop()
+    cancel = CancelSignal()
     request = ImageRequest(model="m", prompt="a fox")
     arguments, _ = pipeline_arguments(request, DiffusionOptions(steps=100), ALL)
-    picture = engine._picture(request, arguments, 1, stop)
+    picture = engine._picture(request, arguments, 1, cancel)
     assert await asyncio.to_thread(next, picture) == b": step 1 of 100\n\n"
-    stop.set()
+    cancel.set()
     pipeline.go.set()
     await asyncio.to_thread(picture.close)
     assert pipeline.steps <= 2

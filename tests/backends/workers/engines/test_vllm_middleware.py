@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from backends.workers.engines.vllm.wire import KEY, MODEL, TOOLS, WorkersWire
+from backends.workers.engines.vllm.middleware import KEY, MODEL, TOOLS, WorkerWireMiddleware
 
 
 async def _tokenize(request: Request) -> Response:
@@ -47,7 +47,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncCl
             Route("/health", _health),
         ]
     )
-    transport = httpx.ASGITransport(WorkersWire(app))
+    transport = httpx.ASGITransport(WorkerWireMiddleware(app))
     headers = {"Authorization": "Bearer k"}
     async with httpx.AsyncClient(transport=transport, base_url="http://worker", headers=headers) as made:
         yield made

@@ -10,7 +10,7 @@ from catalog.types import Json
 _HALF = "�"
 
 
-class TextStream:
+class IncrementalDetokenizer:
     """The text of tokens as they come.
 
     A token's text can depend on those before it (the space of SentencePiece), so each is decoded behind a few of
@@ -76,10 +76,10 @@ def _overlap(text: str, stop: str) -> int:
 
 
 @dataclass(slots=True)
-class Written:
+class VisibleText:
     """One choice while it is decoded: its visible text, and the logprobs of exactly the tokens in that text."""
 
-    text: TextStream
+    text: IncrementalDetokenizer
     stop: StopFilter
     _waiting: list[tuple[int, Json]] = field(default_factory=list)
     _decoded: int = 0

@@ -14,7 +14,7 @@ from typing import Any
 from catalog.types import Json
 
 
-class ChatText:
+class MlxOutputParser:
     """Takes a model's text apart. ``called`` says whether it has made a tool call."""
 
     def __init__(self, tokenizer: Any, prompt: list[int], tools: list[Json]) -> None:

@@ -8,26 +8,26 @@ from collections.abc import AsyncIterator, Generator
 
 import pytest
 
-from backends.workers.engines.common.running import Runner, Stop
+from backends.workers.program.threads import CancelSignal, ThreadRunner
 
 
 @pytest.fixture
-async def runner() -> AsyncIterator[Runner]:
-    made = Runner(2)
+async def runner() -> AsyncIterator[ThreadRunner]:
+    made = ThreadRunner(2)
     yield made
     made.close()
 
 
-async def test_what_the_work_yields_comes_in_order(runner: Runner) -> None:
-    def work(_: Stop) -> Generator[int, None, None]:
+async def test_what_the_work_yields_comes_in_order(runner: ThreadRunner) -> None:
+    def work(_: CancelSignal) -> Generator[int, None, None]:
         yield from range(5)
 
     assert [item async for item in runner.stream(work)] == [0, 1, 2, 3, 4]
     assert runner.stats.done == 1
 
 
-async def test_an_error_of_the_work_is_the_callers(runner: Runner) -> None:
-    def work(_: Stop) -> Generator[int, None, None]:
+async def test_an_error_of_the_work_is_the_callers(runner: ThreadRunner) -> None:
+    def work(_: CancelSignal) -> Generator[int, None, None]:
         yield 1
         raise ValueError("broken")
 
@@ -38,16 +38,16 @@ async def test_an_error_of_the_work_is_the_callers(runner: Runner) -> None:
     assert (runner.stats.failed, runner.stats.active) == (1, 0)
 
 
-async def test_work_ends_at_its_next_check_when_the_caller_leaves(runner: Runner) -> None:
+async def test_work_ends_at_its_next_check_when_the_caller_leaves(runner: ThreadRunner) -> None:
     blocked, go, ended = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def work(stop: Stop) -> Generator[int, None, None]:
+    def work(cancel: CancelSignal) -> Generator[int, None, None]:
         try:
             yield 1
             blocked.set()
             go.wait(10)
-            stop.check()
+            cancel.check()
             yield 2
         finally:
             loop.call_soon_threadsafe(ended.set)
@@ -66,10 +66,10 @@ async def test_work_ends_at_its_next_check_when_the_caller_leaves(runner: Runner
     assert runner.stats.cancelled == 1
 
 
-async def test_no_more_than_the_slots_run_at_once(runner: Runner) -> None:
+async def test_no_more_than_the_slots_run_at_once(runner: ThreadRunner) -> None:
     go = threading.Event()
 
-    def work(_: Stop) -> Generator[int, None, None]:
+    def work(_: CancelSignal) -> Generator[int, None, None]:
         go.wait(10)
         yield 1
 

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.workers.engines.common.decoding import StopFilter, TextStream, Written
+from backends.workers.engines.common.detokenization import IncrementalDetokenizer, StopFilter, VisibleText
 
 
 def decode(ids: list[int]) -> str:
     return bytes(ids).decode(errors="replace")
 
 
-def written(prompt: str = "", stops: tuple[str, ...] = ()) -> Written:
-    return Written(TextStream(decode, list(prompt.encode())), StopFilter(stops))
+def written(prompt: str = "", stops: tuple[str, ...] = ()) -> VisibleText:
+    return VisibleText(IncrementalDetokenizer(decode, list(prompt.encode())), StopFilter(stops))
 
 
 @given(st.text(max_size=30), st.text(max_size=60))
 def test_characters_are_never_split_and_none_is_lost(prompt: str, text: str) -> None:
-    stream = TextStream(decode, list(prompt.encode()))
+    stream = IncrementalDetokenizer(decode, list(prompt.encode()))
     pieces = [stream.add(byte) for byte in text.encode()] + [stream.end()]
     assert "".join(pieces) == text
     if "�" not in text:
@@ -29,7 +29,7 @@ def test_characters_are_never_split_and_none_is_lost(prompt: str, text: str) -> 
 
 
 def test_a_character_that_was_cut_shows_as_a_replacement() -> None:
-    stream = TextStream(decode, [])
+    stream = IncrementalDetokenizer(decode, [])
     assert [stream.add(byte) for byte in "é".encode()[:1]] == [""]
     assert stream.end() == "�"
 
