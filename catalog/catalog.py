@@ -106,19 +106,6 @@ class Catalog:
             discovered[source] = rows_found
         return replace(self, discovered=MappingProxyType(discovered), version=self.version + 1)
 
-    def with_pulled(self, row: Model) -> Catalog:
-        """The catalogue with a model that was pulled while running; a user's row of that id stays."""
-        current = self._by_id.get(row.id.lower())
-        if current is not None and current.origin == "user":
-            return self
-        kept = tuple(other for other in self.own if other.id.lower() != row.id.lower())
-        return replace(self, own=(*kept, row), version=self.version + 1)
-
-    def without(self, model_id: str) -> Catalog:
-        """The catalogue without a pulled model that was removed; other rows stay, they can be pulled again."""
-        kept = tuple(r for r in self.own if r.origin != "pulled" or r.id.lower() != model_id.lower())
-        return self if len(kept) == len(self.own) else replace(self, own=kept, version=self.version + 1)
-
     # ---- looking up
 
     def resolve(self, name: str) -> Model:

@@ -24,7 +24,7 @@ from catalog.model import (
     Size,
     UpstreamSource,
 )
-from catalog.quantization import parse
+from catalog.quantization import quantization_of
 from catalog.types import Json
 
 _ID = re.compile(r"^[\w][\w./:@+-]*$")
@@ -185,10 +185,8 @@ def rows_from_folder(folder: Path) -> list[Model]:
     return list(rows.values())
 
 
-def hugging_face_cache(home: Path | None = None) -> Path:
-    """Where ``huggingface_hub`` keeps its snapshots."""
-    if home is not None:
-        return home / ".cache" / "huggingface" / "hub"
+def hugging_face_cache() -> Path:
+    """The folder where ``huggingface_hub`` keeps its snapshots."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
@@ -200,7 +198,6 @@ def _file_row(path: Path) -> Model | None:
         size = path.stat().st_size
     except (RoundhouseError, OSError):
         return None
-    quantization = parse(path.name)
     described: Size = facts.pop("size")
     return Model(
         id=default_id(path.name),
@@ -209,9 +206,7 @@ def _file_row(path: Path) -> Model | None:
         price=FREE,
         tags=frozenset({"discovered"}),
         origin="discovered",
-        size=described.model_copy(
-            update={"disk": size, "quantization": quantization.name if quantization else None}
-        ),
+        size=described.model_copy(update={"disk": size, "quantization": quantization_of(path.name)}),
         **facts,
     )
 

@@ -36,16 +36,12 @@ class NotGguf(RoundhouseError):
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """The key-value pairs of a GGUF file. ``lengths`` holds the item count of every array.
-
-    Arrays of at most 4096 numbers or 64 strings are kept in ``arrays``; vocabularies are only counted.
+    """The key-value pairs of a GGUF file: ``values`` are scalars, ``arrays`` those of at most 4096 numbers or 64
+    strings. Longer arrays, such as vocabularies, are skipped.
     """
 
-    version: int
-    tensors: int
-    values: dict[str, Scalar]
+    values: dict[str, Scalar] = field(default_factory=dict)
     arrays: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
-    lengths: dict[str, int] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -82,10 +78,10 @@ def _header(file: BinaryIO) -> GgufHeader:
     (version,) = struct.unpack("<I", file.read(4))
     if version not in (2, 3):
         raise NotGguf(f"GGUF version {version} is not known; 2 and 3 are.")
-    tensors, pairs = struct.unpack("<QQ", file.read(16))
+    _tensors, pairs = struct.unpack("<QQ", file.read(16))
     if pairs > _MAX_PAIRS:
         raise NotGguf(f"The GGUF header declares {pairs} entries, more than {_MAX_PAIRS}.")
-    header = GgufHeader(version=version, tensors=tensors, values={})
+    header = GgufHeader()
     for _ in range(pairs):
         key = _string(file, _MAX_KEY)
         (kind,) = struct.unpack("<I", file.read(4))
@@ -100,7 +96,6 @@ def _array(file: BinaryIO, key: str, header: GgufHeader) -> None:
     kind, count = struct.unpack("<IQ", file.read(12))
     if count > _MAX_ITEMS:
         raise NotGguf(f"The GGUF array {key[:80]!r} declares {count} items, more than {_MAX_ITEMS}.")
-    header.lengths[key] = count
     if kind == _STRING and count <= _KEPT_STRINGS:
         header.arrays[key] = tuple(_string(file, _MAX_KEY) for _ in range(count))
     elif kind == _STRING:

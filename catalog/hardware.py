@@ -36,13 +36,12 @@ _DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something that runs models. Memory in bytes; ``free`` is at the moment of looking."""
+    """A processor or accelerator that runs models; ``memory`` in bytes."""
 
     id: str
     kind: str
     name: str
     memory: int
-    free: int
 
     @property
     def budget(self) -> int:
@@ -62,16 +61,6 @@ class Machine:
     memory: int
     devices: tuple[Device, ...]
 
-    def device(self, device_id: str | None = None) -> Device:
-        """The device of that id, or the one with the most room. Raises KeyError."""
-        if device_id is None:
-            accelerators = [device for device in self.devices if device.kind != "cpu"]
-            return max(accelerators or self.devices, key=lambda device: device.budget)
-        for device in self.devices:
-            if device.id == device_id:
-                return device
-        raise KeyError(device_id)
-
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -87,12 +76,12 @@ def detect() -> Machine:
     """Look at this machine. Devices without a driver are left out; nothing fails for want of one."""
     import psutil
 
-    memory = psutil.virtual_memory()
-    total = min(int(memory.total), _container_limit() or int(memory.total))
-    devices = [Device("cpu", "cpu", _processor(), total, min(int(memory.available), total))]
+    installed = int(psutil.virtual_memory().total)
+    total = min(installed, _container_limit() or installed)
+    devices = [Device("cpu", "cpu", _processor(), total)]
     devices += _cuda_devices()
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        devices.append(Device("mps", "mps", "Apple GPU", total, int(memory.available)))
+        devices.append(Device("mps", "mps", "Apple GPU", total))
     return Machine(
         os=platform.system(),
         architecture=platform.machine(),
@@ -207,7 +196,6 @@ def _cuda_devices() -> list[Device]:
                     kind="cuda",
                     name=name if isinstance(name, str) else name.decode(),
                     memory=int(memory.total),
-                    free=int(memory.free),
                 )
             )
         return devices

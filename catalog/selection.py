@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from catalog import quantization
 from catalog.errors import PullError
 from catalog.paths import safe_relative
+from catalog.quantization import quantization_of
 
 _SPLIT = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$", re.IGNORECASE)
 _WORKING_SHARE = 0.15
@@ -123,12 +123,11 @@ def _gguf(files: Sequence[RemoteFile], pattern: str | None, memory: int | None) 
         )
     chosen = max(fitting, key=lambda g: (g.size, g.name))
     projector = _projector(files)
-    named = quantization.parse(chosen.files[0].name)
     return Selection(
         Kind.GGUF,
         (*chosen.files, *([projector] if projector else [])),
         entry=chosen.files[0].name,
-        quantization=named.name if named else None,
+        quantization=quantization_of(chosen.files[0].name),
         projector=projector.name if projector else None,
     )
 
@@ -151,15 +150,14 @@ def _groups(files: Sequence[RemoteFile]) -> list[_Group]:
 
 
 def _group_matches(group: _Group, pattern: str) -> bool:
-    named = quantization.parse(group.files[0].name)
-    if named is not None and named.name.lower() == pattern.lower():
+    named = quantization_of(group.files[0].name)
+    if named is not None and named.lower() == pattern.lower():
         return True
     return _matches(group.name, pattern) or any(_matches(file.name, pattern) for file in group.files)
 
 
 def _label(group: _Group) -> str:
-    named = quantization.parse(group.files[0].name)
-    return named.name if named else group.name
+    return quantization_of(group.files[0].name) or group.name
 
 
 def _projector(files: Sequence[RemoteFile]) -> RemoteFile | None:
@@ -171,8 +169,7 @@ def _projector(files: Sequence[RemoteFile]) -> RemoteFile | None:
     order = {"F16": 0, "BF16": 1, "Q8_0": 2}
 
     def rank(file: RemoteFile) -> tuple[int, int]:
-        named = quantization.parse(file.name)
-        return order.get(named.name if named else "", 3), file.size
+        return order.get(quantization_of(file.name) or "", 3), file.size
 
     return min(found, key=rank)
 

@@ -107,11 +107,6 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """As in :mod:`subprocess`: negative for a signal, None while it runs."""
-        return self._process.returncode
-
     def alive(self) -> bool:
         """Whether it runs at this moment; sees a death before the event loop has been told of it."""
         if self._process.returncode is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -30,11 +30,6 @@ class FairQueue(Generic[T]):
 
     def __len__(self) -> int:
         return sum(len(items) for flows in self._flows.values() for items in flows.values())
-
-    def __iter__(self) -> Iterator[T]:
-        for flows in self._flows.values():
-            for items in flows.values():
-                yield from items
 
     def push(self, item: T, *, flow: str, priority: Priority) -> None:
         self._flows[priority].setdefault(flow, deque()).append(item)
@@ -104,10 +99,9 @@ class FairQueue(Generic[T]):
 
 @dataclass(eq=False, slots=True)
 class Grant:
-    """A right to ``slots`` slots of one incarnation of a worker."""
+    """The right to use ``slots`` slots; compared by identity, so one of an earlier process is never mistaken."""
 
     slots: int
-    incarnation: int
 
 
 @dataclass(eq=False, slots=True)
@@ -139,7 +133,6 @@ class Slots:
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._held: set[Grant] = set()
         self._capacity = 0
-        self._incarnation = 0
         self._hold_seconds = 1.0
         self._granted_at: dict[Grant, float] = {}
         self.last_used: float | None = None
@@ -169,7 +162,6 @@ class Slots:
 
     def open(self, capacity: int) -> None:
         """A new incarnation of the worker is ready; what older ones had given out no longer counts."""
-        self._incarnation += 1
         self._held.clear()
         self._granted_at.clear()
         self.completed = 0
@@ -191,7 +183,6 @@ class Slots:
     def lost(self) -> None:
         """The worker is gone: nothing is held any more."""
         self._capacity = 0
-        self._incarnation += 1
         self._held.clear()
         self._granted_at.clear()
         self._changed()
@@ -264,7 +255,7 @@ class Slots:
             self._queue.pop()
             if waiter.future.done():
                 continue
-            grant = Grant(slots, self._incarnation)
+            grant = Grant(slots)
             self._held.add(grant)
             self._granted_at[grant] = self.last_used = self._clock()
             waiter.future.set_result(grant)

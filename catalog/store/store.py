@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,42 +32,24 @@ from catalog.store.packages import WheelCache, extract
 from catalog.store.progress import Progress, PullEvent, Stage, silent
 
 
-def default_store_root() -> Path:
-    """``models`` in the user's data folder, as the system has it."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("roundhouse")) / "models"
-
-
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A finished model on disk. ``size`` is in bytes; ``shared`` of them belong to other models too."""
+class StoredModel:
+    """A finished model on disk; ``size`` in bytes."""
 
     id: str
-    path: Path
     size: int
-    shared: int
-    whole: bool
 
 
 class Store:
     """The models under ``root``. Its methods block; call them from a thread where that matters.
 
-    ``pip_arguments`` and ``environment`` go to pip when a wheel is fetched. ``hub`` is where repositories are
-    pulled from.
+    ``pip_arguments`` are given to pip when it fetches a wheel; ``hub`` is the hub to pull repositories from.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        hub: Hub | None = None,
-        pip_arguments: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, *, hub: Hub | None = None, pip_arguments: Sequence[str] = ()) -> None:
         self.root = root.expanduser()
         self._hub = hub or Hub()
-        self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments, environment=environment)
+        self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments)
 
     # ---- what is there
 
@@ -114,19 +96,9 @@ class Store:
         """The catalogue rows of models that were pulled by address, and so stand in no file of the user's."""
         return tuple(stored.row for stored in self._manifests() if stored.row is not None)
 
-    def list(self) -> tuple[Stored, ...]:
-        """Every finished model on disk, by id."""
-        manifests = self._manifests()
-        return tuple(
-            Stored(
-                id=stored.id,
-                path=within(self.root, stored.entry),
-                size=stored.size,
-                shared=sum(file.size for name, file in stored.files.items() if _used(name, manifests, stored.id)),
-                whole=stored.absent(self.root) is None,
-            )
-            for stored in manifests
-        )
+    def list(self) -> tuple[StoredModel, ...]:
+        """Every finished model on disk."""
+        return tuple(StoredModel(stored.id, stored.size) for stored in self._manifests())
 
     # ---- making it so
 
@@ -203,7 +175,7 @@ class Store:
             self._row(model_id).unlink()
             freed = 0
             for name, file in stored.files.items():
-                if _used(name, others, model_id):
+                if _used(name, others):
                     continue
                 path = within(self.root, name)
                 path.unlink(missing_ok=True)
@@ -293,8 +265,8 @@ def _disk_errors(label: str) -> Iterator[None]:
         ) from error
 
 
-def _used(name: str, manifests: Sequence[Manifest], by_other_than: str) -> bool:
-    return any(name in m.files for m in manifests if m.id != by_other_than)
+def _used(name: str, manifests: Sequence[Manifest]) -> bool:
+    return any(name in manifest.files for manifest in manifests)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

@@ -176,14 +176,6 @@ def test_a_discovered_row_never_hides_one_that_was_written() -> None:
     assert found.resolve("mine").origin == "user"
 
 
-def test_a_pulled_row_comes_and_goes() -> None:
-    row = found_row("pulled").model_copy(update={"origin": "pulled"})
-    with_it = catalog(table("mine")).with_pulled(row)
-    assert with_it.resolve("pulled") == row
-    assert with_it.without("pulled").get("pulled") is None
-    assert with_it.without("mine") is with_it
-
-
 def test_on_apple_silicon_a_gguf_row_gives_way_to_its_mlx_twin() -> None:
     rows = [
         table("gguf", family="q", version="3", size={"parameters": 7}),

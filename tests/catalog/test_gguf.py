@@ -35,7 +35,7 @@ def test_scalars_strings_and_arrays_are_read(tmp_path: Path) -> None:
     assert header.values["x.f"] == 0.5
     assert header.values["x.b"] is True
     assert header.arrays["x.l"] == (3, 9)
-    assert header.lengths["x.s"] == 1
+    assert header.arrays["x.s"] == ("a",)
     assert header.integer("n") == 7
     assert header.integer("l") == 9
 

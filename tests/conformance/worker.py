@@ -22,8 +22,8 @@ from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
 from catalog.catalog import Catalog
 from catalog.model import LibrarySource, Model, PathSource
-from catalog.store.store import Store, default_store_root
 from tests.conformance.optional import engines, models
+from tests.conformance.starter_store import starter_store
 
 KEY = "key-of-this-worker"
 THREADS = 2
@@ -81,7 +81,7 @@ def starter(model_id: str) -> tuple[Model, Path | None]:
     if own is not None and isinstance(own.source, PathSource):
         return own, Path(own.source.path)
     row = Catalog.builtin().resolve(model_id)
-    path = None if isinstance(row.source, LibrarySource) else Store(default_store_root()).path(row)
+    path = None if isinstance(row.source, LibrarySource) else starter_store().path(row)
     return row, path
 
 

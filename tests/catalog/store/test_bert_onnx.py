@@ -18,7 +18,7 @@ from catalog import starter
 from catalog.catalog import Catalog
 from catalog.errors import PullError
 from catalog.store import bert_onnx
-from catalog.store.store import Store, default_store_root
+from tests.conformance.starter_store import starter_store
 
 REFERENCE = Path(__file__).parents[2] / "data" / "minilm_reference.json"
 
@@ -53,8 +53,7 @@ def reference() -> list[dict[str, Any]]:
 
 
 def folder_of(model_id: str) -> Path:
-    catalog, store = Catalog.builtin(), Store(default_store_root())
-    return starter.ensure(catalog, store, also=[model_id])[model_id]
+    return starter.ensure(Catalog.builtin(), starter_store(), also=[model_id])[model_id]
 
 
 @pytest.mark.engine

@@ -89,7 +89,6 @@ class _Codec:
     container: str
     sample_format: str
     options: dict[str, str]
-    default_rate: int | None = None
 
 
 _CODECS: dict[str, _Codec] = {

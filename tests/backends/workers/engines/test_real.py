@@ -24,8 +24,8 @@ from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, WorkerFailed
 from catalog.model import Model, PathSource
-from catalog.store.store import Store, default_store_root
 from tests.backends.workers.conftest import client
+from tests.conformance.starter_store import starter_store
 
 pytestmark = pytest.mark.engine
 
@@ -52,14 +52,14 @@ class Machine:
 @asynccontextmanager
 async def supervisor(logs: Path, **settings: Any) -> AsyncIterator[Supervisor]:
     chosen = WorkerSettings.model_validate({"logs": logs, "context": 2048, **settings})
-    async with Supervisor(store=Store(default_store_root()), settings=chosen, devices=[Machine()]) as pool:
+    async with Supervisor(store=starter_store(), settings=chosen, devices=[Machine()]) as pool:
         yield pool
 
 
 def starter(name: str) -> Model:
     row = Catalog.builtin().get(name)
     assert row is not None
-    reason = Store(default_store_root()).missing(row)
+    reason = starter_store().missing(row)
     if reason is not None:
         pytest.skip(reason)
     return row
