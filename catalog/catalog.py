@@ -1,4 +1,4 @@
-"""The catalogue: every model that can be named, from four sources, at one moment."""
+"""The catalogue: all known models (built-in, configured, pulled, discovered) at one moment."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def on_apple_silicon() -> bool:
 
 @dataclass(frozen=True)
 class Catalog:
-    """An immutable snapshot. What changes it returns a new one with the next ``version``.
+    """An immutable snapshot; methods that change it return a new one with the next ``version``.
 
-    Of rows with the same id the user's comes first, then a pulled one, a built-in one, a discovered one.
-    Rows that carry the same name or alias are replicas of one another, if they come from the same hand: the
-    user's rows go before those that came with Roundhouse or were pulled, and rows that nobody wrote never join
-    a group that somebody did. ``apple_silicon`` makes a name resolve to a model's MLX twin where there is one.
+    Of rows with the same id, the user's wins over a pulled, a built-in and a discovered one, in this order.
+
+    Rows with the same name or alias are replicas of one another, but only within one of three groups: the user's
+    rows, built-in and pulled rows, discovered rows. An earlier group hides the later ones.
+
+    ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one.
     """
 
     own: tuple[Model, ...]
@@ -65,7 +67,7 @@ class Catalog:
 
     @classmethod
     def builtin(cls) -> Catalog:
-        """The rows that come with Roundhouse, and nothing else."""
+        """Make a catalogue of the rows in builtin.toml only."""
         models, endpoints = toml_rows.builtin_rows()
         return cls(own=models, servers=endpoints, apple_silicon=on_apple_silicon())
 
@@ -78,8 +80,8 @@ class Catalog:
         pulled: Iterable[Model] = (),
         builtin: bool = True,
     ) -> Catalog:
-        """Built-in rows, models pulled by address (``Store.rows()``), and the user's ``[[model]]`` and
-        ``[[endpoint]]`` tables. Raises ConfigurationError that names the row and the field.
+        """Make a catalogue of built-in rows, models pulled by address (``Store.rows()``), and the user's
+        ``[[model]]`` and ``[[endpoint]]`` tables. Raises ConfigurationError that names the row and the field.
         """
         models, servers = toml_rows.builtin_rows() if builtin else ((), ())
         merged = {row.id.lower(): row for row in (*models, *pulled)}
@@ -94,9 +96,9 @@ class Catalog:
         )
 
     def with_discovered(self, source: str, found: Iterable[Model]) -> Catalog:
-        """The catalogue with ``found`` in place of all that ``source`` (an endpoint, a folder) had before.
+        """Return the catalogue with ``found`` in place of the former rows of ``source`` (an endpoint, a folder).
 
-        The same snapshot if nothing changed, so that a refresh does not look like a change.
+        Returns the same snapshot if nothing has changed, so that a refresh does not invalidate caches.
         """
         rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in found)
         if rows_found == self.discovered.get(source, ()):
@@ -109,14 +111,13 @@ class Catalog:
     # ---- looking up
 
     def resolve(self, name: str) -> Model:
-        """The model that a caller means: by id, then name, then alias, whatever the case; ``provider/model``
-        names it among one provider's. Of several replicas it is the first. Raises ModelNotFound with the
-        nearest names.
+        """Find a model by id, then name, then alias, ignoring case; ``provider/model`` looks among one provider's
+        only. Of several replicas, returns the first. Raises ModelNotFound with the nearest names.
         """
         return self.replicas(name)[0]
 
     def replicas(self, name: str) -> tuple[Model, ...]:
-        """Every model that a name stands for, in the catalogue's order: one for an id, else all that carry it.
+        """Find all models of a name, in the catalogue's order: one for an id, else every replica.
 
         Raises ModelNotFound with the nearest names.
         """
@@ -128,11 +129,11 @@ class Catalog:
         return found
 
     def get(self, model_id: str) -> Model | None:
-        """The row with exactly this id, whatever the case."""
+        """Return the row with this id, ignoring case, or ``None``."""
         return self._by_id.get(model_id.lower())
 
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
-        """Ids whose id, name or alias looks like ``name``, the nearest first."""
+        """Return the ids of models whose id, name or alias resembles ``name``, the nearest first."""
         wanted = name.strip().lower()[:200]
         names = {**self._by_name, **{name: (row,) for name, row in self._by_id.items()}}
         close = difflib.get_close_matches(wanted, list(names), n=count * 3, cutoff=0.5)
@@ -152,11 +153,11 @@ class Catalog:
         max_latency_ms: float | None = None,
         available: Callable[[Model], bool] | None = None,
     ) -> tuple[Model, ...]:
-        """The rows that pass every filter given, in the catalogue's order.
+        """Return the rows that pass every given filter, in the catalogue's order.
 
-        Sizes are bytes, prices dollars per million tokens, latency the median. A row whose figure is unknown
-        does not pass a filter on it. ``available`` says whether a model can answer now (its files are there,
-        its key is set): that depends on the machine, so the caller brings it.
+        Sizes are in bytes, prices in dollars per million tokens; the latency is the median. A row with an unknown
+        figure fails a filter on it. ``available`` tells whether a model can answer now (its files exist, its key
+        is set), which only the caller knows.
         """
         needed, labels = frozenset(capabilities), frozenset(tags)
 
@@ -177,7 +178,7 @@ class Catalog:
         return tuple(row for row in self._by_id.values() if passes(row))
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
-        """The server of this id. Raises NotFound."""
+        """Return the server with this id. Raises NotFound."""
         try:
             return self._endpoints[endpoint_id]
         except KeyError:
@@ -189,7 +190,7 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    # ---- within
+    # ---- name resolution
 
     def _find(self, name: str) -> tuple[Model, ...]:
         lowered = name.lower()
@@ -205,7 +206,9 @@ class Catalog:
         return by_id or _groups(among).get(rest, ())
 
     def _twin(self, row: Model) -> Model:
-        """The MLX model of the same weights: named by the row, or the only one of its family and version."""
+        """Return the MLX model of the same weights: the row's ``mlx_twin``, or the only match by family, version
+        and size; else the row itself.
+        """
         if row.engine != "llamacpp":
             return row
         if row.mlx_twin is not None:
@@ -223,15 +226,15 @@ class Catalog:
 
 
 def _groups(models: Iterable[Model]) -> dict[str, tuple[Model, ...]]:
-    """Rows by name, else by alias: those of the user, else ours and the pulled ones, else the discovered ones."""
-    hands: tuple[list[Model], list[Model], list[Model]] = ([], [], [])
+    """Map lower-case names, then aliases, to replicas; a rank of origin hides the ones after it."""
+    ranks: tuple[list[Model], list[Model], list[Model]] = ([], [], [])
     for row in models:
-        hands[_HAND[row.origin]].append(row)
+        ranks[_RANK[row.origin]].append(row)
     groups: dict[str, tuple[Model, ...]] = {}
-    for rows_of_one in hands:
+    for rows_of_rank in ranks:
         for names in (_names_of, _aliases_of):
             found: dict[str, list[Model]] = {}
-            for row in rows_of_one:
+            for row in rows_of_rank:
                 for name in names(row):
                     found.setdefault(name.lower(), []).append(row)
             for name, carriers in found.items():
@@ -239,7 +242,7 @@ def _groups(models: Iterable[Model]) -> dict[str, tuple[Model, ...]]:
     return groups
 
 
-_HAND = {"user": 0, "pulled": 1, "builtin": 1, "discovered": 2}
+_RANK = {"user": 0, "pulled": 1, "builtin": 1, "discovered": 2}
 
 
 def _names_of(row: Model) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Rows that nobody wrote: models of running servers and files on disk; and which models have a successor.
+"""Rows for models that are found, not configured: those of running servers and of files on disk; and upgrades.
 
-Everything here is given what it reads: the documents of servers are fetched by a layer above.
+Servers' documents are passed in; a higher layer fetches them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BY_NAME: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
     (re.compile(r"(^|[/_-])tts([-_]|$)|kokoro|piper|orpheus", re.IGNORECASE), frozenset({Capability.SPEAK})),
     (re.compile(r"gpt-image|dall-e|stable-diffusion|flux|sdxl", re.IGNORECASE), frozenset({Capability.IMAGE})),
 )
-"""A server's list says only names; what a name does not betray is taken for a chat model."""
+"""Capabilities guessed from a name, as a server's list gives nothing else; without a match, a chat model."""
 
 _OLLAMA = {
     "completion": frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}),
@@ -47,16 +47,16 @@ _OLLAMA = {
     "embedding": frozenset({Capability.EMBED}),
     "audio": frozenset({Capability.AUDIO_INPUT}),
 }
-"""Ollama's words for what a model can do (its API page, ``/api/tags`` and ``/api/show``)."""
+"""Ollama's names of capabilities (its API documentation, ``/api/tags`` and ``/api/show``)."""
 
 
 # ---- servers
 
 
 def rows_from_openai_models(endpoint: Endpoint, document: Json) -> list[Model]:
-    """Rows of ``GET /v1/models``. vLLM adds ``max_model_len``, which becomes the context window.
+    """Make rows from ``GET /v1/models``. vLLM adds ``max_model_len``, which becomes the context window.
 
-    Entries that are no models are skipped. Ids are ``endpoint/model``, with the bare name as alias.
+    Ids are ``endpoint/model``, with the bare name as alias. Entries without a usable name are skipped.
     """
     rows = []
     for entry in _entries(document, "data"):
@@ -78,10 +78,10 @@ def rows_from_openai_models(endpoint: Endpoint, document: Json) -> list[Model]:
 def rows_from_ollama_tags(
     endpoint: Endpoint, document: Json, details: Mapping[str, Json] = MappingProxyType({})
 ) -> list[Model]:
-    """Rows of Ollama's ``GET /api/tags``: family, size and quantisation are in it.
+    """Make rows from Ollama's ``GET /api/tags``, which gives family, size and quantisation.
 
-    ``details`` are the documents of ``POST /api/show`` by model, where they were asked for: older versions tell
-    capabilities and context only there.
+    ``details`` holds the documents of ``POST /api/show`` by model, as far as they were fetched: older versions
+    give capabilities and context only there.
     """
     rows = []
     for entry in _entries(document, "models"):
@@ -155,7 +155,7 @@ def _guess(name: str) -> frozenset[Capability]:
 
 
 def _count(text: Any) -> int | None:
-    """``8.0B`` as a number."""
+    """Parse a count such as ``8.0B``."""
     match = re.fullmatch(r"([\d.]+)([KMBT])", str(text or ""))
     if match is None:
         return None
@@ -166,9 +166,9 @@ def _count(text: Any) -> int | None:
 
 
 def rows_from_folder(folder: Path) -> list[Model]:
-    """A row for each GGUF file under ``folder``, also in the Hugging Face cache, where files are links.
+    """Make a row for each GGUF file under ``folder``; links are followed, as in the Hugging Face cache.
 
-    The first part stands for a split model. Projectors and files that are no GGUF are passed over.
+    A split model is represented by its first part. Projectors, importance matrices and other files are skipped.
     """
     rows: dict[str, Model] = {}
     if not folder.is_dir():
@@ -217,10 +217,11 @@ def _file_row(path: Path) -> Model | None:
 def upgrades(
     installed: Iterable[Model], catalog: Iterable[Model], fits: Callable[[Model], bool]
 ) -> dict[str, Model]:
-    """For each installed model's id, the better one that would fit here instead.
+    """Map the id of each installed model that has an upgrade to the row of that upgrade.
 
-    A row's ``successor`` is followed to the last that fits; without one, a newer version of the same family
-    with the same capabilities and at most twice its weights. ``fits`` decides about this machine.
+    An upgrade is the last row in the chain of ``successor`` that fits; without a successor, the newest version of
+    the same family with at least the same capabilities and at most twice the parameters. ``fits`` tells whether a
+    model fits on this machine.
     """
     rows = {row.id: row for row in catalog}
     found: dict[str, Model] = {}

@@ -1,16 +1,16 @@
-"""Every error that Roundhouse raises, in one tree. Each knows its HTTP status and OpenAI's names for it.
+"""Every error that Roundhouse raises, in one tree, with its HTTP status and OpenAI's ``type`` and ``code``.
 
 RoundhouseError                     500 server_error
 ├── ConfigurationError              the process cannot start; the CLI prints one line and exits 1
 ├── InvalidRequest                  400 invalid_request_error
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── UnsupportedParameter        400 unsupported_parameter
-│   ├── CapabilityMismatch          400 model_capability_mismatch: this model cannot do that
-│   ├── UndecodableMedia            400 undecodable_media: audio or an image that is none
+│   ├── CapabilityMismatch          400 model_capability_mismatch: the model lacks the capability
+│   ├── UndecodableMedia            400 undecodable_media: not readable as audio or an image
 │   ├── MethodNotAllowed            405 method_not_allowed
-│   ├── RequestTimeout              408 request_timeout: the body did not come in time
+│   ├── RequestTimeout              408 request_timeout: the body did not arrive in time
 │   ├── PayloadTooLarge             413 payload_too_large
-│   ├── UnsupportedMediaType        415 unsupported_media_type: a body of another type or encoding
+│   ├── UnsupportedMediaType        415 unsupported_media_type: the body has another type or encoding
 │   └── HeadersTooLarge             431 headers_too_large
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
@@ -25,9 +25,9 @@ RoundhouseError                     500 server_error
 │   ├── NoCandidate                 503 no_candidate: every candidate excluded, with the reasons
 │   ├── WorkerFailed                503 worker_failed: did not start, or died before an answer
 │   └── Draining                    503 draining
-├── UpstreamError                   502 upstream_error: a provider or a worker answered wrongly
+├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
 │   ├── UpstreamUnreachable         502 upstream_unreachable: DNS, refused, reset before a byte
-│   ├── UpstreamProtocolError       502 upstream_protocol_error: not the wire it should speak
+│   ├── UpstreamProtocolError       502 upstream_protocol_error: the answer violates its protocol
 │   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401 or 403 from the provider
 │   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
 │   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
@@ -47,9 +47,9 @@ from typing import Any, ClassVar
 
 
 class RoundhouseError(Exception):
-    """The base. ``message`` says what is wrong and what to do about it, in one or two sentences.
+    """The base class. ``message`` states the problem and its remedy, in one or two sentences.
 
-    ``retryable`` tells the dispatcher that *another candidate* may succeed where this one failed.
+    ``retryable`` means that *another candidate* may succeed.
     """
 
     status: ClassVar[int] = 500
@@ -57,7 +57,7 @@ class RoundhouseError(Exception):
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
     usual_retry_after: ClassVar[float | None] = None
-    """Seconds to say in ``Retry-After`` when nobody knows better; ``None`` where waiting does not help."""
+    """Default seconds of ``Retry-After``; ``None`` where waiting does not help."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -66,11 +66,11 @@ class RoundhouseError(Exception):
         self.retry_after = retry_after
 
     def to_body(self) -> dict[str, Any]:
-        """OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``."""
+        """Return OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """Headers that belong to this error; ``Retry-After`` is in whole seconds, at least 1."""
+        """Return this error's response headers; ``Retry-After`` is in whole seconds, at least 1."""
         seconds = self.usual_retry_after if self.retry_after is None else self.retry_after
         if seconds is None:
             return {}
@@ -78,16 +78,16 @@ class RoundhouseError(Exception):
 
 
 class ConfigurationError(RoundhouseError):
-    """Settings, files or folders make it impossible to start."""
+    """The process cannot start because of its settings, files or folders."""
 
     code = "configuration_error"
 
 
-# ---- the caller's mistakes
+# ---- errors of the request
 
 
 class InvalidRequest(RoundhouseError):
-    """The request cannot be answered as it is; sending it again will not help."""
+    """The request is invalid; sending it again will not help."""
 
     status = 400
     type = "invalid_request_error"
@@ -112,25 +112,25 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter that this model or endpoint cannot honour, refused rather than ignored."""
+    """The model or endpoint does not support a parameter, which is refused rather than ignored."""
 
     code = "unsupported_parameter"
 
 
 class CapabilityMismatch(InvalidRequest):
-    """The named model exists but cannot do what was asked; the message says which models can."""
+    """The named model lacks the requested capability; the message lists models that have it."""
 
     code = "model_capability_mismatch"
 
 
 class UndecodableMedia(InvalidRequest):
-    """Bytes that are not the audio or image they claim to be."""
+    """The data cannot be decoded as the audio or image that it is declared to be."""
 
     code = "undecodable_media"
 
 
 class PayloadTooLarge(InvalidRequest):
-    """The body or a file in it is over its limit."""
+    """The body, or a file in it, exceeds its size limit."""
 
     status = 413
     code = "payload_too_large"
@@ -151,21 +151,21 @@ class RequestTimeout(InvalidRequest):
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """A body of a type, or in an encoding, that this endpoint does not read."""
+    """The body has a content type or encoding that this endpoint does not accept."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class HeadersTooLarge(InvalidRequest):
-    """More header lines, or longer ones, than are read."""
+    """The request's headers exceed the limits of number or length."""
 
     status = 431
     code = "headers_too_large"
 
 
 class NotAuthenticated(RoundhouseError):
-    """No API key, or one that is not known."""
+    """The API key is missing or unknown."""
 
     status = 401
     type = "authentication_error"
@@ -176,7 +176,7 @@ class NotAuthenticated(RoundhouseError):
 
 
 class NotPermitted(RoundhouseError):
-    """The key is known, but may not do this."""
+    """The API key is valid but lacks the permission."""
 
     status = 403
     type = "permission_error"
@@ -184,7 +184,7 @@ class NotPermitted(RoundhouseError):
 
 
 class NotFound(RoundhouseError):
-    """No such path or object."""
+    """The path or object does not exist."""
 
     status = 404
     type = "invalid_request_error"
@@ -204,11 +204,11 @@ class ModelNotFound(NotFound):
         self.nearest = nearest
 
 
-# ---- not now
+# ---- temporary refusals
 
 
 class RateLimited(RoundhouseError):
-    """The caller is over a limit of requests, tokens or concurrency."""
+    """The caller exceeds a limit of requests, tokens or concurrency."""
 
     status = 429
     type = "rate_limit_error"
@@ -216,7 +216,7 @@ class RateLimited(RoundhouseError):
 
 
 class QueueFull(RateLimited):
-    """The model's queue is at its bound; another candidate may have room."""
+    """The model's queue is full; another candidate may have room."""
 
     code = "queue_full"
     usual_retry_after = 1.0
@@ -224,7 +224,7 @@ class QueueFull(RateLimited):
 
 
 class BudgetExceeded(RateLimited):
-    """A spending cap would be passed."""
+    """The request would exceed a spending cap."""
 
     type = "insufficient_quota"
     code = "insufficient_quota"
@@ -255,7 +255,7 @@ class EngineMissing(Unavailable):
 
     @classmethod
     def told(cls, message: str, *, engine: str = "") -> EngineMissing:
-        """The same, of a message that was made earlier."""
+        """Make the error from a message that was composed earlier."""
         error = cls(engine, extra="")
         error.message = message
         error.args = (message,)
@@ -264,7 +264,7 @@ class EngineMissing(Unavailable):
 
 
 class ModelUnavailable(Unavailable):
-    """The model is known, but not pulled, without a key, or larger than the device's memory."""
+    """The model is known, but is not pulled, has no key, or exceeds the device's memory."""
 
     code = "model_unavailable"
 
@@ -284,19 +284,19 @@ class WorkerFailed(Unavailable):
 
 
 class Draining(Unavailable):
-    """This process is shutting down and takes no new requests."""
+    """This process is shutting down and accepts no new requests."""
 
     code = "draining"
     retryable = False
 
 
-# ---- the other side's mistakes
+# ---- errors of an upstream
 
 
 class UpstreamError(RoundhouseError):
-    """An upstream answered with an error or not as its wire says.
+    """An upstream answered with an error or violated its protocol.
 
-    ``upstream_status`` is the HTTP status that it gave, when it gave one.
+    ``upstream_status`` is its HTTP status, if it sent one.
     """
 
     status = 502
@@ -317,13 +317,13 @@ class UpstreamError(RoundhouseError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection: DNS, refused, or reset before a byte came."""
+    """The connection failed: DNS, refused, or reset before the first byte."""
 
     code = "upstream_unreachable"
 
 
 class UpstreamProtocolError(UpstreamError):
-    """An answer that is not the wire this upstream should speak."""
+    """The answer does not follow the protocol that this upstream should speak."""
 
     code = "upstream_protocol_error"
 
@@ -335,7 +335,7 @@ class UpstreamRejectedKey(UpstreamError):
 
 
 class UpstreamRateLimited(UpstreamError):
-    """The provider said 429."""
+    """The provider answered 429."""
 
     status = 429
     code = "upstream_rate_limited"
@@ -343,7 +343,7 @@ class UpstreamRateLimited(UpstreamError):
 
 
 class UpstreamOverloaded(UpstreamError):
-    """The provider said 503 or 529."""
+    """The provider answered 503 or 529."""
 
     status = 503
     code = "upstream_overloaded"
@@ -351,7 +351,7 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class StreamBroken(UpstreamError):
-    """A stream ended before it said why; what came so far is not the whole answer."""
+    """A stream ended without a finish reason, so the answer is incomplete."""
 
     code = "stream_broken"
 
@@ -364,25 +364,25 @@ class UpstreamTimeout(UpstreamError):
 
 
 class ConnectTimeout(UpstreamTimeout):
-    """No connection within its time."""
+    """The connection was not established in time."""
 
     code = "connect_timeout"
 
 
 class FirstByteTimeout(UpstreamTimeout):
-    """Connected, but no first chunk within its time."""
+    """The connection was established, but the first chunk did not arrive in time."""
 
     code = "first_byte_timeout"
 
 
 class IdleTimeout(UpstreamTimeout):
-    """Too long between two chunks."""
+    """The time between two chunks exceeded its limit."""
 
     code = "idle_timeout"
 
 
 class TotalTimeout(UpstreamTimeout):
-    """The whole call took too long."""
+    """The call as a whole exceeded its time limit."""
 
     code = "total_timeout"
 
@@ -395,6 +395,6 @@ class PullError(RoundhouseError):
 
 
 class ChecksumMismatch(PullError):
-    """What was fetched is not what the source promised; nothing was kept."""
+    """A fetched file does not have the expected digest; it was deleted."""
 
     code = "checksum_mismatch"

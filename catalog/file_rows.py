@@ -1,4 +1,4 @@
-"""The catalogue row of a model on disk, from what its files say of themselves."""
+"""Makes the catalogue row of a model on disk from its own files: GGUF header or ``config.json``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ENCODERS = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
      "eurobert", "gemma-embedding", "t5encoder"}
 )  # fmt: skip
-"""GGUF architectures that only encode."""
+"""GGUF architectures that are encoders: they embed and do not generate."""
 
 _ENGINES = {Kind.GGUF: "llamacpp", Kind.ONNX: "onnx", Kind.WHISPER: "whisper", Kind.TRANSFORMERS: "vllm"}
 
 
 def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str | None = None) -> Model:
-    """A row for ``selection``, whose files lie in ``folder``.
+    """Make the row of ``selection``, whose files are in ``folder``.
 
-    The id is the file's own name in lower case (``qwen3-0.6b-q4_k_m``), or the repository's for a folder; the
-    repository's name is an alias.
+    The default id is the GGUF file's name in lower case (``qwen3-0.6b-q4_k_m``), or the repository's for a folder.
+    The repository's full name is an alias.
     """
     if selection.kind is Kind.GGUF:
         facts = gguf_facts(folder / selection.entry)
@@ -53,7 +53,7 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
 
 
 def default_id(file_name: str) -> str:
-    """A GGUF file's name as an id: no folder, no ending, no part number."""
+    """Make an id of a GGUF file's name: without folder, extension and part number."""
     stem = file_name.rsplit("/", 1)[-1].lower().removesuffix(".gguf")
     head, _, tail = stem.rpartition("-of-")
     if head and tail.isdigit():
@@ -62,7 +62,7 @@ def default_id(file_name: str) -> str:
 
 
 def gguf_facts(path: Path) -> dict[str, Any]:
-    """The fields of a row that a GGUF header gives. Raises NotGguf."""
+    """Return the fields of a row that a GGUF header gives. Raises NotGguf."""
     header = read_header(path)
     capabilities, options = _abilities(header)
     languages = header.arrays.get("general.languages", ())
@@ -85,7 +85,7 @@ def gguf_facts(path: Path) -> dict[str, Any]:
 
 
 def geometry_of(header: GgufHeader) -> Geometry | None:
-    """Layers, key-value heads and the width of a head; ``None`` where the header does not tell all three."""
+    """Layers, key-value heads and width of a head; ``None`` if the header lacks one of them."""
     heads = header.integer("attention.head_count")
     embedding = header.integer("embedding_length")
     layers = header.integer("block_count")

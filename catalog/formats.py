@@ -1,8 +1,8 @@
-"""Which files a model may be made of: formats that hold numbers, and never code.
+"""Refuses model files that can execute code when they are loaded.
 
-A pickle (PyTorch's ``.bin``, ``.pt``, ``.ckpt``) runs what it likes when it is loaded. So a model is GGUF,
-safetensors, ONNX, or CTranslate2's own ``model.bin`` within a faster-whisper folder, which is no pickle. Source of
-the ways a pickle is recognised: PyTorch saves a zip with ``data.pkl``, older ones begin with the opcode PROTO.
+A pickle (PyTorch's ``.bin``, ``.pt``, ``.ckpt``) runs arbitrary code on loading. Accepted are GGUF, safetensors,
+ONNX and CTranslate2's own ``model.bin`` in a faster-whisper folder, which is not a pickle. PyTorch saves a zip
+with ``data.pkl``; pickles of older versions begin with the opcode PROTO.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FOLDERS = frozenset({"vllm", "mlx", "diffusion"})
 
 
 def refusal(engine: str | None, path: Path) -> str | None:
-    """Why this file or folder is not opened by this engine, in a sentence; ``None`` if it may be."""
+    """Return the reason why this engine must not open ``path``, as a sentence, or ``None``."""
     if path.is_file() and path.suffix.lower() in PICKLES:
         return f"{path.name} may be a pickle, which can run code when it is loaded. Use GGUF, safetensors or ONNX."
     if engine in ("llamacpp", "llama-cpp-python"):
@@ -48,7 +48,7 @@ def _begins(path: Path, magic: bytes) -> bool:
 
 
 def _is_pickle(path: Path) -> bool:
-    """A zip as PyTorch writes it, or the pickle opcode PROTO with a protocol that exists."""
+    """Whether the file is a zip as PyTorch writes it, or begins with the opcode PROTO of a known protocol."""
     with path.open("rb") as file:
         head = file.read(4)
     return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and head[2:4] != b"\0\0")

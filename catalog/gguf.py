@@ -1,7 +1,7 @@
-"""The metadata at the head of a GGUF file, read without reading the tensors.
+"""Reads the metadata at the head of a GGUF file, without the tensors.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. The file may
-come from anywhere, so every count and length is bounded before anything is allocated for it.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. Files are
+untrusted, so every count and length is checked against a limit before memory is allocated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEPT_STRINGS = 64
 
 
 class NotGguf(RoundhouseError):
-    """The file is no GGUF, is cut short, or declares sizes that cannot be true."""
+    """The file is not GGUF, is truncated, or declares impossible sizes."""
 
     code = "not_gguf"
 
@@ -49,7 +49,7 @@ class GgufHeader:
         return str(self.values.get("general.architecture", ""))
 
     def integer(self, key: str) -> int | None:
-        """An integer of this architecture (``context_length``), the largest where it differs per layer."""
+        """Return an integer by its key without the architecture (``context_length``); of an array, the largest."""
         name = f"{self.architecture}.{key}"
         value = self.values.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -58,13 +58,13 @@ class GgufHeader:
         return max(numbers, default=None)
 
     def text(self, key: str) -> str | None:
-        """A string by its full key."""
+        """Return a string by its full key."""
         value = self.values.get(key)
         return value if isinstance(value, str) else None
 
 
 def read_header(path: Path) -> GgufHeader:
-    """The header of ``path``. Raises NotGguf; and OSError if the file cannot be opened."""
+    """Read the header of ``path``. Raises NotGguf, and OSError if the file cannot be opened."""
     with path.open("rb") as file:
         try:
             return _header(file)

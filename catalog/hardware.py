@@ -1,4 +1,4 @@
-"""What this machine has, what fits into it, and which model to recommend for it."""
+"""Detects this machine's devices, tells which models fit on them, and recommends one."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from catalog.model import Geometry, Model
 
 _RESERVED = 1 << 30
-"""Bytes of main memory that the system and the gateway keep, at least."""
+"""Bytes of main memory reserved for the system and the gateway, at least."""
 
 _CPU_SHARE = 0.75
-"""Of main memory that models may take: the rest is for the system and the page cache."""
+"""Share of main memory for models; the rest is for the system and the page cache."""
 
 _ACCELERATOR_SHARE = 0.92
-"""Of a device's memory that models may take: its context and fragmentation take the rest."""
+"""Share of a device's memory for models; its driver context and fragmentation take the rest."""
 
 _METAL_SHARE = 0.7
-"""Of Apple's unified memory that Metal recommends as working set on most machines (``iogpu.wired_limit_mb``)."""
+"""Share of Apple's unified memory that Metal recommends as working set (``iogpu.wired_limit_mb``)."""
 
 _COMPUTE_BYTES = 128 << 20
-"""Compute buffers of a small batch; they grow little with the model."""
+"""Compute buffers of a small batch, nearly independent of the model's size."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 _DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
-"""NVIDIA's driver on Linux, and under Windows' subsystem for it."""
+"""Device files of NVIDIA's driver on Linux, and in the Windows Subsystem for Linux."""
 
 _DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
 
@@ -45,7 +45,7 @@ class Device:
 
     @property
     def budget(self) -> int:
-        """Bytes that models may take when nothing else runs there."""
+        """Bytes for models while nothing else uses the device."""
         if self.kind == "cpu":
             return max(0, min(int(self.memory * _CPU_SHARE), self.memory - _RESERVED))
         return int(self.memory * (_METAL_SHARE if self.kind == "mps" else _ACCELERATOR_SHARE))
@@ -53,7 +53,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine. ``cores`` are those that this process may use."""
+    """This machine; ``cores`` counts those that this process may use."""
 
     os: str
     architecture: str
@@ -64,7 +64,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A model for this machine, where to put it, and how much context it has room for there."""
+    """A recommended model with its device, the context in tokens that fits, and its memory in bytes."""
 
     model: Model
     device: str
@@ -73,7 +73,7 @@ class Recommendation:
 
 
 def detect() -> Machine:
-    """Look at this machine. Devices without a driver are left out; nothing fails for want of one."""
+    """Detect this machine's devices. A device without its driver is left out; that is no error."""
     import psutil
 
     installed = int(psutil.virtual_memory().total)
@@ -92,9 +92,9 @@ def detect() -> Machine:
 
 
 def needed(model_bytes: int, *, context: int = 0, geometry: Geometry | None = None) -> int:
-    """Bytes that a model takes when loaded: weights, KV cache for ``context`` tokens, compute buffers.
+    """Estimate the bytes of a loaded model: weights, KV cache for ``context`` tokens, compute buffers.
 
-    Without its geometry the cache is taken as a tenth of the weights for every 8192 tokens.
+    Without its geometry, the cache counts as a tenth of the weights per 8192 tokens.
     """
     cache = geometry.kv_bytes(context) if geometry else int(model_bytes * 0.1 * context / 8192)
     return model_bytes + cache + _COMPUTE_BYTES
@@ -103,14 +103,14 @@ def needed(model_bytes: int, *, context: int = 0, geometry: Geometry | None = No
 def fits(
     model_bytes: int, device: Device, *, context: int = 0, geometry: Geometry | None = None, used: int = 0
 ) -> bool:
-    """Whether the model goes beside the ``used`` bytes that others take of the device's budget."""
+    """Whether the model fits into the device's budget, of which ``used`` bytes are taken."""
     return needed(model_bytes, context=context, geometry=geometry) <= device.budget - used
 
 
 def largest_context(
     model_bytes: int, device: Device, *, limit: int, geometry: Geometry | None = None, used: int = 0
 ) -> int | None:
-    """The largest usual context, at most ``limit`` tokens, that fits; ``None`` if not even the smallest does."""
+    """Return the largest of ``limit`` and the usual contexts below it that fits, in tokens, or ``None``."""
     candidates = sorted({limit, *(size for size in _DEFAULT_CONTEXTS if size < limit)}, reverse=True)
     for context in candidates:
         if fits(model_bytes, device, context=context, geometry=geometry, used=used):
@@ -119,10 +119,11 @@ def largest_context(
 
 
 def recommend(models: Iterable[Model], machine: Machine, *, context: int = 8192) -> Recommendation | None:
-    """The largest local model that fits some device with room for ``context`` tokens, or for as many as it has.
+    """Return the largest local model that fits on a device with ``context`` tokens (or its full window, if
+    smaller).
 
-    More weights are the better predictor of quality among rows of one capability, so give rows of one. Rows of
-    unknown size are left out.
+    Size predicts quality only among models of one capability, so pass rows of one. Rows of unknown size are left
+    out.
     """
     best: Recommendation | None = None
     for model in models:
@@ -155,17 +156,17 @@ def _usable_cores() -> int:
 
 
 def _processor() -> str:
-    """What the processor is called, or its architecture. (:func:`platform.processor` would start a process.)"""
+    """Return the processor's name, else its architecture. (:func:`platform.processor` would start a process.)"""
     try:
-        told = Path("/proc/cpuinfo").read_bytes()[:4096].decode(errors="replace")
+        text = Path("/proc/cpuinfo").read_bytes()[:4096].decode(errors="replace")
     except OSError:
         return platform.machine()
-    names = (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+    names = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
     return next(names, "") or platform.machine()
 
 
 def _container_limit() -> int | None:
-    """The memory limit of a control group (version 2, then 1), which psutil does not see; ``None`` without one."""
+    """Return the memory limit of the control group (version 2, then 1), which psutil ignores, or ``None``."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             return int((_CGROUP / name).read_text())
@@ -175,7 +176,7 @@ def _container_limit() -> int | None:
 
 
 def _cuda_devices() -> list[Device]:
-    """NVIDIA devices by NVML; none without its driver, whose device file is looked for first: it is quicker."""
+    """List NVIDIA devices by NVML, unless the driver's device file is missing: that check is faster."""
     if sys.platform == "linux" and not any(Path(file).exists() for file in _DRIVER_FILES):
         return []
     import pynvml

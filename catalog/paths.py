@@ -1,4 +1,4 @@
-"""Names that come from elsewhere become paths here, and none of them leaves its folder."""
+"""Turns untrusted names (archive members, repository files, model ids) into paths that stay within a folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def safe_relative(name: str) -> PurePosixPath:
-    """``name`` as a relative path, or PullError if it is absolute, climbs with ``..`` or hides a drive.
+    """Return ``name`` as a relative path. Raises PullError if it is absolute or contains ``..`` or a drive.
 
-    Archives, repositories and manifests name their files with forward slashes on every system; a backslash
-    or a drive letter is only ever an attempt to leave on Windows.
+    Archives, repositories and manifests use forward slashes on every system, so a backslash or a drive letter can
+    only be an attempt to leave the folder on Windows.
     """
     path = PurePosixPath(name)
     windows = PureWindowsPath(name)
@@ -31,7 +31,7 @@ def safe_relative(name: str) -> PurePosixPath:
 
 
 def within(root: Path, name: str) -> Path:
-    """``root / name``, or PullError if that is outside ``root``, also by way of a symbolic link."""
+    """Return ``root / name``. Raises PullError if that is outside ``root``, also through a symbolic link."""
     path = root / safe_relative(name)
     if not path.resolve().is_relative_to(root.resolve()):
         raise PullError(f"The file name {name[:200]!r} is refused: a link leads out of the model's folder.")
@@ -39,9 +39,10 @@ def within(root: Path, name: str) -> Path:
 
 
 def slug(model_id: str) -> str:
-    """A model id as one path component: reversible, and distinct also where file names ignore case.
+    """Encode a model id as one path component; reversible.
 
-    Everything but lower-case letters, digits, ``-``, ``_`` and ``.`` is percent-encoded, so ``Q4`` is not ``q4``.
+    Everything but lower-case letters, digits, ``-``, ``_`` and ``.`` is percent-encoded, so ``Q4`` and ``q4`` stay
+    distinct on file systems that ignore case.
     """
     return "".join(
         character if character in _PLAIN else "".join(f"%{byte:02x}" for byte in character.encode())

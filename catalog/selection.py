@@ -1,4 +1,4 @@
-"""Which files of a repository make one model: pure, from their names and sizes."""
+"""Selects the files of a repository that make one model, from their names and sizes. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catalog.quantization import quantization_of
 
 _SPLIT = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$", re.IGNORECASE)
 _WORKING_SHARE = 0.15
-"""Of a model's size: room left for compute buffers and a modest KV cache when none is asked for."""
+"""Memory reserved for compute buffers and a small KV cache, as a share of the model's size."""
 
 _ONNX_NAMES = ("model.onnx", "onnx/model.onnx")
 _ONNX_COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
@@ -24,7 +24,7 @@ _TRANSFORMERS_COMPANIONS = ("*.json", "*.model", "*.jinja", "*.tiktoken", "merge
 
 
 class Kind(StrEnum):
-    """What a repository's files are, which is what decides the engine."""
+    """The format of a repository's model, which determines the engine."""
 
     GGUF = "gguf"
     ONNX = "onnx"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository. ``sha256`` is known for large files; ``sha1`` is git's blob id of small ones."""
+    """A file of a repository. Large files have a ``sha256``; small ones have git's blob id in ``sha1``."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ class RemoteFile:
 
     @property
     def local(self) -> str:
-        """The file's name on disk: engines open a graph beside its tokenizer, wherever it came from."""
+        """The file's path on disk. An ONNX graph is moved beside its tokenizer, where engines open it."""
         return self.saved_as or self.name
 
 
@@ -65,11 +65,11 @@ class Selection:
 
 
 def select(files: Sequence[RemoteFile], *, pattern: str | None = None, memory: int | None = None) -> Selection:
-    """The model that ``pattern`` names, or the largest quantisation that fits ``memory`` bytes.
+    """Select the model that ``pattern`` names, or the largest quantisation that fits ``memory`` bytes.
 
     ``pattern`` is a quantisation (``Q4_K_M``), a file or folder of the repository, or a glob. Only GGUF, ONNX,
-    CTranslate2 and safetensors are taken: formats that cannot carry code. Raises PullError that says what
-    there is.
+    CTranslate2 and safetensors are accepted, as these formats cannot contain code. Raises PullError that lists the
+    available choices.
     """
     for file in files:
         safe_relative(file.name)
@@ -98,7 +98,7 @@ def select(files: Sequence[RemoteFile], *, pattern: str | None = None, memory: i
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A whole GGUF model: one file, or all parts of a split one, in order."""
+    """A complete GGUF model: one file, or all parts of a split one, in order."""
 
     name: str
     files: tuple[RemoteFile, ...]
@@ -133,7 +133,7 @@ def _gguf(files: Sequence[RemoteFile], pattern: str | None, memory: int | None) 
 
 
 def _groups(files: Sequence[RemoteFile]) -> list[_Group]:
-    """Whole models; a split one of which a part is missing is none."""
+    """Group files into complete models; a split model that lacks a part is left out."""
     groups = []
     parts: dict[tuple[str, int], dict[int, RemoteFile]] = {}
     for file in files:
@@ -161,7 +161,7 @@ def _label(group: _Group) -> str:
 
 
 def _projector(files: Sequence[RemoteFile]) -> RemoteFile | None:
-    """The image projector that belongs to a vision model: half precision where there is a choice."""
+    """Return the image projector of a vision model, in half precision if there are several."""
     found = [file for file in files if _is_gguf(file.name) and _stem(file.name).startswith("mmproj")]
     found += [f for f in files if _is_gguf(f.name) and "mmproj" in _stem(f.name) and f not in found]
     if not found:
@@ -179,7 +179,7 @@ def _is_gguf(name: str) -> bool:
 
 
 def _is_extra(name: str) -> bool:
-    """Projectors, importance matrices and draft adapters are no models of their own."""
+    """Whether the file is a projector, an importance matrix or an adapter, and not a model."""
     stem = _stem(name)
     return "mmproj" in stem or "imatrix" in stem or stem.startswith("lora")
 
@@ -189,7 +189,7 @@ def _is_extra(name: str) -> bool:
 
 def _onnx(by_name: dict[str, RemoteFile], graph: str) -> Selection:
     wanted = [by_name[name] for name in _ONNX_COMPANIONS if name in by_name]
-    # A graph's weights may lie beside it (model.onnx_data), and move with it.
+    # A graph's weights may be in a second file (model.onnx_data), which has to stay beside it.
     wanted += [
         replace(file, saved_as=name.rsplit("/", 1)[-1])
         for name, file in by_name.items()

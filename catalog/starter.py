@@ -1,4 +1,4 @@
-"""The models that come with Roundhouse: pinned, fetched once, made ready; then no network at all."""
+"""The starter models: pinned in builtin.toml, fetched once, and usable without a network afterwards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TAG = "starter"
 
 
 def starters(catalog: Catalog, *, optional: bool = False) -> tuple[Model, ...]:
-    """The starter models, in the catalogue's order; with ``optional`` also those only pulled by name."""
+    """List the starter models, in the catalogue's order; with ``optional`` also those pulled by name only."""
     return tuple(row for row in catalog.models(tags=(TAG,)) if optional or not row.optional)
 
 
 def absent(catalog: Catalog, store: Store) -> tuple[Model, ...]:
-    """Starter models that are not on disk yet; empty means that nothing would be fetched."""
+    """List the starter models that are not on disk yet."""
     return tuple(row for row in starters(catalog) if not store.ready(row))
 
 
@@ -30,10 +30,10 @@ def ensure(
     *,
     also: Iterable[str] = (),
 ) -> dict[str, Path]:
-    """Make the starter models ready, and those named in ``also``; returns their paths by id.
+    """Pull the starter models, and those named in ``also``, that are not on disk yet; return all paths by id.
 
-    What is there is not touched, and where all is there the network is not either. Raises PullError,
-    ChecksumMismatch, EngineMissing; models that were finished before stay.
+    Uses no network when all are on disk. Raises PullError, ChecksumMismatch, EngineMissing; models that were
+    finished before the error stay.
     """
     wanted = {row.id: row for row in starters(catalog)}
     for name in also:

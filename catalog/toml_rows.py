@@ -1,4 +1,7 @@
-"""Tables of a settings file, as catalogue rows; a mistake is one line that names the row and the field."""
+"""Validates TOML tables (``builtin.toml``, a settings file) into catalogue rows.
+
+A mistake is reported in one line that names the row and the field.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ Table = Mapping[str, Any]
 
 
 def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
-    """The rows of builtin.toml."""
+    """Read the rows of builtin.toml."""
     document = tomllib.loads(files("catalog").joinpath("builtin.toml").read_text("utf-8"))
     models = tuple(_row(Model, "model", table) for table in document.get("model", ()))
     return models, tuple(_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ()))
 
 
 def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> list[Model]:
-    """``[[model]]`` tables. One that has the id of a known row need only say what differs from it.
+    """Validate ``[[model]]`` tables. One with the id of a known row is merged over it.
 
-    Raises ConfigurationError for a field that is wrong, missing or not known, and for an id given twice.
+    Raises ConfigurationError for a wrong, missing or unknown field, and for a duplicate id.
     """
     rows: dict[str, Model] = {}
     for table in tables:
@@ -44,7 +47,7 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
 
 
 def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpoint]) -> list[Endpoint]:
-    """``[[endpoint]]`` tables, merged over a known endpoint of the same id in the same way."""
+    """Validate ``[[endpoint]]`` tables, merged over known endpoints as in :func:`user_models`."""
     rows: dict[str, Endpoint] = {}
     for table in tables:
         if isinstance(table, Endpoint):

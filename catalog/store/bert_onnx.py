@@ -1,13 +1,13 @@
-"""An ONNX graph for a BERT encoder, written once from its safetensors.
+"""Converts a BERT encoder from safetensors to an ONNX graph, once, when it is pulled.
 
 ONNX Runtime's fused operators (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) run
-faster than PyTorch on the same cores, without PyTorch. All but one: its SkipLayerNormalization and
-LayerNormalization go through a row number by number, which takes three times as long as the same in five plain
-operators, a quarter of the whole in int8.
+faster than PyTorch on the same cores, without PyTorch. The exceptions are SkipLayerNormalization and
+LayerNormalization: they are not vectorised and take three times as long as five plain operators, a quarter of the
+total time in int8.
 
-The folder that is left holds ``model.onnx`` (inputs ``input_ids`` and ``attention_mask``, int64 ``[batch,
-tokens]``; output ``last_hidden_state``, float32 ``[batch, tokens, hidden]``), ``tokenizer.json`` and
-``roundhouse.json``, which tells the engine how to pool.
+The result is a folder with ``model.onnx`` (inputs ``input_ids`` and ``attention_mask``, int64 ``[batch, tokens]``;
+output ``last_hidden_state``, float32 ``[batch, tokens, hidden]``), ``tokenizer.json`` and ``roundhouse.json``,
+which gives the engine the pooling.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _GRAPH = "model.onnx"
 _OPSET = 17
 _CONTRIB = "com.microsoft"
 _SMALL = 1e-6
-"""MeanVarianceNormalization has an epsilon of its own, 1e-9; beside variances of this size neither shows."""
+"""Largest accepted epsilon: MeanVarianceNormalization has a fixed one, 1e-9; up to here they give the same."""
 
 
 def prepare(folder: Path, *, precision: str = "fp32", max_tokens: int, dimensions: int) -> None:
-    """Turn ``folder`` (config.json, model.safetensors, tokenizer.json) into what the ONNX engine opens.
+    """Convert ``folder`` (config.json, model.safetensors, tokenizer.json) for the ONNX engine, in place.
 
-    ``precision`` is ``fp32`` or ``int8`` (weights quantised per channel, activations on the fly). The
-    safetensors are removed: the graph holds them. Raises EngineMissing without the packages that write
-    graphs, PullError for a network that is not a BERT encoder.
+    ``precision`` is ``fp32`` or ``int8`` (weights quantised per channel, activations dynamically). The safetensors
+    are deleted, as the graph contains the weights. Raises EngineMissing without the packages that write graphs,
+    PullError for a network that is not a BERT encoder.
     """
     if precision not in ("fp32", "int8"):
         raise PullError(f"The precision {precision!r} is not known; fp32 and int8 are.")
@@ -66,21 +66,21 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _open_tokenizer(path: Path) -> None:
-    """Remove the truncation and padding that the file was saved with: the engine decides both per batch."""
+    """Remove the saved truncation and padding: the engine sets both per batch."""
     tokenizer = json.loads(path.read_bytes())
     tokenizer["truncation"] = tokenizer["padding"] = None
     path.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 class _Graph:
-    """Nodes and weights as they are added."""
+    """A graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
     def weight(self, name: str, array: Any) -> str:
-        """Adds a constant; returns its name."""
+        """Add a constant; return its name."""
         import numpy as np
         from onnx import numpy_helper
 
@@ -88,7 +88,7 @@ class _Graph:
         return name
 
     def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
-        """Adds a node with one output; returns the output's name."""
+        """Add a node with one output; return the output's name."""
         from onnx import helper
 
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
@@ -134,9 +134,9 @@ def _save(model: Any, target: Path) -> None:
 
 
 def _embeddings(graph: _Graph, tensors: dict[str, Any], epsilon: float) -> str:
-    """Word, position and token type embeddings, summed and normalised.
+    """Add the word, position and token type embeddings, summed and normalised.
 
-    Every token of a single text has type 0, so that one type vector is added to the positions beforehand.
+    Every token of a single text has type 0, so that type's vector is added to the positions beforehand.
     """
     from onnx import TensorProto, helper
 
@@ -167,7 +167,7 @@ def _embeddings(graph: _Graph, tensors: dict[str, Any], epsilon: float) -> str:
 
 
 def _layer(graph: _Graph, tensors: dict[str, Any], index: int, hidden: str, output: str, heads: int) -> str:
-    """One encoder layer. PyTorch keeps a linear layer as ``[out, in]``; a MatMul wants ``[in, out]``."""
+    """Add an encoder layer. PyTorch stores linear layers as ``[out, in]``; MatMul takes ``[in, out]``."""
     import numpy as np
 
     prefix = f"encoder.layer.{index}."
@@ -180,7 +180,7 @@ def _layer(graph: _Graph, tensors: dict[str, Any], index: int, hidden: str, outp
         return graph.weight(f"{name}{key}.{len(graph.weights)}", tensors[prefix + key])
 
     def normed(x: str, skipped: str, part: str, into: str) -> str:
-        """A linear layer's product with its bias, added to what went around it, normalised over its width."""
+        """Add the bias and the residual connection ``skipped`` to ``x``, and normalise over the width."""
         biased = graph.node("Add", [x, vector(f"{part}.dense.bias")], f"{into}_biased")
         whole = graph.node("Add", [biased, skipped], f"{into}_sum")
         even = graph.node("MeanVarianceNormalization", [whole], f"{into}_even", axes=[2])
@@ -202,7 +202,7 @@ def _layer(graph: _Graph, tensors: dict[str, Any], index: int, hidden: str, outp
 
 
 def _quantise(model: Any, target: Path) -> None:
-    """Dynamic int8: weights per output channel, activations per batch; embeddings stay as they are."""
+    """Quantise to dynamic int8: weights per output channel, activations per batch; embeddings stay unchanged."""
     try:
         from onnx import TensorProto
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -210,7 +210,7 @@ def _quantise(model: Any, target: Path) -> None:
     except ImportError as error:
         raise EngineMissing("onnx", extra="starter", package=error.name) from error
 
-    # The graph is fused already: without this mark the quantiser asks for a fusion pass in the log.
+    # The graph is fused already; without this mark the quantiser logs a request for a fusion pass.
     add_pre_process_metadata(model)
     quantize_dynamic(
         model,
@@ -218,6 +218,6 @@ def _quantise(model: Any, target: Path) -> None:
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,
         weight_type=QuantType.QInt8,
-        # The types of fused operators' outputs cannot be inferred: they are all float32.
+        # Output types of fused operators cannot be inferred; all are float32.
         extra_options={"DefaultTensorType": TensorProto.FLOAT},
     )

@@ -1,7 +1,7 @@
-"""Models from the Hugging Face hub: metadata first, then each file, resumed and verified.
+"""Pulls models from the Hugging Face hub: metadata first, then each file, resumed and verified.
 
-The hub's wire is spoken by ``huggingface_hub``; what it fetches lies under ``partial/`` until its digest is the
-one that the repository declares, and is then renamed into the repository's folder.
+``huggingface_hub`` implements the protocol. A file stays under ``partial/`` until its digest matches the
+repository's metadata, and is then renamed into the repository's folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from catalog.store.transfer import Sleep, download, transport_errors
 
 @dataclass(frozen=True, slots=True)
 class HubPull:
-    """A selection of a repository, on disk. ``folder`` is relative to the store's root."""
+    """The result of a pull: the selected files on disk. ``folder`` is relative to the store's root."""
 
     source: HubSource
     commit: str
@@ -38,12 +38,12 @@ class HubPull:
     root: Path
 
     def manifest(self, model_id: str, fingerprint: str, row: Model | None = None) -> Manifest:
-        """What the store remembers of it."""
+        """Make the manifest of this pull."""
         entry = self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
         return Manifest(id=model_id, fingerprint=fingerprint, entry=entry, files=self.files, row=row)
 
     def row(self, model_id: str | None) -> Model:
-        """The catalogue row that the files themselves describe."""
+        """Make the catalogue row from the files."""
         return row_of(self.source, self.selection, self.root / self.folder, model_id)
 
 
@@ -66,7 +66,7 @@ class Hub:
     ) -> HubPull:
         """Fetch the files that ``source`` and ``memory`` select. Raises PullError, ChecksumMismatch.
 
-        Files that an earlier pull of the same commit left are not fetched again.
+        Files of an earlier pull of the same commit are reused.
         """
         progress(PullEvent(label, Stage.METADATA))
         with _translated(source):
@@ -150,7 +150,10 @@ class Hub:
 
 
 def _verify(path: Path, file: RemoteFile, source: HubSource, label: str, progress: Progress) -> str:
-    """The file's SHA-256, once it is shown to be what the repository declares; else the file is removed."""
+    """Check size and digest against the repository's metadata; return the SHA-256.
+
+    Raises ChecksumMismatch, after deleting the file.
+    """
 
     def watch(done: int) -> None:
         progress(PullEvent(label, Stage.VERIFYING, file.name, done, file.size))
@@ -171,13 +174,13 @@ def _verify(path: Path, file: RemoteFile, source: HubSource, label: str, progres
 
 
 def _git_blob(path: Path) -> str:
-    """Git's name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
+    """Return git's blob id of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _pinned(selection: Selection, source: HubSource) -> Selection:
-    """The selection with the digests that the user's own row pins, where they do not contradict the hub."""
+    """Apply the digests that the user's row pins. Raises ChecksumMismatch if the hub declares another."""
     files = []
     for file in selection.files:
         pin = source.sha256.get(file.name)
@@ -195,7 +198,7 @@ def _lock_path(root: Path, source: HubSource, commit: str) -> Path:
 
 @contextmanager
 def _translated(source: HubSource) -> Iterator[None]:
-    """The hub's own errors, as ours."""
+    """Translate the errors of ``huggingface_hub`` into PullError."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,

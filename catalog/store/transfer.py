@@ -1,7 +1,7 @@
-"""One file over HTTP into a partial file, resumed where it broke, in this process or the next.
+"""Downloads one file over HTTP into a partial file, and resumes it after an interruption, also in a new process.
 
-``huggingface_hub`` of late keeps nothing of a download that was interrupted, so the bytes are fetched here, with
-its client, its headers and its errors.
+Recent versions of ``huggingface_hub`` discard an interrupted download, so the bytes are fetched here, with its
+client, headers and errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from catalog.errors import PullError
 
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
-"""In a row, without a new byte."""
+"""Failures in a row without a new byte, after which the download is given up."""
 
 Sleep = Callable[[float], None]
 
@@ -29,11 +29,11 @@ def download(
     *,
     sleep: Sleep = time.sleep,
 ) -> None:
-    """Complete ``partial`` to ``size`` bytes from ``url``; what it already holds is not fetched again.
+    """Complete ``partial`` to ``size`` bytes from ``url``, resuming from its present length.
 
-    A broken connection is tried again after 0.5 s, doubling, as long as bytes arrive or five attempts have not
-    failed in a row; then the error of the HTTP library is raised and the partial file stays. Raises PullError if
-    the server gives another length, and huggingface_hub's errors for a status of 400 and above.
+    A broken connection is retried after 0.5 s, doubling, until five attempts in a row have brought no byte; then
+    the HTTP library's error is raised, and the partial file stays. Raises PullError if the server sends another
+    length, and huggingface_hub's errors for a status of 400 and above.
     """
     partial.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
@@ -54,7 +54,7 @@ def download(
 
 
 def _held(partial: Path, size: int) -> int:
-    """Bytes to go on from; a partial file that is too long is none of this file."""
+    """Return the length of the partial file; one that is too long is deleted."""
     try:
         held = partial.stat().st_size
     except OSError:
@@ -71,11 +71,11 @@ def _stream(
     from huggingface_hub import get_session
     from huggingface_hub.utils._http import hf_raise_for_status
 
-    asked = {**headers, "Accept-Encoding": "identity"}
+    sent = {**headers, "Accept-Encoding": "identity"}
     if start:
-        asked["Range"] = f"bytes={start}-"
+        sent["Range"] = f"bytes={start}-"
     session: Any = get_session()
-    with session.stream("GET", url, headers=asked, follow_redirects=True) as response:
+    with session.stream("GET", url, headers=sent, follow_redirects=True) as response:
         if response.status_code == 416:
             partial.unlink()
             return
@@ -83,7 +83,7 @@ def _stream(
             response.read()
             hf_raise_for_status(response)
         if response.status_code != 206:
-            start = 0  # the server does not resume: what it sends is the whole file
+            start = 0  # the server does not support ranges and sends the whole file
         with partial.open("r+b" if start else "wb") as file:
             file.seek(start)
             for block in response.iter_bytes(_BLOCK):
@@ -98,7 +98,7 @@ def _stream(
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP library under the installed ``huggingface_hub`` raises when a connection fails."""
+    """Return the connection errors of the HTTP library that the installed ``huggingface_hub`` uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     library = next(base for base in HfHubHTTPError.__mro__[1:] if base.__module__.split(".")[0] in _LIBRARIES)
