@@ -1,1 +1,1 @@
-"""The workers that Roundhouse runs itself: one process per loaded model, on a Unix socket."""
+"""Local workers: one process per loaded model, reached over a Unix socket."""

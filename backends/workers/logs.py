@@ -1,4 +1,4 @@
-"""The logs of workers: one file per model and the one before it, kept after the worker's death."""
+"""Log files of workers: the current and the previous one of each model, kept after the worker's end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 64 * 1024
 
 
 class WorkerLog:
-    """The log of one model. Workers append to it themselves, so nothing is lost with the gateway."""
+    """The log of one model. The worker process appends to it directly, so it survives the gateway."""
 
     def __init__(self, folder: Path, model_id: str, *, limit: int) -> None:
         self._limit = limit
@@ -26,16 +26,16 @@ class WorkerLog:
 
     @contextmanager
     def append(self) -> Iterator[BinaryIO]:
-        """The file, open to be handed to a process. The folder is made if need be."""
+        """Open the file for a process to append to; create the folder if necessary."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.trim()
         with self.path.open("ab", buffering=0) as file:
             yield file
 
     def trim(self) -> None:
-        """When the file is over its limit, copy its end to the older one and empty it.
+        """If the file exceeds its limit, copy its end to the older file and truncate it.
 
-        The worker has it open for appending, so it is emptied in place; its next line begins the file.
+        It is truncated in place, because the worker keeps it open for appending.
         """
         try:
             size = self.path.stat().st_size
@@ -50,14 +50,14 @@ class WorkerLog:
             file.truncate(0)
 
     def size(self) -> int:
-        """Bytes in the present file; 0 when there is none."""
+        """Return the size of the current file in bytes; 0 without one."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def tail(self, lines: int, *, since: int = 0) -> str:
-        """The last lines, of the older file too when the present one has fewer. ``since`` skips older bytes."""
+        """Return the last lines, continued from the older file if needed; ``since`` skips that many bytes."""
         text = _end_of(self.path, lines, since)
         missing = lines - text.count("\n")
         if missing > 0 and not since:

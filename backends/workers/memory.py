@@ -1,4 +1,4 @@
-"""How much memory workers really take; measured in a thread, because it reads ``/proc`` or asks the driver."""
+"""Measures the memory of workers. Measuring blocks (``/proc``, the driver), so it runs in a thread."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import psutil
 
 
 class Meter(Protocol):
-    """Bytes that the process ``pid`` and its descendants take on a device; 0 when that cannot be known."""
+    """Measures the bytes that process ``pid`` and its descendants use on a device; 0 if unknown."""
 
     def __call__(self, pid: int, device: str) -> int: ...
 
 
-class Taken:
-    """The most that each model was seen to take, in bytes, since its row last changed."""
+class PeakMemory:
+    """The highest measured memory of each model, in bytes, since its row last changed."""
 
     def __init__(self) -> None:
         self._most: dict[str, int] = {}
         self._ready: set[str] = set()
 
     def note(self, model: str, used: int, *, ready: bool, reserved: int) -> int:
-        """Its worker takes ``used`` now. What to count it with: while it loads, not less than was reserved."""
+        """Record a measurement; return the bytes to count for the worker, at least ``reserved`` while it loads."""
         most = self._most[model] = max(used, self._most.get(model, 0))
         if ready:
             self._ready.add(model)
@@ -29,21 +29,21 @@ class Taken:
         return max(used, reserved)
 
     def when_ready(self, model: str) -> int | None:
-        """The most, if it was ever measured when it was ready: before, it takes less than it will."""
+        """Return the peak, or None if it was only measured while the worker loaded, when it uses less."""
         return self._most[model] if model in self._ready else None
 
     def at_least(self, model: str) -> int:
-        """The most, also while it loaded; 0 if it was never measured."""
+        """Return the peak, including measurements while loading; 0 if there is none."""
         return self._most.get(model, 0)
 
     def forget(self, model: str) -> None:
-        """It is another model now, by the same name."""
+        """Discard the measurements of a model whose row has changed."""
         self._most.pop(model, None)
         self._ready.discard(model)
 
 
 def measure(pid: int, device: str) -> int:
-    """Resident memory of the process tree, or on an NVIDIA device what its driver counts for those processes."""
+    """Return the bytes of a process tree: resident memory, or on an NVIDIA device the driver's figure."""
     try:
         root = psutil.Process(pid)
         processes = [root, *root.children(recursive=True)]

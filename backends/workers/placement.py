@@ -1,4 +1,4 @@
-"""Where a model goes and what has to leave for it: a pure function of the memory as it is."""
+"""Decides on which device a model is loaded and which idle workers are evicted for it. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class HostDevice(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A device and its budget for workers, bytes."""
+class DeviceBudget:
+    """A device and its memory budget for workers, in bytes."""
 
-    id: str
-    budget: int
+    device: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A worker that takes memory: ``idle`` ones may be evicted, ``leaving`` ones are on their way out."""
+    """A worker that uses memory. An ``idle`` one may be evicted; a ``leaving`` one is already stopping."""
 
     model: str
     device: str
@@ -39,14 +39,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """It fits on this device now."""
+    """The model fits on this device now."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """It fits on this device once these have stopped, least recently used first."""
+    """The model fits on this device once ``models`` (least recently used first) have stopped."""
 
     device: str
     models: tuple[str, ...]
@@ -54,7 +54,7 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It will fit when workers that are leaving have left, or busy ones were idle; ``models`` are those busy."""
+    """The model fits once leaving workers have stopped, or the busy ones, ``models``, have become idle."""
 
     device: str
     models: tuple[str, ...]
@@ -62,7 +62,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """No device could hold it, even empty."""
+    """The model exceeds the budget of every device; bytes."""
 
     need: int
     largest: int
@@ -72,21 +72,22 @@ Decision = Place | Evict | Wait | TooLarge
 
 
 def decide(
-    need: int, *, allowed: tuple[str, ...], rooms: tuple[Room, ...], tenants: tuple[Tenant, ...]
+    need: int, *, allowed: tuple[str, ...], budgets: tuple[DeviceBudget, ...], tenants: tuple[Tenant, ...]
 ) -> Decision:
-    """Where ``need`` bytes go. ``allowed`` are device ids in order of preference.
+    """Decide where to load a model of ``need`` bytes. ``allowed`` are device ids in order of preference.
 
-    A device where it fits as things are comes first, in that order; then the one where the fewest bytes of idle
-    workers have to leave, then the first where waiting helps. A busy worker is never evicted.
+    The first allowed device with enough free memory is taken, or waited for if leaving workers are about to free
+    enough; else the one where the fewest bytes are evicted; else the first where waiting for busy workers helps. A
+    busy worker is never evicted.
     """
-    budgets = {room.id: room.budget for room in rooms}
-    candidates = [device for device in allowed if budgets.get(device, 0) >= need]
+    sizes = {budget.device: budget.size for budget in budgets}
+    candidates = [device for device in allowed if sizes.get(device, 0) >= need]
     if not candidates:
-        return TooLarge(need, max((budgets.get(device, 0) for device in allowed), default=0))
+        return TooLarge(need, max((sizes.get(device, 0) for device in allowed), default=0))
 
     evictions: list[tuple[int, Evict]] = []
     for device in candidates:
-        free = budgets[device] - sum(t.memory for t in tenants if t.device == device)
+        free = sizes[device] - sum(t.memory for t in tenants if t.device == device)
         if need <= free:
             return Place(device)
         here = [t for t in tenants if t.device == device]

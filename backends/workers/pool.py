@@ -1,4 +1,4 @@
-"""The worker pool as other packages see it: a lease of a ready one, and a snapshot of all."""
+"""The interface of a worker pool: leases of ready workers, and a snapshot of all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from catalog.model import Model
 
 
 class WorkerState(StrEnum):
-    """The states of a worker, as in its owner task."""
+    """The states of a worker."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -22,7 +22,7 @@ class WorkerState(StrEnum):
 
 
 class Priority(StrEnum):
-    """Whose turn it is in a worker's queue; interactive goes first, and batch is never starved."""
+    """The class of a request in a worker's queue: interactive goes first, and batch is never starved."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
@@ -30,10 +30,10 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a lease asks of a worker.
+    """The requirements of a lease.
 
-    ``slots`` is 0 for a call that decodes nothing (tokenise); ``flow`` is the caller that the fair queue
-    counts by (a key's id).
+    ``slots`` is 0 for a call that decodes nothing (tokenise). ``flow`` identifies the caller to the fair queue (a
+    key's id).
     """
 
     slots: int = 1
@@ -43,7 +43,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker as it is now; seconds are of the monotonic clock, bytes resident."""
+    """The state of one worker. Times are seconds of the monotonic clock, ``memory`` is in bytes."""
 
     model: str
     engine: str
@@ -64,7 +64,7 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device: its budget for workers and what is in use, bytes."""
+    """The memory of one device in bytes: in total, the budget for workers, and in use by workers."""
 
     id: str
     name: str
@@ -82,32 +82,32 @@ class PoolSnapshot:
 
 
 class WorkerPool(Protocol):
-    """Runs models on devices. A supervisor in this process, in the parent process, or a cluster's scheduler."""
+    """Runs models on devices: a supervisor in this process or in its parent, or a cluster's scheduler."""
 
     def lease(self, model: Model, need: Need) -> AbstractAsyncContextManager[Upstream]:
-        """A ready worker with a free slot, loaded first if need be; given back when the block ends.
+        """Lease a ready worker with a free slot until the block ends; the model is loaded first if necessary.
 
         Raises EngineMissing, ModelUnavailable (not pulled, does not fit), WorkerFailed, QueueFull, Draining.
-        Cancelling the wait leaves no trace: a load that nobody waits for any more is cancelled.
+        A cancelled wait leaves the queue at once; a load without any waiting request is cancelled.
         """
         ...
 
     def snapshot(self) -> PoolSnapshot:
-        """The world as the router sees it; no I/O."""
+        """Return the present state of all workers and devices; no I/O."""
         ...
 
     async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
-        """Load now and return when ready."""
+        """Load the model and return when it is ready."""
         ...
 
     async def unload(self, model_id: str) -> bool:
-        """Drain and stop; False if it was not loaded."""
+        """Drain and stop the model's worker; False if it was not loaded."""
         ...
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
-        """The end of the worker's log, also after its death."""
+        """Return the last lines of the worker's log, also after its end."""
         ...
 
     async def drain(self, deadline: float) -> None:
-        """Take no new lease, wait up to ``deadline`` seconds for those in use, then stop every worker."""
+        """Refuse new leases, wait up to ``deadline`` seconds for those in use, then stop every worker."""
         ...

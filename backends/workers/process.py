@@ -1,8 +1,8 @@
-"""One worker process: how it is started, how it says that it is ready, how its end is noticed, how it is ended.
+"""Starts, watches and stops one worker process.
 
-The spec goes in as the first line of standard input, which then stays open: its end tells the worker that
-the gateway is gone. Readiness comes back as one line on a pipe of its own, so standard output is free for
-the log. The process leads a session of its own; ending it ends everything that it started.
+The worker reads its spec as the first line of standard input, which then stays open: end of file means that the
+gateway is gone. It reports readiness as one line on a separate pipe, as standard output is its log. The process
+leads its own session, which is killed as a whole.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _INHERITED_PREFIXES = (
     "MLX_",
 )
 _DEFAULTS = {
-    # OpenMP threads that spin while they wait starve the other workers and the gateway: with two busy workers on
-    # two cores llama.cpp decoded 5 to 10 times faster when they sleep.
+    # OpenMP threads that spin while waiting starve the other workers and the gateway: with two busy workers on two
+    # cores, llama.cpp decoded 5 to 10 times faster with sleeping ones.
     "OMP_WAIT_POLICY": "passive",
 }
 _SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "AUTH")
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a worker inherits: an allow-list of variables, and none whose name speaks of a secret."""
+    """Return a worker's environment: allowed variables only, and none with a name like that of a secret."""
     kept = {
         name: value
         for name, value in environment.items()
@@ -57,7 +57,7 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """A started process; made by :meth:`start`, and it must be ended with :meth:`stop`."""
+    """A worker process, created by :meth:`start`; the owner must call :meth:`stop`."""
 
     def __init__(self, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
         self._process = process
@@ -68,7 +68,7 @@ class WorkerProcess:
     async def start(
         cls, command: tuple[str, ...], spec: WorkerSpec, *, log: BinaryIO, environment: Mapping[str, str]
     ) -> WorkerProcess:
-        """Start ``command --ready-fd N`` with no shell. Raises WorkerFailed when it cannot be executed."""
+        """Start ``command --ready-fd N`` without a shell. Raises WorkerFailed if it cannot be executed."""
         reader, writer = os.pipe()
         try:
             pipe = await _Pipe.open(reader)
@@ -97,7 +97,7 @@ class WorkerProcess:
             process.stdin.write(spec.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has died already, which ready() will say
+            pass  # the process has died already, which ready() reports
         except asyncio.CancelledError:
             await worker.stop(0)
             raise
@@ -108,7 +108,7 @@ class WorkerProcess:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether it runs at this moment; sees a death before the event loop has been told of it."""
+        """Whether the process runs at this moment; detects its end before the event loop is notified."""
         if self._process.returncode is not None:
             return False
         if self._stat is None:
@@ -119,7 +119,7 @@ class WorkerProcess:
             return False
 
     async def ready(self) -> str | None:
-        """Wait for the line that says ready: None; or the reason why it will not be (its end included)."""
+        """Wait until the worker is ready and return None, or return the reason why it failed or ended."""
         line = (await self._pipe.stream.readline()).decode(errors="replace").strip()
         if line == "ready":
             return None
@@ -128,11 +128,11 @@ class WorkerProcess:
         return describe_exit(await self.wait())
 
     async def wait(self) -> int:
-        """The exit code, as soon as it has ended."""
+        """Wait for the process to end; return its exit code."""
         return await self._process.wait()
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL to its whole session after ``grace`` seconds. Returns when nothing is left."""
+        """Send SIGTERM, and SIGKILL to the whole session after ``grace`` seconds. Returns when all have ended."""
         if self._process.returncode is None and grace > 0:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
@@ -144,7 +144,7 @@ class WorkerProcess:
         self._close()
 
     def _kill_session(self) -> None:
-        # The session outlives its leader while a child of it runs, so this is right after its end too.
+        # Needed after the leader's end, too: its children keep the session alive.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -158,7 +158,7 @@ class WorkerProcess:
 
 
 class _Pipe:
-    """The reading end of a pipe as a stream."""
+    """The read end of a pipe as a stream."""
 
     def __init__(self, stream: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
         self.stream = stream
@@ -177,7 +177,7 @@ class _Pipe:
 
 
 def _open_stat(pid: int) -> int | None:
-    """Linux's account of a process, to be read again and again; None elsewhere."""
+    """Open ``/proc/PID/stat`` for repeated reading; None on systems without it."""
     try:
         return os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -188,17 +188,17 @@ _PF_EXITING = 0x4
 
 
 def _exiting(stat: bytes) -> bool:
-    """Whether a process has begun to end, by its ``/proc/PID/stat`` (proc_pid_stat(5): state and flags).
+    """Whether a process has begun to exit, by its ``/proc/PID/stat`` (proc_pid_stat(5): state and flags).
 
-    A killed process gives its memory back, then closes its sockets, and only then can be waited for: meanwhile a
-    pidfd and a wait still say that it runs, and whoever has just seen its stream break would be sent to it again.
+    A killed process frees its memory and closes its sockets before it can be waited for. Until then a pidfd and
+    waitpid report it as running, and a caller whose stream has just broken would be sent to it again.
     """
     state, _, _, _, _, _, flags = stat.rpartition(b")")[2].split(maxsplit=7)[:7]
     return state in (b"Z", b"X") or bool(int(flags) & _PF_EXITING)
 
 
 def describe_exit(code: int) -> str:
-    """``-9`` as "killed by SIGKILL", ``1`` as "exit code 1"."""
+    """Describe an exit code: ``-9`` as "killed by SIGKILL", ``1`` as "exit code 1"."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -208,9 +208,9 @@ def describe_exit(code: int) -> str:
 
 
 class SocketFolder:
-    """A private folder (mode 0700) with a path short enough for Unix sockets; gone when closed.
+    """A private folder (mode 0700) with a path short enough for Unix sockets; :meth:`close` deletes it.
 
-    Its name holds this process's id, so that a folder whose gateway was killed is found and removed by the next.
+    Its name contains this process's id, so that a later gateway can delete the folders of killed ones.
     """
 
     _PREFIX = "roundhouse-"
@@ -225,7 +225,7 @@ class SocketFolder:
         self._count = 0
 
     def next_socket(self) -> Path:
-        """A path that no process has listened on yet."""
+        """Return an unused socket path."""
         self._count += 1
         return self.path / f"{self._count}.sock"
 

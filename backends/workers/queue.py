@@ -1,4 +1,4 @@
-"""Whose turn it is: a bounded queue, fair between callers, in front of a worker's slots."""
+"""A bounded queue, fair between callers, in front of a worker's slots."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from catalog.errors import QueueFull, RoundhouseError
 T = TypeVar("T")
 
 INTERACTIVE_PER_BATCH = 4
-"""While both wait, one batch request goes after this many interactive ones."""
+"""Interactive requests that are served before each batch request while both wait."""
 
 
 class FairQueue(Generic[T]):
-    """Items of several flows, taken round robin; each flow is first in, first out.
+    """A queue with round robin between flows and first in, first out within each.
 
-    Interactive items go before batch items, except that one batch item follows each
-    ``INTERACTIVE_PER_BATCH`` interactive ones, so that batch is slowed and never starved.
+    Interactive items go before batch items, but one batch item follows each ``INTERACTIVE_PER_BATCH`` interactive
+    ones, so batch is slowed and never starved.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class FairQueue(Generic[T]):
         self._flows[priority].setdefault(flow, deque()).append(item)
 
     def peek(self) -> T:
-        """The item that :meth:`pop` would give. Raises IndexError when there is none."""
+        """Return the item that :meth:`pop` would return. Raises IndexError on an empty queue."""
         flows = self._flows[self._turn()]
         return next(iter(flows.values()))[0]
 
     def pop(self) -> T:
-        """Take the next item; its flow goes to the end of the round."""
+        """Remove and return the next item; its flow moves to the end of the round. Raises IndexError if empty."""
         priority = self._turn()
         flows = self._flows[priority]
         flow, items = next(iter(flows.items()))
@@ -52,7 +52,7 @@ class FairQueue(Generic[T]):
         return item
 
     def remove(self, item: T, *, flow: str, priority: Priority) -> bool:
-        """Take an item out of its place; False if it is no longer there."""
+        """Remove an item from the middle of the queue; False if it is no longer in it."""
         flows = self._flows[priority]
         items = flows.get(flow)
         if items is None or item not in items:
@@ -63,12 +63,13 @@ class FairQueue(Generic[T]):
         return True
 
     def displace(self, *, flow: str, priority: Priority) -> T | None:
-        """Take out the item that makes room in a full queue for a newcomer; ``None``: there is none, refuse him.
+        """Remove and return an item of a full queue in favour of a newcomer; ``None`` if the newcomer is refused.
 
-        Batch may fill one place in ``INTERACTIVE_PER_BATCH + 1`` against interactive items, those the others;
-        within its part, who has at least two items more than the newcomer's flow yields the newest of them. So
-        a caller who floods the queue fills it only as long as nobody else comes (longest queue drop; see Suter
-        et al., "Design Considerations for Supporting TCP with Per-flow Queueing", 1998).
+        Batch is entitled to one place in ``INTERACTIVE_PER_BATCH + 1``, interactive to the others. A class below
+        its share displaces the newest item of the other class's longest flow. Otherwise the longest flow of the
+        same class loses its newest item, if it has at least two more than the newcomer's flow. So a flooding
+        caller fills the queue only while there are no others (longest queue drop; see Suter et al., "Design
+        Considerations for Supporting TCP with Per-flow Queueing", 1998).
         """
         waiting = {p: sum(map(len, flows.values())) for p, flows in self._flows.items()}
         batch = sum(waiting.values()) // (INTERACTIVE_PER_BATCH + 1)
@@ -111,11 +112,11 @@ class _Waiter:
 
 
 class Slots:
-    """The slots of one worker, and those who wait for them, also while the worker still loads.
+    """The slots of one worker and the queue for them, which also exists while the worker loads.
 
-    Closed until :meth:`open`; then up to ``capacity`` slots are held at a time. ``changed`` is called after
-    every change of who holds or waits, so that the owner can see demand and idleness. ``name`` is what a refusal
-    calls the place.
+    No slot is granted before :meth:`open`; then at most ``capacity`` are held at a time. ``changed`` is called
+    after every change of the grants or the queue, so that the owner can see demand and idleness. ``name`` is used
+    in the message of QueueFull.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Slots:
 
     @property
     def users(self) -> int:
-        """Leases in use, those without a slot too."""
+        """Grants in use, including those of no slot."""
         return len(self._held)
 
     @property
@@ -161,7 +162,7 @@ class Slots:
         return not self._held and not len(self._queue)
 
     def open(self, capacity: int) -> None:
-        """A new incarnation of the worker is ready; what older ones had given out no longer counts."""
+        """Begin to grant slots of a new process; grants of an earlier one are void."""
         self._held.clear()
         self._granted_at.clear()
         self.completed = 0
@@ -170,25 +171,25 @@ class Slots:
         self._changed()
 
     def resize(self, capacity: int) -> None:
-        """From now on so many may be held; who holds one beyond that keeps it."""
+        """Change the capacity; grants beyond a smaller one are kept until released."""
         self._capacity = capacity
         self._grant()
         self._changed()
 
     def close(self) -> None:
-        """Grant nothing more; those who hold a slot keep it, those who wait go on waiting."""
+        """Stop granting; present grants and the queue are kept."""
         self._capacity = 0
         self._changed()
 
     def lost(self) -> None:
-        """The worker is gone: nothing is held any more."""
+        """Void all grants, as the process is gone; the queue is kept."""
         self._capacity = 0
         self._held.clear()
         self._granted_at.clear()
         self._changed()
 
     def fail(self, error: Callable[[], RoundhouseError]) -> None:
-        """Everyone who waits gets an error of their own."""
+        """Fail every waiting request with its own error."""
         while len(self._queue):
             waiter = self._queue.pop()
             if not waiter.future.done():
@@ -196,10 +197,10 @@ class Slots:
         self._changed()
 
     async def acquire(self, need: Need) -> Grant:
-        """Wait for a turn. Raises QueueFull when the queue is at its bound: at once, unless it is fair that this
-        caller waits and another one, who has more waiting, does not; then it is that one who is told.
+        """Wait for the slots. Raises QueueFull if the queue is full, either at once or, for a request that a later
+        one displaces (:meth:`FairQueue.displace`), while it waits.
 
-        A cancelled wait leaves no trace, also when it is cancelled in the moment of its turn.
+        A cancelled wait leaves the queue at once; a grant in the same moment is released.
         """
         if len(self._queue) >= self._max_queue:
             displaced = self._queue.displace(flow=need.flow, priority=need.priority)
@@ -222,7 +223,7 @@ class Slots:
             raise
 
     def release(self, grant: Grant, *, completed: bool = True) -> None:
-        """Give back; without effect for an incarnation that is gone."""
+        """Release a grant; no effect for one of an earlier process."""
         if grant not in self._held:
             return
         now = self._clock()
@@ -236,7 +237,7 @@ class Slots:
         self._changed()
 
     def estimated_wait(self) -> float:
-        """Seconds until a request that came now would have its turn, from how long slots were held lately."""
+        """Estimate the wait of a new request in seconds, from a moving average of how long slots are held."""
         rounds = (len(self._queue) + 1) / max(1, self._capacity)
         return max(1.0, rounds * self._hold_seconds)
 

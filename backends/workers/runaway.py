@@ -1,8 +1,7 @@
-"""Finds workers that compute although nobody asks them for anything.
+"""Detects idle workers that keep computing, so that the supervisor can stop them.
 
-A request that timed out or was left is over for the gateway, but native code may go on with it without end: a
-model's chat template with an endless loop is rendered for ever, and llama.cpp cannot be told to stop. Such a
-worker is ended; the next request starts another.
+After a timeout or a disconnect the gateway's request is over, but native code may continue without end: a chat
+template with an endless loop is rendered for ever, and llama.cpp has no way to interrupt it.
 """
 
 from __future__ import annotations
@@ -10,20 +9,20 @@ from __future__ import annotations
 import psutil
 
 Rest = tuple[int, float | None]
-"""A time of rest: the process, and when it was last used."""
+"""An idle period of a worker, identified by its process id and the time of its last use."""
 
 
-class Runaways:
-    """Remembers how much processor time each worker had used when its rest began. ``limit`` is in seconds."""
+class RunawayDetector:
+    """Measures the processor time that workers use within an idle period; ``limit`` is in seconds."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._began: dict[str, tuple[Rest, float]] = {}
 
-    def sees(self, model: str, rest: Rest | None, used: float) -> bool:
-        """Whether the worker has used too much since its rest began; ``rest`` is None while it is in use.
+    def check(self, model: str, rest: Rest | None, used: float) -> bool:
+        """Whether the worker has used more than the limit since its idle period began.
 
-        ``used`` is all its processor time so far, in seconds.
+        ``rest`` is None while it is in use; ``used`` is its total processor time so far, in seconds.
         """
         if rest is None:
             self._began.pop(model, None)
@@ -36,7 +35,7 @@ class Runaways:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that a process has computed; 0 when that cannot be known."""
+    """Return the processor time of a process in seconds; 0 if unknown."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:

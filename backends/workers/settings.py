@@ -8,38 +8,40 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class WorkerSettings(BaseModel):
-    """How local models are run. Times are seconds, sizes bytes; ``None`` means that the machine decides."""
+    """Settings of local workers. Times are in seconds, sizes in bytes; ``None`` means a default of the machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     memory_fraction: float = Field(default=0.8, gt=0, le=1, description="of a device's memory, for all workers")
-    memory: dict[str, int] = Field(default={}, description="budget of a device by its id, instead of the fraction")
+    memory: dict[str, int] = Field(default={}, description="budgets by device id, instead of the fraction")
 
     keep_alive: float | None = Field(default=900.0, description="idle time before unloading; None: never")
-    slots: int | None = Field(default=None, ge=1, le=512, description="requests a worker decodes at once")
+    slots: int | None = Field(default=None, ge=1, le=512, description="requests decoded concurrently")
     extra: int = Field(default=0, ge=0, le=64, description="requests sent to a worker beyond its slots")
-    context: int = Field(default=8192, ge=128, description="tokens per request, where the row does not say")
+    context: int = Field(default=8192, ge=128, description="tokens per request, unless the row gives them")
     threads: int | None = Field(default=None, ge=1, description="of each worker; None: the machine's cores")
     max_queue: int = Field(default=256, ge=1, description="requests that may wait for one model")
 
     start_timeout: float = Field(default=300.0, gt=0)
     stop_grace: float = Field(default=5.0, ge=0, description="between SIGTERM and SIGKILL")
-    placement_timeout: float = Field(default=120.0, gt=0, description="waiting for a busy worker's memory")
-    patience: float = Field(default=5.0, ge=0, description="then a busy worker is asked to finish and make room")
+    placement_timeout: float = Field(default=120.0, gt=0, description="longest wait for a busy worker's memory")
+    patience: float = Field(default=5.0, ge=0, description="wait before a busy worker is drained to make room")
 
     backoff: float = Field(default=0.25, ge=0, description="before the second restart in a row; doubles")
     backoff_limit: float = Field(default=10.0, ge=0)
-    crash_limit: int = Field(default=4, ge=1, description="deaths in a row without one answer, then it has failed")
-    cool_down: float = Field(default=10.0, ge=0, description="after a failure, before it is tried again")
+    crash_limit: int = Field(
+        default=4, ge=1, description="deaths in a row, without an answer, that count as failure"
+    )
+    cool_down: float = Field(default=10.0, ge=0, description="after a failure, before the next attempt")
 
     python: dict[str, Path] = Field(
         default={},
-        description="an interpreter of its own for an engine, where Roundhouse and its extra are installed",
+        description="by engine, another Python interpreter, with Roundhouse and the engine's extra installed",
     )
 
     sample_interval: float = Field(default=2.0, gt=0, description="between two measurements")
     runaway: float = Field(
-        default=30.0, gt=0, description="processor time that a worker may use at rest, before it is ended"
+        default=30.0, gt=0, description="processor time that an idle worker may use before it is stopped"
     )
     log_bytes: int = Field(default=1_000_000, ge=10_000, description="of a log file; two are kept per model")
     logs: Path | None = Field(default=None, description="folder of the logs; None: in the user's data folder")

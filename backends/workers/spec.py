@@ -1,4 +1,4 @@
-"""What the supervisor tells a worker process: the one line of JSON it starts with."""
+"""The spec of a worker process, which it reads as one line of JSON at its start, and an engine's entry point."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from catalog.model import Capability
 class WorkerSpec(BaseModel):
     """One model on one device, served on one Unix socket.
 
-    ``path`` is the file or folder that the engine opens (``None`` for a model inside a library).
-    ``options`` are the catalogue row's, as they are; each engine refuses those it does not know.
-    ``slots`` is how many requests the engine works on at once, and it is sent at most ``extra`` more;
-    ``context`` is in tokens, per slot.
+    ``path`` is the file or folder that the engine opens (``None`` for a model inside a library). ``options`` are
+    the catalogue row's, unchanged; each engine refuses unknown ones. ``slots`` is the number of requests that the
+    engine works on concurrently; it receives at most ``extra`` more. ``context`` is in tokens per slot.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -36,16 +35,16 @@ class WorkerSpec(BaseModel):
 
 
 Ready = Callable[[], None]
-"""Called once, from any thread, when the socket answers."""
+"""A callback for the moment when the socket accepts requests; called once, from any thread."""
 
 
 class EngineEntryPoint(Protocol):
-    """The entry of an engine's module: ``backends.workers.engines.<name>.serve``."""
+    """The entry point of an engine's module: ``backends.workers.engines.<name>.serve``."""
 
     def __call__(self, spec: WorkerSpec, ready: Ready) -> None:
-        """Load the model, listen on ``spec.socket``, call ``ready``, and return when told to stop (SIGTERM).
+        """Load the model, listen on ``spec.socket``, call ``ready``, and return after SIGTERM.
 
-        Whatever it raises while loading is shown to the caller as the reason of
-        :class:`catalog.errors.WorkerFailed`, so the message names the cause.
+        The message of an exception raised while loading becomes the reason in
+        :class:`catalog.errors.WorkerFailed`, so it should name the cause.
         """
         ...

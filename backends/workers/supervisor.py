@@ -1,4 +1,4 @@
-"""The worker pool of one machine: a worker per loaded model, within the memory of its devices."""
+"""The worker pool of one machine: runs a worker per loaded model within the memory budgets of its devices."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import platformdirs
 from backends.base import Upstream
 from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
-from backends.workers.memory import Meter, Taken, measure
-from backends.workers.placement import Evict, HostDevice, Place, Room, Tenant, TooLarge, decide
+from backends.workers.memory import Meter, PeakMemory, measure
+from backends.workers.placement import DeviceBudget, Evict, HostDevice, Place, Tenant, TooLarge, decide
 from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
-from backends.workers.runaway import Runaways, processor_time
+from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from backends.workers.worker import Clock, Launch, NoObserver, Worker, WorkerObserver
@@ -30,21 +30,21 @@ from catalog.model import Model
 
 
 class ModelFiles(Protocol):
-    """Where models lie on disk."""
+    """Finds the files of models on disk; :class:`catalog.store.store.Store` implements it."""
 
     def path(self, model: Model) -> Path:
-        """The file or folder that the engine opens."""
+        """Return the file or folder that the engine opens."""
         ...
 
     def missing(self, model: Model) -> str | None:
-        """Why the model cannot be opened (not pulled, a file is gone), or None."""
+        """Return the reason why the model cannot be opened (not pulled, a file is missing), or None."""
         ...
 
 
 class Supervisor:
     """Implements :class:`backends.workers.pool.WorkerPool`. Use it as an async context manager.
 
-    ``observer`` is told of loads, deaths and evictions. ``engines`` and ``meter`` are what tests replace.
+    ``observer`` receives loads, deaths and evictions. Tests replace ``engines`` and ``meter``.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Supervisor:
         self._meter = meter
         self._environment = environment
         self._logs = settings.logs or platformdirs.user_data_path("roundhouse") / "logs"
-        self._rooms = tuple(Room(device.id, self._budget(device)) for device in devices)
+        self._budgets = tuple(DeviceBudget(device.id, self._budget(device)) for device in devices)
         self._workers: dict[str, Worker] = {}
-        self._taken = Taken()
-        self._runaways = Runaways(settings.runaway)
+        self._peaks = PeakMemory()
+        self._runaways = RunawayDetector(settings.runaway)
         self._placing = asyncio.Lock()
         self._moved = asyncio.Event()
-        self._watcher: Callable[[], None] = _nobody
+        self._watcher: Callable[[], None] = _no_watcher
         self._draining = False
         self._folder: SocketFolder | None = None
         self._sampler: asyncio.Task[None] | None = None
@@ -87,12 +87,12 @@ class Supervisor:
         await self.close()
 
     async def start(self) -> None:
-        """Make the folder of the sockets and begin to measure memory."""
+        """Create the folder of the sockets and start to measure memory."""
         self._folder = SocketFolder()
         self._sampler = asyncio.create_task(self._sample(), name="memory of workers")
 
     async def close(self) -> None:
-        """End every worker now. Nothing is left running."""
+        """Stop every worker now."""
         self._draining = True
         if self._sampler is not None:
             self._sampler.cancel()
@@ -109,7 +109,7 @@ class Supervisor:
 
     def snapshot(self) -> PoolSnapshot:
         workers = tuple(worker.view() for worker in self._workers.values())
-        return PoolSnapshot(workers, tuple(self._device_view(room, workers) for room in self._rooms))
+        return PoolSnapshot(workers, tuple(self._device_view(budget, workers) for budget in self._budgets))
 
     async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
         worker = self._worker(model)
@@ -139,13 +139,13 @@ class Supervisor:
         await self.close()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` whenever a lease or a worker's state has changed; it must return at once."""
+        """Call ``changed`` after every change of a lease or a worker's state; it must not block."""
         self._watcher = changed
 
     # ---- for the catalogue and the router
 
     def context(self, model: Model) -> int | None:
-        """Tokens that one request may use, prompt and answer together; None where the engine has no such bound."""
+        """Return the tokens of one request, prompt and answer together; None if the engine has no such limit."""
         engine = self._engines.get(model.engine or "")
         if engine is None or not engine.context:
             return None
@@ -155,7 +155,7 @@ class Supervisor:
         return min(model.limits.context_window or self._settings.context, self._settings.context)
 
     def slots(self, model: Model) -> int:
-        """Requests that one worker of this model works on at once."""
+        """Return the number of requests that one worker of this model works on concurrently."""
         chosen = model.options.get("slots")
         if isinstance(chosen, int) and chosen > 0:
             return chosen
@@ -171,11 +171,11 @@ class Supervisor:
                 model, self, self._settings, log=self._log(model.id), clock=self._clock, observer=self._observer
             )
         elif worker.model != model:
-            self._taken.forget(model.id)
+            self._peaks.forget(model.id)
             worker.update(model)
         return worker
 
-    # ---- Host: what a worker asks before it starts
+    # ---- Host
 
     async def prepare(self, worker: Worker) -> Launch:
         model = worker.model
@@ -221,16 +221,16 @@ class Supervisor:
         return self._engines[model.engine]
 
     def _need(self, model: Model, engine: EngineInfo, path: Path | None) -> int:
-        """Bytes: what it was seen to take, else the engine's estimate, the row's figure, the files' size.
+        """Return the bytes to reserve: measured, else estimated by the engine, the row or the files' size.
 
-        What was seen did fit, though some engines take all that is left, which may be over the budget.
+        A measured peak is capped at the largest budget: some engines use all memory that is free.
         """
-        seen = self._taken.when_ready(model.id)
+        seen = self._peaks.when_ready(model.id)
         if seen is None:
-            seen, estimate = self._taken.at_least(model.id), self._estimate(model, engine, path)
+            seen, estimate = self._peaks.at_least(model.id), self._estimate(model, engine, path)
             if seen <= estimate:
                 return estimate
-        return min(seen, max(room.budget for room in self._rooms))
+        return min(seen, max(budget.size for budget in self._budgets))
 
     def _estimate(self, model: Model, engine: EngineInfo, path: Path | None) -> int:
         if engine.memory is not None and path is not None:
@@ -240,7 +240,7 @@ class Supervisor:
         return files_memory(path) if path is not None else 0
 
     def _allowed(self, model: Model, engine: EngineInfo) -> tuple[str, ...]:
-        """Devices in order of preference: accelerators first, as they are listed."""
+        """List the devices that the engine can use, accelerators first. Raises ModelUnavailable."""
         usable = [d for d in self._devices if d.partition(":")[0] in engine.devices]
         if model.device is not None:
             if model.device not in usable:
@@ -254,13 +254,14 @@ class Supervisor:
     async def _place(self, worker: Worker, need: int, allowed: tuple[str, ...]) -> None:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
 
-        Raises ModelUnavailable: it can never fit, or the memory stayed busy for too long. Busy workers in its way
-        are asked to leave when both it has waited and they have served for ``patience`` seconds.
+        A busy worker whose memory is needed is drained once the newcomer has waited, and the worker has served,
+        for ``patience`` seconds. Raises ModelUnavailable if the model can never fit, or no memory became free in
+        time.
         """
         async with self._placing:
             since = self._clock()
             while True:
-                decision = decide(need, allowed=allowed, rooms=self._rooms, tenants=self._tenants(worker))
+                decision = decide(need, allowed=allowed, budgets=self._budgets, tenants=self._tenants(worker))
                 match decision:
                     case Place(device):
                         worker.reserve(device, need)
@@ -287,7 +288,7 @@ class Supervisor:
             )
         for model in busy:
             serving = self._workers[model].serving_since
-            if serving is None:  # it loads: to give that up for this one would let neither of them ever be loaded
+            if serving is None:  # still loading: two loads that evict each other would never finish
                 continue
             left = max(since, serving) + self._settings.patience - now
             if left <= 0:
@@ -318,17 +319,17 @@ class Supervisor:
                 used = await asyncio.to_thread(self._meter, pid, device)
                 if used and worker.pid == pid:
                     ready = worker.serving_since is not None
-                    worker.memory = self._taken.note(model, used, ready=ready, reserved=worker.memory)
+                    worker.memory = self._peaks.note(model, used, ready=ready, reserved=worker.memory)
                 rest = (pid, worker.view().last_used) if worker.idle and worker.pid == pid else None
-                if self._runaways.sees(model, rest, processor_time(pid)):
-                    self._observer.died(model, "it computed though nobody had asked it for anything")
+                if self._runaways.check(model, rest, processor_time(pid)):
+                    self._observer.died(model, "it kept computing while idle")
                     worker.ask_to_stop("runaway")
                 await asyncio.to_thread(worker.log.trim)
 
-    def _device_view(self, room: Room, workers: Sequence[WorkerView]) -> DeviceView:
-        device = self._devices[room.id]
-        used = sum(worker.memory for worker in workers if worker.device == room.id)
-        return DeviceView(room.id, device.name, device.memory, room.budget, used)
+    def _device_view(self, budget: DeviceBudget, workers: Sequence[WorkerView]) -> DeviceView:
+        device = self._devices[budget.device]
+        used = sum(worker.memory for worker in workers if worker.device == budget.device)
+        return DeviceView(budget.device, device.name, device.memory, budget.size, used)
 
     def _budget(self, device: HostDevice) -> int:
         return self._settings.memory.get(device.id, int(device.memory * self._settings.memory_fraction))
@@ -340,7 +341,7 @@ class Supervisor:
         return WorkerLog(self._logs, model_id, limit=self._settings.log_bytes)
 
 
-def _nobody() -> None: ...
+def _no_watcher() -> None: ...
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
-"""One model's worker: a task that owns its state, and what others may ask of it.
+"""Manages the worker of one model: a task owns its state, and the methods send requests to that task.
 
-Only :meth:`Worker._own` and what it calls change the state. Others wait for a turn (:meth:`Worker.lease`) or
-leave a request (:meth:`Worker.ask_to_stop`, :meth:`Worker.make_room`); nobody reads the state and then acts.
+Only :meth:`Worker._own` and the methods it calls change the state. Callers wait for a slot (:meth:`Worker.lease`)
+or request a change (:meth:`Worker.ask_to_stop`, :meth:`Worker.keep`, :meth:`Worker.update`); none reads the state
+and then acts on it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Clock = Callable[[], float]
 
 
 class WorkerObserver(Protocol):
-    """Told of what happens to workers, for metrics; called in the event loop, so it must not block."""
+    """Receives the events of workers, for metrics and logs. Called in the event loop, so it must not block."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
     def load_failed(self, model: str, reason: str) -> None: ...
@@ -41,7 +42,7 @@ Observer = WorkerObserver
 
 
 class NoObserver:
-    """Nobody to tell."""
+    """Ignores all events."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
     def load_failed(self, model: str, reason: str) -> None: ...
@@ -51,7 +52,7 @@ class NoObserver:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A worker that may start: its command and spec, with its memory reserved."""
+    """The command and spec of a placed worker; ``explain`` finds the cause of a failed start in its log."""
 
     command: tuple[str, ...]
     spec: WorkerSpec
@@ -59,21 +60,21 @@ class Launch:
 
 
 class Host(Protocol):
-    """What a worker needs of its supervisor."""
+    """The interface of the supervisor that a worker uses."""
 
     async def prepare(self, worker: Worker) -> Launch:
-        """Check that the model is there, place it, make room. Raises the reason why not."""
+        """Check that the model is on disk, choose a device and evict idle workers. Raises RoundhouseError."""
         ...
 
     async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess: ...
 
     def changed(self) -> None:
-        """Something became idle, or memory free."""
+        """Called when a worker may have become idle or memory free."""
         ...
 
 
 class Worker:
-    """See the module. ``model`` may be replaced (:meth:`update`); it counts from the next start."""
+    """The worker of one model, with or without a process. A new ``model`` row applies from the next start."""
 
     def __init__(
         self,
@@ -112,10 +113,10 @@ class Worker:
         self._load_seconds: float | None = None
         self._gone = asyncio.Event()
         self._gone.set()
-        # In a context of its own: the request that is first to want this worker is not the cause of all it does.
+        # An empty context: the worker outlives the request that creates it and must not log under its trace id.
         self._task = asyncio.create_task(self._own(), name=f"worker {model.id}", context=Context())
 
-    # ---- what others see and ask
+    # ---- for other tasks
 
     @property
     def pid(self) -> int | None:
@@ -123,13 +124,13 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Ready, used by nobody, and wanted by nobody (unless it is making room)."""
+        """Whether it is ready and unused: no leases, and no waiting requests unless it is draining."""
         unwanted = self._slots.idle or (self._stopping is not None and self._slots.users == 0)
         return self._state in (WorkerState.READY, WorkerState.DRAINING) and unwanted
 
     @property
     def serving_since(self) -> float | None:
-        """When it became ready; None while it is not."""
+        """The time at which it became ready; None while it is not."""
         return self._started_at
 
     @property
@@ -142,11 +143,11 @@ class Worker:
 
     @property
     def in_use(self) -> bool:
-        """Whether anybody holds or waits for a lease."""
+        """Whether a lease is held or waited for."""
         return not self._slots.idle
 
     def view(self) -> WorkerView:
-        """No I/O."""
+        """Describe the present state; no I/O."""
         ready = self._state is WorkerState.READY
         used = self._slots.last_used or self._started_at
         expires = None
@@ -172,7 +173,7 @@ class Worker:
 
     @asynccontextmanager
     async def lease(self, need: Need) -> AsyncIterator[Upstream]:
-        """A turn on the ready worker; starts it if need be."""
+        """Lease the worker once it is ready and has a free slot; its process is started if necessary."""
         while True:
             if self._closing:
                 raise Draining("Roundhouse is shutting down.", retry_after=5)
@@ -181,7 +182,7 @@ class Worker:
             process, upstream = self._process, self._upstream
             if process is not None and upstream is not None and process.alive():
                 break
-            # It has died, and its owner is about to see that: wait for that, then for the next one.
+            # The process has died, and the owner task is about to notice: wait for that and for the next process.
             self._slots.release(grant, completed=False)
             await self._gone.wait()
         completed = False
@@ -192,21 +193,21 @@ class Worker:
             self._slots.release(grant, completed=completed)
 
     async def ready(self) -> None:
-        """Return once it is ready, with no slot taken."""
+        """Load it if necessary, and return when it is ready. Takes no slot."""
         async with self.lease(Need(slots=0)):
             pass
 
     def reserve(self, device: str, memory: int) -> None:
-        """Placed: the memory counts as used from now on. Called by the supervisor while it prepares the start."""
+        """Record its device and count its memory as used; called during :meth:`Host.prepare`."""
         self.device, self.memory = device, memory
 
     def keep(self, seconds: float | None) -> None:
-        """Change the idle time after which it stops; None is never."""
+        """Set the idle time after which it stops; None means never."""
         self.keep_alive = seconds
         self._events.set()
 
     def update(self, model: Model) -> None:
-        """The catalogue's row has changed: a running worker finishes what it has and starts anew with it."""
+        """Replace the catalogue row. A running process is drained; the next one is started with the new row."""
         if model == self.model:
             return
         self.model = model
@@ -216,7 +217,7 @@ class Worker:
             self.ask_to_stop("reloaded")
 
     def ask_to_stop(self, why: str) -> None:
-        """No new turns; it stops once those who have one are done. Whoever waits is served by the next start."""
+        """Grant no more leases and stop once the present ones end. The queue is kept for the next start."""
         if self.loaded:
             self._stopping = why
             self.leaving = True
@@ -224,18 +225,18 @@ class Worker:
             self._events.set()
 
     async def stopped(self) -> None:
-        """Wait until no process is left."""
+        """Wait until it has no process."""
         await self._gone.wait()
 
     async def close(self) -> None:
-        """End it now, whatever it does."""
+        """Stop it now, even if it is busy."""
         self._closing = True
         self._slots.fail(lambda: Draining("Roundhouse is shutting down.", retry_after=5))
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    # ---- the owner
+    # ---- the owner task
 
     def _on_change(self) -> None:
         self._events.set()
@@ -316,7 +317,7 @@ class Worker:
         return launch
 
     async def _while_wanted(self, start: Coroutine[Any, Any, Launch]) -> Launch | None:
-        """Run the start as long as anybody waits for it; None when nobody did to its end."""
+        """Run the start; cancel it and return None once no request waits for it any more."""
         starting = asyncio.create_task(start)
         try:
             while not starting.done():
@@ -353,7 +354,7 @@ class Worker:
             exited.cancel()
 
     def _time_left(self) -> float | None:
-        """Seconds until it has been idle for too long; None while it is used, or kept for ever."""
+        """Return the seconds until its idle time is over; None while it is in use or has no such limit."""
         if not self._slots.idle or self.keep_alive is None or self._stopping is not None:
             return None
         since = self._slots.last_used or self._started_at or 0.0
@@ -384,7 +385,7 @@ class Worker:
             self._set(WorkerState.STOPPED)
 
     async def _end_process(self) -> None:
-        """End the process if there is one, then say that its memory and slots are free."""
+        """Stop the process, if any, then release its memory and slots."""
         self._slots.lost()
         self._upstream = None
         process, self._process = self._process, None
@@ -402,7 +403,7 @@ class Worker:
         self._failures += 1
         self._crashes = 0
         wait = min(60.0, self._settings.cool_down * 2 ** min(10, self._failures - 1))
-        # A model that was busy elsewhere or has just been pulled is worth another try at once.
+        # No cool-down for other errors: the model may be pulled, or memory become free, at any moment.
         self._retry_at = self._clock() + (wait if isinstance(error, WorkerFailed) else 0.0)
         self._failure = error
         self._set(WorkerState.FAILED)
@@ -421,7 +422,7 @@ class Worker:
 
 
 def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
-    """An error object of its own for each caller, as a traceback is attached to what is raised."""
+    """Copy an error: each caller needs its own object, as raising attaches a traceback."""
     copy = type(error).__new__(type(error))
     Exception.__init__(copy, error.message)
     copy.__dict__.update(error.__dict__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.workers.placement import Decision, Evict, Place, Room, Tenant, TooLarge, Wait, decide
+from backends.workers.placement import Decision, DeviceBudget, Evict, Place, Tenant, TooLarge, Wait, decide
 
 
 def tenant(
@@ -15,7 +15,7 @@ def tenant(
 
 
 def on_cpu(need: int, *tenants: Tenant, budget: int = 100) -> Decision:
-    return decide(need, allowed=("cpu",), rooms=(Room("cpu", budget),), tenants=tenants)
+    return decide(need, allowed=("cpu",), budgets=(DeviceBudget("cpu", budget),), tenants=tenants)
 
 
 def test_it_goes_where_there_is_room() -> None:
@@ -23,9 +23,9 @@ def test_it_goes_where_there_is_room() -> None:
 
 
 def test_accelerators_come_first_and_the_cpu_takes_what_does_not_fit_there() -> None:
-    rooms = (Room("cuda:0", 10), Room("cpu", 100))
-    assert decide(10, allowed=("cuda:0", "cpu"), rooms=rooms, tenants=()) == Place("cuda:0")
-    assert decide(11, allowed=("cuda:0", "cpu"), rooms=rooms, tenants=()) == Place("cpu")
+    budgets = (DeviceBudget("cuda:0", 10), DeviceBudget("cpu", 100))
+    assert decide(10, allowed=("cuda:0", "cpu"), budgets=budgets, tenants=()) == Place("cuda:0")
+    assert decide(11, allowed=("cuda:0", "cpu"), budgets=budgets, tenants=()) == Place("cpu")
 
 
 def test_the_least_recently_used_leaves_first_and_no_more_than_needed() -> None:
@@ -46,13 +46,15 @@ def test_memory_that_is_being_freed_is_waited_for_and_nobody_else_evicted() -> N
 
 def test_what_no_device_can_hold_is_refused_with_the_figures() -> None:
     assert on_cpu(101) == TooLarge(101, 100)
-    assert decide(1, allowed=(), rooms=(), tenants=()) == TooLarge(1, 0)
+    assert decide(1, allowed=(), budgets=(), tenants=()) == TooLarge(1, 0)
 
 
 def test_of_two_devices_the_one_that_loses_less() -> None:
-    rooms = (Room("cuda:0", 100), Room("cuda:1", 100))
+    budgets = (DeviceBudget("cuda:0", 100), DeviceBudget("cuda:1", 100))
     tenants = (tenant("large", 90, device="cuda:0"), tenant("small", 60, device="cuda:1"))
-    assert decide(50, allowed=("cuda:0", "cuda:1"), rooms=rooms, tenants=tenants) == Evict("cuda:1", ("small",))
+    assert decide(50, allowed=("cuda:0", "cuda:1"), budgets=budgets, tenants=tenants) == Evict(
+        "cuda:1", ("small",)
+    )
 
 
 tenants = st.lists(
@@ -71,9 +73,9 @@ tenants = st.lists(
 
 @given(need=st.integers(0, 250), tenants=tenants)
 def test_a_decision_always_fits_and_evicts_only_idle_workers(need: int, tenants: tuple[Tenant, ...]) -> None:
-    rooms = (Room("cpu", 200), Room("cuda:0", 100))
+    budgets = (DeviceBudget("cpu", 200), DeviceBudget("cuda:0", 100))
     by_name = {t.model: t for t in tenants}
-    decision = decide(need, allowed=("cuda:0", "cpu"), rooms=rooms, tenants=tenants)
+    decision = decide(need, allowed=("cuda:0", "cpu"), budgets=budgets, tenants=tenants)
     match decision:
         case Place(device):
             used = sum(t.memory for t in tenants if t.device == device)

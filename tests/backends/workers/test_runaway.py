@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from backends.workers.runaway import Runaways
+from backends.workers.runaway import RunawayDetector
 
 
 def test_only_what_is_used_within_one_rest_counts() -> None:
-    runaways = Runaways(10.0)
-    assert not runaways.sees("m", (1, 5.0), 100.0), "what it used before is its own affair"
-    assert not runaways.sees("m", (1, 5.0), 110.0)
-    assert not runaways.sees("m", (1, 6.0), 130.0), "it was used in between"
-    assert not runaways.sees("m", None, 190.0), "it is in use"
-    assert not runaways.sees("m", (1, 6.0), 200.0)
-    assert not runaways.sees("m", (2, 6.0), 0.0), "another process"
-    assert runaways.sees("m", (2, 6.0), 10.1)
+    detector = RunawayDetector(10.0)
+    assert not detector.check("m", (1, 5.0), 100.0), "what it used before is its own affair"
+    assert not detector.check("m", (1, 5.0), 110.0)
+    assert not detector.check("m", (1, 6.0), 130.0), "it was used in between"
+    assert not detector.check("m", None, 190.0), "it is in use"
+    assert not detector.check("m", (1, 6.0), 200.0)
+    assert not detector.check("m", (2, 6.0), 0.0), "another process"
+    assert detector.check("m", (2, 6.0), 10.1)
