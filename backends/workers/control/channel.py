@@ -1,20 +1,19 @@
-"""Calls in both directions over one stream socket between two processes of one machine.
+"""Remote calls in both directions over one stream socket between two processes of one machine.
 
-Messages are JSON objects, one a line (JSON has no bare newline)::
+Messages are JSON objects, one per line (encoded JSON contains no newline)::
 
-    {"call": 7, "do": "unload", "with": {...}}       do this and answer; the number is the caller's
+    {"call": 7, "do": "unload", "with": {...}}       a call; its number is chosen by the caller
     {"call": 8, "do": "lease", "with": {...}, "hold": true}
-                                                     begin this, answer, and keep it until I say "end"
-    {"done": 7, "value": ...}                        done, or begun
+                                                     a call whose result is held until "end"
+    {"done": 7, "value": ...}                        the result
     {"done": 7, "error": {"type": "QueueFull", "message": ..., "carries": {...}}}
-    {"end": 8}                                       stop waiting for it, or give it back
-    {"end": 8, "failed": true}                       ... because what it was wanted for went wrong
-    {"note": "snapshot", "with": {...}}              news; nobody answers
+    {"end": 8}                                       cancels the call, or releases what is held
+    {"end": 8, "failed": true}                       ... because the caller's use of it failed
+    {"note": "snapshot", "with": {...}}              a notification without an answer
 
-Each call is a task on the other side, so a slow one holds up no other. When the socket closes, however that
-comes about, all that the other side holds ends at once, and all that waits for it fails. A round trip costs
-about 0.1 ms. The socket is one of a pair that the parent makes and a child inherits: it has no name that
-anybody else could connect to.
+Each call is a task of the receiver, so a slow call delays no other. When the socket closes, for whatever reason,
+everything held over it is released, and pending calls fail. A round trip takes about 0.1 ms. The parent creates a
+socket pair and the child inherits one end, so no other process can connect.
 """
 
 from __future__ import annotations
@@ -35,13 +34,15 @@ from catalog.errors import RoundhouseError, Unavailable
 Operation = Callable[[JsonValue], AbstractAsyncContextManager[JsonValue]]
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
-"""Bytes of one line; longer ones are a mistake of the other side, and close the channel."""
+"""Largest message in bytes; a longer one is a bug of the sender and closes the channel."""
 BEHIND = 1024 * 1024
-"""Bytes waiting for a peer that does not read; more, and it counts as behind."""
+"""Unsent bytes above which the peer counts as behind."""
 
 
 class Channel(asyncio.Protocol):
-    """One end. Register with :meth:`serve`, :meth:`answer` and :meth:`hear`, then :meth:`open` it."""
+    """One end of the connection. Register handlers (:meth:`serve`, :meth:`answer`, :meth:`hear`), then
+    :meth:`open` it.
+    """
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -54,14 +55,14 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._log = structlog.get_logger("roundhouse.control")
 
-    # ---- what this end can do
+    # ---- handlers
 
     def serve(self, name: str, operation: Operation) -> None:
-        """Answer calls of ``name``: its value is what ``operation(argument)`` yields; a hold ends its block."""
+        """Answer calls of ``name`` with what ``operation(argument)`` yields; "end" exits its block."""
         self._operations[name] = operation
 
     def answer(self, name: str, function: Callable[[JsonValue], Awaitable[JsonValue]]) -> None:
-        """Answer calls of ``name`` by what a coroutine returns."""
+        """Answer calls of ``name`` with the result of a coroutine function."""
 
         @asynccontextmanager
         async def operation(argument: JsonValue) -> AsyncIterator[JsonValue]:
@@ -70,25 +71,25 @@ class Channel(asyncio.Protocol):
         self.serve(name, operation)
 
     def hear(self, name: str, listener: Callable[[JsonValue], None]) -> None:
-        """Be told of notes of ``name``, in the order in which they and the calls were sent."""
+        """Call ``listener`` with notes of ``name``, in the order in which notes and calls were sent."""
         self._notes[name] = listener
 
     async def open(self, connected: socket.socket) -> None:
-        """Begin, on a connected stream socket, which now belongs to the channel."""
+        """Start on a connected stream socket; the channel takes ownership of it."""
         connected.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=connected)
 
     def close(self) -> None:
-        """Close it; :attr:`closed` is set when all has ended."""
+        """Close the channel; :attr:`closed` is set once it has closed."""
         if self._transport is not None:
             self._transport.close()
 
-    # ---- what is asked of the other end
+    # ---- calls to the peer
 
     async def call(self, name: str, argument: JsonValue = None) -> JsonValue:
-        """What the other end answers.
+        """Call the peer and return its answer.
 
-        Raises the error that it raised; Unavailable when it goes away. Cancelling cancels it there.
+        Raises the peer's error, or Unavailable if it goes away. Cancellation cancels the call in the peer, too.
         """
         number, answer = self._ask(name, argument, hold=False)
         try:
@@ -101,7 +102,7 @@ class Channel(asyncio.Protocol):
 
     @asynccontextmanager
     async def hold(self, name: str, argument: JsonValue = None) -> AsyncIterator[JsonValue]:
-        """As :meth:`call`, of something that the other end keeps for us until the block ends."""
+        """As :meth:`call`, for a result that the peer holds until the block ends."""
         number, answer = self._ask(name, argument, hold=True)
         try:
             value = await answer
@@ -123,7 +124,7 @@ class Channel(asyncio.Protocol):
 
     @property
     def behind(self) -> bool:
-        """Whether the other end does not read, so that notes which a later one replaces should wait."""
+        """Whether the peer does not keep up with reading; notes that later ones replace should then be skipped."""
         return self._transport is not None and self._transport.get_write_buffer_size() > BEHIND
 
     def _ask(self, name: str, argument: JsonValue, *, hold: bool) -> tuple[int, asyncio.Future[JsonValue]]:
@@ -174,7 +175,7 @@ class Channel(asyncio.Protocol):
             number = message["call"]
             work.task = asyncio.create_task(self._work(message, work), name=f"control {message['do']}")
             self._working[number] = work
-            # Not a finally in the task: one that is cancelled before its first step never gets there.
+            # Not a finally in the task: a task cancelled before its first step never reaches it.
             work.task.add_done_callback(lambda _: self._working.pop(number))
         elif "end" in message:
             work_of_it = self._working.get(message["end"])
@@ -207,17 +208,17 @@ class Channel(asyncio.Protocol):
             pass
         except RoundhouseError as error:
             self._send({"done": number, "error": error_to_json(error)})
-        except Exception as error:  # the boundary: what is wrong here must not leave the other end waiting
+        except Exception as error:  # the boundary: a bug here must not leave the peer waiting
             self._log.error("control call failed", call=name, exc_info=error)
             self._send({"done": number, "error": error_to_json(RoundhouseError("An internal error occurred."))})
 
 
 class _GivenUp(Exception):
-    """Raised into what is held when the other end says that its use of it failed."""
+    """Raised into a held operation when the peer reports that its use of the result failed."""
 
 
 class _Work:
-    """One call of the other end, while it is worked on or held."""
+    """One call of the peer, while it runs or is held."""
 
     task: asyncio.Task[None]
 

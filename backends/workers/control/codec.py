@@ -1,4 +1,4 @@
-"""What crosses the control socket, as JSON and back without loss: errors, upstreams, views of workers."""
+"""Converts errors, upstreams and worker views to JSON and back, without loss, for the control socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JsonValue = Any
 
 
 def dumps(message: JsonValue) -> bytes:
-    """JSON of a message; dataclasses become objects, sets sorted lists."""
+    """Encode a message; dataclasses become objects, sets become sorted lists."""
     return orjson.dumps(message, default=_as_json)
 
 
@@ -30,16 +30,16 @@ def _as_json(value: Any) -> JsonValue:
 
 
 def error_to_json(error: RoundhouseError) -> JsonValue:
-    """An error by the name of its class, with all that it carries."""
+    """Convert an error: the name of its class, the message and its attributes."""
     return {"type": type(error).__name__, "message": error.message, "carries": vars(error)}
 
 
 def error_from_json(value: JsonValue) -> RoundhouseError:
-    """The same error again; of the base class when this version does not know its name."""
+    """Restore an error; RoundhouseError if the class is unknown in this version."""
     kind = vars(errors).get(value["type"])
     if not (isinstance(kind, type) and issubclass(kind, RoundhouseError)):
         return RoundhouseError(value["message"])
-    # Constructors differ, and build the message from parts: what was built is put back as it was.
+    # Constructors differ and compose the message, so the attributes are restored without calling them.
     error = kind.__new__(kind)
     Exception.__init__(error, value["message"])
     carried = {name: tuple(item) if isinstance(item, list) else item for name, item in value["carries"].items()}
@@ -48,12 +48,12 @@ def error_from_json(value: JsonValue) -> RoundhouseError:
 
 
 def upstream_to_json(upstream: Upstream) -> JsonValue:
-    """An address with its key: the socket that it crosses is the parent's and one gateway's alone."""
+    """Convert an upstream, including its key: only the parent and this gateway have the socket."""
     return {item.name: getattr(upstream, item.name) for item in fields(Upstream)}
 
 
 def upstream_from_json(value: JsonValue) -> Upstream:
-    """The inverse of :func:`upstream_to_json`."""
+    """Restore an upstream."""
     parameters = value["parameters"]
     return Upstream(
         **{
@@ -66,12 +66,12 @@ def upstream_from_json(value: JsonValue) -> Upstream:
 
 
 def view_from_json(value: JsonValue) -> WorkerView:
-    """A worker's view from the object that orjson makes of it."""
+    """Restore a worker's view."""
     return WorkerView(**{**value, "state": WorkerState(value["state"])})
 
 
 def snapshot_from_json(value: JsonValue) -> PoolSnapshot:
-    """A snapshot from the object that orjson makes of it."""
+    """Restore a snapshot."""
     return PoolSnapshot(
         workers=tuple(view_from_json(worker) for worker in value["workers"]),
         devices=tuple(DeviceView(**device) for device in value["devices"]),

@@ -1,4 +1,4 @@
-"""The gateway's side of the control socket: a worker pool that another process owns."""
+"""The gateway's side of the control socket: a proxy of the worker pool in the parent process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class RemotePool:
     """Implements :class:`backends.workers.pool.WorkerPool` over a channel to a
     :class:`backends.workers.control.service.PoolService`.
 
-    The snapshot is the last one that was sent, at most about 30 ms old; leases are always decided by the
-    owner. A model's row crosses once, and again when it has changed; after that its id is enough.
+    The snapshot is the last one received, about 30 ms old at most; the parent decides on leases. A model's row is
+    sent once and after each change; calls refer to it by its id.
     """
 
     def __init__(self, channel: Channel) -> None:

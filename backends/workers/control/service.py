@@ -1,12 +1,12 @@
-"""The owner's side of the control socket: a pool offered to gateway processes, one channel each.
+"""The parent's side of the control socket: offers its pool to gateway processes, over one channel each.
 
 Operations (see :mod:`backends.workers.control.channel` for the wire)::
 
-    lease    {"model": ID, "need": {...}}   -> upstream; held: given back with "end", or when the socket closes
+    lease    {"model": ID, "need": {...}}   -> upstream; held until "end", or until the socket closes
     load     {"model": ID, "keep_alive": S} -> view          unload  {"model": ID}             -> bool
     log      {"model": ID, "lines": N}      -> text          drain   {"deadline": S}           -> null
     snapshot null                           -> snapshot
-    note     "model" {row}     from the gateway: the row that its later calls mean by this id
+    note     "model" {row}     from the gateway: the row to use for this id from now on
     note     "snapshot" {...}  to the gateways, after changes, at most every ``BETWEEN`` seconds
 """
 
@@ -25,21 +25,21 @@ from catalog.errors import ModelNotFound
 from catalog.model import Model
 
 BETWEEN = 0.02
-"""Seconds between two snapshots that are sent, at least: what comes in between is sent as one."""
+"""Shortest time between two snapshots in seconds; changes in between are combined."""
 AT_LEAST = 1.0
-"""Seconds after which it is looked whether anything (memory, say) has changed without a word."""
+"""Seconds after which a snapshot is compared without a notification: measured memory changes without one."""
 
 
 class WatchedPool(WorkerPool, Protocol):
-    """A pool that says when it has changed."""
+    """A pool that notifies a callback of changes."""
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` after every change; it returns at once."""
+        """Call ``changed`` after every change; it must not block."""
         ...
 
 
 class PoolService:
-    """Offers ``pool`` on channels: :meth:`offer` for each gateway, :meth:`run` beside them."""
+    """Offers ``pool`` on channels: call :meth:`offer` for each gateway, and keep :meth:`run` running."""
 
     def __init__(self, pool: WatchedPool) -> None:
         self._pool = pool
@@ -49,7 +49,7 @@ class PoolService:
         pool.watch(self._changed.set)
 
     def offer(self, channel: Channel) -> None:
-        """Answer this gateway's calls; before the channel is opened."""
+        """Register the operations on a gateway's channel, before it is opened."""
         rows = _Rows()
         pool = self._pool
 
@@ -62,7 +62,7 @@ class PoolService:
 
         async def load(call: JsonValue) -> JsonValue:
             view = await pool.load(rows[call["model"]], keep_alive=call["keep_alive"])
-            self._send()  # so that who asked for it finds it in the snapshot
+            self._send()  # so that the caller's next snapshot contains the loaded model
             return view
 
         async def unload(call: JsonValue) -> JsonValue:
@@ -105,12 +105,12 @@ class PoolService:
         reading = [channel for channel in self._channels if not channel.behind]
         for channel in reading:
             channel.tell("snapshot", snapshot)
-        # Who is behind is told next time, also if nothing changes until then.
+        # Forget it if a channel was behind, so that the next round sends it even without a change.
         self._sent = encoded if len(reading) == len(self._channels) else b""
 
 
 class _Rows:
-    """The rows of the catalogue that one gateway has spoken of."""
+    """The catalogue rows that one gateway has sent."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Model] = {}

@@ -1,1 +1,1 @@
-"""One file per engine; heavy packages are imported inside it only."""
+"""The engines: a module or package each, the only place that imports the engine's heavy packages."""

@@ -1,8 +1,8 @@
-"""Engine ``diffusion``: pictures with diffusers. A model is a folder that ``save_pretrained`` wrote.
+"""Engine ``diffusion``: image generation with diffusers. A model is a folder written by ``save_pretrained``.
 
-Only safetensors are read and no code of the model is run. The answer is a stream of OpenAI's image events, one
-``image_generation.completed`` per picture; each denoising step is an SSE comment before it, so a client that
-waits can tell slow from stuck. A client that leaves ends the work after the step that runs.
+Only safetensors are read, and code in the folder is never run. The response is a stream of OpenAI's image events,
+one ``image_generation.completed`` per image, each preceded by an SSE comment per denoising step, which shows
+progress. A disconnect ends the work after the running step.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ from starlette.routing import BaseRoute, Route
 
 from backends.wire.images import ImageRequest
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.program.app import dropped, event, parse, stream
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import dropped, parse, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable
 from catalog.types import Json
 
 Pipeline = Callable[..., Any]
-_GRAIN = 8
-"""Width and height are multiples of it: a variational autoencoder halves a picture three times."""
+_MULTIPLE = 8
+"""Width and height are multiples of it, because the variational autoencoder halves an image three times."""
 
 
 class DiffusionOptions(EngineOptions):
-    """What a catalogue row may set under ``options``."""
+    """The ``options`` of a catalogue row."""
 
     size: str = Field(default="512x512", pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$")
     steps: int = Field(default=25, ge=1, le=500)
@@ -50,11 +49,11 @@ class DiffusionOptions(EngineOptions):
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, DiffusionEngine(spec), ready)
+    serve_engine(spec, DiffusionEngine(spec), ready)
 
 
 def open_pipeline(spec: WorkerSpec) -> Pipeline:
-    """The pipeline that the folder's ``model_index.json`` names. Raises EngineMissing and ModelUnavailable."""
+    """Load the pipeline that ``model_index.json`` names. Raises EngineMissing and ModelUnavailable."""
     try:
         import torch
         from diffusers import DiffusionPipeline
@@ -80,14 +79,14 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
 
 
 def seeded_generator(seed: int) -> Any:
-    """Torch's source of noise, on the CPU: the same seed draws the same picture on every device."""
+    """Make torch's noise generator, on the CPU, so that a seed gives the same image on every device."""
     import torch
 
     return torch.Generator("cpu").manual_seed(seed)
 
 
 class DiffusionEngine:
-    """Draws one picture at a time: a pipeline's scheduler keeps state between its steps."""
+    """Generates one image at a time, because a pipeline's scheduler keeps state between steps."""
 
     def __init__(
         self,
@@ -130,7 +129,7 @@ class DiffusionEngine:
                 async for body in bodies:
                     yield body
 
-        return await stream(http, events(), media_type="text/event-stream", headers=dropped(unused))
+        return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
 
     def _picture(
         self, request: ImageRequest, arguments: Json, seed: int, cancel: CancelSignal
@@ -162,20 +161,20 @@ class DiffusionEngine:
             "output_format": kind,
             "seed": seed,
         }
-        yield event(body)
+        yield sse_event(body)
 
 
 def pipeline_arguments(
     request: ImageRequest, options: DiffusionOptions, known: frozenset[str]
 ) -> tuple[Json, list[str]]:
-    """What the pipeline is called with for one picture, and the request's parameters that have no effect on it.
+    """Make the pipeline's arguments for one image, and list the request's parameters without effect.
 
-    ``known`` are the names that the pipeline takes. Raises InvalidRequest for a size that it cannot draw.
+    ``known`` are the pipeline's parameters. Raises InvalidRequest for an unsupported size.
     """
     asked = request.size if request.size not in {None, "auto"} else options.size
     width, height = (int(side) for side in str(asked).split("x"))
-    if width % _GRAIN or height % _GRAIN:
-        raise InvalidRequest(f"Width and height must be multiples of {_GRAIN}.", param="size")
+    if width % _MULTIPLE or height % _MULTIPLE:
+        raise InvalidRequest(f"Width and height must be multiples of {_MULTIPLE}.", param="size")
     if width * height > options.max_pixels:
         raise InvalidRequest(f"A picture has at most {options.max_pixels} pixels here.", param="size")
     arguments: Json = {
@@ -205,7 +204,7 @@ def pipeline_arguments(
 
 
 def encoded(image: Any, kind: str, compression: int | None) -> bytes:
-    """The file's bytes; ``compression`` in [0, 100] is the quality of JPEG and WebP, as in OpenAI's API."""
+    """Encode an image; ``compression`` in [0, 100] is the quality of JPEG and WebP, as in OpenAI's API."""
     assert re.fullmatch("png|jpeg|webp", kind)
     quality = {} if compression is None or kind == "png" else {"quality": compression}
     file = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Where an engine's packages are: in this Python, or in another that the settings name for it.
+"""Checks for an engine's packages, in this Python or in another interpreter that the settings name for it.
 
-Some engines cannot share one environment (each pins its own torch, or its own transformers), so each may have an
-interpreter of its own, in which Roundhouse is installed with that engine's extra.
+Some engines pin conflicting versions of torch or transformers. Each may therefore have its own interpreter, in
+which Roundhouse is installed with that engine's extra.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LOOK_AGAIN = 30.0
-"""Seconds after which an interpreter that lacked a package is asked again."""
+"""Seconds before an interpreter that lacked a package is checked again."""
 _PATIENCE = 20.0
 _ASK = (
     "import sys\n"
@@ -25,7 +25,7 @@ _ASK = (
 
 
 class Environment:
-    """One interpreter, and which packages it can import, found without importing any. May be used by threads."""
+    """A Python interpreter that can be checked for packages, which are not imported. Thread-safe."""
 
     def __init__(self, python: Path | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.python = str(python) if python is not None else sys.executable
@@ -35,7 +35,7 @@ class Environment:
         self._known: dict[tuple[str, ...], tuple[str | None, float]] = {}
 
     def lacks(self, packages: Sequence[str]) -> str | None:
-        """The first package that is not there, or None. Another interpreter is started to say so, once."""
+        """Return the first missing package, or None. Another interpreter is started for it; success is cached."""
         if self.own:
             return next((package for package in packages if not _installed(package)), None)
         with self._lock:

@@ -1,8 +1,8 @@
-"""llama.cpp through ``xllamacpp``: llama-server itself, inside the worker, on its Unix socket.
+"""Engine ``llamacpp``: llama.cpp's llama-server inside the worker, by ``xllamacpp``, on the worker's Unix socket.
 
 It batches continuously over ``slots`` sequences and keeps each sequence's prefix in its KV cache. The cache is
-divided evenly: every slot can use ``context`` tokens whatever the others do. Nothing is shifted out of a full
-window: a prompt that does not fit is refused, and an answer that fills the window ends with ``length``.
+divided evenly: every slot has ``context`` tokens. There is no context shift: a prompt that does not fit is
+refused, and an answer that fills the window ends with ``length``.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Lora(BaseModel):
 
 
 class LlamaCppOptions(EngineOptions):
-    """What a catalogue row may set under ``options``; anything else is refused. Files lie on this machine."""
+    """The ``options`` of a catalogue row; unknown ones are refused. Files are on this machine."""
 
     pooling: Pooling | None = None
-    mmproj: Path | None = Field(default=None, description="the projector of a vision or audio model")
+    mmproj: Path | None = Field(default=None, description="projector of a vision or audio model")
     gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
     main_gpu: int = Field(default=0, ge=0)
     split: Literal["none", "layer", "row"] = "layer"
@@ -53,9 +53,11 @@ class LlamaCppOptions(EngineOptions):
     flash_attention: Literal["auto", "on", "off"] = "auto"
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
-    prompt_cache_mib: int = Field(default=256, ge=0, description="prompts kept in RAM after their slot was reused")
+    prompt_cache_mib: int = Field(default=256, ge=0, description="RAM for prompts whose slot was reused")
     lora: tuple[Lora, ...] = ()
-    draft: Path | None = Field(default=None, description="a small model of the same vocabulary, to speculate with")
+    draft: Path | None = Field(
+        default=None, description="draft model with the same vocabulary, for speculative decoding"
+    )
     draft_tokens: int = Field(default=8, ge=1, le=64)
     chat_template_file: Path | None = None
     reasoning: Literal["auto", "none", "deepseek"] = "auto"
@@ -66,15 +68,15 @@ class LlamaCppOptions(EngineOptions):
 
 
 def options_of(values: dict[str, Any]) -> LlamaCppOptions:
-    """The row's options. Raises ConfigurationError that names what is wrong."""
+    """Validate a row's options. Raises ConfigurationError that names the mistake."""
     return read_options(LlamaCppOptions, "llamacpp", values)
 
 
 def memory(path: Path, slots: int, context: int, options: dict[str, Any]) -> int:
-    """Bytes that a worker of this GGUF will need: weights, KV cache, compute buffers.
+    """Estimate the bytes of a worker with this GGUF: weights, KV cache, compute buffers.
 
-    KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it
-    (models with sliding windows or recurrent layers need less; this is the upper bound).
+    KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it.
+    This is an upper bound for models with sliding windows or recurrent layers.
     """
     chosen = options_of(options)
     extras = [chosen.mmproj, chosen.draft, *(lora.path for lora in chosen.lora)]
@@ -104,7 +106,7 @@ def _kv_cache(path: Path, tokens: int, options: LlamaCppOptions) -> float:
 
 
 def explain(log: str) -> str | None:
-    """The cause of a failed start in llama.cpp's own log: its first line of level error."""
+    """Return the cause of a failed start: the first line of level error in llama.cpp's log."""
     for line in log.splitlines():
         found = re.match(r"[\d.]+ E\s+(.*)", line)
         if found and "fit params" not in found[1]:
@@ -113,12 +115,12 @@ def explain(log: str) -> str | None:
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run llama-server on ``spec.socket`` until SIGTERM. Raises RuntimeError when the model does not load."""
+    """Run llama-server on ``spec.socket`` until SIGTERM. Raises RuntimeError if the model does not load."""
     import xllamacpp
 
-    # SIGTERM ends the process at once, while it loads as well: the gateway drained before it asked, and the kernel
-    # gives memory back faster than destructors do. A handler of Python's could be lost between the interpreter's
-    # check for signals and the wait below.
+    # SIGTERM kills the process at once, also while it loads: the gateway has drained it before, and the kernel
+    # frees memory faster than destructors do. A Python handler could be missed between the interpreter's check for
+    # signals and the pause below.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server = xllamacpp.Server(parameters(spec))
     ready()
@@ -127,7 +129,7 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
 
 
 def parameters(spec: WorkerSpec) -> Any:
-    """llama-server's parameters (``xllamacpp.CommonParams``) for a spec. Raises ConfigurationError."""
+    """Make llama-server's parameters (``xllamacpp.CommonParams``). Raises ConfigurationError."""
     import xllamacpp as x
 
     options = options_of(spec.options)
@@ -142,10 +144,10 @@ def parameters(spec: WorkerSpec) -> Any:
     params.ui = False
     params.endpoint_metrics = True
     params.endpoint_slots = True
-    params.endpoint_props = False  # would let a request change the chat template
+    params.endpoint_props = False  # it would let a request change the chat template
     params.cors_origins = ""
     params.offline = True
-    # A request that waits holds one of these threads; some more for /metrics, /tokenize and /slots.
+    # A waiting request occupies a thread; four more serve /metrics, /tokenize and /slots.
     params.n_threads_http = spec.slots + spec.extra + 4
 
     context = spec.context or _trained_context(Path(spec.path)) or 4096
@@ -153,7 +155,7 @@ def parameters(spec: WorkerSpec) -> Any:
     params.n_ctx = context * spec.slots
     params.kv_unified = False
     params.ctx_shift = False
-    params.fit_params = False  # would shrink the context in silence when memory is short
+    params.fit_params = False  # it would silently reduce the context when memory is short
     params.cont_batching = True
     params.cache_ram_mib = options.prompt_cache_mib
     params.use_jinja = True
@@ -192,7 +194,7 @@ def _device(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) -> 
     index = spec.device.partition(":")[2]
     params.main_gpu = int(index) if index.isdigit() else options.main_gpu
     if index.isdigit() and options.split != "none":
-        # Pinned to one device by the placement: the whole model goes there.
+        # Placement reserved memory on this device for the whole model.
         params.split_mode = x.llama_split_mode.LLAMA_SPLIT_MODE_NONE
     modes = x.llama_load_mode
     params.load_mode = {
@@ -204,7 +206,7 @@ def _device(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) -> 
 
 
 def _pooling(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) -> None:
-    """A GGUF that embeds or reranks is served in that mode; llama-server has one mode per process."""
+    """Set the mode: llama-server generates, embeds or reranks, one of them per process."""
     pooling = options.pooling
     if pooling is None and Capability.RERANK in spec.capabilities and Capability.EMBED not in spec.capabilities:
         pooling = "rank"
@@ -212,7 +214,7 @@ def _pooling(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) ->
         params.pooling_type = getattr(x.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
     if spec.capabilities & _EMBEDS and not spec.capabilities & _GENERATES:
         params.embedding = True
-        # An encoder sees a whole text at once, so the physical batch has to hold it.
+        # An encoder processes a whole text at once, so the physical batch must hold it.
         context = params.n_ctx // params.n_parallel
         params.n_batch = params.n_ubatch = max(options.micro_batch, min(context, 8192))
 

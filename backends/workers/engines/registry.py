@@ -1,4 +1,4 @@
-"""The engines: what each is called, which packages it needs, and which program runs it."""
+"""The table of engines: names, required packages, devices, and the command that runs each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from catalog.errors import ConfigurationError, EngineMissing
 
 
 class Memory(Protocol):
-    """Bytes that a worker will need, before it was ever measured."""
+    """Estimates the bytes that a worker will need, before the first measurement."""
 
     def __call__(self, path: Path, slots: int, context: int, options: dict[str, Any], /) -> int: ...
 
@@ -25,25 +25,25 @@ def _nothing(_log: str) -> str | None:
 
 
 _RUNTIME = 200 * 1024 * 1024
-"""What Python and an inference library take beside the weights."""
+"""Bytes of Python and an inference library, without the weights."""
 
 
 def files_memory(path: Path) -> int:
-    """A guess at the memory of a model from the size of its files."""
+    """Estimate a model's memory from the size of its files."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return int(1.2 * sum(file.stat().st_size for file in files)) + _RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """How an engine is run.
+    """The properties of an engine.
 
-    ``packages`` are import names that must be there; ``extra`` installs them. ``command`` is the argument list
-    without ``--ready-fd``. ``devices`` are the kinds it can use (the part of a device's id before the colon).
-    ``slots`` is the number of requests worked on at once by default on a machine with that many cores.
-    ``explain`` finds the cause of a failed start in the log. ``memory`` estimates before the first load, for
-    engines that can tell from the file; for the others the row's figure counts, then :func:`files_memory`.
-    ``environment`` is the Python that has the packages, and that ``command`` begins with.
+    ``packages`` are the import names it requires; ``extra`` installs them. ``command`` is the argument list
+    without ``--ready-fd``. ``devices`` are the supported kinds (the part of a device's id before the colon).
+    ``slots`` gives the default number of concurrent requests for a number of cores. ``context`` tells whether it
+    has a context window. ``explain`` finds the cause of a failed start in the log. ``memory`` estimates the memory
+    before the first load; without it the row's figure is used, then :func:`files_memory`. ``environment`` is the
+    Python interpreter at the beginning of ``command``.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Engines(Mapping[str, EngineInfo]):
         return len(self._engines)
 
     def missing(self, name: str) -> EngineMissing | None:
-        """Why this engine cannot run here; looks for its packages without importing them."""
+        """Return an error if the engine cannot run here, else None. Its packages are not imported."""
         engine = self._engines.get(name)
         if engine is None:
             return EngineMissing(name, extra="all", package="no engine has this name")
@@ -97,9 +97,9 @@ def _batching(cores: int) -> int:
 
 
 def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engines:
-    """The engines that Roundhouse brings. ``pythons`` are the interpreters of those that have one of their own.
+    """Make the table of built-in engines. ``pythons`` are separate interpreters, by engine.
 
-    Raises ConfigurationError for an interpreter of an engine that there is not.
+    Raises ConfigurationError if ``pythons`` names an unknown engine.
     """
 
     def engine(

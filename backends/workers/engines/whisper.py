@@ -1,9 +1,9 @@
 """Engine ``whisper``: speech to text with faster-whisper (CTranslate2).
 
-A model is a folder in CTranslate2's form (``model.bin``, ``config.json``, ``tokenizer.json``). The answer is
-always a stream of events: a delta per segment, then ``transcript.text.done`` with everything that OpenAI's
-verbose_json holds. A client that leaves ends the work at the next step
-of a window of 30 seconds of audio (CTranslate2 cannot be left within one).
+A model is a folder in CTranslate2's format (``model.bin``, ``config.json``, ``tokenizer.json``). The response is
+always a stream of events: a delta per segment, then ``transcript.text.done`` with all fields of OpenAI's
+verbose_json. A disconnect ends the work before the next call of CTranslate2, which cannot be interrupted within
+one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.program.app import dropped, event, invalid, stream
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import dropped, invalid_request, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
@@ -45,25 +44,25 @@ if TYPE_CHECKING:
 
 _RATE = 16_000
 _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Temperatures that Whisper tries in turn while its text is repetitive or unlikely (OpenAI's default)."""
+"""Temperatures tried in turn while the text is repetitive or improbable (OpenAI's default)."""
 
 
 class WhisperOptions(EngineOptions):
-    """What a catalogue row may set under ``options``."""
+    """The ``options`` of a catalogue row."""
 
     beam_size: int = Field(default=5, ge=1, le=32)
     compute_type: str = Field(default="default", pattern=r"^[a-z0-9_]+$")
     max_audio_seconds: float = Field(default=7200.0, gt=0)
-    vad: bool = Field(default=False, description="leave silence out unless the request says otherwise")
+    vad: bool = Field(default=False, description="skip silence, unless the request decides")
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, WhisperEngine(spec), ready)
+    serve_engine(spec, WhisperEngine(spec), ready)
 
 
 class WhisperEngine:
-    """Transcribes up to ``slots`` files at once, each with its share of the threads."""
+    """Transcribes up to ``slots`` files concurrently, each with its share of the threads."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -122,20 +121,20 @@ class WhisperEngine:
         async def events() -> AsyncGenerator[bytes, None]:
             async with aclosing(self._runner.stream(produce)) as bodies:
                 async for body in bodies:
-                    yield event(body)
+                    yield sse_event(body)
 
-        return await stream(http, events(), media_type="text/event-stream", headers=dropped(unused))
+        return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
 
     @property
     def _prompt_room(self) -> int:
-        """Tokens of a prompt that Whisper reads: half its text window, less one."""
+        """Tokens of a prompt that Whisper uses: half its text window, less one."""
         return int(self._model.max_length) // 2 - 1
 
     def _language(self, request: TranscriptionRequest) -> str | None:
-        """Whisper's code for the language that was named.
+        """Return Whisper's code of the requested language.
 
-        Raises UnsupportedParameter for one that the model does not know, CapabilityMismatch for a translation
-        that an English-only model cannot do.
+        Raises UnsupportedParameter for a language that the model does not know, CapabilityMismatch for a
+        translation by an English-only model.
         """
         english_only = not self._model.model.is_multilingual
         if request.translate and english_only:
@@ -159,8 +158,8 @@ class WhisperEngine:
         with_words = "word" in request.timestamp_granularities
         vad = self._options.vad if request.vad_filter is None else request.vad_filter
         duration = len(audio) / _RATE
-        model = copy.copy(self._model)  # the same weights, with this request's own stop
-        model.model = _Watched(self._model.model, cancel)
+        model = copy.copy(self._model)  # shares the weights, with this request's cancellation
+        model.model = _CancellableModel(self._model.model, cancel)
         found, info = model.transcribe(
             audio,
             language=language,
@@ -196,10 +195,11 @@ class WhisperEngine:
         }
 
 
-class _Watched:
-    """CTranslate2's model, which asks at every use whether anybody still waits.
+class _CancellableModel:
+    """A proxy of CTranslate2's model that checks for cancellation at every use.
 
-    A window of 30 seconds is encoded, and then decoded at up to six temperatures: between these it can end.
+    Each window of 30 seconds is encoded once and decoded at up to six temperatures; work can end between these
+    calls.
     """
 
     def __init__(self, model: Any, cancel: CancelSignal) -> None:
@@ -212,7 +212,7 @@ class _Watched:
 
 
 async def _form(http: Request) -> TranscriptionRequest:
-    """The multipart form. Raises InvalidRequest."""
+    """Read the multipart form. Raises InvalidRequest."""
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
     fields: Json = {}
@@ -233,11 +233,11 @@ async def _form(http: Request) -> TranscriptionRequest:
     try:
         return TranscriptionRequest.model_validate(fields, strict=False)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_request(error) from None
 
 
 def _segment(segment: Segment) -> Json:
-    """OpenAI's segment object; seconds, and natural logarithms."""
+    """Make OpenAI's segment object; times in seconds, natural logarithms."""
     return {
         "id": segment.id - 1,
         "seek": segment.seek,

@@ -1,12 +1,12 @@
-"""The HTTP app of the workers that we write ourselves: key, errors, cancellation and counts around an engine.
+"""The HTTP app around an engine that has no server of its own: key, errors, cancellation and counts.
 
-An engine gives its routes and how to load; this file gives what every worker owes its gateway:
+The engine supplies its routes and how to load. The app guarantees:
 
-- nothing but ``/health`` answers without the worker's key;
-- every error has OpenAI's shape, whoever raised it;
-- a client that leaves stops the work done for it, streamed or not;
-- an error before the first byte is an HTTP error, and one after it is never a normal end: an SSE stream
-  gets an error event, any other body is cut off.
+- every path but ``/health`` requires the worker's key;
+- every error has OpenAI's shape;
+- a disconnect stops the client's work, streamed or not;
+- an error before the first byte is an HTTP error; after it, an SSE stream gets an error event and any other body
+  is cut off, so neither looks complete.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
 
 DROPPED = "x-roundhouse-dropped"
-"""Response header: the request's parameters that had no effect, comma-separated."""
+"""Response header that lists the request's parameters without effect, separated by commas."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class AppEngine(Protocol):
-    """What a worker runs. ``load`` and ``close`` block."""
+    """An engine that the app serves. ``load`` and ``close`` block."""
 
     @property
     def stats(self) -> WorkerStats: ...
@@ -51,30 +51,30 @@ class AppEngine(Protocol):
     def routes(self) -> Sequence[BaseRoute]: ...
 
     def load(self) -> None:
-        """Read the model; the socket is announced after this.
+        """Load the model, before the socket is opened.
 
-        Raises EngineMissing, ModelUnavailable, and ConfigurationError for options that are wrong.
+        Raises EngineMissing, ModelUnavailable, and ConfigurationError for wrong options.
         """
         ...
 
     def close(self) -> None: ...
 
 
-class ClientLeft(Exception):
-    """The client closed its connection before its answer was ready; nobody reads what is sent now."""
+class ClientDisconnected(Exception):
+    """The client closed its connection before the answer was ready."""
 
 
-def serve(spec: WorkerSpec, engine: AppEngine, ready: Ready) -> None:
+def serve_engine(spec: WorkerSpec, engine: AppEngine, ready: Ready) -> None:
     """Load ``engine``, listen on the worker's Unix socket, call ``ready``, and return after SIGTERM.
 
-    Raises what loading raises, before there is a socket.
+    Raises what ``engine.load`` raises.
     """
     engine.load()
-    serve_app(lambda _: build(spec, engine), spec, ready)
+    serve_app(lambda _: build_app(spec, engine), spec, ready)
 
 
-def build(spec: WorkerSpec, engine: AppEngine) -> Starlette:
-    """The app around a loaded ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
+def build_app(spec: WorkerSpec, engine: AppEngine) -> Starlette:
+    """Build the app of a loaded ``engine``: its routes, ``/health``, ``/stats`` and ``/v1/models``."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -82,14 +82,14 @@ def build(spec: WorkerSpec, engine: AppEngine) -> Starlette:
         await asyncio.to_thread(engine.close)
 
     async def health(_: Request) -> Response:
-        return answer({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def stats(_: Request) -> Response:
-        return answer(asdict(engine.stats))
+        return json_response(asdict(engine.stats))
 
     async def models(_: Request) -> Response:
         row = {"id": spec.model_id, "object": "model", "created": 0, "owned_by": "roundhouse"}
-        return answer({"object": "list", "data": [row]})
+        return json_response({"object": "list", "data": [row]})
 
     return Starlette(
         routes=[
@@ -102,7 +102,7 @@ def build(spec: WorkerSpec, engine: AppEngine) -> Starlette:
         exception_handlers={
             RoundhouseError: _typed_error,
             HTTPException: _http_error,
-            ClientLeft: _client_left,
+            ClientDisconnected: _client_disconnected,
             Exception: _unexpected_error,
         },
         lifespan=lifespan,
@@ -110,7 +110,7 @@ def build(spec: WorkerSpec, engine: AppEngine) -> Starlette:
 
 
 class KeyCheck:
-    """Lets a request through whose bearer token is ``key``, compared in constant time."""
+    """ASGI middleware that requires ``key`` as bearer token, compared in constant time; ``/health`` is exempt."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -120,7 +120,7 @@ class KeyCheck:
         if scope["type"] == "http" and scope["path"] != "/health":
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._expected):
-                await error_answer(NotAuthenticated("This worker's key is wrong."))(scope, receive, send)
+                await error_response(NotAuthenticated("This worker's key is wrong."))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -128,46 +128,47 @@ class KeyCheck:
 # ---- answers
 
 
-def answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer; numpy scalars and arrays are allowed in it."""
+def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Make a JSON response; ``body`` may contain numpy scalars and arrays."""
     return Response(
         orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, media_type="application/json"
     )
 
 
-def error_answer(error: RoundhouseError) -> Response:
-    return answer(error.to_body(), status=error.status, headers=error.headers())
+def error_response(error: RoundhouseError) -> Response:
+    """Make the response of an error, in OpenAI's shape."""
+    return json_response(error.to_body(), status=error.status, headers=error.headers())
 
 
 def dropped(names: Iterable[str]) -> dict[str, str]:
-    """The header that names parameters without effect, or no header."""
+    """Make the header that lists parameters without effect; none if there are none."""
     listed = ", ".join(dict.fromkeys(names))
     return {DROPPED: listed.encode("ascii", "replace").decode()} if listed else {}
 
 
 def parse(model: type[M], body: bytes) -> M:
-    """Read a JSON body. Raises InvalidRequest with the first mistake and the field it is in."""
+    """Parse a JSON body. Raises InvalidRequest with the first mistake and its field."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_request(error) from None
 
 
-def invalid(error: ValidationError) -> InvalidRequest:
-    """The first mistake that pydantic found, as our error."""
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """Translate pydantic's first error."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     param = ".".join(str(part) for part in first["loc"]) or None
     return InvalidRequest(f"{param}: {first['msg']}" if param else first["msg"], param=param)
 
 
-async def attended(request: Request, work: Awaitable[T]) -> T:
-    """``await work``, but cancel it and raise ClientLeft as soon as the client is gone."""
+async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """Await ``work``; cancel it and raise ClientDisconnected as soon as the client disconnects."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientLeft
+            raise ClientDisconnected
         return task.result()
     finally:
         task.cancel()
@@ -175,28 +176,28 @@ async def attended(request: Request, work: Awaitable[T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def stream(
+async def stream_response(
     request: Request,
     chunks: AsyncGenerator[bytes, None],
     *,
     media_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer with ``chunks``, as they come. Waits for the first, so that its failure is an HTTP error."""
+    """Make a response that streams ``chunks``. Waits for the first one, so that its failure is an HTTP error."""
 
     async def first_chunk() -> bytes | None:
         return await anext(chunks, None)
 
     try:
-        first = await attended(request, first_chunk())
+        first = await cancel_on_disconnect(request, first_chunk())
     except BaseException:
         await chunks.aclose()
         raise
     return _Streamed(first, chunks, media_type=media_type, headers=headers)
 
 
-def event(body: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
+def sse_event(body: Mapping[str, Any]) -> bytes:
+    """Encode a server-sent event."""
     return b"data: " + orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n\n"
 
 
@@ -235,10 +236,10 @@ class _Streamed(Response):
                     await send(_body(self._first))
                 async for chunk in chunks:
                     await send(_body(chunk))
-            except Exception as error:  # the request edge: headers are sent, only an event can still tell
+            except Exception as error:  # the request edge: headers are sent, so only an event can report it
                 if self.media_type != "text/event-stream":
                     raise
-                await send(_body(event(_as_typed(error).to_body())))
+                await send(_body(sse_event(_as_typed(error).to_body())))
         await send(_body(b"", more=False))
 
 
@@ -256,25 +257,25 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _typed_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RoundhouseError)
-    return error_answer(error)
+    return error_response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return error_answer(NotFound(f"This worker has no {request.url.path}."))
+        return error_response(NotFound(f"This worker has no {request.url.path}."))
     if error.status_code == 405:
-        return error_answer(MethodNotAllowed(f"{request.method} is not what {request.url.path} takes."))
-    return error_answer(InvalidRequest(error.detail))
+        return error_response(MethodNotAllowed(f"{request.method} is not what {request.url.path} takes."))
+    return error_response(InvalidRequest(error.detail))
 
 
-async def _client_left(_: Request, __: Exception) -> Response:
+async def _client_disconnected(_: Request, __: Exception) -> Response:
     return Response(status_code=499)
 
 
 async def _unexpected_error(_: Request, error: Exception) -> Response:
-    """The request edge: what no engine foresaw. The worker stays alive and its log has the traceback."""
-    return error_answer(_as_typed(error))
+    """The request edge for unexpected exceptions: the worker stays alive and logs the traceback."""
+    return error_response(_as_typed(error))
 
 
 def _as_typed(error: Exception) -> RoundhouseError:

@@ -1,4 +1,4 @@
-"""A worker process: ``python -m backends.workers.program.main``, with its spec on standard input."""
+"""The worker's program: ``python -m backends.workers.program.main``, with its spec on standard input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def main() -> None:
-    """Serve until told to stop; exit code 1, with the reason on the ready pipe, when the model does not load."""
+    """Serve until SIGTERM. If the model does not load, write the reason to the ready pipe and exit with code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--module", required=True, help="the engine's module")
@@ -35,7 +35,7 @@ def main() -> None:
     try:
         engine = _engine(arguments.module)
         engine(spec, lambda: _say(report.fileno(), "ready"))
-    except Exception as error:  # the boundary: whatever an engine raises while loading is its reason
+    except Exception as error:  # the boundary: any exception while loading is reported as the reason
         traceback.print_exc()
         _say(report.fileno(), f"failed: {_one_line(error)}")
         sys.stderr.flush()
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _engine(module: str) -> EngineEntryPoint:
-    """An engine's module has ``serve`` (its own server), or ``create`` (an ASGI app)."""
+    """Return the entry point of an engine's module: its ``serve``, or a server for the app of its ``create``."""
     engine = importlib.import_module(module)
     if hasattr(engine, "serve"):
         return cast("EngineEntryPoint", engine.serve)
@@ -62,12 +62,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _restrict(*, die_with_parent: bool) -> None:
-    """On Linux: no privileges through exec, no core file, and the kernel ends this process with its parent.
+    """On Linux, forbid new privileges and core files, and let the kernel kill this process with its parent.
 
-    A core file would hold the prompts that the process was at work on.
+    A core file would contain prompts.
 
-    The kernel's signal reaches this process alone, so an engine with children leaves it to
-    :func:`_die_with_parent`, which ends the whole session.
+    The kernel's signal reaches this process only, so an engine with children relies on :func:`_die_with_parent`,
+    which kills the whole session.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -79,7 +79,7 @@ def _restrict(*, die_with_parent: bool) -> None:
 
 
 def _die_with_parent() -> None:
-    """Standard input ends when the gateway does, however it ended; then so does this session."""
+    """Kill this session at the end of standard input, which means that the gateway has ended."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     if os.getpgrp() == os.getpid():

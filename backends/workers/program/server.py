@@ -14,9 +14,9 @@ from backends.workers.spec import Ready, WorkerSpec
 
 
 def serve_app(create: Callable[[WorkerSpec], Any], spec: WorkerSpec, ready: Ready) -> None:
-    """Load the Starlette or FastAPI app and serve it until SIGTERM.
+    """Create a Starlette or FastAPI app and serve it until SIGTERM.
 
-    The app's lifespan is run here and not by uvicorn, which would turn what it raises into a log line.
+    The app's lifespan runs here and not in uvicorn, which would only log its exceptions.
     """
     asyncio.run(_serve(create, spec, ready))
 

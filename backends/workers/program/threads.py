@@ -1,4 +1,4 @@
-"""Blocking work of an engine, in threads, so that the worker's event loop stays free to see a client leave."""
+"""Runs an engine's blocking work in threads, so that the event loop stays free to notice disconnects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class WorkerStats:
-    """Requests of a worker by what became of them. ``active`` counts work that really runs on the device:
-    a cancelled request stays active until its thread has stopped."""
+    """Request counts of a worker. ``active`` counts work that occupies the device: a cancelled request stays
+    active until its thread has stopped.
+    """
 
     active: int = 0
     queued: int = 0
@@ -25,11 +26,11 @@ class WorkerStats:
 
 
 class WorkCancelled(Exception):
-    """Raised by work that noticed that nobody waits for it any more."""
+    """Raised within blocking work whose request was cancelled."""
 
 
 class CancelSignal:
-    """The sign to blocking work that its caller is gone."""
+    """Tells blocking work that its request was cancelled."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -38,13 +39,13 @@ class CancelSignal:
         self._event.set()
 
     def check(self) -> None:
-        """Raises WorkCancelled when the caller is gone; call it wherever work can end."""
+        """Raise WorkCancelled if the request was cancelled; to be called wherever the work can be abandoned."""
         if self._event.is_set():
             raise WorkCancelled
 
 
 class ThreadRunner:
-    """Runs blocking generators step by step in threads, ``slots`` of them at a time, the others in a queue."""
+    """Runs blocking generators step by step in threads, ``slots`` at a time; further ones are queued."""
 
     def __init__(self, slots: int) -> None:
         self.stats = WorkerStats()
@@ -52,9 +53,9 @@ class ThreadRunner:
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="engine")
 
     async def stream(self, produce: Callable[[CancelSignal], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
-        """Yield what ``produce`` yields. Closing this generator stops the work at its next yield or check.
+        """Yield the items of ``produce``. Closing this generator stops the work at its next yield or check.
 
-        The slot is free again only when the thread has really stopped.
+        The slot is released once the thread has stopped.
         """
         await self._enter()
         cancel = CancelSignal()
@@ -77,7 +78,7 @@ class ThreadRunner:
             self._leave_after(step, items, outcome)
 
     def close(self) -> None:
-        """Wait for the steps that run, then end the threads."""
+        """Wait for the running steps, then end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _enter(self) -> None:
@@ -105,11 +106,11 @@ class ThreadRunner:
             self._slots.release()
 
         def close(_: object = None) -> None:
-            # In a thread as well: what the generator does at its end may block.
+            # In a thread as well, as the generator's cleanup may block.
             self._threads.submit(items.close).add_done_callback(lambda _: loop.call_soon_threadsafe(leave))
 
         if outcome != "cancelled":
-            leave()  # the generator has ended by itself
+            leave()  # the generator has ended
         elif step is None or step.done():
             close()
         else:

@@ -1,4 +1,4 @@
-"""Audio in and out with PyAV (FFmpeg): any container to samples, samples to the six formats of the API."""
+"""Decodes any audio container to samples, and encodes samples in the API's six formats, with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 Samples = NDArray[np.float32]
-"""Mono, in [-1, 1]."""
+"""Mono samples in [-1, 1]."""
 
 _CONTAINERS = (
     "wav,w64,mp3,flac,ogg,aac,mov,matroska,aiff,caf,au,amr,avi,mpegts,mpeg,asf,ape,wv,ac3,eac3,dts,flv,tta,gsm"
 )
-"""FFmpeg's demuxers that a caller may use. None of them is a playlist: those name other files and addresses."""
+"""FFmpeg's demuxers for uploads, without playlists, which refer to other files and addresses."""
 
 _MAX_BAD_FRAMES = 100
 
 
 def decode(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], None]) -> Samples:
-    """The first audio track of any container, mono, at ``rate`` Hz. ``check`` is called for every frame.
+    """Decode the first audio track of a container to mono at ``rate`` Hz. ``check`` is called for every frame.
 
-    Raises UndecodableMedia when there is no audio in ``data``, PayloadTooLarge past ``max_seconds``.
+    Raises UndecodableMedia if ``data`` contains no audio, PayloadTooLarge beyond ``max_seconds``.
     """
     import av
 
@@ -63,7 +63,7 @@ def decode(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], No
 
 
 def _frames(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Frames until the end; a damaged one in the middle of good ones is passed over."""
+    """Yield the frames; damaged ones are skipped, up to a limit."""
     import av
 
     bad = 0
@@ -100,7 +100,7 @@ _CODECS: dict[str, _Codec] = {
 
 
 def check_rate(audio_format: AudioFormat, rate: int) -> None:
-    """Raises UnsupportedParameter, with the possible rates, when the format cannot hold ``rate`` Hz."""
+    """Check that the format supports ``rate`` Hz. Raises UnsupportedParameter with the supported rates."""
     import av
 
     codec = _CODECS.get(audio_format)
@@ -115,11 +115,10 @@ def check_rate(audio_format: AudioFormat, rate: int) -> None:
 def encode(
     chunks: Iterable[Samples], *, audio_format: AudioFormat, source_rate: int, rate: int, tempo: float = 1.0
 ) -> Iterator[bytes]:
-    """Bytes of ``audio_format`` at ``rate`` Hz, as soon as each chunk can give some.
+    """Encode samples as ``audio_format`` at ``rate`` Hz; yield bytes as soon as the encoder returns some.
 
-    ``tempo`` is how much faster than the samples the result plays, at the same pitch. A ``wav`` is a stream:
-    its two size fields say "unknown" (0xFFFFFFFF), which players read as "to the end". ``pcm`` is 16 bits,
-    little-endian.
+    ``tempo`` is the factor by which the result plays faster, at the same pitch. A ``wav`` is a stream: its two
+    size fields are 0xFFFFFFFF, which players read as "until the end". ``pcm`` is 16 bits, little-endian.
     """
     codec = _CODECS.get(audio_format)
     sink = _Encoded(codec, rate) if codec else _Plain(wav=audio_format == "wav", rate=rate)
@@ -132,7 +131,7 @@ def encode(
 
 
 class _Shaper:
-    """Tempo, sample rate and sample format."""
+    """Converts tempo, sample rate and sample format."""
 
     def __init__(self, source_rate: int, rate: int, sample_format: str, tempo: float) -> None:
         import av
@@ -182,7 +181,7 @@ class _Shaper:
 
 
 class _Plain:
-    """Samples as they are, after a header if it is a WAV."""
+    """Writes 16-bit samples unencoded, after a header for WAV."""
 
     def __init__(self, *, wav: bool, rate: int) -> None:
         self._header = wav_header(rate) if wav else b""
@@ -199,7 +198,7 @@ class _Plain:
 
 
 def wav_header(rate: int, size: int = 0xFFFFFFFF) -> bytes:
-    """44 bytes before mono 16-bit samples; ``size`` counts the samples' bytes. Source: RIFF WAVE, 1991."""
+    """Make the 44 bytes before ``size`` bytes of mono 16-bit samples. Source: RIFF WAVE, 1991."""
     whole = size if size == 0xFFFFFFFF else size + 36
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI", b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size
@@ -207,7 +206,7 @@ def wav_header(rate: int, size: int = 0xFFFFFFFF) -> bytes:
 
 
 class _Sink:
-    """A file that FFmpeg writes to and that cannot seek, so nothing already sent is ever changed."""
+    """An output file for FFmpeg that cannot seek, so that bytes already sent are never changed."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -223,7 +222,7 @@ class _Sink:
 
 
 class _Encoded:
-    """A codec in its container."""
+    """Encodes with a codec into its container."""
 
     def __init__(self, codec: _Codec, rate: int) -> None:
         import av

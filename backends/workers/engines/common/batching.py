@@ -1,4 +1,4 @@
-"""Texts of concurrent requests run together: one queue, batches of like length, padding only within a batch."""
+"""Dynamic batching: combines texts of concurrent requests into batches of similar length, to save padding."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from backends.workers.program.threads import WorkerStats
 
 R = TypeVar("R")
 _SLACK = 16
-"""Tokens that the first text of a batch may be padded by to let a longer one in."""
+"""Excess in tokens over the first text of a batch that is always allowed to the others."""
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One text as the model sees it, special tokens included. ``types`` are segment ids (0 first, 1 second)."""
+    """A tokenised text, including special tokens. ``types`` are segment ids (0 first, 1 second)."""
 
     ids: Sequence[int]
     types: Sequence[int] | None = None
@@ -31,16 +31,17 @@ class Tokens:
 
 
 class Interrupt(Protocol):
-    """Stops a batch that runs."""
+    """Stops a running batch."""
 
     def __call__(self) -> None: ...
 
 
 class BatchRunner(Protocol[R_co]):
-    """Runs one batch and blocks until it has a result per text, in order.
+    """Runs a model on batches.
 
-    ``begin`` is called on the event loop and gives the two halves of a run: the blocking call, and what
-    interrupts it from another thread (after which the call may raise anything).
+    ``begin`` is called on the event loop and returns two functions: a blocking one that runs the batch and returns
+    a result per text, in order; and one that interrupts it from another thread, after which the first may raise
+    anything.
     """
 
     def begin(self, batch: Sequence[Tokens]) -> tuple[Callable[[], Sequence[R_co]], Interrupt]: ...
@@ -48,7 +49,7 @@ class BatchRunner(Protocol[R_co]):
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[R]):
-    """One request: its texts that still wait (index and tokens, longest first) and the results that are there."""
+    """One request: its waiting texts (index and tokens, longest first) and its results so far."""
 
     waiting: deque[tuple[int, Tokens]]
     results: dict[int, R]
@@ -61,20 +62,21 @@ _Entry = tuple[_Job[R], int, Tokens]
 
 @dataclass(slots=True, eq=False)
 class _Run(Generic[R]):
-    """A batch that runs: whose texts are in it, and what interrupts it."""
+    """A running batch: the requests that have texts in it, and its interrupt."""
 
     jobs: set[_Job[R]]
     interrupt: Interrupt
 
 
 class Batcher(Generic[R]):
-    """Feeds ``device`` with batches of at most ``budget`` padded tokens (or one text, if that is longer).
+    """Runs batches of at most ``budget`` padded tokens (or one text, if that is longer) on ``runner``.
 
-    ``lanes`` batches run at once: what one does in Python, or on one thread, the others' work hides.
+    ``lanes`` batches run concurrently, so that the single-threaded and Python parts of one overlap with the
+    others.
 
-    Requests take turns to begin a batch, so a small one does not wait for all of a big one; the room that
-    is left in the batch goes to the texts nearest in length, whosoever they are. Texts of a
-    request whose caller left are dropped, and a batch that nobody waits for any more is interrupted.
+    Requests begin batches in turn, so a small one does not wait for all of a large one; the rest of a batch is
+    filled with the texts of any request that are nearest in length. Texts of a cancelled request are dropped, and
+    a batch without a waiting request is interrupted.
     """
 
     def __init__(self, runner: BatchRunner[R], *, budget: int, lanes: int = 1) -> None:
@@ -92,12 +94,12 @@ class Batcher(Generic[R]):
 
     @property
     def stats(self) -> WorkerStats:
-        """A request is active from its first batch on, and until the device has let go of it."""
+        """The counts; a request is active from the start of its first batch to the end of its last."""
         active = len((self._open & self._begun).union(*(run.jobs for run in self._runs)))
         return replace(self._totals, active=active, queued=len(self._open - self._begun))
 
     async def run(self, texts: Sequence[Tokens]) -> list[R]:
-        """The result of each text, in order. Raises what the device raised at one of them."""
+        """Return the result of each text, in order. Raises the runner's exception if one of them fails."""
         if not texts:
             return []
         longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
@@ -124,7 +126,7 @@ class Batcher(Generic[R]):
         return [job.results[i] for i in range(job.size)]
 
     def close(self) -> None:
-        """Interrupt the batches that run and end the threads."""
+        """Interrupt the running batches and end the threads."""
         for run in tuple(self._runs):
             run.interrupt()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -140,7 +142,7 @@ class Batcher(Generic[R]):
                 run.interrupt()
 
     async def _work(self) -> None:
-        """Owns a lane of the device: one batch after the other while there are texts."""
+        """Run batches one after the other in a lane, while there are texts."""
         try:
             while batch := self._next_batch():
                 await self._run(batch)
@@ -155,7 +157,7 @@ class Batcher(Generic[R]):
         self._begun |= run.jobs
         try:
             results = await loop.run_in_executor(self._threads, call)
-        except Exception as error:  # the device's failure is handed to every request in the batch
+        except Exception as error:  # handed to every request in the batch
             for job in run.jobs & self._open:
                 self._settle(job, error)
         else:
@@ -178,7 +180,7 @@ class Batcher(Generic[R]):
             job.finished.set_exception(error)
 
     def _next_batch(self) -> list[_Entry[R]]:
-        """The next turn's longest text, then the longest of all the others that are about as long or shorter."""
+        """Take the next request's longest text, then others of similar or shorter length, the longest first."""
         while self._turns and not self._turns[0].waiting:
             self._turns.popleft()
         if not self._turns:
@@ -188,7 +190,7 @@ class Batcher(Generic[R]):
         index, head = job.waiting.popleft()
         batch: list[_Entry[R]] = [(job, index, head)]
         limit = len(head) + max(_SLACK, len(head) // 4)
-        # Every job's texts are longest first already, so a merge finds the candidates in order.
+        # Each job's texts are sorted, longest first, so a merge yields the candidates in order.
         candidates = merge(
             *(
                 [(-len(text), turn) for _, text in other.waiting if len(text) <= limit]

@@ -1,7 +1,7 @@
-"""A language model's tokens on the workers' wire: the chunks of a chat or a completion, as llama-server's.
+"""Turns a language model's tokens into the chunks of a chat or a completion, in llama-server's shape.
 
-For engines that decode token by token and leave the rest to us: text that never splits a character or shows a
-stop, the logprobs of exactly that text, one finish reason, and the usage at the end.
+For engines that only decode tokens. Chunks never split a character or show a stop sequence; they carry the
+logprobs of exactly their text, one finish reason, and the usage at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from backends.workers.engines.common.detokenization import IncrementalDetokenizer, StopFilter, VisibleText
-from backends.workers.program.app import event
+from backends.workers.program.app import sse_event
 from catalog.types import Json
 
 Finish = Literal["stop", "length"]
@@ -23,8 +23,11 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One decoded token. ``logprob`` is of the model's distribution before the temperature; ``top`` are the
-    likeliest tokens with theirs, in falling order; ``finish`` is set on the last."""
+    """One decoded token.
+
+    ``logprob`` is taken before the temperature is applied; ``top`` holds the likeliest tokens with theirs, in
+    descending order; ``finish`` is set on the last token.
+    """
 
     id: int
     logprob: float
@@ -34,7 +37,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What can be shown after one more token. ``count`` is the number of tokens so far."""
+    """The text and logprobs that become visible with a token. ``count`` is the number of tokens so far."""
 
     text: str
     logprobs: list[Json]
@@ -43,18 +46,18 @@ class Piece:
 
 
 class ChatOutputParser(Protocol):
-    """Takes a model's text apart into what it says, thinks and calls."""
+    """Separates a model's output into content, reasoning and tool calls."""
 
     called: bool
-    """Whether it has made a tool call."""
+    """Whether the output contains a tool call."""
 
     def take(self, text: str, *, last: bool) -> Iterator[Json]:
-        """Deltas of ``text``; after the ``last`` of it nothing is kept back."""
+        """Yield the deltas of ``text``; with ``last``, everything that was held back, too."""
         ...
 
 
 class PlainOutputParser:
-    """The text of a model whose thinking and tool calls nobody can tell apart: all of it is content."""
+    """Treats all output as content, for models whose reasoning and tool calls cannot be recognised."""
 
     called = False
 
@@ -64,7 +67,7 @@ class PlainOutputParser:
             yield {"content": text}
 
 
-async def pieces(
+async def visible_pieces(
     tokens: AsyncGenerator[Token],
     *,
     decode: Callable[[list[int]], str],
@@ -72,7 +75,7 @@ async def pieces(
     stop: str | list[str] | None,
     logprobs: bool,
 ) -> AsyncGenerator[Piece]:
-    """The tokens as text to show. A stop text ends it; closing it closes ``tokens``."""
+    """Yield the visible text of ``tokens``. A stop sequence ends it; closing it closes ``tokens``."""
     listed = [stop] if isinstance(stop, str) else list(stop or ())
     written = VisibleText(IncrementalDetokenizer(decode, prompt), StopFilter(listed))
     count = 0
@@ -94,13 +97,13 @@ async def pieces(
 
 
 async def chat_events(
-    said: AsyncGenerator[Piece], text: ChatOutputParser, *, model: str, prompt_tokens: int
+    pieces: AsyncGenerator[Piece], text: ChatOutputParser, *, model: str, prompt_tokens: int
 ) -> AsyncGenerator[bytes]:
-    """Server-sent events of ``chat.completion.chunk``, with the usage and ``[DONE]``."""
+    """Yield the server-sent events of a chat (``chat.completion.chunk``), with the usage and ``[DONE]``."""
     head = _head("chatcmpl", "chat.completion.chunk", model)
     begun = False
-    async with aclosing(said):
-        async for piece in said:
+    async with aclosing(pieces):
+        async for piece in pieces:
             if not begun:
                 begun = True
                 yield _chunk(head, {"delta": {"role": "assistant", "content": None}})
@@ -114,22 +117,22 @@ async def chat_events(
             if piece.finish is not None:
                 reason = "tool_calls" if text.called and piece.finish == "stop" else piece.finish
                 yield _chunk(head, {"delta": {}}, finish=reason)
-                yield event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
+                yield sse_event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
     yield DONE
 
 
 async def completion_events(
-    said: AsyncGenerator[Piece], *, model: str, prompt_tokens: int
+    pieces: AsyncGenerator[Piece], *, model: str, prompt_tokens: int
 ) -> AsyncGenerator[bytes]:
-    """Server-sent events of ``text_completion``, with the usage and ``[DONE]``."""
+    """Yield the server-sent events of a completion (``text_completion``), with the usage and ``[DONE]``."""
     head = _head("cmpl", "text_completion", model)
-    async with aclosing(said):
-        async for piece in said:
+    async with aclosing(pieces):
+        async for piece in pieces:
             if piece.text or piece.logprobs:
                 yield _chunk(head, {"text": piece.text, "logprobs": _entries(piece.logprobs)})
             if piece.finish is not None:
                 yield _chunk(head, {"text": ""}, finish=piece.finish)
-                yield event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
+                yield sse_event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
     yield DONE
 
 
@@ -137,12 +140,12 @@ def _head(prefix: str, kind: str, model: str) -> Json:
     return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def _chunk(head: Json, said: Json, *, finish: str | None = None) -> bytes:
-    return event({**head, "choices": [{"index": 0, "finish_reason": finish, **said}]})
+def _chunk(head: Json, choice: Json, *, finish: str | None = None) -> bytes:
+    return sse_event({**head, "choices": [{"index": 0, "finish_reason": finish, **choice}]})
 
 
 def _entry(token: Token, decode: Callable[[list[int]], str]) -> Json:
-    """A token's logprob in OpenAI's shape."""
+    """Convert a token's logprob to OpenAI's shape."""
 
     def named(each: int, logprob: float) -> Json:
         text = decode([each])

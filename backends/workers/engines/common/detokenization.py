@@ -1,4 +1,4 @@
-"""From tokens to the text that a caller may see: characters are never split, and stop texts never shown."""
+"""Incremental detokenization: text of a token stream, without split characters and without stop sequences."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from catalog.types import Json
 
-_HALF = "�"
+_REPLACEMENT = "�"
 
 
 class IncrementalDetokenizer:
-    """The text of tokens as they come.
+    """Decodes tokens one at a time.
 
-    A token's text can depend on those before it (the space of SentencePiece), so each is decoded behind a few of
-    its predecessors, at first the prompt's last ones, and bytes that are not a whole character yet are kept back.
+    A token's text can depend on its predecessors (SentencePiece's leading space), so each token is decoded after a
+    few of them, beginning with the prompt's last ones. Bytes of an incomplete character are held back.
     """
 
     _BEFORE = 6
@@ -25,25 +25,25 @@ class IncrementalDetokenizer:
         self._start, self._read = 0, len(self._ids)
 
     def add(self, token: int) -> str:
-        """The characters that are complete now."""
+        """Return the text that has become complete."""
         self._ids.append(token)
         return self._text(whole=False)
 
     def end(self) -> str:
-        """What is left: bytes that never became a character show as U+FFFD."""
+        """Return the remaining text, with U+FFFD for incomplete characters."""
         return self._text(whole=True)
 
     def _text(self, *, whole: bool) -> str:
         known = self._decode(self._ids[self._start : self._read])
         text = self._decode(self._ids[self._start :])
-        if len(text) <= len(known) or (text.endswith(_HALF) and not whole):
+        if len(text) <= len(known) or (text.endswith(_REPLACEMENT) and not whole):
             return ""
         self._start, self._read = self._read, len(self._ids)
         return text[len(known) :]
 
 
 class StopFilter:
-    """Finds the first of some texts in a stream, and keeps back what may be the beginning of one."""
+    """Finds the first stop sequence in a stream of text, and holds back text that may begin one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -51,7 +51,7 @@ class StopFilter:
         self.found = False
 
     def feed(self, text: str) -> str:
-        """The text that is surely not part of a stop; sets ``found`` when one is complete."""
+        """Return the text that cannot be part of a stop sequence; sets ``found`` once one is complete."""
         text = self._kept + text
         places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if places:
@@ -62,13 +62,13 @@ class StopFilter:
         return text[: len(text) - kept]
 
     def end(self) -> str:
-        """What was kept back, when the stream has ended without a stop."""
+        """Return the text held back, at the end of a stream without a stop sequence."""
         text, self._kept = self._kept, ""
         return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of ``text`` begin ``stop``."""
+    """Count the characters at the end of ``text`` that are a beginning of ``stop``."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:size]):
             return size
@@ -77,7 +77,7 @@ def _overlap(text: str, stop: str) -> int:
 
 @dataclass(slots=True)
 class VisibleText:
-    """One choice while it is decoded: its visible text, and the logprobs of exactly the tokens in that text."""
+    """The visible text of one choice while it is decoded, with the logprobs of exactly its tokens."""
 
     text: IncrementalDetokenizer
     stop: StopFilter
@@ -86,7 +86,7 @@ class VisibleText:
     _shown: int = 0
 
     def add(self, token: int, logprob: Json | None) -> tuple[str, list[Json]]:
-        """Text and logprobs to show after one more token."""
+        """Add a token; return the text and logprobs that have become visible."""
         piece = self.text.add(token)
         self._decoded += len(piece)
         if logprob is not None:
@@ -94,7 +94,7 @@ class VisibleText:
         return self._show(self.stop.feed(piece))
 
     def end(self) -> tuple[str, list[Json]]:
-        """The rest, when no stop was found."""
+        """Return the remaining text and logprobs, at the end of a stream without a stop sequence."""
         piece = self.text.end()
         shown = self.stop.feed(piece)
         if not self.stop.found:

@@ -1,4 +1,4 @@
-"""A chat's messages as Hugging Face's chat templates read them."""
+"""Converts a chat's messages to the form that Hugging Face's chat templates read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def messages_of(request: ChatRequest, engine: str) -> list[Json]:
-    """The messages, texts joined and the arguments of calls as objects.
+    """Convert the messages: text parts are joined, and the arguments of tool calls become objects.
 
     Raises CapabilityMismatch, which names ``engine``, for a part that is not text.
     """

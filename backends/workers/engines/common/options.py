@@ -1,4 +1,4 @@
-"""Reading the options of a catalogue row."""
+"""Validates the engine options of a catalogue row."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T", bound="EngineOptions")
 
 
 class EngineOptions(BaseModel):
-    """What every engine's row may set. Each engine adds its own; an option that is not known is refused."""
+    """The options of every engine; each engine adds its own, and an unknown option is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    slots: int | None = Field(default=None, ge=1, le=512, description="requests worked on at once")
+    slots: int | None = Field(default=None, ge=1, le=512, description="concurrent requests")
     context: int | None = Field(default=None, ge=128, description="tokens of one request, answer included")
 
 
 def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
-    """The row's options. Raises ConfigurationError that names the first that is wrong."""
+    """Validate a row's options. Raises ConfigurationError that names the first wrong one."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Texts and tokens of a Hugging Face ``tokenizer.json``: limits that are errors, never a silent cut."""
+"""Tokenises texts with a Hugging Face ``tokenizer.json``. A text over the limit is an error, not cut silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TextTokenizer:
-    """A tokenizer and the window of its model: ``max_tokens`` per text, special tokens included."""
+    """A tokenizer with the limit of its model: ``max_tokens`` per text, including special tokens."""
 
     def __init__(self, path: Path, *, model: str, max_tokens: int) -> None:
         from tokenizers import Tokenizer
@@ -36,7 +36,7 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """The id that fills a batch; the attention mask hides it."""
+        """The id that pads a batch; the attention mask hides it."""
         for name in ("[PAD]", "<pad>", "<|endoftext|>"):
             found = self._whole.token_to_id(name)
             if found is not None:
@@ -44,22 +44,22 @@ class TextTokenizer:
         return 0
 
     def texts(self, texts: Sequence[str], *, truncate: bool, param: str) -> tuple[list[Tokens], list[int]]:
-        """Tokens of each text, and the indices of the texts that were cut (only with ``truncate``).
+        """Tokenise texts; return the tokens of each and the indices of truncated texts (only with ``truncate``).
 
-        Raises ContextLengthExceeded for a text that does not fit.
+        Raises ContextLengthExceeded for a text over the limit.
         """
         return self._fit(self._whole.encode_batch_fast(list(texts)), texts, truncate=truncate, param=param)
 
     def pairs(
         self, pairs: Sequence[tuple[str, str]], *, truncate: bool, param: str
     ) -> tuple[list[Tokens], list[int]]:
-        """As ``texts``, of pairs that a cross-encoder reads together."""
+        """As :meth:`texts`, for the pairs of a cross-encoder."""
         return self._fit(self._whole.encode_batch_fast(list(pairs)), pairs, truncate=truncate, param=param)
 
     def framed(self, lists: Sequence[Sequence[int]], *, truncate: bool) -> tuple[list[Tokens], list[int]]:
-        """As ``texts``, of token ids from ``/tokenize``; the model's special tokens are put around them.
+        """As :meth:`texts`, for token ids from ``/tokenize``; the model's special tokens are added around them.
 
-        Raises InvalidRequest for an id that is not in the vocabulary.
+        Raises InvalidRequest for an id outside the vocabulary.
         """
         size = self._whole.get_vocab_size()
         room = self.max_tokens - len(self._prefix) - len(self._suffix)
@@ -81,32 +81,32 @@ class TextTokenizer:
         return found, cut
 
     def split(self, text: str, *, size: int) -> list[str]:
-        """Consecutive pieces of ``text`` of at most ``size`` tokens each, cut between tokens."""
+        """Split ``text`` between tokens into pieces of at most ``size`` tokens."""
         offsets = self._whole.encode(text, add_special_tokens=False).offsets
         starts = [offsets[k][0] for k in range(0, len(offsets), size)] or [0]
         return [text[a:b] for a, b in zip([0, *starts[1:]], [*starts[1:], len(text)], strict=True)]
 
     def count(self, text: str) -> int:
-        """Tokens of ``text`` without special tokens."""
+        """Count the tokens of ``text``, without special tokens."""
         return len(self._whole.encode(text, add_special_tokens=False).ids)
 
     @property
     def pair_overhead(self) -> int:
-        """Special tokens that a pair costs."""
+        """The number of special tokens in a pair."""
         return int(self._whole.num_special_tokens_to_add(True))
 
     def tokenize(self, text: str, *, add_special: bool) -> list[tuple[int, str]]:
-        """Ids and the text that each stands for."""
+        """Return the id and text of each token."""
         encoding = self._whole.encode(text, add_special_tokens=add_special)
         pieces = [text[a:b] for a, b in encoding.offsets]
         tokens = zip(encoding.ids, pieces, encoding.tokens, encoding.special_tokens_mask, strict=True)
         return [(i, token if special else piece) for i, piece, token, special in tokens]
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The exact text of ``ids``.
+        """Return the exact text of ``ids``.
 
-        Raises CapabilityMismatch for a tokenizer that changes its text (lower case, accents, spaces), because
-        then no text of these ids is the one that was tokenised.
+        Raises CapabilityMismatch for a tokenizer that normalises its text (lower case, accents, spaces), as the
+        original text is then lost.
         """
         if not self.round_trips:
             raise CapabilityMismatch(
@@ -142,7 +142,7 @@ class TextTokenizer:
         return ContextLengthExceeded(model=self._model, limit=self.max_tokens, requested=requested, param=param)
 
     def _frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens that stand before and after a text."""
+        """Return the special tokens before and after a text."""
         bare = self._whole.encode("a", add_special_tokens=False).ids
         full = self._whole.encode("a").ids
         for at in range(len(full) - len(bare) + 1):
@@ -152,7 +152,7 @@ class TextTokenizer:
 
 
 def _is_exact(tokenizer: dict[str, object]) -> bool:
-    """Whether decoding gives back what was encoded: bytes in, bytes out, and no normaliser between."""
+    """Whether decoding restores the encoded text exactly: a byte-level tokenizer without a normaliser."""
     decoder = tokenizer.get("decoder")
     before = tokenizer.get("pre_tokenizer")
     return (

@@ -1,8 +1,8 @@
-"""Engine ``llama-cpp-python``: GGUF language models through ``llama_cpp.Llama``. One request at a time.
+"""Engine ``llama-cpp-python``: GGUF language models with ``llama_cpp.Llama``, one request at a time.
 
-For machines where the package is already built, or built for hardware that ``xllamacpp`` has no wheel for; the
-engine ``llamacpp`` is the better one elsewhere. The package's own server is not used: it tells no usage in its
-streams and goes on decoding for a client that has left. Source: llama_cpp/llama.py of llama-cpp-python 0.3.36.
+For machines where the package is already built, or built for hardware without a wheel of ``xllamacpp``; elsewhere
+the engine ``llamacpp`` is better. The package's own server is not used: it omits the usage from streams and
+continues to decode after a disconnect. Source: llama_cpp/llama.py of llama-cpp-python 0.3.36.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from backends.workers.engines.common.chunks import (
     Token,
     chat_events,
     completion_events,
-    pieces,
+    visible_pieces,
 )
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.llama_cpp_python.model import LlamaModel, LlamaSampling
-from backends.workers.program.app import answer, parse, stream
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
@@ -44,17 +43,17 @@ NAME = "llama-cpp-python"
 
 
 class LlamaCppPythonOptions(EngineOptions):
-    """What a row may set; the names follow the package's own."""
+    """The ``options`` of a catalogue row; the names are the package's own."""
 
     n_gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
-    n_batch: int = Field(default=512, ge=1, description="tokens of prompt read at once")
+    n_batch: int = Field(default=512, ge=1, description="tokens of a prompt in one batch")
     flash_attn: bool = False
     lora_path: Path | None = None
     chat_template_file: Path | None = None
 
 
 def model_settings(spec: WorkerSpec) -> dict[str, Any]:
-    """The arguments of ``llama_cpp.Llama``. Raises ConfigurationError."""
+    """Make the arguments of ``llama_cpp.Llama``. Raises ConfigurationError."""
     options = read_options(LlamaCppPythonOptions, NAME, spec.options)
     if spec.path is None:
         raise ConfigurationError(f"Engine {NAME} needs a GGUF file, and '{spec.model_id}' names none.")
@@ -74,16 +73,16 @@ def model_settings(spec: WorkerSpec) -> dict[str, Any]:
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, LlamaCppPythonEngine(spec), ready)
+    serve_engine(spec, LlamaCppPythonEngine(spec), ready)
 
 
 class LlamaCppPythonEngine:
-    """A model whose requests take turns; a turn keeps the prefix it shares with the one before."""
+    """Serves one request after the other; each reuses the KV cache of the prefix shared with the last one."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._settings = model_settings(spec)
-        # The model's memory of its last prompt is not made for two requests at once.
+        # The model has the KV cache of one sequence only.
         self._runner = ThreadRunner(1)
 
     @property
@@ -117,19 +116,19 @@ class LlamaCppPythonEngine:
         prompt = await asyncio.to_thread(self._model.chat_prompt, messages, arguments)
         wanted = (request.top_logprobs or 0) if request.logprobs else None
         sampling = await self._sampling(request, prompt, request.output_limit, wanted, _schema(request))
-        said = self._said(prompt, sampling, request.stop)
-        events = chat_events(said, PlainOutputParser(), model=self._spec.model_id, prompt_tokens=len(prompt))
-        return await stream(http, events, media_type="text/event-stream")
+        pieces = self._pieces(prompt, sampling, request.stop)
+        events = chat_events(pieces, PlainOutputParser(), model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream_response(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:
         request = parse(CompletionRequest, await http.body())
         prompt = self._model.prompt(request.prompt)
         sampling = await self._sampling(request, prompt, request.max_tokens, request.logprobs, None)
-        said = self._said(prompt, sampling, request.stop)
-        events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
-        return await stream(http, events, media_type="text/event-stream")
+        pieces = self._pieces(prompt, sampling, request.stop)
+        events = completion_events(pieces, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream_response(http, events, media_type="text/event-stream")
 
-    def _said(
+    def _pieces(
         self, prompt: list[int], sampling: LlamaSampling, stop: str | list[str] | None
     ) -> AsyncGenerator[Piece]:
         def decode(cancel: CancelSignal) -> Generator[Token, None, None]:
@@ -137,7 +136,7 @@ class LlamaCppPythonEngine:
                 cancel.check()
                 yield token
 
-        return pieces(
+        return visible_pieces(
             self._runner.stream(decode),
             decode=self._model.text,
             prompt=prompt,
@@ -153,7 +152,7 @@ class LlamaCppPythonEngine:
         logprobs: int | None,
         schema: Json | None,
     ) -> LlamaSampling:
-        """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
+        """Make the sampling parameters. Raises ContextLengthExceeded if no room is left for an answer."""
         room = self._model.window - len(prompt)
         if room < 1:
             param = "messages" if isinstance(request, ChatRequest) else "prompt"
@@ -188,22 +187,24 @@ class LlamaCppPythonEngine:
         request = parse(TokenizeRequest, await http.body())
         ids = self._model.tokenize(request.content, bos=request.add_special, special=request.parse_special)
         if request.with_pieces:
-            return answer({"tokens": [{"id": token, "piece": _piece(self._model.raw([token]))} for token in ids]})
-        return answer({"tokens": ids})
+            return json_response(
+                {"tokens": [{"id": token, "piece": _piece(self._model.raw([token]))} for token in ids]}
+            )
+        return json_response({"tokens": ids})
 
     async def _detokenize(self, http: Request) -> Response:
         request = parse(DetokenizeRequest, await http.body())
         self._model.check(request.tokens, "tokens")
-        return answer({"content": self._model.raw(request.tokens).decode(errors="replace")})
+        return json_response({"content": self._model.raw(request.tokens).decode(errors="replace")})
 
     async def _props(self, http: Request) -> Response:
-        """The gateway asks whether the template takes tools; what such a model says is not taken apart here."""
+        """Tell the gateway that the chat template's tool calls are not supported: they are not parsed here."""
         del http
-        return answer({"chat_template_caps": {"supports_tools": False}})
+        return json_response({"chat_template_caps": {"supports_tools": False}})
 
 
 def _schema(request: ChatRequest) -> Json | None:
-    """The schema that an answer is bound to: ``{"type": "object"}`` for any JSON object."""
+    """Return the schema for the answer, ``{"type": "object"}`` for any JSON object, or None."""
     form = request.response_format
     if form is None or form.type == "text":
         return None
@@ -212,7 +213,7 @@ def _schema(request: ChatRequest) -> Json | None:
 
 
 def _piece(data: bytes) -> str | list[int]:
-    """A token's text, or its bytes when they are only a part of a character; as llama-server shows it."""
+    """Return a token's text, or its bytes if they are part of a character, as llama-server does."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""``llama_cpp.Llama`` as the engine ``llama-cpp-python`` uses it: prompts, tokens, sampling, logprobs, grammars.
+"""Wraps ``llama_cpp.Llama`` for the engine ``llama-cpp-python``: prompts, tokens, sampling, logprobs, grammars.
 
 Source: llama_cpp/llama.py, llama_chat_format.py and llama_grammar.py of llama-cpp-python 0.3.36.
 """
@@ -26,7 +26,7 @@ from catalog.types import Json
 
 @dataclass(frozen=True, slots=True)
 class LlamaSampling:
-    """How to choose tokens. The defaults are llama-server's, so that a GGUF answers alike under both engines."""
+    """Sampling parameters. The defaults are llama-server's, so that a GGUF behaves the same in both engines."""
 
     max_tokens: int
     seed: int
@@ -41,15 +41,15 @@ class LlamaSampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     ignore_eos: bool = False
     top_logprobs: int | None = None
-    """How many likeliest tokens to name beside each; ``None``: no logprobs at all."""
+    """Number of likeliest alternatives per token; ``None``: no logprobs at all."""
     grammar: Any = None
 
 
 class LlamaModel:
-    """A loaded GGUF. Decoding is for one thread at a time; the rest may be called from any."""
+    """A loaded GGUF. ``decode`` may run in one thread at a time; the other methods are thread-safe."""
 
     def __init__(self, model_id: str, settings: Mapping[str, Any], template: str | None) -> None:
-        """Raises EngineMissing and ModelUnavailable. ``template`` replaces the file's own."""
+        """Load the model; ``template`` replaces its own chat template. Raises EngineMissing, ModelUnavailable."""
         try:
             import llama_cpp
         except ImportError as error:
@@ -72,7 +72,7 @@ class LlamaModel:
     # ---- prompts and tokens
 
     def chat_prompt(self, messages: list[Json], arguments: Mapping[str, Any]) -> list[int]:
-        """The tokens of a chat. Raises CapabilityMismatch without a template, InvalidRequest if it refuses."""
+        """Tokenise a chat. Raises CapabilityMismatch without a template, InvalidRequest if it fails."""
         if self._formatter is None:
             raise CapabilityMismatch(f"'{self._id}' has no chat template.", param="model")
         from jinja2.exceptions import TemplateError
@@ -86,7 +86,7 @@ class LlamaModel:
         return self.tokenize(text, bos=False, special=True)
 
     def prompt(self, given: Any) -> list[int]:
-        """The tokens of a completion's prompt. Raises InvalidRequest for none, several, or unknown tokens."""
+        """Tokenise a completion's prompt. Raises InvalidRequest for none, several, or unknown tokens."""
         ids = self.tokenize(given, bos=True, special=True) if isinstance(given, str) else given
         if not ids or not all(isinstance(token, int) for token in ids):
             raise InvalidRequest("A worker takes one prompt, and it must not be empty.", param="prompt")
@@ -94,7 +94,7 @@ class LlamaModel:
         return list(ids)
 
     def check(self, ids: Sequence[int], param: str) -> None:
-        """Raises InvalidRequest for a token that the model does not have."""
+        """Check token ids. Raises InvalidRequest for one outside the vocabulary."""
         if ids and not 0 <= min(ids) <= max(ids) < self._vocabulary:
             raise InvalidRequest(f"A token is not one of this model's {self._vocabulary}.", param=param)
 
@@ -103,21 +103,21 @@ class LlamaModel:
         return ids
 
     def raw(self, ids: list[int]) -> bytes:
-        """The bytes of tokens, special ones included: a round trip is exact."""
+        """Return the bytes of tokens, including special ones; tokenising them gives the same tokens."""
         return b"".join(self._piece(token, special=True) for token in ids)
 
     def text(self, ids: list[int]) -> str:
-        """What a reader sees of tokens; U+FFFD where a character is cut."""
+        """Return the text of tokens without special ones; U+FFFD replaces incomplete characters."""
         return b"".join(self._piece(token, special=False) for token in ids).decode(errors="replace")
 
     def bias(self, given: Any) -> dict[int, float]:
-        """``logit_bias`` by token. Raises InvalidRequest for a token that the model does not have."""
+        """Parse ``logit_bias``. Raises InvalidRequest for a token outside the vocabulary."""
         bias = {int(token): float(value) for token, value in dict(given or {}).items()}
         self.check(tuple(bias), "logit_bias")
         return bias
 
     def grammar(self, schema: Json) -> Any:
-        """A grammar of this JSON schema. Raises UnsupportedParameter for one that cannot be enforced."""
+        """Compile a JSON schema to a grammar. Raises UnsupportedParameter if it cannot be enforced."""
         library = self._library
         try:
             grammar = library.LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)
@@ -125,7 +125,7 @@ class LlamaModel:
             raise UnsupportedParameter(
                 f"This schema cannot be enforced: {str(error)[:200]}", param="response_format"
             ) from error
-        # The sampler would be given a null pointer for rules that llama.cpp cannot read.
+        # For rules that llama.cpp cannot parse, the sampler would get a null pointer.
         probe = library.llama_sampler_init_grammar(self._vocab, grammar._grammar.encode(), b"root")
         if not probe:
             raise UnsupportedParameter("This schema cannot be enforced by a grammar.", param="response_format")
@@ -135,7 +135,7 @@ class LlamaModel:
     # ---- decoding
 
     def decode(self, prompt: list[int], sampling: LlamaSampling) -> Iterator[Token]:
-        """Tokens until the model ends or there are enough of them; the last says which."""
+        """Yield tokens until the model ends or ``max_tokens``; the last one has its ``finish``."""
         self._llama.set_seed(sampling.seed)
         generated = self._llama.generate(
             prompt,
@@ -163,7 +163,7 @@ class LlamaModel:
     def _logprobs(self, token: int, count: int | None) -> tuple[float, tuple[tuple[int, float], ...]]:
         if count is None:
             return 0.0, ()
-        # Of the token's own step: the next one is computed when the generator goes on.
+        # The logits are still those of this token: the next step runs when the generator continues.
         pointer = self._library.llama_get_logits_ith(self._llama.ctx, -1)
         logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).astype(np.float64)
         logprobs = logits - np.logaddexp.reduce(logits)

@@ -1,7 +1,6 @@
-"""Chats of ``mlx_lm``: its text as thinking, tool calls and content.
+"""Separates a model's output into reasoning, tool calls and content, with ``mlx_lm``'s rules for each model.
 
-Where thinking and tool calls begin and end is each model's own, known to mlx_lm. Source: mlx_lm/generate.py
-(``make_text_state_machine``) and mlx_lm/tokenizer_utils.py of mlx-lm 0.32.
+Source: mlx_lm/generate.py (``make_text_state_machine``) and mlx_lm/tokenizer_utils.py of mlx-lm 0.32.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from catalog.types import Json
 
 
 class MlxOutputParser:
-    """Takes a model's text apart. ``called`` says whether it has made a tool call."""
+    """Implements :class:`backends.workers.engines.common.chunks.ChatOutputParser`."""
 
     def __init__(self, tokenizer: Any, prompt: list[int], tools: list[Json]) -> None:
         from mlx_lm.generate import TextStateMachine, make_text_state_machine
@@ -29,7 +28,7 @@ class MlxOutputParser:
         self.called = False
 
     def take(self, text: str, *, last: bool) -> Iterator[Json]:
-        """Deltas of ``text``; after the ``last`` of it nothing is kept back."""
+        """Yield the deltas of ``text``; with ``last``, everything that was held back, too."""
         self._state, segments = self._machine.split(self._state, text)
         if last:
             self._state, rest, state = self._machine.flush(self._state)
@@ -50,7 +49,7 @@ class MlxOutputParser:
             return
         try:
             parsed = self._parse(text, self._tools)
-        except ValueError:  # JSON's error is one: it was cut, or is no call after all
+        except ValueError:  # including JSON errors: the text is truncated, or is no call
             yield {"content": text}
             return
         calls = parsed if isinstance(parsed, list) else [parsed]
@@ -74,10 +73,10 @@ class MlxOutputParser:
 
 
 def _initial(tokenizer: Any, prompt: list[int]) -> str:
-    """Whether the template has begun the thinking already."""
-    told: str | None = tokenizer.response_initial_state
-    if told:
-        return told
+    """Return the initial state: ``reasoning`` if the prompt's template has opened the reasoning already."""
+    declared: str | None = tokenizer.response_initial_state
+    if declared:
+        return declared
     if tokenizer.has_thinking and tokenizer.rfind_think_start(prompt) > tokenizer.rfind_think_end(prompt):
         return "reasoning"
     return "normal"

@@ -1,7 +1,7 @@
 """Continuous batching with ``mlx_lm``'s BatchGenerator, in the one thread that owns the model.
 
-MLX's arrays belong to the thread whose stream made them, so everything that touches the model happens there:
-loading, prefill, decoding, the cache of prompts. Others send it sequences and are told each token.
+MLX's arrays belong to the thread whose stream created them, so loading, prefill, decoding and the prompt cache all
+run in that thread. Other threads send sequences to it and receive tokens through callbacks.
 Source: mlx_lm/generate.py and mlx_lm/models/cache.py of mlx-lm 0.32.
 """
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MlxSampling:
-    """How to choose tokens. ``seed`` makes a choice repeatable whatever else is in the batch."""
+    """Sampling parameters. A ``seed`` makes the result independent of other sequences in the batch."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -42,12 +42,12 @@ class MlxSampling:
     ignore_eos: bool = False
     top_logprobs: int = 0
     grammar: Callable[[], Any] | None = None
-    """Makes a matcher of llguidance (its ``LLMatcher``) that the answer must satisfy."""
+    """Makes a new llguidance ``LLMatcher`` that constrains the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What loading gives: the network, the ids that end an answer, and the tokens that XTC spares."""
+    """A loaded model: the network, the ids that end an answer, and the tokens that XTC never removes."""
 
     model: Any
     eos: frozenset[int]
@@ -64,7 +64,7 @@ class _Sequence:
 
 
 class Decoder:
-    """Decodes many sequences together. ``stats`` counts those that are really in the batch as active."""
+    """Decodes many sequences together; in ``stats``, those in the batch are active."""
 
     def __init__(
         self, load: Callable[[], Loaded], *, slots: int, prefill_batch: int, prefill_step: int, prompt_caches: int
@@ -83,17 +83,17 @@ class Decoder:
         self._started: Future[None] = Future()
 
     def start(self) -> None:
-        """Load the model in the thread that will use it. Raises what loading raises."""
+        """Start the thread and load the model in it. Raises what loading raises."""
         self._thread.start()
         self._started.result()
 
     def close(self) -> None:
-        """End after the step that runs."""
+        """End the thread after the running step."""
         self._inbox.put(None)
         self._thread.join()
 
     async def decode(self, prompt: list[int], sampling: MlxSampling) -> AsyncGenerator[Token]:
-        """The tokens as they come, the last with its ``finish``. Closing this ends the work after one step."""
+        """Yield tokens, the last with its ``finish``. Closing this ends the sequence after the running step."""
         told: asyncio.Queue[Token | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -115,7 +115,7 @@ class Decoder:
             sequence.gone = True
             self._inbox.put(sequence)
 
-    # ---- in the thread
+    # ---- in the decoder's thread
 
     def _run(self) -> None:
         try:
@@ -124,7 +124,7 @@ class Decoder:
 
             caches = LRUPromptCache(self._prompt_caches) if self._prompt_caches else None
             generator = self._generator(loaded)
-        except BaseException as error:  # the boundary: whatever loading raises is its caller's to see
+        except BaseException as error:  # the boundary: start() raises it in the caller's thread
             self._started.set_exception(error)
             return
         self._started.set_result(None)
@@ -144,7 +144,7 @@ class Decoder:
         return BatchGenerator(loaded.model, stream=stream, **self._sizes)
 
     def _receive(self, generator: Any, caches: Any, loaded: Loaded) -> bool:
-        """Take in what was sent, waiting for it while there is nothing to decode. False: it is time to end."""
+        """Process the inbox, blocking while there is nothing to decode. Returns False to end the thread."""
         while not self._running or not self._inbox.empty():
             sequence = self._inbox.get()
             if sequence is None:
@@ -159,7 +159,7 @@ class Decoder:
         self.stats.queued -= 1
         prompt, sampling = sequence.prompt, sequence.sampling
         cache, rest = caches.fetch_nearest_cache("", prompt) if caches else (None, prompt)
-        if not rest:  # the last token has to be read again to know what follows it
+        if not rest:  # at least the last token must be processed again, to predict the next one
             cache, rest = None, prompt
         try:
             (sequence.uid,) = generator.insert(
@@ -172,7 +172,7 @@ class Decoder:
                 stop_sequences=[_stops(frozenset() if sampling.ignore_eos else loaded.eos)],
             )
         except Exception as error:  # the boundary: one request's parameters must not end the thread
-            _log.error("a sequence was not taken", exc_info=error)
+            _log.error("a sequence was rejected", exc_info=error)
             self.stats.failed += 1
             sequence.tell(RoundhouseError("The worker failed at this request; its log says why."))
             return
@@ -213,7 +213,7 @@ class Decoder:
 
 
 def sampler(sampling: MlxSampling, spared: tuple[int, ...]) -> Callable[[Any], Any]:
-    """Chooses a token from log probabilities [1, vocabulary], with a random key of its own if it has a seed."""
+    """Make a function that samples from log probabilities [1, vocabulary], with its own random key if seeded."""
     import mlx.core as mx
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, apply_xtc
 
@@ -248,7 +248,7 @@ def _keys(seed: int | None) -> Iterator[Any]:
 
 
 def processors(sampling: MlxSampling, eos: frozenset[int]) -> list[Callable[[Any, Any], Any]]:
-    """What changes the logits [1, vocabulary] of one sequence before a token is chosen."""
+    """Make the functions that modify the logits [1, vocabulary] of one sequence before sampling."""
     import mlx.core as mx
     from mlx_lm.sample_utils import make_logits_processors
 
@@ -271,7 +271,7 @@ def processors(sampling: MlxSampling, eos: frozenset[int]) -> list[Callable[[Any
 
 
 class _Grammar:
-    """Leaves only the tokens that a grammar allows next. It sees each chosen token before the one after it."""
+    """Masks the tokens that a grammar does not allow next, after consuming the token chosen last."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher

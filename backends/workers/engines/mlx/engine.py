@@ -1,8 +1,8 @@
 """Engine ``mlx``: language models on Apple silicon with ``mlx_lm`` (or, slowly, on its CPU build).
 
-A model is a Hugging Face folder of safetensors, quantised or not; no code of the folder is run. Sequences are
-batched continuously and prompts' KV caches kept (:mod:`backends.workers.engines.mlx.decoder`). The wire is the
-workers': a stream of chunks as llama-server's. Answers can be bound to a JSON schema (llguidance).
+A model is a Hugging Face folder of safetensors, quantised or not; code in the folder is never run. Sequences are
+batched continuously, and the KV caches of prompts are kept (:mod:`backends.workers.engines.mlx.decoder`). Chunks
+have llama-server's shape. llguidance constrains answers to a JSON schema.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, pieces
+from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, visible_pieces
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.mlx.chat_parser import MlxOutputParser
 from backends.workers.engines.mlx.decoder import Decoder, Loaded, MlxSampling
-from backends.workers.program.app import answer, parse, stream
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
@@ -44,21 +43,23 @@ from catalog.types import Json
 
 
 class MlxOptions(EngineOptions):
-    """What a catalogue row may set under ``options``."""
+    """The ``options`` of a catalogue row."""
 
-    adapter_path: Path | None = Field(default=None, description="a LoRA adapter's folder")
-    prefill_batch: int = Field(default=8, ge=1, description="prompts read together")
-    prefill_step: int = Field(default=512, ge=32, description="tokens of a prompt read between two decoding steps")
-    prompt_caches: int = Field(default=10, ge=0, description="KV caches kept for prompts to come")
+    adapter_path: Path | None = Field(default=None, description="folder of a LoRA adapter")
+    prefill_batch: int = Field(default=8, ge=1, description="prompts prefilled together")
+    prefill_step: int = Field(
+        default=512, ge=32, description="tokens of a prompt prefilled between decoding steps"
+    )
+    prompt_caches: int = Field(default=10, ge=0, description="KV caches kept for later prompts")
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, MlxEngine(spec), ready)
+    serve_engine(spec, MlxEngine(spec), ready)
 
 
 class MlxEngine:
-    """A language model and its tokenizer."""
+    """Serves a language model."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -94,7 +95,7 @@ class MlxEngine:
         ]
 
     def _read(self) -> Loaded:
-        """Load, in the decoder's thread. Raises EngineMissing and ModelUnavailable."""
+        """Load the model; runs in the decoder's thread. Raises EngineMissing and ModelUnavailable."""
         try:
             import mlx.core as mx
             from mlx_lm import load
@@ -138,24 +139,26 @@ class MlxEngine:
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
         text = MlxOutputParser(self._tokenizer, prompt, tools)
-        said = self._said(prompt, sampling, request.stop, wanted)
-        events = chat_events(said, text, model=self._spec.model_id, prompt_tokens=len(prompt))
-        return await stream(http, events, media_type="text/event-stream")
+        pieces = self._pieces(prompt, sampling, request.stop, wanted)
+        events = chat_events(pieces, text, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream_response(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:
         request = parse(CompletionRequest, await http.body())
         prompt = await asyncio.to_thread(self._ids, request.prompt)
         wanted = request.logprobs
         sampling = self._sampling(request, prompt, request.max_tokens, wanted, request.model_extra or {})
-        said = self._said(prompt, sampling, request.stop, wanted)
-        events = completion_events(said, model=self._spec.model_id, prompt_tokens=len(prompt))
-        return await stream(http, events, media_type="text/event-stream")
+        pieces = self._pieces(prompt, sampling, request.stop, wanted)
+        events = completion_events(pieces, model=self._spec.model_id, prompt_tokens=len(prompt))
+        return await stream_response(http, events, media_type="text/event-stream")
 
-    def _said(
+    def _pieces(
         self, prompt: list[int], sampling: MlxSampling, stop: str | list[str] | None, logprobs: int | None
     ) -> AsyncGenerator[Piece]:
         tokens = self._decoder.decode(prompt, sampling)
-        return pieces(tokens, decode=self._decoded, prompt=prompt, stop=stop, logprobs=logprobs is not None)
+        return visible_pieces(
+            tokens, decode=self._decoded, prompt=prompt, stop=stop, logprobs=logprobs is not None
+        )
 
     def _sampling(
         self,
@@ -167,7 +170,7 @@ class MlxEngine:
         *,
         grammar: Callable[[], Any] | None = None,
     ) -> MlxSampling:
-        """Raises ContextLengthExceeded for a prompt that leaves no room for an answer."""
+        """Make the sampling parameters. Raises ContextLengthExceeded if no room is left for an answer."""
         room = self._window - len(prompt)
         if room < 1:
             param = "messages" if isinstance(request, ChatRequest) else "prompt"
@@ -243,7 +246,7 @@ class MlxEngine:
         return await asyncio.to_thread(self._matcher, schema)
 
     def _matcher(self, schema: Json) -> Callable[[], Any]:
-        """Raises UnsupportedParameter for a schema that llguidance cannot enforce, or without llguidance."""
+        """Compile a schema. Raises UnsupportedParameter if llguidance is missing or cannot enforce the schema."""
         try:
             from llguidance import LLMatcher
             from llguidance.hf import from_tokenizer
@@ -272,14 +275,14 @@ class MlxEngine:
             raise UnsupportedParameter("The engine mlx always parses special tokens.", param="parse_special")
         found = await asyncio.to_thread(self._texts.tokenize, request.content, add_special=request.add_special)
         if request.with_pieces:
-            return answer({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
-        return answer({"tokens": [token for token, _ in found]})
+            return json_response({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
+        return json_response({"tokens": [token for token, _ in found]})
 
     async def _detokenize(self, http: Request) -> Response:
         request = parse(DetokenizeRequest, await http.body())
-        return answer({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
+        return json_response({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
 
     async def _props(self, http: Request) -> Response:
         del http
         tools = bool(self._tokenizer.has_tool_calling)
-        return answer({"chat_template_caps": {"supports_tools": tools}})
+        return json_response({"chat_template_caps": {"supports_tools": tools}})

@@ -1,4 +1,4 @@
-"""Engine ``onnx``: embeddings, classification by them, and cross-encoders with ONNX Runtime.
+"""Engine ``onnx``: embeddings, classification by embeddings, and cross-encoders with ONNX Runtime.
 
 A model is a folder with the graph (``model.onnx``, or ``options.file``), ``tokenizer.json`` and
 ``roundhouse.json``: ``{"kind": "embedding" | "cross-encoder", "pooling", "normalize", "max_tokens",
@@ -38,8 +38,7 @@ from backends.workers.engines.onnx.session import (
     normalized,
     open_session,
 )
-from backends.workers.program.app import answer, attended, dropped, parse
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import cancel_on_disconnect, dropped, json_response, parse, serve_engine
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
@@ -51,12 +50,13 @@ from catalog.errors import (
 )
 
 SHARPNESS = 20.0
-"""What cosines are multiplied by before the softmax: the scale with which sentence-transformers trains such models
-(its ``MultipleNegativesRankingLoss``), so that what comes out are chances and not merely an order."""
+"""Factor of cosines before the softmax: the scale of sentence-transformers' ``MultipleNegativesRankingLoss``, with
+which such models are trained, so that the results are probabilities.
+"""
 
 
 class Prompts(BaseModel):
-    """What a model wants before a query and before a document."""
+    """The prefixes that a model expects before a query and before a document."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     query: str = ""
@@ -64,7 +64,7 @@ class Prompts(BaseModel):
 
 
 class OnnxOptions(EngineOptions):
-    """What ``roundhouse.json`` and the row's options say of a model."""
+    """The options in ``roundhouse.json`` and in the catalogue row."""
 
     kind: Literal["embedding", "cross-encoder"] = "embedding"
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
@@ -74,20 +74,20 @@ class OnnxOptions(EngineOptions):
     dimensions: int | None = Field(default=None, gt=0)
     matryoshka: bool = False
     prompts: Prompts = Prompts()
-    precision: str | None = Field(default=None, description="of the weights, as the folder was made")
-    rerank: Literal["similarity"] | None = Field(default=None, description="let an embedding model rank")
+    precision: str | None = Field(default=None, description="of the weights, set when the folder was prepared")
+    rerank: Literal["similarity"] | None = Field(default=None, description="let an embedding model rerank")
     batch_tokens: int | None = Field(
-        default=None, gt=0, description="padded tokens of one batch; default: 96 a thread, on a GPU 8192"
+        default=None, gt=0, description="padded tokens of one batch; default: 96 per thread, on a GPU 8192"
     )
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, OnnxEngine(spec), ready)
+    serve_engine(spec, OnnxEngine(spec), ready)
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What ``roundhouse.json`` says of the model, as far as this engine knows it. Raises ModelUnavailable."""
+    """Read this engine's options from ``roundhouse.json``. Raises ModelUnavailable if it is damaged."""
     path = folder / "roundhouse.json"
     try:
         told = orjson.loads(path.read_bytes()) if path.is_file() else {}
@@ -97,7 +97,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 class OnnxEngine:
-    """Texts in, vectors or scores out; all requests share one batcher."""
+    """Serves embeddings, reranking and classification; all requests share one batcher."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -159,7 +159,7 @@ class OnnxEngine:
             tokens, cut = await asyncio.to_thread(self._encode, request.items(), prompt, truncate)
             return tokens, cut, await self._vectors(tokens)
 
-        tokens, cut, vectors = await attended(http, work())
+        tokens, cut, vectors = await cancel_on_disconnect(http, work())
         if size < self._width:
             vectors = vectors[:, :size]
             vectors = normalized(vectors) if self._options.normalize else vectors
@@ -175,7 +175,7 @@ class OnnxEngine:
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": cut} if cut else {}),
         }
-        return answer(body, headers=dropped(unused))
+        return json_response(body, headers=dropped(unused))
 
     def _dimensions(self, asked: int | None) -> int:
         if asked is None or asked == self._width:
@@ -204,7 +204,7 @@ class OnnxEngine:
         return self._tokenizer.framed(lists, truncate=truncate)
 
     async def _vectors(self, tokens: Sequence[Tokens]) -> Floats:
-        """[texts, width], of length 1 where the model normalises."""
+        """Embed the texts: [texts, width], of length 1 if the model normalises."""
         assert self._batcher is not None
         vectors = np.stack(await self._batcher.run(tokens))
         return normalized(vectors) if self._options.normalize else vectors
@@ -218,7 +218,7 @@ class OnnxEngine:
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
         documents = [_document_text(document, i) for i, document in enumerate(request.documents)]
-        scores, used, cut = await attended(http, self._scores(request, documents, truncate))
+        scores, used, cut = await cancel_on_disconnect(http, self._scores(request, documents, truncate))
         order = sorted(range(len(documents)), key=lambda i: (-scores[i], i))[: request.top_n]
         results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
         if request.return_documents:
@@ -232,12 +232,12 @@ class OnnxEngine:
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": cut} if cut else {}),
         }
-        return answer(body, headers=dropped(extra))
+        return json_response(body, headers=dropped(extra))
 
     async def _scores(
         self, request: RerankRequest, documents: Sequence[str], truncate: bool
     ) -> tuple[list[float], int, list[int]]:
-        """A score in [0, 1] for each document, tokens used, and the documents that were cut."""
+        """Return a score in [0, 1] for each document, the tokens used, and the indices of truncated documents."""
         chunks, owners, cut = await asyncio.to_thread(self._chunks, request, documents)
         query = self._options.prompts.query + request.query
         if self._options.kind == "embedding":
@@ -261,10 +261,10 @@ class OnnxEngine:
         return [float(score) for score in best], sum(map(len, tokens)), sorted({*cut, *short})
 
     def _chunks(self, request: RerankRequest, documents: Sequence[str]) -> tuple[list[str], list[int], list[int]]:
-        """Documents as the model reads them, the document that each chunk is of, and the documents cut.
+        """Split the documents; return the chunks, each chunk's document, and the indices of truncated documents.
 
-        ``max_tokens_per_doc`` keeps a document's head; ``max_chunks_per_doc`` splits what does not fit the
-        window into so many chunks, of which the best counts.
+        ``max_tokens_per_doc`` keeps a document's beginning. ``max_chunks_per_doc`` splits a document that exceeds
+        the window into at most that many chunks; its score is that of the best one.
         """
         cap, most = request.max_tokens_per_doc, request.max_chunks_per_doc
         cross = self._options.kind == "cross-encoder"
@@ -311,7 +311,7 @@ class OnnxEngine:
             )
             return tokens, cut, normalized(await self._vectors(tokens))
 
-        tokens, cut, vectors = await attended(http, work())
+        tokens, cut, vectors = await cancel_on_disconnect(http, work())
         chances = softmax(SHARPNESS * (vectors[first:] @ vectors[:first].T))
         used = sum(map(len, tokens))
         body = {
@@ -321,7 +321,7 @@ class OnnxEngine:
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
         }
-        return answer(body, headers=dropped(extra))
+        return json_response(body, headers=dropped(extra))
 
     # ---- tokens
 
@@ -331,18 +331,19 @@ class OnnxEngine:
             self._tokenizer.tokenize, request.content, add_special=request.add_special
         )
         if request.with_pieces:
-            return answer({"tokens": [{"id": i, "piece": piece} for i, piece in tokens]})
-        return answer({"tokens": [i for i, _ in tokens]})
+            return json_response({"tokens": [{"id": i, "piece": piece} for i, piece in tokens]})
+        return json_response({"tokens": [i for i, _ in tokens]})
 
     async def _detokenize(self, http: Request) -> Response:
         request = parse(DetokenizeRequest, await http.body())
-        return answer({"content": await asyncio.to_thread(self._tokenizer.detokenize, request.tokens)})
+        return json_response({"content": await asyncio.to_thread(self._tokenizer.detokenize, request.tokens)})
 
 
 def probabilities(logits: Floats) -> NDArray[np.float64]:
-    """[texts, 1] by the sigmoid, or [texts, 2] (no, yes) by the softmax, to the chance of "relevant".
+    """Convert logits to the probability of "relevant": [texts, 1] by the sigmoid, [texts, 2] (no, yes) by the
+    softmax.
 
-    In float64 and through the logarithm: a very unlikely document keeps its rank among others like it.
+    Computed in float64 through the logarithm, so that very improbable documents keep their order.
     """
     margin = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
     chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -margin.astype(np.float64)))
@@ -350,7 +351,7 @@ def probabilities(logits: Floats) -> NDArray[np.float64]:
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
-    """[texts, labels]: each row's chances."""
+    """Convert logits [texts, labels] to probabilities, row by row."""
     exact = logits.astype(np.float64)
     weights = np.exp(exact - exact.max(axis=1, keepdims=True))
     chances: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
@@ -365,7 +366,7 @@ def _document_text(document: str | dict[str, Any], index: int) -> str:
 
 
 def _flag(extra: dict[str, Any], name: str) -> bool:
-    """Take a true or false out of the fields beyond OpenAI's. Raises InvalidRequest for anything else."""
+    """Remove a boolean from the fields beyond OpenAI's. Raises InvalidRequest for another type."""
     value = extra.pop(name, None)
     if value is not None and not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false.", param=name)

@@ -1,4 +1,4 @@
-"""One ONNX graph on one device: padded batches in, a vector or a score per text out."""
+"""Runs one ONNX graph on one device: padded batches in, a vector or a score per text out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 LANES = 2
-"""Batches that run at once on the CPU: one uses the cores while the other is in Python or on one thread. On two
-cores that is 10 to 15% more texts a second."""
+"""Concurrent batches on the CPU: one uses the cores while the other is in Python or single-threaded. On two cores
+this gives 10 to 15% more texts per second.
+"""
 
 TOKENS_A_THREAD = 96
-"""Of a batch on the CPU: what passes between its operators then stays in a core's cache. On two cores that is 4 to
-12% more texts a second than batches of 512 tokens."""
+"""Tokens per thread in a batch on the CPU, few enough for the intermediate results to stay in a core's cache. On
+two cores this gives 4 to 12% more texts per second than batches of 512 tokens.
+"""
 
 TOKENS_ON_GPU = 8192
 
@@ -32,8 +34,8 @@ Pooling = Literal["mean", "cls", "last", "none"]
 def open_session(path: Path, *, device: str, threads: int) -> onnxruntime.InferenceSession:
     """Open ``path`` on ``cpu`` or ``cuda:N``.
 
-    Raises EngineMissing when ONNX Runtime, or its build for the device, is not installed, and
-    ModelUnavailable when the file is none that it can run.
+    Raises EngineMissing if ONNX Runtime, or its build for the device, is not installed, and ModelUnavailable if it
+    cannot run the file.
     """
     try:
         import onnxruntime
@@ -45,7 +47,7 @@ def open_session(path: Path, *, device: str, threads: int) -> onnxruntime.Infere
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin while they wait take the cores from the other lane's batch, and from the gateway.
+    # Spinning threads would take the cores from the other lane's batch and from the gateway.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
@@ -67,11 +69,11 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
 
 
 class OnnxBatchRunner:
-    """Runs batches of token lists; a row of the answer is a pooled vector or a text's logits.
+    """Runs batches of tokenised texts; the result of a text is its pooled vector or its logits.
 
-    Graph inputs are ``input_ids``, ``attention_mask`` and, where it has them, ``token_type_ids`` (int64,
-    [batch, tokens]); its first output is float [batch, tokens, width], or [batch, width] with pooling
-    ``none`` (a head that pools by itself).
+    The graph's inputs are ``input_ids``, ``attention_mask`` and optionally ``token_type_ids`` (int64, [batch,
+    tokens]); its first output is float [batch, tokens, width], or [batch, width] with pooling ``none`` (the graph
+    pools by itself).
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, *, pooling: Pooling, pad_id: int) -> None:
@@ -82,7 +84,7 @@ class OnnxBatchRunner:
         self._pad_id = pad_id
 
     def begin(self, batch: Sequence[Tokens]) -> tuple[Callable[[], Sequence[Floats]], Interrupt]:
-        """See ``batching.Device``: ONNX Runtime leaves a run between two operators when it is told to."""
+        """Implements ``BatchRunner.begin`` of ``batching``; an interrupt acts between two operators."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -98,7 +100,7 @@ class OnnxBatchRunner:
         return call, interrupt
 
     def width(self) -> int:
-        """The length of a row, found by running one token."""
+        """Return the length of a result, by running one token."""
         call, _ = self.begin([Tokens([self._pad_id])])
         return len(call()[0])
 
@@ -117,7 +119,7 @@ class OnnxBatchRunner:
 
 
 def pooled(output: Floats, mask: NDArray[np.int64], pooling: Pooling) -> Floats:
-    """[batch, tokens, width] and its mask [batch, tokens] to [batch, width]: padding never counts."""
+    """Pool [batch, tokens, width] with mask [batch, tokens] to [batch, width]; padding is ignored."""
     if pooling == "none":
         return output.reshape(len(output), -1)
     if pooling == "cls":
@@ -131,7 +133,7 @@ def pooled(output: Floats, mask: NDArray[np.int64], pooling: Pooling) -> Floats:
 
 
 def normalized(vectors: Floats) -> Floats:
-    """Rows of length 1; a row of zeros stays one."""
+    """Scale the rows to length 1; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

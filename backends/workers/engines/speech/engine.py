@@ -1,4 +1,4 @@
-"""Engine ``speech``: texts spoken with hibari's or Kokoro's voices, sentence by sentence, in six formats."""
+"""Engine ``speech``: text to speech with hibari's or Kokoro's voices, sentence by sentence, in six formats."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.speech.hibari import HibariVoices
 from backends.workers.engines.speech.kokoro import KokoroVoices
 from backends.workers.engines.speech.voices import Choice, Synthesizer, choose, foreign_letters
-from backends.workers.program.app import answer, dropped, parse, stream
-from backends.workers.program.app import serve as run
+from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
@@ -27,22 +26,22 @@ _LATIN_ONLY = frozenset({"en", "es", "fr", "it", "pt"})
 
 
 class SpeechOptions(EngineOptions):
-    """What a catalogue row may set under ``options``."""
+    """The ``options`` of a catalogue row."""
 
     library: Literal["hibari", "kokoro"] = "hibari"
-    voice: str | None = Field(default=None, description="the default voice")
-    formats: tuple[str, ...] = Field(default=tuple(MEDIA_TYPES), description="formats that are answered")
+    voice: str | None = Field(default=None, description="default voice")
+    formats: tuple[str, ...] = Field(default=tuple(MEDIA_TYPES), description="supported formats")
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     styles: str = Field(default="voices.bin", pattern=r"^[\w][\w.-]*$")
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""
-    run(spec, SpeechEngine(spec), ready)
+    serve_engine(spec, SpeechEngine(spec), ready)
 
 
 class SpeechEngine:
-    """Speaks up to ``slots`` texts at once."""
+    """Synthesises up to ``slots`` texts concurrently."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -81,7 +80,7 @@ class SpeechEngine:
         return HibariVoices(threads=self._spec.threads)
 
     def _warm_up(self) -> None:
-        """Dictionaries are read at the first word: read them before the first caller waits for them."""
+        """Speak a word, so that the dictionaries are loaded before the first request."""
         voice = next(each for each in self._synthesizer.voices if each.name == self._default)
         for _ in self._synthesizer.sentences("a", voice, language=voice.languages[0], speed=1.0):
             pass
@@ -98,7 +97,7 @@ class SpeechEngine:
             }
             for voice in self._synthesizer.voices
         ]
-        return answer({"object": "list", "data": rows})
+        return json_response({"object": "list", "data": rows})
 
     async def _speech(self, http: Request) -> Response:
         request = parse(SpeechRequest, await http.body())
@@ -124,10 +123,10 @@ class SpeechEngine:
             **dropped(unused),
         }
         media_type = MEDIA_TYPES[request.response_format]
-        return await stream(http, self._runner.stream(produce), media_type=media_type, headers=headers)
+        return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
     def _checked(self, request: SpeechRequest) -> tuple[Choice, list[str]]:
-        """The voice to use and the parameters without effect. Raises InvalidRequest and UnsupportedParameter."""
+        """Choose the voice and list parameters without effect. Raises InvalidRequest, UnsupportedParameter."""
         if request.response_format not in self._options.formats:
             raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
         choice = choose(
@@ -160,7 +159,7 @@ class SpeechEngine:
 def _spoken(
     synthesizer: Synthesizer, text: str, choice: Choice, pace: float, cancel: CancelSignal
 ) -> Generator[Samples, None, None]:
-    """Pieces of speech until the caller leaves. Raises InvalidRequest when there is nothing to say."""
+    """Yield pieces of speech until cancelled. Raises InvalidRequest if the text contains nothing to speak."""
     silent = True
     for samples in synthesizer.sentences(text, choice.voice, language=choice.language, speed=pace):
         cancel.check()

@@ -1,4 +1,4 @@
-"""hibari's voices: a small English model with its own grapheme-to-phoneme rules, inside an installed library."""
+"""hibari's voices: a small English model with its own grapheme-to-phoneme rules, part of an installed library."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _AMERICAN, _BRITISH = "en-US", "en-GB"
 
 
 class HibariVoices:
-    """The voices that are on this machine; those that hibari would download are not offered.
+    """The voices on this machine; those that hibari would have to download are left out.
 
-    The library holds one speaker (``heart``) and the pronunciation rules of two accents, which any speaker
-    takes: ``heart-british`` is her with British rules.
+    The library contains one speaker (``heart``) and the pronunciation rules of two accents, which apply to any
+    speaker: ``heart-british`` is the same speaker with British rules.
     """
 
     sample_rate = 24_000
@@ -51,7 +51,7 @@ class HibariVoices:
         self._accents = {_AMERICAN: _Accent(british=False), _BRITISH: _Accent(british=True)}
 
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """See ``voices.Synthesizer``. The same text always gives the same samples."""
+        """See :class:`Synthesizer`. The same text always gives the same samples."""
         speaker = self._speakers[voice.name]
         accent = self._accents[language]
         noise = np.random.default_rng(0)
@@ -62,7 +62,7 @@ class HibariVoices:
 
 
 class _Accent:
-    """Pronunciation rules of one accent, read at their first use; they keep a cache, so one thread at a time."""
+    """Pronunciation rules of one accent, loaded at first use. Their cache needs a lock."""
 
     def __init__(self, *, british: bool) -> None:
         self._british = british

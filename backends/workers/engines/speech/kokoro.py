@@ -1,4 +1,4 @@
-"""Kokoro's voices through ``kokoro-onnx``: a folder with the graph and a file of voice styles."""
+"""Kokoro's voices with ``kokoro-onnx``: a folder with the graph and a file of voice styles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LANGUAGES = {
     "a": ("en-US", "en-us"), "b": ("en-GB", "en-gb"), "e": ("es", "es"), "f": ("fr", "fr-fr"), "h": ("hi", "hi"),
     "i": ("it", "it"), "j": ("ja", "ja"), "p": ("pt-BR", "pt-br"), "z": ("zh", "cmn"),
 }  # fmt: skip
-"""The first letter of a Kokoro voice's name: its language, and espeak's name of it. Source: Kokoro's VOICES.md."""
+"""By the first letter of a voice's name: its language, and espeak's name for it. Source: Kokoro's VOICES.md."""
 
 _GENDERS = {"f": "female", "m": "male"}
 _SENTENCE_END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f\u2026])\s+|\n+")
@@ -42,7 +42,7 @@ class KokoroVoices:
         self.voices: Sequence[Voice] = tuple(_voice(name) for name in self._kokoro.get_voices())
 
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """See ``voices.Synthesizer``; espeak, which finds the phonemes, serves one thread at a time."""
+        """See :class:`Synthesizer`. A lock guards espeak, which makes the phonemes and is not thread-safe."""
         espeak = next(name for tag, name in _LANGUAGES.values() if tag == language)
         for sentence in _SENTENCE_END.split(text):
             with self._espeak:

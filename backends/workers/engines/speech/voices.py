@@ -1,4 +1,4 @@
-"""What a text-to-speech library is to the speech engine, and which voice a request gets."""
+"""The interface of text-to-speech libraries, and the choice of a voice for a request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OPENAI_VOICES = frozenset({
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
     "verse",
 })  # fmt: skip
-"""Names that a stock client sends; a model without such a voice answers with its own, and says so."""
+"""OpenAI's voice names, which clients send by default; the model's own voice replaces them, which is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """One voice; ``languages`` are BCP 47 tags it speaks, its own first."""
+    """A voice; ``languages`` are the BCP 47 tags that it speaks, its native one first."""
 
     name: str
     languages: tuple[str, ...]
@@ -27,21 +27,23 @@ class Voice:
 
 
 class Synthesizer(Protocol):
-    """A loaded text-to-speech library. ``speeds`` are the bounds within which it sets its own pace."""
+    """A loaded text-to-speech library. ``speeds`` are the lowest and highest speed that it supports."""
 
     sample_rate: int
     speeds: tuple[float, float]
     voices: Sequence[Voice]
 
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """Mono samples, a piece per sentence (or shorter), each yielded when it is ready; may be called from
-        several threads at once. Nothing is yielded for a text in which there is nothing to say."""
+        """Yield mono samples, a piece per sentence or shorter, each as soon as it is ready. Thread-safe.
+
+        Yields nothing if the text contains nothing to speak.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The voice and language for a request, and which of its parameters had no effect."""
+    """The voice and language for a request, and its parameters without effect."""
 
     voice: Voice
     language: str
@@ -51,8 +53,11 @@ class Choice:
 def choose(
     voices: Sequence[Voice], *, default: str, name: str | None, language: str | None, strict: bool
 ) -> Choice:
-    """Raises InvalidRequest for a voice that does not exist and UnsupportedParameter for a language nobody
-    here speaks; with ``strict`` also where one of OpenAI's voice names would get another voice."""
+    """Choose a voice by name and language.
+
+    Raises InvalidRequest for an unknown voice (with ``strict`` also for an OpenAI name that would be replaced),
+    and UnsupportedParameter for a language that no voice, or not the named one, speaks.
+    """
     known = {voice.name.lower(): voice for voice in voices}
     dropped: tuple[str, ...] = ()
     found = known[default.lower()] if name is None else known.get(name.lower())
@@ -76,7 +81,7 @@ def choose(
 
 
 def spoken(voice: Voice, language: str) -> str | None:
-    """The voice's tag for ``language``: the same, or any accent of it when only the language was named."""
+    """Return the voice's tag for ``language``: the same, or any accent if only the language is given."""
     asked = language.lower()
     for tag in voice.languages:
         if tag.lower() == asked or tag.lower().split("-")[0] == asked:
@@ -85,7 +90,7 @@ def spoken(voice: Voice, language: str) -> str | None:
 
 
 def foreign_letters(text: str) -> tuple[int, int]:
-    """How many letters ``text`` has, and how many of them are of another script than the Latin one."""
+    """Count the letters of ``text``, and those of a script other than Latin."""
     letters = [character for character in text if character.isalpha()]
     return len(letters), sum(not unicodedata.name(each, "").startswith("LATIN") for each in letters)
 

@@ -1,7 +1,7 @@
-"""vLLM: ``vllm serve`` as a child of the worker, on the worker's Unix socket.
+"""Engine ``vllm``: ``vllm serve`` as a child of the worker, on the worker's Unix socket.
 
-vLLM batches continuously and starts processes of its own, so this worker leads them: it passes SIGTERM on, and
-its session is killed as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/serve.html
+vLLM starts processes of its own, so the worker leads their session: it forwards SIGTERM, and the session is killed
+as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/serve.html
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CAUSES = ("ValueError:", "RuntimeError:", "OSError:", "ImportError:", "torch.Ou
 
 
 class VllmOptions(EngineOptions):
-    """What a row may set; the names follow vLLM's arguments."""
+    """The ``options`` of a catalogue row; the names are those of vLLM's arguments."""
 
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
     quantization: str | None = Field(default=None, pattern=r"^[\w-]+$")
@@ -43,11 +43,11 @@ class VllmOptions(EngineOptions):
     tool_call_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
     reasoning_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
     chat_template_file: Path | None = None
-    tokenizer: Path | None = Field(default=None, description="for a GGUF: the folder of its tokenizer")
+    tokenizer: Path | None = Field(default=None, description="folder of the tokenizer, for a GGUF")
 
 
 def arguments(spec: WorkerSpec) -> list[str]:
-    """The argument list of ``vllm serve`` (without the program). Raises ConfigurationError."""
+    """Make the argument list of ``vllm serve`` (without the program). Raises ConfigurationError."""
     options = read_options(VllmOptions, "vllm", spec.options)
     if spec.path is None:
         raise ConfigurationError(f"Engine vllm needs a model folder, and '{spec.model_id}' names none.")
@@ -80,7 +80,7 @@ def arguments(spec: WorkerSpec) -> list[str]:
 
 
 def environment(spec: WorkerSpec) -> dict[str, str]:
-    """Variables of the child beside the worker's own. The key goes here, where no process list shows it."""
+    """Make the child's additional environment variables. They hold the key, which arguments would expose."""
     options = read_options(VllmOptions, "vllm", spec.options)
     added = {
         middleware.KEY: spec.api_key,
@@ -98,7 +98,7 @@ def environment(spec: WorkerSpec) -> dict[str, str]:
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
-    """Run vLLM until SIGTERM. Raises RuntimeError when it ends before it answers."""
+    """Run vLLM until SIGTERM. Raises RuntimeError if it ends before it is ready."""
     child = subprocess.Popen(  # noqa: S603 -- an argument list, no shell
         [sys.executable, "-m", "vllm.entrypoints.cli.main", *arguments(spec)],
         env={**os.environ, **environment(spec)},
@@ -111,7 +111,7 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
         time.sleep(_PAUSE)
     ready()
     code = None
-    while code is None:  # a signal that comes just before a wait without end would be answered only after it
+    while code is None:  # short waits: a signal just before an endless one would be handled only after it
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = child.wait(_PAUSE)
     sys.stdout.flush()
@@ -134,7 +134,7 @@ def healthy(path: str) -> bool:
 
 
 def explain(log: str) -> str | None:
-    """The last error in vLLM's log, which prints the cause at the end of its traceback."""
+    """Return the last error in vLLM's log, where a traceback ends with its cause."""
     for line in reversed(log.splitlines()):
         text = line.split("]", 1)[-1].strip() if line.startswith(("ERROR", "(")) else line.strip()
         if text.startswith(_CAUSES):

@@ -1,9 +1,9 @@
-"""ASGI middleware inside vLLM's own server, which makes it speak the workers' wire.
+"""ASGI middleware that vLLM's server loads, to make it speak the workers' protocol.
 
-vLLM guards only ``/v1`` with its key, wants its model's name in each request, and tokenises in a shape of its own.
-Here everything but ``/health`` wants the worker's key, the model's name is ours to say, ``/tokenize`` and
-``/detokenize`` are llama-server's, and ``/stats`` tells how many requests are worked on. ``vllm serve`` is told
-this file by ``--middleware``, and the rest by the variables of ``environment`` in ``vllm.py``.
+It requires the worker's key on every path but ``/health`` (vLLM does so for ``/v1`` only), sets the model's name
+in requests, gives ``/tokenize`` and ``/detokenize`` llama-server's shape, adds ``/stats`` with the number of
+active requests, and hides all other routes. The engine names it in ``--middleware`` and configures it by
+environment variables (``environment`` in ``engine.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.workers.program.app import KeyCheck, answer, error_answer
+from backends.workers.program.app import KeyCheck, error_response, json_response
 from catalog.errors import InvalidRequest, NotFound, UnsupportedParameter
 from catalog.types import Json
 
@@ -26,7 +26,7 @@ _MEMORY = 64 * 1024 * 1024
 
 
 class WorkerWireMiddleware:
-    """The middleware. It is built without arguments, hence the variables."""
+    """The middleware. vLLM constructs it without arguments, so environment variables configure it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,11 +42,11 @@ class WorkerWireMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] == "/stats":
-            await answer({"active": self._active})(scope, receive, send)
+            await json_response({"active": self._active})(scope, receive, send)
         elif scope["path"] == "/props":
-            await answer({"chat_template_caps": {"supports_tools": self._tools}})(scope, receive, send)
+            await json_response({"chat_template_caps": {"supports_tools": self._tools}})(scope, receive, send)
         elif (scope["method"], scope["path"]) not in _SERVED:
-            await error_answer(NotFound(f"This worker has no {scope['path']}."))(scope, receive, send)
+            await error_response(NotFound(f"This worker has no {scope['path']}."))(scope, receive, send)
         elif scope["method"] == "GET":
             await self._app(scope, receive, send)
         else:
@@ -61,7 +61,7 @@ class WorkerWireMiddleware:
         try:
             body = ask(_object(await _read(receive)))
         except InvalidRequest as error:
-            await error_answer(error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
             return
         data = json.dumps({**body, "model": self._model}).encode()
         headers = [pair for pair in scope["headers"] if pair[0] not in {b"content-length", b"transfer-encoding"}]
@@ -101,7 +101,7 @@ def _object(data: bytes) -> Json:
     return body
 
 
-# ---- llama-server's names and shapes
+# ---- translation of llama-server's names and shapes
 
 
 def _samplers(body: Json) -> Json:
@@ -136,14 +136,14 @@ _WIRE: dict[str, tuple[Change, Change | None]] = {
 }
 
 
-# vLLM has routes that load adapters, sleep or call its processes: what is not listed here does not exist.
+# An allow-list, because vLLM has routes that load adapters, sleep or call its processes.
 _SERVED = {("GET", path) for path in ("/health", "/metrics", "/v1/models")} | {
     ("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", *_WIRE)
 }
 
 
 class _Rewritten:
-    """Sends a whole JSON answer in another shape; errors pass as they are."""
+    """Collects a JSON response and sends it in another shape; errors pass unchanged."""
 
     def __init__(self, send: Send, change: Change) -> None:
         self._send = send

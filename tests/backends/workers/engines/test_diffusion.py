@@ -14,7 +14,7 @@ import pytest
 
 from backends.wire.images import ImageRequest
 from backends.workers.engines.diffusion import DiffusionEngine, DiffusionOptions, pipeline_arguments
-from backends.workers.program.app import build
+from backends.workers.program.app import build_app
 from backends.workers.spec import WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest
 from tests.conformance.capability_checks import events
@@ -70,7 +70,7 @@ def engine(pipeline: Pipeline) -> DiffusionEngine:
 @pytest.fixture
 async def client(engine: DiffusionEngine) -> AsyncIterator[httpx.AsyncClient]:
     spec = WorkerSpec(engine="diffusion", model_id="painter", socket="unused", api_key="k")
-    transport = httpx.ASGITransport(build(spec, engine))
+    transport = httpx.ASGITransport(build_app(spec, engine))
     headers = {"Authorization": "Bearer k"}
     async with httpx.AsyncClient(transport=transport, base_url="http://worker", headers=headers) as made:
         yield made
