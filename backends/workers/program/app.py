@@ -70,7 +70,7 @@ def serve_engine(spec: WorkerSpec, engine: AppEngine, ready: Ready) -> None:
     Raises what ``engine.load`` raises.
     """
     engine.load()
-    serve_app(lambda _: build_app(spec, engine), spec, ready)
+    serve_app(build_app(spec, engine), spec, ready)
 
 
 def build_app(spec: WorkerSpec, engine: AppEngine) -> Starlette:

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import traceback
-from functools import partial
 from typing import cast
 
 from backends.workers.spec import EngineEntryPoint, WorkerSpec
@@ -43,13 +42,7 @@ def main() -> None:
 
 
 def _engine(module: str) -> EngineEntryPoint:
-    """Return the entry point of an engine's module: its ``serve``, or a server for the app of its ``create``."""
-    engine = importlib.import_module(module)
-    if hasattr(engine, "serve"):
-        return cast("EngineEntryPoint", engine.serve)
-    from backends.workers.program.server import serve_app
-
-    return partial(serve_app, engine.create)
+    return cast("EngineEntryPoint", importlib.import_module(module).serve)
 
 
 def _say(descriptor: int, line: str) -> None:

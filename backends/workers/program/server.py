@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from backends.workers.spec import Ready, WorkerSpec
 
 
-def serve_app(create: Callable[[WorkerSpec], Any], spec: WorkerSpec, ready: Ready) -> None:
-    """Create a Starlette or FastAPI app and serve it until SIGTERM.
+def serve_app(app: Starlette, spec: WorkerSpec, ready: Ready) -> None:
+    """Serve ``app`` until SIGTERM; ``ready`` is called once the socket is open.
 
     The app's lifespan runs here and not in uvicorn, which would only log its exceptions.
     """
-    asyncio.run(_serve(create, spec, ready))
+    asyncio.run(_serve(app, spec, ready))
 
 
-async def _serve(create: Callable[[WorkerSpec], Any], spec: WorkerSpec, ready: Ready) -> None:
+async def _serve(app: Starlette, spec: WorkerSpec, ready: Ready) -> None:
     os.umask(0o077)
-    app = create(spec)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(app.router.lifespan_context(app))
+    async with app.router.lifespan_context(app):
         config = uvicorn.Config(
             app, uds=spec.socket, lifespan="off", access_log=False, log_level="warning", server_header=False
         )
