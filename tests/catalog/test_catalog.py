@@ -1,4 +1,4 @@
-"""What can be named, and what a name means."""
+"""Names, ids, aliases and replicas in the catalogue, and mistakes in rows."""
 
 from __future__ import annotations
 

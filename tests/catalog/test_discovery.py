@@ -1,4 +1,4 @@
-"""Rows that are found: on servers, on disk; and successors."""
+"""Rows of discovered models, on servers and on disk; and upgrades."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF headers, also those that lie."""
+"""GGUF headers, valid and malformed."""
 
 from __future__ import annotations
 

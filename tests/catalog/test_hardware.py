@@ -1,4 +1,4 @@
-"""What fits on a device, with room for the KV cache."""
+"""Device budgets, the memory of a model with its KV cache, and recommendations."""
 
 from __future__ import annotations
 

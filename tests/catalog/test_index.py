@@ -1,14 +1,24 @@
-"""The compiled catalogue: names resolve, columns say what rows say, and unknown is never free."""
+"""The compiled catalogue: names, columns, capabilities, and unknown prices."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 
 from catalog.errors import ModelNotFound
 from catalog.index import Index
-from catalog.model import Capability, Endpoint, Price
-from tests.routing.catalogue import local, remote
+from catalog.model import Capability, Endpoint, Model, PathSource, Price, UpstreamSource
+
+
+def remote(model_id: str, *, endpoint: str = "acme", **fields: Any) -> Model:
+    source = UpstreamSource(endpoint=endpoint, model=model_id)
+    return Model(**{"id": model_id, "provider": "acme", "capabilities": {"chat"}, "source": source, **fields})
+
+
+def local(model_id: str, **fields: Any) -> Model:
+    return remote(model_id, **{"source": PathSource(path=f"/{model_id}.gguf"), "engine": "llamacpp", **fields})
 
 
 def test_a_name_resolves_by_id_before_name_before_alias_and_in_any_case() -> None:

@@ -1,4 +1,4 @@
-"""Which files of a repository make one model."""
+"""Selection of the files of a repository that make one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One real question per capability, on the workers' wire, with an answer that can be judged."""
+"""One check per capability: a real request to a worker, and assertions about its answer."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Every evening a train left for the mountains in the north. Winter would arrive b
 
 
 def events(body: str) -> list[Json]:
-    """The JSON of each server-sent event, without the ``[DONE]`` at the end."""
+    """Parse the server-sent events of a body, without ``[DONE]``."""
     lines = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 @functools.cache
 def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
-    """An mp3 of hibari saying ``text`` so many times."""
+    """Make an mp3 in which hibari speaks ``text`` ``repeats`` times."""
     from backends.workers.engines.common.audio import encode
     from backends.workers.engines.speech.hibari import HibariVoices
 

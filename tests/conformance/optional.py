@@ -1,7 +1,7 @@
-"""Engines that have an environment of their own, and models made for them: ``make engines`` builds both.
+"""Engines with separate environments, and their models, both built by ``make engines``.
 
-Their rows are in the suite when ``ROUNDHOUSE_ENGINES`` names the folder that it made: ``<engine>/bin/python``
-and ``models/<model>``.
+Their rows are part of the suite if ``ROUNDHOUSE_ENGINES`` names the folder of that build, with
+``<engine>/bin/python`` and ``models/<model>``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _rows() -> list[Model]:
 
 
 def pythons() -> Mapping[str, Path]:
-    """The interpreters that were built, by engine."""
+    """Return the built interpreters, by engine."""
     if _FOLDER is None:
         return {}
     found = {str(row.engine): Path(_FOLDER).absolute() / str(row.engine) / "bin" / "python" for row in _rows()}
@@ -48,10 +48,10 @@ def pythons() -> Mapping[str, Path]:
 
 
 def models() -> dict[str, Model]:
-    """The rows of the engines that were built, by id."""
+    """Return the rows of the built engines, by id."""
     return {row.id: row for row in _rows() if row.engine in pythons()}
 
 
 def engines() -> Engines:
-    """All engines, each in the environment that it has."""
+    """Return the table of engines, with the built environments."""
     return builtin_engines(pythons())

@@ -1,6 +1,6 @@
-"""What every engine owes its gateway, shown on its real starter model. A new engine is one more row.
+"""The conformance suite of engines, with real models. A new engine is one more row.
 
-The suite speaks nothing but the workers' wire over the worker's socket.
+It uses a worker only through its protocol, over its socket.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ pytestmark = pytest.mark.engine
 
 @dataclass(frozen=True)
 class Row:
-    """``long`` keeps the engine at work until its client leaves, in mid-stream if it ``streams``; then the engine
-    stops within ``stops_within`` seconds.
+    """A model under test.
 
-    ``exact_tokens`` says whether the model's tokenizer gives a text back; None: it has none to offer.
+    ``long`` is a request that outlasts the test; after a disconnect (in mid-stream if it ``streams``), the engine
+    must stop within ``stops_within`` seconds. ``exact_tokens`` tells whether detokenising restores a text; None
+    means that the engine has no ``/tokenize``.
     """
 
     model: str
@@ -38,42 +39,30 @@ class Row:
     exact_tokens: bool | None = None
 
 
-ROWS = [
-    Row(
-        "smollm2-135m-instruct",
-        (
-            "/v1/chat/completions",
-            {
-                "messages": [{"role": "user", "content": "Count from one to five hundred, in words."}],
-                "max_tokens": 1500,
-                "stream": True,
-                "ignore_eos": True,
-            },
-        ),
-        exact_tokens=True,
-    ),
-    Row(
-        "all-minilm-l6-v2",
-        ("/v1/embeddings", {"input": [SENTENCE * 10] * 2000}),
-        streams=False,
-        exact_tokens=False,
-    ),
-    # CTranslate2 cannot be left while it decodes a window of 30 seconds.
-    Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 6}), stops_within=3.0),
-    Row("hibari", ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"})),
-]
 _COUNT = {
     "messages": [{"role": "user", "content": "Count from one to five hundred, in words."}],
     "max_tokens": 1500,
     "stream": True,
     "ignore_eos": True,
 }
+ROWS = [
+    Row("smollm2-135m-instruct", ("/v1/chat/completions", _COUNT), exact_tokens=True),
+    Row(
+        "all-minilm-l6-v2",
+        ("/v1/embeddings", {"input": [SENTENCE * 10] * 2000}),
+        streams=False,
+        exact_tokens=False,
+    ),
+    # CTranslate2 cannot be interrupted while it decodes a window of 30 seconds.
+    Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 6}), stops_within=3.0),
+    Row("hibari", ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"})),
+]
 OPTIONAL = [
-    # One step of it takes a quarter of a second on a CPU.
+    # A decoding step takes a quarter of a second on a CPU.
     Row("smollm2-mlx", ("/v1/chat/completions", _COUNT), stops_within=2.0, exact_tokens=True),
     Row("smollm2-vllm", ("/v1/chat/completions", _COUNT), stops_within=1.0, exact_tokens=True),
     Row("smollm2.gguf-llama-cpp-python", ("/v1/chat/completions", _COUNT), stops_within=1.0, exact_tokens=True),
-    # A step that has begun is finished; nothing but comments comes before the first picture.
+    # A running step is finished; only comments are sent before the first image.
     Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), stops_within=1.0),
 ]
 ROWS += [row for row in OPTIONAL if row.model in models()]
@@ -96,7 +85,7 @@ def _capabilities(model: str) -> frozenset[Capability]:
 
 
 async def _send_long(client: httpx.AsyncClient, row: Row, under_way: asyncio.Event) -> None:
-    """Send the long request and read what comes; ``under_way`` is set at the first byte of the answer."""
+    """Send the long request and read its answer; ``under_way`` is set at the first byte."""
     path, body = row.long
     if "repeats" in body:
         files = {"file": ("fox.mp3", spoken(PASSAGE, body["repeats"]))}

@@ -1,4 +1,4 @@
-"""A real worker process for tests: started as the supervisor starts it, spoken to on its Unix socket."""
+"""A real worker process for tests, started as the supervisor does, with a client for its Unix socket."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ START_SECONDS = 400.0
 
 
 class DidNotStart(Exception):
-    """The reason that the worker gave on its ready pipe."""
+    """The worker did not start; the message is the reason from its ready pipe."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is ready, and how to speak to it."""
+    """A ready worker."""
 
     spec: WorkerSpec
     process: subprocess.Popen[bytes]
@@ -56,7 +56,7 @@ class Worker:
             return found
 
     async def active(self) -> int:
-        """Requests that the engine works on at this moment, by its own account."""
+        """Return the number of requests that the engine works on, by its own count."""
         async with self.client() as client:
             if self.spec.engine == "llamacpp":
                 slots = (await client.get("/slots")).json()
@@ -64,7 +64,7 @@ class Worker:
             return int((await client.get("/stats")).json()["active"])
 
     async def until_active(self, wanted: int, *, within: float) -> float:
-        """Seconds until the engine works on ``wanted`` requests. Raises TimeoutError after ``within``."""
+        """Wait until the engine works on ``wanted`` requests; return the seconds. Raises TimeoutError."""
         began = time.monotonic()
         async with asyncio.timeout(within):
             while await self.active() != wanted:
@@ -73,9 +73,9 @@ class Worker:
 
 
 def starter(model_id: str) -> tuple[Model, Path | None]:
-    """The row and place of a starter model, or of a model of :mod:`tests.conformance.optional`.
+    """Return the row and path of a starter model, or of a model of :mod:`tests.conformance.optional`.
 
-    Raises ModelUnavailable when it was not pulled: a failure, never a skip.
+    Raises ModelUnavailable if it is not pulled, so that tests fail instead of being skipped.
     """
     own = models().get(model_id)
     if own is not None and isinstance(own.source, PathSource):
@@ -87,7 +87,7 @@ def starter(model_id: str) -> tuple[Model, Path | None]:
 
 @contextmanager
 def worker_of(model_id: str, *, slots: int | None = None, **options: Any) -> Iterator[Worker]:
-    """A worker that runs a starter model."""
+    """Run a worker with a starter model."""
     row, path = starter(model_id)
     assert row.engine is not None
     with worker(row.engine, path, row=row, slots=slots, **options) as running:
@@ -98,7 +98,7 @@ def worker_of(model_id: str, *, slots: int | None = None, **options: Any) -> Ite
 def worker(
     engine: str, path: Path | None, *, row: Model | None = None, slots: int | None = None, **options: Any
 ) -> Iterator[Worker]:
-    """A worker process, ready; ended afterwards. Raises DidNotStart with its reason."""
+    """Run a worker process until the block ends. Raises DidNotStart with its reason."""
     folder = Path(tempfile.mkdtemp(prefix="rh-"))
     spec = WorkerSpec(
         engine=engine,

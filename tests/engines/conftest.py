@@ -1,4 +1,4 @@
-"""Real workers that the tests of this folder share."""
+"""Real workers, shared by the tests of this folder."""
 
 from __future__ import annotations
 

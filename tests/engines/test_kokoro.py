@@ -1,4 +1,4 @@
-"""Kokoro through its real library and phonemes, with a graph made here that hums: 60 ms for each token."""
+"""Kokoro's voices with the real library and phonemes, and a generated graph that hums 60 ms per token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES_PER_TOKEN = 1440
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The inputs of a Kokoro export (tokens, style, speed) and one output: a hum as long as the tokens / speed."""
+    """Make a model with the inputs of a Kokoro export (tokens, style, speed) that hums for tokens / speed."""
     import onnx
 
     place = tmp_path_factory.mktemp("kokoro")

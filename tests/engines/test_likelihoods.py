@@ -1,4 +1,4 @@
-"""Classification by likelihoods on the real starter model: its chances are chances, and the text moves them."""
+"""Classification by likelihoods with the real starter model."""
 
 from __future__ import annotations
 

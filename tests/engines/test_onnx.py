@@ -1,4 +1,4 @@
-"""Embeddings and rerank of a real worker: all-MiniLM-L6-v2, and a small cross-encoder made here."""
+"""Embeddings and reranking by a real worker: all-MiniLM-L6-v2, and a small generated cross-encoder."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ async def test_a_text_to_classify_that_is_too_long_is_refused_or_cut_and_told(mi
 
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A "cross-encoder" whose logit is the sum of its tokens' ids / 1000, less 40: it can be checked by hand."""
+    """Run a "cross-encoder" whose logit is the sum of the token ids / 1000 - 40, so that tests can compute it."""
     onnx = pytest.importorskip("onnx", reason="the starter extra brings it")
     folder = tmp_path_factory.mktemp("cross")
     helper, kinds = onnx.helper, onnx.TensorProto

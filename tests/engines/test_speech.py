@@ -1,4 +1,4 @@
-"""A real voice: six formats that decoders read, speed and rate honoured, refusals, and the round trip."""
+"""Speech with a real voice: formats, speed, sample rate, refusals, and the round trip through transcription."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers that keep their text exactly, and those that do not."""
+"""Tokenizers with and without exact round trips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conformance.worker import starter
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
-    """A byte-level BPE, as of RoBERTa and ModernBERT, trained on a line."""
+    """A byte-level BPE, as in RoBERTa and ModernBERT, trained on one line."""
     path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

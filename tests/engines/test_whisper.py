@@ -1,4 +1,4 @@
-"""Transcription by a real model: words, prompts, languages, silence, and files that are no audio."""
+"""Transcription with a real model: words, prompts, languages, silence, and files that are not audio."""
 
 from __future__ import annotations
 

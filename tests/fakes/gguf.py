@@ -1,4 +1,4 @@
-"""Small files that begin with a true GGUF header, so that what reads headers has something to read."""
+"""Small files with a valid GGUF header."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Value = str | int | float | bool | list[str] | list[int]
 
 
 def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
-    """A GGUF version 3 file with these pairs, no tensors, and ``padding`` bytes that differ from each other."""
+    """Make a GGUF version 3 file with these pairs, no tensors, and ``padding`` bytes of varying values."""
     body = b"".join(_string(key) + _value(value) for key, value in pairs.items())
     return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + bytes(i * 31 % 251 for i in range(padding))
 
 
 def chat_model(*, name: str = "Tiny", template: str = "{{ messages }}", padding: int = 0) -> bytes:
-    """What a small chat model's header says."""
+    """Make the file of a small chat model."""
     return gguf_bytes(
         {
             "general.architecture": "llama",

@@ -1,4 +1,4 @@
-"""A hub on loopback that speaks the Hugging Face hub's wire, with faults on demand.
+"""A fake of the Hugging Face hub on loopback, with faults on demand.
 
 Wire, as ``huggingface_hub`` uses it: ``GET /api/models/{repo}/revision/{revision}?blobs=True`` lists the files
 with size and digest; ``HEAD`` and ``GET /{repo}/resolve/{revision}/{file}`` answer with ``X-Repo-Commit``,
@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repository:
-    """A repository with one commit. ``token`` is what it takes to read it."""
+    """A repository with one commit; ``token`` is required to read it."""
 
     files: dict[str, bytes]
     commit: str = "c0ffee" * 6 + "c0ff"
@@ -29,19 +29,19 @@ class Repository:
 
 @dataclass
 class FakeHub:
-    """What the hub holds, what it does wrong, and what it was asked."""
+    """The hub's repositories, its faults, and the requests it has received."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
-    """By file: how many bytes are sent before the connection is closed; once."""
+    """By file: the bytes to send before the connection is closed, once."""
     corrupt: dict[str, int] = field(default_factory=dict)
-    """By file: the offset of a byte that is sent wrong, until it is removed from here."""
+    """By file: the offset of a byte to corrupt, until the entry is removed."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path, and the Range header."""
     address: str = ""
 
     def downloads(self, file: str) -> list[str | None]:
-        """The Range headers of the GETs of a file, in order."""
+        """Return the Range headers of a file's GET requests, in order."""
         return [ranges for method, path, ranges in self.requests if method == "GET" and path.endswith(f"/{file}")]
 
 
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(repository, file, data, body=body)
 
     def _repository(self, name: str, revision: str) -> Repository | None:
-        """The repository, if it is there and may be read; else the error has been sent."""
+        """Return the repository if it exists and may be read, else send the error."""
         repository = self.state.repositories.get(name)
         if repository is None:
             self._json(404, {"error": "Repository not found"}, code="RepoNotFound")

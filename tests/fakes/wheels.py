@@ -1,4 +1,4 @@
-"""A package index in a folder (PEP 503, read by pip without a network) with small wheels of data."""
+"""A package index in a folder (PEP 503, usable by pip without a network) with small data wheels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from catalog.model import WheelPin
 def add_wheel(
     index: Path, name: str, members: dict[str, bytes], *, version: str = "1.0", files: dict[str, str]
 ) -> WheelPin:
-    """Put a wheel with ``members`` into ``index``; returns the pin that takes ``files`` out of it.
+    """Add a wheel with ``members`` to ``index``; return a pin that extracts ``files`` from it.
 
-    Its metadata asks for a package that does not exist: fetching a wheel must not care.
+    Its metadata requires a package that does not exist, as dependencies must not be resolved.
     """
     module = name.replace("-", "_")
     folder = index / name
@@ -34,5 +34,5 @@ def add_wheel(
 
 
 def pip_arguments(index: Path) -> list[str]:
-    """What makes pip use ``index`` and nothing else."""
+    """Return the arguments that make pip use only ``index``."""
     return ["--isolated", "--index-url", index.as_uri()]

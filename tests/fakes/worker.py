@@ -1,33 +1,33 @@
-"""A worker that speaks the real wire and fails on demand; run by the supervisor like any engine.
+"""A fake worker that speaks the workers' protocol and fails on demand; the supervisor runs it like any engine.
 
-It is a program of the standard library alone, so that it starts in a tenth of a second. Its switches come from the
-catalogue row's ``options`` and, for one request, from the field ``fake`` of the body, or from a last message
-whose content is a JSON object, which no gateway drops:
+It uses the standard library only, so that it starts in a tenth of a second. Its switches come from the catalogue
+row's ``options`` and, for one request, from the field ``fake`` of the body, or from the last message if its
+content is a JSON object (which a gateway does not drop):
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
-``fail_start``    say that the model cannot be loaded, with this reason
-``exit_start``    end with this code before it is ready, after a line on standard error
+``fail_start``    report that the model cannot be loaded, with this reason
+``exit_start``    exit with this code before it is ready, after a line on standard error
 ``hold_mib``      allocate that much memory
 ``spin``          compute for ever, from the first such request on
 ``ignore_term``   ignore SIGTERM
-``child``         start a process of its own, whose id is in ``/stats``
+``child``         start a child process, whose id is in ``/stats``
 ``delay``         seconds before the first token
 ``interval``      seconds between tokens
-``tokens``        how many tokens to give
-``stall_after``   give no more after that many tokens, and leave the connection open
-``die_at``        end the process by SIGKILL before that token
+``tokens``        number of tokens to send
+``stall_after``   send no more after that many tokens, and leave the connection open
+``die_at``        kill the process with SIGKILL before that token
 ``cut_at``        close the connection before that token
-``malformed_at``  send something that is no JSON in place of that token
+``malformed_at``  send invalid JSON in place of that token
 ``status``        answer with this HTTP status and an error
-``text``          the tokens' text; ``{model}``, ``{i}`` are filled in
-``name``          what the journal calls this request
-``journal``       a file that gets a line of JSON for each request that began, gave its first token, was
+``text``          the tokens' text; ``{model}`` and ``{i}`` are replaced
+``name``          the name of this request in the journal
+``journal``       a file that receives a line of JSON when a request begins, sends its first token, is
                   cancelled or done, with the seconds of the machine's monotonic clock
 ================  ==================================================================================
 
-Asked for JSON of a schema it gives a smallest instance of it, and ``/infill`` speaks llama-server's own stream.
-``/stats`` tells what it sees: requests in work, the most at one time, finished, cancelled.
+For a JSON schema it answers with a smallest instance, and ``/infill`` has llama-server's own stream. ``/stats``
+counts requests: active, most at one time, done, cancelled.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Stats:
 
 
 class FakeWorker:
-    """One model's fake. ``spec`` has the fields of :class:`backends.workers.spec.WorkerSpec`."""
+    """A fake worker of one model. ``spec`` has the fields of :class:`backends.workers.spec.WorkerSpec`."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -126,7 +126,7 @@ class FakeWorker:
         self, request: dict[str, Any], switches: dict[str, Any], path: str, reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
-        """Answer, unless the client leaves: then stop, and count it."""
+        """Answer the request; stop and count it as cancelled if the client disconnects."""
         if switches.get("spin"):
             threading.Thread(target=_spin, daemon=True).start()
         self.stats.active += 1
@@ -151,29 +151,22 @@ class FakeWorker:
     async def _generate(
         self, request: dict[str, Any], switches: dict[str, Any], path: str, writer: asyncio.StreamWriter
     ) -> None:
-        chat = path.endswith("/chat/completions")
-        base = {
-            "id": "chatcmpl-fake" if chat else "cmpl-fake",
-            "object": "chat.completion.chunk" if chat else "text_completion",
-            "created": int(time.time()),
-            "model": self.spec.model_id,
-        }
         schema = ((request.get("response_format") or {}).get("json_schema") or {}).get("schema")
         if schema is not None and "text" not in switches:
             switches = {**switches, "text": json.dumps(instance(schema)), "tokens": 1}
-        infill = path == "/infill"
-        limit = request.get("n_predict" if infill else "max_tokens") or 10**9
+        shape = _Shape(path, self.spec.model_id)
+        limit = request.get("n_predict" if shape.infill else "max_tokens") or 10**9
         count = min(switches.get("tokens", 4), limit)
         await asyncio.sleep(switches.get("delay", 0))
-        if not request.get("stream"):
+        if request.get("stream"):
+            await self._stream(shape, switches, count, writer, limited=count == limit)
+        else:
             text = "".join(self._text(switches, i) for i in range(count))
-            message = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-            answer = {
-                **base,
-                "choices": [{"index": 0, **message, "finish_reason": "stop"}],
-                "usage": _usage(count),
-            }
-            return await _json(writer, 200, answer)
+            await _json(writer, 200, shape.whole(text, count))
+
+    async def _stream(
+        self, shape: _Shape, switches: dict[str, Any], count: int, writer: asyncio.StreamWriter, *, limited: bool
+    ) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
         writer.write(head + b"Connection: close\r\n\r\n")
         for i in range(count):
@@ -184,30 +177,20 @@ class FakeWorker:
                 await writer.drain()
                 os.kill(os.getpid(), signal.SIGKILL)
             if i == switches.get("cut_at"):
-                return None
-            text = self._text(switches, i)
+                return
             if i == switches.get("malformed_at"):
                 await _chunk(writer, b'data: {"choices": [{"del\n\n')
-            elif infill:
-                await _event(writer, {"content": text, "stop": False})
             else:
-                delta: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
-                await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": None}]})
+                await _event(writer, shape.token(self._text(switches, i)))
             if i == 0:
                 self._note("first", switches)
             if switches.get("interval"):
                 await asyncio.sleep(switches["interval"])
-        if infill:
-            ended = {"stop": True, "stop_type": "limit" if count == limit else "eos"}
-            await _event(writer, {"content": "", **ended, "tokens_evaluated": 3, "tokens_predicted": count})
-            return await _chunk(writer, b"")
-        delta = {"delta": {}} if chat else {"text": ""}
-        reason = "length" if count == limit else "stop"
-        await _event(writer, {**base, "choices": [{"index": 0, **delta, "finish_reason": reason}]})
-        await _event(writer, {**base, "choices": [], "usage": _usage(count)})
-        await _chunk(writer, b"data: [DONE]\n\n")
+        for event in shape.end(count, limited=limited):
+            await _event(writer, event)
+        if not shape.infill:
+            await _chunk(writer, b"data: [DONE]\n\n")
         await _chunk(writer, b"")
-        return None
 
     def _note(self, event: str, switches: dict[str, Any]) -> None:
         if "journal" in switches:
@@ -221,6 +204,43 @@ class FakeWorker:
         return template.replace("{model}", self.spec.model_id).replace("{i}", str(i))
 
 
+class _Shape:
+    """The JSON of a chat, a completion or an infill."""
+
+    def __init__(self, path: str, model: str) -> None:
+        self.infill = path == "/infill"
+        self._chat = path.endswith("/chat/completions")
+        self._base = {
+            "id": "chatcmpl-fake" if self._chat else "cmpl-fake",
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, text: str, count: int) -> dict[str, Any]:
+        """Make an answer that is not streamed."""
+        message = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        choice = {"index": 0, **message, "finish_reason": "stop"}
+        return {**self._base, "choices": [choice], "usage": _usage(count)}
+
+    def token(self, text: str) -> dict[str, Any]:
+        """Make the event of a token."""
+        if self.infill:
+            return {"content": text, "stop": False}
+        return self._chunk({"delta": {"content": text}} if self._chat else {"text": text}, None)
+
+    def end(self, count: int, *, limited: bool) -> list[dict[str, Any]]:
+        """Make the events after the last token: the finish reason and the usage."""
+        if self.infill:
+            ended = {"stop": True, "stop_type": "limit" if limited else "eos"}
+            return [{"content": "", **ended, "tokens_evaluated": 3, "tokens_predicted": count}]
+        last = self._chunk({"delta": {}} if self._chat else {"text": ""}, "length" if limited else "stop")
+        return [last, {**self._base, "choices": [], "usage": _usage(count)}]
+
+    def _chunk(self, content: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        return {**self._base, "choices": [{"index": 0, **content, "finish_reason": reason}]}
+
+
 def _told(request: dict[str, Any]) -> dict[str, Any]:
     content = (request.get("messages") or [{}])[-1].get("content")
     if not isinstance(content, str) or not content.startswith("{"):
@@ -230,7 +250,7 @@ def _told(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def instance(schema: Any, depth: int = 0) -> Any:
-    """A small value that the schema allows, as a decoder bound by it would write one."""
+    """Make a small value that satisfies the schema, as constrained decoding would."""
     if not isinstance(schema, dict) or depth > 8:
         return {}
     for branches in ("anyOf", "oneOf", "enum"):
@@ -281,7 +301,7 @@ async def _json(writer: asyncio.StreamWriter, status: int, body: dict[str, Any])
 
 
 def serve(spec: Any, ready: Callable[[], None]) -> None:
-    """The entry that ``backends.workers.program.main`` calls, when the fake is run as a module of it."""
+    """Serve as an engine's module: the entry point that ``backends.workers.program.main`` calls."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
     if "exit_start" in options:
@@ -296,7 +316,7 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """As a program of its own: the same contract as ``backends.workers.program.main``, without its imports."""
+    """Serve as a separate program: the same contract as ``backends.workers.program.main``, without its imports."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready-fd", type=int, required=True)
     descriptor = parser.parse_args().ready_fd
@@ -310,7 +330,7 @@ def main() -> None:
 
 
 def void(_: object) -> None:
-    """For a callback whose result nobody wants."""
+    """Discard a callback's result."""
 
 
 def _spin() -> None:

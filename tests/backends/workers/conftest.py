@@ -1,8 +1,9 @@
-"""A supervisor of fake workers, and what tests ask of it."""
+"""A supervisor of fake workers (``open_pool``), and helpers to use it."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -45,7 +46,7 @@ class FakeStore:
 
 @dataclass
 class Witness:
-    """Counts what an observer is told."""
+    """A :class:`backends.workers.worker.WorkerObserver` that records the events."""
 
     loads: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Witness:
 
 
 def fake_engines() -> Engines:
-    """``fake``: the program alone. ``fake-main``: the same inside the real worker's entry point."""
+    """Make the test engines: ``fake`` runs the fake's own program, ``fake-main`` the worker's program with it."""
     cpu = frozenset({"cpu"})
     through_main = (sys.executable, "-m", "backends.workers.program.main", "--module", "tests.fakes.worker")
     return Engines(
@@ -98,7 +99,7 @@ def model(
 
 @dataclass
 class PoolHarness:
-    """A running supervisor with its surroundings."""
+    """A running supervisor with its store, observer and log folder."""
 
     pool: Supervisor
     store: FakeStore
@@ -117,10 +118,10 @@ class PoolHarness:
         await self.until(lambda: self.view(name).state is state)
 
     async def ask(self, row: Model, need: Need | None = None, **fake: Any) -> str:
-        """One plain answer through a lease.
+        """Return one plain answer through a lease.
 
-        A process that was killed closes its socket a moment before it is dead; who is leased it then leases
-        again, once, as the dispatcher does.
+        A killed process closes its socket a moment before its end is noticed; a lease in that moment is retried
+        once, as the dispatcher does.
         """
         try:
             return await self._ask(row, need, fake)
@@ -157,7 +158,10 @@ OpenPool = Callable[..., Any]
 
 @pytest.fixture
 def open_pool(tmp_path: Path) -> OpenPool:
-    """``async with open_pool(keep_alive=1, ...) as h``: settings by name, ``environment`` and ``meter``."""
+    """Open a pool: ``async with open_pool(keep_alive=1, ...) as h``, with settings, ``environment`` and ``meter``.
+
+    Memory is not measured unless a test sets ``sample_interval``, so that the rows' figures count.
+    """
 
     @asynccontextmanager
     async def opened(
@@ -165,10 +169,15 @@ def open_pool(tmp_path: Path) -> OpenPool:
     ) -> AsyncIterator[PoolHarness]:
         store, witness = FakeStore(), Witness()
         chosen = WorkerSettings.model_validate(
-            {"logs": tmp_path / "logs", "memory_fraction": 1.0, "stop_grace": 2.0, "backoff": 0.01, **settings}
+            {
+                "logs": tmp_path / "logs",
+                "memory_fraction": 1.0,
+                "stop_grace": 2.0,
+                "backoff": 0.01,
+                "sample_interval": 600.0,
+                **settings,
+            }
         )
-        import os
-
         async with Supervisor(
             store=store,
             settings=chosen,

@@ -1,4 +1,4 @@
-"""A gateway to be killed: it loads one worker, says its process id, and waits."""
+"""A gateway process for tests to kill: loads a worker, prints its process ids and socket, and waits."""
 
 from __future__ import annotations
 

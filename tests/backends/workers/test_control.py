@@ -1,4 +1,4 @@
-"""A gateway's pool over the control socket, to a real supervisor of fake workers."""
+"""The control socket: gateways' pools in front of a real supervisor of fake workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.backends.workers.conftest import OpenPool, PoolHarness, client, model
 
 
 class Owner:
-    """A supervisor that several gateways reach."""
+    """The parent's side: a supervisor with a channel for each gateway."""
 
     def __init__(self, harness: PoolHarness) -> None:
         self.harness = harness
@@ -50,7 +50,7 @@ class Owner:
         self.channels: list[Channel] = []
 
     async def gateway(self) -> tuple[RemotePool, Channel]:
-        """A new gateway's pool, and its end of the channel."""
+        """Connect a new gateway; return its pool and its end of the channel."""
         ours, theirs = socket.socketpair()
         owner, channel = Channel(), Channel()
         self.service.offer(owner)

@@ -1,4 +1,4 @@
-"""However the gateway ends, its workers end with it."""
+"""Workers end with their gateway, however it ends."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_kill_9_of_the_gateway_leaves_no_worker_and_nothing_that_a_worker_starte
         process.wait()
         _, alive = psutil.wait_procs(processes, timeout=2)
         assert not running(alive)
-        assert socket.parent.exists(), "nobody was left to remove it ..."
+        assert socket.parent.exists(), "a killed gateway cannot remove it"
         SocketFolder().close()
-        assert not socket.parent.exists(), "... so the next gateway does"
+        assert not socket.parent.exists(), "the next gateway does"
 
 
 def test_the_kernel_ends_a_worker_whose_engine_holds_the_interpreter(tmp_path: Path) -> None:
-    """With the entry point of the open_pool, a worker dies even if none of its threads gets to run."""
+    """With the worker's own program, a worker is killed even if none of its threads can run."""
     with gateway("fake-main", tmp_path) as (process, processes, _):
         worker = processes[0]
         worker.suspend()

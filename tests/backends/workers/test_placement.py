@@ -1,4 +1,4 @@
-"""Where a model goes, and what has to leave for it."""
+"""Placement of models on devices, and evictions."""
 
 from __future__ import annotations
 

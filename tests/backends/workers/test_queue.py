@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Fairness, bounds and cancellation of the queue in front of a worker's slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def slots(*, max_queue: int = 100) -> Slots:
 
 
 async def queued(on: Slots, need: Need) -> asyncio.Task[Grant]:
-    """A task that waits in the queue."""
+    """Start a task that waits in the queue."""
     before = on.waiting
     task = asyncio.create_task(on.acquire(need))
     while on.waiting == before and not task.done():

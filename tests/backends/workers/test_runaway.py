@@ -1,4 +1,4 @@
-"""What counts as computing for nobody."""
+"""Detection of idle workers that keep computing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from backends.workers.runaway import RunawayDetector
 
 def test_only_what_is_used_within_one_rest_counts() -> None:
     detector = RunawayDetector(10.0)
-    assert not detector.check("m", (1, 5.0), 100.0), "what it used before is its own affair"
+    assert not detector.check("m", (1, 5.0), 100.0), "time used before the idle period does not count"
     assert not detector.check("m", (1, 5.0), 110.0)
     assert not detector.check("m", (1, 6.0), 130.0), "it was used in between"
     assert not detector.check("m", None, 190.0), "it is in use"

@@ -1,6 +1,6 @@
-"""all-MiniLM-L6-v2 as a graph that was written here: its vectors are the reference's.
+"""Vectors of the converted all-MiniLM-L6-v2 against a reference.
 
-The reference (``tests/data/minilm_reference.json``) was made once with torch 2.13.0 and transformers 5.23.0 from
+The reference (``tests/data/minilm_reference.json``) was computed with torch 2.13.0 and transformers 5.23.0 from
 the same safetensors: for each text ``tokenizer([text], truncation=True, max_length=256)``, ``AutoModel`` in eval
 mode, the mean of ``last_hidden_state`` over ``attention_mask``, L2 norm, rounded to six decimals.
 """
@@ -24,7 +24,7 @@ REFERENCE = Path(__file__).parents[2] / "data" / "minilm_reference.json"
 
 
 def vectors(folder: Path, texts: list[str], *, batch: bool) -> Any:
-    """Embeddings ``[texts, 384]`` as the folder's card says they are made."""
+    """Compute embeddings ``[texts, 384]`` as ``roundhouse.json`` prescribes."""
     import onnxruntime
     from tokenizers import Tokenizer
 

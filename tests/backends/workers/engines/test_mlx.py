@@ -1,4 +1,4 @@
-"""What the engine mlx makes of requests, as far as it goes without mlx; its own suite is ``make engines``."""
+"""The parts of the engine mlx that need no mlx; ``make engines`` tests it with a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_pictures_are_refused_and_never_fetched() -> None:
 
 
 class Machine:
-    """mlx_lm's text states, of text in which each state's name stands before what it marks: ``tool:...|``."""
+    """A stand-in for mlx_lm's TextStateMachine, for text in which states are written as ``tool:...|``."""
 
     @staticmethod
     def split(state: str, text: str) -> tuple[str, list[tuple[str, str]]]:

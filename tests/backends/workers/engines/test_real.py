@@ -1,4 +1,4 @@
-"""The engines on their real models, in real workers; skipped where a starter model is not pulled."""
+"""Engines with real models in real workers; skipped if the starter model is not pulled."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str,
 
 
 async def processing(http: httpx.AsyncClient) -> int:
-    """Slots that llama-server decodes for at this moment."""
+    """Count the slots for which llama-server is decoding."""
     slots = (await http.get("http://worker/slots")).json()
     return sum(slot["is_processing"] for slot in slots)
 
@@ -177,7 +177,7 @@ async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answere
 
         try:
             answer = await ask()
-        except httpx.ConnectError:  # leased in the moment before the death was noticed; see the dispatcher
+        except httpx.ConnectError:  # leased just before the death was noticed; the dispatcher retries likewise
             answer = await ask()
         assert "Paris" in answer["choices"][0]["message"]["content"]
         assert pool.snapshot().workers[0].restarts == 1

@@ -1,4 +1,4 @@
-"""The engines and how they are run."""
+"""The table of engines, and the interpreters that run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's wire as the workers', around an app that tokenises as vLLM does."""
+"""The middleware for vLLM, around an app with vLLM's routes and shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocking generators in threads: order, bounds, and the end of work that nobody waits for."""
+"""Blocking generators in threads: order, bounds, and cancellation."""
 
 from __future__ import annotations
 
