@@ -1,1 +1,1 @@
-"""What models exist: typed rows, where they come from, and what this machine can hold."""
+"""The model catalogue: typed rows, their sources and files, this machine's hardware, and the tree of errors."""

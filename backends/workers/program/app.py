@@ -265,7 +265,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return error_response(NotFound(f"This worker has no {request.url.path}."))
     if error.status_code == 405:
-        return error_response(MethodNotAllowed(f"{request.method} is not what {request.url.path} takes."))
+        return error_response(MethodNotAllowed(f"{request.url.path} does not accept {request.method}."))
     return error_response(InvalidRequest(error.detail))
 
 
