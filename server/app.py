@@ -15,14 +15,16 @@ from starlette.types import ASGIApp
 
 from server.api import ROUTERS
 from server.edge.admission import InFlight
-from server.edge.auth import Authenticator, Keys
+from server.edge.auth import Keys
+from server.edge.callers import Authenticator
 from server.edge.errors import as_error, error_response
 from server.edge.gate import Gate
 from server.edge.routes import Shortcut, to_its_route
+from server.edge.services import Runtime, Services
 from server.observability.metrics import Metrics
-from server.observability.telemetry import Telemetry, open_telemetry
+from server.observability.open_telemetry import open_telemetry
+from server.observability.telemetry import Telemetry
 from server.openapi import describe
-from server.services import Runtime, Services
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
 
 VERSION = "0.1.0"
@@ -64,7 +66,7 @@ def create_app(
     if runtime is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
-    metrics = Metrics(in_flight)
+    metrics = Metrics(lambda: in_flight.count, lambda: in_flight.draining)
     services = Services(
         settings=settings,
         authenticator=authenticator

@@ -44,10 +44,10 @@ from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery, Found
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.discover import keep_discovering, merged
+from server.edge.services import Insight, Runtime
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.services import Insight, Runtime
 from server.settings import STATE_FILE, Settings
 
 LOOK_AGAIN = 5.0
@@ -140,7 +140,7 @@ async def open_runtime(
                 endpoint=lambda name: runtime.catalog.endpoint(name),
                 keys=keys,
                 spend=spend,
-                turns=turns,
+                concurrency=turns,
                 timeouts=settings.backends.timeouts(),
             ),
             backends=speakers,

@@ -26,7 +26,7 @@ async def deliver(
     """Send ``head`` and then all of ``relay``, which ends with it, and as soon as the client leaves.
 
     ``ping`` is what to send when there was nothing to send for so many seconds. Raises SendTimeoutError when the
-    client takes nothing for ``send_timeout`` seconds, and Cut.
+    client takes nothing for ``send_timeout`` seconds, and ResponseCut.
     """
     task = asyncio.current_task()
     assert task is not None

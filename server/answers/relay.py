@@ -10,8 +10,9 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from catalog.errors import RoundhouseError
-from routing.calling.dispatcher import Answer
+from routing.calling.answer import Answer
 from server.edge.admission import InFlight
+from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
 
 T = TypeVar("T")
@@ -32,10 +33,6 @@ class Encoder(Protocol[T_contra]):
     def fail(self, error: RoundhouseError) -> bytes | None:
         """What tells of an error after the headers; ``None`` cuts the connection, the only sign left."""
         ...
-
-
-class Cut(Exception):
-    """The response cannot be completed and its format has no way to say so."""
 
 
 class Relay(Generic[T]):
@@ -93,7 +90,7 @@ class Relay(Generic[T]):
     async def take(self) -> tuple[bytes, bool]:
         """What has come, when something has, and whether more will follow.
 
-        Raises Cut when the answer stops in the middle.
+        Raises ResponseCut when the answer stops in the middle.
         """
         while not self._buffer and not self._ended:
             await self._news.wait()
@@ -101,7 +98,7 @@ class Relay(Generic[T]):
         self._buffer.clear()
         self._room.ring()
         if self._cut and not data:
-            raise Cut
+            raise ResponseCut
         return data, self._cut or not self._ended
 
     def interject(self, data: bytes) -> None:

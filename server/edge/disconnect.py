@@ -12,13 +12,15 @@ from starlette.types import Receive, Scope
 
 from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
-
-CONNECTION = "roundhouse.connection"
-"""Scope key of a request's :class:`ClientConnection`, set by :mod:`server.edge.uvicorn_protocol`."""
+from server.scope import CONNECTION
 
 
 class ClientGone(Exception):
     """The client closed its connection: nobody is left to answer."""
+
+
+class ResponseCut(Exception):
+    """The response cannot be completed and its format cannot say so; the connection is cut."""
 
 
 class ClientConnection:

@@ -19,13 +19,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
-from server.answers.relay import Cut
 from server.edge.access_log import AccessLog
-from server.edge.auth import ANONYMOUS, presented_key
-from server.edge.disconnect import ClientGone
+from server.edge.callers import ANONYMOUS, presented_key
+from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import as_error, error_response
 from server.edge.identifiers import RandomHex
-from server.services import SERVICES, Services
+from server.edge.services import Services
+from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -81,35 +81,35 @@ class _Passage:
         self._id_header = (b"x-request-id", self._id.encode())
         self._send = send
         scope[SERVICES] = services
-        scope["roundhouse.request_id"] = self._id
-        if "roundhouse.trace" not in scope:
-            scope["roundhouse.trace"] = self._random(16)
-        scope["roundhouse.caller"] = ANONYMOUS
-        tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope["roundhouse.trace"])
+        scope[REQUEST_ID] = self._id
+        if TRACE not in scope:
+            scope[TRACE] = self._random(16)
+        scope[CALLER] = ANONYMOUS
+        tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope[TRACE])
         try:
             await self._pass(headers, receive)
         except ClientGone:
             self.status = self.status or CLIENT_CLOSED_REQUEST
         except Exception as error:  # the request edge: nothing leaves it but an answer
-            if self.status and isinstance(error, SendTimeoutError | TimeoutError | Cut):
+            if self.status and isinstance(error, SendTimeoutError | TimeoutError | ResponseCut):
                 structlog.get_logger().warning("response cut", reason=type(error).__name__)
                 self._abort()
             else:
                 await self._answer_error(error, receive)
         finally:
             took = perf_counter() - began
-            scope["roundhouse.status"] = self.status
+            scope[STATUS] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
                 self._log.write(
                     request_id=self._id,
-                    trace=scope["roundhouse.trace"],
+                    trace=scope[TRACE],
                     method=scope["method"],
                     path=scope["path"][:200],
                     status=self.status,
                     seconds=took,
-                    key=scope["roundhouse.caller"].id,
+                    key=scope[CALLER].id,
                 )
             structlog.contextvars.reset_contextvars(**tokens)
 
@@ -120,7 +120,7 @@ class _Passage:
             await self._app(scope, receive, self._send_marked)
             return
         caller = services.authenticator.authenticate(presented_key(headers))
-        scope["roundhouse.caller"] = caller
+        scope[CALLER] = caller
         if scope["method"] != "POST":
             await self._app(scope, receive, self._send_marked)
             return
@@ -149,7 +149,7 @@ class _Passage:
 
     def _abort(self) -> None:
         """Close the connection at once: what it still holds for a client that does not read is dropped."""
-        abort: Callable[[], None] | None = self._scope.get("roundhouse.abort")
+        abort: Callable[[], None] | None = self._scope.get(ABORT)
         if abort is not None:
             abort()
 

@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from catalog.errors import HeadersTooLarge, InvalidRequest
-from server.edge.bodies import BODY_HERE
-from server.edge.disconnect import CONNECTION, ClientConnection
+from server.edge.disconnect import ClientConnection
 from server.edge.gate import request_id
+from server.scope import ABORT, BODY_HERE, CONNECTION
 from server.settings import ServerSettings
 
 LINGER = 1.0
@@ -123,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
-        self.scope["roundhouse.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         super().on_headers_complete()
         self.cycle.transport = HeadFirst(self.transport, self.loop)
 

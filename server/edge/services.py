@@ -16,24 +16,24 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
-from routing.calling.dispatcher import Answer, Job
+from routing.calling.answer import Answer
+from routing.calling.job import Job
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.plan import Plan
 from routing.upstreams.breaker import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.scope import SERVICES
 
 if TYPE_CHECKING:
     from server.edge.admission import InFlight
-    from server.edge.auth import Authenticator
+    from server.edge.callers import Authenticator
     from server.observability.metrics import Metrics
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
 T = TypeVar("T")
-SERVICES = "roundhouse.services"
-"""Where the gate puts the app's :class:`Services` in a request's scope."""
 
 
 class Dispatches(Protocol):
