@@ -24,7 +24,6 @@ from server.edge.services import Runtime, Services
 from server.observability.metrics import Metrics
 from server.observability.open_telemetry import open_telemetry
 from server.observability.telemetry import Telemetry
-from server.openapi import describe
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
 
 VERSION = "0.1.0"
@@ -85,7 +84,7 @@ def create_app(
         title="Roundhouse",
         description="One OpenAI-compatible door in front of every engine.",
         version=VERSION,
-        openapi_url="/openapi.json" if settings.server.docs else None,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(services, runtime, open_runtime, telemetry),
@@ -102,7 +101,6 @@ def create_app(
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
     _add_middleware(app, services, telemetry)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from catalog import errors
 from catalog.errors import RoundhouseError
 from catalog.types import Json
-from server.edge.endpoints import Contract, Endpoint
+from server.edge.endpoints import Contract, ContractRoute
 
 ANY_REQUEST = (
     errors.InvalidRequest,
@@ -68,7 +68,7 @@ CHOICE_HEADERS = {
 _REFERENCE = "#/components/schemas/{model}"
 
 
-class ErrorDetails(TypedDict):
+class ErrorObject(TypedDict):
     """``message`` says what is wrong and what to do; ``param`` names the parameter at fault."""
 
     message: str
@@ -80,10 +80,10 @@ class ErrorDetails(TypedDict):
 class Error(TypedDict):
     """OpenAI's error object."""
 
-    error: ErrorDetails
+    error: ErrorObject
 
 
-class AnthropicErrorDetails(TypedDict):
+class AnthropicErrorObject(TypedDict):
     type: str
     message: str
 
@@ -92,7 +92,7 @@ class AnthropicError(TypedDict):
     """Anthropic's error object, on the paths of its API."""
 
     type: str
-    error: AnthropicErrorDetails
+    error: AnthropicErrorObject
     request_id: str
 
 
@@ -105,7 +105,7 @@ def describe(app: FastAPI) -> Json:
 
 def _document(app: FastAPI) -> Json:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    routes = [route for route in app.routes if isinstance(route, Endpoint) and route.include_in_schema]
+    routes = [route for route in app.routes if isinstance(route, ContractRoute) and route.include_in_schema]
     schemas = _Schemas(route.contract for route in routes)
     for route in routes:
         for method in route.methods or ():
@@ -120,7 +120,7 @@ def _document(app: FastAPI) -> Json:
     return document
 
 
-def _complete(operation: Json, route: Endpoint, schemas: _Schemas) -> None:
+def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
     """Write a route's contract into its operation."""
     contract = route.contract
     if not contract.open:
@@ -149,7 +149,7 @@ def _complete(operation: Json, route: Endpoint, schemas: _Schemas) -> None:
     operation["responses"] = {"200": answer, **_errors(route, error)}
 
 
-def _errors(route: Endpoint, schema: Json) -> Json:
+def _errors(route: ContractRoute, schema: Json) -> Json:
     contract = route.contract
     kinds: list[type[RoundhouseError]] = [errors.Unavailable, RoundhouseError] if contract.open else [*ANY_REQUEST]
     if "POST" in (route.methods or ()):
@@ -158,6 +158,7 @@ def _errors(route: Endpoint, schema: Json) -> Json:
         kinds += OF_A_CALL
     elif "{" in route.path or contract.admin:
         kinds.append(errors.NotFound)
+    kinds += contract.raises
     by_status: dict[int, list[str]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind.code)

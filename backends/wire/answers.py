@@ -19,8 +19,8 @@ class TokenDetails(TypedDict):
     reasoning_tokens: NotRequired[int | None]
 
 
-class Usage(TypedDict):
-    """Tokens of a request and its answer."""
+class TokenUsage(TypedDict):
+    """TokenList of a request and its answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -29,17 +29,17 @@ class Usage(TypedDict):
     completion_tokens_details: NotRequired[TokenDetails | None]
 
 
-class FunctionCall(TypedDict):
+class CalledFunction(TypedDict):
     """``arguments`` is JSON, as text."""
 
     name: str
     arguments: str
 
 
-class ToolCall(TypedDict):
+class CalledTool(TypedDict):
     id: str
     type: Literal["function"]
-    function: FunctionCall
+    function: CalledFunction
 
 
 class TopLogprob(TypedDict):
@@ -62,7 +62,7 @@ class ChatMessage(TypedDict):
     content: str | None
     refusal: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
-    tool_calls: NotRequired[list[ToolCall]]
+    tool_calls: NotRequired[list[CalledTool]]
 
 
 class ChatChoice(TypedDict):
@@ -80,7 +80,7 @@ class ChatCompletion(TypedDict):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: NotRequired[Usage | None]
+    usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
 
 
@@ -119,7 +119,7 @@ class ChatCompletionChunk(TypedDict):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: NotRequired[Usage | None]
+    usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
 
 
@@ -145,7 +145,7 @@ class Completion(TypedDict):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: NotRequired[Usage | None]
+    usage: NotRequired[TokenUsage | None]
 
 
 class InputUsage(TypedDict):
@@ -290,7 +290,7 @@ class ImageEvent(TypedDict):
     partial_image_index: NotRequired[int]
 
 
-class Tokens(TypedDict):
+class TokenList(TypedDict):
     tokens: list[int]
     count: NotRequired[int]
     model: NotRequired[str]
@@ -364,6 +364,7 @@ class MessageUsage(TypedDict):
     output_tokens: int
     cache_read_input_tokens: NotRequired[int | None]
     cache_creation_input_tokens: NotRequired[int | None]
+    output_tokens_details: NotRequired[dict[str, int] | None]
 
 
 class AnthropicMessage(TypedDict):
@@ -387,7 +388,7 @@ class MessageEvent(TypedDict):
     message: NotRequired[AnthropicMessage]
     content_block: NotRequired[MessageBlock]
     delta: NotRequired[dict[str, Any]]
-    usage: NotRequired[dict[str, int]]
+    usage: NotRequired[dict[str, Any]]
 
 
 class TokenCount(TypedDict):

@@ -31,7 +31,7 @@ router = APIRouter(tags=["audio"])
 FINAL = "transcript.text.done"
 
 
-class Voice(TypedDict):
+class VoiceCard(TypedDict):
     """A voice of ``model``; ``default``: it speaks when a request names none."""
 
     id: str
@@ -43,7 +43,7 @@ class Voice(TypedDict):
 
 class VoiceList(TypedDict):
     object: Literal["list"]
-    data: list[Voice]
+    data: list[VoiceCard]
 
 
 TRANSCRIBES: dict[str, Any] = {

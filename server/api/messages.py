@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from backends.wire.answers import AnthropicMessage, MessageEvent, TokenCount
 from backends.wire.messages import CountTokensRequest, MessagesRequest
+from catalog.errors import UnsupportedParameter
 from server.answers.streams import stream_events
 from server.answers.whole import answer_json, json_response
 from server.edge.callers import origin_of
@@ -40,7 +41,14 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.message))
 
 
-@endpoint(router, "POST", "/v1/messages/count_tokens", reads=CountTokensRequest, answers=TokenCount)
+@endpoint(
+    router,
+    "POST",
+    "/v1/messages/count_tokens",
+    reads=CountTokensRequest,
+    answers=TokenCount,
+    raises=(UnsupportedParameter,),
+)
 async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
     """Estimate the tokens of a conversation; the header ``x-roundhouse-estimate`` says that it is an estimate."""
     from server.wires.messages import to_chat

@@ -92,7 +92,7 @@ class ModelList(TypedDict):
     data: list[ModelCard]
 
 
-class Worker(TypedDict):
+class WorkerCard(TypedDict):
     """One worker process; memory is bytes, times are seconds."""
 
     model: str
@@ -124,7 +124,7 @@ class WorkerDevice(TypedDict):
 
 class WorkerList(TypedDict):
     object: Literal["list"]
-    workers: list[Worker]
+    workers: list[WorkerCard]
     devices: list[WorkerDevice]
 
 
@@ -173,7 +173,9 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
     return json_response(describe(row, view, runtime, services_of(request).created))
 
 
-@endpoint(router, "POST", "/v1/models/{model_id:path}/unload", answers=Unloaded, admin=True)
+@endpoint(
+    router, "POST", "/v1/models/{model_id:path}/unload", answers=Unloaded, admin=True, raises=(CapabilityMismatch,)
+)
 async def unload_model(request: Request, model_id: str) -> Response:
     """Wait for a model's requests to end, then stop its worker."""
     runtime = runtime_of(request)
@@ -285,7 +287,7 @@ def _local(runtime: Runtime, model_id: str) -> Model:
     return row
 
 
-def _worker(view: WorkerView, now: float) -> Worker:
+def _worker(view: WorkerView, now: float) -> WorkerCard:
     return {
         "model": view.model,
         "engine": view.engine,

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from backends.wire.chat import ChatRequest
 from backends.wire.common import Finite, Identifier, WireModel
-from catalog.errors import InvalidRequest, NotFound
+from catalog.errors import InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from catalog.types import Json
 from routing.accounts.usage_report import EVERYTHING, Group, report, to_csv
@@ -119,17 +119,41 @@ class Learned(TypedDict):
 
 class PriorsTaken(TypedDict):
     object: Literal["priors"]
-    taken: Any
+    taken: dict[str, bool]
+
+
+class UsageFigures(TypedDict):
+    """Sums over a group. ``cost`` is the known cost in dollars, as text; ``estimated_cost`` was set aside for the
+    ``unknown_cost_calls``.
+    """
+
+    day: NotRequired[str]
+    model: NotRequired[str]
+    endpoint: NotRequired[str]
+    key: NotRequired[str]
+    calls: int
+    unknown_cost_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    units: float
+    cost: str
+    estimated_cost: str
 
 
 class UsageReport(TypedDict):
     """Usage and cost by the columns asked for."""
 
-    object: NotRequired[str]
-    data: NotRequired[list[Json]]
+    object: Literal["usage.report"]
+    currency: Literal["usd"]
+    data: list[UsageFigures]
+    total: UsageFigures
 
 
-@endpoint(router, "POST", "/v1/route", reads=ChatRequest, own_reading=True, answers=RoutePlan)
+@endpoint(
+    router, "POST", "/v1/route", reads=ChatRequest, own_reading=True, answers=RoutePlan, raises=(ModelNotFound,)
+)
 async def explain_route(request: Request) -> Response:
     """Explain the choice for a request, without executing it.
 
@@ -151,7 +175,7 @@ async def get_trace(request: Request, trace_id: str) -> Response:
     return json_response(found)
 
 
-@endpoint(router, "POST", "/v1/outcomes", reads=OutcomeReport, answers=Learned)
+@endpoint(router, "POST", "/v1/outcomes", reads=OutcomeReport, answers=Learned, raises=(NotFound,))
 async def report_outcome(request: Request, body: OutcomeReport) -> Response:
     """Report whether an answer was good. The report moves the choice for that task, and for no other."""
     if (body.score is None) == (body.accepted is None):

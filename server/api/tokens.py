@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.wire.answers import DetokenizedText, Tokens
+from backends.wire.answers import DetokenizedText, TokenList
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
@@ -15,7 +15,7 @@ from server.jobs import detokenize_job, tokenize_job
 router = APIRouter(tags=["tokens"])
 
 
-@endpoint(router, "POST", "/tokenize", "/v1/tokenize", reads=TokenizeRequest, answers=Tokens, calls_model=True)
+@endpoint(router, "POST", "/tokenize", "/v1/tokenize", reads=TokenizeRequest, answers=TokenList, calls_model=True)
 async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """Split a text into token ids."""
     return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem())

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from catalog.errors import RoundhouseError
 from server.edge.auth import require_admin
 from server.edge.bodies import read_json, read_query
 from server.edge.routes import DirectRoute, Handler
@@ -28,12 +29,12 @@ from server.edge.routes import DirectRoute, Handler
 class Contract:
     """What one endpoint reads and answers.
 
-    ``reads`` is the type of the body: JSON, or the fields of a multipart form if ``form``. ``own_reading`` leaves
-    reading it to the handler. ``optional``: the body may be left out. ``query`` is the type of the query
-    parameters. ``answers`` is the type of the JSON answer and ``media`` of answers in other media types.
-    ``streams`` is the type of each server-sent event's data. ``admin`` endpoints need an admin key; ``open`` ones
-    need no key. ``calls_model`` says that a model answers: every error of a call may come, and the headers that
-    tell of the choice.
+    ``reads`` is the type of the body: JSON, or the fields of a multipart form if ``form``; ``own_reading`` leaves
+    reading it to the handler, and ``optional`` lets it be missing. ``query`` is the type of the query parameters.
+    ``answers`` is the type of the JSON answer, ``media`` maps other media types to types, ``streams`` is
+    the type of each server-sent event's data. ``admin`` endpoints need an admin key, ``open`` ones need no key.
+    ``calls_model`` implies every error of a call, and the headers about the choice. ``raises`` lists errors beyond
+    those that the other fields imply.
     """
 
     reads: type[BaseModel] | None = None
@@ -47,9 +48,10 @@ class Contract:
     admin: bool = False
     open: bool = False
     calls_model: bool = False
+    raises: tuple[type[RoundhouseError], ...] = ()
 
 
-class Endpoint(DirectRoute):
+class ContractRoute(DirectRoute):
     """A route with a contract. ``contract`` is empty for the aliases of a path, which are not in the schema."""
 
     contract: Contract
@@ -67,7 +69,7 @@ def endpoint(
     def add(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         served = _serve(handler, promised)
         for place in (path, *aliases):
-            route = Endpoint(
+            route = ContractRoute(
                 place,
                 served,
                 methods=[method],

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from server.api import ROUTERS
-from server.edge.endpoints import Endpoint
+from server.edge.endpoints import ContractRoute
 
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, -1e308, 1e-320, "", " ",
@@ -161,7 +161,7 @@ class Fuzzer:
 
 def bodies() -> dict[str, type[BaseModel]]:
     """The type of the JSON body of every endpoint that reads one, by path."""
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Endpoint)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
     return {
         route.path_format: route.contract.reads
         for route in routes

@@ -545,7 +545,13 @@ async def test_a_whole_remote_answer_is_closed_without_a_task_of_its_own(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawned: list[object] = []
-    monkeypatch.setattr(stand.dispatcher, "spawn", spawned.append)
+
+    class Noting(set[object]):
+        def add(self, task: object) -> None:
+            spawned.append(task)
+            super().add(task)
+
+    monkeypatch.setattr(stand.dispatcher, "_closing", Noting())
     stand.backend.scripts = {"big": GOOD}
     stand.will_try(remote("big", "lan"))
     _, items = await stand.ask()
