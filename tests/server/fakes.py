@@ -38,6 +38,7 @@ from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
+from server.catalog_updates import LiveCatalog
 from server.edge.services import Runtime
 from server.settings import Settings
 
@@ -293,7 +294,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
     runtime = Runtime(
-        catalog=catalog,
+        live=LiveCatalog(catalog),
         pool=pool,
         dispatcher=dispatcher,
         downloaded=lambda _: True,
