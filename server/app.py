@@ -1,4 +1,4 @@
-"""``create_app(settings)``: everything that one gateway is, built in one place."""
+"""``create_app(settings)`` builds the ASGI app of one gateway."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OpenRuntime = Callable[[Settings, Metrics], AbstractAsyncContextManager[Runtime]
 
 
 class _App(FastAPI):
-    """FastAPI with a shorter way to the routes that are on the hot path."""
+    """FastAPI with a shortcut to the routes of the hot path."""
 
     def build_middleware_stack(self) -> ASGIApp:
         direct: ASGIApp = to_its_route
@@ -53,10 +53,10 @@ def create_app(
     """The ASGI app of one gateway.
 
     ``open_runtime`` builds the parts behind the gate when the app starts and takes them down when it stops;
-    without it the real one does. Tests give a ready ``runtime`` instead. ``app.state.services`` holds what was
+    without it the real one does. Tests pass a ready ``runtime`` instead. ``app.state.services`` holds what was
     built; ``app.state.begin_drain()`` makes readiness false and refuses new requests.
 
-    ``telemetry`` makes spans; without it the settings say whether there are any.
+    ``telemetry`` makes spans; by default the settings decide whether there are any.
 
     Raises ConfigurationError when it would be open to strangers, or traces are wanted and their packages missing.
     """
@@ -160,7 +160,7 @@ def _real_runtime(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in OpenAI's shape."""
+    """Answer unknown paths and methods in OpenAI's shape."""
     typed = as_error(error)
     services: Any = request.app.state.services
     services.metrics.error(typed.code)

@@ -124,7 +124,7 @@ class BytesEncoder:
 
 
 async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
-    """Answer with events. Raises the job's error while the headers have not left."""
+    """Answer with events. Raises the job's error if the headers have not been sent."""
     settings = services_of(request).settings.server
     relay, answer = await _begin(request, job, encoder, patience=settings.streams.headers_after)
     return EventStream(
@@ -170,15 +170,15 @@ def _event_headers() -> tuple[tuple[bytes, bytes], ...]:
 
 
 class EventStream(Response):
-    """A relay as server-sent events: sse-starlette's headers and comments, which :func:`deliver` sends.
+    """Sends a relay as server-sent events, with sse-starlette's headers and comments.
 
-    sse-starlette's own response runs four tasks for each stream, a tenth of what a short one costs.
+    sse-starlette's own response runs four tasks per stream, a tenth of the cost of a short one.
     """
 
     def __init__(
         self, relay: Relay[Any], headers: Mapping[str, str], *, ping: float, send_timeout: float, waiting: bool
     ) -> None:
-        """``ping`` is the seconds without anything to send after which a comment is sent; 0 sends none."""
+        """``ping`` is the seconds without data after which a comment is sent; 0 sends none."""
         self._relay = relay
         self._ping = (ping, KEEP_ALIVE) if ping else None
         self._send_timeout = send_timeout
@@ -195,7 +195,7 @@ class EventStream(Response):
 
 
 class ByteStream(Response):
-    """Sends a relay's bytes under the same watch and the same deadline."""
+    """Sends a relay's bytes, with the same watch and deadline."""
 
     def __init__(self, relay: Relay[Any], headers: Mapping[str, str], send_timeout: float) -> None:
         self._relay = relay
