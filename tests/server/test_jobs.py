@@ -15,7 +15,6 @@ from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest, NotPermitted, RateLimited
 from catalog.model import Capability
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
-from routing.facts import Mode
 from server import jobs
 from server.edge.callers import ANONYMOUS, Caller, Origin
 from server.edge.services import Runtime
@@ -47,7 +46,7 @@ async def test_a_job_needs_a_body_and_an_origin_alone(runtime: Runtime, capabili
     kind, make = JOBS[capability]
     job = make(kind.model_validate(BODIES[capability]), ORIGIN)
     assert (job.trace, job.facts.key, job.facts.capability) == ("trace-1", "team", capability)
-    assert job.facts.intent.mode is Mode.FAST
+    assert job.facts.intent.prefer_fast
     async with open_job(runtime, job, ORIGIN.caller) as answer:
         assert [item async for item in answer]
 
