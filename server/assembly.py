@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backends.http import HttpClient
-from backends.registry import backends
+from backends.registry import backends, check_protocols
 from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
@@ -225,7 +225,9 @@ class _Journal:
 
 def read_catalog(settings: Settings, store: Store) -> Catalog:
     """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
-    return Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+    check_protocols(catalog.servers)
+    return catalog
 
 
 def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock: Clock) -> str | None:

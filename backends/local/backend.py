@@ -1,4 +1,4 @@
-"""The backend of our own workers: whatever they leave out of OpenAI's behaviour is done here, at their edge."""
+"""The backend of this machine's workers, with the parts of OpenAI's behaviour that the workers leave out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from backends.local.completions import (
 )
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.parameters import table_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.backend import OpenAIBackend, checked
-from backends.openai.forms import dropped
-from backends.parameters import prepare
+from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -44,21 +44,31 @@ from catalog.types import Json
 _MAX_KNOWN = 256
 
 
+class _WorkerWire(OpenAIBackend):
+    """OpenAI's wire as workers take it. They stop decoding a stream, and nothing else, when it is closed."""
+
+    default_voice = None
+    streams_transcripts = True
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        return table_of(upstream.engine)
+
+
 class LocalWorkerBackend:
     """llama-server and our own worker app, over the Unix socket that the pool's lease gives."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._openai = OpenAIBackend(http)
+        self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._likelihoods = Likelihoods(http, worker_error)
         self._takes_tools: dict[str, bool] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that this upstream will not be sent. Pure and quick."""
+        """See :class:`backends.base.Backend`."""
         if isinstance(request, ClassifyRequest) and upstream.engine == "llamacpp":
             return left_out(request)
-        return dropped(request, upstream)
+        return self._openai.dropped(request, upstream)
 
     # ---- chat
 
@@ -68,7 +78,7 @@ class LocalWorkerBackend:
         Tools are enforced by a JSON schema when the model's template has no place for them.
         """
         tools = chosen_tools(request)
-        body = await with_media(prepare(request, upstream).body, self._fetcher)
+        body = await with_media(self._openai.body(request, upstream), self._fetcher)
         plan = None
         if not tools:
             for name in ("tools", "tool_choice", "parallel_tool_calls"):
@@ -125,7 +135,7 @@ class LocalWorkerBackend:
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
-        body = prepare(request, upstream).body
+        body = self._openai.body(request, upstream)
         parts = parts_of(request, body)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1

@@ -34,6 +34,7 @@ from catalog.errors import (
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
+from catalog.model import Endpoint
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 
@@ -364,9 +365,9 @@ async def test_images_are_events(backend: OpenAIBackend, upstream: Upstream, fie
     assert base64.b64decode(events[-1]["b64_json"]).startswith(b"\x89PNG")
 
 
-async def test_models_are_listed(backend: OpenAIBackend, upstream: Upstream) -> None:
-    listing = await backend.list_models(upstream)
-    assert listing.models["data"][0]["id"] == "fake-chat"
+async def test_models_are_listed_as_rows(backend: OpenAIBackend, upstream: Upstream) -> None:
+    rows = await backend.list_models(upstream, Endpoint(id="lan", base_url=upstream.base_url))
+    assert rows[0].id == "lan/fake-chat"
 
 
 # ---- what a request may not do
