@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from yarl import URL
 
 from backends.base import Timeouts
-from catalog.model import Endpoint
 
 
 class FetchSettings(BaseModel):
@@ -69,12 +68,11 @@ class BackendSettings(BaseModel):
                 raise ValueError("a proxy is 'http://host:port'; others (https://, socks5://) are not supported")
         return proxy
 
-    def timeouts(self, endpoint: Endpoint | None = None) -> Timeouts:
-        """The times for an endpoint: its own where it has them, these otherwise."""
-        own = endpoint
+    def timeouts(self) -> Timeouts:
+        """The times of an endpoint that sets none of its own."""
         return Timeouts(
-            connect=(own and own.connect_timeout) or self.connect_timeout,
-            first_byte=(own and own.first_byte_timeout) or self.first_byte_timeout,
-            idle=(own and own.idle_timeout) or self.idle_timeout,
-            total=(own and own.total_timeout) or self.total_timeout,
+            connect=self.connect_timeout,
+            first_byte=self.first_byte_timeout,
+            idle=self.idle_timeout,
+            total=self.total_timeout,
         )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from backends.anthropic.errors import read_anthropic_error
 from backends.anthropic.request import answers_by_tool, translate
-from backends.anthropic.stream import MessageStream
+from backends.anthropic.stream import AnthropicStream
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.wire.chat import ChatRequest
@@ -43,7 +43,7 @@ class AnthropicBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         body = translate(request, upstream).body
-        answer = MessageStream(upstream, created=int(self._now()), answer_by_tool=answers_by_tool(body))
+        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=answers_by_tool(body))
         headers = {"anthropic-version": API_VERSION, **upstream.headers}
         async with self._client.open(
             upstream,

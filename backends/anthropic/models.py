@@ -16,7 +16,7 @@ _ALWAYS_THINKING = frozenset({"fable", "mythos"})
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class ClaudeTraits:
     """``budgets``: thinking with ``budget_tokens``. ``adaptive``: the model decides, guided by ``efforts``.
 
     ``sampling`` is temperature, top_p and top_k; ``sampling_pair`` is temperature and top_p together.
@@ -32,7 +32,7 @@ class Traits:
     structured_outputs: bool
 
 
-def traits(model: str) -> Traits:
+def traits(model: str) -> ClaudeTraits:
     """The traits of a model by its name, also behind a prefix (``anthropic.claude-opus-4-6-v1:0``)."""
     family, version = _parse(model.lower().replace(".", "-"))
     adaptive = version >= (4, 6)
@@ -40,7 +40,7 @@ def traits(model: str) -> Traits:
     efforts: frozenset[str] = frozenset()
     if adaptive:
         efforts = frozenset({"low", "medium", "high", "max"}) | ({"xhigh"} if removed else set())
-    return Traits(
+    return ClaudeTraits(
         thinking=version >= (3, 7),
         budgets=version >= (3, 7) and not removed,
         adaptive=adaptive,

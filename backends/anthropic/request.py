@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
-from backends.anthropic.models import Traits, traits
+from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
@@ -71,7 +71,7 @@ def answers_by_tool(body: Json) -> bool:
 # ---- tools
 
 
-def _tools(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
+def _tools(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     if not is_set(request, "tools"):
         if isinstance(request.tool_choice, NamedToolChoice) or request.tool_choice == "required":
             raise InvalidRequest("tool_choice asks for a tool, but there are no tools.", param="tool_choice")
@@ -93,7 +93,7 @@ def _tools(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> N
         body["tool_choice"] = choice
 
 
-def _tool(function: FunctionDefinition, can: Traits, dropped: Dropped) -> Json:
+def _tool(function: FunctionDefinition, can: ClaudeTraits, dropped: Dropped) -> Json:
     tool: Json = {"name": function.name}
     if function.description:
         tool["description"] = function.description
@@ -128,7 +128,7 @@ def _tool_choice(request: ChatRequest) -> Json | None:
 # ---- JSON answers
 
 
-def _response_format(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return
@@ -170,7 +170,7 @@ def _force_answer_tool(body: Json, schema: Json) -> None:
 # ---- the rest
 
 
-def _sampling(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
+def _sampling(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     """Temperature ends at 1 here, at 2 in OpenAI's wire: above 1 it is left out, never scaled or cut."""
     thinks = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
     for name in ("temperature", "top_p", "top_k"):

@@ -36,7 +36,7 @@ class _Block:
 
 
 @dataclass(slots=True)
-class MessageStream:
+class AnthropicStream:
     """One answer. Feed it the events' data in order, then :meth:`close` it.
 
     With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.

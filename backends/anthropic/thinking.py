@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.anthropic.models import Traits
+from backends.anthropic.models import ClaudeTraits
 from backends.translation import Dropped
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest
@@ -20,7 +20,7 @@ ANSWER_SHARE = 0.25
 
 def apply_thinking(
     request: ChatRequest,
-    can: Traits,
+    can: ClaudeTraits,
     body: Json,
     dropped: Dropped,
     *,
@@ -56,7 +56,7 @@ def apply_thinking(
         _budget(BUDGETS[effort], bound, body, dropped, "reasoning_effort")
 
 
-def _native(asked: Json, bound: int | None, can: Traits, body: Json, dropped: Dropped) -> None:
+def _native(asked: Json, bound: int | None, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     kind = asked["type"]
     if kind != "disabled" and (not can.thinking or _forces_a_tool(body)):
         dropped.add("thinking")
@@ -98,7 +98,7 @@ def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: 
     body["thinking"] = {"type": "enabled", "budget_tokens": budget}
 
 
-def _effort(effort: str, can: Traits, body: Json, dropped: Dropped) -> None:
+def _effort(effort: str, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     """The nearest effort at or below the one asked for; where it is not the same, that is reported."""
     if not can.efforts or effort == "none":
         return
@@ -108,7 +108,7 @@ def _effort(effort: str, can: Traits, body: Json, dropped: Dropped) -> None:
     body.setdefault("output_config", {})["effort"] = level
 
 
-def _switch_off(can: Traits, body: Json, dropped: Dropped) -> None:
+def _switch_off(can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     if can.always_thinks:
         _effort("low", can, body, dropped)
         dropped.add("reasoning_effort")

@@ -10,7 +10,7 @@ from backends.base import Upstream
 from backends.google import embeddings
 from backends.google.errors import read_google_error
 from backends.google.request import translate
-from backends.google.stream import ContentStream
+from backends.google.stream import GeminiStream
 from backends.http import HttpClient
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
@@ -46,7 +46,7 @@ class GoogleBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         body = translate(request, upstream).body
-        answer = ContentStream(upstream, created=int(self._now()))
+        answer = GeminiStream(upstream, created=int(self._now()))
         async with self._client.open(
             upstream,
             "POST",

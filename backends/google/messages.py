@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from backends.google.models import Traits
+from backends.google.models import GeminiTraits
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
@@ -40,7 +40,7 @@ NO_SIGNATURE = "skip_thought_signature_validator"
 """What Google documents for tool calls that another model made, or whose signature was lost."""
 
 
-def translate_messages(messages: list[Message], can: Traits, dropped: Dropped) -> tuple[str, list[Json]]:
+def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Dropped) -> tuple[str, list[Json]]:
     """``(system instruction, contents)``.
 
     Raises :class:`InvalidRequest` for what Gemini has no place for.
@@ -93,7 +93,7 @@ def _signature(holder: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[Json]:
+def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> list[Json]:
     parts: list[Json] = []
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
@@ -120,7 +120,7 @@ def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[J
     return parts
 
 
-def _tool_result(message: Message, can: Traits, names: dict[str, str], dropped: Dropped) -> Json:
+def _tool_result(message: Message, can: GeminiTraits, names: dict[str, str], dropped: Dropped) -> Json:
     call_id = message.tool_call_id
     if not call_id or call_id not in names:
         raise InvalidRequest(

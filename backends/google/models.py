@@ -17,7 +17,7 @@ BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh"
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class GeminiTraits:
     """``budgets``: thinking by a number of tokens (2.5). ``levels``: thinking by a level's name (3 and later).
 
     ``can_stop_thinking`` says whether a budget of 0 is taken. ``signatures``: a past tool call must carry
@@ -32,7 +32,7 @@ class Traits:
     json_with_tools: bool
 
 
-def traits(model: str) -> Traits:
+def traits(model: str) -> GeminiTraits:
     """The traits of a model by its name, also behind ``models/`` or a publisher's path."""
     name = model.lower()
     match = _NAME.search(name)
@@ -46,7 +46,7 @@ def traits(model: str) -> Traits:
             levels |= {"minimal", "medium"}
         elif version >= (3, 1):
             levels |= {"medium"}
-    return Traits(
+    return GeminiTraits(
         budgets=(2, 5) <= version < (3, 0),
         levels=levels,
         can_stop_thinking=not third and not pro,

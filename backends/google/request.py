@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.base import Upstream
 from backends.google.messages import translate_messages
-from backends.google.models import BUDGETS, Traits, traits
+from backends.google.models import BUDGETS, GeminiTraits, traits
 from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
@@ -131,7 +131,7 @@ def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
             config["logprobs"] = request.top_logprobs
 
 
-def _thinking(request: ChatRequest, can: Traits, config: Json, dropped: Dropped) -> None:
+def _thinking(request: ChatRequest, can: GeminiTraits, config: Json, dropped: Dropped) -> None:
     """The nearest level at or below the effort asked for; where it is not the same, that is reported."""
     effort = request.reasoning_effort
     if effort is None:
@@ -155,7 +155,7 @@ def _thinking(request: ChatRequest, can: Traits, config: Json, dropped: Dropped)
         config["thinkingConfig"] = {"thinkingBudget": BUDGETS[effort], "includeThoughts": True}
 
 
-def _response_format(request: ChatRequest, can: Traits, tools: bool, config: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: GeminiTraits, tools: bool, config: Json, dropped: Dropped) -> None:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return

@@ -36,7 +36,7 @@ class _Candidate:
 
 
 @dataclass(slots=True)
-class ContentStream:
+class GeminiStream:
     """One answer. Feed it the events' data in order, then :meth:`finish` it.
 
     ``created`` is in Unix seconds. Tool calls that come without an id get one made of the answer's id and

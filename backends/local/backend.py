@@ -15,12 +15,12 @@ from backends.http.errors import error_details, read_error
 from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
 from backends.local.classify import Likelihoods, left_out
 from backends.local.completions import (
-    Part,
+    ChoiceCall,
     TextWriter,
+    calls_of,
     infill_body,
     infill_chunk,
     mean_logprob,
-    parts_of,
 )
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
@@ -136,11 +136,11 @@ class LocalWorkerBackend:
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
         body = self._openai.body(request, upstream)
-        parts = parts_of(request, body)
+        calls = calls_of(request, body)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
-        streams = [self._part(upstream, part, request, usage) for part in parts]
+        streams = [self._chunks_of(upstream, call, request, usage) for call in calls]
         if tries > count:
             streams = [
                 self._best(streams[at : at + tries], count, at // tries) for at in range(0, len(streams), tries)
@@ -164,23 +164,23 @@ class LocalWorkerBackend:
                     choice["index"] = position * count + rank
                 yield chunk
 
-    async def _part(
-        self, upstream: Upstream, part: Part, request: CompletionRequest, usage: UsageSum
+    async def _chunks_of(
+        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest, usage: UsageSum
     ) -> AsyncGenerator[Json]:
         """The chunks of one choice: the echo, then what is decoded."""
         # best_of needs logprobs to choose by, also when the caller wants none.
-        top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in part.body else None)
-        writer = TextWriter(part.index, top)
-        echo = await self._prompt_text(upstream, part) if request.echo else ""
-        if part.body["max_tokens"] == 0:
-            usage.add({"prompt_tokens": await self._count(upstream, part)}, part.position)
+        top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in call.body else None)
+        writer = TextWriter(call.index, top)
+        echo = await self._prompt_text(upstream, call) if request.echo else ""
+        if call.body["max_tokens"] == 0:
+            usage.add({"prompt_tokens": await self._count(upstream, call)}, call.position)
             choice = {"text": echo, "logprobs": None, "finish_reason": "length"}
             yield writer.regular({**_head(upstream), "choices": [choice]})
             return
-        async with aclosing(self._decoded(upstream, part, request)) as chunks:
+        async with aclosing(self._decoded(upstream, call, request)) as chunks:
             async for chunk in chunks:
                 if chunk.get("usage"):
-                    usage.add(chunk["usage"], part.position)
+                    usage.add(chunk["usage"], call.position)
                     continue
                 if echo:
                     said = {"text": echo, "logprobs": None, "finish_reason": None}
@@ -188,22 +188,24 @@ class LocalWorkerBackend:
                     echo = ""
                 yield writer.regular(chunk)
 
-    async def _decoded(self, upstream: Upstream, part: Part, request: CompletionRequest) -> AsyncGenerator[Json]:
+    async def _decoded(
+        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest
+    ) -> AsyncGenerator[Json]:
         if request.suffix is not None:
-            async with aclosing(self._infilled(upstream, part, request.suffix)) as infilled:
+            async with aclosing(self._infilled(upstream, call, request.suffix)) as infilled:
                 async for chunk in infilled:
                     yield chunk
             return
         stream = self._openai.stream(
-            upstream, "/completions", dict(part.body), completion_chunks, "prompt", errors=worker_error
+            upstream, "/completions", dict(call.body), completion_chunks, "prompt", errors=worker_error
         )
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _infilled(self, upstream: Upstream, part: Part, suffix: str) -> AsyncGenerator[Json]:
+    async def _infilled(self, upstream: Upstream, call: ChoiceCall, suffix: str) -> AsyncGenerator[Json]:
         """Text between the prompt and a suffix, which needs a model with infill tokens."""
-        body = {**infill_body(part, suffix), "stream": True}
+        body = {**infill_body(call, suffix), "stream": True}
         head = _head(upstream)
         try:
             async with self._http.open(
@@ -224,17 +226,17 @@ class LocalWorkerBackend:
             ) from exc
         raise StreamBroken(f"The worker of '{upstream.model}' ended its stream before the answer was finished.")
 
-    async def _prompt_text(self, upstream: Upstream, part: Part) -> str:
-        if isinstance(part.prompt, str):
-            return part.prompt
-        answer = await self.detokenize(upstream, DetokenizeRequest(tokens=part.prompt))
+    async def _prompt_text(self, upstream: Upstream, call: ChoiceCall) -> str:
+        if isinstance(call.prompt, str):
+            return call.prompt
+        answer = await self.detokenize(upstream, DetokenizeRequest(tokens=call.prompt))
         text: str = answer["content"]
         return text
 
-    async def _count(self, upstream: Upstream, part: Part) -> int:
-        if not isinstance(part.prompt, str):
-            return len(part.prompt)
-        answer = await self.tokenize(upstream, TokenizeRequest(content=part.prompt, add_special=True))
+    async def _count(self, upstream: Upstream, call: ChoiceCall) -> int:
+        if not isinstance(call.prompt, str):
+            return len(call.prompt)
+        answer = await self.tokenize(upstream, TokenizeRequest(content=call.prompt, add_special=True))
         return len(answer["tokens"])
 
     # ---- the rest

@@ -17,7 +17,7 @@ Prompt = str | list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ChoiceCall:
     """One call: a prompt, the index of the choice it makes, and its body."""
 
     index: int
@@ -34,7 +34,7 @@ def prompts_of(request: CompletionRequest) -> list[Prompt]:
     return list(prompt)
 
 
-def parts_of(request: CompletionRequest, body: Json) -> list[Part]:
+def calls_of(request: CompletionRequest, body: Json) -> list[ChoiceCall]:
     """The calls that answer a request, ``best_of`` (or ``n``) for each prompt.
 
     Raises InvalidRequest or UnsupportedParameter for what cannot be had together.
@@ -51,14 +51,14 @@ def parts_of(request: CompletionRequest, body: Json) -> list[Part]:
     single.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if request.logprobs is not None or tries > count:
         single["logprobs"] = max(1, request.logprobs or 0)
-    parts: list[Part] = []
+    calls: list[ChoiceCall] = []
     for position, prompt in enumerate(prompts_of(request)):
         for number in range(tries):
             own = {**single, "prompt": prompt}
             if request.seed is not None:
                 own["seed"] = (request.seed + number) % 2**32
-            parts.append(Part(position * tries + number, position, prompt, own))
-    return parts
+            calls.append(ChoiceCall(position * tries + number, position, prompt, own))
+    return calls
 
 
 _OURS = frozenset({"n", "best_of", "echo", "suffix", "stream_options"})
@@ -99,10 +99,10 @@ def mean_logprob(chunks: list[Json]) -> float:
     return sum(values) / len(values) if values else float("-inf")
 
 
-def infill_body(part: Part, suffix: str) -> Json:
+def infill_body(call: ChoiceCall, suffix: str) -> Json:
     """llama-server's own request for text between a prefix and a suffix."""
-    body = {name: value for name, value in part.body.items() if name not in ("prompt", "max_tokens", "model")}
-    return {**body, "input_prefix": part.prompt, "input_suffix": suffix, "n_predict": part.body["max_tokens"]}
+    body = {name: value for name, value in call.body.items() if name not in ("prompt", "max_tokens", "model")}
+    return {**body, "input_prefix": call.prompt, "input_suffix": suffix, "n_predict": call.body["max_tokens"]}
 
 
 def infill_chunk(event: Json, head: Json) -> Json:

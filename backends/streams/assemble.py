@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from catalog.types import Json
@@ -177,22 +177,6 @@ class CompletionAssembler(_Assembler):
     @staticmethod
     def _content(choice: _Choice) -> Json:
         return {"text": "".join(choice.texts.get("text", ()))}
-
-
-async def assemble_chat(chunks: AsyncIterator[Json]) -> Json:
-    """The ``chat.completion`` of a stream of chunks."""
-    assembler = ChatAssembler()
-    async for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.result()
-
-
-async def assemble_completion(chunks: AsyncIterator[Json]) -> Json:
-    """The ``text_completion`` of a stream of chunks."""
-    assembler = CompletionAssembler()
-    async for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.result()
 
 
 def chat_chunks(document: Json) -> Iterator[Json]:

@@ -27,11 +27,9 @@ class ChunkWriter:
     model: str
     created: int
 
-    def delta(
-        self, delta: Json, *, index: int = 0, finish_reason: str | None = None, logprobs: Json | None = None
-    ) -> Json:
+    def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
         """A chunk with one choice."""
-        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice])
 
     def text(self, text: str, *, index: int = 0) -> Json:

@@ -44,22 +44,22 @@ def is_data_url(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def read_data_url(url: str, *, param: str = "messages") -> tuple[str, str]:
+def read_data_url(url: str) -> tuple[str, str]:
     """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` when it is none."""
     match = _DATA_URL.match(url)
     if match is None:
-        raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param=param)
-    return match["type"].lower(), checked_base64(url[match.end() :], param=param)
+        raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param="messages")
+    return match["type"].lower(), checked_base64(url[match.end() :])
 
 
-def checked_base64(data: str, *, param: str = "messages") -> str:
+def checked_base64(data: str) -> str:
     """The text itself if it is base64 of at least one byte; raises :class:`UndecodableMedia` otherwise."""
     try:
         if data and base64.b64decode(data, validate=True):
             return data
     except (binascii.Error, ValueError):
         pass
-    raise UndecodableMedia("The data is not base64.", param=param)
+    raise UndecodableMedia("The data is not base64.", param="messages")
 
 
 def image_url(part: ContentPart) -> str:

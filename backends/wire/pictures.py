@@ -23,24 +23,24 @@ class Picture(NamedTuple):
     height: int
 
 
-def checked_picture(data: bytes, *, param: str = "messages") -> Picture:
+def checked_picture(data: bytes) -> Picture:
     """The picture that these bytes are, within the bounds.
 
     Raises UndecodableMedia when they are none, PayloadTooLarge when it has too many bytes or pixels.
     """
     if len(data) > MAX_BYTES:
-        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param=param)
+        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param="messages")
     try:
         picture = _read(data)
     except (struct.error, IndexError):
         picture = None
     if picture is None or picture.width < 1 or picture.height < 1:
-        raise UndecodableMedia("The data is no PNG, JPEG, GIF, WebP or BMP picture.", param=param)
+        raise UndecodableMedia("The data is no PNG, JPEG, GIF, WebP or BMP picture.", param="messages")
     if max(picture.width, picture.height) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
         raise PayloadTooLarge(
             f"A picture has {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS} in all and "
             f"{MAX_SIDE} a side.",
-            param=param,
+            param="messages",
         )
     return picture
 

@@ -19,7 +19,6 @@ from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.documents import embedding_list
-from backends.streams.assemble import assemble_chat, assemble_completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -33,6 +32,7 @@ from catalog.errors import (
     UnsupportedParameter,
     UpstreamProtocolError,
 )
+from tests.backends.answers import assemble_chat, assemble_completion
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.server import Fault
 

@@ -9,10 +9,10 @@ import pytest
 from backends.base import Chat, Discover, Rerank, Upstream
 from backends.http import HttpClient
 from backends.ollama import OllamaBackend
-from backends.streams.assemble import assemble_chat
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.model import Capability, Endpoint
+from tests.backends.answers import assemble_chat
 from tests.fakes.ollama import FakeOllama
 
 

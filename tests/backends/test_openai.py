@@ -15,7 +15,6 @@ from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, 
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.openai.documents import classifications, rerank_results
-from backends.streams.assemble import assemble_chat, assemble_completion
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -35,6 +34,7 @@ from catalog.errors import (
     UpstreamUnreachable,
 )
 from catalog.model import Endpoint
+from tests.backends.answers import assemble_chat, assemble_completion
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 
