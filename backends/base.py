@@ -46,7 +46,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a call goes: an address, the key for it, and the model's name there.
+    """The target of a call: an address, the key for it, and the model's name there.
 
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they

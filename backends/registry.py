@@ -1,6 +1,6 @@
 """The providers: one row each, with the facts that other layers read before a backend is loaded.
 
-A row is data, so a server imports the backends of those providers alone that its requests reach.
+A row is data, so a server imports only the backends that its requests need.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider's backend, and what is true of the provider whatever the request.
+    """A provider's backend, and the facts about the provider that do not depend on a request.
 
-    ``backend`` is the import path of a class that is called with the HTTP client. Which parameters a provider
-    drops and how its models are listed are methods of that class.
+    ``backend`` is the import path of a class that is called with the HTTP client. That class also decides which
+    parameters are dropped, and lists the provider's models if it can.
 
     ``trusted``: a quality-first cold start prefers its models (rows with this name as ``provider``) to local ones
     that have not proved themselves; ``[routing.cold_start] trusted`` overrides it.

@@ -1,4 +1,4 @@
-"""What the generations of Claude take, read from the model's name.
+"""The parameters that each generation of Claude takes, read from the model's name.
 
 Source: Anthropic's documentation of thinking, effort, structured outputs and its migration guides. Names
 without a generation in them (a proxy's alias) count as the newest; a row's ``parameters`` narrow it further.
@@ -17,8 +17,9 @@ _ALWAYS_THINKING = frozenset({"fable", "mythos"})
 
 @dataclass(frozen=True, slots=True)
 class ClaudeTraits:
-    """``budgets``: thinking with ``budget_tokens``. ``adaptive``: the model decides, guided by ``efforts``.
+    """The features of one model.
 
+    ``budgets``: thinking with ``budget_tokens``. ``adaptive``: the model decides, guided by ``efforts``.
     ``sampling`` is temperature, top_p and top_k; ``sampling_pair`` is temperature and top_p together.
     """
 

@@ -1,4 +1,7 @@
-"""A chat request as the body of ``POST /v1/messages``. Source: Anthropic's API reference and SDK types."""
+"""Translates a chat request into the body of ``POST /v1/messages``.
+
+Source: Anthropic's API reference and SDK types.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 DEFAULT_MAX_TOKENS = 16_384
-"""Anthropic demands a bound; this one is sent when neither the caller nor the model's row has one."""
+"""Anthropic requires a bound; this one is sent when neither the caller nor the model's row has one."""
 
 MIN_THINKING_TOP_P = 0.95
-"""While it thinks, a model takes no smaller top_p, no top_k, and no temperature but 1."""
+"""The smallest top_p beside thinking, which also excludes top_k and any temperature but 1."""
 
 ANSWER_TOOL = "json_answer"
-"""The tool that is forced where a JSON answer cannot be asked for natively."""
+"""The tool that is forced on models without structured outputs to get a JSON answer."""
 
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
@@ -34,10 +37,10 @@ _TRANSLATED = frozenset(
 
 
 def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
-    """The body to send, always a stream, and what is not in it.
+    """The body to send, which always asks for a stream, and the names of the dropped parameters.
 
-    Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
-    shape (several choices, a custom tool) instead of its quality.
+    Raises :class:`InvalidRequest` or a subclass where dropping a parameter would change the answer's shape
+    (several choices, a custom tool) and not only its quality.
     """
     refuse_forbidden(request)
     dropped = Dropped()
@@ -122,7 +125,7 @@ def _tool_choice(request: ChatRequest) -> Json | None:
         case NamedToolChoice(function=function) if function is not None:
             return {"type": "tool", "name": function.name}
         case _:
-            raise UnsupportedParameter("Anthropic's models know no such tool_choice.", param="tool_choice")
+            raise UnsupportedParameter("Anthropic's models do not take this tool_choice.", param="tool_choice")
 
 
 # ---- JSON answers
@@ -157,7 +160,7 @@ def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, droppe
 
 
 def _force_answer_tool(body: Json, schema: Json) -> None:
-    """A tool's input is the JSON answer; Anthropic's documented way where structured outputs are missing."""
+    """Ask for the JSON answer as the input of a forced tool, as Anthropic documents for older models."""
     if schema.get("type") != "object":
         raise UnsupportedParameter(
             f"'{body['model']}' can only answer with a JSON object; give the schema the type 'object'.",
@@ -171,7 +174,7 @@ def _force_answer_tool(body: Json, schema: Json) -> None:
 
 
 def _sampling(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
-    """Temperature ends at 1 here, at 2 in OpenAI's wire: above 1 it is left out, never scaled or cut."""
+    """The largest temperature is 1 here and 2 in OpenAI's wire; one above 1 is dropped, not scaled or clamped."""
     thinks = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
     for name in ("temperature", "top_p", "top_k"):
         if not is_set(request, name):

@@ -1,4 +1,4 @@
-"""Reasoning effort as Anthropic's thinking: a budget of tokens, or adaptive with an effort."""
+"""Translates reasoning effort into Anthropic's thinking: a budget of tokens, or adaptive with an effort."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MIN_BUDGET = 1024
 """Anthropic's smallest thinking budget, in tokens."""
 
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768}
-"""Tokens of thinking per effort, where the model takes a budget. Anthropic names no equivalents; ours."""
+"""Thinking tokens per effort, for models that take a budget. Our choice: Anthropic publishes no equivalents."""
 
 ANSWER_SHARE = 0.25
-"""The part of ``max_tokens`` that thinking leaves for the answer when the caller's bound is tight."""
+"""The least share of ``max_tokens`` that an effort's budget leaves for the answer."""
 
 
 def apply_thinking(
@@ -29,8 +29,8 @@ def apply_thinking(
 ) -> None:
     """Set ``thinking``, ``output_config.effort`` and, without a ``bound`` on tokens, room in ``max_tokens``.
 
-    A forced tool choice excludes thinking. What is asked for and cannot be had is reported under the
-    name that the caller used.
+    A forced tool choice excludes thinking. A wish that the model cannot meet is reported as dropped, under the
+    caller's name for it. Raises InvalidRequest for a ``thinking`` that is malformed or leaves no room to answer.
     """
     asked = (request.model_extra or {}).get("thinking")
     if asked is not None:
@@ -99,7 +99,7 @@ def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: 
 
 
 def _effort(effort: str, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
-    """The nearest effort at or below the one asked for; where it is not the same, that is reported."""
+    """Set the nearest effort that the model has; one that differs from the caller's is reported."""
     if not can.efforts or effort == "none":
         return
     level = {"minimal": "low", "xhigh": "xhigh" if "xhigh" in can.efforts else "high"}.get(effort, effort)

@@ -18,7 +18,7 @@ from catalog.errors import InvalidRequest, StreamBroken
 from catalog.types import Json
 
 VOICES_TTL = 300.0
-"""Seconds for which the names of voices are believed."""
+"""Seconds for which the names of voices are cached."""
 
 _KEY_HEADER = "xi-api-key"
 _PAGE = "100"
@@ -28,7 +28,7 @@ _MAX_PAGES = 50
 class ElevenLabsBackend:
     """Speech and transcription. ``base_url`` is the host: ``https://api.elevenlabs.io``.
 
-    ``now`` gives seconds of any steady clock.
+    ``now`` returns seconds of a monotonic clock.
     """
 
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class ElevenLabsBackend:
         self._voices: dict[str, tuple[float, dict[str, str]]] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that ElevenLabs will not be sent. Pure and quick."""
+        """See :class:`backends.base.Backend`."""
         if isinstance(request, SpeechRequest):
             return speech.translate(request.model_copy(update={"strict": None}), upstream).dropped
         if isinstance(request, TranscriptionRequest):
@@ -45,7 +45,7 @@ class ElevenLabsBackend:
         return ()
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
-        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes when it is whole."""
+        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes in one piece."""
         refuse_forbidden(request)
         call = speech.translate(request, upstream)
         voice = await self._voice_id(upstream, request.voice)
@@ -67,7 +67,7 @@ class ElevenLabsBackend:
             raise StreamBroken("ElevenLabs sent no audio.")
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
-        """The events of the transcript; see :class:`backends.base.Transcribe`. Scribe answers at once."""
+        """The events of the transcript; see :class:`backends.base.Transcribe`. Scribe does not stream."""
         refuse_forbidden(request)
         fields, files, _ = transcription.translate(request, upstream)
         async with self._client.open(

@@ -45,7 +45,7 @@ _MAX_KNOWN = 256
 
 
 class _WorkerWire(OpenAIBackend):
-    """OpenAI's wire as workers take it. They stop decoding a stream, and nothing else, when it is closed."""
+    """OpenAI's wire as workers take it: always streamed, since closing a plain call does not stop their work."""
 
     default_voice = None
     streams_transcripts = True
@@ -55,7 +55,7 @@ class _WorkerWire(OpenAIBackend):
 
 
 class LocalWorkerBackend:
-    """llama-server and our own worker app, over the Unix socket that the pool's lease gives."""
+    """Calls llama-server and our own worker app over the Unix socket of the pool's lease."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
@@ -73,9 +73,9 @@ class LocalWorkerBackend:
     # ---- chat
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        """Chunks of all choices as they come, then the usage of all of them.
+        """Chunks of all choices as they arrive, then their total usage.
 
-        Tools are enforced by a JSON schema when the model's template has no place for them.
+        Tools are enforced by a JSON schema when the model's chat template does not take them.
         """
         tools = chosen_tools(request)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
@@ -119,7 +119,7 @@ class LocalWorkerBackend:
                     yield regular(chunk, index)
 
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
-        """Whether the model's chat template has a tool section; asked once per worker."""
+        """Whether the model's chat template takes tools; the worker is asked once."""
         key = upstream.uds or upstream.base_url
         known = self._takes_tools.get(key)
         if known is None:
@@ -155,7 +155,7 @@ class LocalWorkerBackend:
         yield {**head, "choices": [], "usage": usage.total()}
 
     async def _best(self, tries: list[AsyncGenerator[Json]], count: int, position: int) -> AsyncGenerator[Json]:
-        """The ``count`` likeliest of the tries of one prompt, by their mean log probability."""
+        """The ``count`` tries of one prompt with the highest mean log probability."""
         done = [await collected(stream) for stream in tries]
         done.sort(key=mean_logprob, reverse=True)
         for rank, chunks in enumerate(done[:count]):
@@ -167,8 +167,8 @@ class LocalWorkerBackend:
     async def _chunks_of(
         self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest, usage: UsageSum
     ) -> AsyncGenerator[Json]:
-        """The chunks of one choice: the echo, then what is decoded."""
-        # best_of needs logprobs to choose by, also when the caller wants none.
+        """The chunks of one choice: the echo, then the decoded text."""
+        # best_of chooses by logprobs, even when the caller wants none.
         top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in call.body else None)
         writer = TextWriter(call.index, top)
         echo = await self._prompt_text(upstream, call) if request.echo else ""
@@ -183,8 +183,8 @@ class LocalWorkerBackend:
                     usage.add(chunk["usage"], call.position)
                     continue
                 if echo:
-                    said = {"text": echo, "logprobs": None, "finish_reason": None}
-                    yield writer.regular({**chunk, "choices": [said]})
+                    spoken = {"text": echo, "logprobs": None, "finish_reason": None}
+                    yield writer.regular({**chunk, "choices": [spoken]})
                     echo = ""
                 yield writer.regular(chunk)
 
@@ -204,7 +204,10 @@ class LocalWorkerBackend:
                 yield chunk
 
     async def _infilled(self, upstream: Upstream, call: ChoiceCall, suffix: str) -> AsyncGenerator[Json]:
-        """Text between the prompt and a suffix, which needs a model with infill tokens."""
+        """Chunks of text between the prompt and a suffix.
+
+        Raises UnsupportedParameter when the model has no infill tokens.
+        """
         body = {**infill_body(call, suffix), "stream": True}
         head = _head(upstream)
         try:
@@ -242,20 +245,20 @@ class LocalWorkerBackend:
     # ---- the rest
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
-        # Numbers as text cost more than the rest of the way: 98,304 of them (256 vectors) are 1.2 MB, and are read
-        # and written once more here.
+        # As text, numbers cost more than the rest of the call: 98,304 of them (256 vectors) are 1.2 MB, which is
+        # parsed and written once more here.
         return await self._openai.embed(upstream, request, over="base64")
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, request)
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
-        """llama.cpp is asked for the likelihoods of the labels; embedding models classify by themselves."""
+        """Asks llama.cpp for the likelihoods of the labels; the app of embedding models classifies by itself."""
         if upstream.engine == "llamacpp":
             return await self._likelihoods.classify(_root(upstream), request)
         if upstream.engine not in (None, "onnx"):
             raise CapabilityMismatch(
-                f"'{upstream.model}' runs on {upstream.engine}, which tells no chances of labels; llamacpp does.",
+                f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
                 param="model",
             )
         return await self._openai.classify(upstream, request)
@@ -292,7 +295,7 @@ class LocalWorkerBackend:
 
 
 def _root(upstream: Upstream) -> Upstream:
-    """The worker's paths outside ``/v1``."""
+    """The worker's address without ``/v1``."""
     return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
 
 
@@ -309,7 +312,7 @@ _NO_MEDIA = ("image input is not supported", "audio input is not supported", "vi
 
 
 def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-    """A worker's refusal. llama-server says 500 to a picture that its model cannot see."""
+    """The typed error of a worker's refusal. llama-server answers 500 to media that its model does not take."""
     if status == 500:
         message = error_details(body).message
         if message.startswith(_NO_MEDIA):

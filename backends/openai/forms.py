@@ -23,7 +23,7 @@ def rerank_body(request: RerankRequest, upstream: Upstream, table: ParameterTabl
 
 
 def document_texts(request: RerankRequest) -> list[str]:
-    """The text of every document. Raises InvalidRequest for an object without one."""
+    """The text of each document. Raises InvalidRequest for an object without one."""
     texts: list[str] = []
     for index, document in enumerate(request.documents):
         text = document if isinstance(document, str) else document.get("text")

@@ -1,4 +1,4 @@
-"""The whole answer of a stream of chunks."""
+"""Assembles a stream of chunks into the whole answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anthropic's translation: what is said natively, what is reported, and that the fake speaks the true wire."""
+"""Anthropic's translation: native parameters, reported ones, and that the fake speaks the true wire."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ BYTES = b"".join(encode(event) for event in stream_of({"model": NEW, "messages":
 
 
 def read(pieces: list[bytes], *, answer_by_tool: bool = False) -> Json:
-    """The message of a stream in these pieces."""
+    """The answer of a stream that arrives in these pieces."""
     stream = AnthropicStream(upstream(), created=1, answer_by_tool=answer_by_tool)
     reader, assembler = SSEReader(), ChatAssembler()
     for piece in pieces:

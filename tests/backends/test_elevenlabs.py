@@ -35,7 +35,7 @@ from tests.fakes.server import Fault
 
 
 class Door:
-    """A backend, its fake, and how to ask them."""
+    """A backend and its fake."""
 
     def __init__(self, fake: FakeElevenLabs, http: HttpClient) -> None:
         self.fake = fake

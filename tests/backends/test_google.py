@@ -1,4 +1,4 @@
-"""Gemini's translation: what is said natively, what is reported, ids, signatures and embeddings."""
+"""Gemini's translation: native parameters, reported ones, ids, signatures and embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ollama: calls over its /v1, lists and keep_alive over its own API."""
+"""Ollama: calls over ``/v1``, lists and ``keep_alive`` over its own API."""
 
 from __future__ import annotations
 

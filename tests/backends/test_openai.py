@@ -1,4 +1,4 @@
-"""The OpenAI backend against the fake: every stream is whole or an error, and nothing is translated wrongly."""
+"""The OpenAI backend against the fake: every stream is complete or an error, and bodies arrive as meant."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ async def test_a_document_without_text_is_refused(backend: OpenAIBackend, upstre
         await backend.rerank(at(upstream, "fake-rerank"), request)
 
 
-async def test_a_classification_has_the_chances_in_the_order_of_the_labels(
+async def test_a_classification_has_the_probabilities_in_the_order_of_the_labels(
     backend: OpenAIBackend, upstream: Upstream
 ) -> None:
     request = ClassifyRequest.model_validate(
@@ -311,12 +311,12 @@ async def test_a_classification_has_the_chances_in_the_order_of_the_labels(
     ("document", "message"),
     [
         ({}, "no classifications"),
-        ({"data": []}, "another number"),
+        ({"data": []}, "differs from the number of texts"),
         ({"data": [{"index": 0, "predictions": [{"label": "a", "score": 1}]}]}, "without a score for each label"),
         ({"data": [{"index": 0, "label": "a", "probs": [1, 0]}]}, "without a score for each label"),
         (
             {"data": [{"index": 0, "predictions": [{"label": "a", "score": 7}, {"label": "b", "score": 1}]}]},
-            "no chance",
+            r"outside \[0, 1\]",
         ),
     ],
 )

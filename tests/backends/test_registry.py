@@ -1,4 +1,4 @@
-"""Every provider's row leads to a backend that can say what it drops, and says what is true of the provider."""
+"""A provider's row names its backend, and holds the facts about it that other layers read."""
 
 from __future__ import annotations
 

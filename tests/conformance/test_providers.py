@@ -1,4 +1,4 @@
-"""What every chat provider owes the gateway, shown against its fake. A new provider is one more row.
+"""Requirements of every chat provider, tested against its fake. A new provider is one more row.
 
 Each stream is parsed by the official OpenAI SDK's own type, and checked chunk by chunk.
 """
@@ -58,7 +58,7 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 
 @dataclass(frozen=True)
 class ProviderCase:
-    """``suffix`` follows the fake's origin in ``base_url``."""
+    """One provider to test. ``suffix`` follows the fake's origin in ``base_url``."""
 
     name: str
     fake: Callable[[], FakeServer]
