@@ -84,6 +84,10 @@ class Quantization:
     name: str
     bits_per_weight: float
 
+    def bytes_for(self, parameters: int) -> int:
+        """About how many bytes ``parameters`` weights take."""
+        return int(parameters * self.bits_per_weight / 8)
+
 
 def parse(file_name: str) -> Quantization | None:
     """The quantisation that a file's name tells, or ``None``. The last one wins: names end with it.

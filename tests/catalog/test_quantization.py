@@ -62,3 +62,9 @@ def test_more_bits_sort_higher() -> None:
     bits = [found.bits_per_weight for name in (*names, "BF16", "F32") if (found := parse(f"m-{name}.gguf"))]
     assert len(bits) == len(names) + 2
     assert bits == sorted(bits)
+
+
+def test_the_size_of_a_quantised_model_is_estimated_from_its_weights() -> None:
+    found = parse("m-Q8_0.gguf")
+    assert found is not None
+    assert found.bytes_for(8_000_000_000) == 8_500_000_000
