@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Chat, Timeouts, Upstream
+from backends.base import Timeouts, Upstream
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import Need, PoolSnapshot, WorkerView
 from catalog.errors import (
@@ -33,7 +33,8 @@ from catalog.errors import (
 from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, UpstreamSource
 from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
-from routing.calling.dispatcher import Dispatcher, Job
+from routing.calling.dispatcher import Dispatcher
+from routing.calling.job import CHAT, Job
 from routing.calling.judgement import MakeJudge
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
@@ -169,9 +170,8 @@ class Stand:
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(
             facts=facts,
-            protocol=Chat,
+            operation=CHAT,
             request=REQUEST,
-            call=lambda backend, upstream, model: backend.chat(upstream, REQUEST),
             trace="trace-1",
             judge=judge,
         )
@@ -213,7 +213,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
             endpoint=lambda name: endpoints[name],
             keys=keys,
             spend=spend,
-            turns=ConcurrencyLimits(clock, max_queue=2),
+            concurrency=ConcurrencyLimits(clock, max_queue=2),
             timeouts=Timeouts(),
         ),
         backends={"worker": backend, "openai": backend},
@@ -545,7 +545,13 @@ async def test_a_whole_remote_answer_is_closed_without_a_task_of_its_own(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawned: list[object] = []
-    monkeypatch.setattr(stand.dispatcher, "spawn", spawned.append)
+
+    class Noting(set[object]):
+        def add(self, task: object) -> None:
+            spawned.append(task)
+            super().add(task)
+
+    monkeypatch.setattr(stand.dispatcher, "_closing", Noting())
     stand.backend.scripts = {"big": GOOD}
     stand.will_try(remote("big", "lan"))
     _, items = await stand.ask()
