@@ -261,7 +261,12 @@ class Endpoint(BaseModel):
 
     model_config = _FROZEN
     id: str = Field(pattern=r"^[\w][\w.-]*$")
-    protocol: Literal["openai", "azure", "anthropic", "google", "elevenlabs", "ollama"] = "openai"
+    protocol: str = Field(
+        default="openai",
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
+        "anthropic; an unknown one is refused at start-up",
+    )
     base_url: str
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backends.registry import trusted_providers
 from catalog.model import Capability
 from routing.facts import Mode, Task
 
@@ -107,7 +108,7 @@ class ColdStart(BaseModel):
     floor: Share = 0.6
     explore: Share = 0.05
     trusted: frozenset[str] = Field(
-        default=frozenset({"openai", "anthropic", "google", "azure"}),
+        default_factory=trusted_providers,
         description="providers trusted from the start; the tag 'trusted' does the same for a row or endpoint",
     )
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 
 from backends.http import HttpClient
-from backends.registry import backends
+from backends.registry import backends, check_protocols
 from catalog.catalog import Catalog
 from catalog.model import Endpoint
 from catalog.store.store import Store
@@ -24,7 +24,9 @@ DISK_INTERVAL = 5.0
 
 def read_catalog(settings: Settings, store: Store) -> Catalog:
     """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
-    return Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+    check_protocols(catalog.servers)
+    return catalog
 
 
 class LiveCatalog:

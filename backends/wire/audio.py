@@ -38,7 +38,7 @@ class SpeechRequest(WireModel):
 
 
 class TranscriptionRequest(WireModel):
-    """Audio to write down; the fields of the multipart form, with the file's bytes beside them."""
+    """Audio to transcribe: the fields of the multipart form, and the file's bytes."""
 
     model: ModelName
     file: bytes = Field(repr=False, exclude=True)

@@ -15,14 +15,8 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.base import Timeouts, Upstream
-from backends.discover import Discover
-from catalog.discovery import (
-    hugging_face_cache,
-    rows_from_folder,
-    rows_from_ollama_tags,
-    rows_from_openai_models,
-)
+from backends.base import Discover, Timeouts, Upstream
+from catalog.discovery import hugging_face_cache, rows_from_folder
 from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamUnreachable
 from catalog.model import Endpoint, Model
 
@@ -106,10 +100,7 @@ class Discovery:
             self._upstream(server), timeouts=Timeouts(connect=limit, first_byte=limit, idle=limit, total=limit)
         )
         async with asyncio.timeout(limit):
-            listing = await backend.list_models(upstream)
-        if server.protocol == "ollama":
-            return tuple(rows_from_ollama_tags(server, listing.models, listing.details))
-        return tuple(rows_from_openai_models(server, listing.models))
+            return tuple(await backend.list_models(upstream, server))
 
     def _read(self, folder: Path) -> Found:
         """GGUF headers are read again only when a file came, went or changed."""

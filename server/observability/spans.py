@@ -39,6 +39,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backends.registry import genai_name
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, Endpoint
 from routing.outcomes import Outcome, Result
@@ -65,8 +66,6 @@ OPERATIONS = {
 """``gen_ai.operation.name``: the conventions' own where they have one, else the capability's."""
 
 OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image"}
-PROVIDERS = {"anthropic": "anthropic", "google": "gcp.gemini", "azure": "azure.ai.openai"}
-"""``gen_ai.provider.name`` by protocol; otherwise it is the endpoint's id, which for OpenAI is ``openai``."""
 
 _present: ContextVar[_Request | None] = ContextVar("present_request", default=None)
 
@@ -202,7 +201,7 @@ class Spans:
         endpoint = self._find(name)
         if endpoint is None:
             return {"gen_ai.provider.name": "roundhouse" if name == "local" else name}
-        attributes: dict[str, Attribute] = {"gen_ai.provider.name": PROVIDERS.get(endpoint.protocol, endpoint.id)}
+        attributes: dict[str, Attribute] = {"gen_ai.provider.name": genai_name(endpoint)}
         address = urlsplit(endpoint.base_url)
         if address.hostname:
             attributes["server.address"] = address.hostname

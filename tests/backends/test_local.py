@@ -1,4 +1,4 @@
-"""Local workers behave as OpenAI does where llama-server does not."""
+"""Local workers behave as OpenAI's API where llama-server by itself does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.documents import embedding_list
-from backends.streams.assemble import assemble_chat, assemble_completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
@@ -33,6 +32,7 @@ from catalog.errors import (
     UnsupportedParameter,
     UpstreamProtocolError,
 )
+from tests.backends.answers import assemble_chat, assemble_completion
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.server import Fault
 
@@ -296,5 +296,5 @@ async def test_vectors_cross_the_socket_as_base64_and_are_written_as_the_caller_
 async def test_a_vector_that_is_no_base64_of_float32_is_an_error_of_the_worker(upstream: Upstream) -> None:
     request = EmbeddingRequest.model_validate({"model": "m", "input": "one"})
     for damaged in ("%%%", base64.b64encode(b"123").decode()):
-        with pytest.raises(UpstreamProtocolError, match="no base64 of float32"):
+        with pytest.raises(UpstreamProtocolError, match="not base64 of float32"):
             embedding_list({"data": [{"index": 0, "embedding": damaged}]}, request, upstream)

@@ -15,7 +15,6 @@ from backends.google import GoogleBackend
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
-from backends.streams.sse import encode_named
 from backends.wire.messages import MessagesRequest
 from catalog.errors import (
     InvalidRequest,
@@ -32,6 +31,7 @@ from server.edge.errors import anthropic_error
 from server.wires.messages import MessageStream, to_chat
 from tests.fakes.google import SIGNATURE, THOUGHT, FakeGoogle
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai import event as encode
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -224,7 +224,7 @@ class Door(FakeServer):
             events += stream.fail(error)
         if not asked.stream:
             return await self.document(request, call, stream.message())
-        return await self.stream(request, call, (encode_named(event["type"], event) for event in events))
+        return await self.stream(request, call, (encode(event, event["type"]) for event in events))
 
 
 @pytest.fixture
