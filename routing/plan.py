@@ -53,6 +53,14 @@ class Exclusion:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why a model, or an endpoint, cannot be used at present; ``code`` is for programs, ``reason`` for people."""
+
+    code: str
+    reason: str
+
+
 class Lazy(Sequence[T], Generic[T]):
     """A sequence of known length whose items are made when somebody looks at one.
 

@@ -28,7 +28,7 @@ from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.lease import Leases, endpoint_of, upstream_of
+from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
@@ -178,7 +178,7 @@ async def open_runtime(
             pool=pool,
             dispatcher=dispatcher,
             downloaded=store.ready,
-            has_key=lambda model: endpoint_of(model) not in keys.blocked(clock.monotonic()),
+            has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
             unavailable=lambda model: _unavailable(model, availability, keys, clock),
             traces=traces,
             learner=learner,
@@ -189,7 +189,7 @@ async def open_runtime(
                 estimator=estimator,
                 pins=pins,
                 key_statistics=keys.statistics,
-                circuit=lambda model: breakers.state(model.id, endpoint_of(model), clock.monotonic()),
+                circuit=lambda model: breakers.state(model.id, model.endpoint_name, clock.monotonic()),
             ),
             attach=telemetry.attach,
             scrape=scrape,
@@ -229,7 +229,7 @@ def read_catalog(settings: Settings, store: Store) -> Catalog:
 
 
 def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock: Clock) -> str | None:
-    block = availability.reason(model) or keys.blocked(clock.monotonic()).get(endpoint_of(model))
+    block = availability.reason(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
     return None if block is None else block.reason
 
 

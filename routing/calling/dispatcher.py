@@ -26,7 +26,7 @@ from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.attempt import Attempt
 from routing.calling.judgement import MakeJudge
-from routing.calling.lease import Leases, endpoint_of
+from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.clock import Clock
@@ -256,7 +256,7 @@ class Dispatcher:
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
         model = candidate.model
-        return self._breakers.admit(model.id, endpoint_of(model), facts, self.clock.monotonic())
+        return self._breakers.admit(model.id, model.endpoint_name, facts, self.clock.monotonic())
 
     def backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend that speaks the upstream's language. Raises CapabilityMismatch if it cannot do this."""

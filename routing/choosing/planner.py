@@ -14,10 +14,10 @@ from catalog.model import UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
-from routing.choosing.world import Block, World
+from routing.choosing.world import World
 from routing.clock import Clock
 from routing.facts import Facts
-from routing.plan import Plan
+from routing.plan import Block, Plan
 from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers

@@ -7,18 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from backends.workers.pool import PoolSnapshot
+from routing.plan import Block
 
 if TYPE_CHECKING:
     from catalog.index import Index
     from routing.beliefs.estimator import Estimator
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Why a model is out for the moment; ``code`` is for programs, ``reason`` for people."""
-
-    code: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from catalog.errors import EngineMissing
 from catalog.model import Model
-from routing.choosing.world import Block
+from routing.plan import Block
 
 
 class Shelf(Protocol):

@@ -27,11 +27,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.model import Capability
-from routing.choosing.world import Block
+from catalog.model import LOCAL_ENDPOINT, Capability
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
+from routing.plan import Block
 
 CircuitKey = tuple[str, str]
 """Model id, endpoint name."""
@@ -43,8 +43,6 @@ _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
 )
-LOCAL = "local"
-"""The endpoint's name of models that run on this machine."""
 _NOTHING: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
@@ -335,7 +333,7 @@ class Breakers:
             threshold=settings.consecutive_failures,
             first_delay=settings.open_seconds,
             cap=settings.open_seconds_cap,
-            rate=None if key[1] == LOCAL else settings.failure_rate,
+            rate=None if key[1] == LOCAL_ENDPOINT else settings.failure_rate,
             window=settings.window,
             window_minimum=settings.window_minimum,
         )

@@ -16,9 +16,9 @@ from typing import Any
 
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint
-from routing.choosing.world import Block
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
+from routing.plan import Block
 
 ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
 """The secrets of an endpoint's keys, in order."""

@@ -16,9 +16,9 @@ from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Spend, SpendSettings
 from routing.beliefs.estimator import Estimator
 from routing.choosing.planner import Planner
-from routing.choosing.world import Block
 from routing.facts import Facts
 from routing.outcomes import Result
+from routing.plan import Block
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
 from routing.upstreams.availability import Availability

@@ -15,9 +15,9 @@ from catalog.index import Index
 from catalog.model import Capability, Endpoint, Model, Performance, Price, Size
 from routing.choosing.filters import admit, admitted_rows
 from routing.choosing.policy import is_auto, plan
-from routing.choosing.world import Block, World
+from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
-from routing.plan import Plan, Strategy
+from routing.plan import Block, Plan, Strategy
 from routing.settings import Learning, RoutingSettings, SpeechPolicy
 from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
 
