@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.errors import BudgetExceeded
 from catalog.model import Capability, Price
 from routing.accounts.windows import Window, day_of, window_at
-from routing.clock import Clock, SteadyWall
+from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, is_gone, this_process
@@ -176,7 +176,7 @@ class Spend:
         self._store = store
         self._settings = settings
         self._key_caps = key_caps
-        self._wall = SteadyWall(clock)
+        self._wall = SteadyWallClock(clock)
         self._owner = owner or this_process()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}

@@ -26,7 +26,7 @@ from catalog.errors import InvalidRequest, NotFound, RateLimited
 from catalog.index import permits
 from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
-from routing.clock import Clock, SteadyWall
+from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.state.protocol import Counter, State
@@ -108,7 +108,7 @@ class VirtualKeys:
     def __init__(self, state: State, clock: Clock) -> None:
         self._state = state
         self._clock = clock
-        self._wall = SteadyWall(clock)
+        self._wall = SteadyWallClock(clock)
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
         self._from_settings: frozenset[str] = frozenset()

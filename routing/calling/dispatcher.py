@@ -143,7 +143,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
-        self._behind = BatchedSink(later, then=then)
+        self._behind = BatchedSink(later, on_flush=then)
         self._sinks = (*sinks, self._behind) if later else tuple(sinks)
         self._speaks: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[Any]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from routing.accounts.usage_report import Group, report, to_csv
+from routing.accounts.usage_report import UsageGroup, report, to_csv
 from routing.state.protocol import NANO, UsageRow
 
 ROWS = [
@@ -32,13 +32,13 @@ def test_an_unknown_cost_is_said_to_be_unknown_and_not_counted_as_nothing() -> N
 
 
 def test_any_grouping_has_the_same_total() -> None:
-    for by in [(Group.KEY,), (Group.ENDPOINT, Group.MODEL), (), tuple(Group)]:
+    for by in [(UsageGroup.KEY,), (UsageGroup.ENDPOINT, UsageGroup.MODEL), (), tuple(UsageGroup)]:
         assert report(ROWS, by)["total"] == report(ROWS)["total"]
-    assert [row["key"] for row in report(ROWS, (Group.KEY,))["data"]] == ["alice", "bob"]
+    assert [row["key"] for row in report(ROWS, (UsageGroup.KEY,))["data"]] == ["alice", "bob"]
 
 
 def test_csv_has_a_header_and_no_cell_that_a_spreadsheet_would_run() -> None:
-    by = (Group.MODEL, Group.KEY)
+    by = (UsageGroup.MODEL, UsageGroup.KEY)
     table = list(csv.DictReader(io.StringIO(to_csv(report(ROWS, by), by))))
     assert list(table[0])[:3] == ["model", "key", "calls"]
     assert [row["model"] for row in table] == ["'=b()", "a", "a"]
