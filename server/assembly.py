@@ -118,7 +118,7 @@ async def open_runtime(
             breakers=breakers,
             keys=keys,
             spend=spend,
-            turns=turns,
+            concurrency=turns,
             estimator=estimator,
             settings=settings.routing,
             clock=clock,

@@ -30,7 +30,7 @@ async def test_an_endpoint_without_a_bound_is_asked_as_often_as_anybody_likes() 
     turns = ConcurrencyLimits(ManualClock(), max_queue=1)
     assert turns.at(lab(None)) is None
     assert turns.queue_loads() == ()
-    assert turns.waits() == {}
+    assert turns.queued_ahead() == {}
 
 
 async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -> None:
@@ -38,7 +38,7 @@ async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -
     calls = [await waiting(turns, lab(2)) for _ in range(4)]
     assert [call.done() for call in calls] == [True, True, False, False]
     assert turns.queue_loads() == (QueueLoad("lab", busy=2, waiting=2, capacity=2),)
-    assert turns.waits() == {"lab": 1.5}, "one more would wait for three others, two at a time"
+    assert turns.queued_ahead() == {"lab": 1.5}, "one more would wait for three others, two at a time"
     queue = turns.at(lab(2))
     assert queue is not None
     queue.release(calls[0].result())
@@ -47,7 +47,7 @@ async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -
     calls[3].cancel()
     await asyncio.gather(calls[3], return_exceptions=True)
     queue.release(calls[1].result())
-    assert turns.waits() == {}
+    assert turns.queued_ahead() == {}
 
 
 async def test_interactive_calls_go_before_batch_and_keys_take_turns() -> None:
