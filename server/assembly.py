@@ -41,7 +41,7 @@ from routing.state.protocol import State
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
-from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.discover import keep_discovering, merged
 from server.observability.events import AttemptLog, WorkerEvents
@@ -161,7 +161,7 @@ async def open_runtime(
             lambda server: upstream_of(server, "", keys, clock.monotonic(), settings.backends.timeouts())[0],
         )
 
-        async def publish(found: tuple[Found, ...]) -> None:
+        async def publish(found: tuple[Listing, ...]) -> None:
             await asyncio.to_thread(availability.refresh, tuple(merged(runtime.catalog, discovery, found)))
             runtime.catalog = merged(runtime.catalog, discovery, found)
 
@@ -229,7 +229,7 @@ def read_catalog(settings: Settings, store: Store) -> Catalog:
 
 
 def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock: Clock) -> str | None:
-    block = availability.reason(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+    block = availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
     return None if block is None else block.reason
 
 

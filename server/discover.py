@@ -12,12 +12,12 @@ from catalog.catalog import Catalog
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
-from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.settings import Settings
 
 
-def merged(catalog: Catalog, discovery: Discovery, found: tuple[Found, ...]) -> Catalog:
+def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -> Catalog:
     """The catalogue with what was found, without sources that are looked at no more; itself if nothing changed."""
     for each in found:
         if each.rows is not None:
@@ -32,18 +32,18 @@ async def keep_discovering(
     interval: float,
     *,
     current: Callable[[], Catalog],
-    publish: Callable[[tuple[Found, ...]], Awaitable[None]],
+    publish: Callable[[tuple[Listing, ...]], Awaitable[None]],
 ) -> None:
     """Look, publish what changed, wait; for ever. ``publish`` is called only when something changed."""
     while True:
-        found = await discovery.look(current().servers)
+        found = await discovery.scan(current().servers)
         discovery.note(found)
         if merged(current(), discovery, found) is not current():
             await publish(found)
         await asyncio.sleep(interval)
 
 
-async def look_once(settings: Settings) -> tuple[Found, ...]:
+async def look_once(settings: Settings) -> tuple[Listing, ...]:
     """What a server with these settings would find now."""
     store = Store(settings.data_dir / "models")
     catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
@@ -55,4 +55,4 @@ async def look_once(settings: Settings) -> tuple[Found, ...]:
             backends(http),
             lambda server: upstream_of(server, "", keys, clock.monotonic(), settings.backends.timeouts())[0],
         )
-        return await discovery.look(catalog.servers)
+        return await discovery.scan(catalog.servers)

@@ -11,7 +11,7 @@ from catalog.types import Json
 from routing.facts import Facts, Task
 from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
-from routing.upstreams.breaker import CircuitState
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.services import Runtime
 

@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from backends.workers.pool import PoolSnapshot, WorkerPool
 from routing.accounts.spend import Spent
-from routing.upstreams.breaker import CircuitKey, CircuitState
+from routing.upstreams.breaker import CircuitKey
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.concurrency import QueueLoad
 from routing.upstreams.provider_keys import KeyStatistics
 
