@@ -36,7 +36,7 @@ from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.outcomes import Outcome
 from routing.persistence import Persistence
-from routing.state.opening import open_state
+from routing.state.factory import create_state
 from routing.state.protocol import State
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
@@ -86,7 +86,7 @@ async def open_runtime(
     await asyncio.to_thread(availability.refresh, tuple(catalog))
 
     async with AsyncExitStack() as stack:
-        state = open_state(settings.state, folder / STATE_FILE)
+        state = create_state(settings.state, folder / STATE_FILE)
         breakers = Breakers(settings.breakers, clock)
         keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
         virtual_keys = VirtualKeys(state, clock)
@@ -220,7 +220,7 @@ class _Journal:
         self._state = state
 
     def record(self, outcome: Outcome) -> None:
-        self._state.remember(outcome)
+        self._state.add_outcome(outcome)
 
 
 def read_catalog(settings: Settings, store: Store) -> Catalog:

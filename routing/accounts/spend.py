@@ -34,7 +34,7 @@ from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
 from routing.outcomes import Usage
-from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, is_gone, this_process
+from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
 
 _UNIT_PRICE: dict[Capability, tuple[str, int]] = {
     Capability.IMAGE: ("image", 1),
@@ -177,7 +177,7 @@ class Spend:
         self._settings = settings
         self._key_caps = key_caps
         self._wall = SteadyWallClock(clock)
-        self._owner = owner or this_process()
+        self._owner = owner or process_name()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
         self._since: dict[str, int] | None = None
@@ -242,7 +242,7 @@ class Spend:
 
     async def start(self) -> None:
         """Learn what was spent before, and settle what a process that died had set aside."""
-        await self._store.recover(partial(is_gone, now=self._wall()))
+        await self._store.recover(partial(owner_is_gone, now=self._wall()))
         await self.refresh()
 
     async def refresh(self) -> None:

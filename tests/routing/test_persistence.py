@@ -99,9 +99,9 @@ async def test_keys_and_spend_are_put_again_when_the_store_was_damaged_and_begun
 async def test_old_outcomes_are_forgotten(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "s.sqlite")
     await gateway.persistence.start()
-    gateway.state.remember(outcome(at=gateway.clock.wall()))
+    gateway.state.add_outcome(outcome(at=gateway.clock.wall()))
     gateway.clock.advance(31 * 86_400)
-    gateway.state.remember(outcome(at=gateway.clock.wall()))
+    gateway.state.add_outcome(outcome(at=gateway.clock.wall()))
     await gateway.persistence.exchange()
     assert len(await gateway.state.outcomes(OutcomeQuery())) == 1
     await gateway.persistence.stop()
