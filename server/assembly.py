@@ -129,7 +129,7 @@ async def open_runtime(
         seen = metrics.watch_routing(
             breakers.states,
             keys.statistics,
-            lambda: [row for row in spend.standing("") if row.scope == "all"],
+            lambda: [row for row in spend.cap_usage("") if row.scope == "all"],
             turns.queue_loads,
         )
         stack.callback(metrics.registry.unregister, seen)
