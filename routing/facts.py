@@ -27,7 +27,7 @@ class Task(StrEnum):
 
 
 class Complexity(StrEnum):
-    """How difficult a prompt appears to be."""
+    """Apparent difficulty of a prompt."""
 
     SIMPLE = "simple"
     MEDIUM = "medium"

@@ -12,7 +12,7 @@ from routing.facts import Facts
 
 
 class Result(StrEnum):
-    """How an attempt ended."""
+    """Result of an attempt."""
 
     SUCCESS = "success"
     REFUSAL = "refusal"

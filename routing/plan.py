@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Strategy(StrEnum):
-    """How the first candidate was chosen.
+    """The way in which the first candidate was chosen.
 
     ``explicit``: named by the caller; ``pinned``: the model that an alias is pinned to; ``preferred``: named by
     the settings; ``schema``: by its catalogue row, before any observation; ``profile``: by observations;

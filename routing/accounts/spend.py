@@ -75,13 +75,12 @@ class SpendSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CapUsage:
-    """Use of one cap, in dollars. ``scope`` is ``all`` or ``key/ID``; ``resets_in`` is seconds."""
+    """Use of one cap, in dollars. ``scope`` is ``all`` or ``key/ID``."""
 
     scope: str
     window: Window
     cap: float
     spent: float
-    resets_in: float | None
 
 
 class Reservation:
@@ -218,8 +217,7 @@ class Spend:
             for window, cap in caps.windows:
                 span = window_at(window, now)
                 spent = self._totals.get(f"spend/{scope}/{window}/{span.name}", 0) / NANO
-                left = None if span.end is None else span.end - now
-                rows.append(CapUsage(scope=scope, window=window, cap=cap, spent=spent, resets_in=left))
+                rows.append(CapUsage(scope=scope, window=window, cap=cap, spent=spent))
         return tuple(rows)
 
     # ---- the store

@@ -111,7 +111,6 @@ class VirtualKeys:
         self._wall = SteadyWallClock(clock)
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
-        self._from_settings: frozenset[str] = frozenset()
         self._counts: dict[str, int] = {}
         self._unwritten: dict[Counter, int] = {}
         self._generation = state.generation
@@ -122,20 +121,6 @@ class VirtualKeys:
         """Read the keys and their counts. Invalid records are skipped and logged."""
         await self._read()
         self._counts = await self._state.counts("rate/")
-
-    def add_from_settings(self, name: str, secret: str, *, admin: bool = False) -> KeyInfo:
-        """Add a key from the settings. It is not stored and cannot be revoked or rotated."""
-        info = KeyInfo(
-            id=name,
-            name=name,
-            hint=secret[:3] + "...",
-            digest=digest_of(secret),
-            created_at=self._clock.wall(),
-            admin=admin,
-        )
-        self._from_settings |= {info.id}
-        self._keep(info)
-        return info
 
     async def create(
         self,
@@ -179,8 +164,8 @@ class VirtualKeys:
         return info
 
     async def revoke(self, key: str) -> KeyInfo:
-        """Revoke a key for ever. Raises NotFound, and InvalidRequest for a key from the settings."""
-        info = self._stored(key).model_copy(
+        """Revoke a key for ever. Raises NotFound."""
+        info = self.get(key).model_copy(
             update={"revoked_at": self._clock.wall(), "previous": None, "previous_until": None}
         )
         await self._store(info)
@@ -189,9 +174,9 @@ class VirtualKeys:
     async def rotate(self, key: str, *, grace: float = 0.0) -> NewKey:
         """Give a key a new secret; the old one stays valid for ``grace`` seconds.
 
-        Raises NotFound, and InvalidRequest for a key that was revoked or is from the settings.
+        Raises NotFound, and InvalidRequest for a revoked key.
         """
-        info = self._stored(key)
+        info = self.get(key)
         if info.revoked_at is not None:
             raise InvalidRequest(f"The API key {key!r} was revoked; create another.", param="key")
         secret = _PREFIX + secrets.token_urlsafe(32)
@@ -267,8 +252,7 @@ class VirtualKeys:
         if self._state.generation != self._generation:
             self._generation = self._state.generation
             for info in self._keys.values():
-                if info.id not in self._from_settings:
-                    self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+                self._state.put(self.kind, info.id, info.model_dump(mode="json"))
         unwritten, self._unwritten = self._unwritten, {}
         for counter, amount in unwritten.items():
             self._state.count((counter,), amount)
@@ -286,7 +270,7 @@ class VirtualKeys:
                 log = structlog.get_logger("roundhouse.keys")
                 log.warning("virtual_key.unreadable", key=name, problems=error.error_count())
                 continue
-            if info.id not in self._from_settings and self._keys.get(info.id) != info:
+            if self._keys.get(info.id) != info:
                 self._keep(info)
 
     async def _store(self, info: KeyInfo) -> None:
@@ -294,12 +278,6 @@ class VirtualKeys:
         self._keep(info)
         self._state.put(self.kind, info.id, info.model_dump(mode="json"))
         await self._state.flush()
-
-    def _stored(self, key: str) -> KeyInfo:
-        info = self.get(key)
-        if key in self._from_settings:
-            raise InvalidRequest(f"The API key {key!r} stands in the settings; change it there.", param="key")
-        return info
 
     def _keep(self, info: KeyInfo) -> None:
         old = self._keys.get(info.id)

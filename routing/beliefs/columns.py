@@ -1,4 +1,4 @@
-"""What is expected of every row of the catalogue, as dense arrays that a decision reads in vectorised passes."""
+"""Expectations for every row of the catalogue as dense arrays, read by decisions in vectorised passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to expect of each model for given facts: quality, seconds and dollars, for all rows at once.
+"""Expected quality, seconds and dollars of each model for given facts, for all rows at once.
 
 The estimator keeps what was learned by model id (:class:`LearnedState`) and dense arrays whose row ``i`` is row
 ``i`` of the :class:`~catalog.index.Index` it is aligned with (:class:`Columns`). An observation marks one model as

@@ -1,4 +1,4 @@
-"""What was learned of every model, by id, with its export to and merge from shared documents."""
+"""The learned statistics of every model, by id, with their export to and merge from shared documents."""
 
 from __future__ import annotations
 

@@ -102,9 +102,7 @@ class Learner:
             self._learn_repeat(outcome)
             self._learn_quality(outcome)
 
-    def report(
-        self, facts: Facts, model: str, score: float, *, trace: str | None = None, confidence: float = 1.0
-    ) -> QualityUpdate:
+    def report(self, facts: Facts, model: str, score: float, *, trace: str | None = None) -> QualityUpdate:
         """Learn from an explicit report on an answer. ``score`` is 0 (rejected) to 1 (accepted).
 
         Raises InvalidRequest for a score outside [0, 1], or when ``trace`` was reported before.
@@ -116,7 +114,7 @@ class Learner:
                 raise InvalidRequest(f"The outcome of trace '{trace[:80]}' was reported before.", param="trace")
             _remember(self._reported, trace, None)
         before = self._estimator.expected_quality(model, facts.task, facts.complexity)
-        changed = self._estimator.observe_quality(model, facts.task, facts.complexity, score, confidence)
+        changed = self._estimator.observe_quality(model, facts.task, facts.complexity, score)
         after = self._estimator.expected_quality(model, facts.task, facts.complexity)
         return QualityUpdate(model, facts.task, facts.complexity, before, after, changed)
 

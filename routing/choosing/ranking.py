@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog.index import Floats, Ints
 from catalog.model import Capability
-from routing.beliefs.estimator import Expectation
+from routing.beliefs.expectations import Expectation
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
 from routing.facts import Facts

@@ -139,7 +139,7 @@ def _retry_failed(final: Floats, reliability: Floats, settings: RoutingSettings,
 def _penalties(
     latency: Floats, cost: Floats, weights: Weights, facts: Facts, world: World, settings: RoutingSettings
 ) -> Floats:
-    """What the seconds and dollars of each row cost it, shape (m,), a new array."""
+    """The penalties of each row for its seconds and dollars, a new array of shape (m,)."""
     interactive = facts.intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if interactive else settings.patience)
     penalties = _penalty(_noticeable(latency, facts, world, settings), scale, weights.latency)

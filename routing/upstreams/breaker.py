@@ -244,7 +244,7 @@ class Breakers:
 
 
 def needs_of(facts: Facts) -> Needs:
-    """What a request needs of a model. A model that lacks these needs fails every request with a superset."""
+    """Needs of a request. A model that lacks them fails every request that needs a superset."""
     return facts.features | {facts.capability}
 
 
