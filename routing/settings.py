@@ -11,7 +11,6 @@ from routing.facts import Mode, Task
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Unsigned = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -146,8 +145,8 @@ class RoutingSettings(BaseModel):
     latency_scale: Positive = 10.0
     cost_scale: Positive = 0.02
     patience: Positive = 20.0
-    unnoticed: Unsigned = Field(default=0.05, description="seconds of an answer that no user notices")
-    unnoticed_per_token: Unsigned = Field(
+    unnoticed: Amount = Field(default=0.05, description="seconds of an answer that no user notices")
+    unnoticed_per_token: Amount = Field(
         default=0.001, description="seconds per decoded token that no user notices"
     )
     stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
