@@ -53,6 +53,9 @@ ENDPOINTS: frozenset[Capability] = frozenset(
 )
 
 
+LOCAL_ENDPOINT = "local"
+"""The endpoint name of a model that runs on this machine, in breakers, spend, outcomes and metrics."""
+
 # ---- sources: one type per kind
 
 
@@ -245,6 +248,11 @@ class Model(BaseModel):
     def local(self) -> bool:
         """Whether Roundhouse itself runs this model on this machine."""
         return not isinstance(self.source, UpstreamSource)
+
+    @property
+    def endpoint_name(self) -> str:
+        """The id of the endpoint that serves this model, or ``LOCAL_ENDPOINT``."""
+        return self.source.endpoint if isinstance(self.source, UpstreamSource) else LOCAL_ENDPOINT
 
     @property
     def endpoints(self) -> frozenset[Capability]:

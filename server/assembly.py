@@ -28,19 +28,19 @@ from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
 from catalog.store.store import Store
-from routing.accounts.spend import Spend, Spent
+from routing.accounts.spend import CapUsage, Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.lease import Leases, endpoint_of, upstream_of
+from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.persistence import Persistence
-from routing.state.opening import open_state
+from routing.state.factory import create_state
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
@@ -119,9 +119,9 @@ class _Memory:
     traces: Traces
     persistence: Persistence
 
-    def caps_in_force(self) -> list[Spent]:
+    def caps_in_force(self) -> list[CapUsage]:
         """The standing of the caps on all callers together."""
-        return [row for row in self.spend.standing("") if row.scope == "all"]
+        return [row for row in self.spend.cap_usage("") if row.scope == "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ async def _open_shelf(settings: Settings, engines: Engines) -> _Shelf:
 
 @asynccontextmanager
 async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
-    state = open_state(settings.state, settings.data_dir / STATE_FILE)
+    state = create_state(settings.state, settings.data_dir / STATE_FILE)
     breakers = Breakers(settings.breakers, clock)
     provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
     virtual_keys = VirtualKeys(state, clock)
@@ -206,7 +206,7 @@ def _dispatcher(
         breakers=memory.breakers,
         keys=memory.provider_keys,
         spend=memory.spend,
-        turns=calls.concurrency,
+        concurrency=calls.concurrency,
         estimator=memory.estimator,
         settings=settings.routing,
         clock=clock,
@@ -268,7 +268,7 @@ def _runtime(
     keys = memory.provider_keys
 
     def unavailable(model: Model) -> str | None:
-        block = shelf.availability.reason(model) or keys.blocked(clock.monotonic()).get(endpoint_of(model))
+        block = shelf.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
         return None if block is None else block.reason
 
     return Runtime(
@@ -276,7 +276,7 @@ def _runtime(
         pool=pool,
         dispatcher=dispatcher,
         downloaded=shelf.store.ready,
-        has_key=lambda model: endpoint_of(model) not in keys.blocked(clock.monotonic()),
+        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
         unavailable=unavailable,
         traces=memory.traces,
         learner=memory.learner,
@@ -287,7 +287,7 @@ def _runtime(
             estimator=memory.estimator,
             pins=memory.pins,
             key_statistics=keys.statistics,
-            circuit=lambda model: memory.breakers.state(model.id, endpoint_of(model), clock.monotonic()),
+            circuit=lambda model: memory.breakers.state(model.id, model.endpoint_name, clock.monotonic()),
         ),
         attach=calls.telemetry.attach,
         scrape=scrape,

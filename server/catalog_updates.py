@@ -14,7 +14,7 @@ from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
 from routing.upstreams.availability import Availability
-from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.settings import Settings
 
@@ -73,20 +73,20 @@ class CatalogUpdates:
     async def discover(self, interval: float) -> None:
         """Ask the servers and folders of the settings every ``interval`` seconds; runs until cancelled."""
         while True:
-            found = await self._discovery.look(self._live.current.servers)
+            found = await self._discovery.scan(self._live.current.servers)
             self._discovery.note(found)
             if merged(self._live.current, self._discovery, found) is not self._live.current:
                 await self._publish(found)
             await asyncio.sleep(interval)
 
-    async def _publish(self, found: tuple[Found, ...]) -> None:
+    async def _publish(self, found: tuple[Listing, ...]) -> None:
         rows = tuple(merged(self._live.current, self._discovery, found))
         await asyncio.to_thread(self._availability.refresh, rows)
         # Merged anew: a reload may have replaced the catalogue meanwhile.
         self._live.current = merged(self._live.current, self._discovery, found)
 
 
-def merged(catalog: Catalog, discovery: Discovery, found: tuple[Found, ...]) -> Catalog:
+def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -> Catalog:
     """The catalogue with newly found rows and without dropped sources; the same object if nothing changed."""
     for each in found:
         if each.rows is not None:
@@ -96,7 +96,7 @@ def merged(catalog: Catalog, discovery: Discovery, found: tuple[Found, ...]) -> 
     return catalog
 
 
-async def look_once(settings: Settings) -> tuple[Found, ...]:
+async def look_once(settings: Settings) -> tuple[Listing, ...]:
     """The rows that a server with these settings would discover now."""
     catalog = read_catalog(settings, Store(settings.data_dir / "models"))
     clock = SystemClock()
@@ -107,4 +107,4 @@ async def look_once(settings: Settings) -> tuple[Found, ...]:
             backends(http),
             lambda server: upstream_of(server, "", keys, clock.monotonic(), settings.backends.timeouts())[0],
         )
-        return await discovery.look(catalog.servers)
+        return await discovery.scan(catalog.servers)

@@ -10,11 +10,10 @@ from typing_extensions import TypedDict
 from backends.wire.chat import ChatRequest
 from catalog.model import ENDPOINTS, Capability, Endpoint, Model
 from catalog.types import Json
-from routing.calling.lease import endpoint_of
 from routing.facts import Facts, Task
 from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
-from routing.upstreams.breaker import CircuitState
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.edge.services import Runtime
 
@@ -100,7 +99,7 @@ def _model(row: Model, runtime: Runtime) -> Json:
     views = {view.model: view.state.value for view in runtime.pool.snapshot().workers}
     return {
         "model": row.id,
-        "runs": row.engine or endpoint_of(row),
+        "runs": row.engine or row.endpoint_name,
         "local": row.local,
         "state": views.get(row.id, "stopped") if row.local else None,
         "capabilities": sorted(capability.value for capability in row.capabilities),
@@ -110,7 +109,7 @@ def _model(row: Model, runtime: Runtime) -> Json:
 
 
 def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Json:
-    own = [row for row in rows if endpoint_of(row) == server.id and not row.local]
+    own = [row for row in rows if row.endpoint_name == server.id and not row.local]
     insight = runtime.insight
     circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
     keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]

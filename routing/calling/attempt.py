@@ -21,7 +21,7 @@ from catalog.errors import (
 from catalog.model import Model
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
-from routing.calling.lease import Lease, endpoint_of
+from routing.calling.lease import Lease
 from routing.calling.observers import observer_for
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
@@ -168,7 +168,7 @@ class Attempt(Generic[T]):
             trace=self.job.trace,
             attempt=self.number,
             model=self.model.id,
-            endpoint=endpoint_of(self.model),
+            endpoint=self.model.endpoint_name,
             facts=self.job.facts,
             result=result,
             at=self._context.clock.wall(),

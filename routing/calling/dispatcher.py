@@ -27,7 +27,7 @@ from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
-from routing.calling.lease import Leases, endpoint_of
+from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.clock import Clock
@@ -92,7 +92,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
-        self._batched = BatchedSink(later, then=then)
+        self._batched = BatchedSink(later, on_flush=then)
         self._sinks = (*sinks, self._batched) if later else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -208,7 +208,7 @@ class Dispatcher:
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
         model = candidate.model
-        return self._breakers.admit(model.id, endpoint_of(model), facts, self._clock.monotonic())
+        return self._breakers.admit(model.id, model.endpoint_name, facts, self._clock.monotonic())
 
     def _backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend of the upstream's protocol. Raises CapabilityMismatch if it lacks this capability."""

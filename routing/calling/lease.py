@@ -75,7 +75,7 @@ class Leases:
             self._spend.reserve(
                 key=facts.key,
                 model=model.id,
-                endpoint=endpoint_of(model),
+                endpoint=model.endpoint_name,
                 amount=self._spend.estimate(model.price, facts),
             )
         )
@@ -120,7 +120,7 @@ class Leases:
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether the candidate's endpoint has another usable key."""
-        endpoint = endpoint_of(candidate.model)
+        endpoint = candidate.model.endpoint_name
         return candidate.model.local is False and endpoint not in self._keys.blocked(now)
 
 
@@ -158,11 +158,6 @@ def _upstream(endpoint: Endpoint, model: str, secret: str | None, default: Timeo
         query=endpoint.query,
         timeouts=timeouts_of(endpoint, default),
     )
-
-
-def endpoint_of(model: Model) -> str:
-    """The name that breakers and metrics use: the endpoint's, or ``local`` for a worker."""
-    return model.source.endpoint if isinstance(model.source, UpstreamSource) else "local"
 
 
 def need_of(facts: Facts) -> Need:

@@ -17,7 +17,7 @@ from backends.wire.common import Finite, Identifier, WireModel
 from catalog.errors import InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from catalog.types import Json
-from routing.accounts.usage_report import EVERYTHING, Group, report, to_csv
+from routing.accounts.usage_report import DEFAULT_GROUPS, UsageGroup, report, to_csv
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
 from server.answers.whole import json_response
@@ -293,10 +293,10 @@ def _candidate(candidate: Candidate) -> RouteCandidate:
     }
 
 
-def _groups(text: str | None) -> tuple[Group, ...]:
+def _groups(text: str | None) -> tuple[UsageGroup, ...]:
     if text is None:
-        return EVERYTHING
+        return DEFAULT_GROUPS
     try:
-        return tuple(dict.fromkeys(Group(name) for name in text.split(",")))
+        return tuple(dict.fromkeys(UsageGroup(name) for name in text.split(",")))
     except ValueError:
-        raise InvalidRequest(f"'by' is a list of {', '.join(Group)}.", param="by") from None
+        raise InvalidRequest(f"'by' is a list of {', '.join(UsageGroup)}.", param="by") from None

@@ -22,7 +22,7 @@ from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.plan import Plan
-from routing.upstreams.breaker import CircuitState
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.scope import SERVICES
 

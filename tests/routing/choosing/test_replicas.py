@@ -1,4 +1,4 @@
-"""Two replicas through the real dispatcher: one that fails is soon out and soon back; both down make no storm."""
+"""Two replicas behind the real dispatcher: a failing one is soon left out, and soon back when it heals."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ class ReplicaHarness:
 
 @pytest.fixture
 async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
-    home = SqliteState(tmp_path / "state.sqlite3")
+    store = SqliteState(tmp_path / "state.sqlite3")
     async with AsyncExitStack() as stack:
-        await home.start()
-        stack.push_async_callback(home.close)
-        yield home
+        await store.start()
+        stack.push_async_callback(store.close)
+        yield store
 
 
 async def test_a_replica_that_fails_is_out_after_five_failures_and_back_soon_after_it_heals(
