@@ -23,6 +23,9 @@ from backends.settings import BackendSettings
 from backends.streams.sse import ServerSentEvent
 from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods whose request may be sent a second time (RFC 9110, section 9.2.2)."""
+
 
 class HttpClient:
     """Calls upstreams. Close it with ``aclose`` or use it as an async context manager.
@@ -178,9 +181,10 @@ class _Call:
         self._pools.give_back(self._pool)
 
     async def _send(self) -> Connection:
-        """The connection on which the answer has begun.
+        """The connection on which the answer has begun. Sends the request once.
 
-        One that was kept alive and turns out to be closed is replaced once.
+        An idempotent request is sent a second time, on a new connection, when a kept-alive one is lost before the
+        answer begins. Any other may have been read, and paid for, by then: UpstreamUnreachable is raised.
         """
         head = self._head()
         try:
@@ -189,7 +193,7 @@ class _Call:
                 try:
                     return await self._ask(kept, head)
                 except ConnectionLost as exc:
-                    if exc.begun:
+                    if exc.begun or self._method not in IDEMPOTENT:
                         raise
                 self._pool.give_back(kept)
                 self._connection = None

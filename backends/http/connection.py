@@ -7,6 +7,7 @@ and when a connection may be used again), RFC 9110 (interim answers).
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Mapping
 from typing import cast
 
@@ -38,8 +39,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begun", "_complete", "_head_bytes", "_head_there", "_held", "_keep", "_loop", "_not_http", "_parser",
-        "_paused", "_pieces", "_transport", "_until_close", "_waiter", "headers", "idle_since", "lost", "status",
+        "_begun", "_complete", "_eof", "_head_bytes", "_head_there", "_held", "_keep", "_loop", "_not_http",
+        "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close", "_waiter", "expires_at", "headers",
+        "idle_since", "lost", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -47,10 +49,13 @@ class Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.lost = False
         self.idle_since = 0.0
+        self.expires_at = 0.0
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._poll: select.poll | None = None
+        self._eof = False
         self._pieces: list[bytes] = []
         self._held = 0
         self._head_bytes = 0
@@ -123,8 +128,22 @@ class Connection(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether neither side has closed it, as far as is known."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether neither side has closed it, as far as the event loop has noticed."""
+        return self._transport is not None and not self._eof and not self._transport.is_closing()
+
+    def can_send(self) -> bool:
+        """Whether an idle connection may carry another request.
+
+        Asks the socket as well: an EOF or a reset that has arrived is unknown to the event loop until it polls. A
+        request written after one is lost, and a POST cannot be sent again.
+        """
+        if not self.alive:
+            return False
+        if self._poll is None:
+            assert self._transport is not None
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     def hand_over(self) -> asyncio.Transport:
         """The transport, for another protocol; this one is done."""
@@ -167,6 +186,9 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def eof_received(self) -> None:
+        self._eof = True  # a transport over TLS does not say is_closing() before its own shutdown is over
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -223,6 +245,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_there:
             self._complete = True
+            self.idle_since = self._loop.time()
         else:
             self.headers = {}
 

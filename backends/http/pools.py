@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import ssl
 
 from yarl import URL
@@ -14,6 +16,13 @@ from backends.settings import BackendSettings
 
 MAX_IDLE = 128
 """Pools beyond which the idle ones are closed."""
+
+KEEP_ALIVE_MARGIN = 1.0
+"""Seconds before a server's announced idle timeout at which its connection is no longer used.
+
+A request that crosses the server's close on the way is lost. The margin covers the network and a busy event loop.
+"""
+_KEEP_ALIVE_TIMEOUT = re.compile(r"\btimeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -31,12 +40,19 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self) -> Connection | None:
-        """A connection that has served before: the one used last, as the least likely to be closed by now."""
+        """A connection that has served before: the one used last, as the least likely to be closed by now.
+
+        Send on it before the event loop runs again: its state is known for that long.
+        """
+        if not self._idle:
+            return None
+        now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.alive:
+            if connection.expires_at > now and connection.can_send():
                 self._busy.add(connection)
                 return connection
+            connection.close()
         return None
 
     async def connect(self, seconds: float) -> Connection:
@@ -48,14 +64,16 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose exchange is over if it can serve again, else end it."""
         self._busy.discard(connection)
-        if not connection.finish() or self._keepalive <= 0:
+        seconds = self._keepalive
+        if (announced := connection.headers.get("keep-alive")) is not None:
+            seconds = min(seconds, _usable_for(announced))
+        if not connection.finish() or seconds <= 0:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.expires_at = connection.idle_since + seconds
         self._idle.append(connection)
-        if self._timer is None:
-            self._timer = loop.call_later(self._keepalive, self._close_old)
+        if self._timer is None:  # one that is set may ring later than this one expires: take() looks, too
+            self._timer = asyncio.get_running_loop().call_at(connection.expires_at, self._close_expired)
 
     def close(self) -> None:
         """End every connection."""
@@ -67,20 +85,29 @@ class Pool:
         self._idle.clear()
         self._busy.clear()
 
-    def _close_old(self) -> None:
+    def _close_expired(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        due = loop.time() - self._keepalive
+        now = loop.time()
         kept: list[Connection] = []
         for connection in self._idle:
-            if connection.alive and connection.idle_since > due:
+            if connection.alive and connection.expires_at > now:
                 kept.append(connection)
             else:
                 connection.close()
         self._idle = kept
         if kept:
-            oldest = min(connection.idle_since for connection in kept)
-            self._timer = loop.call_at(oldest + self._keepalive, self._close_old)
+            first = min(connection.expires_at for connection in kept)
+            self._timer = loop.call_at(first, self._close_expired)
+
+
+def _usable_for(keep_alive: str) -> float:
+    """Seconds for which a connection may wait for a request, from the answer's ``Keep-Alive`` header.
+
+    Source: RFC 2068, section 19.7.1.1; its ``max`` is ignored, as the last answer says ``Connection: close``.
+    """
+    found = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
+    return math.inf if found is None else int(found[1]) - KEEP_ALIVE_MARGIN
 
 
 class Pools:

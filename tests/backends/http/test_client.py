@@ -223,25 +223,6 @@ async def test_a_connection_cut_within_the_answer_is_a_broken_stream(fake: FakeO
         await read_events(http, upstream_of(fake))
 
 
-async def test_a_kept_alive_connection_that_was_closed_meanwhile_is_replaced(http: HttpClient) -> None:
-    answered = 0
-
-    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal answered
-        await reader.readuntil(b"\r\n\r\n")
-        answered += 1
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-        writer.transport.abort()
-
-    async with listening(answer_once) as address:
-        upstream = Upstream("old", "openai", address, "m")
-        for _ in range(3):
-            assert await http.post_json(upstream, "/x", {}) == {}
-    assert answered == 3
-
-
 async def test_connections_are_reused_on_tcp(fake: FakeOpenAI, http: HttpClient) -> None:
     upstream = upstream_of(fake)
     for _ in range(3):

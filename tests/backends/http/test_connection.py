@@ -184,6 +184,17 @@ async def test_a_peer_that_closes_is_not_asked_again(head: bytes) -> None:
     assert not connection.finish()
 
 
+async def test_a_peer_that_has_closed_its_side_is_not_asked_again_though_the_transport_is_still_open() -> None:
+    connection, wire = connected()
+    connection.data_received(ANSWERS["counted"][0])
+    assert connection.alive
+    connection.eof_received()
+    assert not wire.is_closing(), "as over TLS, until the shutdown is over"
+    assert not connection.alive
+    assert not connection.can_send()
+    assert not connection.finish()
+
+
 async def test_an_answer_that_is_left_unread_ends_its_connection() -> None:
     connection, _ = connected()
     connection.data_received(OK + b"Content-Length: 5\r\n\r\nhel")
