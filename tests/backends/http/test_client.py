@@ -1,4 +1,4 @@
-"""The HTTP client: every clock has its own error, and whatever ends a call closes the upstream."""
+"""The HTTP client: every timeout has its own error, and every end of a call closes its connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.http.errors import read_error, retry_after
 from backends.settings import BackendSettings
+from backends.streams.sse import ServerSentEvent
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
@@ -69,8 +70,16 @@ def upstream_of(fake: FakeOpenAI, **times: float) -> Upstream:
     )
 
 
+async def chat(http: HttpClient, upstream: Upstream) -> AsyncGenerator[ServerSentEvent]:
+    """The events of a streamed chat. Closing the iterator ends the call."""
+    async with http.open(upstream, "POST", "/chat/completions", json=CHAT) as response:
+        async for event in response.events():
+            yield event
+
+
 async def read_events(http: HttpClient, upstream: Upstream) -> int:
-    return len([event async for event in http.events(upstream, "/chat/completions", CHAT)])
+    """How many events a streamed chat has."""
+    return len([event async for event in chat(http, upstream)])
 
 
 @contextmanager
@@ -86,7 +95,7 @@ def takes(seconds: float) -> Iterator[None]:
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
 ) -> AsyncIterator[str]:
-    """The address of a server that speaks whatever ``serve`` writes; its connections end with the block."""
+    """The address of a server whose connections are handled by ``serve`` and end with the block."""
     writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +173,7 @@ async def test_cancelling_the_task_closes_the_upstream_at_once(
 async def test_closing_the_iterator_closes_the_upstream_at_once(fake: FakeOpenAI, http: HttpClient) -> None:
     fake.script(Fault(chunk_delay=0.05))
     fake.reply = "word " * 100
-    async with aclosing(http.events(upstream_of(fake), "/chat/completions", CHAT)) as events:
+    async with aclosing(chat(http, upstream_of(fake))) as events:
         await anext(events)
     await (await fake.call()).left()
 
@@ -205,7 +214,7 @@ async def test_a_missing_socket_is_unreachable(http: HttpClient, tmp_path: Path)
 
 
 @pytest.mark.parametrize("address", ["http://", "ftp://example.org", "http://[::1/"])
-async def test_an_address_that_is_none_is_unreachable(http: HttpClient, address: str) -> None:
+async def test_an_address_that_is_not_valid_is_unreachable(http: HttpClient, address: str) -> None:
     with pytest.raises(UpstreamUnreachable, match=r"not (valid|HTTP)"):
         await http.get_json(Upstream("bad", "openai", address, "m"), "/models")
 
@@ -240,16 +249,18 @@ async def test_each_request_on_a_unix_socket_has_its_own_connection(http: HttpCl
         assert {call.headers["connection"] for call in fake.calls} == {"close"}
 
 
-async def test_idle_pools_are_forgotten_and_busy_ones_kept(fake: FakeOpenAI, http: HttpClient) -> None:
-    fake.script(Fault(stall_after=1))
-    async with (
-        FakeOpenAI() as other,
-        aclosing(http.events(upstream_of(fake), "/chat/completions", CHAT)) as events,
-    ):
+async def test_closing_idle_connections_leaves_the_calls_in_progress_alone(
+    fake: FakeOpenAI, http: HttpClient
+) -> None:
+    fake.script(Fault(hold_after=1))
+    async with FakeOpenAI() as other, aclosing(chat(http, upstream_of(fake))) as events:
         await anext(events)
-        await http.get_json(upstream_of(other), "/models")
-        http.forget_idle(keep=0)
-        assert http.pools == 1
+        for _ in range(2):
+            await http.get_json(upstream_of(other), "/models")
+            http.close_idle()
+        assert len({call.peer for call in other.calls}) == 2, "a new connection each time"
+        fake.go.set()
+        assert len([event async for event in events]) == 11, "the rest of the stream"
 
 
 async def test_a_remote_upstream_is_reached_through_the_proxy_and_one_on_this_machine_is_not(
@@ -325,7 +336,7 @@ async def test_a_multipart_form_arrives_whole(fake: FakeOpenAI, http: HttpClient
 @pytest.mark.parametrize(
     ("body", "error"), [(gzip.compress(b'{"a": 1}'), None), (b"not compressed", UpstreamProtocolError)]
 )
-async def test_an_answer_compressed_although_nobody_asked_is_read_or_refused(
+async def test_an_answer_compressed_unasked_is_read_or_refused(
     http: HttpClient, body: bytes, error: type[RoundhouseError] | None
 ) -> None:
     async def compressed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -343,14 +354,12 @@ async def test_an_answer_compressed_although_nobody_asked_is_read_or_refused(
                 await http.get_json(upstream, "/models")
 
 
-async def test_a_reader_who_takes_its_time_is_not_taken_for_a_stalled_upstream(
-    fake: FakeOpenAI, http: HttpClient
-) -> None:
+async def test_a_slow_reader_is_not_taken_for_a_stalled_upstream(fake: FakeOpenAI, http: HttpClient) -> None:
     fake.script(Fault(chunk_delay=0.05))
     fake.reply = "word " * 20
     slow, read = 0.3, 0
     with virtual_time():
-        async with aclosing(http.events(upstream_of(fake, idle=0.2), "/chat/completions", CHAT)) as events:
+        async with aclosing(chat(http, upstream_of(fake, idle=0.2))) as events:
             async for _ in events:
                 read += 1
                 if read == 2:
