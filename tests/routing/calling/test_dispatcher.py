@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from backends.base import Timeouts, Upstream
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import Need, PoolSnapshot, WorkerView
 from catalog.errors import (
@@ -46,6 +48,8 @@ from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
 from tests.garbage import left_in_cycles
 from tests.routing.clocks import ManualClock
 
@@ -323,6 +327,37 @@ async def test_a_worker_that_just_died_is_leased_again_once(stand: Stand) -> Non
     with pytest.raises(UpstreamUnreachable):
         await stand.ask()
     assert stand.results == [("a", Result.FAILED)] * 2
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["another candidate", "none"])
+async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one_failed_outcome(
+    stand: Stand, others: bool
+) -> None:
+    """The upstream reads the request and closes its kept-alive connection; its second key is not tried."""
+    async with FakeOpenAI() as first, FakeOpenAI() as second, HttpClient() as http:
+        addresses = {"cloud/a": first.base_url, "lan/b": second.base_url}
+        backend = OpenAIBackend(http)
+        job = replace(
+            stand.job(),
+            call=lambda _, upstream, model: backend.chat(
+                replace(upstream, base_url=addresses[model.id], model="fake-chat"), REQUEST
+            ),
+        )
+        stand.will_try(*[remote("a"), remote("b", "lan")][: 1 + others])
+        first.script(Fault(), Fault(die_after=-1))
+        assert (await stand.ask(job))[0] == "cloud/a"
+        if others:
+            assert (await stand.ask(job))[0] == "lan/b"
+        else:
+            with pytest.raises(UpstreamUnreachable, match="closed the connection before it answered") as raised:
+                await stand.ask(job)
+            assert (raised.value.status, raised.value.code) == (502, "upstream_unreachable")
+        assert len(first.calls) == 2
+        assert len({call.peer for call in first.calls}) == 1, "one connection, kept alive"
+        assert len(second.calls) == others
+    expected = [("cloud/a", Result.SUCCESS), ("cloud/a", Result.FAILED), ("lan/b", Result.SUCCESS)]
+    assert stand.results == expected[: 2 + others]
+    assert stand.recorder.outcomes[1].error == "upstream_unreachable"
 
 
 async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: Stand) -> None:
