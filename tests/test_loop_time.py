@@ -12,7 +12,7 @@ from tests.loop_time import skipped_time, virtual_time, within
 
 
 async def test_virtual_timers_ring_in_their_order_and_exactly_and_take_no_time() -> None:
-    rang: list[tuple[str, float]] = []
+    rang: list[tuple[str, object]] = []
     with virtual_time() as now:
         start = now()
 

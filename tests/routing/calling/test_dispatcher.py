@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Timeouts, Upstream
+from backends.base import Chat, Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.wire.chat import ChatRequest, Message
@@ -36,7 +36,7 @@ from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, Ups
 from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.job import CHAT, Job
+from routing.calling.job import CHAT, Job, Operation
 from routing.calling.judgement import MakeJudge
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
@@ -335,12 +335,15 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
 ) -> None:
     """The upstream reads the request and closes its kept-alive connection; its second key is not tried."""
     async with FakeOpenAI() as first, FakeOpenAI() as second, HttpClient() as http:
-        addresses = {"cloud/a": first.base_url, "lan/b": second.base_url}
+        addresses = {"cloud": first.base_url, "lan": second.base_url}
         backend = OpenAIBackend(http)
         job = replace(
             stand.job(),
-            call=lambda _, upstream, model: backend.chat(
-                replace(upstream, base_url=addresses[model.id], model="fake-chat"), REQUEST
+            operation=Operation(
+                Chat,
+                lambda _, upstream, body: backend.chat(
+                    replace(upstream, base_url=addresses[upstream.endpoint], model="fake-chat"), body
+                ),
             ),
         )
         stand.will_try(*[remote("a"), remote("b", "lan")][: 1 + others])
