@@ -1,1 +1,1 @@
-"""How a model is run: workers on this machine, and servers elsewhere, behind one wire."""
+"""Calls of models, on this machine's workers and on other servers, over one wire."""

@@ -1,10 +1,10 @@
-"""What a backend is: one small protocol per capability.
+"""The interface of a backend: :class:`Backend`, and one small protocol per capability.
 
 A backend has a method for each thing it can do and no method for what it cannot; ask with
 ``isinstance(backend, Chat)``. It holds no model and no key: every call is given an :class:`Upstream`.
-Requests, answers and chunks are OpenAI's JSON; a provider that speaks another language translates in its
+Requests, answers and chunks are OpenAI's JSON; a provider that speaks another language is translated in its
 own file. Each method raises only :mod:`catalog.errors`, and closing the iterator it returned closes the
-connection, which is how a call is cancelled.
+connection, which cancels the call.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Protocol, runtime_checkable
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 
@@ -31,9 +33,9 @@ def _nothing() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``idle`` is between two chunks; ``first_byte`` ends with the first chunk of the answer.
+    """The clocks of a call, in seconds. ``idle`` runs between two chunks, ``first_byte`` up to the first.
 
-    An answer that is asked for plainly (:mod:`backends.plain`) is one chunk.
+    A plain answer (:mod:`backends.plain`) is one chunk.
     """
 
     connect: float = 5.0
@@ -44,13 +46,12 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A place that answers: an address, the key for it, and the model's name there.
+    """The target of a call: an address, the key for it, and the model's name there.
 
-    ``endpoint`` is the name that logs, metrics and breakers use. With ``uds``, connections go to that
-    Unix socket, ``base_url`` gives only the path, and each request has a connection of its own. With
-    ``addresses`` (of IP), they go to one of those, and the name in ``base_url`` is not looked up.
-    ``parameters`` and ``max_output_tokens`` are the model's row's, for protocols that must know them;
-    ``engine`` is the one that runs in a worker of our own.
+    ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
+    ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
+    go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
+    come from the model's row; ``engine`` is that of a local worker.
     """
 
     endpoint: str
@@ -68,12 +69,29 @@ class Upstream:
     engine: str | None = None
 
 
+class Backend(Protocol):
+    """The part that every backend has, besides its capabilities."""
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        """Names of the parameters of this request that the upstream is not sent; dotted where they are nested.
+
+        Pure and quick, since every attempt asks it. Raises InvalidRequest for a request that cannot be sent.
+        """
+        ...
+
+
+@runtime_checkable
+class Discover(Protocol):
+    """``list_models`` asks a server for its models and gives a catalogue row for each."""
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]: ...
+
+
 @runtime_checkable
 class Chat(Protocol):
-    """``chat`` yields ``chat.completion.chunk`` objects, the last ones with finish_reason, then usage.
+    """``chat`` yields ``chat.completion.chunk`` objects; the last ones carry finish_reason, then usage.
 
-    It asks the upstream for a stream with usage, whatever the caller asked for; for short plain answers see
-    :mod:`backends.plain`.
+    The upstream is asked for a stream with usage even for a plain answer, except as in :mod:`backends.plain`.
     """
 
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]: ...
@@ -104,9 +122,9 @@ class Rerank(Protocol):
 class Classify(Protocol):
     """``classify`` answers ``{"data": [{"index", "scores"}], "scoring", "usage": {...}}``.
 
-    A text's ``scores`` are the chances of the request's labels, in their order; they sum to 1. ``scoring`` says
-    what they come from: ``similarity`` of vectors, the ``likelihood`` of a label as a chat model's answer, or
-    ``provider`` where that is not told.
+    A text's ``scores`` are the probabilities of the request's labels, in their order; they sum to 1. ``scoring``
+    is their origin: ``similarity`` of vectors, the ``likelihood`` of a label as a chat model's answer, or
+    ``provider`` where the server does not say.
     """
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json: ...
@@ -116,7 +134,7 @@ class Classify(Protocol):
 class Transcribe(Protocol):
     """``transcribe`` yields ``transcript.text.delta`` events and one ``transcript.text.done``.
 
-    The last event carries beside ``text`` what verbose_json needs: ``language``, ``duration`` (seconds),
+    Beside ``text`` the last event has the fields of verbose_json: ``language``, ``duration`` (seconds),
     ``segments`` and, when asked for, ``words``. ``request.translate`` asks for English.
     """
 
@@ -125,7 +143,7 @@ class Transcribe(Protocol):
 
 @runtime_checkable
 class Speak(Protocol):
-    """``speak`` yields bytes of the audio format that was asked for, as they are ready."""
+    """``speak`` yields bytes of the requested audio format as they become ready."""
 
     def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]: ...
 
@@ -139,11 +157,8 @@ class Draw(Protocol):
 
 @runtime_checkable
 class Tokenize(Protocol):
-    """Token ids of a text and the text of token ids; the round trip is exact."""
+    """``tokenize`` gives a text's token ids, ``detokenize`` their text; the round trip is exact."""
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json: ...
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json: ...
-
-
-Backend = Chat | Complete | Embed | Rerank | Classify | Transcribe | Speak | Draw | Tokenize

@@ -1,14 +1,14 @@
-"""Fetches pictures that a caller names by address, for local models. Off unless the operator lists hosts.
+"""Fetches pictures by the URLs in a chat request, for local models. Off unless the operator lists hosts.
 
-A remote provider fetches addresses by itself, from its own network: its backend passes them on unread. A local
-worker never fetches. So this is the one place where Roundhouse opens a connection that a caller asked for:
+A remote provider fetches URLs from its own network: its backend passes them on unread. A local worker never
+fetches. So only this module opens connections that a caller asked for, guarded against request forgery (SSRF):
 
-- the address is read by a strict grammar of our own, smaller than any client's, so that no two parsers can
-  disagree about its host; an IP address in any spelling is no host here;
-- the host stands on the operator's list, the port on its list too;
-- the name is looked up once, every address that it has must be public, and the connection goes to those very
-  addresses (no second lookup that could answer otherwise);
-- redirects are refused, bytes and seconds are bounded, and what came must be a picture.
+- the URL is matched against a strict grammar, smaller than any client's, so that no two parsers can disagree about
+  its host; an IP address in any notation is refused;
+- the host and the port are on the operator's lists;
+- the name is looked up once, all its IP addresses must be public, and the connection goes to those addresses, not
+  to the result of a second lookup (DNS rebinding);
+- redirects are refused, bytes and seconds are bounded, and the body must be a picture.
 
 Source of the special-purpose ranges: the IANA registries of IPv4 and IPv6 special-purpose addresses.
 """
@@ -33,7 +33,7 @@ from catalog.errors import InvalidRequest, PayloadTooLarge, RoundhouseError, Und
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a host, as text. Raises OSError when it has none."""
+"""Looks up a host and port; returns IP addresses as text. Raises OSError when the name has none."""
 
 MAX_URL = 2048
 _URL = re.compile(
@@ -57,7 +57,7 @@ _UNICAST6 = ipaddress.ip_network("2000::/3")
 
 
 class Target(NamedTuple):
-    """An address, taken apart."""
+    """The parts of a URL that may be fetched."""
 
     scheme: str
     host: str
@@ -74,7 +74,7 @@ class Target(NamedTuple):
 
 
 def target_of(url: str, settings: FetchSettings) -> Target:
-    """The parts of an address that may be fetched. Raises InvalidRequest for every other one."""
+    """Parse a URL. Raises InvalidRequest unless the grammar and the operator's lists allow it."""
     if not settings.hosts:
         raise InvalidRequest(
             "This server does not fetch pictures by address. Send the picture itself as a data: URL "
@@ -96,33 +96,34 @@ def target_of(url: str, settings: FetchSettings) -> Target:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet: no private, local, shared, translated or reserved range."""
+    """Whether an address is on the public internet: in no private, local, shared, translated or reserved range."""
     if any(address in net for net in _REFUSED if net.version == address.version):
         return False
     return address.is_global and (address.version == 4 or address in _UNICAST6)
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """The system's answer."""
+    """Look a host up with the system's resolver, as :data:`Resolve`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 class Fetcher:
-    """Pictures by address, as ``data:`` URLs. ``resolve`` and ``public`` are how names become safe addresses."""
+    """Fetches pictures and returns them as ``data:`` URLs."""
 
     def __init__(
         self, settings: FetchSettings, *, resolve: Resolve = look_up, public: Callable[[Address], bool] = is_public
     ) -> None:
+        """``resolve`` looks names up, and ``public`` says which of their addresses may be connected to."""
         self._settings = settings
         self._resolve = resolve
         self._public = public
-        self._http = HttpClient(BackendSettings(keepalive=0))  # with no proxy, and no connection kept
+        self._http = HttpClient(BackendSettings(keepalive=0))  # no proxy, and no connection is reused
 
     async def fetch(self, url: str) -> str:
-        """The picture as a ``data:`` URL.
+        """Fetch a picture; returns it as a ``data:`` URL.
 
-        Raises InvalidRequest (not allowed, or not to be had), UndecodableMedia, PayloadTooLarge.
+        Raises InvalidRequest (not allowed, or the fetch failed), UndecodableMedia, PayloadTooLarge.
         """
         target = target_of(url, self._settings)
         try:
@@ -130,7 +131,7 @@ class Fetcher:
                 addresses = await self._checked(target)
                 data = await self._read(target, addresses)
         except (TimeoutError, OSError, UpstreamError):
-            # No cause: whether a host is down, closed or slow is not for a caller to learn through us.
+            # No cause: a caller must not learn from it whether a host is down, closed or slow (port scanning).
             raise InvalidRequest("The picture could not be fetched.", param="messages") from None
         picture = checked_picture(data)
         return f"data:image/{picture.kind};base64,{base64.b64encode(data).decode()}"
@@ -158,7 +159,7 @@ class Fetcher:
                 if response.status != 200:
                     raise _refusal(response.status)
                 if not response.media_type.startswith("image/") or "content-encoding" in response.headers:
-                    raise UndecodableMedia("What is at the address is no picture.", param="messages")
+                    raise UndecodableMedia("The picture's address does not lead to a picture.", param="messages")
                 data = bytearray()
                 async for piece in response.iter_bytes(sys.maxsize):
                     data += piece
@@ -166,7 +167,7 @@ class Fetcher:
                         raise PayloadTooLarge("The picture at the address is too large.", param="messages")
                 return bytes(data)
         finally:
-            self._http.forget_idle()
+            self._http.close_idle()
 
 
 def _refusal(status: int, *_: object) -> RoundhouseError:

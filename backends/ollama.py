@@ -1,4 +1,4 @@
-"""Ollama: calls over its OpenAI-compatible ``/v1``, and its own API for what that lacks.
+"""Ollama: calls over its OpenAI-compatible ``/v1``, and over its own API for lists and ``keep_alive``.
 
 ``base_url`` may be given with or without ``/v1``. Source: Ollama's pages on its API and on OpenAI compatibility.
 """
@@ -8,18 +8,35 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from backends.base import Upstream
-from backends.discover import Listing
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
-from backends.openai.forms import dropped
+from backends.parameters import LLAMA_SAMPLERS, ParameterTable
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
+from catalog.discovery import rows_from_ollama_tags
+from catalog.model import Endpoint, Model
 from catalog.types import Json
+
+PARAMETERS = ParameterTable(
+    drops=LLAMA_SAMPLERS
+    | {"n", "logit_bias", "tool_choice", "parallel_tool_calls", "user", "metadata", "best_of", "echo"},
+    renames={"max_completion_tokens": "max_tokens"},
+    extras=frozenset({"keep_alive"}),
+    unknown_pass=False,
+)
+"""Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
+
+
+class _V1(OpenAIBackend):
+    """OpenAI's wire as Ollama takes it."""
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        del upstream
+        return PARAMETERS
 
 
 class OllamaBackend:
@@ -27,49 +44,45 @@ class OllamaBackend:
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._openai = OpenAIBackend(http)
+        self._openai = _V1(http)
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that this upstream will not be sent. Pure and quick."""
-        return dropped(request, upstream)
+        """See :class:`backends.base.Backend`."""
+        return self._openai.dropped(request, upstream)
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        """Chunks, as :meth:`OpenAIBackend.chat`; then ``keep_alive`` is set, if the request has it."""
+        """Chunks as of :meth:`OpenAIBackend.chat`; afterwards ``keep_alive`` is set, if the request has it."""
         async with aclosing(self._openai.chat(_v1(upstream), request)) as chunks:
             async for chunk in chunks:
                 yield chunk
         await self._keep_alive(upstream, request)
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
-        """Chunks, as :meth:`OpenAIBackend.complete`."""
+        """Chunks as of :meth:`OpenAIBackend.complete`; ``keep_alive`` as for a chat."""
         async with aclosing(self._openai.complete(_v1(upstream), request)) as chunks:
             async for chunk in chunks:
                 yield chunk
         await self._keep_alive(upstream, request)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
-        """OpenAI's list. Ollama's /v1 takes no ``keep_alive`` here either, so it is set afterwards."""
+        """OpenAI's list; ``keep_alive`` as for a chat."""
         answer = await self._openai.embed(_v1(upstream), request)
         await self._keep_alive(upstream, request)
         return answer
 
-    async def list_models(self, upstream: Upstream) -> Listing:
-        """``/api/tags``, with ``/api/show`` of each model (capabilities, context) and ``/api/ps`` (loaded now)."""
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``/api/tags``, with capabilities and context from ``/api/show`` of each model."""
         root = _root(upstream)
         tags = await self._http.get_json(root, "/api/tags")
-        loaded = await self._http.get_json(root, "/api/ps")
-        shown: dict[str, Any] = {}
+        shown: dict[str, Json] = {}
         for row in tags.get("models") or ():
             name = row.get("model") or row.get("name")
             if isinstance(name, str):
                 shown[name] = await self._http.post_json(root, "/api/show", {"model": name})
-        names = (row.get("model") or row.get("name") for row in loaded.get("models") or ())
-        return Listing(
-            models=tags, details=shown, loaded=frozenset(name for name in names if isinstance(name, str))
-        )
+        return rows_from_ollama_tags(server, tags, shown)
 
     async def _keep_alive(self, upstream: Upstream, request: WireModel) -> None:
-        """Tell Ollama how long to keep the model; the last call's word counts, and /v1 cannot carry it."""
+        """Set how long Ollama keeps the model loaded: the last call decides, and ``/v1`` has no field for it."""
         keep_alive = (request.model_extra or {}).get("keep_alive")
         if keep_alive is None:
             return

@@ -1,29 +1,28 @@
-"""When an upstream is asked for a plain answer instead of a stream.
+"""Decides when an upstream is asked for a plain answer instead of a stream.
 
-A stream tells the time to the first token, shows a stall as one, and stops when it is closed; it also costs both
-ends a turn of the event loop per token. So the answer to a plain request is asked for as a stream and assembled,
-unless it is sure to be short: then everything is over within the time that a stream would be given for its first
-byte, and ``first_byte`` guards the whole of it.
+A stream shows the time to the first token and a stall, and stops when it is closed; it costs both ends a turn of
+the event loop per token. So the answer to a plain request is asked for as a stream and assembled, unless it is
+sure to be short: then the whole answer fits into the time allowed for a stream's first byte, and ``first_byte``
+bounds all of it.
 
-Workers are always asked for a stream: llama-server decodes a plain answer to its end for a client that left.
+Workers are always asked for a stream: llama-server decodes a plain answer to its end even if the client has left.
 """
 
 from __future__ import annotations
 
 from backends.base import Upstream
+from backends.registry import answers_plainly
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 
 SLOWEST = 2.0
-"""Tokens per second below which people stop waiting; who decodes faster is done within ``first_byte``."""
-
-_PROTOCOLS = frozenset({"openai", "azure"})
+"""Tokens per second below which people stop waiting; a faster model is done within ``first_byte``."""
 
 
 def asks_plainly(request: WireModel, upstream: Upstream) -> bool:
     """Whether this request goes to this upstream without ``stream``. Pure and quick."""
-    if upstream.protocol not in _PROTOCOLS:
+    if not answers_plainly(upstream.protocol):
         return False
     if isinstance(request, ChatRequest):
         most = request.output_limit

@@ -1,57 +1,119 @@
-"""Which backend speaks which protocol: the one list. A new backend is one line here."""
+"""The providers: one row each, with the facts that other layers read before a backend is loaded.
+
+A row is data, so a server imports only the backends that its requests need.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from backends.base import Backend
-from backends.http import HttpClient
-from backends.local.backend import LocalWorkerBackend
+from catalog.errors import ConfigurationError
+from catalog.model import Endpoint
 
-BACKENDS: Mapping[str, str | Callable[[HttpClient], Backend]] = MappingProxyType(
+if TYPE_CHECKING:
+    from backends.base import Backend
+    from backends.http import HttpClient
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider's backend, and the facts about the provider that do not depend on a request.
+
+    ``backend`` is the import path of a class that is called with the HTTP client. That class also decides which
+    parameters are dropped, and lists the provider's models if it can.
+
+    ``trusted``: a quality-first cold start prefers its models (rows with this name as ``provider``) to local ones
+    that have not proved themselves; ``[routing.cold_start] trusted`` overrides it.
+    ``genai_name``: ``gen_ai.provider.name`` of OpenTelemetry's conventions; ``None`` is the endpoint's id.
+    ``answers_plainly``: its backend asks for short answers without a stream (:mod:`backends.plain`).
+    """
+
+    backend: str
+    trusted: bool = False
+    genai_name: str | None = None
+    answers_plainly: bool = False
+
+
+PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
-        "worker": LocalWorkerBackend,
-        "openai": "backends.openai.backend.OpenAIBackend",
-        "azure": "backends.azure.AzureBackend",
-        "ollama": "backends.ollama.OllamaBackend",
-        "anthropic": "backends.anthropic.backend.AnthropicBackend",
-        "google": "backends.google.backend.GoogleBackend",
-        "elevenlabs": "backends.elevenlabs.backend.ElevenLabsBackend",
+        # Every server of OpenAI's wire has this protocol, so its endpoint's id names the provider in spans.
+        "openai": Provider("backends.openai.backend.OpenAIBackend", trusted=True, answers_plainly=True),
+        "azure": Provider(
+            "backends.azure.AzureBackend", trusted=True, genai_name="azure.ai.openai", answers_plainly=True
+        ),
+        "ollama": Provider("backends.ollama.OllamaBackend"),
+        "anthropic": Provider("backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic"),
+        "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
+        "elevenlabs": Provider("backends.elevenlabs.backend.ElevenLabsBackend"),
     }
 )
-"""By the protocol of :class:`catalog.model.Endpoint`, and ``worker`` for our own. One that is only named is
-imported when a request first needs it: a server without that provider starts without its translation."""
+"""By the ``protocol`` of an endpoint. A new provider is one line here."""
+
+WORKER = "worker"
+"""The protocol of this machine's own workers, which no endpoint may have."""
+
+_LOCAL = Provider("backends.local.backend.LocalWorkerBackend")
+
+
+def answers_plainly(protocol: str) -> bool:
+    """Whether short answers over this protocol are asked for without a stream."""
+    row = PROVIDERS.get(protocol)
+    return row is not None and row.answers_plainly
+
+
+def genai_name(endpoint: Endpoint) -> str:
+    """``gen_ai.provider.name`` of the calls to an endpoint."""
+    row = PROVIDERS.get(endpoint.protocol)
+    return endpoint.id if row is None or row.genai_name is None else row.genai_name
+
+
+def trusted_providers() -> frozenset[str]:
+    """The names of the providers whose models are trusted before anything is learned of them."""
+    return frozenset(name for name, row in PROVIDERS.items() if row.trusted)
+
+
+def check_protocols(endpoints: Iterable[Endpoint]) -> None:
+    """Raises ConfigurationError for an endpoint whose protocol no provider has."""
+    for endpoint in endpoints:
+        if endpoint.protocol not in PROVIDERS:
+            raise ConfigurationError(
+                f"[[endpoint]] '{endpoint.id}': protocol: there is no '{endpoint.protocol}'; "
+                f"the known ones are {', '.join(sorted(PROVIDERS))}"
+            )
 
 
 def backends(http: HttpClient) -> Mapping[str, Backend]:
-    """The backends over one HTTP client, each made once."""
+    """The backends by protocol, over one HTTP client; each is imported and made when it is first looked up.
+
+    That of the workers is made at once, so that the first request does not wait for its import.
+    """
     return _Backends(http)
 
 
-class _Backends(Mapping[str, Backend]):
+class _Backends(Mapping[str, "Backend"]):
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._made: dict[str, Backend] = {}
+        self._made = {WORKER: _make(_LOCAL, http)}
 
     def __getitem__(self, protocol: str) -> Backend:
         found = self._made.get(protocol)
         if found is None:
-            found = self._made[protocol] = _class_of(protocol)(self._http)
+            found = self._made[protocol] = _make(PROVIDERS[protocol], self._http)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(BACKENDS)
+        yield WORKER
+        yield from PROVIDERS
 
     def __len__(self) -> int:
-        return len(BACKENDS)
+        return 1 + len(PROVIDERS)
 
 
-def _class_of(protocol: str) -> Callable[[HttpClient], Backend]:
-    found = BACKENDS[protocol]
-    if not isinstance(found, str):
-        return found
-    module, _, name = found.rpartition(".")
-    made: Callable[[HttpClient], Backend] = getattr(import_module(module), name)
+def _make(provider: Provider, http: HttpClient) -> Backend:
+    module, _, name = provider.backend.rpartition(".")
+    made: Backend = getattr(import_module(module), name)(http)
     return made

@@ -1,4 +1,4 @@
-"""How upstreams are called: times, bounds and the way out of this network."""
+"""Settings of calls to upstreams: timeouts, bounds of sizes, proxy and certificates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from yarl import URL
 
 from backends.base import Timeouts
-from catalog.model import Endpoint
 
 
 class FetchSettings(BaseModel):
-    """From where pictures may be fetched that a chat names by address; without a host, from nowhere."""
+    """The hosts from which pictures in a chat may be fetched by URL; with none, no picture is fetched."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,9 +25,9 @@ class FetchSettings(BaseModel):
 
 
 class BackendSettings(BaseModel):
-    """Defaults for every upstream; an endpoint's own row may set other times.
+    """Defaults for every upstream; an endpoint's row may set times of its own.
 
-    Times are seconds, sizes bytes. No proxy is read from the environment: ``proxy`` names it, or none is used.
+    Times are in seconds, sizes in bytes. The only proxy is ``proxy``; none is read from the environment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +54,7 @@ class BackendSettings(BaseModel):
         description="http://host:port of a proxy for remote upstreams; it may have a user and password",
     )
     fetch: FetchSettings = FetchSettings()
-    ca_file: Path | None = Field(default=None, description="certificates to trust instead of the usual set")
+    ca_file: Path | None = Field(default=None, description="certificates to trust instead of the system's")
 
     @field_validator("proxy")
     @classmethod
@@ -69,12 +68,11 @@ class BackendSettings(BaseModel):
                 raise ValueError("a proxy is 'http://host:port'; others (https://, socks5://) are not supported")
         return proxy
 
-    def timeouts(self, endpoint: Endpoint | None = None) -> Timeouts:
-        """The times for an endpoint: its own where it has them, these otherwise."""
-        own = endpoint
+    def timeouts(self) -> Timeouts:
+        """The times of an endpoint that sets none of its own."""
         return Timeouts(
-            connect=(own and own.connect_timeout) or self.connect_timeout,
-            first_byte=(own and own.first_byte_timeout) or self.first_byte_timeout,
-            idle=(own and own.idle_timeout) or self.idle_timeout,
-            total=(own and own.total_timeout) or self.total_timeout,
+            connect=self.connect_timeout,
+            first_byte=self.first_byte_timeout,
+            idle=self.idle_timeout,
+            total=self.total_timeout,
         )

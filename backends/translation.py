@@ -1,8 +1,8 @@
-"""What every translation of a request hands back: the provider's body, and what could not be said in it.
+"""The result of translating a request: the provider's body, and the names of the parameters that it lacks.
 
-A parameter that a provider cannot take is never lost in silence. The translator writes its name into a
-:class:`Dropped`; the server shows the names in ``x-roundhouse-dropped``, or refuses the request in strict
-mode. A parameter whose value changes nothing (``n`` of 1, a penalty of 0) is left out and not reported.
+A translator writes the name of each parameter that the provider cannot take into a :class:`Dropped`; the server
+shows the names in ``x-roundhouse-dropped``, or refuses the request in strict mode. A parameter whose value changes
+nothing (``n`` of 1, a penalty of 0) is left out and not reported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
 GATEWAY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "routing", "strict"})
-"""Fields that Roundhouse itself answers; they are never a provider's to take or refuse."""
+"""Fields for the gateway itself; no provider takes or drops them."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -36,10 +36,10 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "modalities": (["text"],),
 }
-"""Values that say what would happen anyway."""
+"""Values that equal the default behaviour."""
 
 QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
-"""Notes for a provider's books: they ask nothing of the answer, so leaving them out is not worth a report."""
+"""Bookkeeping fields, which do not change the answer; dropping them is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TranslatedRequest:
 
 @dataclass(slots=True)
 class Dropped:
-    """Collects the names of what was left out, each once, in the order it was found."""
+    """Collects the names of dropped parameters, each once, in the order they were added."""
 
     names: dict[str, None] = field(default_factory=dict)
 
@@ -65,20 +65,20 @@ class Dropped:
 
 
 def is_set(request: ChatRequest, name: str) -> bool:
-    """Whether the caller gave this parameter a value that asks for something."""
+    """Whether the caller set this parameter to a value that changes the answer."""
     value = getattr(request, name, None)
     return value is not None and value not in NEUTRAL.get(name, ())
 
 
 def given(request: ChatRequest) -> tuple[str, ...]:
-    """The names of all parameters, known and unknown, that ask something of the answer."""
+    """The names of all parameters, known and unknown, that are set to change the answer."""
     names = (*type(request).model_fields, *(request.model_extra or {}))
     silent = GATEWAY_FIELDS | QUIET
     return tuple(name for name in names if name not in silent and is_set(request, name))
 
 
 def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dropped) -> ChatRequest:
-    """The request without what the model's row says it does not take; ``None`` accepts everything."""
+    """The request without the parameters that the model's row does not accept; ``None`` accepts all."""
     if accepted is None:
         return request
     if accepted & {"max_tokens", "max_completion_tokens"}:
@@ -90,8 +90,8 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
 
 @contextmanager
 def reading(provider: str) -> Iterator[None]:
-    """An answer that lacks what its wire promises is the provider's fault, not a crash here."""
+    """Raises UpstreamProtocolError for an answer of another shape than the code in the block reads."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
-        raise UpstreamProtocolError(f"{provider} sent something that is not its wire: {wrong!r:.200}") from wrong
+        raise UpstreamProtocolError(f"{provider} sent an answer of an unexpected shape: {wrong!r:.200}") from wrong

@@ -53,6 +53,9 @@ ENDPOINTS: frozenset[Capability] = frozenset(
 )
 
 
+LOCAL_ENDPOINT = "local"
+"""The endpoint name of a model that runs on this machine, in breakers, spend, outcomes and metrics."""
+
 # ---- sources: one type per kind
 
 
@@ -247,6 +250,11 @@ class Model(BaseModel):
         return not isinstance(self.source, UpstreamSource)
 
     @property
+    def endpoint_name(self) -> str:
+        """The id of the endpoint that serves this model, or ``LOCAL_ENDPOINT``."""
+        return self.source.endpoint if isinstance(self.source, UpstreamSource) else LOCAL_ENDPOINT
+
+    @property
     def endpoints(self) -> frozenset[Capability]:
         """The capabilities that are endpoints of the API."""
         return self.capabilities & ENDPOINTS
@@ -261,7 +269,12 @@ class Endpoint(BaseModel):
 
     model_config = _FROZEN
     id: str = Field(pattern=r"^[\w][\w.-]*$")
-    protocol: Literal["openai", "azure", "anthropic", "google", "elevenlabs", "ollama"] = "openai"
+    protocol: str = Field(
+        default="openai",
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
+        "anthropic; an unknown one is refused at start-up",
+    )
     base_url: str
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None

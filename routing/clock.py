@@ -1,4 +1,4 @@
-"""Time as the router needs it: one clock that never jumps for durations, one that people read for records."""
+"""Clocks: a monotonic one for durations and a wall clock for records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of the operating system."""
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -24,20 +24,20 @@ class SystemClock:
         return time.time()
 
 
-class SteadyWall:
-    """Wall time that follows the machine's clock forwards and never goes back.
+class SteadyWallClock:
+    """Wall time (Unix seconds) that never decreases.
 
-    A budget's day must not begin again because somebody set the clock back. While the machine's clock is
-    behind what was already seen, time goes on at the monotonic clock's pace, so windows still turn.
+    A spending window must not begin twice when the system clock is set back. While the system clock is behind the
+    latest value returned, time advances with the monotonic clock, so windows still end.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._wall = clock.wall()
-        self._at = clock.monotonic()
+        self._read_at = clock.monotonic()
 
     def __call__(self) -> float:
         monotonic = self._clock.monotonic()
-        self._wall = max(self._clock.wall(), self._wall + max(0.0, monotonic - self._at))
-        self._at = monotonic
+        self._wall = max(self._clock.wall(), self._wall + max(0.0, monotonic - self._read_at))
+        self._read_at = monotonic
         return self._wall

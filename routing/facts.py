@@ -1,4 +1,4 @@
-"""What a request needs, read once. The router sees only these facts, never the request."""
+"""The facts of a request that routing depends on. The policy never sees the request itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from catalog.model import Capability
 
 
 class Task(StrEnum):
-    """What kind of work a request is; quality is learned per task."""
+    """Kind of work that a request asks for; quality is learned per task."""
 
     CHAT = "chat"
     CODE = "code"
@@ -27,7 +27,7 @@ class Task(StrEnum):
 
 
 class Complexity(StrEnum):
-    """How hard a prompt looks."""
+    """Apparent difficulty of a prompt."""
 
     SIMPLE = "simple"
     MEDIUM = "medium"
@@ -36,7 +36,7 @@ class Complexity(StrEnum):
 
 
 class Mode(StrEnum):
-    """What the caller wants most: the weights of quality, latency and cost."""
+    """Preset of the weights of quality, latency and cost."""
 
     AUTO = "auto"
     FAST = "fast"
@@ -46,7 +46,7 @@ class Mode(StrEnum):
 
 
 class Workload(StrEnum):
-    """Who waits for the answer."""
+    """Urgency of the answer. A user waits for an interactive one."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
@@ -55,7 +55,7 @@ class Workload(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What the caller said about the choice, in ``routing: {...}`` of the body or in headers."""
+    """The caller's preferences and limits, from ``routing: {...}`` of the body or from headers."""
 
     mode: Mode = Mode.AUTO
     task: Task | None = None
@@ -75,14 +75,14 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A request as the policy sees it.
+    """One request, as input of the policy.
 
     ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate;
     ``output_tokens`` is the caller's bound or ``None``. ``key`` is the id of the caller's API key.
-    ``prompt_digest`` recognises the same prompt asked again, without keeping it.
-    ``units`` counts what is not tokens: characters to speak, images to draw, minutes of audio.
+    ``prompt_digest`` identifies a repeated prompt without storing it.
+    ``units`` is the amount of work not measured in tokens: characters to speak, images, minutes of audio.
     ``tokens_only`` marks a request that only splits or joins tokens and decodes nothing.
-    ``allowed`` are the models that the caller's key may use, as ids or patterns; empty means all.
+    ``allowed`` lists the models that the caller's key may use, as ids or patterns; empty means all.
     """
 
     capability: Capability

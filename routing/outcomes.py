@@ -1,4 +1,4 @@
-"""What happened: one record per attempt. Metrics, spend, breakers and learning all read it."""
+"""Outcomes: one record per attempt, read by metrics, spend, breakers and learning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from routing.facts import Facts
 
 
 class Result(StrEnum):
-    """How an attempt ended."""
+    """Result of an attempt."""
 
     SUCCESS = "success"
     REFUSAL = "refusal"
@@ -22,12 +22,12 @@ class Result(StrEnum):
     CANCELLED = "cancelled"
 
 
-_WRONG = frozenset({Result.FAILED, Result.CANNOT})
+_FAILURES = frozenset({Result.FAILED, Result.CANNOT})
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, or what is counted instead; ``known`` is False when the upstream did not say.
+    """Tokens and units used; ``known`` is False when the upstream did not report them.
 
     ``input`` contains ``cached`` and ``cache_write``; ``output`` contains ``reasoning``.
     """
@@ -45,11 +45,11 @@ class Usage:
 class Outcome:
     """One attempt, from lease to last byte.
 
-    ``REFUSAL`` is the model declining (not a failure); ``CANNOT`` a capability the model lacks;
-    ``REJECTED`` the caller's mistake; ``CANCELLED`` the caller left. Times are seconds; ``at`` is of the
-    wall clock. ``provider_key`` is the position of the key used in its pool, never the key itself.
-    ``error`` is the code of a :class:`catalog.errors.RoundhouseError`. ``whole`` says that the answer was not
-    streamed to us: then nobody knows when its first token came, and ``first_chunk`` is None.
+    ``REFUSAL``: the model declined, which is no failure; ``CANNOT``: the model lacks a capability;
+    ``REJECTED``: the request was wrong; ``CANCELLED``: the caller left. Times are seconds; ``at`` is wall-clock
+    time. ``provider_key`` is the position of the key in its pool, never the key itself. ``error`` is the code of
+    a :class:`catalog.errors.RoundhouseError`. ``whole`` marks an answer that the upstream did not stream: the time
+    of its first token is unknown, so ``first_chunk`` is None.
     """
 
     trace: str
@@ -74,17 +74,16 @@ class Outcome:
 
 
 class OutcomeSink(Protocol):
-    """Somebody who learns from outcomes. ``record`` must be quick, must not block and must not raise."""
+    """Receives outcomes. ``record`` must be quick, must not block and must not raise."""
 
     def record(self, outcome: Outcome) -> None: ...
 
 
 class BatchedSink:
-    """Outcomes for those who can wait: they are told a moment later, of many at once, when no answer waits for it.
+    """Buffers outcomes for slow sinks and flushes them in batches, off the request's path.
 
-    What went wrong waits for nothing, and takes along what came before it: the next request must know of it.
-    ``delay`` is seconds; ``most`` outcomes wait at the most; ``then`` is called when all of them were told. One
-    event loop uses it.
+    A batch is flushed ``delay`` seconds after its first outcome, at ``max_batch`` outcomes, and at once by a
+    failure, which must affect the next request. ``on_flush`` is called after each batch. One event loop uses it.
     """
 
     def __init__(
@@ -92,32 +91,32 @@ class BatchedSink:
         sinks: Sequence[OutcomeSink],
         *,
         delay: float = 0.02,
-        most: int = 64,
-        then: Callable[[], None] = lambda: None,
+        max_batch: int = 64,
+        on_flush: Callable[[], None] = lambda: None,
     ) -> None:
         self._sinks = tuple(sinks)
-        self._then = then
+        self._on_flush = on_flush
         self._delay = delay
-        self._most = most
-        self._waiting: list[Outcome] = []
+        self._max_batch = max_batch
+        self._buffer: list[Outcome] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def record(self, outcome: Outcome) -> None:
-        """Tell of it soon; makes this an :class:`OutcomeSink`."""
-        self._waiting.append(outcome)
-        if outcome.result in _WRONG or len(self._waiting) >= self._most:
+        """Buffer an outcome; makes this an :class:`OutcomeSink`."""
+        self._buffer.append(outcome)
+        if outcome.result in _FAILURES or len(self._buffer) >= self._max_batch:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._delay, self.flush)
 
     def flush(self) -> None:
-        """Tell what is left, in order."""
+        """Pass the buffered outcomes to every sink, in order."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting, self._waiting = self._waiting, []
-        for outcome in waiting:
+        batch, self._buffer = self._buffer, []
+        for outcome in batch:
             for sink in self._sinks:
                 sink.record(outcome)
-        if waiting:
-            self._then()
+        if batch:
+            self._on_flush()

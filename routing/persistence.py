@@ -1,8 +1,8 @@
-"""Keeps memory and state together: what changed here goes there, what others changed comes here.
+"""Synchronises what the router holds in memory with the shared state, in both directions.
 
-The parts of the router work in memory. Every ``interval`` their changes are put into the state (which
-writes them behind), and once more at the end, so that a restart finds what was learned. Nothing that is
-stored can keep the router from starting: a part passes over what it does not understand.
+Breakers, provider keys, pins and the estimator work in memory. Every ``interval`` their changed documents are put
+into the state (which writes them in the background) and those of other gateways are read; the last changes are
+written at the end. A stored document cannot keep the router from starting: an invalid one is skipped.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from routing.outcomes import Outcome
 from routing.state.protocol import State
 
 
-class Part(Protocol):
-    """Something with documents of one kind: breakers, provider keys, the estimator, pins.
+class Persistable(Protocol):
+    """A component whose memory is stored as JSON documents of one kind, by name.
 
-    ``export`` answers the documents that changed since it was last asked (``None``: gone). ``adopt`` takes
-    over what an earlier run or another gateway stored; it must not raise for a document that is damaged.
+    ``export`` returns the documents that changed since its last call (``None``: delete it). ``adopt`` merges
+    documents that an earlier run or another gateway stored; it must not raise for a damaged one.
     """
 
     @property
@@ -38,16 +38,16 @@ class Part(Protocol):
 
 
 class PersistenceSettings(BaseModel):
-    """How often, and for how long things are kept. Seconds."""
+    """Intervals of the exchange with the store and the retention of outcomes, in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     interval: float = Field(default=1.0, gt=0, description="between two exchanges with the store")
-    keep_outcomes: float = Field(default=30 * 86_400.0, gt=0, description="age at which outcomes are forgotten")
+    keep_outcomes: float = Field(default=30 * 86_400.0, gt=0, description="age at which outcomes are deleted")
     prune_every: float = Field(default=3600.0, gt=0)
 
 
 class Persistence:
-    """``start`` reads everything, ``run`` keeps it together until cancelled, ``stop`` writes the rest."""
+    """``start`` reads the state, ``run`` synchronises until cancelled, ``stop`` writes the last changes."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Persistence:
         settings: PersistenceSettings,
         clock: Clock,
         *,
-        parts: Sequence[Part],
+        parts: Sequence[Persistable],
         spend: Spend,
         keys: VirtualKeys,
     ) -> None:
@@ -65,47 +65,47 @@ class Persistence:
         self._parts = tuple(parts)
         self._spend = spend
         self._keys = keys
-        self._pruned = clock.monotonic()
-        self._troubled = False
+        self._pruned_at = clock.monotonic()
+        self._failing = False
         self._log = structlog.get_logger("roundhouse.state")
 
     async def start(self) -> None:
-        """Open the state and hand every part what is stored of it. Raises ConfigurationError as the state does."""
+        """Open the state and load every part from it. Raises ConfigurationError as the state does."""
         await self._state.start()
         await self._spend.start()
         await self._keys.start()
         await self._adopt()
 
     def record(self, outcome: Outcome) -> None:
-        """Keep an outcome for reports: persistence is an :class:`routing.outcomes.OutcomeSink`."""
-        self._state.remember(outcome)
+        """Store an outcome for reports; persistence is an :class:`~routing.outcomes.OutcomeSink`."""
+        self._state.add_outcome(outcome)
 
     async def run(self) -> None:
-        """Exchange changes until cancelled. Trouble with the store is logged once, and never ends this."""
+        """Exchange changes until cancelled. A failing store is logged once and does not end the loop."""
         while True:
             await asyncio.sleep(self._settings.interval)
             await self.exchange()
 
     async def exchange(self) -> None:
-        """One exchange, both ways."""
+        """Write the changes of this process and read those of others, once."""
         try:
             self._export()
             await self._spend.refresh()
             await self._keys.sync()
             await self._adopt()
-            if self._clock.monotonic() - self._pruned >= self._settings.prune_every:
-                self._pruned = self._clock.monotonic()
+            if self._clock.monotonic() - self._pruned_at >= self._settings.prune_every:
+                self._pruned_at = self._clock.monotonic()
                 wall = self._clock.wall()
                 await self._state.prune(outcomes_before=wall - self._settings.keep_outcomes, now=wall)
         except OSError as error:
-            if not self._troubled:
-                self._troubled = True
+            if not self._failing:
+                self._failing = True
                 self._log.error("state.not_exchanged", error=str(error), will="try again")
         else:
-            self._troubled = False
+            self._failing = False
 
     async def stop(self) -> None:
-        """Write what has changed since, and close the state."""
+        """Write the last changes and close the state."""
         with contextlib.suppress(OSError):
             self._export()
             await asyncio.wait_for(self._keys.sync(), timeout=2.0)

@@ -1,4 +1,4 @@
-"""What the policy answers: an ordered list of candidates, and why the others are not in it."""
+"""The plan that the policy returns: candidates in order, and the reasons of the excluded models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class Strategy(StrEnum):
-    """How the first candidate came to be first.
+    """The way in which the first candidate was chosen.
 
-    ``explicit``: named by the caller; ``pinned``: the one model an alias stands for; ``preferred``: named
-    by the settings; ``schema``: by its catalogue row, while nothing was observed; ``profile``: by what was
-    observed; ``exploration``: drawn by its chance to be better than the best expected.
+    ``explicit``: named by the caller; ``pinned``: the model that an alias is pinned to; ``preferred``: named by
+    the settings; ``schema``: by its catalogue row, before any observation; ``profile``: by observations;
+    ``exploration``: not the best expected, but possibly better.
     """
 
     EXPLICIT = "explicit"
@@ -29,10 +29,10 @@ class Strategy(StrEnum):
 
 
 class Candidate(NamedTuple):
-    """One model that can answer, with the numbers it was chosen by.
+    """A model that can answer, with the figures it was ranked by.
 
     ``quality`` is in [0, 1]; ``latency`` is expected seconds to the whole answer; ``cost`` is expected
-    dollars, ``None`` when unknown. ``score`` is what the order follows, 1 for a model that stands alone.
+    dollars, ``None`` when unknown. Candidates are ordered by ``score``, which is 1 for an only candidate.
     """
 
     model: Model
@@ -46,30 +46,37 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A model that cannot answer; ``code`` is for programs, ``reason`` for people."""
+    """A model that cannot answer this request; ``code`` is for programs, ``reason`` for people."""
 
     model: str
     code: str
     reason: str
 
 
-class Lazy(Sequence[T], Generic[T]):
-    """A sequence of known length whose items are made when somebody looks at one.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why a model, or an endpoint, cannot be used at present; ``code`` is for programs, ``reason`` for people."""
 
-    A decision over a thousand rows excludes hundreds of them; their reasons are written only for a person
-    or a program that asks.
+    code: str
+    reason: str
+
+
+class Lazy(Sequence[T], Generic[T]):
+    """A sequence of known length whose items are built on first access.
+
+    A decision over a thousand rows excludes hundreds of them; most callers never read the reasons.
     """
 
-    __slots__ = ("_items", "_length", "_make")
+    __slots__ = ("_build", "_items", "_length")
 
-    def __init__(self, length: int, make: Callable[[], Sequence[T]]) -> None:
+    def __init__(self, length: int, build: Callable[[], Sequence[T]]) -> None:
         self._length = length
-        self._make = make
+        self._build = build
         self._items: Sequence[T] | None = None
 
-    def _made(self) -> Sequence[T]:
+    def _built(self) -> Sequence[T]:
         if self._items is None:
-            self._items = self._make()
+            self._items = self._build()
         return self._items
 
     def __len__(self) -> int:
@@ -80,18 +87,18 @@ class Lazy(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        return self._made()[index]
+        return self._built()[index]
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._made())
+        return iter(self._built())
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Candidates in the order to try them; the first is the choice. Empty: nothing can answer.
+    """Candidates in the order to try them; the first is the choice. Without any, no model can answer.
 
-    ``considered`` holds every model that can answer, best score first, for who wants an explanation.
-    ``pin`` is the alias that this choice fixes from now on: whoever carries the plan out remembers it.
+    ``considered`` holds every model that can answer, best score first, for explanations.
+    ``pin`` is an alias that must stand for the first candidate from now on; the caller stores it.
     """
 
     candidates: tuple[Candidate, ...]

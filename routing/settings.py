@@ -1,4 +1,4 @@
-"""What an operator can set about the choice of models. Every figure here was chosen or tuned, and says so."""
+"""Settings of the choice of models. The defaults of :class:`Learning` are tuned, the others are chosen."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backends.registry import trusted_providers
 from catalog.model import Capability
 from routing.facts import Mode, Task
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Unsigned = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Weights(BaseModel):
-    """How much quality, latency and cost count; they need not sum to one."""
+    """Weights of quality, latency and cost in a score; they need not sum to one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     quality: Share
@@ -25,7 +25,7 @@ class Weights(BaseModel):
 
 
 class Signal(BaseModel):
-    """What one observation says: ``score`` in [0, 1], worth ``confidence`` of an explicit report."""
+    """Value of one implicit observation: ``score`` in [0, 1], worth ``confidence`` of an explicit report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     score: Share
@@ -33,10 +33,10 @@ class Signal(BaseModel):
 
 
 class Signals(BaseModel):
-    """What is read from an attempt without being told, weakest last.
+    """Signals of quality that are inferred from attempts.
 
-    ``completed`` is an answer that nothing speaks against. It says little, and ``implicit_memory`` bounds
-    what any number of such answers can say together.
+    ``completed`` is an answer without any sign of a fault. It is weak evidence, and ``implicit_memory`` bounds the
+    weight of any number of such answers together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,52 +52,54 @@ class Signals(BaseModel):
 class Learning(BaseModel):
     """The hierarchical posterior: model, then task, then complexity.
 
-    A strength is in virtual observations: how many real ones weigh as much as the level above. The defaults
-    are tuned on the seeds of ``tests/bench/simulation.py`` and checked on others.
+    A strength is the number of real observations that weigh as much as the level above. The defaults are tuned
+    on seeds of ``tests/bench/simulation.py`` and checked on others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     prior_strength: Positive = Field(default=40.0, description="of a benchmark prior")
     benchmark_trust: Share = Field(
         default=0.6,
-        description="how much is believed of a benchmark's distance from the mean of the rows of its kind",
+        description="share of a benchmark's distance from the mean of the rows of its kind that is kept",
     )
     guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
-    task_strength: Positive = Field(default=10.0, description="of a model's level over one task's own")
-    complexity_strength: Positive = Field(default=80.0, description="of a task's level over one complexity's")
+    task_strength: Positive = Field(default=10.0, description="of a model's mean over that of one task")
+    complexity_strength: Positive = Field(default=80.0, description="of a task's mean over that of one complexity")
     memory: Positive = Field(default=4000.0, description="observations of a cell until the first weighs 1/e")
     optimism: Amount = Field(
         default=0.62,
-        description="how far above its mean a quality is drawn, in standard deviations",
+        description="standard deviations above its mean at which a quality is sampled",
     )
     horizon: Positive = Field(
-        default=120.0, description="observations up to which trying a model is held to pay, so that optimism fades"
+        default=120.0, description="observations up to which exploring a model pays; optimism fades beyond"
     )
-    spread: Share = Field(default=0.5, description="by how much of itself the optimism of a request varies")
+    spread: Share = Field(default=0.5, description="share of itself by which optimism varies between requests")
     retrial: Share = Field(
         default=0.05,
-        description="share of requests for a name with replicas that go to one that failed: it may have healed",
+        description="share of requests for a name with replicas that retry one that failed lately",
     )
     change_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.5, description="the drop of the odds that the change detector is most sensitive to"
+        default=0.5, description="ratio of the odds after a drop that the change detector is most sensitive to"
     )
     change_threshold: Positive = Field(
-        default=12.0, description="log likelihood ratio at which a change is believed"
+        default=12.0, description="log likelihood ratio at which a change is detected"
     )
     change_patience: Positive = Field(
-        default=10.0, description="observations of a cell at which its surprises count half for a change"
+        default=10.0, description="observations of a cell at which it counts half in the change detector"
     )
-    speed_memory: Positive = Field(default=20.0, description="observations of speed remembered")
-    speed_prior: Positive = Field(default=1.0, description="observations that the catalogue's speed is worth")
-    reliability_memory: Positive = Field(default=30.0, description="attempts remembered for reliability")
+    speed_memory: Positive = Field(default=20.0, description="observations of speed until the first weighs 1/e")
+    speed_prior: Positive = Field(
+        default=1.0, description="observations that weigh as much as the catalogue's speed"
+    )
+    reliability_memory: Positive = Field(default=30.0, description="attempts until the first weighs 1/e")
 
 
 class ColdStart(BaseModel):
-    """Quality first: a trusted remote is preferred until a local model has proved itself at a task.
+    """A trusted remote model is preferred until a local model has enough good observations of a task.
 
-    ``always`` are the tasks for which this holds for every workload; ``interactive`` those for which it
-    holds only while somebody waits. ``explore`` is the share of requests that skip it, so that a local
-    model can prove itself at all.
+    ``always`` lists the tasks for which this holds for every workload, ``interactive`` those for which it holds
+    for interactive requests only. ``explore`` is the share of requests that skip the rule, so that local models
+    are observed at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,13 +109,13 @@ class ColdStart(BaseModel):
     floor: Share = 0.6
     explore: Share = 0.05
     trusted: frozenset[str] = Field(
-        default=frozenset({"openai", "anthropic", "google", "azure"}),
+        default_factory=trusted_providers,
         description="providers trusted from the start; the tag 'trusted' does the same for a row or endpoint",
     )
 
 
 class SpeechPolicy(BaseModel):
-    """Where speech and transcription run."""
+    """Preferences for where speech and transcription run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     prefer_local: bool = True
@@ -132,11 +134,11 @@ def _mode_weights() -> dict[Mode, Weights]:
 
 
 class RoutingSettings(BaseModel):
-    """How the router chooses.
+    """Settings of the router.
 
-    ``latency_scale`` (seconds) and ``cost_scale`` (dollars) are what a request may take and cost before the
-    penalty stops growing in proportion; a workload that nobody waits for multiplies the first by
-    ``patience``. Models count as equally quick when nobody could tell which is (``unnoticed``).
+    The penalties of latency and cost are proportional up to ``latency_scale`` (seconds) and ``cost_scale``
+    (dollars) and flatten beyond; ``patience`` multiplies the first for workloads that are not interactive.
+    Latencies within ``unnoticed`` of the fastest count as equal to it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,12 +146,14 @@ class RoutingSettings(BaseModel):
     latency_scale: Positive = 10.0
     cost_scale: Positive = 0.02
     patience: Positive = 20.0
-    unnoticed: Unsigned = Field(default=0.05, description="seconds that nobody notices in an answer")
-    unnoticed_per_token: Unsigned = Field(default=0.001, description="and in each token of one that is decoded")
+    unnoticed: Amount = Field(default=0.05, description="seconds of an answer that no user notices")
+    unnoticed_per_token: Amount = Field(
+        default=0.001, description="seconds per decoded token that no user notices"
+    )
     stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
     local_bonus: Share = Field(default=0.15, description="added to a local model's score by prefer_local")
     diversity: Share = Field(
-        default=0.25, description="what a fallback's score loses per candidate before it in its failure domain"
+        default=0.25, description="deducted from a fallback's score per earlier candidate of its failure domain"
     )
     candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
     preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")

@@ -1,4 +1,4 @@
-"""``create_app(settings)``: everything that one gateway is, built in one place."""
+"""``create_app(settings)`` builds the ASGI app of one gateway."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from starlette.types import ASGIApp
 
 from server.api import ROUTERS
 from server.edge.admission import InFlight
-from server.edge.auth import Authenticator, Keys
+from server.edge.auth import Keys
+from server.edge.callers import Authenticator
 from server.edge.errors import as_error, error_response
 from server.edge.gate import Gate
 from server.edge.routes import Shortcut, to_its_route
+from server.edge.services import Runtime, Services
 from server.observability.metrics import Metrics
-from server.observability.telemetry import Telemetry, open_telemetry
-from server.openapi import describe
-from server.services import Runtime, Services
+from server.observability.open_telemetry import open_telemetry
+from server.observability.telemetry import Telemetry
 from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
 
 VERSION = "0.1.0"
@@ -31,7 +32,7 @@ OpenRuntime = Callable[[Settings, Metrics], AbstractAsyncContextManager[Runtime]
 
 
 class _App(FastAPI):
-    """FastAPI with a shorter way to the routes that are on the hot path."""
+    """FastAPI with a shortcut to the routes of the hot path."""
 
     def build_middleware_stack(self) -> ASGIApp:
         direct: ASGIApp = to_its_route
@@ -52,10 +53,10 @@ def create_app(
     """The ASGI app of one gateway.
 
     ``open_runtime`` builds the parts behind the gate when the app starts and takes them down when it stops;
-    without it the real one does. Tests give a ready ``runtime`` instead. ``app.state.services`` holds what was
+    without it the real one does. Tests pass a ready ``runtime`` instead. ``app.state.services`` holds what was
     built; ``app.state.begin_drain()`` makes readiness false and refuses new requests.
 
-    ``telemetry`` makes spans; without it the settings say whether there are any.
+    ``telemetry`` makes spans; by default the settings decide whether there are any.
 
     Raises ConfigurationError when it would be open to strangers, or traces are wanted and their packages missing.
     """
@@ -64,7 +65,7 @@ def create_app(
     if runtime is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
-    metrics = Metrics(in_flight)
+    metrics = Metrics(lambda: in_flight.count, lambda: in_flight.draining)
     services = Services(
         settings=settings,
         authenticator=authenticator
@@ -83,7 +84,7 @@ def create_app(
         title="Roundhouse",
         description="One OpenAI-compatible door in front of every engine.",
         version=VERSION,
-        openapi_url="/openapi.json" if settings.server.docs else None,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(services, runtime, open_runtime, telemetry),
@@ -100,7 +101,6 @@ def create_app(
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
     _add_middleware(app, services, telemetry)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
@@ -160,7 +160,7 @@ def _real_runtime(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in OpenAI's shape."""
+    """Answer unknown paths and methods in OpenAI's shape."""
     typed = as_error(error)
     services: Any = request.app.state.services
     services.metrics.error(typed.code)

@@ -1,17 +1,22 @@
-"""Builds the parts behind the gate and takes them down again: the one place that knows every part."""
+"""Builds the parts behind the gate and takes them down again: the one place that knows every part.
+
+:func:`open_runtime` puts the parts together in the order in which a request meets them: the catalogue, what is
+remembered, workers and upstreams, the router, the dispatcher.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from backends.base import Backend
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
@@ -23,35 +28,30 @@ from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
 from catalog.store.store import Store
-from routing.accounts.spend import Spend
+from routing.accounts.spend import CapUsage, Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.lease import Leases, endpoint_of, upstream_of
+from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
-from routing.outcomes import Outcome
 from routing.persistence import Persistence
-from routing.state.opening import open_state
-from routing.state.protocol import State
+from routing.state.factory import create_state
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
-from routing.upstreams.discovery import Discovery, Found
+from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
-from server.discover import keep_discovering, merged
+from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
+from server.edge.services import Insight, Runtime
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.services import Insight, Runtime
 from server.settings import STATE_FILE, Settings
-
-LOOK_AGAIN = 5.0
-"""Seconds between two looks at the disk for models that were pulled or removed meanwhile."""
 
 
 @asynccontextmanager
@@ -64,14 +64,76 @@ async def open_runtime(
     pool: WorkerPool | None = None,
     scrape: Callable[[], Awaitable[bytes]] | None = None,
 ) -> AsyncIterator[Runtime]:
-    """Everything behind the gate, ready; closed in the opposite order.
+    """Open every part, and close them in the opposite order.
 
-    ``engines`` and ``clock`` are this machine's unless given: tests put their own in. ``pool`` and ``scrape`` are
-    given where another process owns the workers, and answers for all.
+    ``engines`` and ``clock`` default to this machine's; tests pass their own. ``pool`` and ``scrape`` are passed
+    where another process owns the workers and answers for all.
 
     Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
     """
     clock = clock or SystemClock()
+    engines = engines or builtin_engines(settings.workers.python)
+    shelf = await _open_shelf(settings, engines)
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(_open_memory(settings, clock, shelf.live.current))
+        if pool is None:
+            pool = await stack.enter_async_context(own_workers(settings, shelf.store, engines, metrics))
+        calls = await stack.enter_async_context(_open_calls(settings, clock, shelf.live))
+        dispatcher = _dispatcher(settings, clock, metrics, shelf, memory, pool, calls)
+        stack.push_async_callback(dispatcher.settle)
+        series = metrics.watch_routing(
+            memory.breakers.states,
+            memory.provider_keys.statistics,
+            memory.caps_in_force,
+            calls.concurrency.queue_loads,
+        )
+        stack.callback(metrics.registry.unregister, series)
+        updates = _updates(settings, clock, shelf, memory, calls)
+        runtime = _runtime(clock, shelf, memory, pool, dispatcher, calls, updates, scrape)
+        async with _background(
+            memory.persistence.run(), updates.watch_disk(), updates.discover(settings.discovery.interval)
+        ):
+            yield runtime
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The models: rows, files, and whether they can run here."""
+
+    store: Store
+    live: LiveCatalog
+    availability: Availability
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Everything that is remembered: money, keys, breakers, beliefs, traces; and its persistence."""
+
+    breakers: Breakers
+    provider_keys: KeyPools
+    virtual_keys: VirtualKeys
+    spend: Spend
+    estimator: Estimator
+    learner: Learner
+    pins: Pins
+    traces: Traces
+    persistence: Persistence
+
+    def caps_in_force(self) -> list[CapUsage]:
+        """The standing of the caps on all callers together."""
+        return [row for row in self.spend.cap_usage("") if row.scope == "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The means to call upstreams."""
+
+    backends: Mapping[str, Backend]
+    concurrency: ConcurrencyLimits
+    telemetry: TelemetryProxy
+
+
+async def _open_shelf(settings: Settings, engines: Engines) -> _Shelf:
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,125 +142,156 @@ async def open_runtime(
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
-    catalog = await asyncio.to_thread(read_catalog, settings, store)
-    engines = engines or builtin_engines(settings.workers.python)
+    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store))
     availability = Availability(store, engines.missing)
-    await asyncio.to_thread(availability.refresh, tuple(catalog))
+    await asyncio.to_thread(availability.refresh, tuple(live.current))
+    return _Shelf(store, live, availability)
 
-    async with AsyncExitStack() as stack:
-        state = open_state(settings.state, folder / STATE_FILE)
-        breakers = Breakers(settings.breakers, clock)
-        keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
-        virtual_keys = VirtualKeys(state, clock)
-        spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
-        estimator = Estimator(settings.routing)
-        learner = Learner(estimator, settings.routing)
-        pins = Pins()
-        traces = Traces(settings.traces, clock, state)
-        persistence = Persistence(
-            state,
-            settings.persistence,
-            clock,
-            parts=(breakers, keys, pins, estimator),
-            spend=spend,
-            keys=virtual_keys,
-        )
-        await persistence.start()
-        stack.push_async_callback(persistence.stop)
-        if pool is None:
-            pool = await stack.enter_async_context(own_workers(settings, store, engines, metrics))
-        telemetry = TelemetryProxy(lambda name: runtime.catalog.endpoint(name))
-        http = await stack.enter_async_context(HttpClient(settings.backends, propagate=telemetry.headers))
-        speakers = backends(http)
-        turns = ConcurrencyLimits(clock, max_queue=settings.backends.max_queue)
-        planner = Planner(
-            catalog=lambda: runtime.catalog,
-            availability=availability,
-            pool=pool,
+
+@asynccontextmanager
+async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
+    state = create_state(settings.state, settings.data_dir / STATE_FILE)
+    breakers = Breakers(settings.breakers, clock)
+    provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+    virtual_keys = VirtualKeys(state, clock)
+    spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
+    estimator = Estimator(settings.routing)
+    pins = Pins()
+    persistence = Persistence(
+        state,
+        settings.persistence,
+        clock,
+        parts=(breakers, provider_keys, pins, estimator),
+        spend=spend,
+        keys=virtual_keys,
+    )
+    await persistence.start()
+    try:
+        yield _Memory(
             breakers=breakers,
-            keys=keys,
+            provider_keys=provider_keys,
+            virtual_keys=virtual_keys,
             spend=spend,
-            turns=turns,
             estimator=estimator,
-            settings=settings.routing,
-            clock=clock,
-            rng=np.random.default_rng(),
-            pins=lambda: pins.current,
-            on_pin=pins.pin,
+            learner=Learner(estimator, settings.routing),
+            pins=pins,
+            traces=Traces(settings.traces, clock, state),
+            persistence=persistence,
         )
-        seen = metrics.watch_routing(
-            breakers.states,
-            keys.statistics,
-            lambda: [row for row in spend.standing("") if row.scope == "all"],
-            turns.queue_loads,
-        )
-        stack.callback(metrics.registry.unregister, seen)
-        dispatcher = Dispatcher(
-            planner=planner,
-            leases=Leases(
-                pool=pool,
-                endpoint=lambda name: runtime.catalog.endpoint(name),
-                keys=keys,
-                spend=spend,
-                turns=turns,
-                timeouts=settings.backends.timeouts(),
-            ),
-            backends=speakers,
-            breakers=breakers,
-            spend=spend,
-            retries=RetryBudget(settings.retries, clock),
-            traces=traces,
-            sinks=(metrics, breakers, keys, traces, virtual_keys, AttemptLog(), telemetry),
-            later=(learner, _Journal(state)),
-            then=estimator.refresh,
-            clock=clock,
-        )
-        stack.push_async_callback(dispatcher.settle)
+    finally:
+        await persistence.stop()
 
-        discovery = Discovery(
-            settings.discovery,
-            speakers,
-            lambda server: upstream_of(server, "", keys, clock.monotonic(), settings.backends.timeouts())[0],
-        )
 
-        async def publish(found: tuple[Found, ...]) -> None:
-            await asyncio.to_thread(availability.refresh, tuple(merged(runtime.catalog, discovery, found)))
-            runtime.catalog = merged(runtime.catalog, discovery, found)
+@asynccontextmanager
+async def _open_calls(settings: Settings, clock: Clock, live: LiveCatalog) -> AsyncIterator[_Calls]:
+    telemetry = TelemetryProxy(live.endpoint)
+    async with HttpClient(settings.backends, propagate=telemetry.headers) as http:
+        concurrency = ConcurrencyLimits(clock, max_queue=settings.backends.max_queue)
+        yield _Calls(backends(http), concurrency, telemetry)
 
-        async def reload(changed: Settings) -> None:
-            """Rows, endpoints and provider keys as they are now; nothing that runs is touched."""
-            fresh = await asyncio.to_thread(read_catalog, changed, store)
-            keys.reload(fresh.servers)
-            fresh = merged(replace(fresh, discovered=runtime.catalog.discovered), discovery, ())
-            await asyncio.to_thread(availability.refresh, tuple(fresh))
-            runtime.catalog = replace(fresh, version=runtime.catalog.version + 1)
 
-        runtime = Runtime(
-            catalog=catalog,
-            pool=pool,
-            dispatcher=dispatcher,
-            downloaded=store.ready,
-            has_key=lambda model: endpoint_of(model) not in keys.blocked(clock.monotonic()),
-            unavailable=lambda model: _unavailable(model, availability, keys, clock),
-            traces=traces,
-            learner=learner,
-            spend=spend,
-            keys=virtual_keys,
-            reload=reload,
-            insight=Insight(
-                estimator=estimator,
-                pins=pins,
-                key_statistics=keys.statistics,
-                circuit=lambda model: breakers.state(model.id, endpoint_of(model), clock.monotonic()),
-            ),
-            attach=telemetry.attach,
-            scrape=scrape,
-        )
-        discovering = keep_discovering(
-            discovery, settings.discovery.interval, current=lambda: runtime.catalog, publish=publish
-        )
-        async with _background(persistence.run(), _watch_disk(lambda: runtime, availability), discovering):
-            yield runtime
+def _dispatcher(
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    shelf: _Shelf,
+    memory: _Memory,
+    pool: WorkerPool,
+    calls: _Calls,
+) -> Dispatcher:
+    planner = Planner(
+        catalog=shelf.live.snapshot,
+        availability=shelf.availability,
+        pool=pool,
+        breakers=memory.breakers,
+        keys=memory.provider_keys,
+        spend=memory.spend,
+        concurrency=calls.concurrency,
+        estimator=memory.estimator,
+        settings=settings.routing,
+        clock=clock,
+        rng=np.random.default_rng(),
+        pins=lambda: memory.pins.current,
+        on_pin=memory.pins.pin,
+    )
+    leases = Leases(
+        pool=pool,
+        endpoint=shelf.live.endpoint,
+        keys=memory.provider_keys,
+        spend=memory.spend,
+        concurrency=calls.concurrency,
+        timeouts=settings.backends.timeouts(),
+    )
+    return Dispatcher(
+        planner=planner,
+        leases=leases,
+        backends=calls.backends,
+        breakers=memory.breakers,
+        spend=memory.spend,
+        retries=RetryBudget(settings.retries, clock),
+        traces=memory.traces,
+        sinks=(
+            metrics,
+            memory.breakers,
+            memory.provider_keys,
+            memory.traces,
+            memory.virtual_keys,
+            AttemptLog(),
+            calls.telemetry,
+        ),
+        later=(memory.learner, memory.persistence),
+        then=memory.estimator.refresh,
+        clock=clock,
+    )
+
+
+def _updates(settings: Settings, clock: Clock, shelf: _Shelf, memory: _Memory, calls: _Calls) -> CatalogUpdates:
+    timeouts = settings.backends.timeouts()
+    discovery = Discovery(
+        settings.discovery,
+        calls.backends,
+        lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
+    )
+    return CatalogUpdates(shelf.live, shelf.store, shelf.availability, memory.provider_keys, discovery)
+
+
+def _runtime(
+    clock: Clock,
+    shelf: _Shelf,
+    memory: _Memory,
+    pool: WorkerPool,
+    dispatcher: Dispatcher,
+    calls: _Calls,
+    updates: CatalogUpdates,
+    scrape: Callable[[], Awaitable[bytes]] | None,
+) -> Runtime:
+    keys = memory.provider_keys
+
+    def unavailable(model: Model) -> str | None:
+        block = shelf.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        return None if block is None else block.reason
+
+    return Runtime(
+        live=shelf.live,
+        pool=pool,
+        dispatcher=dispatcher,
+        downloaded=shelf.store.ready,
+        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
+        unavailable=unavailable,
+        traces=memory.traces,
+        learner=memory.learner,
+        spend=memory.spend,
+        keys=memory.virtual_keys,
+        reload=updates.reload,
+        insight=Insight(
+            estimator=memory.estimator,
+            pins=memory.pins,
+            key_statistics=keys.statistics,
+            circuit=lambda model: memory.breakers.state(model.id, model.endpoint_name, clock.monotonic()),
+        ),
+        attach=calls.telemetry.attach,
+        scrape=scrape,
+    )
 
 
 def own_workers(settings: Settings, store: Store, engines: Engines, observer: Observer) -> Supervisor:
@@ -211,32 +304,6 @@ def own_workers(settings: Settings, store: Store, engines: Engines, observer: Ob
         engines=engines,
         observer=WorkerEvents(observer),
     )
-
-
-class _Journal:
-    """Keeps every outcome for reports."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def record(self, outcome: Outcome) -> None:
-        self._state.remember(outcome)
-
-
-def read_catalog(settings: Settings, store: Store) -> Catalog:
-    """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
-    return Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
-
-
-def _unavailable(model: Model, availability: Availability, keys: KeyPools, clock: Clock) -> str | None:
-    block = availability.reason(model) or keys.blocked(clock.monotonic()).get(endpoint_of(model))
-    return None if block is None else block.reason
-
-
-async def _watch_disk(runtime: Callable[[], Runtime], availability: Availability) -> None:
-    while True:
-        await asyncio.sleep(LOOK_AGAIN)
-        await asyncio.to_thread(availability.refresh, tuple(runtime().catalog))
 
 
 @asynccontextmanager

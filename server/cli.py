@@ -39,7 +39,7 @@ class Commands(UserDict[str, Any]):
         return found
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """All commands: those of this file, and those in a file of their own."""
 
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
@@ -51,7 +51,7 @@ class Group(TyperGroup):
 
 app = typer.Typer(
     name="roundhouse",
-    cls=Group,
+    cls=CommandGroup,
     help="An OpenAI-compatible inference server that runs local models and routes to remote ones.",
     no_args_is_help=True,
     add_completion=True,

@@ -1,74 +1,201 @@
-"""``/openapi.json``: the handlers read their bodies themselves, so what they read is told here."""
+"""``/openapi.json``, made from the contracts of the endpoints when it is first asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Literal
+
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
+from typing_extensions import TypedDict
 
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest
-from backends.wire.classify import ClassifyRequest
-from backends.wire.completions import CompletionRequest
-from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
-from backends.wire.messages import CountTokensRequest, MessagesRequest
-from backends.wire.rerank import RerankRequest
-from backends.wire.responses import ResponsesRequest
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog import errors
+from catalog.errors import RoundhouseError
 from catalog.types import Json
-from server.api.admin import Pin
-from server.api.models import LoadRequest
-from server.api.routing import Priors, Report
+from server.edge.endpoints import Contract, ContractRoute
 
-BODIES: dict[str, type[BaseModel]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/v1/responses": ResponsesRequest,
-    "/v1/messages": MessagesRequest,
-    "/v1/messages/count_tokens": CountTokensRequest,
-    "/v1/embeddings": EmbeddingRequest,
-    "/v1/rerank": RerankRequest,
-    "/v1/classify": ClassifyRequest,
-    "/v1/audio/speech": SpeechRequest,
-    "/v1/images/generations": ImageRequest,
-    "/tokenize": TokenizeRequest,
-    "/detokenize": DetokenizeRequest,
-    "/v1/models/{model_id}/load": LoadRequest,
-    "/v1/route": ChatRequest,
-    "/v1/outcomes": Report,
-    "/v1/admin/priors": Priors,
-    "/v1/admin/pins": Pin,
+ANY_REQUEST = (
+    errors.InvalidRequest,
+    errors.HeadersTooLarge,
+    errors.NotAuthenticated,
+    errors.NotPermitted,
+    RoundhouseError,
+    errors.Unavailable,
+)
+"""The errors of every request: a Host that is not served, headers, keys, faults, and a server that starts."""
+WITH_BODY = (
+    errors.RequestTimeout,
+    errors.PayloadTooLarge,
+    errors.UnsupportedMediaType,
+    errors.RateLimited,
+    errors.Draining,
+)
+"""Further errors of requests with a body, which are admitted before it is read."""
+OF_A_CALL = (
+    errors.ContextLengthExceeded,
+    errors.UnsupportedParameter,
+    errors.CapabilityMismatch,
+    errors.UndecodableMedia,
+    errors.ModelNotFound,
+    errors.QueueFull,
+    errors.BudgetExceeded,
+    errors.EngineMissing,
+    errors.ModelUnavailable,
+    errors.NoCandidate,
+    errors.WorkerFailed,
+    errors.UpstreamError,
+    errors.UpstreamUnreachable,
+    errors.UpstreamProtocolError,
+    errors.UpstreamRejectedKey,
+    errors.UpstreamRateLimited,
+    errors.UpstreamOverloaded,
+    errors.StreamBroken,
+    errors.UpstreamTimeout,
+    errors.ConnectTimeout,
+    errors.FirstByteTimeout,
+    errors.IdleTimeout,
+    errors.TotalTimeout,
+)
+"""Further errors of requests that a model answers."""
+CHOICE_HEADERS = {
+    "x-roundhouse-model": "The model that answered.",
+    "x-roundhouse-trace": "The id of the request's trace, for /v1/traces and /v1/outcomes.",
+    "x-roundhouse-reason": "The reason for this model.",
+    "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
+    "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
 }
-FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+_REFERENCE = "#/components/schemas/{model}"
+
+
+class ErrorObject(TypedDict):
+    """``message`` says what is wrong and what to do; ``param`` names the parameter at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(TypedDict):
+    """OpenAI's error object."""
+
+    error: ErrorObject
+
+
+class AnthropicErrorObject(TypedDict):
+    type: str
+    message: str
+
+
+class AnthropicError(TypedDict):
+    """Anthropic's error object, on the paths of its API."""
+
+    type: str
+    error: AnthropicErrorObject
+    request_id: str
 
 
 def describe(app: FastAPI) -> Json:
-    """The OpenAPI document, made when it is first asked for."""
-    if app.openapi_schema is not None:
-        return app.openapi_schema
-    document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes, summary=app.summary
-    )
-    models: tuple[type[BaseModel], ...] = (*dict.fromkeys(BODIES.values()), TranscriptionRequest)
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
-    )
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
-    for path, model in BODIES.items():
-        _operation(document, path)["requestBody"] = _body("application/json", model)
-    for path in FORMS:
-        _operation(document, path)["requestBody"] = _body("multipart/form-data", TranscriptionRequest)
-    app.openapi_schema = document
+    """The OpenAPI document of an app."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _document(app)
+    return app.openapi_schema
+
+
+def _document(app: FastAPI) -> Json:
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    routes = [route for route in app.routes if isinstance(route, ContractRoute) and route.include_in_schema]
+    schemas = _Schemas(route.contract for route in routes)
+    for route in routes:
+        for method in route.methods or ():
+            operation = document["paths"][route.path_format][method.lower()]
+            _complete(operation, route, schemas)
+    components = document.setdefault("components", {})
+    components["schemas"] = schemas.definitions
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     return document
 
 
-def _operation(document: Json, path: str) -> Json:
-    operation: Json = document["paths"][path]["post"]
-    return operation
+def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
+    """Write a route's contract into its operation."""
+    contract = route.contract
+    if not contract.open:
+        operation["security"] = [{"bearer": []}, {"api-key": []}, {}]
+    if contract.admin:
+        operation["description"] = f"{operation['description']}\n\nNeeds an admin key."
+    if contract.query is not None:
+        operation.setdefault("parameters", []).extend(_query(contract.query))
+    if contract.reads is not None:
+        media_type = "multipart/form-data" if contract.form else "application/json"
+        operation["requestBody"] = {
+            "required": not contract.optional,
+            "content": {media_type: {"schema": schemas.of_body(contract)}},
+        }
+    content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in contract.media.items()}
+    if contract.answers is not None:
+        content = {"application/json": {"schema": schemas.of(contract.answers)}, **content}
+    if contract.streams is not None:
+        content["text/event-stream"] = {"schema": schemas.of(contract.streams)}
+    answer: Json = {"description": "The answer.", "content": content}
+    if contract.calls_model and not contract.admin:
+        answer["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in CHOICE_HEADERS.items()
+        }
+    error = schemas.of(AnthropicError if route.path.startswith("/v1/messages") else Error)
+    operation["responses"] = {"200": answer, **_errors(route, error)}
 
 
-def _body(media_type: str, model: type[BaseModel]) -> Json:
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"required": model is not LoadRequest, "content": {media_type: {"schema": reference}}}
+def _errors(route: ContractRoute, schema: Json) -> Json:
+    contract = route.contract
+    kinds: list[type[RoundhouseError]] = [errors.Unavailable, RoundhouseError] if contract.open else [*ANY_REQUEST]
+    if "POST" in (route.methods or ()):
+        kinds += WITH_BODY
+    if contract.calls_model:
+        kinds += OF_A_CALL
+    elif "{" in route.path or contract.admin:
+        kinds.append(errors.NotFound)
+    kinds += contract.raises
+    by_status: dict[int, list[str]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind.code)
+    return {
+        str(status): {
+            "description": f"Codes: {', '.join(dict.fromkeys(codes))}.",
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def _query(model: type[BaseModel]) -> list[Json]:
+    schema = model.model_json_schema()
+    return [
+        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": its}
+        for name, its in schema["properties"].items()
+    ]
+
+
+class _Schemas:
+    """The JSON schemas of all types in the contracts, each once."""
+
+    def __init__(self, contracts: Iterable[Contract]) -> None:
+        kinds: list[Any] = [Error, AnthropicError]
+        for contract in contracts:
+            kinds += [contract.reads, contract.answers, contract.streams, *contract.media.values()]
+        inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
+            (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None
+        ]
+        found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)
+        self._found = {kind: its for (kind, _), its in found.items()}
+        self.definitions: Json = schema.get("$defs", {})
+
+    def of(self, kind: Any) -> Json:
+        """The schema of a type: a reference, for those with a name."""
+        return {"type": "string", "format": "binary"} if kind is bytes else self._found[kind]
+
+    def of_body(self, contract: Contract) -> Json:
+        return self.of(contract.reads)

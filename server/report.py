@@ -1,20 +1,21 @@
-"""The health report: what there is, what it can do, and what the router would choose for four usual requests."""
+"""The health report: models, providers, coverage, and the router's choice for four usual requests."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from backends.wire.chat import ChatRequest
 from catalog.model import ENDPOINTS, Capability, Endpoint, Model
 from catalog.types import Json
-from routing.calling.lease import endpoint_of
 from routing.facts import Facts, Task
 from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
-from routing.upstreams.breaker import CircuitState
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
-from server.services import Runtime
+from server.edge.services import Runtime
 
 _PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
@@ -51,8 +52,22 @@ SCENARIOS: dict[str, Json] = {
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
-def report(runtime: Runtime, settings: RoutingSettings) -> Json:
-    """Everything at once; no secret, no prompt, nothing executed."""
+class Report(TypedDict):
+    """The state of the server; ``scenarios`` has the router's choice for each canned request."""
+
+    object: Literal["report"]
+    models: Json
+    providers: list[Json]
+    defaults: dict[str, str | None]
+    pins: dict[str, str]
+    coverage: dict[str, list[str]]
+    scenarios: list[Json]
+    priors: list[Json]
+    speech: Json
+
+
+def report(runtime: Runtime, settings: RoutingSettings) -> Report:
+    """The report now. It contains no secret and no prompt, and executes nothing."""
     rows = tuple(runtime.catalog)
     usable = tuple(row for row in rows if runtime.unavailable(row) is None)
     return {
@@ -84,7 +99,7 @@ def _model(row: Model, runtime: Runtime) -> Json:
     views = {view.model: view.state.value for view in runtime.pool.snapshot().workers}
     return {
         "model": row.id,
-        "runs": row.engine or endpoint_of(row),
+        "runs": row.engine or row.endpoint_name,
         "local": row.local,
         "state": views.get(row.id, "stopped") if row.local else None,
         "capabilities": sorted(capability.value for capability in row.capabilities),
@@ -94,7 +109,7 @@ def _model(row: Model, runtime: Runtime) -> Json:
 
 
 def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Json:
-    own = [row for row in rows if endpoint_of(row) == server.id and not row.local]
+    own = [row for row in rows if row.endpoint_name == server.id and not row.local]
     insight = runtime.insight
     circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
     keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]

@@ -30,7 +30,7 @@ from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings
 from routing.settings import RoutingSettings
-from routing.state.opening import StateSettings
+from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 

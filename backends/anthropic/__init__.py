@@ -1,4 +1,4 @@
-"""Anthropic's Messages API behind the chat protocol."""
+"""Chat over Anthropic's Messages API."""
 
 from backends.anthropic.backend import AnthropicBackend
 

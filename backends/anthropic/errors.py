@@ -1,4 +1,4 @@
-"""Anthropic's errors as ours, where they need more than the common reading of a status.
+"""Maps Anthropic's errors to typed ones, where the status alone is ambiguous.
 
 Source: Anthropic's page on errors and the error types of its SDK.
 """
@@ -58,7 +58,7 @@ def read_anthropic_error(
 
 
 def read_stream_error(event: dict[str, Any], upstream: Upstream) -> RoundhouseError:
-    """The typed error of an ``error`` event, whose type stands for the status that a stream cannot have."""
+    """The typed error of an ``error`` event; its type stands for the HTTP status that an event lacks."""
     error = event.get("error")
     kind = error.get("type") if isinstance(error, dict) else None
     return read_anthropic_error(_STATUS.get(str(kind), 500), {}, orjson.dumps(event), upstream)

@@ -1,7 +1,7 @@
-"""OpenAI's messages as Anthropic's system blocks and turns.
+"""Translates OpenAI's messages into Anthropic's system blocks and turns.
 
-System and developer messages, wherever they stand, become the system prompt, in order, as Anthropic's own
-OpenAI-compatible endpoint does it. Turns alternate: neighbours of one role are merged, and the results of
+System and developer messages, wherever they stand, become the system prompt, in order, as in Anthropic's own
+OpenAI-compatible endpoint. Turns alternate: neighbours of one role are merged, and the results of
 tools are blocks of the user's turn that follows the calls. Source: Anthropic's Messages API reference.
 """
 
@@ -21,8 +21,8 @@ IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 def translate_messages(messages: list[Message], dropped: Dropped) -> tuple[list[Json], list[Json]]:
     """``(system blocks, turns)``.
 
-    Raises :class:`InvalidRequest` for what Anthropic has no place for, :class:`CapabilityMismatch` for
-    media that no Claude model takes.
+    Raises :class:`InvalidRequest` for messages that Anthropic's API cannot hold, :class:`CapabilityMismatch`
+    for media that no Claude model takes.
     """
     system: list[Json] = []
     turns: list[Json] = []
@@ -37,8 +37,7 @@ def translate_messages(messages: list[Message], dropped: Dropped) -> tuple[list[
             _append(turns, "user", _cached(message, [_block(part, dropped) for part in parts_of(message)]))
         else:
             raise UnsupportedParameter(
-                "Messages of the role 'function' have no place in Anthropic's API; send 'tool' messages with a "
-                "tool_call_id.",
+                "Anthropic's API has no messages of the role 'function'; send 'tool' messages with tool_call_id.",
                 param="messages",
             )
     if not turns:
@@ -86,7 +85,7 @@ def _assistant(message: Message) -> list[Json]:
         blocks.append({"type": "text", "text": refusal})
     for call in message.tool_calls or ():
         if call.function is None:
-            raise UnsupportedParameter("Custom tool calls have no place in Anthropic's API.", param="messages")
+            raise UnsupportedParameter("Anthropic's API has no custom tool calls.", param="messages")
         blocks.append(
             {
                 "type": "tool_use",
@@ -170,7 +169,7 @@ def _with_cache(block: Json, part: ContentPart) -> Json:
 
 
 def _cached(message: Message, blocks: list[Json]) -> list[Json]:
-    """A breakpoint on the message itself goes to its last block that may carry one."""
+    """The blocks, with the message's own cache breakpoint on the last one unless that is thinking."""
     mark = (message.model_extra or {}).get("cache_control")
     if isinstance(mark, dict) and blocks and "thinking" not in blocks[-1]["type"]:
         blocks[-1] = {**blocks[-1], "cache_control": mark}

@@ -1,4 +1,4 @@
-"""What the generations of Claude take, read from the model's name.
+"""The parameters that each generation of Claude takes, read from the model's name.
 
 Source: Anthropic's documentation of thinking, effort, structured outputs and its migration guides. Names
 without a generation in them (a proxy's alias) count as the newest; a row's ``parameters`` narrow it further.
@@ -16,9 +16,10 @@ _ALWAYS_THINKING = frozenset({"fable", "mythos"})
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
-    """``budgets``: thinking with ``budget_tokens``. ``adaptive``: the model decides, guided by ``efforts``.
+class ClaudeTraits:
+    """The features of one model.
 
+    ``budgets``: thinking with ``budget_tokens``. ``adaptive``: the model decides, guided by ``efforts``.
     ``sampling`` is temperature, top_p and top_k; ``sampling_pair`` is temperature and top_p together.
     """
 
@@ -32,7 +33,7 @@ class Traits:
     structured_outputs: bool
 
 
-def traits(model: str) -> Traits:
+def traits(model: str) -> ClaudeTraits:
     """The traits of a model by its name, also behind a prefix (``anthropic.claude-opus-4-6-v1:0``)."""
     family, version = _parse(model.lower().replace(".", "-"))
     adaptive = version >= (4, 6)
@@ -40,7 +41,7 @@ def traits(model: str) -> Traits:
     efforts: frozenset[str] = frozenset()
     if adaptive:
         efforts = frozenset({"low", "medium", "high", "max"}) | ({"xhigh"} if removed else set())
-    return Traits(
+    return ClaudeTraits(
         thinking=version >= (3, 7),
         budgets=version >= (3, 7) and not removed,
         adaptive=adaptive,

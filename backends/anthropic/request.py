@@ -1,9 +1,12 @@
-"""A chat request as the body of ``POST /v1/messages``. Source: Anthropic's API reference and SDK types."""
+"""Translates a chat request into the body of ``POST /v1/messages``.
+
+Source: Anthropic's API reference and SDK types.
+"""
 
 from __future__ import annotations
 
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
-from backends.anthropic.models import Traits, traits
+from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
@@ -14,13 +17,13 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 DEFAULT_MAX_TOKENS = 16_384
-"""Anthropic demands a bound; this one is sent when neither the caller nor the model's row has one."""
+"""Anthropic requires a bound; this one is sent when neither the caller nor the model's row has one."""
 
 MIN_THINKING_TOP_P = 0.95
-"""While it thinks, a model takes no smaller top_p, no top_k, and no temperature but 1."""
+"""The smallest top_p beside thinking, which also excludes top_k and any temperature but 1."""
 
 ANSWER_TOOL = "json_answer"
-"""The tool that is forced where a JSON answer cannot be asked for natively."""
+"""The tool that is forced on models without structured outputs to get a JSON answer."""
 
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
@@ -34,10 +37,10 @@ _TRANSLATED = frozenset(
 
 
 def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
-    """The body to send, always a stream, and what is not in it.
+    """The body to send, which always asks for a stream, and the names of the dropped parameters.
 
-    Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
-    shape (several choices, a custom tool) instead of its quality.
+    Raises :class:`InvalidRequest` or a subclass where dropping a parameter would change the answer's shape
+    (several choices, a custom tool) and not only its quality.
     """
     refuse_forbidden(request)
     dropped = Dropped()
@@ -71,7 +74,7 @@ def answers_by_tool(body: Json) -> bool:
 # ---- tools
 
 
-def _tools(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
+def _tools(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     if not is_set(request, "tools"):
         if isinstance(request.tool_choice, NamedToolChoice) or request.tool_choice == "required":
             raise InvalidRequest("tool_choice asks for a tool, but there are no tools.", param="tool_choice")
@@ -93,7 +96,7 @@ def _tools(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> N
         body["tool_choice"] = choice
 
 
-def _tool(function: FunctionDefinition, can: Traits, dropped: Dropped) -> Json:
+def _tool(function: FunctionDefinition, can: ClaudeTraits, dropped: Dropped) -> Json:
     tool: Json = {"name": function.name}
     if function.description:
         tool["description"] = function.description
@@ -122,13 +125,13 @@ def _tool_choice(request: ChatRequest) -> Json | None:
         case NamedToolChoice(function=function) if function is not None:
             return {"type": "tool", "name": function.name}
         case _:
-            raise UnsupportedParameter("Anthropic's models know no such tool_choice.", param="tool_choice")
+            raise UnsupportedParameter("Anthropic's models do not take this tool_choice.", param="tool_choice")
 
 
 # ---- JSON answers
 
 
-def _response_format(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return
@@ -157,7 +160,7 @@ def _response_format(request: ChatRequest, can: Traits, body: Json, dropped: Dro
 
 
 def _force_answer_tool(body: Json, schema: Json) -> None:
-    """A tool's input is the JSON answer; Anthropic's documented way where structured outputs are missing."""
+    """Ask for the JSON answer as the input of a forced tool, as Anthropic documents for older models."""
     if schema.get("type") != "object":
         raise UnsupportedParameter(
             f"'{body['model']}' can only answer with a JSON object; give the schema the type 'object'.",
@@ -170,8 +173,8 @@ def _force_answer_tool(body: Json, schema: Json) -> None:
 # ---- the rest
 
 
-def _sampling(request: ChatRequest, can: Traits, body: Json, dropped: Dropped) -> None:
-    """Temperature ends at 1 here, at 2 in OpenAI's wire: above 1 it is left out, never scaled or cut."""
+def _sampling(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
+    """The largest temperature is 1 here and 2 in OpenAI's wire; one above 1 is dropped, not scaled or clamped."""
     thinks = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
     for name in ("temperature", "top_p", "top_k"):
         if not is_set(request, name):

@@ -1,8 +1,8 @@
-"""JSON schemas, made into the subset that Anthropic's constrained decoding takes.
+"""Converts JSON schemas into the subset that Anthropic's constrained decoding takes.
 
 Every object must forbid additional properties, and bounds on numbers, strings and arrays are not enforced.
-A bound is moved into the description, where the model can read it, and its name is reported, so that the
-caller knows that nothing but the model keeps it. Source: Anthropic's page on structured outputs.
+A bound is moved into the description, where the model can read it, and its name is reported as dropped, since
+the decoder does not enforce it. Source: Anthropic's page on structured outputs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def constrain(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """``(schema in the subset, names of the keywords that are only described)``.
 
     Raises :class:`Inexpressible` for open objects (``additionalProperties`` true or a schema,
-    ``patternProperties``), which the subset cannot say at all.
+    ``patternProperties``), which the subset cannot express.
     """
     described: dict[str, None] = {}
     return _walk(schema, described, 0), tuple(described)
@@ -84,7 +84,7 @@ def _is_kept(key: str, value: Any) -> bool:
 
 
 def _close(schema: dict[str, Any], out: dict[str, Any], moved: dict[str, Any]) -> None:
-    """Forbid additional properties of an object, unless the schema says that it wants them."""
+    """Forbid additional properties of an object. Raises Inexpressible if the schema allows them."""
     kind = schema.get("type")
     is_object = kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema
     if "patternProperties" in moved or out.get("additionalProperties") not in (None, False):

@@ -1,4 +1,7 @@
-"""Anthropic's stream of events as OpenAI's chunks. Source: Anthropic's page on streaming, its SDK's types."""
+"""Translates Anthropic's event stream into OpenAI's chunks.
+
+Source: Anthropic's page on streaming and SDK types.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ class _Block:
 
 
 @dataclass(slots=True)
-class MessageStream:
-    """One answer. Feed it the events' data in order, then :meth:`close` it.
+class AnthropicStream:
+    """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`close` it.
 
     With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.
     """
@@ -52,9 +55,9 @@ class MessageStream:
     _usage: Json = field(default_factory=dict)
 
     def feed(self, event: Json) -> Iterator[Json]:
-        """The chunks that this event makes, often none.
+        """The chunks of this event, often none.
 
-        Raises the typed error of an ``error`` event, :class:`UpstreamProtocolError` for what is no event.
+        Raises the typed error of an ``error`` event, :class:`UpstreamProtocolError` for an event of another shape.
         """
         with reading("Anthropic"):
             match event["type"]:
@@ -70,11 +73,11 @@ class MessageStream:
                     yield from self._message_delta(event)
                 case "error":
                     raise read_stream_error(event, self.upstream)
-                case _:  # ping, message_stop, and kinds that did not exist when this was written
+                case _:  # ping, message_stop, and kinds added to the API later
                     return
 
     def close(self) -> None:
-        """Raises :class:`StreamBroken` unless the answer said why it ended."""
+        """Raises :class:`StreamBroken` unless the answer came with a stop reason."""
         if not self.finished:
             raise StreamBroken("Anthropic's stream ended before the message did.")
 
@@ -158,7 +161,7 @@ class MessageStream:
         yield self._chunks.usage(self._total())
 
     def _count(self, counts: Json) -> None:
-        """The later counts are cumulative: each replaces the one before, and one left out stands."""
+        """Counts are cumulative: a later one replaces an earlier one, and an absent one changes nothing."""
         self._usage |= {name: value for name, value in counts.items() if value is not None}
 
     def _total(self) -> Json:

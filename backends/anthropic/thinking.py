@@ -1,8 +1,8 @@
-"""Reasoning effort as Anthropic's thinking: a budget of tokens, or adaptive with an effort."""
+"""Translates reasoning effort into Anthropic's thinking: a budget of tokens, or adaptive with an effort."""
 
 from __future__ import annotations
 
-from backends.anthropic.models import Traits
+from backends.anthropic.models import ClaudeTraits
 from backends.translation import Dropped
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest
@@ -12,15 +12,15 @@ MIN_BUDGET = 1024
 """Anthropic's smallest thinking budget, in tokens."""
 
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768}
-"""Tokens of thinking per effort, where the model takes a budget. Anthropic names no equivalents; ours."""
+"""Thinking tokens per effort, for models that take a budget. Our choice: Anthropic publishes no equivalents."""
 
 ANSWER_SHARE = 0.25
-"""The part of ``max_tokens`` that thinking leaves for the answer when the caller's bound is tight."""
+"""The least share of ``max_tokens`` that an effort's budget leaves for the answer."""
 
 
 def apply_thinking(
     request: ChatRequest,
-    can: Traits,
+    can: ClaudeTraits,
     body: Json,
     dropped: Dropped,
     *,
@@ -29,8 +29,8 @@ def apply_thinking(
 ) -> None:
     """Set ``thinking``, ``output_config.effort`` and, without a ``bound`` on tokens, room in ``max_tokens``.
 
-    A forced tool choice excludes thinking. What is asked for and cannot be had is reported under the
-    name that the caller used.
+    A forced tool choice excludes thinking. A wish that the model cannot meet is reported as dropped, under the
+    caller's name for it. Raises InvalidRequest for a ``thinking`` that is malformed or leaves no room to answer.
     """
     asked = (request.model_extra or {}).get("thinking")
     if asked is not None:
@@ -56,7 +56,7 @@ def apply_thinking(
         _budget(BUDGETS[effort], bound, body, dropped, "reasoning_effort")
 
 
-def _native(asked: Json, bound: int | None, can: Traits, body: Json, dropped: Dropped) -> None:
+def _native(asked: Json, bound: int | None, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     kind = asked["type"]
     if kind != "disabled" and (not can.thinking or _forces_a_tool(body)):
         dropped.add("thinking")
@@ -98,8 +98,8 @@ def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: 
     body["thinking"] = {"type": "enabled", "budget_tokens": budget}
 
 
-def _effort(effort: str, can: Traits, body: Json, dropped: Dropped) -> None:
-    """The nearest effort at or below the one asked for; where it is not the same, that is reported."""
+def _effort(effort: str, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
+    """Set the nearest effort that the model has; one that differs from the caller's is reported."""
     if not can.efforts or effort == "none":
         return
     level = {"minimal": "low", "xhigh": "xhigh" if "xhigh" in can.efforts else "high"}.get(effort, effort)
@@ -108,7 +108,7 @@ def _effort(effort: str, can: Traits, body: Json, dropped: Dropped) -> None:
     body.setdefault("output_config", {})["effort"] = level
 
 
-def _switch_off(can: Traits, body: Json, dropped: Dropped) -> None:
+def _switch_off(can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     if can.always_thinks:
         _effort("low", can, body, dropped)
         dropped.add("reasoning_effort")

@@ -1,4 +1,4 @@
-"""ElevenLabs behind the speech and transcription protocols."""
+"""Speech and transcription over ElevenLabs' API."""
 
 from backends.elevenlabs.backend import ElevenLabsBackend
 

@@ -18,7 +18,7 @@ from catalog.errors import InvalidRequest, StreamBroken
 from catalog.types import Json
 
 VOICES_TTL = 300.0
-"""Seconds for which the names of voices are believed."""
+"""Seconds for which the names of voices are cached."""
 
 _KEY_HEADER = "xi-api-key"
 _PAGE = "100"
@@ -28,16 +28,16 @@ _MAX_PAGES = 50
 class ElevenLabsBackend:
     """Speech and transcription. ``base_url`` is the host: ``https://api.elevenlabs.io``.
 
-    ``now`` gives seconds of any steady clock.
+    ``now`` returns seconds of a monotonic clock.
     """
 
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._now = now
-        self._voices: dict[str, tuple[float, list[Json]]] = {}
+        self._voices: dict[str, tuple[float, dict[str, str]]] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that ElevenLabs will not be sent. Pure and quick."""
+        """See :class:`backends.base.Backend`."""
         if isinstance(request, SpeechRequest):
             return speech.translate(request.model_copy(update={"strict": None}), upstream).dropped
         if isinstance(request, TranscriptionRequest):
@@ -45,7 +45,7 @@ class ElevenLabsBackend:
         return ()
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
-        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes when it is whole."""
+        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes in one piece."""
         refuse_forbidden(request)
         call = speech.translate(request, upstream)
         voice = await self._voice_id(upstream, request.voice)
@@ -67,7 +67,7 @@ class ElevenLabsBackend:
             raise StreamBroken("ElevenLabs sent no audio.")
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
-        """The events of the transcript; see :class:`backends.base.Transcribe`. Scribe answers at once."""
+        """The events of the transcript; see :class:`backends.base.Transcribe`. Scribe does not stream."""
         refuse_forbidden(request)
         fields, files, _ = transcription.translate(request, upstream)
         async with self._client.open(
@@ -85,19 +85,20 @@ class ElevenLabsBackend:
         for event in events:
             yield event
 
-    async def voices(self, upstream: Upstream) -> list[Json]:
-        """The account's voices: ``{"id", "name", "language", "description"}``, kept for :data:`VOICES_TTL`."""
+    async def _voice_ids(self, upstream: Upstream) -> dict[str, str]:
+        """The ids of the account's voices by their names, cached for :data:`VOICES_TTL`."""
         known = self._voices.get(upstream.endpoint)
         if known is not None and self._now() - known[0] < VOICES_TTL:
             return known[1]
-        found: list[Json] = []
+        found: dict[str, str] = {}
         query = {"page_size": _PAGE}
         for _ in range(_MAX_PAGES):
             page = await self._client.get_json(
                 upstream, "/v2/voices", query=query, key_header=_KEY_HEADER, errors=read_elevenlabs_error
             )
             with reading("ElevenLabs"):
-                found += [_voice(voice) for voice in page["voices"]]
+                for voice in page["voices"]:
+                    found.setdefault(str(voice.get("name") or voice["voice_id"]), str(voice["voice_id"]))
                 more = page["next_page_token"] if page.get("has_more") else None
             if not more:
                 break
@@ -106,26 +107,18 @@ class ElevenLabsBackend:
         return found
 
     async def _voice_id(self, upstream: Upstream, voice: str | None) -> str:
-        """The id of a voice by its id or its name, in any case of letters."""
+        """The id of a voice that is given by its id, or by its name in any case.
+
+        Raises InvalidRequest for a name that the account does not have.
+        """
         if voice is None:
             return speech.DEFAULT_VOICE
         if speech.is_voice_id(voice):
             return voice
-        voices = await self.voices(upstream)
+        ids = await self._voice_ids(upstream)
         wanted = voice.casefold()
-        for one in voices:
-            name = one["name"].casefold()
-            if wanted in (name, name.split(" - ")[0]):
-                return str(one["id"])
-        names = ", ".join(one["name"] for one in voices[:20])
+        for name, voice_id in ids.items():
+            if wanted in (name.casefold(), name.casefold().split(" - ")[0]):
+                return voice_id
+        names = ", ".join(list(ids)[:20])
         raise InvalidRequest(f"ElevenLabs has no voice {voice[:80]!r}. It has: {names}.", param="voice")
-
-
-def _voice(voice: Json) -> Json:
-    labels = voice.get("labels") or {}
-    return {
-        "id": voice["voice_id"],
-        "name": voice.get("name") or voice["voice_id"],
-        "language": labels.get("language"),
-        "description": voice.get("description"),
-    }

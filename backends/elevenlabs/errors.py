@@ -1,4 +1,4 @@
-"""ElevenLabs' errors as ours: ``{"detail": {"status", "message"}}``, or FastAPI's list of mistakes.
+"""Maps ElevenLabs' errors to typed ones: ``{"detail": {"status", "message"}}``, or FastAPI's list of mistakes.
 
 Source: ElevenLabs' page on errors.
 """
@@ -34,16 +34,16 @@ def read_elevenlabs_error(
     """The typed error of a refusal."""
     code, message, param = _detail(body)
     message = scrub(message, upstream)[:2000]
-    who = f"The endpoint '{upstream.endpoint}'"
+    where = f"The endpoint '{upstream.endpoint}'"
     if code in _KEY or status in (401, 403):
-        return UpstreamRejectedKey(f"{who} refused the key ({code or status}).", upstream_status=status)
+        return UpstreamRejectedKey(f"{where} refused the key ({code or status}).", upstream_status=status)
     if code == "system_busy":
-        return UpstreamOverloaded(f"{who} is busy.", upstream_status=status, retry_after=retry_after(headers))
+        return UpstreamOverloaded(f"{where} is busy.", upstream_status=status, retry_after=retry_after(headers))
     if code in _BUSY or status == 429:
-        text = f"{who} says that it gets too many requests: {message}"
+        text = f"{where} says that it gets too many requests: {message}"
         return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
     if code in _MODEL:
-        return ModelUnavailable(f"{who} does not have the model '{upstream.model}': {message}", param="model")
+        return ModelUnavailable(f"{where} does not have the model '{upstream.model}': {message}", param="model")
     if code == "voice_not_found":
         return InvalidRequest(message or "No such voice.", param="voice")
     if code in _MEDIA:
@@ -54,7 +54,7 @@ def read_elevenlabs_error(
 
 
 def _detail(body: bytes) -> tuple[str, str, str | None]:
-    """``(code, message, parameter)``, each empty where it was not said."""
+    """``(code, message, parameter)``, each empty where the body lacks it."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:

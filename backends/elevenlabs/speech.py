@@ -1,4 +1,7 @@
-"""A speech request as ElevenLabs' text-to-speech. Source: ElevenLabs' API reference and SDK types."""
+"""Translates a speech request into a call of ElevenLabs' text-to-speech.
+
+Source: ElevenLabs' API reference and SDK types.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from catalog.errors import UnsupportedParameter
 from catalog.types import Json
 
 DEFAULT_VOICE = "JBFqnCBsd6RMkjVDRZzb"
-"""George, one of the voices that every account has; spoken with when the caller names none."""
+"""George, a voice of every account; used when the caller names none."""
 
 MIN_SPEED, MAX_SPEED = 0.7, 1.2
-"""What ElevenLabs takes; OpenAI's wire goes from 0.25 to 4."""
+"""The speeds that ElevenLabs takes; OpenAI's wire goes from 0.25 to 4."""
 
 FORMATS: dict[str, dict[int, str]] = {
     "mp3": {44_100: "mp3_44100_128", 24_000: "mp3_24000_48", 22_050: "mp3_22050_32"},
@@ -34,7 +37,7 @@ _VOICE_ID = re.compile(r"[A-Za-z0-9]{20}")
 
 @dataclass(frozen=True, slots=True)
 class SpeechCall:
-    """``path`` lacks only the voice's id; ``dropped`` names what is not in the body."""
+    """One call. ``path`` has a place for the voice's id; ``dropped`` names the parameters left out of the body."""
 
     path: str
     output_format: str
@@ -45,20 +48,20 @@ class SpeechCall:
 def translate(request: SpeechRequest, upstream: Upstream) -> SpeechCall:
     """The call to make.
 
-    Raises :class:`UnsupportedParameter` for a format or sample rate that ElevenLabs has not, and in strict
-    mode for anything that would be dropped.
+    Raises :class:`UnsupportedParameter` for a format or sample rate that ElevenLabs does not have, and with
+    ``strict`` for any parameter that would be dropped.
     """
     dropped = Dropped()
     rates = FORMATS.get(request.response_format)
     if rates is None:
         raise UnsupportedParameter(
-            f"ElevenLabs gives no {request.response_format}; it gives {', '.join(FORMATS)}.",
+            f"ElevenLabs does not make {request.response_format}; it makes {', '.join(FORMATS)}.",
             param="response_format",
         )
     rate = request.sample_rate or next(iter(rates))
     if rate not in rates:
         raise UnsupportedParameter(
-            f"ElevenLabs gives {request.response_format} at {', '.join(map(str, sorted(rates)))} Hz, not {rate}.",
+            f"ElevenLabs makes {request.response_format} at {', '.join(map(str, sorted(rates)))} Hz, not {rate}.",
             param="sample_rate",
         )
     body: Json = {"text": request.input, "model_id": upstream.model}
@@ -82,7 +85,7 @@ def translate(request: SpeechRequest, upstream: Upstream) -> SpeechCall:
     dropped.add(*(name for name in extra if name not in (*_SETTINGS, *_PASSED, "routing", "user")))
     if request.strict and dropped.names:
         first = next(iter(dropped.names))
-        raise UnsupportedParameter(f"ElevenLabs does not take {first[:80]!r} as it is given.", param=first[:80])
+        raise UnsupportedParameter(f"ElevenLabs does not take this {first[:80]!r}.", param=first[:80])
     whole = request.response_format in _WHOLE_ONLY
     path = "/v1/text-to-speech/{voice}" if whole else "/v1/text-to-speech/{voice}/stream"
     return SpeechCall(path, rates[rate], body, dropped.as_tuple())

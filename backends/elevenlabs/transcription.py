@@ -1,4 +1,7 @@
-"""ElevenLabs' speech-to-text (Scribe) in OpenAI's shapes. Source: ElevenLabs' API reference and SDK types."""
+"""Translates transcriptions to and from ElevenLabs' speech-to-text (Scribe).
+
+Source: ElevenLabs' API reference and SDK types.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from backends.wire.audio import TranscriptionRequest
 from catalog.errors import CapabilityMismatch
 from catalog.types import Json
 
-SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001  they are meant
+SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001  full-width marks are intended
 LONG_PAUSE = 1.0
-"""Seconds of silence that end a segment without a sentence's end."""
+"""Seconds of silence that end a segment within a sentence."""
 
 _ISO_639_1 = {
     "eng": "en",
@@ -81,15 +84,15 @@ _ISO_639_1 = {
     "afr": "af",
     "swa": "sw",
 }
-"""ElevenLabs names languages in three letters; the API in two. Others are left as they are."""
+"""Two-letter codes, as in OpenAI's API, of ElevenLabs' three-letter ones; others stay as they are."""
 
 
 def translate(
     request: TranscriptionRequest, upstream: Upstream
 ) -> tuple[list[FormField], list[FormFile], tuple[str, ...]]:
-    """``(fields, files, names of what is not in them)`` of the form.
+    """``(fields, files, names of the dropped parameters)`` of the form.
 
-    Raises :class:`CapabilityMismatch` for a translation, which Scribe does not make.
+    Raises :class:`CapabilityMismatch` for a translation, which Scribe cannot make.
     """
     if request.translate:
         raise CapabilityMismatch("ElevenLabs transcribes speech; it does not translate it.", param="model")
@@ -137,7 +140,7 @@ def events(answer: Json, request: TranscriptionRequest) -> Iterator[Json]:
 
 
 def _segments(pieces: list[Json]) -> Iterator[Json]:
-    """Segments end with a sentence, at a long pause, or where another speaker begins."""
+    """Segments, which end with a sentence, at a long pause, or where another speaker begins."""
     held: list[Json] = []
     number = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Google's Gemini API behind the chat and embedding protocols."""
+"""Chat and embeddings over Google's Gemini API."""
 
 from backends.google.backend import GoogleBackend
 

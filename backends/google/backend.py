@@ -10,7 +10,7 @@ from backends.base import Upstream
 from backends.google import embeddings
 from backends.google.errors import read_google_error
 from backends.google.request import translate
-from backends.google.stream import ContentStream
+from backends.google.stream import GeminiStream
 from backends.http import HttpClient
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
@@ -25,7 +25,7 @@ _KEY_HEADER = "x-goog-api-key"
 class GoogleBackend:
     """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
 
-    ``now`` gives Unix seconds.
+    ``now`` returns Unix seconds.
     """
 
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
@@ -33,10 +33,7 @@ class GoogleBackend:
         self._now = now
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that Gemini will not be sent. Pure.
-
-        Raises :class:`InvalidRequest` for a request that it cannot be sent at all.
-        """
+        """See :class:`backends.base.Backend`."""
         if isinstance(request, ChatRequest):
             return translate(request, upstream).dropped
         if isinstance(request, EmbeddingRequest):
@@ -46,7 +43,7 @@ class GoogleBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         body = translate(request, upstream).body
-        answer = ContentStream(upstream, created=int(self._now()))
+        answer = GeminiStream(upstream, created=int(self._now()))
         async with self._client.open(
             upstream,
             "POST",
@@ -61,13 +58,13 @@ class GoogleBackend:
                     for chunk in answer.feed(event.json()):
                         yield chunk
             except UpstreamError:
-                if not answer.finished:  # what goes wrong after the answer's end harms nobody
+                if not answer.finished:  # an error after its end does not change the answer
                     raise
         for chunk in answer.finish():
             yield chunk
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
-        """The list object; see :class:`backends.base.Embed`. Several batches go one after another."""
+        """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""
         bodies, _ = embeddings.translate(request, upstream)
         answers = [
             await self._client.post_json(

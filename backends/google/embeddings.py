@@ -1,4 +1,4 @@
-"""OpenAI's embeddings as Gemini's ``batchEmbedContents``. Source: Google's Gemini API reference."""
+"""Translates embeddings to and from Gemini's ``batchEmbedContents``. Source: Google's Gemini API reference."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from catalog.errors import CapabilityMismatch, UpstreamProtocolError
 from catalog.types import Json
 
 MAX_BATCH = 100
-"""Texts that one call may hold."""
+"""The most texts of one call."""
 
 CHARACTERS_PER_TOKEN = 4
-"""Google's own rule of thumb, for answers without a count."""
+"""Google's estimate, for answers without a count of tokens."""
 
 _TASKS = {"query": "RETRIEVAL_QUERY", "document": "RETRIEVAL_DOCUMENT"}
 
 
 def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json], tuple[str, ...]]:
-    """``(bodies of at most MAX_BATCH texts, names of what is not in them)``.
+    """``(bodies of at most MAX_BATCH texts, names of the dropped parameters)``.
 
     Raises :class:`CapabilityMismatch` for token ids, which Gemini does not take.
     """
@@ -35,7 +35,7 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
     if request.dimensions is not None:
         common["outputDimensionality"] = request.dimensions
     if request.input_type is not None:
-        if "embedding-2" in model:  # this generation is told its task in the text itself
+        if "embedding-2" in model:  # this generation takes its task in the text itself
             dropped.add("input_type")
         else:
             common["taskType"] = _TASKS[request.input_type]
@@ -50,7 +50,7 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
 
 
 def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json]) -> Json:
-    """OpenAI's list object. Vectors are scaled to length 1, which Gemini's shortened ones are not."""
+    """OpenAI's list object. Vectors are scaled to length 1, since Gemini does not do so for shortened ones."""
     rows = [row["values"] for answer in answers for row in answer["embeddings"]]
     texts = request.items()
     if len(rows) != len(texts):

@@ -1,4 +1,4 @@
-"""Google's errors as ours, where they need more than the common reading of a status.
+"""Maps Google's errors to typed ones, where the status alone is ambiguous.
 
 Source: Google's API error model (google.rpc.Status with RetryInfo and ErrorInfo) and Gemini's error codes.
 """
@@ -21,7 +21,7 @@ from catalog.errors import (
     UpstreamRejectedKey,
 )
 
-# Google gives no code for it, only the text, with or without the prompt's own count.
+# Google gives no code for this, only a text, with or without the count of the prompt.
 _TOO_LONG = re.compile(
     r"input token count (?:\((?P<requested>\d+)\) )?exceeds the maximum number of tokens allowed"
 )
@@ -36,15 +36,15 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     """The typed error of ``{"error": {"code", "message", "status", "details"}}``, alone or in a list of one."""
     error = _error_object(body)
     message = scrub(str(error.get("message") or ""), upstream)[:2000]
-    who = f"The endpoint '{upstream.endpoint}'"
+    where = f"The endpoint '{upstream.endpoint}'"
     details = [one for one in error.get("details") or () if isinstance(one, dict)]
     if {str(one.get("reason")) for one in details} & _KEY_REASONS:
-        return UpstreamRejectedKey(f"{who} refused the key.", upstream_status=status)
+        return UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
     if status == 429:
-        text = f"{who} says that it gets too many requests: {message}"
+        text = f"{where} says that it gets too many requests: {message}"
         return UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))
     if status == 400 and error.get("status") == "FAILED_PRECONDITION":
-        return UpstreamError(f"{who} does not serve this account or place: {message}", upstream_status=status)
+        return UpstreamError(f"{where} does not serve this account or place: {message}", upstream_status=status)
     if status == 400 and (found := _TOO_LONG.search(message)):
         limit = _LIMIT.search(message)
         return ContextLengthExceeded(

@@ -1,4 +1,4 @@
-"""OpenAI's messages as Gemini's system instruction and contents.
+"""Translates OpenAI's messages into Gemini's system instruction and contents.
 
 System and developer messages become the system instruction, in order. Roles alternate: neighbours are
 merged, and tool results are parts of the user's turn. Source: Google's Gemini API reference (Content, Part).
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from backends.google.models import Traits
+from backends.google.models import GeminiTraits
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
@@ -37,13 +37,13 @@ AUDIO_TYPES = {
 }
 
 NO_SIGNATURE = "skip_thought_signature_validator"
-"""What Google documents for tool calls that another model made, or whose signature was lost."""
+"""Google's documented placeholder for a tool call of another model, or one whose signature was lost."""
 
 
-def translate_messages(messages: list[Message], can: Traits, dropped: Dropped) -> tuple[str, list[Json]]:
+def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Dropped) -> tuple[str, list[Json]]:
     """``(system instruction, contents)``.
 
-    Raises :class:`InvalidRequest` for what Gemini has no place for.
+    Raises :class:`InvalidRequest` for messages that Gemini's API cannot hold.
     """
     system: list[str] = []
     contents: list[Json] = []
@@ -60,8 +60,7 @@ def translate_messages(messages: list[Message], can: Traits, dropped: Dropped) -
             _append(contents, "user", [_part(part, dropped) for part in parts_of(message)])
         else:
             raise UnsupportedParameter(
-                "Messages of the role 'function' have no place in Gemini's API; send 'tool' messages with a "
-                "tool_call_id.",
+                "Gemini's API has no messages of the role 'function'; send 'tool' messages with tool_call_id.",
                 param="messages",
             )
     if not contents:
@@ -79,7 +78,7 @@ def _append(contents: list[Json], role: str, parts: list[Json]) -> None:
 
 
 def _note_cache(message: Message, dropped: Dropped) -> None:
-    """Gemini caches prefixes by itself; it takes no breakpoints."""
+    """Report cache breakpoints as dropped: Gemini caches prefixes by itself."""
     content = message.content if isinstance(message.content, list) else []
     if any("cache_control" in (holder.model_extra or {}) for holder in (message, *content)):
         dropped.add("messages.cache_control")
@@ -93,7 +92,7 @@ def _signature(holder: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[Json]:
+def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> list[Json]:
     parts: list[Json] = []
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
@@ -107,7 +106,7 @@ def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[J
         parts[-1]["thoughtSignature"] = signature
     for position, call in enumerate(message.tool_calls or ()):
         if call.function is None:
-            raise UnsupportedParameter("Custom tool calls have no place in Gemini's API.", param="messages")
+            raise UnsupportedParameter("Gemini's API has no custom tool calls.", param="messages")
         names[call.id] = call.function.name
         made: Json = {"name": call.function.name, "args": arguments_of(call.function)}
         if can.signatures:
@@ -120,7 +119,7 @@ def _model_parts(message: Message, can: Traits, names: dict[str, str]) -> list[J
     return parts
 
 
-def _tool_result(message: Message, can: Traits, names: dict[str, str], dropped: Dropped) -> Json:
+def _tool_result(message: Message, can: GeminiTraits, names: dict[str, str], dropped: Dropped) -> Json:
     call_id = message.tool_call_id
     if not call_id or call_id not in names:
         raise InvalidRequest(
@@ -146,7 +145,7 @@ def _tool_result(message: Message, can: Traits, names: dict[str, str], dropped: 
 
 
 def _as_object(text: str) -> Json:
-    """Gemini takes an object: the result itself if it is one in JSON, else under ``output``, as its SDK does."""
+    """The result as an object: itself if it is a JSON object, else under ``output``, as Google's SDK does."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""What the generations of Gemini take, read from the model's name.
+"""The parameters that each generation of Gemini takes, read from the model's name.
 
 Source: Google's documentation of thinking, thought signatures and structured output. Names without a
 generation in them count as the newest; a row's ``parameters`` narrow it further.
@@ -13,14 +13,15 @@ _NAME = re.compile(r"gemini-(?P<major>\d+)(?:\.(?P<minor>\d+))?")
 _NEWEST = (99, 0)
 
 BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
-"""Thinking tokens per effort for Gemini 2.5, as Google's own OpenAI-compatible endpoint has them."""
+"""Thinking tokens per effort for Gemini 2.5, as in Google's own OpenAI-compatible endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
-    """``budgets``: thinking by a number of tokens (2.5). ``levels``: thinking by a level's name (3 and later).
+class GeminiTraits:
+    """The features of one model.
 
-    ``can_stop_thinking`` says whether a budget of 0 is taken. ``signatures``: a past tool call must carry
+    ``budgets``: thinking by a number of tokens (2.5). ``levels``: thinking by a level's name (3 and later).
+    ``can_stop_thinking``: a budget of 0 is taken. ``signatures``: a past tool call must carry
     its thought signature, calls have ids, and results may hold media. ``json_with_tools``: a JSON answer
     may be asked for beside tools.
     """
@@ -32,7 +33,7 @@ class Traits:
     json_with_tools: bool
 
 
-def traits(model: str) -> Traits:
+def traits(model: str) -> GeminiTraits:
     """The traits of a model by its name, also behind ``models/`` or a publisher's path."""
     name = model.lower()
     match = _NAME.search(name)
@@ -46,7 +47,7 @@ def traits(model: str) -> Traits:
             levels |= {"minimal", "medium"}
         elif version >= (3, 1):
             levels |= {"medium"}
-    return Traits(
+    return GeminiTraits(
         budgets=(2, 5) <= version < (3, 0),
         levels=levels,
         can_stop_thinking=not third and not pro,

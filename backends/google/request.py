@@ -1,4 +1,4 @@
-"""A chat request as the body of ``streamGenerateContent``. Source: Google's Gemini API reference and SDK types."""
+"""Translates a chat request into the body of ``streamGenerateContent``. Source: Google's reference, SDK types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.base import Upstream
 from backends.google.messages import translate_messages
-from backends.google.models import BUDGETS, Traits, traits
+from backends.google.models import BUDGETS, GeminiTraits, traits
 from backends.parameters import refuse_forbidden
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
@@ -41,15 +41,15 @@ _SCHEMA_KEYWORDS = frozenset(
         *("properties", "additionalProperties", "required", "propertyOrdering", "default"),
     }
 )
-"""What Gemini's constrained decoding enforces; the rest of a schema it reads, but does not keep to."""
+"""The keywords that Gemini's constrained decoding enforces; others only guide the model."""
 _MAX_DEPTH = 100
 
 
 def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
-    """The body to send, and what is not in it.
+    """The body to send, and the names of the dropped parameters.
 
-    Raises :class:`InvalidRequest` and its kinds where leaving something out would change the answer's
-    shape instead of its quality.
+    Raises :class:`InvalidRequest` or a subclass where dropping a parameter would change the answer's shape and
+    not only its quality.
     """
     refuse_forbidden(request)
     dropped = Dropped()
@@ -97,7 +97,7 @@ def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:
 
 
 def _calling_config(choice: Any, *, strict: bool) -> Json | None:
-    """VALIDATED is Gemini's auto with calls that keep to their schema; ANY and a named call always do."""
+    """The mode of calling. VALIDATED is auto with calls that match their schema, as those of ANY always do."""
     match choice:
         case None | "auto":
             return {"mode": "VALIDATED"} if strict else None if choice is None else {"mode": "AUTO"}
@@ -108,7 +108,7 @@ def _calling_config(choice: Any, *, strict: bool) -> Json | None:
         case NamedToolChoice(function=function) if function is not None:
             return {"mode": "ANY", "allowedFunctionNames": [function.name]}
         case _:
-            raise UnsupportedParameter("Gemini knows no such tool_choice.", param="tool_choice")
+            raise UnsupportedParameter("Gemini does not take this tool_choice.", param="tool_choice")
 
 
 def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
@@ -131,8 +131,8 @@ def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
             config["logprobs"] = request.top_logprobs
 
 
-def _thinking(request: ChatRequest, can: Traits, config: Json, dropped: Dropped) -> None:
-    """The nearest level at or below the effort asked for; where it is not the same, that is reported."""
+def _thinking(request: ChatRequest, can: GeminiTraits, config: Json, dropped: Dropped) -> None:
+    """Set the nearest level that the model has; one that differs from the caller's effort is reported."""
     effort = request.reasoning_effort
     if effort is None:
         return
@@ -155,7 +155,7 @@ def _thinking(request: ChatRequest, can: Traits, config: Json, dropped: Dropped)
         config["thinkingConfig"] = {"thinkingBudget": BUDGETS[effort], "includeThoughts": True}
 
 
-def _response_format(request: ChatRequest, can: Traits, tools: bool, config: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: GeminiTraits, tools: bool, config: Json, dropped: Dropped) -> None:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return

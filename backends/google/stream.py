@@ -1,4 +1,4 @@
-"""Gemini's stream of answers as OpenAI's chunks. Source: Google's Gemini API reference, its SDK's types."""
+"""Translates Gemini's stream into OpenAI's chunks. Source: Google's Gemini API reference, its SDK's types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FINISH_REASONS = {
         "content_filter",
     ),
 }
-"""A reason that is not here (a malformed call, an unknown failure) is an error, not an end."""
+"""Any other reason (a malformed call, an unknown failure) is an error."""
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class _Candidate:
 
 
 @dataclass(slots=True)
-class ContentStream:
-    """One answer. Feed it the events' data in order, then :meth:`finish` it.
+class GeminiStream:
+    """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`finish` it.
 
-    ``created`` is in Unix seconds. Tool calls that come without an id get one made of the answer's id and
-    their place in it, so the same answer always has the same ids.
+    ``created`` is in Unix seconds. A tool call without an id gets one made of the answer's id and the call's
+    position, so the same answer always has the same ids.
     """
 
     upstream: Upstream
@@ -51,11 +51,11 @@ class ContentStream:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has said why it ended."""
+        """Whether every choice has a finish reason."""
         return bool(self._candidates) and all(one.reason for one in self._candidates.values())
 
     def feed(self, payload: Json) -> Iterator[Json]:
-        """The chunks that this event makes.
+        """The chunks of this event.
 
         Raises the typed error of an ``error`` object, :class:`UpstreamError` when the model failed.
         """
@@ -76,9 +76,9 @@ class ContentStream:
                 yield from self._candidate(candidate)
 
     def finish(self) -> Iterator[Json]:
-        """The last chunks: why each choice ended, then usage.
+        """The last chunks: the finish reason of each choice, then the usage.
 
-        Raises :class:`StreamBroken` when a choice did not say why.
+        Raises :class:`StreamBroken` when a choice has none.
         """
         if not self.finished:
             raise StreamBroken("Google's stream ended before the answer did.")

@@ -1,7 +1,7 @@
-"""How upstreams are called: HTTP/1.1 over asyncio's transports, parsed by llhttp (httptools).
+"""The HTTP client for upstreams: HTTP/1.1 over asyncio's transports, parsed by llhttp (httptools).
 
-The path of every token goes through here, so there is no library between: the usual ones cost four to ten times as
-much per call, and none gives each of a call's waits a clock and an error of its own.
+Every token passes through it, so it is built on no client library: the usual ones cost four to ten times as much
+per call, and none has a timeout and an error of its own for each phase of a call.
 """
 
 from backends.http.client import HttpClient

@@ -1,9 +1,9 @@
-"""The one HTTP client: a pool per upstream, four clocks per call, bounded answers, our own errors."""
+"""The HTTP client: a connection pool per upstream, four timeouts per call, size limits, typed errors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
@@ -13,28 +13,30 @@ import orjson
 from yarl import URL
 
 from backends.base import Upstream
-from backends.http.clock import Clock, TimeIsUp
 from backends.http.connection import Connection, ConnectionLost, request_head
-from backends.http.errors import UNREACHED, ErrorReader, bad_address, read_error, translate
+from backends.http.deadlines import DeadlinePassed, Deadlines
+from backends.http.errors import TRANSPORT_ERRORS, ErrorReader, misconfigured, read_error, translate
 from backends.http.multipart import FormField, FormFile, multipart
 from backends.http.pools import Pool, Pools
 from backends.http.response import UpstreamResponse
 from backends.settings import BackendSettings
-from backends.streams.sse import ServerSentEvent
 from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods whose requests may be sent a second time (RFC 9110, section 9.2.2)."""
 
 
 class HttpClient:
     """Calls upstreams. Close it with ``aclose`` or use it as an async context manager.
 
-    Every method raises only :mod:`catalog.errors`; the key of an upstream is in none of their messages.
-    Redirects are never followed, cookies never kept, and no proxy is read from the environment.
+    Every method raises only :mod:`catalog.errors`, and no message contains an upstream's key. Redirects are not
+    followed, cookies not kept, and no proxy is read from the environment.
     """
 
     def __init__(
         self, settings: BackendSettings | None = None, *, propagate: Callable[[], Mapping[str, str]] = dict
     ) -> None:
-        """``propagate`` gives the headers that tell an upstream of the trace which a call belongs to."""
+        """``propagate`` returns the trace context headers of the current call (such as ``traceparent``)."""
         self.settings = settings or BackendSettings()
         self._propagate = propagate
         self._pools = Pools(self.settings)
@@ -51,14 +53,9 @@ class HttpClient:
         """Close every connection."""
         await self._pools.aclose()
 
-    @property
-    def pools(self) -> int:
-        """How many upstreams have a pool now."""
-        return len(self._pools)
-
-    def forget_idle(self, keep: int = 0) -> None:
-        """Close the pools used least recently until ``keep`` are left; one with a call in it stays."""
-        self._pools.forget_idle(keep)
+    def close_idle(self) -> None:
+        """Close the connections to every upstream that has no call in progress."""
+        self._pools.close_idle(keep=0)
 
     def open(
         self,
@@ -75,11 +72,15 @@ class HttpClient:
         key_header: str = "authorization",
         errors: ErrorReader = read_error,
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """Call ``base_url + path``; enter to get the response once its headers are there and say 2xx.
+        """Call ``base_url + path``; entering returns the response once its headers have come with a 2xx status.
 
-        The body is ``json``, ``content``, or a multipart form of ``data`` and ``files``. The upstream's key
-        goes into ``key_header``, as a bearer token when that is ``authorization``. Any other status is raised
-        as ``errors`` reads it. Leaving the block closes the answer, which cancels a call that goes on.
+        The body is ``json``, ``content``, or a multipart form of ``data`` and ``files``. The upstream's key goes
+        into ``key_header``, as a bearer token if that is ``authorization``. Leaving the block closes the response,
+        which cancels a call whose answer is not complete.
+
+        Raises the error that ``errors`` makes of any other status; UpstreamUnreachable, UpstreamTimeout or
+        UpstreamProtocolError without an answer; StreamBroken if its head is cut short; and InvalidRequest if
+        ``json`` cannot be encoded.
         """
         all_headers = {
             "accept-encoding": "identity",
@@ -102,29 +103,21 @@ class HttpClient:
         return _Call(self._pools, self.settings, upstream, method, url, content, all_headers, errors)
 
     async def get_json(self, upstream: Upstream, path: str, **options: Any) -> Any:
-        """GET a JSON document."""
+        """GET a JSON document. ``options`` are those of :meth:`open`."""
         async with self.open(upstream, "GET", path, **options) as response:
             return await response.json()
 
     async def post_json(self, upstream: Upstream, path: str, body: Any, **options: Any) -> Any:
-        """POST a JSON document and read one."""
+        """POST a JSON document and return the one in the answer. ``options`` are those of :meth:`open`."""
         async with self.open(upstream, "POST", path, json=body, **options) as response:
             return await response.json()
 
-    async def events(
-        self, upstream: Upstream, path: str, body: Any, **options: Any
-    ) -> AsyncGenerator[ServerSentEvent]:
-        """POST a JSON document and read server-sent events, as :meth:`UpstreamResponse.events`."""
-        async with self.open(upstream, "POST", path, json=body, **options) as response:
-            async for event in response.events():
-                yield event
-
 
 class _Call:
-    """One call: sent on entering, closed on leaving."""
+    """One call: entering sends the request, leaving closes the response."""
 
     __slots__ = (
-        "_body", "_clock", "_connection", "_errors", "_headers", "_method", "_pool", "_pools", "_settings",
+        "_body", "_connection", "_deadlines", "_errors", "_headers", "_method", "_pool", "_pools", "_settings",
         "_upstream", "_url",
     )  # fmt: skip
 
@@ -147,17 +140,17 @@ class _Call:
         self._body = body
         self._headers = headers
         self._errors = errors
-        self._clock: Clock
+        self._deadlines: Deadlines
         self._pool: Pool
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> UpstreamResponse:
-        self._clock = Clock(self._upstream)
+        self._deadlines = Deadlines(self._upstream)
         self._pool = self._pools.take(self._upstream, self._url)
         try:
             connection = await self._send()
-            self._body = None  # sent: a stream, which may last, would hold a copy of its prompt
-            answer = UpstreamResponse(connection, self._upstream, self._clock, self._settings)
+            self._body = None  # else a long stream holds a copy of its prompt to the end
+            answer = UpstreamResponse(connection, self._upstream, self._deadlines, self._settings)
             if not 200 <= answer.status < 300:
                 body = await self._error_body(answer)
                 raise self._errors(answer.status, answer.headers, body, self._upstream)
@@ -172,53 +165,54 @@ class _Call:
         self._close()
 
     def _close(self) -> None:
-        self._clock.close()
+        self._deadlines.close()
         if self._connection is not None:
             self._pool.give_back(self._connection)
         self._pools.give_back(self._pool)
 
     async def _send(self) -> Connection:
-        """The connection on which the answer has begun.
+        """The connection on which the answer has begun. Sends the request once.
 
-        One that was kept alive and turns out to be closed is replaced once.
+        An idempotent request is sent a second time, on a new connection, when a kept-alive one is lost before the
+        answer begins. Any other may have been read, and paid for, by then: UpstreamUnreachable is raised.
         """
         head = self._head()
         try:
             self._connection = kept = self._pool.take()
             if kept is not None:
                 try:
-                    return await self._ask(kept, head)
+                    return await self._exchange(kept, head)
                 except ConnectionLost as exc:
-                    if exc.begun:
+                    if exc.begun or self._method not in IDEMPOTENT:
                         raise
                 self._pool.give_back(kept)
                 self._connection = None
             self._connection = new = await self._connect()
-            return await self._ask(new, head)
-        except UNREACHED as exc:
+            return await self._exchange(new, head)
+        except TRANSPORT_ERRORS as exc:
             raise translate(exc, self._upstream) from None
 
-    async def _ask(self, connection: Connection, head: bytes) -> Connection:
-        """Send the request and wait until its answer has begun."""
+    async def _exchange(self, connection: Connection, head: bytes) -> Connection:
+        """Write the request and wait for the head of its answer."""
         connection.send(head, self._body)
-        self._clock.wait(connection)
+        self._deadlines.start_wait(connection)
         try:
-            await connection.head()
-        except TimeIsUp:
-            raise self._clock.expired() from None
+            await connection.read_head()
+        except DeadlinePassed:
+            raise self._deadlines.error() from None
         finally:
-            self._clock.rest()
+            self._deadlines.end_wait()
         return connection
 
     async def _connect(self) -> Connection:
         try:
-            async with asyncio.timeout_at(self._clock.begins_by()):
+            async with asyncio.timeout_at(self._deadlines.first_byte_by()):
                 try:
                     return await self._pool.connect(self._upstream.timeouts.connect)
-                except TimeoutError as exc:  # of connecting: the clock's own looks the same outside this block
+                except TimeoutError as exc:  # the connect timeout: outside this block it looks like the deadline
                     raise translate(exc, self._upstream) from None
         except TimeoutError:
-            raise self._clock.expired() from None
+            raise self._deadlines.error() from None
 
     def _head(self) -> bytes:
         route = self._pool.route
@@ -227,10 +221,10 @@ class _Call:
                 self._method, route.target(self._url), {**route.headers, **self._headers}, self._body
             )
         except ValueError:
-            raise bad_address(self._upstream, "valid, or has a header that is not") from None
+            raise misconfigured(self._upstream, "an address or a header that is not valid") from None
 
     async def _error_body(self, answer: UpstreamResponse) -> bytes:
-        """The beginning of an error's body; one that breaks off or is too long is cut, not an error itself."""
+        """The beginning of an error's body. A body that is too long or cut short raises nothing."""
         body = b""
         try:
             async for chunk in answer.iter_bytes():
@@ -249,23 +243,23 @@ def _address(upstream: Upstream, path: str) -> URL:
     try:
         url = _url(base + path)
     except ValueError:
-        raise bad_address(upstream, "valid") from None
+        raise misconfigured(upstream, "an address that is not valid") from None
     if url.scheme not in ("http", "https"):
-        raise bad_address(upstream, "HTTP")
+        raise misconfigured(upstream, "an address that is not HTTP")
     if not url.raw_host:
-        raise bad_address(upstream, "valid")
+        raise misconfigured(upstream, "an address that is not valid")
     return url
 
 
 @lru_cache(maxsize=1024)
 def _url(text: str) -> URL:
-    """The address, parsed: it is always one of a few."""
+    """Parse an address. Cached: the addresses of all endpoints are few."""
     return URL(text)
 
 
 def _dumps(payload: Any) -> bytes:
     try:
-        # Copied, as orjson's bytes keep all of the buffer that they were written in, which is 4 KiB or more.
+        # Copied, because orjson's result keeps its whole output buffer alive, which is 4 KiB or more.
         return bytes(memoryview(orjson.dumps(payload)))
     except TypeError as exc:
         raise InvalidRequest(f"The request cannot be written as JSON: {exc}") from None

@@ -1,6 +1,6 @@
-"""The way to an upstream: a Unix socket, TCP, TLS over it, or either through a proxy.
+"""Routes to an upstream: a Unix socket, TCP, TLS over TCP, or the latter two through an HTTP proxy.
 
-Source of the proxy's part: RFC 9112, "absolute-form" (http) and RFC 9110, "CONNECT" (https).
+Sources for proxies: RFC 9112, "absolute-form" (http) and RFC 9110, "CONNECT" (https).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from urllib.parse import unquote
 import aiohappyeyeballs
 from yarl import URL
 
-from backends.http.clock import patience
 from backends.http.connection import Connection, ConnectionLost, request_head
+from backends.http.deadlines import fair_timeout
 
 _SECOND_ADDRESS_AFTER = 0.25
-"""Seconds until the next address is tried beside one that does not answer (RFC 8305 recommends them)."""
+"""Seconds until the next address is tried beside one that does not answer (RFC 8305's recommendation)."""
 
 
 class ProxyRefused(OSError):
-    """The proxy does not let us through."""
+    """The proxy refused the tunnel: its answer to CONNECT was not 2xx."""
 
 
 class Route:
-    """How to reach one origin, over and over."""
+    """How to reach one origin; makes connections to it."""
 
     def __init__(
         self,
@@ -39,9 +39,10 @@ class Route:
         proxy: URL | None = None,
         tls: Callable[[], ssl.SSLContext],
     ) -> None:
-        """``addresses`` are the origin's, where they are known: then its name is not looked up.
+        """``addresses`` are the origin's IP addresses; given, its name is not looked up and no proxy is used.
 
-        ``proxy`` is an http:// URL, with a user and a password if it wants them.
+        ``proxy`` is an http:// URL, with user and password if the proxy needs them. ``tls`` makes the context of
+        an https origin.
         """
         self._origin = url.origin()
         self._uds = uds
@@ -49,26 +50,26 @@ class Route:
         self._proxy = proxy if uds is None and not addresses else None
         self._tls = tls if url.scheme == "https" and uds is None else None
         self.headers: Mapping[str, str] = {"host": self._origin.host_port_subcomponent or ""}
-        """What every request on this way carries."""
+        """Headers of every request on this route."""
         if uds is not None:
-            # llama-server closes kept-alive connections as it likes, and a new one costs about nothing.
+            # llama-server may close a kept-alive connection at any time, and a new one costs almost nothing.
             self.headers = {**self.headers, "connection": "close"}
         elif self._proxy is not None and self._tls is None:
             self.headers = {**self.headers, **_proxy_authorization(self._proxy)}
 
     def target(self, url: URL) -> str:
-        """What a request's first line says of its address."""
+        """The request target for ``url``: its path and query, or all of it for an http proxy."""
         if self._proxy is not None and self._tls is None:
             return f"{self._origin}{url.raw_path_qs}"
         return url.raw_path_qs
 
     async def connect(self, seconds: float) -> Connection:
-        """A new connection, the name's lookup included in the ``seconds``.
+        """Open a connection, within ``seconds`` that include the name's lookup.
 
-        Raises TimeoutError, OSError (ssl.SSLError and socket.gaierror are some), ConnectionLost or NotHttp (by the
-        proxy).
+        Raises TimeoutError, OSError (ssl.SSLError and socket.gaierror are subclasses of it), and for a proxy also
+        ConnectionLost or NotHttp.
         """
-        async with patience(seconds):
+        async with fair_timeout(seconds):
             loop = asyncio.get_running_loop()
             if self._uds is not None:
                 _, connection = await loop.create_unix_connection(lambda: Connection(loop), self._uds)
@@ -79,24 +80,24 @@ class Route:
             return connection if self._tls is None else await self._tunnel(connection, self._tls())
 
     async def _tunnel(self, connection: Connection, tls: ssl.SSLContext) -> Connection:
-        """TLS with the origin through the proxy that ``connection`` goes to."""
+        """Open a TLS connection to the origin through the proxy at the end of ``connection``."""
         assert self._proxy is not None
         loop = asyncio.get_running_loop()
         try:
-            there = f"{self._origin.host_subcomponent}:{self._origin.port}"
-            headers = {"host": there, **_proxy_authorization(self._proxy)}
-            connection.send(request_head("CONNECT", there, headers, None), None)
-            await connection.head()
+            target = f"{self._origin.host_subcomponent}:{self._origin.port}"
+            headers = {"host": target, **_proxy_authorization(self._proxy)}
+            connection.send(request_head("CONNECT", target, headers, None), None)
+            await connection.read_head()
             if not 200 <= connection.status < 300:
                 raise ProxyRefused(f"the proxy answered with HTTP {connection.status}")
-            through = Connection(loop)
+            tunnelled = Connection(loop)
             transport = await loop.start_tls(
-                connection.hand_over(), through, tls, server_hostname=self._origin.raw_host
+                connection.detach_transport(), tunnelled, tls, server_hostname=self._origin.raw_host
             )
             if transport is None:
                 raise ConnectionLost(begun=False)
-            through.connection_made(transport)
-            return through
+            tunnelled.connection_made(transport)
+            return tunnelled
         except BaseException:
             connection.abort()
             raise
@@ -108,7 +109,7 @@ async def _connect(to: URL, addresses: Sequence[str], tls: ssl.SSLContext | None
     found = [
         one
         for name in addresses or (host,)
-        # Nobody is asked about an address; it may come without a thread for it, too.
+        # An IP address needs no DNS query, and with this flag no thread.
         for one in await loop.getaddrinfo(
             name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST if addresses else 0
         )

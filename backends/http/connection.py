@@ -1,25 +1,26 @@
 """One connection to an upstream: HTTP/1.1, one exchange at a time.
 
-llhttp (httptools) reads what comes; what is sent was written by :func:`request_head`. Sources: RFC 9112 (messages,
-and when a connection may be used again), RFC 9110 (interim answers).
+llhttp (httptools) parses answers; :func:`request_head` writes requests. Sources: RFC 9112 (messages, and when a
+connection may be reused), RFC 9110 (interim answers).
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Mapping
 from typing import cast
 
 import httptools
 
 HIGH_WATER = 256 * 1024
-"""Bytes of a body that are held for a reader who takes his time; then the upstream waits, too."""
+"""Bytes of a body buffered for a slow reader before the connection stops reading from its socket."""
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, trailers included."""
 
 
 class ConnectionLost(Exception):
-    """It was closed before its answer was whole. ``begun``: a part of the answer had come."""
+    """The connection closed before the answer was complete. ``begun``: a part of the answer had come."""
 
     def __init__(self, *, begun: bool) -> None:
         super().__init__()
@@ -27,49 +28,55 @@ class ConnectionLost(Exception):
 
 
 class NotHttp(Exception):
-    """What came is no answer in HTTP/1.1."""
+    """The received bytes are not an HTTP/1.1 answer."""
 
 
 class Connection(asyncio.Protocol):
-    """Made by a transport; then :meth:`send`, :meth:`head`, and :meth:`take` and :meth:`wait` until the end.
+    """An asyncio protocol that carries one exchange after another, each by one task.
 
-    One task uses it. ``head``, ``take`` and ``wait`` raise ConnectionLost, NotHttp, or what :meth:`give_up` was
-    given.
+    An exchange is :meth:`send`, :meth:`read_head`, then :meth:`take` and :meth:`wait` until :attr:`at_end`, then
+    :meth:`finish`. Reading raises ConnectionLost or NotHttp; a wait also raises the error that :meth:`fail_wait`
+    was given.
     """
 
     __slots__ = (
-        "_begun", "_complete", "_head_bytes", "_head_there", "_held", "_keep", "_loop", "_not_http", "_parser",
-        "_paused", "_pieces", "_transport", "_until_close", "_waiter", "headers", "idle_since", "lost", "status",
+        "_begun", "_buffered", "_complete", "_eof", "_head_bytes", "_head_complete", "_keep_alive", "_loop",
+        "_lost", "_not_http", "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close", "_waiter",
+        "expires_at", "headers", "idle_since", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.lost = False
         self.idle_since = 0.0
+        """When the last answer was complete, in the event loop's time."""
+        self.expires_at = 0.0
+        """When its pool closes it if it is idle, in the event loop's time."""
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._poll: select.poll | None = None
         self._pieces: list[bytes] = []
-        self._held = 0
+        self._buffered = 0
         self._head_bytes = 0
-        self._paused = self._begun = self._head_there = self._until_close = self._keep = self._not_http = False
+        self._eof = self._lost = self._paused = self._not_http = False
+        self._begun = self._head_complete = self._until_close = self._keep_alive = False
         self._complete = True
 
-    # ---- for whoever makes a call
+    # ---- one exchange
 
     @property
     def at_end(self) -> bool:
-        """Whether the answer is whole and all of it was taken."""
+        """Whether the answer is complete and all of its body was taken."""
         return self._complete and not self._pieces
 
     def send(self, head: bytes, body: bytes | None) -> None:
-        """Begin an exchange."""
+        """Write a request. The transport may hand it to the socket at once, in part or later."""
         self.status = 0
         self.headers = {}
         self._head_bytes = 0
-        self._begun = self._head_there = self._until_close = self._keep = self._complete = False
+        self._begun = self._head_complete = self._until_close = self._keep_alive = self._complete = False
         if self._transport is None:
             return
         if body:
@@ -77,80 +84,94 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(head)
 
-    async def head(self) -> None:
-        """Return when ``status`` and ``headers`` are there."""
-        while not self._head_there:
+    async def read_head(self) -> None:
+        """Wait until ``status`` and ``headers`` have come."""
+        while not self._head_complete:
             await self.wait()
 
     def take(self) -> bytes:
-        """What has come of the body and was not taken yet; may be nothing."""
+        """The part of the body received since the last call; may be empty."""
         pieces = self._pieces
         if not pieces:
             self._check()
             return b""
-        self._held = 0
+        self._buffered = 0
         self._resume()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return data
 
     async def wait(self) -> None:
-        """Return when something has changed."""
+        """Wait until bytes arrive or the connection closes."""
         self._check()
         waiter = self._waiter = self._loop.create_future()
         try:
             await waiter
         finally:
             self._waiter = None
-            del waiter  # it may hold the error whose traceback holds this frame
+            del waiter  # its error's traceback refers to this frame: a reference cycle
 
-    def give_up(self, why: Exception) -> None:
-        """End the wait that goes on."""
+    def fail_wait(self, error: Exception) -> None:
+        """Raise ``error`` in the pending wait, if there is one."""
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(why)
+            self._waiter.set_exception(error)
 
     def finish(self) -> bool:
-        """The exchange is over for its reader. Whether the connection can serve another one.
+        """End the exchange and drop the unread part of its answer. Returns whether the connection can be reused.
 
-        It can when the answer came whole and neither side wants to close.
+        It can if the answer came whole and neither side wants to close.
         """
         self._pieces.clear()
-        self._held = 0
-        if not (self._complete and self._keep and self.alive):
+        self._buffered = 0
+        if not (self._complete and self._keep_alive and self.alive):
             return False
         self._resume()
         return True
 
     @property
     def alive(self) -> bool:
-        """Whether neither side has closed it, as far as is known."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether neither side has closed it, as far as the event loop has noticed."""
+        return self._transport is not None and not self._eof and not self._transport.is_closing()
 
-    def hand_over(self) -> asyncio.Transport:
-        """The transport, for another protocol; this one is done."""
+    def can_send(self) -> bool:
+        """Whether an idle connection may carry another request.
+
+        Polls the socket as well: the event loop does not know yet of an EOF or a reset that has just arrived. A
+        request written after either is lost, and a POST must not be sent again.
+        """
+        if not self.alive:
+            return False
+        if self._poll is None:
+            assert self._transport is not None
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def detach_transport(self) -> asyncio.Transport:
+        """Give the transport up to another protocol. Raises ConnectionLost if it is closed already."""
         transport, self._transport = self._transport, None
         if transport is None:
             raise ConnectionLost(begun=self._begun)
         return transport
 
     def close(self) -> None:
-        """End it in good order, when nothing is under way."""
+        """Close an idle connection in good order."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End it at once: an upstream that still answers stops."""
+        """Close at once, in the middle of an answer too: the upstream then stops generating."""
         if self._transport is not None:
             self._transport.abort()
 
-    # ---- asyncio's protocol
+    # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass of it
 
     def data_received(self, data: bytes) -> None:
-        if self._complete:  # nobody asked for this
-            self._keep = False
+        if self._complete:  # unsolicited: no request is outstanding
+            self._keep_alive = False
             self.abort()
             return
         self._begun = True
@@ -158,21 +179,24 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._keep = False
-            if not self._complete:  # else the answer is whole, and what follows it is not ours
+            self._keep_alive = False
+            if not self._complete:  # else only the bytes after a complete answer are wrong
                 self._not_http = True
                 self.abort()
-        if self._held > HIGH_WATER and not self._paused and self.alive:
+        if self._buffered > HIGH_WATER and not self._paused and self.alive:
             assert self._transport is not None
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
+    def eof_received(self) -> None:
+        self._eof = True  # over TLS, is_closing() stays False until the transport's own shutdown is over
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        if exc is None and self._head_there and self._until_close and not self._not_http:
+        self._lost = True
+        if exc is None and self._head_complete and self._until_close and not self._not_http:
             self._complete = True
-        self._transport = self._parser = None  # which holds this connection's methods
+        self._transport = self._parser = None  # the parser holds methods of this connection: a reference cycle
         self._wake()
 
     def _resume(self) -> None:
@@ -184,7 +208,7 @@ class Connection(asyncio.Protocol):
     def _check(self) -> None:
         if self._not_http:
             raise NotHttp
-        if self.lost and not self._complete:
+        if self._lost and not self._complete:
             raise ConnectionLost(begun=self._begun)
 
     def _wake(self) -> None:
@@ -192,13 +216,13 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # ---- httptools' callbacks
+    # ---- callbacks of httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         if self._complete or self._head_bytes > MAX_HEAD:
             raise NotHttp
-        if self._head_there:  # a trailer
+        if self._head_complete:  # a trailer
             return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         had = self.headers.get(key)
@@ -211,24 +235,25 @@ class Connection(asyncio.Protocol):
         self.status = parser.get_status_code()
         if self.status < 200:
             return
-        self._head_there = True
-        self._keep = parser.should_keep_alive()
+        self._head_complete = True
+        self._keep_alive = parser.should_keep_alive()
         headers = self.headers
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self._held += len(body)
+        self._buffered += len(body)
 
     def on_message_complete(self) -> None:
-        if self._head_there:
+        if self._head_complete:
             self._complete = True
-        else:
+            self.idle_since = self._loop.time()
+        else:  # an interim answer
             self.headers = {}
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """The head of a request. ``target`` is in ASCII. Raises ValueError for what cannot stand in one."""
+    """The head of a request. ``target`` is in ASCII. Raises ValueError for a line end or NUL in any part."""
     lines = [f"{method} {target} HTTP/1.1\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     if body is not None:

@@ -1,4 +1,4 @@
-"""What went wrong with an upstream, in our own errors: the one table for the HTTP library and for statuses."""
+"""Translates failures of a call, from the transport and by HTTP status, into :mod:`catalog.errors`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from catalog.errors import (
 )
 
 ErrorReader = Callable[[int, Mapping[str, str], bytes, Upstream], RoundhouseError]
-"""Reads a refusal of one provider: status, headers, (bounded) body, and who said it."""
+"""Makes the typed error of an answer that is not 2xx: status, headers, (bounded) body, upstream."""
 
 _MAX_MESSAGE = 2000
 _MAX_RETRY_AFTER = 86_400.0
 
-# First match counts.
+# The first match counts.
 _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
     (TimeoutError, ConnectTimeout, "took too long to accept a connection"),
     (socket.gaierror, UpstreamUnreachable, "has a name that could not be resolved"),
@@ -53,40 +53,40 @@ _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
     (OSError, UpstreamUnreachable, "could not be reached"),
 )
 
-UNREACHED = (OSError, ConnectionLost, NotHttp)
-"""What making a connection, and an exchange on it, may raise."""
+TRANSPORT_ERRORS = (OSError, ConnectionLost, NotHttp)
+"""Raised by connecting and by an exchange on a connection."""
 
 
 def translate(exc: Exception, upstream: Upstream) -> UpstreamError:
-    """One of :data:`UNREACHED` as one of :mod:`catalog.errors`; do not chain it."""
+    """Translate one of :data:`TRANSPORT_ERRORS`. Raise the result ``from None``."""
     if isinstance(exc, ConnectionLost) and exc.begun:
         return StreamBroken(f"The endpoint '{upstream.endpoint}' closed the connection within its answer.")
-    for kind, error, what in _TABLE:
+    for kind, error, failure in _TABLE:
         if isinstance(exc, kind):
-            return error(f"The endpoint '{upstream.endpoint}' {what}.")
-    raise AssertionError(f"{exc!r} is none of them")
+            return error(f"The endpoint '{upstream.endpoint}' {failure}.")
+    raise AssertionError(f"{exc!r} is not one of TRANSPORT_ERRORS")
 
 
-def bad_address(upstream: Upstream, what: str) -> UpstreamError:
-    """The error of an address that cannot be called."""
-    return UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' has an address that is not {what}.")
+def misconfigured(upstream: Upstream, fault: str) -> UpstreamError:
+    """The error of an endpoint whose row makes no request: it has ``fault``."""
+    return UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' has {fault}.")
 
 
 # ---- statuses
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-    """The typed error of a status that is not 2xx, from OpenAI's error object or what servers send in its place.
+    """The typed error of a status that is not 2xx, with the message of the error object in the body.
 
-    Known besides ``{"error": {"message", "type", "param", "code"}}``: the object without its wrapper (vLLM),
-    ``{"error": "text"}`` (Ollama), ``{"detail": ...}`` (FastAPI).
+    Reads OpenAI's ``{"error": {"message", "type", "param", "code"}}``, the inner object alone (vLLM),
+    ``{"error": "text"}`` (Ollama) and ``{"detail": ...}`` (FastAPI).
     """
     details = error_details(body)
     message = scrub(details.message, upstream)
     if 400 <= status < 500:
         return _refusal(status, headers, details, message, upstream)
-    said = f": {message}" if message else "."
-    text = f"The endpoint '{upstream.endpoint}' answered with HTTP {status}{said}"
+    detail = f": {message}" if message else "."
+    text = f"The endpoint '{upstream.endpoint}' answered with HTTP {status}{detail}"
     if status in (503, 529):
         return UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
     if status in (504, 524):
@@ -104,29 +104,33 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
 def _refusal(
     status: int, headers: Mapping[str, str], details: ErrorDetails, message: str, upstream: Upstream
 ) -> RoundhouseError:
-    who = f"The endpoint '{upstream.endpoint}'"
+    endpoint = f"The endpoint '{upstream.endpoint}'"
     if status in (401, 402, 403):
         code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
-        return UpstreamRejectedKey(f"{who} refused Roundhouse's key{code}.", upstream_status=status)
+        return UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
     if status == 429:
-        text = f"{who} says that it gets too many requests" + (f": {message}" if message else ".")
+        text = f"{endpoint} says that it gets too many requests" + (f": {message}" if message else ".")
         return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
     if status == 404 and (details.param == "model" or {details.code, details.type} & _NO_MODEL):
-        return ModelUnavailable(f"{who} does not have the model '{upstream.model}': {message}", param="model")
+        return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
     if status in (404, 405):
-        return CapabilityMismatch(f"{who} does not serve this kind of request (HTTP {status}).", param="model")
+        return CapabilityMismatch(
+            f"{endpoint} does not serve this kind of request (HTTP {status}).", param="model"
+        )
     if status == 408:
-        return UpstreamTimeout(f"{who} gave up waiting for the request.", upstream_status=status)
+        return UpstreamTimeout(f"{endpoint} gave up waiting for the request.", upstream_status=status)
     if status == 413:
-        return PayloadTooLarge(f"{who} says that the request is too large" + (f": {message}" if message else "."))
+        return PayloadTooLarge(
+            f"{endpoint} says that the request is too large" + (f": {message}" if message else ".")
+        )
     too_long = _context_length(details, upstream)
     if too_long is not None:
         return too_long
     error = _BY_CODE.get(details.code, InvalidRequest)
-    return error(message or f"{who} refused the request with HTTP {status}.", param=details.param)
+    return error(message or f"{endpoint} refused the request with HTTP {status}.", param=details.param)
 
 
-# Codes that OpenAI, other Roundhouses and our own workers give.
+# Codes given by OpenAI, by other Roundhouse gateways and by local workers.
 _BY_CODE: Mapping[str, type[InvalidRequest]] = {
     "unsupported_parameter": UnsupportedParameter,
     "undecodable_media": UndecodableMedia,
@@ -136,7 +140,11 @@ _NO_MODEL = frozenset({"model_not_found", "not_found_error", "NotFoundError", "N
 
 
 class ErrorDetails:
-    """What an error's body said; every field is text, empty when it was not given."""
+    """The fields of an error's body.
+
+    If the body lacks them, ``message``, ``type`` and ``code`` are empty and ``param`` is None. ``numbers`` has its
+    integers by name. ``known`` is whether the body was an error object in one of the known forms.
+    """
 
     __slots__ = ("code", "known", "message", "numbers", "param", "type")
 
@@ -152,7 +160,7 @@ class ErrorDetails:
 
 
 def error_details(body: bytes) -> ErrorDetails:
-    """Read an error's body, whatever it is; ``known`` is True for an error object of a kind we know."""
+    """Read an error's body: an error object in a known form, any other JSON, or plain text."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -171,13 +179,13 @@ def error_details(body: bytes) -> ErrorDetails:
 
 
 def _plain(body: bytes) -> str:
-    """A body that is not JSON, if it is a short text; a page of HTML says nothing to the caller."""
+    """The beginning of a body that is not JSON; empty for HTML, which does not help the caller."""
     text = body[:300].decode("utf-8", "replace").strip()
     return "" if text.startswith("<") else text
 
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# vLLM gives no code for it, and OpenAI gives the numbers only in the text.
+# vLLM gives no code for this error, and OpenAI gives the numbers in the message only.
 _CONTEXT_TEXT = re.compile(r"maximum (?:context|model) length (?:is|of) (\d+)(?: tokens)?", re.IGNORECASE)
 _CONTEXT_NEED = re.compile(
     r"(?:requested|resulted in|contains at least|contains|length of)\D{0,20}(\d+)", re.IGNORECASE
@@ -198,7 +206,7 @@ def _context_length(details: ErrorDetails, upstream: Upstream) -> ContextLengthE
 
 
 def stream_error(payload: Any, upstream: Upstream) -> RoundhouseError:
-    """The typed error of an ``{"error": ...}`` object within a stream that began with 200."""
+    """The typed error of an ``{"error": ...}`` object within a stream whose status was 200."""
     inner = payload.get("error", payload) if isinstance(payload, dict) else payload
     code = inner.get("code") if isinstance(inner, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else None
@@ -227,7 +235,10 @@ _STATUS_OF_TYPE = {
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds to wait: ``retry-after-ms``, or ``Retry-After`` in seconds or as an HTTP date; at most a day."""
+    """Seconds to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date), at most a day.
+
+    ``now`` is the Unix time that a date is measured from (default: the system's). None without a valid header.
+    """
     seconds: float | None = None
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
@@ -245,12 +256,12 @@ def _until(date: str, now: float | None) -> float:
     return parsedate_to_datetime(date).timestamp() - (time.time() if now is None else now)
 
 
-# Keys of the usual providers, whole or shortened with stars as their own messages show them.
+# API keys of the usual providers, whole or masked with stars as in their error messages.
 _KEY_SHAPE = re.compile(r"\b(?:sk|pk|gsk|xai|rh|AIza|hf|Bearer)[-_ ][\w*.-]{6,}|\bAIza[\w-]{10,}")
 
 
 def scrub(text: str, upstream: Upstream) -> str:
-    """``text`` without the key, the secret headers, or anything of a key's shape that an upstream may echo."""
+    """Replace in ``text`` the upstream's key, the values of its headers, and anything shaped like an API key."""
     for secret in (upstream.api_key, *upstream.headers.values()):
         if secret and len(secret) >= 8:
             text = text.replace(secret, "[secret]")

@@ -1,6 +1,6 @@
-"""Forms with files, as browsers send them.
+"""Multipart forms with files, encoded as browsers do.
 
-Source: the HTML standard, "Multipart form data" (names are UTF-8; a quote and line ends in them are escaped).
+Source: the HTML standard, "Multipart form data" (names are UTF-8; quotes and line ends in them are escaped).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from secrets import token_hex
 
 FormField = tuple[str, str]
+"""A text part of a multipart form: the field's name and its value."""
 FormFile = tuple[str, tuple[str, bytes, str]]
-"""A part of a multipart form: the field's name, then the file's name, its bytes and its media type."""
+"""A file part of a multipart form: the field's name, then the file's name, its bytes and its media type."""
 
 
 def multipart(fields: Sequence[FormField], files: Sequence[FormFile]) -> tuple[bytes, str]:
-    """The body of a form, fields first, and its content type."""
+    """Encode a form, fields first. Returns the body and its content type."""
     boundary = token_hex(16).encode()
     parts: list[bytes] = []
     for name, value in fields:

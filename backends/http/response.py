@@ -1,4 +1,4 @@
-"""An answer as its caller reads it: bytes, JSON or events, within the clocks and the bounds of its call."""
+"""The answer of an upstream, read as bytes, JSON or events within the deadlines and size limits of its call."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.clock import Clock, TimeIsUp
 from backends.http.connection import Connection
-from backends.http.errors import UNREACHED, translate
+from backends.http.deadlines import DeadlinePassed, Deadlines
+from backends.http.errors import TRANSPORT_ERRORS, translate
 from backends.settings import BackendSettings
 from backends.streams.sse import ServerSentEvent, SSEReader
 from catalog.errors import RoundhouseError, UpstreamProtocolError
 
 _GZIP_OR_ZLIB = 47
-"""zlib's "window bits" for either, by its header."""
+"""zlib's window bits (``wbits``) that detect either format by its header."""
 _INFLATED = 256 * 1024
-"""Bytes that are decompressed at a time, however well they were compressed."""
+"""Bytes decompressed at a time, so that a small compressed piece cannot fill the memory before it is measured."""
 
 
 class UpstreamResponse:
-    """An answer with a 2xx status whose body may still be on its way. Valid within ``HttpClient.open``."""
+    """An answer with a 2xx status, valid within the block of ``HttpClient.open``; its body may still be arriving.
 
-    __slots__ = ("_clock", "_connection", "_inflate", "_settings", "_size", "_upstream", "headers", "status")
+    Reading the body raises StreamBroken if it is cut short, an UpstreamTimeout past a deadline, and
+    UpstreamProtocolError if it is too long or does not decompress.
+    """
+
+    __slots__ = ("_connection", "_deadlines", "_inflate", "_settings", "_size", "_upstream", "headers", "status")
 
     def __init__(
-        self, connection: Connection, upstream: Upstream, clock: Clock, settings: BackendSettings
+        self, connection: Connection, upstream: Upstream, deadlines: Deadlines, settings: BackendSettings
     ) -> None:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
-        """By their names in lower case; what came several times is joined by commas."""
+        """Values by names in lower case; the values of a repeated header are joined by commas."""
         self._connection = connection
         self._size = 0
         self._upstream = upstream
-        self._clock = clock
+        self._deadlines = deadlines
         self._settings = settings
         self._inflate = self._decompressor(self.headers.get("content-encoding"))
 
@@ -48,21 +52,21 @@ class UpstreamResponse:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def iter_bytes(self, limit: int | None = None) -> AsyncIterator[bytes]:
-        """The body as it comes. ``limit`` bounds its bytes (default: the setting)."""
+        """The body, piece by piece as it arrives. ``limit`` bounds its bytes (default: ``max_response_bytes``)."""
         while chunk := await self._next_chunk(limit):
-            self._clock.answering = True
+            self._deadlines.answering = True
             yield chunk
 
     async def read(self, limit: int | None = None) -> bytes:
-        """The whole body."""
+        """The whole body, bounded as in :meth:`iter_bytes`."""
         chunks: list[bytes] = []
         while chunk := await self._next_chunk(limit):
-            self._clock.answering = True
+            self._deadlines.answering = True
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def json(self) -> Any:
-        """The whole body as JSON. Raises UpstreamProtocolError when it is none."""
+        """The whole body, parsed. Raises UpstreamProtocolError when it is not JSON."""
         body = await self.read()
         try:
             return orjson.loads(body)
@@ -73,16 +77,16 @@ class UpstreamResponse:
             ) from None
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """The body as server-sent events. Comments do not count as the first byte, but reset the idle clock.
+        """The body as server-sent events. A comment restarts the idle timeout, but does not end ``first_byte``.
 
-        Raises UpstreamProtocolError when the answer is of another content type.
+        Raises UpstreamProtocolError when the answer has another content type.
         """
         async for events in self.event_batches():
             for event in events:
                 yield event
 
     async def event_batches(self) -> AsyncGenerator[list[ServerSentEvent]]:
-        """The same events; those that came together come in one list."""
+        """The same events in lists: those that arrived together share one."""
         if self.media_type != "text/event-stream":
             raise UpstreamProtocolError(
                 f"The endpoint '{self._upstream.endpoint}' answered with '{self.media_type[:80]}' "
@@ -91,11 +95,11 @@ class UpstreamResponse:
         reader = SSEReader(max_event=self._settings.max_event_bytes)
         while chunk := await self._next_chunk(None):
             if events := reader.feed(chunk):
-                self._clock.answering = True
+                self._deadlines.answering = True
                 yield events
 
     async def drain(self, seconds: float) -> None:
-        """Read what is left for at most ``seconds``, so that the connection can be used again."""
+        """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""
         if self._connection.at_end:
             return
         with contextlib.suppress(TimeoutError, RoundhouseError):
@@ -104,8 +108,8 @@ class UpstreamResponse:
                     pass
 
     async def _next_chunk(self, limit: int | None) -> bytes:
-        """What has come since the last time, at least a byte; empty at the end."""
-        connection, clock = self._connection, self._clock
+        """The bytes that arrived since the last call; waits for at least one. Empty at the end."""
+        connection, deadlines = self._connection, self._deadlines
         try:
             while True:
                 chunk = connection.take()
@@ -113,20 +117,20 @@ class UpstreamResponse:
                     chunk = self._inflated(self._inflate, chunk, limit)
                 if chunk or connection.at_end:
                     break
-                clock.wait(connection)
+                deadlines.start_wait(connection)
                 await connection.wait()
-        except TimeIsUp:
-            raise clock.expired() from None
-        except UNREACHED as exc:
+        except DeadlinePassed:
+            raise deadlines.error() from None
+        except TRANSPORT_ERRORS as exc:
             raise translate(exc, self._upstream) from None
         finally:
-            clock.rest()
+            deadlines.end_wait()
         self._size += len(chunk)
         if self._size > self._bound(limit):
             raise self._too_large(limit)
         return chunk
 
-    # ---- compression, which nobody asked for
+    # ---- compression, though requests say "accept-encoding: identity"
 
     def _decompressor(self, encoding: str | None) -> zlib._Decompress | None:
         if encoding is None or encoding.strip().lower() in ("", "identity"):

@@ -1,1 +1,1 @@
-"""Our own workers: llama-server's wire and our worker app's, made to behave as OpenAI's."""
+"""Makes the workers of this machine, llama-server and our worker app, behave like OpenAI's API."""

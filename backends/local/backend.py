@@ -1,4 +1,4 @@
-"""The backend of our own workers: whatever they leave out of OpenAI's behaviour is done here, at their edge."""
+"""The backend of this machine's workers, with the parts of OpenAI's behaviour that the workers leave out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from backends.http.errors import error_details, read_error
 from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
 from backends.local.classify import Likelihoods, left_out
 from backends.local.completions import (
-    Part,
+    ChoiceCall,
     TextWriter,
+    calls_of,
     infill_body,
     infill_chunk,
     mean_logprob,
-    parts_of,
 )
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.parameters import table_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.backend import OpenAIBackend, checked
-from backends.openai.forms import dropped
-from backends.parameters import prepare
+from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -44,31 +44,41 @@ from catalog.types import Json
 _MAX_KNOWN = 256
 
 
+class _WorkerWire(OpenAIBackend):
+    """OpenAI's wire as workers take it: always streamed, since closing a plain call does not stop their work."""
+
+    default_voice = None
+    streams_transcripts = True
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        return table_of(upstream.engine)
+
+
 class LocalWorkerBackend:
-    """llama-server and our own worker app, over the Unix socket that the pool's lease gives."""
+    """Calls llama-server and our own worker app over the Unix socket of the pool's lease."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._openai = OpenAIBackend(http)
+        self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._likelihoods = Likelihoods(http, worker_error)
         self._takes_tools: dict[str, bool] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that this upstream will not be sent. Pure and quick."""
+        """See :class:`backends.base.Backend`."""
         if isinstance(request, ClassifyRequest) and upstream.engine == "llamacpp":
             return left_out(request)
-        return dropped(request, upstream)
+        return self._openai.dropped(request, upstream)
 
     # ---- chat
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        """Chunks of all choices as they come, then the usage of all of them.
+        """Chunks of all choices as they arrive, then their total usage.
 
-        Tools are enforced by a JSON schema when the model's template has no place for them.
+        Tools are enforced by a JSON schema when the model's chat template does not take them.
         """
         tools = chosen_tools(request)
-        body = await with_media(prepare(request, upstream).body, self._fetcher)
+        body = await with_media(self._openai.body(request, upstream), self._fetcher)
         plan = None
         if not tools:
             for name in ("tools", "tool_choice", "parallel_tool_calls"):
@@ -109,7 +119,7 @@ class LocalWorkerBackend:
                     yield regular(chunk, index)
 
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
-        """Whether the model's chat template has a tool section; asked once per worker."""
+        """Whether the model's chat template takes tools; the worker is asked once."""
         key = upstream.uds or upstream.base_url
         known = self._takes_tools.get(key)
         if known is None:
@@ -125,12 +135,12 @@ class LocalWorkerBackend:
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
-        body = prepare(request, upstream).body
-        parts = parts_of(request, body)
+        body = self._openai.body(request, upstream)
+        calls = calls_of(request, body)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
-        streams = [self._part(upstream, part, request, usage) for part in parts]
+        streams = [self._chunks_of(upstream, call, request, usage) for call in calls]
         if tries > count:
             streams = [
                 self._best(streams[at : at + tries], count, at // tries) for at in range(0, len(streams), tries)
@@ -145,7 +155,7 @@ class LocalWorkerBackend:
         yield {**head, "choices": [], "usage": usage.total()}
 
     async def _best(self, tries: list[AsyncGenerator[Json]], count: int, position: int) -> AsyncGenerator[Json]:
-        """The ``count`` likeliest of the tries of one prompt, by their mean log probability."""
+        """The ``count`` tries of one prompt with the highest mean log probability."""
         done = [await collected(stream) for stream in tries]
         done.sort(key=mean_logprob, reverse=True)
         for rank, chunks in enumerate(done[:count]):
@@ -154,46 +164,51 @@ class LocalWorkerBackend:
                     choice["index"] = position * count + rank
                 yield chunk
 
-    async def _part(
-        self, upstream: Upstream, part: Part, request: CompletionRequest, usage: UsageSum
+    async def _chunks_of(
+        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest, usage: UsageSum
     ) -> AsyncGenerator[Json]:
-        """The chunks of one choice: the echo, then what is decoded."""
-        # best_of needs logprobs to choose by, also when the caller wants none.
-        top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in part.body else None)
-        writer = TextWriter(part.index, top)
-        echo = await self._prompt_text(upstream, part) if request.echo else ""
-        if part.body["max_tokens"] == 0:
-            usage.add({"prompt_tokens": await self._count(upstream, part)}, part.position)
+        """The chunks of one choice: the echo, then the decoded text."""
+        # best_of chooses by logprobs, even when the caller wants none.
+        top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in call.body else None)
+        writer = TextWriter(call.index, top)
+        echo = await self._prompt_text(upstream, call) if request.echo else ""
+        if call.body["max_tokens"] == 0:
+            usage.add({"prompt_tokens": await self._count(upstream, call)}, call.position)
             choice = {"text": echo, "logprobs": None, "finish_reason": "length"}
             yield writer.regular({**_head(upstream), "choices": [choice]})
             return
-        async with aclosing(self._decoded(upstream, part, request)) as chunks:
+        async with aclosing(self._decoded(upstream, call, request)) as chunks:
             async for chunk in chunks:
                 if chunk.get("usage"):
-                    usage.add(chunk["usage"], part.position)
+                    usage.add(chunk["usage"], call.position)
                     continue
                 if echo:
-                    said = {"text": echo, "logprobs": None, "finish_reason": None}
-                    yield writer.regular({**chunk, "choices": [said]})
+                    spoken = {"text": echo, "logprobs": None, "finish_reason": None}
+                    yield writer.regular({**chunk, "choices": [spoken]})
                     echo = ""
                 yield writer.regular(chunk)
 
-    async def _decoded(self, upstream: Upstream, part: Part, request: CompletionRequest) -> AsyncGenerator[Json]:
+    async def _decoded(
+        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest
+    ) -> AsyncGenerator[Json]:
         if request.suffix is not None:
-            async with aclosing(self._infilled(upstream, part, request.suffix)) as infilled:
+            async with aclosing(self._infilled(upstream, call, request.suffix)) as infilled:
                 async for chunk in infilled:
                     yield chunk
             return
         stream = self._openai.stream(
-            upstream, "/completions", dict(part.body), completion_chunks, "prompt", errors=worker_error
+            upstream, "/completions", dict(call.body), completion_chunks, "prompt", errors=worker_error
         )
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _infilled(self, upstream: Upstream, part: Part, suffix: str) -> AsyncGenerator[Json]:
-        """Text between the prompt and a suffix, which needs a model with infill tokens."""
-        body = {**infill_body(part, suffix), "stream": True}
+    async def _infilled(self, upstream: Upstream, call: ChoiceCall, suffix: str) -> AsyncGenerator[Json]:
+        """Chunks of text between the prompt and a suffix.
+
+        Raises UnsupportedParameter when the model has no infill tokens.
+        """
+        body = {**infill_body(call, suffix), "stream": True}
         head = _head(upstream)
         try:
             async with self._http.open(
@@ -214,36 +229,36 @@ class LocalWorkerBackend:
             ) from exc
         raise StreamBroken(f"The worker of '{upstream.model}' ended its stream before the answer was finished.")
 
-    async def _prompt_text(self, upstream: Upstream, part: Part) -> str:
-        if isinstance(part.prompt, str):
-            return part.prompt
-        answer = await self.detokenize(upstream, DetokenizeRequest(tokens=part.prompt))
+    async def _prompt_text(self, upstream: Upstream, call: ChoiceCall) -> str:
+        if isinstance(call.prompt, str):
+            return call.prompt
+        answer = await self.detokenize(upstream, DetokenizeRequest(tokens=call.prompt))
         text: str = answer["content"]
         return text
 
-    async def _count(self, upstream: Upstream, part: Part) -> int:
-        if not isinstance(part.prompt, str):
-            return len(part.prompt)
-        answer = await self.tokenize(upstream, TokenizeRequest(content=part.prompt, add_special=True))
+    async def _count(self, upstream: Upstream, call: ChoiceCall) -> int:
+        if not isinstance(call.prompt, str):
+            return len(call.prompt)
+        answer = await self.tokenize(upstream, TokenizeRequest(content=call.prompt, add_special=True))
         return len(answer["tokens"])
 
     # ---- the rest
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
-        # Numbers as text cost more than the rest of the way: 98,304 of them (256 vectors) are 1.2 MB, and are read
-        # and written once more here.
+        # As text, numbers cost more than the rest of the call: 98,304 of them (256 vectors) are 1.2 MB, which is
+        # parsed and written once more here.
         return await self._openai.embed(upstream, request, over="base64")
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, request)
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
-        """llama.cpp is asked for the likelihoods of the labels; embedding models classify by themselves."""
+        """Asks llama.cpp for the likelihoods of the labels; the app of embedding models classifies by itself."""
         if upstream.engine == "llamacpp":
             return await self._likelihoods.classify(_root(upstream), request)
         if upstream.engine not in (None, "onnx"):
             raise CapabilityMismatch(
-                f"'{upstream.model}' runs on {upstream.engine}, which tells no chances of labels; llamacpp does.",
+                f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
                 param="model",
             )
         return await self._openai.classify(upstream, request)
@@ -280,7 +295,7 @@ class LocalWorkerBackend:
 
 
 def _root(upstream: Upstream) -> Upstream:
-    """The worker's paths outside ``/v1``."""
+    """The worker's address without ``/v1``."""
     return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
 
 
@@ -297,7 +312,7 @@ _NO_MEDIA = ("image input is not supported", "audio input is not supported", "vi
 
 
 def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-    """A worker's refusal. llama-server says 500 to a picture that its model cannot see."""
+    """The typed error of a worker's refusal. llama-server answers 500 to media that its model does not take."""
     if status == 500:
         message = error_details(body).message
         if message.startswith(_NO_MEDIA):

@@ -1,4 +1,4 @@
-"""Chats of llama-server as OpenAI's: ``n`` choices, tool calls for every template, regular chunks."""
+"""Adapts chats of llama-server to OpenAI's API: ``n`` choices, tool calls with any template, regular chunks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from backends.local.tool_schema import ToolPlan, new_call_id, plain_messages
 from catalog.types import Json
 
 AT_ONCE = 4
-"""How many choices of one request are decoded at a time; the others wait for those to end."""
+"""The most choices of one request that are decoded at a time."""
 
 
 @dataclass(slots=True)
 class UsageSum:
-    """The usage of several calls that share a prompt, which counts once per ``prompt``."""
+    """Sums the usage of several calls; each prompt, by its number, counts once."""
 
     completion: int = 0
     prompts: dict[int, Json] = field(default_factory=dict)
@@ -55,14 +55,14 @@ def regular(chunk: Json, index: int) -> Json:
         delta = choice.setdefault("delta", {})
         if "role" in delta and delta.get("content") is None:
             delta["content"] = ""
-        # vLLM gives the logprob of the token that ended the answer, which is no part of its text.
+        # vLLM sends the logprob of the end token, which is not part of the text.
         ended = choice.get("finish_reason") == "stop" and not delta.get("content")
         choice["logprobs"] = None if ended else chat_logprobs(choice.get("logprobs"))
     return chunk
 
 
 def bind(body: Json, plan: ToolPlan) -> Json:
-    """The body that makes a model without a tool section answer as the plan says."""
+    """The body for a model whose template does not take tools, with the plan's schema for the answer."""
     bound = {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
     bound["messages"] = plain_messages(body["messages"], plan.instructions())
     schema = {"name": "tool_call", "schema": plan.schema(), "strict": True}
@@ -74,10 +74,10 @@ _TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 
 
 async def as_tool_calls(chunks: AsyncGenerator[Json], plan: ToolPlan) -> AsyncGenerator[Json]:
-    """Chunks of JSON text that a plan has bound, as chunks of tool calls (or of content).
+    """Turns chunks of JSON text in a plan's schema into chunks of tool calls (or of content).
 
-    The arguments of a named tool pass as they come; else the answer is read when it is whole, since only its
-    end tells whether it is one call, several, or none. Closing it closes the chunks.
+    The arguments of a named tool pass on at once; any other answer is parsed when it is complete, since only its
+    end shows whether it is one call, several, or none. Closing this generator closes ``chunks``.
     """
     named = plan.named
     async with aclosing(chunks):
@@ -106,7 +106,7 @@ async def _of_any_tool(chunks: AsyncGenerator[Json], plan: ToolPlan) -> AsyncGen
             yield {**chunk, "choices": [{**choice, "finish_reason": None}]}
             choice = {**choice, "delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
             yield {**chunk, "choices": [choice]}
-        elif choice["finish_reason"]:  # cut by length: what there is of the call is shown as it is
+        elif choice["finish_reason"]:  # cut by length: the incomplete call is passed on as text
             yield {**chunk, "choices": [{**choice, "delta": {"content": "".join(pieces)}, "finish_reason": None}]}
             yield {**chunk, "choices": [{**choice, "delta": {}}]}
         elif delta:
@@ -132,7 +132,7 @@ def _on_choice(chunk: Json, change: Callable[[Json], None]) -> Json:
 
 
 def _arguments_of(name: str) -> Callable[[Json], None]:
-    """Turns text into the arguments of a call of ``name``; the first piece brings the call's id."""
+    """A function that turns a choice's text into arguments of a call of ``name``; the first has the call's id."""
 
     def change(choice: Json) -> None:
         delta: dict[str, Any] = choice["delta"]

@@ -1,10 +1,10 @@
-"""Texts under labels by a chat model of llama.cpp: how likely each label is as its answer.
+"""Classifies texts with a chat model of llama.cpp, by the likelihood of each label as the model's answer.
 
-The labels' tokens make a tree. At each fork llama-server is asked for the chances of the tokens that lead on, all
-others ruled out; a label's chance is the product along its way, so the labels' chances sum to 1 and "not positive"
-is not taken for "positive". A model prefers some labels whatever it reads, small ones strongly, so each chance is
-divided by the label's chance for texts that say nothing: contextual calibration, Zhao et al. 2021, "Calibrate
-Before Use" (https://arxiv.org/abs/2102.09690).
+The labels' tokens form a prefix tree. At each fork llama-server gives the probabilities of the next tokens in the
+tree, with all others ruled out; a label's probability is the product along its path, so those of the labels sum to
+1, and "not positive" is not taken for "positive". A model prefers some labels whatever the text, small models
+strongly, so each probability is divided by the label's probability after texts without content: contextual
+calibration, Zhao et al. 2021, "Calibrate Before Use" (https://arxiv.org/abs/2102.09690).
 """
 
 from __future__ import annotations
@@ -27,59 +27,61 @@ from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
 AT_ONCE = 4
-"""Texts that are worked on at a time."""
+"""The most texts of one request that are worked on at a time."""
 NOTHING = ("N/A", "[MASK]", " ")
-"""The texts that say nothing: the article's, whose third is empty."""
+"""The texts without content: the article's, whose third is empty."""
 _ONLY_THESE = 100.0
-"""Added to the logits of a fork's tokens: what is left for all others is below 1e-30."""
+"""Added to the logits of a fork's tokens, which leaves less than 1e-30 for all others."""
 _LIKELIEST = 512
+"""Next tokens to ask for where one label is the beginning of another."""
 _LEAST = 1e-12
+"""The smallest probability of a branch, so that no label's is zero."""
 _MAX_KNOWN = 64
 _USED = frozenset({"model", "input", "labels", "routing", "strict"})
 
-Chances = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 Tokens = tuple[int, ...]
 
 
 def left_out(request: ClassifyRequest) -> tuple[str, ...]:
-    """The fields of a request that likelihoods have no use for."""
+    """The fields of a request that likelihoods do not use."""
     return tuple(sorted({*(request.model_extra or ()), *request.model_fields_set} - _USED))
 
 
 class Likelihoods:
-    """Classifies over the worker's own paths, to which the upstreams given here lead."""
+    """Classifies over the worker's own paths; ``root`` is the worker's address without ``/v1``."""
 
     def __init__(self, http: HttpClient, errors: ErrorReader) -> None:
         self._http = http
         self._errors = errors
-        self._bias: OrderedDict[tuple[str, str, tuple[str, ...]], Chances] = OrderedDict()
+        self._bias: OrderedDict[tuple[str, str, tuple[str, ...]], Probabilities] = OrderedDict()
 
     async def classify(self, root: Upstream, request: ClassifyRequest) -> Json:
-        """As :class:`backends.base.Classify`. Raises ContextLengthExceeded for a text that does not fit.
+        """See :class:`backends.base.Classify`.
 
-        Raises InvalidRequest for a field that no request may have.
+        Raises ContextLengthExceeded for a text that does not fit, InvalidRequest for a forbidden field.
         """
         refuse_forbidden(request)
         labels = tuple(label.strip() for label in request.labels)
-        ways = await gathered([self._tokens(root, label, special=False) for label in labels], at_once=AT_ONCE)
-        asked = _Asked(self, root, labels, [tuple(way) for way in ways])
-        bias = await self._bias_of(asked)
-        found = await gathered([asked.chances(text) for text in request.texts()], at_once=AT_ONCE)
+        paths = await gathered([self._tokens(root, label, special=False) for label in labels], at_once=AT_ONCE)
+        tree = _LabelTree(self, root, labels, [tuple(path) for path in paths])
+        bias = await self._bias_of(tree)
+        found = await gathered([tree.probabilities(text) for text in request.texts()], at_once=AT_ONCE)
         used = sum(tokens for _, tokens in found)
         return {
             "data": [
-                {"index": index, "scores": _shares(chances / bias)} for index, (chances, _) in enumerate(found)
+                {"index": index, "scores": _shares(weights / bias)} for index, (weights, _) in enumerate(found)
             ],
             "scoring": "likelihood",
             "usage": {"prompt_tokens": used, "total_tokens": used},
         }
 
-    async def _bias_of(self, asked: _Asked) -> Chances:
-        key = asked.root.uds or asked.root.base_url, asked.root.model, asked.labels
+    async def _bias_of(self, tree: _LabelTree) -> Probabilities:
+        key = tree.root.uds or tree.root.base_url, tree.root.model, tree.labels
         known = self._bias.get(key)
         if known is None:
-            found = await gathered([asked.chances(text) for text in NOTHING], at_once=AT_ONCE)
-            known = self._bias[key] = np.mean([chances for chances, _ in found], axis=0)
+            found = await gathered([tree.probabilities(text) for text in NOTHING], at_once=AT_ONCE)
+            known = self._bias[key] = np.mean([weights for weights, _ in found], axis=0)
             if len(self._bias) > _MAX_KNOWN:
                 self._bias.popitem(last=False)
         return known
@@ -88,28 +90,29 @@ class Likelihoods:
 
     async def prompt(self, root: Upstream, text: str, labels: Sequence[str]) -> Tokens:
         """The tokens after which the model would name a label."""
-        said = (
+        question = (
             f"Which one of these labels describes the text best: {', '.join(labels)}?\n\nText: {text}\n\n"
             "Answer with the label alone."
         )
         body = {
-            "messages": [{"role": "user", "content": said}],
+            "messages": [{"role": "user", "content": question}],
             "chat_template_kwargs": {"enable_thinking": False},
         }
-        told = await self._post(root, "/apply-template", body)
-        return tuple(await self._tokens(root, told["prompt"], special=True))
+        filled = await self._post(root, "/apply-template", body)
+        return tuple(await self._tokens(root, filled["prompt"], special=True))
 
     async def fork(self, root: Upstream, before: Tokens, onward: Sequence[int]) -> dict[int, float]:
-        """The chance of each token of ``onward`` to come next, when it is one of them."""
+        """The probability of each token of ``onward`` after ``before``, given that one of them comes."""
         only = {"logit_bias": [[token, _ONLY_THESE] for token in onward], "post_sampling_probs": True}
         return await self._next(root, before, len(onward), only)
 
     async def end(self, root: Upstream, before: Tokens, onward: Sequence[int]) -> float:
-        """The chance that none of the tokens ``onward`` comes next."""
+        """The probability that none of the tokens ``onward`` comes after ``before``."""
         likeliest = await self._next(root, before, _LIKELIEST, {})
         return 1.0 - sum(likeliest.get(token, 0.0) for token in onward)
 
     async def _next(self, root: Upstream, before: Tokens, count: int, more: Json) -> dict[int, float]:
+        """The probabilities of the ``count`` likeliest tokens after ``before``."""
         body = {
             "prompt": list(before),
             "n_predict": 1,
@@ -121,12 +124,12 @@ class Likelihoods:
         }
         answer = await self._post(root, "/completion", body)
         try:
-            said = answer["completion_probabilities"][0]
-            if "top_probs" in said:
-                return {int(row["id"]): float(row["prob"]) for row in said["top_probs"]}
-            return {int(row["id"]): math.exp(row["logprob"]) for row in said["top_logprobs"]}
+            first = answer["completion_probabilities"][0]
+            if "top_probs" in first:
+                return {int(row["id"]): float(row["prob"]) for row in first["top_probs"]}
+            return {int(row["id"]): math.exp(row["logprob"]) for row in first["top_logprobs"]}
         except (IndexError, KeyError, TypeError, ValueError):
-            raise UpstreamProtocolError(f"The worker of '{root.model}' told no chances of tokens.") from None
+            raise UpstreamProtocolError(f"The worker of '{root.model}' sent no probabilities of tokens.") from None
 
     async def _tokens(self, root: Upstream, text: str, *, special: bool) -> list[int]:
         body = {"content": text, "add_special": special, "parse_special": special}
@@ -137,39 +140,39 @@ class Likelihoods:
         return checked(await self._http.post_json(root, path, body, errors=self._errors), "", root)
 
 
-class _Asked:
-    """The labels of one request, and the ways of their tokens."""
+class _LabelTree:
+    """The labels of one request, with the paths of their tokens."""
 
-    def __init__(self, parent: Likelihoods, root: Upstream, labels: tuple[str, ...], ways: list[Tokens]) -> None:
+    def __init__(self, parent: Likelihoods, root: Upstream, labels: tuple[str, ...], paths: list[Tokens]) -> None:
         self.root = root
         self.labels = labels
         self._parent = parent
-        self._ways = ways
+        self._paths = paths
 
-    async def chances(self, text: str) -> tuple[Chances, int]:
-        """The chance of each label after a text, and how many tokens were read for it."""
+    async def probabilities(self, text: str) -> tuple[Probabilities, int]:
+        """The probability of each label after a text, shape (labels,), and the number of the prompt's tokens."""
         before = await self._parent.prompt(self.root, text, self.labels)
-        chances = np.ones(len(self._ways))
-        forks: list[tuple[int, list[int]]] = [(0, list(range(len(self._ways))))]
+        weights = np.ones(len(self._paths))
+        forks: list[tuple[int, list[int]]] = [(0, list(range(len(self._paths))))]
         while forks:
             depth, members = forks.pop()
-            ended = [member for member in members if len(self._ways[member]) == depth]
+            ended = [member for member in members if len(self._paths[member]) == depth]
             onward: dict[int, list[int]] = {}
             for member in members:
-                if len(self._ways[member]) > depth:
-                    onward.setdefault(self._ways[member][depth], []).append(member)
-            here = before + self._ways[members[0]][:depth]
+                if len(self._paths[member]) > depth:
+                    onward.setdefault(self._paths[member][depth], []).append(member)
+            here = before + self._paths[members[0]][:depth]
             if ended and onward:
                 end = min(max(await self._parent.end(self.root, here, list(onward)), _LEAST), 1.0)
-                chances[ended] *= end
-                chances[[member for group in onward.values() for member in group]] *= max(1.0 - end, _LEAST)
+                weights[ended] *= end
+                weights[[member for group in onward.values() for member in group]] *= max(1.0 - end, _LEAST)
             if len(onward) > 1:
-                told = await self._parent.fork(self.root, here, list(onward))
+                branches = await self._parent.fork(self.root, here, list(onward))
                 for token, group in onward.items():
-                    chances[group] *= max(told.get(token, 0.0), _LEAST)
+                    weights[group] *= max(branches.get(token, 0.0), _LEAST)
             forks += [(depth + 1, group) for group in onward.values() if len(group) > 1]
-        return chances / chances.sum(), len(before)
+        return weights / weights.sum(), len(before)
 
 
-def _shares(weights: Chances) -> list[float]:
+def _shares(weights: Probabilities) -> list[float]:
     return [float(share) for share in weights / weights.sum()]

@@ -1,4 +1,4 @@
-"""Completions of llama-server as OpenAI's: one call per choice, and what it leaves out is done here."""
+"""Adapts completions of llama-server to OpenAI's API: ``n``, ``best_of``, ``echo`` and ``suffix``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 DEFAULT_MAX_TOKENS = 16
-"""What OpenAI's completions decode when nothing is said; llama-server would fill its window."""
+"""OpenAI's default; without a bound, llama-server would fill its context window."""
 
 Prompt = str | list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One call: a prompt, the index of the choice it makes, and its body."""
+class ChoiceCall:
+    """One call: the ``index`` of the choice it makes, its prompt and the prompt's ``position``, and its body."""
 
     index: int
     position: int
@@ -34,10 +34,10 @@ def prompts_of(request: CompletionRequest) -> list[Prompt]:
     return list(prompt)
 
 
-def parts_of(request: CompletionRequest, body: Json) -> list[Part]:
+def calls_of(request: CompletionRequest, body: Json) -> list[ChoiceCall]:
     """The calls that answer a request, ``best_of`` (or ``n``) for each prompt.
 
-    Raises InvalidRequest or UnsupportedParameter for what cannot be had together.
+    Raises InvalidRequest or UnsupportedParameter for parameters that exclude each other.
     """
     count = request.n or 1
     tries = request.best_of or count
@@ -51,14 +51,14 @@ def parts_of(request: CompletionRequest, body: Json) -> list[Part]:
     single.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if request.logprobs is not None or tries > count:
         single["logprobs"] = max(1, request.logprobs or 0)
-    parts: list[Part] = []
+    calls: list[ChoiceCall] = []
     for position, prompt in enumerate(prompts_of(request)):
         for number in range(tries):
             own = {**single, "prompt": prompt}
             if request.seed is not None:
                 own["seed"] = (request.seed + number) % 2**32
-            parts.append(Part(position * tries + number, position, prompt, own))
-    return parts
+            calls.append(ChoiceCall(position * tries + number, position, prompt, own))
+    return calls
 
 
 _OURS = frozenset({"n", "best_of", "echo", "suffix", "stream_options"})
@@ -99,14 +99,14 @@ def mean_logprob(chunks: list[Json]) -> float:
     return sum(values) / len(values) if values else float("-inf")
 
 
-def infill_body(part: Part, suffix: str) -> Json:
-    """llama-server's own request for text between a prefix and a suffix."""
-    body = {name: value for name, value in part.body.items() if name not in ("prompt", "max_tokens", "model")}
-    return {**body, "input_prefix": part.prompt, "input_suffix": suffix, "n_predict": part.body["max_tokens"]}
+def infill_body(call: ChoiceCall, suffix: str) -> Json:
+    """The body of llama-server's ``/infill``: text between a prefix and a suffix."""
+    body = {name: value for name, value in call.body.items() if name not in ("prompt", "max_tokens", "model")}
+    return {**body, "input_prefix": call.prompt, "input_suffix": suffix, "n_predict": call.body["max_tokens"]}
 
 
 def infill_chunk(event: Json, head: Json) -> Json:
-    """A chunk of llama-server's native stream as one of a completion."""
+    """The completion chunk of an event of llama-server's native stream."""
     finish = None
     if event.get("stop"):
         finish = "length" if event.get("stop_type") == "limit" else "stop"

@@ -1,4 +1,7 @@
-"""llama-server's logprobs in OpenAI's two shapes. Source: OpenAI's reference, llama.cpp's page on its server."""
+"""Converts llama-server's logprobs to OpenAI's two shapes.
+
+Source: OpenAI's API reference, llama.cpp's page on its server.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ _FIELDS = ("token", "logprob", "bytes")
 
 
 def chat_logprobs(given: Json | None) -> Json | None:
-    """``logprobs`` of a chat's choice, without what llama-server adds."""
+    """``logprobs`` of a chat's choice, without llama-server's additional fields."""
     if not given or not given.get("content"):
         return None
     content = [{**_entry(item), "top_logprobs": _entries(item)} for item in given["content"]]
@@ -26,7 +29,7 @@ def _entry(item: Json) -> Json:
 
 
 def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None:
-    """``logprobs`` of a completion's choice: four lists. ``offset`` is where the first token begins."""
+    """``logprobs`` of a completion's choice: four lists. ``offset`` is the first token's position in the text."""
     if given and given.get("tokens"):
         return _moved(given, top=top, offset=offset)
     if not given or not given.get("content"):
@@ -49,7 +52,7 @@ def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None
 
 
 def _moved(given: Json, *, top: int, offset: int) -> Json:
-    """Lists that are in OpenAI's shape already (vLLM), with offsets that go on from ``offset``."""
+    """Lists that already have OpenAI's shape (vLLM), with offsets counted from ``offset``."""
     offsets: list[int] = []
     for token in given["tokens"]:
         offsets.append(offset)

@@ -1,4 +1,4 @@
-"""Pictures and other media in a chat for a local model: bounded and real before a worker sees them."""
+"""Checks pictures and other media in a chat before a worker gets them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_PICTURES = 64
 async def with_media(body: Json, fetcher: Fetcher) -> Json:
     """The chat's body with every picture in it as a ``data:`` URL of checked bytes.
 
-    A worker fetches nothing and opens no file, so an address is fetched here or refused. Raises InvalidRequest,
+    Workers fetch nothing and open no files, so a URL is fetched here or refused. Raises InvalidRequest,
     UndecodableMedia, PayloadTooLarge.
     """
     pictures = 0

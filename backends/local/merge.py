@@ -1,4 +1,4 @@
-"""Several streams as one, and several works side by side."""
+"""Merges streams, and runs coroutines side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def merged(streams: Sequence[AsyncGenerator[T]], *, at_once: int) -> AsyncGenerator[T]:
-    """The items of all streams as they come, each stream's own in order, at most ``at_once`` streams running.
+    """The items of all streams as they arrive, in order within a stream; at most ``at_once`` streams run.
 
-    The first error of a stream ends all. Closing this generator closes every stream.
+    The first error of a stream ends all of them. Closing this generator closes every stream.
     """
     return streams[0] if len(streams) == 1 else _merged(streams, at_once)
 
@@ -69,7 +69,7 @@ async def _next(items: asyncio.Queue[T | None], ended: asyncio.Event) -> T | Non
 
 
 async def _first_error(task: asyncio.Task[None]) -> None:
-    """Raise what a stream raised, out of the group that TaskGroup wraps it in."""
+    """Raise a stream's error without the group that TaskGroup wraps around it."""
     try:
         await task
     except BaseExceptionGroup as group:
@@ -84,16 +84,16 @@ def _unwrapped(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def gathered(works: Sequence[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
-    """The results of all works in their order, at most ``at_once`` of them under way.
+    """The results of all coroutines in their order; at most ``at_once`` of them run at a time.
 
-    The first error ends the others and is raised as it is.
+    The first error cancels the others and is raised without an exception group.
     """
     turns = asyncio.Semaphore(at_once)
 
     async def in_turn(work: Coroutine[Any, Any, T]) -> T:
         await turns.acquire()
         result = await work
-        turns.release()  # not after an error, or another work would begin before all are ended
+        turns.release()  # not after an error, else another one would begin before all are cancelled
         return result
 
     try:

@@ -1,8 +1,8 @@
-"""Tool calls of models whose chat template has no place for tools.
+"""Tool calls of models whose chat template does not take tools.
 
-llama-server ignores ``tools`` there, in silence. Its JSON-schema output works with every model, so the tools
-are told in the system message and the answer is bound by a schema: the arguments alone when one tool is
-named, otherwise ``{"tool_calls": [{"name", "arguments"}]}``, or ``{"content"}`` where the model may choose.
+llama-server silently ignores ``tools`` there. Its JSON-schema output works with every model, so the system
+message describes the tools and a schema binds the answer: the arguments alone when one tool is named, otherwise
+``{"tool_calls": [{"name", "arguments"}]}``, or ``{"content"}`` where the model may choose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ANY_OBJECT: Json = {"type": "object"}
 
 
 def chosen_tools(request: ChatRequest) -> tuple[FunctionDefinition, ...]:
-    """The tools that ``tool_choice`` leaves. Raises InvalidRequest for a choice that is not among them."""
+    """The tools that ``tool_choice`` allows. Raises InvalidRequest for a choice that is not among the tools."""
     tools = tuple(_definition(tool, at) for at, tool in enumerate(request.tools or ()))
     choice = request.tool_choice
     if choice == "none":
@@ -51,10 +51,10 @@ def new_call_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """How the answer to one request is bound.
+    """The schema and the instructions that bind the answer to one request.
 
-    ``named`` is the tool whose arguments are the whole answer, if it must be exactly that one. ``optional``
-    says that the model may answer in text.
+    ``named``: the answer is the arguments of this tool. ``optional``: the model may answer in text, of the schema
+    ``content``. ``parallel``: it may call several tools.
     """
 
     tools: tuple[FunctionDefinition, ...]
@@ -81,7 +81,7 @@ class ToolPlan:
         )
 
     def schema(self) -> Json:
-        """The JSON schema of the answer; definitions of the tools' own schemas are hoisted to its root."""
+        """The JSON schema of the answer; ``$defs`` of the tools' schemas are hoisted to its root."""
         definitions: Json = {}
         if self.named is not None:
             return self.named.parameters or _ANY_OBJECT
@@ -106,7 +106,7 @@ class ToolPlan:
         return {**schema, "$defs": definitions} if definitions else schema
 
     def instructions(self) -> str:
-        """What the system message says about the tools."""
+        """The part of the system message about the tools."""
         listed = "\n".join(
             orjson.dumps(
                 {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters or {}}
@@ -124,9 +124,9 @@ class ToolPlan:
         return f"You can call these tools:\n{listed}\n{how}"
 
     def read(self, text: str) -> tuple[str | None, list[tuple[str, str]]]:
-        """Content, and name and arguments of each call, of a whole answer.
+        """The content, or the name and arguments of each call, in a complete answer.
 
-        Raises StreamBroken if it is not what the schema allows.
+        Raises StreamBroken if it does not match the schema.
         """
         try:
             answer = orjson.loads(text)
@@ -149,7 +149,7 @@ def _object(properties: Json) -> Json:
 
 
 def hoisted(schema: Any, prefix: str, definitions: Json) -> Any:
-    """``schema`` with its own ``$defs`` moved to ``definitions`` under names of their own."""
+    """``schema`` with its ``$defs`` moved to ``definitions``, their names prefixed."""
     if not isinstance(schema, dict):
         return schema
     own = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema.get(key), dict)}
@@ -180,7 +180,7 @@ def _renamed(node: Any, prefix: str, key: str) -> Any:
 
 
 def plain_messages(messages: list[Json], instructions: str) -> list[Json]:
-    """Messages for a template without tools: calls and results as text, the tools told by the system."""
+    """Messages for a template without tools: calls and results as text, instructions in the system message."""
     names: dict[str, str] = {}
     plain: list[Json] = []
     for message in messages:

@@ -1,4 +1,4 @@
-"""OpenAI, and every server that speaks its wire: nothing is translated, but everything is checked.
+"""OpenAI, and every server of its wire: requests and answers are not translated, but answers are checked.
 
 Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 """
@@ -6,10 +6,9 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from backends.base import Upstream
-from backends.discover import Listing
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
 from backends.openai.documents import (
@@ -20,7 +19,8 @@ from backends.openai.documents import (
     transcript_events,
 )
 from backends.openai.forms import dropped, rerank_body, speech_body, transcription_form
-from backends.parameters import prepare
+from backends.openai.parameters import table_at
+from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -31,65 +31,85 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
+from catalog.discovery import rows_from_openai_models
 from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 _AFTER_DONE = 0.05
+"""Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
 class OpenAIBackend:
-    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire."""
+    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire.
 
-    key_header = "authorization"
+    A subclass is a kind of server that differs in one of the attributes or of the first three methods.
+    """
+
+    key_header: ClassVar[str] = "authorization"
+    default_voice: ClassVar[str | None] = "alloy"
+    """The voice of speech when the caller names none; OpenAI demands one."""
+    streams_transcripts: ClassVar[bool] = False
+    """Whether every transcription is asked for as a stream."""
 
     def __init__(self, http: HttpClient) -> None:
         self.http = http
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
-        """The parameters of this request that this upstream will not be sent. Pure and quick."""
-        return dropped(request, upstream)
+        """See :class:`backends.base.Backend`."""
+        return dropped(request, upstream, self.parameters(upstream))
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        """How this upstream treats the parameters of a request."""
+        return table_at(upstream.base_url)
 
     def path(self, upstream: Upstream, path: str) -> str:
-        """Where ``path`` of the API is, below this upstream's address."""
+        """The path below this upstream's address for ``path`` of OpenAI's API."""
         del upstream
         return path
 
+    def body(self, request: WireModel, upstream: Upstream) -> Json:
+        """The body to send. Raises InvalidRequest for a field that no request may have."""
+        return body_for(request, upstream, self.parameters(upstream))
+
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        """``chat.completion.chunk`` objects; the last has the usage, when the server tells it."""
-        body = prepare(request, upstream).body
+        """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
+        body = self.body(request, upstream)
         plain = asks_plainly(request, upstream)
         return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""
-        body = prepare(request, upstream).body
+        body = self.body(request, upstream)
         plain = asks_plainly(request, upstream)
         return self.stream(upstream, "/completions", body, completion_chunks, "prompt", plain=plain)
 
     async def embed(
         self, upstream: Upstream, request: EmbeddingRequest, *, over: Literal["float", "base64"] | None = None
     ) -> Json:
-        """OpenAI's list as the caller asked for it, whichever encoding the server is asked for by ``over``."""
-        body = prepare(request, upstream).body
+        """OpenAI's list in the encoding that the caller asked for; ``over`` is the one to ask the server for."""
+        body = self.body(request, upstream)
         if over is not None:
             body["encoding_format"] = over
         document = await self._post(upstream, "/embeddings", body, "input")
         return embedding_list(document, request, upstream)
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
-        body = rerank_body(request, upstream)
+        body = rerank_body(request, upstream, self.parameters(upstream))
         document = await self._post(upstream, "/rerank", body, "documents")
         return rerank_results(document, request, upstream)
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
-        body = prepare(request, upstream).body
+        body = self.body(request, upstream)
         body["input"] = request.texts()
         document = await self._post(upstream, "/classify", body, "input")
         return classifications(document, request, upstream)
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         path = "/audio/translations" if request.translate else "/audio/transcriptions"
-        fields, files = transcription_form(request, upstream)
+        fields, files = transcription_form(
+            request, upstream, self.parameters(upstream), streamed=self.streams_transcripts
+        )
         async with self.http.open(
             upstream,
             "POST",
@@ -113,7 +133,7 @@ class OpenAIBackend:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended the transcript before it was done.")
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
-        body = speech_body(request, upstream)
+        body = speech_body(request, upstream, self.parameters(upstream), self.default_voice)
         async with self.http.open(
             upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
         ) as response:
@@ -121,7 +141,7 @@ class OpenAIBackend:
                 yield chunk
 
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
-        body = prepare(request, upstream).body
+        body = self.body(request, upstream)
         async with self.http.open(
             upstream, "POST", self.path(upstream, "/images/generations"), json=body, key_header=self.key_header
         ) as response:
@@ -139,12 +159,12 @@ class OpenAIBackend:
             if not finished:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended before the image was complete.")
 
-    async def list_models(self, upstream: Upstream) -> Listing:
-        """``GET /models``."""
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``GET /models``."""
         document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
-        return Listing(models=checked(document, "", upstream))
+        return rows_from_openai_models(server, checked(document, "", upstream))
 
-    # ---- what they share
+    # ---- shared
 
     async def stream(
         self,
@@ -159,9 +179,9 @@ class OpenAIBackend:
     ) -> AsyncGenerator[Json]:
         """The chunks of a call, checked: each choice ends once, the usage comes last and alone.
 
-        ``take_apart`` makes chunks of a plain answer, which was asked for (``plain``) or comes from a server that
-        does not stream. ``prompt`` names the field to blame for a prompt that does not fit. Raises StreamBroken
-        when a choice has no finish_reason.
+        ``take_apart`` turns a plain answer into chunks: one that was asked for (``plain``), or one of a server
+        that does not stream. ``prompt`` is the field named in the error of a prompt that does not fit. Raises
+        StreamBroken when a choice has no finish_reason.
         """
         if plain:
             body.pop("stream", None)
@@ -189,7 +209,7 @@ class OpenAIBackend:
                         if sent.done:
                             break
                         document = sent.json()
-                        if document is None:  # llama-server begins the stream of a list of prompts with it
+                        if document is None:  # llama-server begins the stream of a list of prompts with null
                             continue
                         chunk = checked(document, sent.event, upstream)
                         if watch.see(chunk):
@@ -197,7 +217,7 @@ class OpenAIBackend:
                     else:
                         continue
                     await response.drain(_AFTER_DONE)
-                    await batches.aclose()  # a task of its own would, if it were left to the garbage collector
+                    await batches.aclose()  # else the garbage collector closes it, in a task of its own
                     break
         usage = watch.end()
         if usage is not None:
@@ -211,7 +231,7 @@ class OpenAIBackend:
 
 
 class StreamWatch:
-    """Watches the chunks of one answer: who has ended, and what the usage is."""
+    """Checks the chunks of one answer: which choices have ended, and the usage."""
 
     __slots__ = ("_ended", "_head", "_open", "_upstream", "_usage")
 
@@ -223,7 +243,7 @@ class StreamWatch:
         self._head: Json = {}
 
     def see(self, chunk: Json) -> bool:
-        """Note a chunk and make it regular; False if nothing of it is to be passed on now."""
+        """Note a chunk and make it regular; False if it holds nothing to pass on now."""
         usage = chunk.pop("usage", None)
         if usage:
             self._usage = usage
@@ -259,7 +279,10 @@ _HEADED = frozenset({"prompt_filter_results"})
 
 
 def checked(document: Any, event: str, upstream: Upstream) -> Json:
-    """``document``, if it is an object and not an error. Raises what it tells, or UpstreamProtocolError."""
+    """``document``, if it is an object and not an error.
+
+    Raises the typed error of an error object, and UpstreamProtocolError for anything but an object.
+    """
     if not isinstance(document, dict):
         raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent something other than a JSON object.")
     if event == "error" or document.get("error"):
@@ -268,7 +291,7 @@ def checked(document: Any, event: str, upstream: Upstream) -> Json:
 
 
 def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:
-    """Reads refusals so that a prompt which does not fit is blamed on the field that holds it."""
+    """An error reader that names the field ``prompt`` in the error of a prompt that does not fit."""
 
     def read(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
         error = errors(status, headers, body, upstream)

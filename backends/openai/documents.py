@@ -1,4 +1,4 @@
-"""Plain answers of OpenAI's wire, checked and made regular."""
+"""Checks plain answers of OpenAI's wire and makes them regular."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
 
 
 def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream) -> Json:
-    """OpenAI's list, in the order of the inputs and in the encoding that the caller asked for.
+    """OpenAI's list, in the order of the inputs and in the caller's encoding.
 
     Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing,
-    and UnsupportedParameter when ``dimensions`` was ignored.
+    and UnsupportedParameter when the server ignored ``dimensions``.
     """
     rows = document.get("data")
     if not isinstance(rows, list) or len(rows) != len(request.items()):
-        raise _wrong(upstream, "another number of vectors than there were inputs")
+        raise _wrong(upstream, "a number of vectors that differs from the number of inputs")
     ordered: list[Json | None] = [None] * len(rows)
     for position, row in enumerate(rows):
         index = row.get("index", position)
         if not isinstance(index, int) or not 0 <= index < len(rows) or ordered[index] is not None:
-            raise _wrong(upstream, "vectors whose order cannot be told")
+            raise _wrong(upstream, "vectors without a valid index")
         vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
         if request.dimensions is not None and _length(vector) != request.dimensions:
             raise UnsupportedParameter(
-                f"The model '{upstream.model}' has vectors of {_length(vector)} dimensions only.",
+                f"The model '{upstream.model}' makes vectors of {_length(vector)} dimensions only.",
                 param="dimensions",
             )
         ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
@@ -47,14 +47,14 @@ def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream
 
 
 def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | NDArray[np.float32] | str:
-    """A vector as floats, or as base64 of little-endian float32, whichever of them it came as.
+    """A vector as floats, or with ``form`` of "base64" as base64 of little-endian float32.
 
-    Floats that came as base64 stay an array: orjson writes each as the shortest text of that float32.
+    Floats that the server sent as base64 stay an array: orjson writes each as the shortest text of that float32.
     """
     if isinstance(vector, str):
         return vector if form == "base64" else _float32(vector, upstream)
     if not isinstance(vector, list):
-        raise _wrong(upstream, "an embedding that is no vector")
+        raise _wrong(upstream, "an embedding that is not a list of numbers")
     if form == "float":
         return vector
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
@@ -64,7 +64,7 @@ def _float32(packed: str, upstream: Upstream) -> NDArray[np.float32]:
     try:
         return np.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4")
     except ValueError:
-        raise _wrong(upstream, "an embedding that is no base64 of float32") from None
+        raise _wrong(upstream, "an embedding that is not base64 of float32") from None
 
 
 def _length(vector: list[float] | NDArray[np.float32] | str) -> int:
@@ -72,10 +72,10 @@ def _length(vector: list[float] | NDArray[np.float32] | str) -> int:
 
 
 def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -> Json:
-    """Results by falling score, ``top_n`` of them, scores in [0, 1].
+    """The ``top_n`` results by descending score, scores in [0, 1].
 
-    Some servers (llama.cpp) give logits: scores outside [0, 1] are put through the logistic function, all of
-    one answer alike.
+    Some servers (llama.cpp) send logits: if a score is outside [0, 1], all scores of the answer are put through
+    the logistic function.
     """
     rows = document.get("results", document.get("data"))
     if not isinstance(rows, list):
@@ -102,21 +102,21 @@ def _logistic(x: float) -> float:
 
 
 def classifications(document: Json, request: ClassifyRequest, upstream: Upstream) -> Json:
-    """Each text's chances of the labels, in the order that they were asked in. Source: Jina's API reference."""
+    """The probabilities of the labels for each text, in the request's order. Source: Jina's API reference."""
     rows = document.get("data")
     if not isinstance(rows, list):
         raise _wrong(upstream, "no classifications")
     scores: dict[int, list[float]] = {}
     try:
         for position, row in enumerate(rows):
-            told = {said["label"]: float(said["score"]) for said in row["predictions"]}
-            scores[int(row.get("index", position))] = [told[label] for label in request.labels]
+            by_label = {entry["label"]: float(entry["score"]) for entry in row["predictions"]}
+            scores[int(row.get("index", position))] = [by_label[label] for label in request.labels]
     except (KeyError, TypeError, ValueError):
         raise _wrong(upstream, "a classification without a score for each label") from None
     if sorted(scores) != list(range(len(request.texts()))):
-        raise _wrong(upstream, "another number of classifications than there were texts")
+        raise _wrong(upstream, "a number of classifications that differs from the number of texts")
     if not all(0.0 <= score <= 1.0 for row in scores.values() for score in row):
-        raise _wrong(upstream, "a score that is no chance")
+        raise _wrong(upstream, "a score outside [0, 1]")
     answer: Json = {
         "data": [{"index": index, "scores": scores[index]} for index in sorted(scores)],
         "scoring": document.get("scoring", "provider"),
@@ -128,7 +128,7 @@ def classifications(document: Json, request: ClassifyRequest, upstream: Upstream
 
 
 def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
-    """A plain transcript as the events of a stream."""
+    """The events of a stream that says the same as a plain transcript."""
     if not isinstance(document, dict) or not isinstance(document.get("text"), str):
         raise _wrong(upstream, "no transcript")
     if document["text"]:
@@ -138,7 +138,7 @@ def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
 
 
 def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
-    """A plain list of images as the events of a stream; the usage is on the last."""
+    """The events of a stream that says the same as a plain list of images; the usage is on the last."""
     images = document.get("data") if isinstance(document, dict) else None
     if not isinstance(images, list) or not images:
         raise _wrong(upstream, "no image")

@@ -1,8 +1,8 @@
-"""A stream's chunks put together into one plain answer, and a plain answer taken apart into chunks."""
+"""Assembles a stream's chunks into one plain answer, and splits a plain answer into chunks."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from catalog.types import Json
@@ -15,7 +15,7 @@ _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice as it grows; texts are lists of pieces, joined once."""
+    """A partial choice. Its texts are lists of pieces, joined once at the end."""
 
     index: int
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class _Choice:
 
 
 class _Assembler:
-    """What both kinds of answers share: the head, the usage, the choices by index."""
+    """The common part of both kinds of answers: the head, the usage, the choices by index."""
 
     object: str
 
@@ -101,7 +101,7 @@ class _Assembler:
         self._choices: dict[int, _Choice] = {}
 
     def add(self, chunk: Json) -> None:
-        """Take one chunk, in order."""
+        """Add the next chunk."""
         head = self._head
         for name, value in chunk.items():
             if name == "usage":
@@ -134,7 +134,7 @@ class _Assembler:
         raise NotImplementedError
 
     def result(self) -> Json:
-        """The whole answer. It can be asked for at any time; a choice that is not finished has no reason yet."""
+        """The answer so far; a choice that has not ended has no finish reason."""
         choices = [
             {
                 "index": choice.index,
@@ -152,7 +152,7 @@ class _Assembler:
 
 
 class ChatAssembler(_Assembler):
-    """``chat.completion.chunk`` objects to one ``chat.completion``."""
+    """Assembles ``chat.completion.chunk`` objects into a ``chat.completion``."""
 
     object = "chat.completion"
 
@@ -166,7 +166,7 @@ class ChatAssembler(_Assembler):
 
 
 class CompletionAssembler(_Assembler):
-    """``text_completion`` chunks to one ``text_completion``."""
+    """Assembles ``text_completion`` chunks into one ``text_completion``."""
 
     object = "text_completion"
 
@@ -179,24 +179,8 @@ class CompletionAssembler(_Assembler):
         return {"text": "".join(choice.texts.get("text", ()))}
 
 
-async def assemble_chat(chunks: AsyncIterator[Json]) -> Json:
-    """The ``chat.completion`` of a stream of chunks."""
-    assembler = ChatAssembler()
-    async for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.result()
-
-
-async def assemble_completion(chunks: AsyncIterator[Json]) -> Json:
-    """The ``text_completion`` of a stream of chunks."""
-    assembler = CompletionAssembler()
-    async for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.result()
-
-
 def chat_chunks(document: Json) -> Iterator[Json]:
-    """A plain ``chat.completion`` as the chunks of a stream: all that was said in one, then the usage."""
+    """A plain ``chat.completion`` as the chunks of a stream: one with everything, then the usage."""
     head = {name: document[name] for name in document if name not in ("choices", "usage", "object")}
     head["object"] = "chat.completion.chunk"
     choices = []
@@ -210,7 +194,7 @@ def chat_chunks(document: Json) -> Iterator[Json]:
 
 
 def completion_chunks(document: Json) -> Iterator[Json]:
-    """A plain ``text_completion`` as the chunks of a stream."""
+    """A plain ``text_completion`` as the chunks of a stream: one with everything, then the usage."""
     head = {name: document[name] for name in document if name not in ("choices", "usage")}
     yield {**head, "choices": document.get("choices") or []}
     yield from _usage_chunk(head, document)

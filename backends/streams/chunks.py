@@ -1,14 +1,14 @@
-"""Chunks of a chat answer, in OpenAI's shape, for providers that stream another one.
+"""Writes the chunks of a chat answer in OpenAI's shape, for providers that stream another one.
 
-Three fields go beyond OpenAI's, each with a name that clients know:
+Three fields go beyond OpenAI's, under names that clients already read:
 
 ``reasoning_content``
-    the text of the model's reasoning, as DeepSeek, vLLM and llama.cpp name it; deltas are concatenated;
+    the text of the model's reasoning, named as by DeepSeek, vLLM and llama.cpp; deltas are concatenated;
 ``thinking_blocks``
-    Anthropic's thinking blocks with their signatures, each whole, as LiteLLM names them; lists are
-    concatenated. A client that sends the assistant's message back as it was keeps tool use working;
+    Anthropic's thinking blocks with their signatures, each complete, named as by LiteLLM; lists are concatenated.
+    Tool use goes on if a client sends the assistant's message back unchanged;
 ``extra_content.google.thought_signature``
-    Gemini's signature, on a tool call or on the message, as Google's own OpenAI endpoint names it.
+    Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ class ChunkWriter:
     model: str
     created: int
 
-    def delta(
-        self, delta: Json, *, index: int = 0, finish_reason: str | None = None, logprobs: Json | None = None
-    ) -> Json:
+    def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
         """A chunk with one choice."""
-        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice])
 
     def text(self, text: str, *, index: int = 0) -> Json:
@@ -60,7 +58,7 @@ class ChunkWriter:
 
 
 def usage(*, prompt: int, completion: int, cached: int = 0, cache_write: int = 0, reasoning: int = 0) -> Json:
-    """OpenAI's usage object. ``prompt`` counts cached and cache-written tokens too, ``completion`` reasoning."""
+    """OpenAI's usage object. ``prompt`` includes cached and cache-written tokens, ``completion`` reasoning."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

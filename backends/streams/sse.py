@@ -1,14 +1,14 @@
-"""Server-sent events: an incremental reader of bytes, and a writer.
+"""Server-sent events: an incremental reader of bytes.
 
 The reader follows the WHATWG standard (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 lines end with CR, LF or CRLF, a blank line dispatches, comments are skipped, a leading byte order mark is
-dropped, and an event that the stream's end cuts short is discarded. It gives the same events however the
-bytes are cut. It works on whole blocks, not on characters: one ``split`` per chunk of bytes.
+dropped, and an event that the stream's end cuts short is discarded. ``id`` and ``retry`` are skipped, since the
+stream of an answer is never resumed. The events do not depend on where the bytes are cut. The reader works on
+whole blocks, not on characters: one ``split`` per chunk of bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,20 +18,12 @@ from catalog.errors import UpstreamProtocolError
 _BOM = b"\xef\xbb\xbf"
 _LF = 0x0A
 
-DONE = b"data: [DONE]\n\n"
-"""How OpenAI's streams end."""
-
 
 class ServerSentEvent(NamedTuple):
-    """One event. ``data`` is UTF-8 as it came, lines joined by LF; ``event`` is empty for the default type.
-
-    ``id`` is the last event id set so far; ``retry`` (milliseconds) is only there on the event that set it.
-    """
+    """One event. ``data`` is UTF-8 as received, lines joined by LF; ``event`` is empty for the default type."""
 
     data: bytes
     event: str = ""
-    id: str = ""
-    retry: int | None = None
 
     @property
     def done(self) -> bool:
@@ -39,7 +31,7 @@ class ServerSentEvent(NamedTuple):
         return self.data.strip() == b"[DONE]"
 
     def json(self) -> Any:
-        """The data as JSON. Raises UpstreamProtocolError when it is none."""
+        """The data as JSON. Raises UpstreamProtocolError if it is not."""
         try:
             return orjson.loads(self.data)
         except orjson.JSONDecodeError:
@@ -47,19 +39,18 @@ class ServerSentEvent(NamedTuple):
 
 
 class SSEReader:
-    """Feed it chunks of bytes, get the events that they complete.
+    """Takes chunks of bytes and gives the events that they complete.
 
     ``max_event`` bounds the bytes of one event, complete or not; beyond it ``feed`` raises
     UpstreamProtocolError.
     """
 
-    __slots__ = ("_at_start", "_held", "_last_id", "_max_event", "_skip_lf")
+    __slots__ = ("_at_start", "_held", "_max_event", "_skip_lf")
 
     def __init__(self, *, max_event: int = 16 * 1024 * 1024) -> None:
         self._held = bytearray()
         self._at_start = True
         self._skip_lf = False
-        self._last_id = ""
         self._max_event = max_event
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
@@ -84,8 +75,8 @@ class SSEReader:
             if len(block) > self._max_event:
                 raise self._too_large()
             if block[:6] == b"data: " and b"\n" not in block:  # nearly all are of this form
-                events.append(ServerSentEvent(block[6:], "", self._last_id))
-            elif (event := self._parse(block)) is not None:
+                events.append(ServerSentEvent(block[6:]))
+            elif (event := _parsed(block)) is not None:
                 events.append(event)
         return events
 
@@ -124,47 +115,19 @@ class SSEReader:
     def _too_large(self) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"An event of the upstream's stream is larger than {self._max_event} bytes.")
 
-    def _parse(self, block: bytes) -> ServerSentEvent | None:
-        """The event of one block of lines, or None when it has no data."""
-        data: list[bytes] = []
-        kind = b""
-        retry: int | None = None
-        for line in block.split(b"\n"):
-            name, _, value = line.partition(b":")
-            if value.startswith(b" "):
-                value = value[1:]
-            if name == b"data":
-                data.append(value)
-            elif name == b"event":
-                kind = value
-            elif name == b"id" and b"\0" not in value:
-                self._last_id = value.decode("utf-8", "replace")
-            elif name == b"retry" and value.isdigit():
-                retry = int(value[:12])
-        if not data:
-            return None
-        return ServerSentEvent(b"\n".join(data), kind.decode("utf-8", "replace"), self._last_id, retry)
 
-
-def read_all(chunks: Iterator[bytes] | list[bytes]) -> list[ServerSentEvent]:
-    """Every event of a whole stream, for tests and files."""
-    reader = SSEReader()
-    return [event for chunk in chunks for event in reader.feed(chunk)]
-
-
-def encode(payload: Any) -> bytes:
-    """``payload`` as the data of one unnamed event; JSON has no raw line ends, so it is one line."""
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
-
-
-def encode_named(event: str, payload: Any) -> bytes:
-    """``payload`` as the data of an event of the type ``event``. Raises ValueError for a name with a line end."""
-    if "\n" in event or "\r" in event:
-        raise ValueError("the type of an event is one line")
-    return b"event: " + event.encode() + b"\ndata: " + orjson.dumps(payload) + b"\n\n"
-
-
-def comment(text: str = "") -> bytes:
-    """A line that readers skip; it keeps a connection alive."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "".join(f": {line}\n" for line in lines).encode() + b"\n"
+def _parsed(block: bytes) -> ServerSentEvent | None:
+    """The event of one block of lines, or None when it has no data."""
+    data: list[bytes] = []
+    kind = b""
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            data.append(value)
+        elif name == b"event":
+            kind = value
+    if not data:
+        return None
+    return ServerSentEvent(b"\n".join(data), kind.decode("utf-8", "replace"))

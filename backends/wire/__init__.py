@@ -1,1 +1,1 @@
-"""The language inside: OpenAI request types, bounded, and the reader and writer of event streams."""
+"""The requests of OpenAI's wire as bounded types, and helpers that read their parts."""

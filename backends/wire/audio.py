@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
 
@@ -37,11 +38,11 @@ class SpeechRequest(WireModel):
 
 
 class TranscriptionRequest(WireModel):
-    """Audio to write down; the fields of the multipart form, with the file's bytes beside them."""
+    """Audio to transcribe: the fields of the multipart form, and the file's bytes."""
 
     model: ModelName
     file: bytes = Field(repr=False, exclude=True)
-    filename: Annotated[str, StringConstraints(max_length=1024)] = "audio"
+    filename: SkipJsonSchema[Annotated[str, StringConstraints(max_length=1024)]] = "audio"
     language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
     prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     response_format: TranscriptFormat = "json"
@@ -49,4 +50,4 @@ class TranscriptionRequest(WireModel):
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
     stream: bool = False
     vad_filter: bool | None = None
-    translate: bool = False
+    translate: SkipJsonSchema[bool] = False

@@ -17,7 +17,7 @@ ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class ContentPart(WireModel):
-    """One part of a message: text, image_url, input_audio, file or refusal; checked where it is used."""
+    """One part of a message: text, image_url, input_audio, file or refusal; the backend checks its content."""
 
     type: Identifier
     text: Text | None = None
@@ -80,7 +80,7 @@ class ResponseFormat(WireModel):
 
 
 class ChatRequest(Sampling):
-    """A chat."""
+    """A request for a chat completion."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
 
@@ -99,5 +99,5 @@ class ChatRequest(Sampling):
 
     @property
     def output_limit(self) -> int | None:
-        """The caller's bound on tokens of the answer, whichever of the two names it used."""
+        """The caller's bound on tokens of the answer, from either of its two names."""
         return self.max_completion_tokens or self.max_tokens

@@ -1,4 +1,4 @@
-"""POST /v1/classify: the request, and what is answered for each text.
+"""POST /v1/classify: the request, and the part of the answer for each text.
 
 Source of the shapes: Jina's API reference (https://api.jina.ai/redoc, "Classification").
 """
@@ -25,7 +25,7 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 def classification(index: int, scores: Sequence[float], labels: Sequence[str]) -> dict[str, Any]:
-    """One text's part of an answer: the labels in the order that they were given in, and the likeliest."""
+    """The answer for one text: the likeliest label, and all labels with their scores in the request's order."""
     best = max(range(len(labels)), key=scores.__getitem__)
     return {
         "object": "classification",
@@ -37,7 +37,7 @@ def classification(index: int, scores: Sequence[float], labels: Sequence[str]) -
 
 
 class ClassifyRequest(WireModel):
-    """Texts, each to be put under one of ``labels``. An input is a text or an object with ``text``."""
+    """Texts to classify by ``labels``. An input is a text or an object with ``text``."""
 
     model: ModelName
     input: NonEmpty | Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_INPUTS)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_TEXT = 8_000_000
-"""Characters of one text; the body limit of the server is usually reached first."""
+"""The most characters of one text; the server's limit of a body is usually smaller."""
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
@@ -19,17 +19,17 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class WireModel(BaseModel):
-    """A request body. Unknown fields are kept in ``model_extra``; what becomes of them is decided per upstream.
+    """A request body. Unknown fields are kept in ``model_extra``; each backend passes or drops them.
 
-    Types are strict where leniency would hide a mistake (a number in quotes is refused).
+    Types are strict: a number in quotes is refused.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=(), defer_build=True)
 
     def to_wire(self, /, **overrides: Any) -> dict[str, Any]:
-        """The JSON object to send: what the caller set, unknown fields too, then ``overrides``.
+        """The JSON object to send: the fields that the caller set, also unknown ones, then ``overrides``.
 
-        An override of ``None`` removes the field.
+        An override of ``None`` removes its field.
         """
         body = self.model_dump(mode="json", exclude_unset=True, by_alias=True)
         for key, value in overrides.items():

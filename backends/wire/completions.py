@@ -13,7 +13,7 @@ Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=1_000_000)]
 
 
 class CompletionRequest(Sampling):
-    """A prompt to go on from: a text, texts, tokens or lists of tokens."""
+    """A prompt to continue: a text, texts, token ids or lists of token ids."""
 
     prompt: (
         Text

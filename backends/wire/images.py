@@ -1,4 +1,4 @@
-"""POST /v1/images/generations: the request. Source: OpenAI's API reference; the samplers are diffusers'."""
+"""POST /v1/images/generations: the request. Source: OpenAI's API reference, diffusers for samplers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, Wire
 
 
 class ImageRequest(WireModel):
-    """Pictures to draw. With several, the seed of picture ``i`` is ``seed + i``."""
+    """Pictures to draw. Of several, picture ``i`` has ``seed + i``."""
 
     model: ModelName
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=32_000)]

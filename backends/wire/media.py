@@ -1,4 +1,4 @@
-"""Texts, data URLs and tool arguments, read out of OpenAI's messages for providers with other shapes."""
+"""Reads texts, data URLs and tool arguments out of OpenAI's messages, for backends that translate them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?P<params>(?:;[\w.+-]+
 
 
 def parts_of(message: Message) -> Iterator[ContentPart]:
-    """The parts of a message; a plain text is one text part, and empty texts are left out."""
+    """The parts of a message; a plain text is one part, and empty texts are left out."""
     if isinstance(message.content, str):
         if message.content:
             yield ContentPart(type="text", text=message.content)
@@ -28,7 +28,7 @@ def parts_of(message: Message) -> Iterator[ContentPart]:
 
 
 def text_of(message: Message) -> str:
-    """The text of a message that may only hold text (system, developer).
+    """The text of a message that may hold only text (system, developer), parts separated by blank lines.
 
     Raises :class:`InvalidRequest` for a part that is not text.
     """
@@ -44,26 +44,26 @@ def is_data_url(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def read_data_url(url: str, *, param: str = "messages") -> tuple[str, str]:
-    """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` when it is none."""
+def read_data_url(url: str) -> tuple[str, str]:
+    """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` for any other text."""
     match = _DATA_URL.match(url)
     if match is None:
-        raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param=param)
-    return match["type"].lower(), checked_base64(url[match.end() :], param=param)
+        raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param="messages")
+    return match["type"].lower(), checked_base64(url[match.end() :])
 
 
-def checked_base64(data: str, *, param: str = "messages") -> str:
-    """The text itself if it is base64 of at least one byte; raises :class:`UndecodableMedia` otherwise."""
+def checked_base64(data: str) -> str:
+    """``data``, if it is base64 of at least one byte; raises :class:`UndecodableMedia` otherwise."""
     try:
         if data and base64.b64decode(data, validate=True):
             return data
     except (binascii.Error, ValueError):
         pass
-    raise UndecodableMedia("The data is not base64.", param=param)
+    raise UndecodableMedia("The data is not base64.", param="messages")
 
 
 def image_url(part: ContentPart) -> str:
-    """The address in an ``image_url`` part; raises :class:`InvalidRequest` without one."""
+    """The URL in an ``image_url`` part; raises :class:`InvalidRequest` without one."""
     url = (part.image_url or {}).get("url")
     if not isinstance(url, str) or not url:
         raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
@@ -71,9 +71,9 @@ def image_url(part: ContentPart) -> str:
 
 
 def arguments_of(call: FunctionCall) -> dict[str, Any]:
-    """The arguments of a past tool call as an object; no text is no arguments.
+    """The arguments of a past tool call as an object, empty for an empty text.
 
-    Raises :class:`InvalidRequest` when they are not a JSON object, which providers demand.
+    Raises :class:`InvalidRequest` when they are not a JSON object, which providers require.
     """
     if not call.arguments.strip():
         return {}

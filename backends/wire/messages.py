@@ -1,7 +1,7 @@
 """POST /v1/messages: the request. Source: Anthropic's API reference and SDK types.
 
-Content blocks and tools are of many kinds, of which some are Anthropic's own services; they are checked where
-they are translated (:mod:`server.wires.messages`).
+Content blocks and tools are of many kinds, some of them Anthropic's own services; :mod:`server.wires.messages`
+checks them while translating.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class OutputConfig(WireModel):
 
 
 class MessagesRequest(WireModel):
-    """A request for a message. ``max_tokens`` is demanded, as Anthropic does."""
+    """A request for a message. ``max_tokens`` is required, as in Anthropic's API."""
 
     model: ModelName
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
@@ -49,7 +49,7 @@ class MessagesRequest(WireModel):
 
 
 class CountTokensRequest(WireModel):
-    """POST /v1/messages/count_tokens: the same, without what only matters for an answer."""
+    """POST /v1/messages/count_tokens: the fields of a request that its prompt tokens depend on."""
 
     model: ModelName
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]

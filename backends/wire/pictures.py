@@ -1,4 +1,4 @@
-"""What a picture's first bytes say of it: its kind and its size in pixels, without decoding it.
+"""Reads a picture's kind and size in pixels from its first bytes, without decoding it.
 
 Formats: PNG (W3C, section 11.2.2), JPEG (ITU-T T.81, annex B), GIF89a, WebP (RFC 9649), BMP.
 """
@@ -16,31 +16,31 @@ MAX_SIDE = 20_000
 
 
 class Picture(NamedTuple):
-    """``kind`` is the second half of the media type: png, jpeg, gif, webp or bmp. Pixels."""
+    """``kind`` is the subtype of the media type: png, jpeg, gif, webp or bmp. Sizes are in pixels."""
 
     kind: str
     width: int
     height: int
 
 
-def checked_picture(data: bytes, *, param: str = "messages") -> Picture:
-    """The picture that these bytes are, within the bounds.
+def checked_picture(data: bytes) -> Picture:
+    """The picture in these bytes.
 
-    Raises UndecodableMedia when they are none, PayloadTooLarge when it has too many bytes or pixels.
+    Raises UndecodableMedia if there is none, PayloadTooLarge if it has too many bytes or pixels.
     """
     if len(data) > MAX_BYTES:
-        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param=param)
+        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param="messages")
     try:
         picture = _read(data)
     except (struct.error, IndexError):
         picture = None
     if picture is None or picture.width < 1 or picture.height < 1:
-        raise UndecodableMedia("The data is no PNG, JPEG, GIF, WebP or BMP picture.", param=param)
+        raise UndecodableMedia("The data is not a PNG, JPEG, GIF, WebP or BMP picture.", param="messages")
     if max(picture.width, picture.height) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
         raise PayloadTooLarge(
             f"A picture has {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS} in all and "
             f"{MAX_SIDE} a side.",
-            param=param,
+            param="messages",
         )
     return picture
 
@@ -61,7 +61,7 @@ def _read(data: bytes) -> Picture | None:
 
 
 def _jpeg(data: bytes) -> Picture | None:
-    """The frame header (SOF) behind the segments before it."""
+    """Finds the frame header (SOF) after the segments before it."""
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:

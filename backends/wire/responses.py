@@ -1,7 +1,7 @@
 """POST /v1/responses: the request. Source: OpenAI's API reference and SDK types.
 
-Items of ``input`` and tools are of many kinds, of which some are OpenAI's own services; they are checked where
-they are translated (:mod:`server.wires.responses`).
+Items of ``input`` and tools are of many kinds, some of them OpenAI's own services; :mod:`server.wires.responses`
+checks them while translating.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TextConfig(WireModel):
 
 
 class ResponsesRequest(WireModel):
-    """A request for a model response. Nothing is stored here: the whole conversation comes in ``input``."""
+    """A request for a model response. Nothing is stored: ``input`` holds the whole conversation."""
 
     model: ModelName
     input: Text | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)]

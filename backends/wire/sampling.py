@@ -1,4 +1,4 @@
-"""What chat and text completion requests have in common. Source: OpenAI's API reference, llama.cpp's samplers."""
+"""The common fields of chat and text completion requests. Source: OpenAI's API reference, llama.cpp's samplers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class StreamOptions(WireModel):
 
 
 class Sampling(WireModel):
-    """How to sample and how to answer. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are samplers of
-    llama.cpp and vLLM; ``stop`` is a list whichever way it came."""
+    """Sampling and form of the answer. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are samplers of
+    llama.cpp and vLLM; ``stop`` is always a list, also if the caller gave one text."""
 
     model: ModelName
 

@@ -1,8 +1,8 @@
-"""Bounds of a JSON schema that a caller sends: whoever compiles it into a grammar does bounded work.
+"""Bounds of a caller's JSON schema, so that compiling it into a grammar takes bounded work.
 
-Depth, size, and regular expressions. What makes an expression expensive is found in its text: a repetition
-within a repetition without an end (``(a+)+``), alternatives that begin alike under such a repetition
-(``(a|ab)*``), counted repetitions that multiply (``(a{1000}){1000}``), and references back. Source: Weideman et
+Bounded are depth, size, and regular expressions. An expression is refused by its text: an unbounded repetition
+within another (``(a+)+``), alternatives that begin alike under an unbounded repetition (``(a|ab)*``), counted
+repetitions that multiply (``(a{1000}){1000}``), and back-references. Source: Weideman et
 al., "Analyzing Matching Time Behavior of Backtracking Regular Expression Matchers" (2016).
 """
 
@@ -21,7 +21,7 @@ MAX_CHARACTERS = 500_000
 MAX_PATTERN = 1000
 MAX_PATTERNS = 200
 MAX_REPEATS = 10_000
-"""The most that the counted repetitions of one expression may multiply to."""
+"""The largest product of the counted repetitions of one expression."""
 
 _MANY = 10**9
 _COUNT = re.compile(r"\{(\d{1,9})?(,)?(\d{1,9})?\}")
@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"\\[xu][0-9A-Fa-f]{2,4}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", 
 
 
 def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself. Raises ValueError that says which bound it passes."""
+    """The schema itself. Raises ValueError that names the bound which it exceeds."""
     nodes = characters = patterns = 0
     stack: list[tuple[Any, int]] = [(schema, 1)]
     while stack:
@@ -69,10 +69,10 @@ def _patterns(node: dict[str, Any]) -> Iterator[str]:
 
 @dataclass(slots=True)
 class _Group:
-    """What is known of a group while it is read.
+    """A group of an expression, as far as it was read.
 
-    ``weight`` is its longest repetition, ``endless`` what it repeats without an end, ``fixed`` the characters that
-    every pass through it needs once, ``begins`` how its alternatives begin.
+    ``weight`` is the largest product of nested counted repetitions, ``endless`` the tokens repeated without a
+    bound, ``fixed`` the tokens that every match holds once, ``begins`` the first token of each alternative.
     """
 
     weight: int = 1
@@ -82,7 +82,7 @@ class _Group:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises ValueError for an expression that is too long or could take too long, or is none at all."""
+    """Raises ValueError for an expression that is too long, could take too long to match, or is malformed."""
     if len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern is longer than {MAX_PATTERN} characters")
     groups = [_Group()]
@@ -121,16 +121,16 @@ def check_pattern(pattern: str) -> None:
 
 
 def _atom(text: str) -> _Group:
-    """One character, escape or class. Raises ValueError for what is none, or no part of a grammar."""
+    """The group of one character, escape or class. Raises ValueError for an open class or a back-reference."""
     if text == "[":
         raise ValueError("a pattern does not close its class")
     if re.fullmatch(r"\\[1-9k]", text):
-        raise ValueError("a pattern refers back to a group, which no grammar can")
+        raise ValueError("a pattern has a back-reference, which a grammar cannot express")
     return _Group(begins=[text], fixed=frozenset({text}))
 
 
 def _opening(pattern: str, position: int) -> str:
-    """The marks behind an opening bracket: ``?:``, ``?=``, ``?<name>``."""
+    """The marks after an opening parenthesis: ``?:``, ``?=``, ``?<name>``."""
     marks = re.compile(r"\?(?:[:=!]|<[=!]|P?<\w{1,32}>)").match(pattern, position)
     return marks[0] if marks else ""
 
@@ -143,12 +143,12 @@ def _join(group: _Group, item: _Group) -> None:
 
 
 def _followed(pattern: str, position: int) -> bool:
-    """Whether a quantifier stands here."""
+    """Whether a quantifier follows at this position."""
     return pattern[position : position + 1] in ("*", "+", "?") or _COUNT.match(pattern, position) is not None
 
 
 def _separated(item: _Group) -> bool:
-    """Whether each repetition of a group ends at a character that nothing endless within it could swallow."""
+    """Whether each repetition of a group holds a character that no unbounded token within it matches."""
     if len(item.begins) > 1:
         return False
     marks = [text[-1] for text in item.fixed if (len(text) == 1 and text != ".") or re.fullmatch(r"\\\W", text)]
@@ -156,7 +156,7 @@ def _separated(item: _Group) -> bool:
 
 
 def _swallows(text: str, mark: str) -> bool:
-    """Whether one token of an expression matches a character; a class that dialects read differently does."""
+    """Whether a token matches a character; true for a class that dialects of expressions read differently."""
     if text[0] == "[" and any(part in text[1:] for part in ("[", "--", "&&", "~~", "||")):
         return True
     try:
@@ -166,7 +166,7 @@ def _swallows(text: str, mark: str) -> bool:
 
 
 def _quantified(pattern: str, position: int, found: re.Match[str] | None, item: _Group, group: _Group) -> int:
-    """Take note of a quantifier on ``item``; where the text goes on behind it."""
+    """Apply a quantifier to ``item``, and give the position after it."""
     mark = pattern[position]
     if found is not None:
         end = found.end()
@@ -178,7 +178,7 @@ def _quantified(pattern: str, position: int, found: re.Match[str] | None, item: 
         most, times = (1, 1) if mark == "?" else (_MANY, 1)
     if most == _MANY:
         if item.endless and not _separated(item):
-            raise ValueError("a pattern repeats what repeats without an end, which can take for ever")
+            raise ValueError("a pattern has an unbounded repetition within another, which can take for ever")
         alternatives = item.begins
         if len(set(alternatives)) < len(alternatives) or (len(alternatives) > 1 and "." in alternatives):
             raise ValueError("a pattern repeats alternatives that begin alike, which can take for ever")

@@ -1,18 +1,13 @@
-"""Money: what a call costs, what may still be spent, and what was.
+"""Spending caps: money is reserved before a call and settled after it.
 
-Prices are dollars; a price that is missing is unknown, and so is every cost that would need it. All sums
-are whole nano-dollars, so they neither drift nor depend on the order of addition.
+Both are exact under concurrency. A reservation is checked against the totals in memory, then confirmed by the
+store in one transaction, so gateways on one store share their caps. It is in the store before the call is made,
+and the settlement before the answer ends, so both survive ``kill -9``; a power cut may lose the last moments. That
+costs some tenths of a millisecond, for capped calls only: without a cap, and for free models, no call waits for
+the store. If the store does not answer (a locked or full disk) within ``patience``, the totals in memory decide,
+and the settlement is written when the store is back.
 
-A call under a cap is *reserved* before it is made and *settled* after it, and both are exact under
-concurrency: the reservation is decided at once against the totals in memory, then confirmed by the store in
-one transaction, so several gateways on one store share their caps. Both are in the store before the call
-is made and before its answer ends, respectively: they survive ``kill -9`` (SQLite's WAL is in the
-operating system's hands by then; a power cut may lose the last moments). That costs some tenths of a
-millisecond, for capped calls only; without a cap, and for what is free, nothing waits. A store that does not
-answer (a locked or full disk) holds nobody up for longer than ``patience``: memory decides, and what was
-settled waits for the store to come back.
-
-Calendar windows are in UTC and never begin twice, also when the clock is set back.
+Calendar windows are in UTC and never begin twice, even if the clock is set back.
 """
 
 from __future__ import annotations
@@ -20,8 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import count
 from secrets import token_hex
 from typing import Literal, Self
@@ -30,28 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.errors import BudgetExceeded
 from catalog.model import Capability, Price
+from routing.accounts.costs import UNIT_PRICE, cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
-from routing.clock import Clock, SteadyWall
+from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
 from routing.outcomes import Usage
-from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, is_gone, this_process
+from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
 
-_UNIT_PRICE: dict[Capability, tuple[str, int]] = {
-    Capability.IMAGE: ("image", 1),
-    Capability.TRANSCRIBE: ("minute", 1),
-    Capability.TRANSLATE: ("minute", 1),
-    Capability.SPEAK: ("character", 1_000_000),
-    Capability.RERANK: ("search", 1_000),
-}
-_UNITS = (("image", 1), ("minute", 1), ("character", 1_000_000), ("search", 1_000))
-_PRICES = ("input", "output", "cache_read", "cache_write", "image", "minute", "character", "search")
-_KEPT_SCOPES = 4096
-_CERTAIN = 2.0**50
-"""Nano-dollars, about a million dollars, below which a float is off by much less than a quarter of one."""
+_MAX_CACHED_SCOPES = 4096
 
 
 class Caps(BaseModel):
-    """The most that may be spent, in US dollars; ``None`` is without a limit."""
+    """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     request: float | None = Field(default=None, ge=0)
@@ -63,54 +47,53 @@ class Caps(BaseModel):
 
     @cached_property
     def windows(self) -> tuple[tuple[Window, float], ...]:
-        """The windows that have a cap."""
-        every = ((window, getattr(self, window.value)) for window in Window)
-        return tuple((window, cap) for window, cap in every if cap is not None)
+        """The windows that have a cap, with it."""
+        caps = ((window, getattr(self, window.value)) for window in Window)
+        return tuple((window, cap) for window, cap in caps if cap is not None)
 
     @property
     def limiting(self) -> bool:
-        """Whether there is any cap at all."""
+        """Whether there is any cap."""
         return self.request is not None or bool(self.windows)
 
 
 class SpendSettings(BaseModel):
-    """Caps of the whole gateway, of every key by default, and of single keys by id."""
+    """Caps of the whole gateway, the default of every key, and those of single keys by id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     caps: Caps = Caps()
     per_key: Caps = Caps()
     keys: dict[str, Caps] = {}
     unknown_price: Literal["refuse", "allow"] = Field(
-        default="refuse", description="what a cap says to a call whose price is unknown"
+        default="refuse", description="whether a cap refuses a call whose price is unknown"
     )
     assumed_output_tokens: int = Field(
-        default=1024, ge=1, description="what an answer without a bound is taken to be, when money is set aside"
+        default=1024, ge=1, description="length of an answer without a bound, when money is reserved"
     )
     patience: float = Field(default=0.25, gt=0, description="seconds that a capped call waits for a stuck store")
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """How far a cap is used, dollars. ``scope`` is ``all`` or ``key/ID``."""
+class CapUsage:
+    """Use of one cap, in dollars. ``scope`` is ``all`` or ``key/ID``."""
 
     scope: str
     window: Window
     cap: float
     spent: float
-    resets_in: float | None
 
 
 class Reservation:
-    """Money set aside for one call while the block lasts. Leaving unsettled gives it back: no call was made.
+    """Context manager that reserves money for one call. Leaving it unsettled releases the money: no call was made.
 
-    Entering raises BudgetExceeded, with ``retry_after`` when waiting for the window's end would help.
+    Entering raises BudgetExceeded, with ``retry_after`` if the call may succeed once the window has ended.
     """
 
     __slots__ = (
-        "_books",
         "_counters",
         "_hold",
-        "_waiting",
+        "_spend",
+        "_written",
         "amount",
         "day",
         "endpoint",
@@ -119,8 +102,8 @@ class Reservation:
         "settled",
     )
 
-    def __init__(self, books: Spend, key: str, model: str, endpoint: str, amount: float | None) -> None:
-        self._books = books
+    def __init__(self, spend: Spend, key: str, model: str, endpoint: str, amount: float | None) -> None:
+        self._spend = spend
         self.key = key
         self.model = model
         self.endpoint = endpoint
@@ -129,39 +112,39 @@ class Reservation:
         self.day = ""
         self._counters: tuple[Counter, ...] = ()
         self._hold: Hold | None = None
-        self._waiting: asyncio.Future[None] | None = None
+        self._written: asyncio.Future[None] | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether leaving waits for the store; without a cap nothing does."""
+        """Whether leaving waits for the store; not without a cap."""
         return self._hold is not None
 
     async def __aenter__(self) -> Self:
-        now = self._books.now()
+        now = self._spend.now()
         self.day = day_of(now)
-        self._counters, held = self._books.check(self, now)
+        self._counters, held = self._spend.check(self, now)
         if self._counters and held:
-            self._hold = await self._books.take(self, self._counters, held, now)
+            self._hold = await self._spend.take(self, self._counters, held, now)
         return self
 
     def settle(self, actual: float | None, usage: Usage) -> None:
-        """Say what the call cost, once; ``None`` if that is unknown: then the caps keep what was set aside."""
+        """Settle with the call's cost, once; with ``None`` (unknown), the caps count the reserved amount."""
         if not self.settled:
             self.settled = True
-            exact = None if actual is None else nano(actual)
-            self._waiting = self._books.charge(self, self._counters, self._hold, exact, usage)
+            exact = None if actual is None else to_nano(actual)
+            self._written = self._spend.charge(self, self._counters, self._hold, exact, usage)
 
     async def __aexit__(self, *exception: object) -> None:
         if self._hold is None:
             return
         if not self.settled:
-            self._waiting = self._books.release(self._hold)
-        if self._waiting is not None:
-            await asyncio.wait((self._waiting,), timeout=self._books.patience)
+            self._written = self._spend.release(self._hold)
+        if self._written is not None:
+            await asyncio.wait((self._written,), timeout=self._spend.patience)
 
 
 class Spend:
-    """The books of a gateway."""
+    """Totals and reservations of a gateway."""
 
     def __init__(
         self,
@@ -172,33 +155,33 @@ class Spend:
         key_caps: Callable[[str], Caps | None] | None = None,
         owner: str | None = None,
     ) -> None:
-        """``key_caps`` gives the caps that a virtual key was created with, by the key's id."""
+        """``key_caps`` returns the caps that a virtual key was created with, by the key's id."""
         self._store = store
         self._settings = settings
         self._key_caps = key_caps
-        self._wall = SteadyWall(clock)
-        self._owner = owner or this_process()
+        self._wall = SteadyWallClock(clock)
+        self._owner = owner or process_name()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
-        self._since: dict[str, int] | None = None
+        self._changes_since_read: dict[str, int] | None = None
         self._known_scopes: dict[str, tuple[Caps | None, tuple[tuple[str, Caps], ...]]] = {}
         self._generation = store.generation
 
     # ---- prices
 
     def cost(self, price: Price, usage: Usage, capability: Capability | None = None) -> float | None:
-        """Dollars for what was used; ``None`` when a price or the usage is unknown."""
+        """Dollars; see :func:`routing.accounts.costs.cost_nano`."""
         exact = cost_nano(price, usage, capability)
         return None if exact is None else exact / NANO
 
     def estimate(self, price: Price, facts: Facts) -> float | None:
-        """Dollars to set aside for a request, taking the answer to be as long as it may be."""
+        """Dollars to reserve for a request, for the longest answer that it allows."""
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
         assumed = self._settings.assumed_output_tokens if generates else 0
         usage = Usage(
             input=facts.prompt_tokens,
             output=assumed if facts.output_tokens is None else facts.output_tokens,
-            units=facts.units if facts.capability in _UNIT_PRICE else 0.0,
+            units=facts.units if facts.capability in UNIT_PRICE else 0.0,
         )
         return self.cost(price, usage, facts.capability)
 
@@ -210,11 +193,11 @@ class Spend:
         return self._settings.patience
 
     def reserve(self, *, key: str, model: str, endpoint: str, amount: float | None) -> Reservation:
-        """To be entered: sets ``amount`` dollars aside until the block ends."""
+        """A reservation of ``amount`` dollars (``None``: unknown), to be entered."""
         return Reservation(self, key, model, endpoint, amount)
 
     def headroom(self, key: str) -> float | None:
-        """Dollars that the key may still spend on its next call; ``None`` without a cap."""
+        """Dollars that the key may spend on its next call; ``None`` without a cap."""
         if not self._scopes(key):
             return None
         at = self._wall()
@@ -223,40 +206,39 @@ class Spend:
             for counter in self._counters(key, at)
             if counter.limit is not None
         ]
-        room.extend(nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
+        room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
 
-    def standing(self, key: str) -> tuple[Spent, ...]:
-        """How far each cap that applies to a key is used."""
+    def cap_usage(self, key: str) -> tuple[CapUsage, ...]:
+        """The use of each cap that applies to a key."""
         now = self._wall()
         rows = []
         for scope, caps in self._scopes(key):
             for window, cap in caps.windows:
                 span = window_at(window, now)
                 spent = self._totals.get(f"spend/{scope}/{window}/{span.name}", 0) / NANO
-                left = None if span.end is None else span.end - now
-                rows.append(Spent(scope=scope, window=window, cap=cap, spent=spent, resets_in=left))
+                rows.append(CapUsage(scope=scope, window=window, cap=cap, spent=spent))
         return tuple(rows)
 
     # ---- the store
 
     async def start(self) -> None:
-        """Learn what was spent before, and settle what a process that died had set aside."""
-        await self._store.recover(partial(is_gone, now=self._wall()))
+        """Read the totals, and settle the reservations of dead processes."""
+        await self._store.recover(partial(owner_is_gone, now=self._wall()))
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Bring the totals in memory up to the store's, to which other gateways add as well."""
+        """Read the totals of the store, to which other gateways add too."""
         if self._store.generation != self._generation:
             self._generation = self._store.generation
             for name, total in self._totals.items():
                 self._store.count((Counter(name),), total)
-        since = self._since = {}
+        changes = self._changes_since_read = {}
         try:
             totals = await self._store.counts("spend/")
         finally:
-            self._since = None
-        for name, change in since.items():
+            self._changes_since_read = None
+        for name, change in changes.items():
             totals[name] = totals.get(name, 0) + change
         self._totals = totals
 
@@ -265,7 +247,7 @@ class Spend:
         return await self._store.usage(first_day, last_day)
 
     def _scopes(self, key: str) -> tuple[tuple[str, Caps], ...]:
-        """What applies to a key, by scope; scopes without a cap are left out."""
+        """The caps that apply to a key, by scope; scopes without a cap are left out."""
         own = self._key_caps(key) if self._key_caps is not None else None
         known = self._known_scopes.get(key)
         if known is not None and known[0] is own:
@@ -273,9 +255,9 @@ class Spend:
         configured = self._settings.keys.get(key, self._settings.per_key)
         if own is not None:
             configured = Caps(**{**configured.model_dump(), **own.model_dump(exclude_none=True)})
-        every = (("all", self._settings.caps), (f"key/{key}", configured))
-        scopes = tuple((scope, caps) for scope, caps in every if caps.limiting)
-        if len(self._known_scopes) >= _KEPT_SCOPES:
+        both = (("all", self._settings.caps), (f"key/{key}", configured))
+        scopes = tuple((scope, caps) for scope, caps in both if caps.limiting)
+        if len(self._known_scopes) >= _MAX_CACHED_SCOPES:
             self._known_scopes.clear()
         self._known_scopes[key] = own, scopes
         return scopes
@@ -285,28 +267,28 @@ class Spend:
         for scope, caps in self._scopes(key):
             for window, cap in caps.windows:
                 span = window_at(window, now)
-                found.append(Counter(f"spend/{scope}/{window}/{span.name}", nano(cap), span.keep_until))
+                found.append(Counter(f"spend/{scope}/{window}/{span.name}", to_nano(cap), span.keep_until))
         return tuple(found)
 
-    # ---- one call, for its reservation
+    # ---- called by a reservation
 
     def now(self) -> float:
-        """Wall time that never goes back: a day must not begin again because somebody set the clock."""
+        """Wall time that never decreases: a window must not begin twice when the clock is set back."""
         return self._wall()
 
     def check(self, call: Reservation, now: float) -> tuple[tuple[Counter, ...], int]:
-        """The counters of a call's caps, and the nano-dollars to hold under them. Raises BudgetExceeded."""
+        """Check a call against the totals: its counters and nano-dollars to hold. Raises BudgetExceeded."""
         scopes = self._scopes(call.key)
         if not scopes:
             return (), 0
-        held = 0 if call.amount is None else nano(call.amount)
+        held = 0 if call.amount is None else to_nano(call.amount)
         counters = self._counters(call.key, now)
         self._check_request(scopes, call.amount)
         self._check_windows(counters, held, now)
         return counters, held
 
     async def take(self, call: Reservation, counters: tuple[Counter, ...], held: int, now: float) -> Hold:
-        """Count in memory at once, so that nobody else can have the same money, then ask the store."""
+        """Hold in memory at once, so that no other call gets the same money, then in the store."""
         hold = Hold(
             id=next(self._holds),
             owner=self._owner,
@@ -337,10 +319,10 @@ class Spend:
         actual: int | None,
         used: Usage,
     ) -> asyncio.Future[None]:
-        """Book what a call came to: in memory at once; the future is done when it is in the store."""
+        """Charge a call: in memory at once; the future is done when it is in the store."""
         estimated = 0
         if actual is None:
-            estimated = 0 if call.amount is None else nano(call.amount)
+            estimated = 0 if call.amount is None else to_nano(call.amount)
         amount = estimated if actual is None else actual
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
@@ -361,7 +343,7 @@ class Spend:
         return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
 
     def release(self, hold: Hold) -> asyncio.Future[None]:
-        """Give back what was held for a call that was not made."""
+        """Release the hold of a call that was not made."""
         self._add(hold.counters, -hold.amount)
         usage = UsageRow(hold.day, hold.model, hold.endpoint, hold.key)
         return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
@@ -375,7 +357,7 @@ class Spend:
                     "the catalogue, or set spend.unknown_price to 'allow'."
                 )
             return
-        if limits and nano(amount) > nano(min(limits)):
+        if limits and to_nano(amount) > to_nano(min(limits)):
             raise BudgetExceeded(
                 f"This request may cost {amount:.6f} dollars, more than the {min(limits):.6f} allowed for one "
                 "request. Ask for fewer output tokens or a cheaper model."
@@ -393,73 +375,8 @@ class Spend:
             return
         for counter in counters:
             self._totals[counter.name] = self._totals.get(counter.name, 0) + change
-            if self._since is not None:
-                self._since[counter.name] = self._since.get(counter.name, 0) + change
-
-
-def nano(dollars: float) -> int:
-    """Whole nano-dollars, of the number as it is written (0.1 is a tenth, not the float nearest to it)."""
-    scaled = dollars * NANO
-    if scaled < _CERTAIN and abs(scaled - (whole := round(scaled))) < 0.25:
-        return whole  # nowhere near a half, at which the float's own error would matter
-    return int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_EVEN))
-
-
-def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) -> int | None:
-    """What was used, in nano-dollars; ``None`` when a price that it needs, or the usage, is unknown.
-
-    ``usage.input`` contains ``cached`` and ``cache_write``, ``usage.output`` contains ``reasoning``. Cached
-    tokens without a price of their own cost what fresh ones do, which is the most they can. What is not
-    tokens is priced by the capability's unit; without a capability, by the one unit that has a price.
-    """
-    if not usage.known:
-        return 0 if is_free(price) else None
-    tokens = _tokens(price, usage)
-    units = _units(price, usage, capability)
-    exact = tokens if units is None else units + (tokens or 0)
-    if exact is None or isinstance(exact, int):
-        return exact
-    return int(exact.to_integral_value(ROUND_HALF_EVEN))
-
-
-def is_free(price: Price) -> bool:
-    """Whether whatever has a price costs nothing, so that a cost is known without knowing the usage."""
-    known = [rate for name in _PRICES if (rate := getattr(price, name)) is not None]
-    return bool(known) and not any(known)
-
-
-@lru_cache(maxsize=1024)
-def _nano_per_token(rate: float) -> int | Decimal:
-    """A price per million tokens, as written, in nano-dollars a token: nearly always a whole number."""
-    exact = Decimal(str(rate)) * (NANO // 1_000_000)
-    return int(exact) if exact == int(exact) else exact
-
-
-def _tokens(price: Price, usage: Usage) -> int | Decimal | None:
-    if price.input is None and price.output is None:
-        return None
-    total: int | Decimal = 0
-    parts: tuple[tuple[int, float | None], ...] = ((usage.input, price.input),)
-    if usage.cached or usage.cache_write:
-        fresh = max(0, usage.input - usage.cached - usage.cache_write)
-        read = price.cache_read if price.cache_read is not None else price.input
-        parts = ((fresh, price.input), (usage.cached, read), (usage.cache_write, price.cache_write))
-    for used, rate in (*parts, (usage.output, price.output)):
-        if used and rate is None:
-            return None
-        if used and rate is not None:
-            total += used * _nano_per_token(rate)
-    return total
-
-
-def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
-    if not usage.units:
-        return None
-    named = _UNITS if capability is None else tuple(filter(None, [_UNIT_PRICE.get(capability)]))
-    rates = {Decimal(str(rate)) / per for name, per in named if (rate := getattr(price, name)) is not None}
-    if len(rates) != 1:
-        return None
-    return Decimal(str(usage.units)) * rates.pop() * NANO
+            if self._changes_since_read is not None:
+                self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change
 
 
 def _exceeded(counter: Counter, now: float) -> BudgetExceeded:

@@ -1,4 +1,4 @@
-"""The report of ``GET /v1/usage``: what was used and what it cost, by day, model and key."""
+"""The report of ``GET /v1/usage``: usage and cost by day, model, endpoint and key."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from routing.state.protocol import NANO, USAGE_SUMS, UsageRow
 
 
-class Group(StrEnum):
-    """What a report has a row for each of."""
+class UsageGroup(StrEnum):
+    """A field by which a report can be grouped."""
 
     DAY = "day"
     MODEL = "model"
@@ -35,17 +35,17 @@ COLUMNS = (
     "cost",
     "estimated_cost",
 )
-"""The columns, in order; a report has those of ``day`` to ``key`` that it is grouped by."""
+"""The columns in order; of ``day`` to ``key``, a report has those it is grouped by."""
 
-EVERYTHING = (Group.DAY, Group.MODEL, Group.KEY)
+DEFAULT_GROUPS = (UsageGroup.DAY, UsageGroup.MODEL, UsageGroup.KEY)
 
 
-def report(rows: Iterable[UsageRow], by: tuple[Group, ...] = EVERYTHING) -> dict[str, Any]:
+def report(rows: Iterable[UsageRow], by: tuple[UsageGroup, ...] = DEFAULT_GROUPS) -> dict[str, Any]:
     """``{"object": "usage.report", "currency": "usd", "data": [...], "total": {...}}``.
 
-    ``cost`` is the sum of the costs that are known, in dollars with nine decimals, as text so that no sum
-    of it drifts. ``unknown_cost_calls`` counts the calls whose cost is unknown, and ``estimated_cost`` is
-    what was set aside for them: what the caps counted is the sum of both.
+    ``cost`` is the sum of the known costs, in dollars with nine decimals, as text so that it is exact.
+    ``unknown_cost_calls`` counts the calls whose cost is unknown, and ``estimated_cost`` is the sum that was
+    reserved for them. The spending caps count the sum of both.
     """
     groups: dict[tuple[str, ...], list[float]] = {}
     total: list[float] = [0] * len(USAGE_SUMS)
@@ -66,10 +66,10 @@ def report(rows: Iterable[UsageRow], by: tuple[Group, ...] = EVERYTHING) -> dict
     }
 
 
-def to_csv(document: Mapping[str, Any], by: tuple[Group, ...] = EVERYTHING) -> str:
-    """A report as CSV (RFC 4180), one header line; a cell that a spreadsheet would run is quoted as text."""
-    grouped = [group.value for group in by]
-    names = [name for name in COLUMNS if name in grouped or name not in set(Group)]
+def to_csv(document: Mapping[str, Any], by: tuple[UsageGroup, ...] = DEFAULT_GROUPS) -> str:
+    """A report as CSV (RFC 4180) with a header line; cells that a spreadsheet would evaluate are quoted."""
+    group_names = [group.value for group in by]
+    names = [name for name in COLUMNS if name in group_names or name not in set(UsageGroup)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(names)
@@ -91,7 +91,7 @@ def _dollars(amount: float) -> str:
 
 
 def _cell(value: Any) -> Any:
-    # A model's or key's name may come from elsewhere; '=cmd' must stay a name when a spreadsheet opens it.
+    # Names of models and keys may be hostile: a spreadsheet must not run '=cmd' as a formula.
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value

@@ -1,13 +1,13 @@
-"""Roundhouse's own API keys: who may call, which models, how much.
+"""Roundhouse's own API keys, with the models and the amounts that each may use.
 
-A key is ``rh-`` and 43 characters (256 random bits). It is shown once, when it is made; what is kept is its
-SHA-256 digest, which for a random key needs no salt. Looking one up hashes what was presented, finds the
-record by the whole digest, and compares once more in constant time.
+A key is ``rh-`` and 43 characters (256 random bits). It is shown once, at creation; only its SHA-256 digest is
+stored, which for a random key needs no salt. A presented key is hashed, looked up by the whole digest, and
+compared again in constant time.
 
-Limits on requests and tokens count in calendar windows (UTC), in memory, so that a check costs no I/O.
-Gateways that share a store exchange what they counted at every :meth:`VirtualKeys.sync` (a second or so):
-together they may pass a limit by what came in between. Limits on money are exact: they are caps of
-:class:`routing.accounts.spend.Spend`, which is given :meth:`VirtualKeys.caps`.
+Requests and tokens are limited per calendar window (UTC). They are counted in memory, so that a check costs no
+I/O. Gateways that share a store exchange their counts at every :meth:`VirtualKeys.sync` (about every second);
+together they may exceed a limit by what was counted in between. Limits on money are exact: they are caps of
+:class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from catalog.errors import InvalidRequest, NotFound, RateLimited
 from catalog.index import permits
 from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
-from routing.clock import Clock, SteadyWall
+from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.state.protocol import Counter, State
 
 _PREFIX = "rh-"
-_SHOWN = 7
+_HINT_LENGTH = 7
 
 
 class Rate(BaseModel):
-    """The most of something per window; ``None`` is without a limit."""
+    """Upper bounds per window; ``None`` is no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     minute: int | None = Field(default=None, ge=0)
@@ -46,12 +46,12 @@ class Rate(BaseModel):
     @property
     def windows(self) -> tuple[tuple[Window, int], ...]:
         """The windows that have a limit, shortest first."""
-        every = ((Window.MINUTE, self.minute), (Window.DAY, self.day), (Window.MONTH, self.month))
-        return tuple((window, limit) for window, limit in every if limit is not None)
+        limits = ((Window.MINUTE, self.minute), (Window.DAY, self.day), (Window.MONTH, self.month))
+        return tuple((window, limit) for window, limit in limits if limit is not None)
 
 
 class KeyLimits(BaseModel):
-    """What a key may use."""
+    """Limits of one key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     requests: Rate = Rate()
@@ -60,10 +60,10 @@ class KeyLimits(BaseModel):
 
 
 class KeyInfo(BaseModel):
-    """A key, without its secret. ``hint`` is its first characters, to recognise it by; times are Unix time.
+    """A key without its secret. ``hint`` is the first characters of the secret; times are Unix time.
 
-    ``models`` are ids or patterns (``openai/*``); empty means all. ``previous`` is the digest of the secret
-    before the last rotation, good until ``previous_until``.
+    ``models`` are ids or patterns (``openai/*``); empty means all. ``previous`` is the digest of the secret before
+    the last rotation, which is valid until ``previous_until``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,13 +85,13 @@ class KeyInfo(BaseModel):
         return permits(self.models, model)
 
     def public(self) -> dict[str, Any]:
-        """What may be shown to an administrator: everything but the digests."""
+        """The fields to show to an administrator: all but the digests."""
         return self.model_dump(mode="json", exclude={"digest", "previous"})
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made. ``secret`` is the only copy there is."""
+    """A key that was just created, with the only copy of its secret."""
 
     info: KeyInfo
     secret: str
@@ -101,41 +101,26 @@ class NewKey:
 
 
 class VirtualKeys:
-    """All keys, in memory; the state keeps them."""
+    """All keys, in memory, stored in the state."""
 
     kind = "virtual_key"
 
     def __init__(self, state: State, clock: Clock) -> None:
         self._state = state
         self._clock = clock
-        self._wall = SteadyWall(clock)
+        self._wall = SteadyWallClock(clock)
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
-        self._from_settings: frozenset[str] = frozenset()
         self._counts: dict[str, int] = {}
-        self._unsent: dict[Counter, int] = {}
+        self._unwritten: dict[Counter, int] = {}
         self._generation = state.generation
 
     # ---- administration
 
     async def start(self) -> None:
-        """Read the keys and what they have used. A record that cannot be read is no key; the log says so."""
+        """Read the keys and their counts. Invalid records are skipped and logged."""
         await self._read()
         self._counts = await self._state.counts("rate/")
-
-    def add_from_settings(self, name: str, secret: str, *, admin: bool = False) -> KeyInfo:
-        """A key that stands in the settings: known while the process runs, never stored, not to be revoked."""
-        info = KeyInfo(
-            id=name,
-            name=name,
-            hint=secret[:3] + "...",
-            digest=digest_of(secret),
-            created_at=self._clock.wall(),
-            admin=admin,
-        )
-        self._from_settings |= {info.id}
-        self._keep(info)
-        return info
 
     async def create(
         self,
@@ -146,7 +131,7 @@ class VirtualKeys:
         expires_at: float | None = None,
         admin: bool = False,
     ) -> NewKey:
-        """Make a key. It is stored when this returns. Raises InvalidRequest for a name or expiry that is none."""
+        """Create a key. It is stored when this returns. Raises InvalidRequest for an invalid name or expiry."""
         if expires_at is not None and expires_at <= self._wall():
             raise InvalidRequest("expires_at is in the past.", param="expires_at")
         secret = _PREFIX + secrets.token_urlsafe(32)
@@ -154,7 +139,7 @@ class VirtualKeys:
             info = KeyInfo(
                 id=f"key-{secrets.token_hex(8)}",
                 name=name,
-                hint=secret[:_SHOWN],
+                hint=secret[:_HINT_LENGTH],
                 digest=digest_of(secret),
                 created_at=self._clock.wall(),
                 expires_at=expires_at,
@@ -168,7 +153,7 @@ class VirtualKeys:
         return NewKey(info, secret)
 
     def list(self) -> tuple[KeyInfo, ...]:
-        """Every key that was not forgotten, revoked and expired ones too, oldest first."""
+        """Every key, revoked and expired ones too, oldest first."""
         return tuple(sorted(self._keys.values(), key=lambda info: (info.created_at, info.id)))
 
     def get(self, key: str) -> KeyInfo:
@@ -179,26 +164,26 @@ class VirtualKeys:
         return info
 
     async def revoke(self, key: str) -> KeyInfo:
-        """Make a key useless, from now on and after every restart. Raises NotFound, InvalidRequest."""
-        info = self._stored(key).model_copy(
+        """Revoke a key for ever. Raises NotFound."""
+        info = self.get(key).model_copy(
             update={"revoked_at": self._clock.wall(), "previous": None, "previous_until": None}
         )
         await self._store(info)
         return info
 
     async def rotate(self, key: str, *, grace: float = 0.0) -> NewKey:
-        """Give a key a new secret; the old one is good for ``grace`` more seconds.
+        """Give a key a new secret; the old one stays valid for ``grace`` seconds.
 
-        Raises NotFound, and InvalidRequest for a key that was revoked or stands in the settings.
+        Raises NotFound, and InvalidRequest for a revoked key.
         """
-        info = self._stored(key)
+        info = self.get(key)
         if info.revoked_at is not None:
             raise InvalidRequest(f"The API key {key!r} was revoked; create another.", param="key")
         secret = _PREFIX + secrets.token_urlsafe(32)
         info = info.model_copy(
             update={
                 "digest": digest_of(secret),
-                "hint": secret[:_SHOWN],
+                "hint": secret[:_HINT_LENGTH],
                 "previous": info.digest if grace > 0 else None,
                 "previous_until": self._wall() + grace if grace > 0 else None,
             }
@@ -206,10 +191,10 @@ class VirtualKeys:
         await self._store(info)
         return NewKey(info, secret)
 
-    # ---- on the request's path: memory only
+    # ---- during a request: memory only
 
     def authenticate(self, presented: str) -> KeyInfo | None:
-        """The key that a secret belongs to, unless it is revoked or expired."""
+        """The key with this secret, unless it is revoked or expired."""
         digest = digest_of(presented)
         info = self._keys.get(self._by_digest.get(digest, ""))
         if info is None or info.revoked_at is not None:
@@ -225,26 +210,26 @@ class VirtualKeys:
     def check_and_count(self, key: KeyInfo, facts: Facts) -> None:
         """Count a request and its prompt against the key's limits, all or nothing.
 
-        Raises RateLimited with the seconds until the window turns; a prompt that is larger than a whole
-        window's tokens has no ``retry_after``, because waiting would not help.
+        Raises RateLimited with the seconds until the window ends, without them for a prompt that exceeds the
+        limit of a whole window, because waiting would not help.
         """
         now = self._wall()
-        wanted = [
-            *self._wanted(key.id, "requests", key.limits.requests, 1, now),
-            *self._wanted(key.id, "tokens", key.limits.tokens, facts.prompt_tokens, now),
+        additions = [
+            *self._counters_for(key.id, "requests", key.limits.requests, 1, now),
+            *self._counters_for(key.id, "tokens", key.limits.tokens, facts.prompt_tokens, now),
         ]
-        for counter, amount in wanted:
+        for counter, amount in additions:
             used = self._counts.get(counter.name, 0)
             limit = counter.limit or 0
             if used + amount > limit or used >= limit:
-                raise _over(counter, now, hopeless=amount > limit)
-        for counter, amount in wanted:
+                raise _rate_limited(counter, now, exceeds_window=amount > limit)
+        for counter, amount in additions:
             self._add(counter, amount)
 
     def record(self, outcome: Outcome) -> None:
-        """Correct the tokens counted at the gate by what an attempt used.
+        """Correct the counted tokens by those that an attempt used.
 
-        A failed attempt adds what it used; the attempt that ends the request replaces the estimate.
+        A failed attempt adds its tokens; the one that ends the request replaces the estimate.
         """
         key = self._keys.get(outcome.facts.key)
         if key is None or not outcome.usage.known or not key.limits.tokens.windows:
@@ -252,28 +237,27 @@ class VirtualKeys:
         used = outcome.usage.input + outcome.usage.output
         last = outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED) and outcome.valid is not False
         change = used - outcome.facts.prompt_tokens if last else used
-        for counter, _ in self._wanted(key.id, "tokens", key.limits.tokens, 0, self._wall()):
+        for counter, _ in self._counters_for(key.id, "tokens", key.limits.tokens, 0, self._wall()):
             self._add(counter, change)
 
     def caps(self, key: str) -> Caps | None:
-        """The spending caps that a key was made with, for :class:`routing.accounts.spend.Spend`."""
+        """The spending caps of a key, for :class:`routing.accounts.spend.Spend`."""
         info = self._keys.get(key)
         return info.limits.spend if info is not None and info.limits.spend.limiting else None
 
     # ---- sharing
 
     async def sync(self) -> None:
-        """Hand over what was counted, and learn what other gateways counted, created and revoked."""
+        """Write this process's counts, and read the counts and keys of other gateways."""
         if self._state.generation != self._generation:
             self._generation = self._state.generation
             for info in self._keys.values():
-                if info.id not in self._from_settings:
-                    self._state.put(self.kind, info.id, info.model_dump(mode="json"))
-        unsent, self._unsent = self._unsent, {}
-        for counter, amount in unsent.items():
+                self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+        unwritten, self._unwritten = self._unwritten, {}
+        for counter, amount in unwritten.items():
             self._state.count((counter,), amount)
         counts = await self._state.counts("rate/")
-        for counter, amount in self._unsent.items():
+        for counter, amount in self._unwritten.items():
             counts[counter.name] = counts.get(counter.name, 0) + amount
         self._counts = counts
         await self._read()
@@ -286,20 +270,14 @@ class VirtualKeys:
                 log = structlog.get_logger("roundhouse.keys")
                 log.warning("virtual_key.unreadable", key=name, problems=error.error_count())
                 continue
-            if info.id not in self._from_settings and self._keys.get(info.id) != info:
+            if self._keys.get(info.id) != info:
                 self._keep(info)
 
     async def _store(self, info: KeyInfo) -> None:
-        """Keep it in memory first: a revocation holds here at once, whatever the disk does."""
+        """Store a key, in memory first: a revocation takes effect here even if the store fails."""
         self._keep(info)
         self._state.put(self.kind, info.id, info.model_dump(mode="json"))
         await self._state.flush()
-
-    def _stored(self, key: str) -> KeyInfo:
-        info = self.get(key)
-        if key in self._from_settings:
-            raise InvalidRequest(f"The API key {key!r} stands in the settings; change it there.", param="key")
-        return info
 
     def _keep(self, info: KeyInfo) -> None:
         old = self._keys.get(info.id)
@@ -311,27 +289,29 @@ class VirtualKeys:
         if info.previous is not None:
             self._by_digest[info.previous] = info.id
 
-    def _wanted(self, key: str, what: str, rate: Rate, amount: int, now: float) -> Sequence[tuple[Counter, int]]:
-        wanted = []
+    def _counters_for(
+        self, key: str, kind: str, rate: Rate, amount: int, now: float
+    ) -> Sequence[tuple[Counter, int]]:
+        additions = []
         for window, limit in rate.windows:
             span = window_at(window, now)
-            name = f"rate/{key}/{what}/{window}/{span.name}"
-            wanted.append((Counter(name, limit, span.keep_until), amount))
-        return wanted
+            name = f"rate/{key}/{kind}/{window}/{span.name}"
+            additions.append((Counter(name, limit, span.keep_until), amount))
+        return additions
 
     def _add(self, counter: Counter, amount: int) -> None:
         self._counts[counter.name] = max(0, self._counts.get(counter.name, 0) + amount)
-        self._unsent[counter] = self._unsent.get(counter, 0) + amount
+        self._unwritten[counter] = self._unwritten.get(counter, 0) + amount
 
 
 def digest_of(secret: str) -> str:
-    """SHA-256 of a key, in hex; what is not valid Unicode is a digest that no key has."""
+    """SHA-256 of a key, in hex. Invalid Unicode gets a digest too, which no key has."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _over(counter: Counter, now: float, *, hopeless: bool) -> RateLimited:
+def _rate_limited(counter: Counter, now: float, *, exceeds_window: bool) -> RateLimited:
     _, _, what, window, _ = counter.name.split("/")
-    if hopeless:
+    if exceeds_window:
         return RateLimited(f"This request has more tokens than the key's limit of {counter.limit} per {window}.")
     end = window_at(Window(window), now).end
     wait = None if end is None else max(0.001, end - now)

@@ -1,4 +1,4 @@
-"""Calendar windows in UTC: which minute, hour, day or month a moment is in, and when it ends."""
+"""Calendar windows in UTC: the minute, hour, day or month of a time, and its end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 
-_GRACE = 86_400.0
+_KEEP_SECONDS = 86_400.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(StrEnum):
-    """How long a limit counts before it begins anew."""
+    """Period after which a limit resets; ``total`` never does."""
 
     MINUTE = "minute"
     HOUR = "hour"
@@ -23,19 +23,19 @@ class Window(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One window: its name (``2026-11-22T09``) and when it ends, in wall seconds; ``None`` never."""
+    """One window: its name (``2026-11-22T09``) and its end in Unix time, ``None`` if it never ends."""
 
     name: str
     end: float | None
 
     @property
     def keep_until(self) -> float | None:
-        """When its counter may be forgotten: calls that began in it may settle a good while after its end."""
-        return None if self.end is None else self.end + _GRACE
+        """Unix time until which its counter is kept: calls that began in it may settle well after its end."""
+        return None if self.end is None else self.end + _KEEP_SECONDS
 
 
 def window_at(window: Window, now: float) -> Span:
-    """The window that a moment is in; ``now`` is Unix time."""
+    """The window that contains ``now``, Unix time."""
     at = datetime.fromtimestamp(now, UTC)
     if window is Window.MINUTE:
         start = at.replace(second=0, microsecond=0)
@@ -54,7 +54,7 @@ def window_at(window: Window, now: float) -> Span:
 
 
 def day_of(now: float) -> str:
-    """The UTC day of a moment, as an ISO date."""
+    """The UTC day of a Unix time, as an ISO date."""
     return _day(int(now // 86_400))
 
 

@@ -1,11 +1,10 @@
-"""What was learned, as documents that can be stored and shared: one per model, and one of output lengths.
+"""Documents of what was learned, to store and share: one per model, and one of output lengths.
 
-A document is checked as strictly as a request before it becomes belief: every number finite and in its range,
-scores within counts. What does not pass is passed over, so a damaged store costs learning, never a start.
+A document is validated as strictly as a request: every number finite and in its range, scores within counts. An
+invalid one is skipped, so a damaged store loses learning but never prevents a start.
 
-Several gateways share one store, in which the last document written stands. So that none of them loses what
-the others saw, a document says how much of each gateway's own observations it holds; whoever adopts it adds
-what it knows of itself beyond that.
+Several gateways share one store, in which the last write wins. A document therefore counts how many observations
+of each gateway it includes, and a gateway that adopts it adds its own later ones, so none is lost.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from routing.beliefs.speed import SIZES, Pace
 from routing.facts import Complexity, Task
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
-_KEPT = 256
+_JOURNAL_SIZE = 256
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Log = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -33,7 +32,7 @@ Weights = Annotated[list[Amount], Field(min_length=SIZES, max_length=SIZES)]
 
 
 class Cell(BaseModel):
-    """What was seen at one task and complexity: ``scores`` of ``counts`` observations, and of hints."""
+    """Sums at one task and complexity: ``scores`` of ``counts`` observations, and the same of hints."""
 
     model_config = _STRICT
     task: Task
@@ -51,7 +50,7 @@ class Cell(BaseModel):
 
 
 class QualityDocument(BaseModel):
-    """Evidence of one model's quality. The change detector begins anew: its few observations are not kept."""
+    """Evidence of one model's quality. The change detector's sums are not stored; it starts again at zero."""
 
     model_config = _STRICT
     prior: dict[Task, Share]
@@ -82,7 +81,7 @@ class PaceDocument(BaseModel):
 
 
 class ModelDocument(BaseModel):
-    """All that was learned of one model. ``heard`` counts, by writer, the observations that are in it."""
+    """Everything learned of one model. ``heard`` is the number of observations included, by writer."""
 
     model_config = _STRICT
     version: Literal[1] = 1
@@ -93,7 +92,7 @@ class ModelDocument(BaseModel):
 
 
 class Observation(NamedTuple):
-    """One thing that this process saw itself: what to add again to a belief that lacks it."""
+    """An observation of this process, kept to be added again to evidence that lacks it."""
 
     number: int
     task: int
@@ -105,7 +104,7 @@ class Observation(NamedTuple):
 
 @dataclass(slots=True)
 class Journal:
-    """This process's latest own observations of one model, numbered, and what is known of other writers'."""
+    """The latest observations of one model by this process, numbered, and the counts of other writers."""
 
     number: int
     kept: deque[Observation]
@@ -113,17 +112,17 @@ class Journal:
 
     @classmethod
     def new(cls) -> Journal:
-        """Nothing seen."""
-        return cls(0, deque(maxlen=_KEPT), {})
+        """An empty journal."""
+        return cls(0, deque(maxlen=_JOURNAL_SIZE), {})
 
     def note(self, task: int, complexity: int, score: float, confidence: float, *, hint: bool) -> None:
-        """Remember an observation until other writers have it."""
+        """Append an observation."""
         self.number += 1
         self.kept.append(Observation(self.number, task, complexity, score, confidence, hint))
 
 
 def write_quality(evidence: Evidence) -> QualityDocument:
-    """The document of some evidence; only cells in which something was seen."""
+    """The document of evidence; cells without observations are left out."""
     cells = [
         Cell(
             task=TASKS[task],
@@ -145,7 +144,7 @@ def write_quality(evidence: Evidence) -> QualityDocument:
 
 
 def read_quality(document: QualityDocument) -> Evidence:
-    """The evidence of a document. A task that the document does not know gets the mean of those it knows."""
+    """The evidence of a document. A task without a prior in it gets the mean of the others."""
     known = list(document.prior.values()) or [0.5]
     overall = sum(known) / len(known)
     prior: Floats = np.array([document.prior.get(task, overall) for task in TASKS])
@@ -188,7 +187,7 @@ def read_pace(document: PaceDocument) -> Pace:
 
 
 def read_document(document: Any) -> ModelDocument | None:
-    """A stored document, or ``None`` when it is not one that can be believed."""
+    """A stored document, or ``None`` when it is invalid."""
     try:
         return ModelDocument.model_validate(document)
     except ValidationError:
@@ -196,7 +195,7 @@ def read_document(document: Any) -> ModelDocument | None:
 
 
 def read_outputs(document: Mapping[str, Any]) -> dict[Task, float]:
-    """Stored output lengths by task; what is not a sensible number is left out."""
+    """Stored output lengths by task; invalid ones are left out."""
     found: dict[Task, float] = {}
     for task in TASKS:
         value = document.get(task.value)

@@ -1,20 +1,20 @@
-"""What an outcome teaches, and how sure it is. Each signal touches only what it is evidence of.
+"""Learns from outcomes and reports. Each signal updates only what it is evidence of.
 
-========================  ==============================================  ============================
-what happened             what it says                                    what it does not say
-========================  ==============================================  ============================
-transport failure         the model, or the way there, is unreliable      anything of quality
-first token, tokens/s     how fast the model is at this prompt size
-caller left while waiting the first token takes at least so long          anything of quality
-refusal                   the model answers                               anything of quality
-answer valid or not       quality, nearly as sure as a report
-cut by length, unasked    quality, weakly                                 (asked for: nothing)
-same prompt asked again   the earlier answer did not do, weakly
-nothing of all this       the answer may have been fine, very weakly
-explicit report           quality
-========================  ==============================================  ============================
+============================  ===============================================  ===========================
+signal                        evidence of                                      no evidence of
+============================  ===============================================  ===========================
+transport failure             reliability of the model or its upstream         quality
+first token, tokens/s         speed at this prompt size
+caller left while waiting     a lower bound of the time to the first token     quality
+refusal                       reliability                                      quality
+answer valid or invalid       quality, nearly as certain as a report
+cut by the model's own limit  quality, weak (by the caller's limit: none)
+same prompt asked again soon  quality of the earlier answer, weak
+success without any of these  quality, very weak
+explicit report               quality
+============================  ===============================================  ===========================
 
-The weak ones are hints: any number of them together weigh no more than ``Signals.implicit_memory`` reports.
+The weak signals are hints: any number of them together weigh no more than ``Signals.implicit_memory`` reports.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from catalog.errors import InvalidRequest
 from routing.beliefs.estimator import Estimator
+from routing.beliefs.expectations import decodes
 from routing.facts import Complexity, Facts, Task
 from routing.outcomes import Outcome, Result
 from routing.settings import RoutingSettings, Signal
@@ -33,7 +34,7 @@ from routing.settings import RoutingSettings, Signal
 K = TypeVar("K")
 V = TypeVar("V")
 
-_REMEMBERED = 4096
+_MAX_REMEMBERED = 4096
 _UNRELIABLE = frozenset(
     {
         "upstream_error",
@@ -49,12 +50,15 @@ _UNRELIABLE = frozenset(
         "worker_failed",
     }
 )
-"""Error codes that speak of the model or the way there; the others speak of keys, money or the caller."""
+"""Error codes of the model or its upstream; the others concern keys, money or the caller."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What one report changed: expected quality of the model at this task before and after it."""
+class QualityUpdate:
+    """Effect of one report: the expected quality of the model at this task before and after it.
+
+    ``changed``: the change detector fired.
+    """
 
     model: str
     task: Task
@@ -65,7 +69,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _AnsweredPrompt:
     model: str
     trace: str
     facts: Facts
@@ -73,35 +77,33 @@ class _Asked:
 
 
 class Learner:
-    """Turns outcomes and reports into what the estimator expects. An :class:`~routing.outcomes.OutcomeSink`."""
+    """Updates the estimator from outcomes and reports. An :class:`~routing.outcomes.OutcomeSink`."""
 
     def __init__(self, estimator: Estimator, settings: RoutingSettings | None = None) -> None:
         self._estimator = estimator
         self._signals = (settings or RoutingSettings()).signals
-        self._asked: OrderedDict[tuple[str, str], _Asked] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], _AnsweredPrompt] = OrderedDict()
         self._reported: OrderedDict[str, None] = OrderedDict()
 
     def record(self, outcome: Outcome) -> None:
-        """Learn from one attempt. Quick; raises nothing."""
+        """Learn from one attempt."""
         facts = outcome.facts
         if facts.tokens_only or outcome.result in (Result.CANNOT, Result.REJECTED):
             return
         if outcome.result is Result.FAILED:
-            self._failed(outcome)
+            self._learn_failure(outcome)
             return
-        self._time(outcome)
+        self._learn_speed(outcome)
         if outcome.result is Result.CANCELLED:
             return
         busy = max(0.0, outcome.duration - outcome.queued)
         self._estimator.observe_attempt(outcome.model, failed=False, at=outcome.at, busy=busy)
         if outcome.result is Result.SUCCESS:
-            self._notice_repeat(outcome)
-            self._judge(outcome)
+            self._learn_repeat(outcome)
+            self._learn_quality(outcome)
 
-    def report(
-        self, facts: Facts, model: str, score: float, *, trace: str | None = None, confidence: float = 1.0
-    ) -> Lesson:
-        """Learn from somebody who saw the answer. ``score`` is 0 (rejected) to 1 (accepted).
+    def report(self, facts: Facts, model: str, score: float, *, trace: str | None = None) -> QualityUpdate:
+        """Learn from an explicit report on an answer. ``score`` is 0 (rejected) to 1 (accepted).
 
         Raises InvalidRequest for a score outside [0, 1], or when ``trace`` was reported before.
         """
@@ -112,41 +114,41 @@ class Learner:
                 raise InvalidRequest(f"The outcome of trace '{trace[:80]}' was reported before.", param="trace")
             _remember(self._reported, trace, None)
         before = self._estimator.expected_quality(model, facts.task, facts.complexity)
-        changed = self._estimator.observe_quality(model, facts.task, facts.complexity, score, confidence)
+        changed = self._estimator.observe_quality(model, facts.task, facts.complexity, score)
         after = self._estimator.expected_quality(model, facts.task, facts.complexity)
-        return Lesson(model, facts.task, facts.complexity, before, after, changed)
+        return QualityUpdate(model, facts.task, facts.complexity, before, after, changed)
 
     def import_priors(self, benchmarks: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
         """Seed models with benchmark scores in [0, 1], by model id and task.
 
-        Answers which models took them: one that was observed keeps what was observed. Raises InvalidRequest
-        for an unknown task or a score outside [0, 1], and then takes none of them.
+        Returns, by model id, whether its scores were taken: those of an observed model are not. Raises
+        InvalidRequest, without effect, for an unknown task or a score outside [0, 1].
         """
-        read = {
+        parsed = {
             model: {_task(name): _score(value) for name, value in row.items()} for model, row in benchmarks.items()
         }
-        return {model: self._estimator.seed(model, row) for model, row in read.items()}
+        return {model: self._estimator.seed(model, row) for model, row in parsed.items()}
 
     # ---- one attempt
 
-    def _failed(self, outcome: Outcome) -> None:
+    def _learn_failure(self, outcome: Outcome) -> None:
         if outcome.error not in _UNRELIABLE:
             return
         self._estimator.observe_attempt(outcome.model, failed=True, at=outcome.at)
         if outcome.first_chunk is None and not outcome.whole and outcome.error == "first_byte_timeout":
-            self._waited(outcome)
+            self._learn_wait(outcome)
 
-    def _time(self, outcome: Outcome) -> None:
+    def _learn_speed(self, outcome: Outcome) -> None:
         if outcome.whole:
-            self._time_whole(outcome)
+            self._learn_speed_of_whole(outcome)
             return
         if outcome.first_chunk is None:
             if outcome.result is Result.CANCELLED:
-                self._waited(outcome)
+                self._learn_wait(outcome)
             return
         facts, estimator = outcome.facts, self._estimator
         first = max(0.0, outcome.first_chunk - outcome.queued)
-        if not estimator.decodes(facts):
+        if not decodes(facts):
             if outcome.result is not Result.CANCELLED:
                 estimator.observe_first(outcome.model, facts, max(0.0, outcome.duration - outcome.queued))
             return
@@ -159,8 +161,8 @@ class Learner:
         if outcome.finish_reason != "length":
             estimator.observe_output(facts.task, tokens)
 
-    def _time_whole(self, outcome: Outcome) -> None:
-        """An answer came in one piece: its first token and the others are taken to be late, or early, alike."""
+    def _learn_speed_of_whole(self, outcome: Outcome) -> None:
+        """Learn from an answer in one piece: its prefill and decode are scaled by the same ratio."""
         facts, estimator, tokens = outcome.facts, self._estimator, outcome.usage.output
         if outcome.result is Result.CANCELLED or not outcome.usage.known or tokens < 1:
             return
@@ -175,35 +177,35 @@ class Learner:
         if outcome.finish_reason != "length":
             estimator.observe_output(facts.task, tokens)
 
-    def _waited(self, outcome: Outcome) -> None:
-        """Nothing came while somebody waited: the first token takes at least so long."""
+    def _learn_wait(self, outcome: Outcome) -> None:
+        """Learn a lower bound of the time to the first token: the caller left, or it timed out, before it came."""
         waited = outcome.duration - outcome.queued
         expected = self._estimator.first_seconds(outcome.model, outcome.facts)
         if expected is not None and waited > expected:
             self._estimator.observe_first(outcome.model, outcome.facts, waited)
 
-    def _notice_repeat(self, outcome: Outcome) -> None:
-        """The same caller asks the same again soon: the earlier answer did not do."""
+    def _learn_repeat(self, outcome: Outcome) -> None:
+        """The same caller repeats a prompt soon after its answer: a hint against the earlier answer."""
         facts = outcome.facts
         if not facts.prompt_digest:
             return
         name = (facts.key, facts.prompt_digest)
         began = outcome.at - outcome.duration
-        earlier = self._asked.pop(name, None)
+        earlier = self._answered.pop(name, None)
         if (
             earlier is not None
             and earlier.trace != outcome.trace
             and 0 <= began - earlier.at <= self._signals.asked_again_within
         ):
             self._hint(earlier.model, earlier.facts, self._signals.asked_again)
-        _remember(self._asked, name, _Asked(outcome.model, outcome.trace, facts, outcome.at))
+        _remember(self._answered, name, _AnsweredPrompt(outcome.model, outcome.trace, facts, outcome.at))
 
-    def _judge(self, outcome: Outcome) -> None:
+    def _learn_quality(self, outcome: Outcome) -> None:
         facts, signals = outcome.facts, self._signals
         if outcome.valid is not None:
-            said = signals.valid if outcome.valid else signals.invalid
+            signal = signals.valid if outcome.valid else signals.invalid
             self._estimator.observe_quality(
-                outcome.model, facts.task, facts.complexity, said.score, said.confidence
+                outcome.model, facts.task, facts.complexity, signal.score, signal.confidence
             )
         elif outcome.finish_reason == "length" and facts.output_tokens is None:
             self._hint(outcome.model, facts, signals.cut)
@@ -216,7 +218,7 @@ class Learner:
 
 def _remember(store: OrderedDict[K, V], name: K, value: V) -> None:
     store[name] = value
-    if len(store) > _REMEMBERED:
+    if len(store) > _MAX_REMEMBERED:
         store.popitem(last=False)
 
 

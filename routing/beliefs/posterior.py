@@ -1,19 +1,18 @@
-"""What is believed about quality: a Beta posterior per model, task and complexity that share evidence.
+"""The posterior of quality: a Beta distribution per model, task and complexity, with shrinkage between them.
 
-Each level borrows from the one above it (shrinkage). With ``p`` the prior mean of a cell and every
-observation taken as a residual from it:
+Each level borrows from the one above it. With every observation taken as a residual from its cell's prior mean:
 
-* a cell's residual counts for its task as ``n s / (n + s)`` observations, ``s`` the strength of the task
-  over one complexity, so that no single cell can speak for its task however often it was seen;
-* a task's residual counts for its model in the same way, from the second task on: one alone cannot tell what
-  is the model's from what is the task's, so what is reported of one task moves no other (:func:`_agreed`, which
-  looks at reports and at hints each by themselves);
-* what a cell borrows is always estimated without the cell itself, so that no observation counts twice.
+* a cell's residual counts for its task as ``n s / (n + s)`` observations, where ``s`` is the strength of the task
+  over one complexity: a single cell cannot determine its task, however often it was observed;
+* a task's residual counts for its model in the same way, but only if several tasks were observed. One task cannot
+  separate the effect of the model from that of the task, so its observations move no other task
+  (:func:`_agreement`, computed for reports and for hints separately);
+* what a cell borrows is estimated without the cell itself, so no observation counts twice.
 
-That is the closed form of a two-level random-effects model with known variance ratios (empirical Bayes;
-Efron and Morris, 1975), in units of virtual Bernoulli observations. Exploiting a change needs forgetting:
-:class:`QualityBook` watches each model with a two-sided CUSUM of log likelihood ratios (Page, 1954), and when
-it fires what was believed, scaled by the change, becomes the prior of what is observed from then on.
+This is the closed form of a two-level random-effects model with known variance ratios (empirical Bayes; Efron and
+Morris, 1975), in units of virtual Bernoulli observations. A two-sided CUSUM of log likelihood ratios (Page, 1954)
+detects a change of a model. The old posterior mean, scaled by the change, then becomes the prior of the
+observations since the change began.
 """
 
 from __future__ import annotations
@@ -34,25 +33,26 @@ TASK_AT = {task: position for position, task in enumerate(TASKS)}
 COMPLEXITY_AT = {complexity: position for position, complexity in enumerate(COMPLEXITIES)}
 SHAPE = (len(TASKS), len(COMPLEXITIES))
 
-_SEVERAL = 1.25
-"""The effective number of tasks that are several."""
+_ENOUGH_TASKS = 1.25
+"""Effective number of other tasks from which they lend all of their weight."""
 _NO_WEIGHT = 1e-12
-_LOW, _HIGH = 0.005, 0.995
+_MIN_MEAN, _MAX_MEAN = 0.005, 0.995
 
 
-def believable(mean: Floats) -> Floats:
-    """Means of quality, none so near to 0 or 1 that no observation could speak against it."""
-    return np.clip(mean, _LOW, _HIGH)
+def clip_mean(mean: Floats) -> Floats:
+    """Means of quality kept away from 0 and 1, where no observation could change them."""
+    return np.clip(mean, _MIN_MEAN, _MAX_MEAN)
 
 
 @dataclass(slots=True)
 class Evidence:
-    """What was seen of one model. Arrays of shape (tasks, complexities) unless said otherwise.
+    """Sufficient statistics of one model's observations. Arrays of shape (tasks, complexities) unless noted.
 
-    ``prior`` is the mean before any observation, shape (tasks,), worth ``strength`` observations.
-    ``scores`` and ``counts`` are sums of score times confidence and of confidence: explicit ones, and
-    implicit ones in ``hint_scores`` and ``hint_counts``. ``drop`` and ``rise`` are the change detector's two
-    sums; ``since_*`` is what it has seen since each was last zero: scores, counts and expected scores.
+    ``prior`` is the mean before any observation, shape (tasks,), worth ``strength`` observations. ``scores`` and
+    ``counts`` are discounted sums of score times confidence and of confidence, of explicit observations; those of
+    implicit ones are ``hint_scores`` and ``hint_counts``. ``drop`` and ``rise`` are the two sums of the change
+    detector; ``since_*``, shape (3, tasks, complexities), sums what came since each was last zero: scores, counts
+    and expected scores. ``seen`` is the total confidence, ``changes`` the number of changes detected.
     """
 
     prior: Floats
@@ -70,9 +70,9 @@ class Evidence:
 
     @classmethod
     def fresh(cls, prior: Floats, strength: float) -> Evidence:
-        """Nothing observed yet."""
+        """Evidence without observations."""
         return cls(
-            prior=believable(prior),
+            prior=clip_mean(prior),
             strength=strength,
             scores=np.zeros(SHAPE),
             counts=np.zeros(SHAPE),
@@ -86,34 +86,34 @@ class Evidence:
             changes=0,
         )
 
-    def continue_watch(self, other: Evidence) -> None:
-        """Go on with another's change detector, of the same model since the same change."""
+    def copy_detector(self, other: Evidence) -> None:
+        """Take the change detector's sums of other evidence of the same model since the same change."""
         self.drop, self.rise = other.drop, other.rise
         self.since_drop, self.since_rise = other.since_drop, other.since_rise
 
 
-class QualityBook:
-    """The rules by which evidence becomes belief. The evidence itself is the estimator's."""
+class QualityPosterior:
+    """Updates evidence and computes posteriors from it. It holds settings only."""
 
     def __init__(self, learning: Learning, signals: Signals) -> None:
         self._learning = learning
         self._hint_memory = signals.implicit_memory
 
     def observe(
-        self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float, belief: float
+        self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float, mean: float
     ) -> bool:
-        """Add one explicit observation of a cell, of which ``belief`` was the posterior mean until now.
+        """Add one explicit observation to a cell whose posterior mean was ``mean`` before it.
 
-        True when it convinced the detector of a change.
+        True when the change detector fired.
         """
         cell = (task, complexity)
         known = float(evidence.counts[cell])
         trust = known / (known + self._learning.change_patience)
         self.add(evidence, task, complexity, score, confidence)
-        return self._watch(evidence, cell, score, confidence, belief, trust)
+        return self._detect_change(evidence, cell, score, confidence, mean, trust)
 
     def add(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
-        """Add one explicit observation without asking whether it is a sign of change."""
+        """Add one explicit observation without updating the change detector."""
         cell = (task, complexity)
         keep = math.exp(-confidence / self._learning.memory)
         evidence.scores[cell] = evidence.scores[cell] * keep + score * confidence
@@ -121,7 +121,7 @@ class QualityBook:
         evidence.seen += confidence
 
     def hint(self, evidence: Evidence, task: int, complexity: int, score: float, confidence: float) -> None:
-        """Add one implicit observation; all of a cell's together weigh at most ``implicit_memory``."""
+        """Add one implicit observation; all those of a cell together weigh at most ``implicit_memory``."""
         cell = (task, complexity)
         keep = 1 - min(1.0, confidence / self._hint_memory)
         evidence.hint_scores[cell] = evidence.hint_scores[cell] * keep + score * confidence
@@ -133,87 +133,94 @@ class QualityBook:
         counts = evidence.counts + evidence.hint_counts
         residuals = evidence.scores + evidence.hint_scores - counts * evidence.prior[:, None]
 
-        lent = rules.complexity_strength / (counts + rules.complexity_strength)
-        cell_weight = counts * lent
-        cell_sum = residuals * lent
+        to_task = rules.complexity_strength / (counts + rules.complexity_strength)
+        cell_weight = counts * to_task
+        cell_sum = residuals * to_task
         task_weight = cell_weight.sum(axis=1)
         task_sum = cell_sum.sum(axis=1)
 
-        lent_up = rules.task_strength / (task_weight + rules.task_strength)
-        shift, others = np.zeros(len(TASKS)), np.full(len(TASKS), evidence.strength)
-        for scores, known in self._kinds(evidence):
-            up_weight = (known * lent).sum(axis=1) * lent_up
-            up_sum = ((scores - known * evidence.prior[:, None]) * lent).sum(axis=1) * lent_up
-            agreed = _agreed(up_weight)
-            others += agreed * (up_weight.sum() - up_weight)
-            shift += agreed * (up_sum.sum() - up_sum)
-        shift /= others
-        task_strength = 1 / (1 / rules.task_strength + 1 / others)
+        # What a task borrows from the other tasks of its model.
+        to_model = rules.task_strength / (task_weight + rules.task_strength)
+        model_shift, model_strength = np.zeros(len(TASKS)), np.full(len(TASKS), evidence.strength)
+        for scores, known in self._observed_kinds(evidence):
+            lent_weight = (known * to_task).sum(axis=1) * to_model
+            lent_sum = ((scores - known * evidence.prior[:, None]) * to_task).sum(axis=1) * to_model
+            agreement = _agreement(lent_weight)
+            model_strength += agreement * (lent_weight.sum() - lent_weight)
+            model_shift += agreement * (lent_sum.sum() - lent_sum)
+        model_shift /= model_strength
+        task_strength = 1 / (1 / rules.task_strength + 1 / model_strength)
 
-        around_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
-        around_shift = ((task_strength * shift)[:, None] + task_sum[:, None] - cell_sum) / around_weight
-        cell_strength = 1 / (1 / rules.complexity_strength + 1 / around_weight)
+        # What a cell borrows from its task, without the cell itself.
+        parent_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
+        parent_shift = ((task_strength * model_shift)[:, None] + task_sum[:, None] - cell_sum) / parent_weight
+        cell_strength = 1 / (1 / rules.complexity_strength + 1 / parent_weight)
 
         strength = cell_strength + counts
-        mean = evidence.prior[:, None] + (cell_strength * around_shift + residuals) / strength
-        return believable(mean), strength
+        mean = evidence.prior[:, None] + (cell_strength * parent_shift + residuals) / strength
+        return clip_mean(mean), strength
 
     @staticmethod
-    def _kinds(evidence: Evidence) -> Iterator[tuple[Floats, Floats]]:
-        """Scores and counts of reports and of hints, of those there are: each kind speaks for itself."""
+    def _observed_kinds(evidence: Evidence) -> Iterator[tuple[Floats, Floats]]:
+        """Scores and counts of reports and of hints, of each kind of which there are any."""
         if evidence.counts.any():
             yield evidence.scores, evidence.counts
         if evidence.hint_counts.any():
             yield evidence.hint_scores, evidence.hint_counts
 
-    def doubt(self, mean: Floats, strength: Floats) -> Floats:
-        """How far each belief may be off and still be worth a try, for ``optimism`` 1; the arguments' shape.
+    def exploration_bonus(self, mean: Floats, strength: Floats) -> Floats:
+        """Distance of an optimistic quality above its mean, for ``optimism`` 1, in the shape of the arguments.
 
-        ``sqrt(log(1 + horizon / strength))`` standard deviations: of a Beta with this mean and strength, the
-        variance is ``mean (1 - mean) / (strength + 1)``.
+        It is ``sqrt(log(1 + horizon / strength))`` standard deviations of a Beta with this mean and strength,
+        whose variance is ``mean (1 - mean) / (strength + 1)``.
         """
-        doubt: Floats = np.sqrt(np.log1p(self._learning.horizon / strength) * mean * (1 - mean) / (strength + 1))
-        return doubt
+        bonus: Floats = np.sqrt(np.log1p(self._learning.horizon / strength) * mean * (1 - mean) / (strength + 1))
+        return bonus
 
-    def _watch(
+    def _detect_change(
         self,
         evidence: Evidence,
         cell: tuple[int, int],
         score: float,
         confidence: float,
-        belief: float,
+        mean: float,
         trust: float,
     ) -> bool:
+        """One step of both sums of the CUSUM; ``trust`` discounts cells that were rarely observed."""
         ratio = self._learning.change_ratio
         weight = confidence * trust
-        worse = belief * ratio
-        better = 1 - (1 - belief) * ratio
-        evidence.drop = _step(evidence.drop, evidence.since_drop, cell, score, confidence, belief, worse, weight)
-        evidence.rise = _step(evidence.rise, evidence.since_rise, cell, score, confidence, belief, better, weight)
+        worse = mean * ratio
+        better = 1 - (1 - mean) * ratio
+        evidence.drop = _cusum_step(
+            evidence.drop, evidence.since_drop, cell, score, confidence, mean, worse, weight
+        )
+        evidence.rise = _cusum_step(
+            evidence.rise, evidence.since_rise, cell, score, confidence, mean, better, weight
+        )
         threshold = self._learning.change_threshold
         if evidence.drop > threshold:
-            self._forget(evidence, evidence.since_drop, fell=True)
+            self._restart(evidence, evidence.since_drop, fell=True)
         elif evidence.rise > threshold:
-            self._forget(evidence, evidence.since_rise, fell=False)
+            self._restart(evidence, evidence.since_rise, fell=False)
         else:
             return False
         return True
 
-    def _forget(self, evidence: Evidence, since: Floats, *, fell: bool) -> None:
-        """Take what was believed, scaled by the change since it began, for the prior of what was seen since."""
+    def _restart(self, evidence: Evidence, since: Floats, *, fell: bool) -> None:
+        """Make the mean of every task, scaled by the change, the prior of the observations since it began."""
         mean, _ = self.posterior(evidence)
         weights = evidence.counts + evidence.hint_counts + 1e-6
         level = (mean * weights).sum(axis=1) / weights.sum(axis=1)
         scores, counts, expected = (float(part.sum()) for part in since)
         seen = since[1].sum(axis=1)
-        meant = np.where(seen > 0, 1.0, _agreed(seen))  # a change of one task alone is no other's
+        affected = np.where(seen > 0, 1.0, _agreement(seen))  # a change of one task alone moves no other
         if fell:
             left = min(1.0, (scores + 0.5) / (expected + 0.5))
-            level = level * (1 - meant * (1 - left))
+            level = level * (1 - affected * (1 - left))
         else:
             left = min(1.0, (counts - scores + 0.5) / (counts - expected + 0.5))
-            level = 1 - (1 - level) * (1 - meant * (1 - left))
-        evidence.prior = believable(level)
+            level = 1 - (1 - level) * (1 - affected * (1 - left))
+        evidence.prior = clip_mean(level)
         evidence.strength = min(evidence.strength, self._learning.prior_strength)
         evidence.scores = since[0].copy()
         evidence.counts = since[1].copy()
@@ -225,20 +232,20 @@ class QualityBook:
         evidence.changes += 1
 
 
-def _agreed(weights: Floats) -> Floats:
-    """For each task, whether the *others* can speak for the model and not for themselves: 0 (one) to 1 (several).
+def _agreement(weights: Floats) -> Floats:
+    """For each task, the share of the *other* tasks' weight that it may borrow, shape (tasks,).
 
-    It counts them by Kish's effective number, ``(sum w)^2 / sum w^2``, which is 1 when all the weight is one
-    task's: a second task with an eighth of the first one's weight is enough for all of it. Shape (tasks,).
+    It grows with Kish's effective number of the other tasks, ``(sum w)^2 / sum w^2``: from 0 when one of them has
+    all the weight to 1 at ``_ENOUGH_TASKS``, which a second task reaches with an eighth of the first one's weight.
     """
     total, squares = weights.sum() - weights, weights * weights
     squares = squares.sum() - squares
     number = np.divide(total * total, squares, out=np.ones_like(total), where=squares > _NO_WEIGHT)
-    agreed: Floats = np.clip((number - 1.0) / (_SEVERAL - 1.0), 0.0, 1.0)
-    return agreed
+    agreement: Floats = np.clip((number - 1.0) / (_ENOUGH_TASKS - 1.0), 0.0, 1.0)
+    return agreement
 
 
-def _step(
+def _cusum_step(
     total: float,
     since: Floats,
     cell: tuple[int, int],
@@ -248,7 +255,10 @@ def _step(
     after: float,
     weight: float,
 ) -> float:
-    """One step of a CUSUM: the evidence for ``after`` over ``before``, never below zero."""
+    """One step of a CUSUM: the evidence for a mean of ``after`` over ``before``, never below zero.
+
+    ``since`` sums the observations since the total was last zero.
+    """
     gain = score * math.log(after / before) + (1 - score) * math.log((1 - after) / (1 - before))
     total = max(0.0, total + weight * gain)
     if total == 0.0:

@@ -1,4 +1,4 @@
-"""What is believed of a model before anything was observed: by its benchmarks, else by its size."""
+"""Priors of quality: from a model's benchmarks, else from its size."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from routing.settings import Learning
 _OVERALL = "overall"
 
 
-def prior_of(model: Model, usual: Mapping[Capability, Floats], rules: Learning) -> tuple[Floats, float]:
+def prior_of(model: Model, means: Mapping[Capability, Floats], rules: Learning) -> tuple[Floats, float]:
     """Mean per task, shape (tasks,), and strength in virtual observations.
 
-    Public benchmarks where the row has them; else a guess from the size that is worth less. Benchmarks of some
-    tasks say nothing of the others, and without an ``overall`` one all of it is worth as little as a guess. A
-    benchmark is noisy, so the best of many is likely flattered and the worst wronged: what is believed lies nearer
-    to the ``usual`` one of the catalogue's rows of the same kind (``benchmark_trust``; regression to the mean).
+    Benchmarks are used where the row has them, else a guess from the size with a lower strength. Benchmarks of
+    some tasks do not carry over to others: without an ``overall`` one the strength is that of a guess. Benchmarks
+    are noisy, so the best of many is likely too high and the worst too low. Only ``benchmark_trust`` of the
+    distance from the mean of the rows of the same kind (``means``) is kept: regression to the mean.
     """
     measured = _benchmarks(model)
     if measured is None:
         return np.full(len(TASKS), _guess(model)), rules.guess_strength
-    around = usual.get(_kind(model), measured)
+    mean = means.get(_kind(model), measured)
     strength = rules.prior_strength if _OVERALL in _scores(model) else rules.guess_strength
-    return around + rules.benchmark_trust * (measured - around), strength
+    return mean + rules.benchmark_trust * (measured - mean), strength
 
 
 def _guess(model: Model) -> float:
@@ -36,8 +36,8 @@ def _guess(model: Model) -> float:
     return 0.5 if model.local else 0.7
 
 
-def usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
-    """The mean benchmark per task, shape (tasks,), of the measured models of each kind."""
+def mean_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
+    """The mean benchmark per task, shape (tasks,), over the models of each kind that have benchmarks."""
     measured: dict[Capability, list[Floats]] = {}
     for model in models:
         scores = _benchmarks(model)
@@ -47,19 +47,19 @@ def usual_benchmarks(models: Iterable[Model]) -> dict[Capability, Floats]:
 
 
 def _benchmarks(model: Model) -> Floats | None:
-    """Benchmark per task, shape (tasks,), where one has none the overall one or a guess; ``None`` without any."""
+    """Benchmark per task, shape (tasks,), else the overall one or a guess; ``None`` without any benchmark."""
     scores = _scores(model)
     if not scores:
         return None
-    otherwise = scores.get(_OVERALL, _guess(model))
-    return np.array([scores.get(task.value, otherwise) for task in TASKS], dtype=np.float64)
+    default = scores.get(_OVERALL, _guess(model))
+    return np.array([scores.get(task.value, default) for task in TASKS], dtype=np.float64)
 
 
 def _scores(model: Model) -> dict[str, float]:
-    """The benchmarks that are shares; a percentage is none."""
+    """The benchmarks in [0, 1]; others, such as percentages, are ignored."""
     return {name: score for name, score in model.benchmarks.items() if 0 <= score <= 1}
 
 
 def _kind(model: Model) -> Capability:
-    """The first endpoint a model serves: benchmarks of chat and of embedding models have no common mean."""
+    """A model's main capability: benchmarks of chat and of embedding models have no common mean."""
     return next((kind for kind in Capability if kind in model.capabilities), Capability.CHAT)

@@ -1,10 +1,11 @@
-"""One attempt: what it takes is given back, and it leaves exactly one outcome, however it ends."""
+"""One call of one candidate. It gives back everything it took and records exactly one outcome, however it ends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from contextlib import AsyncExitStack
+from typing import Any, Generic, TypeVar
 
 from backends.plain import asks_plainly
 from catalog.errors import (
@@ -18,13 +19,12 @@ from catalog.errors import (
     UnsupportedParameter,
 )
 from catalog.model import Model
-from routing.calling.lease import Lease, endpoint_of
+from routing.calling.context import AttemptContext
+from routing.calling.job import Job
+from routing.calling.lease import Lease
 from routing.calling.observers import observer_for
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
-
-if TYPE_CHECKING:
-    from routing.calling.dispatcher import Dispatcher, Job
 
 T = TypeVar("T")
 
@@ -32,20 +32,21 @@ T = TypeVar("T")
 class Attempt(Generic[T]):
     """A call of one candidate: ``start`` it, iterate it, and ``close`` it in every case."""
 
-    def __init__(self, house: Dispatcher, job: Job[T], candidate: Candidate, number: int) -> None:
+    def __init__(self, context: AttemptContext, job: Job[T], candidate: Candidate, number: int) -> None:
         self.job = job
         self.candidate = candidate
         self.number = number
         self.dropped: tuple[str, ...] = ()
-        self.after: tuple[str, ...] = ()
-        """What failed before it, each as ``model: code``."""
-        self._house = house
+        self.failures: tuple[str, ...] = ()
+        """The failures before this attempt, each as ``model: code``."""
+        self._context = context
+        self._held = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
-        self._held: list[T] = []
+        self._early: list[T] = []
         self._observer = observer_for(job.facts, candidate.model.id)
         self._judge = job.judge() if job.judge is not None else None
-        self._began = house.clock.monotonic()
+        self._began = context.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None
         self._whole = False
@@ -59,19 +60,19 @@ class Attempt(Generic[T]):
         return self.candidate.model
 
     def verdict(self) -> bool | None:
-        """Whether the answer so far is what was asked for; ``None`` when nobody can tell."""
+        """Whether the answer so far is valid; ``None`` when that cannot be told."""
         return None if self._judge is None else self._judge.verdict()
 
     async def start(self, *, whole: bool = False) -> None:
-        """Take what the call needs, call, and wait for the first item that carries something.
+        """Acquire a lease, call, and wait for the first item that carries content.
 
-        With ``whole`` wait for all of them, so that the answer can be checked before anybody sees it.
+        With ``whole``, wait for every item, so that the answer is checked before it is passed on.
         """
         try:
-            lease = self._house.leases.take(self.job.facts, self.candidate, self._began)
-            self._lease = await lease.__aenter__()
-            self._queued = self._house.clock.monotonic() - self._began
-            backend = self._house.backend(lease.upstream, self.job.protocol, self.model)
+            lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
+            self._lease = lease
+            self._queued = self._context.clock.monotonic() - self._began
+            backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             self.dropped = backend.dropped(self.job.request, lease.upstream)
             if self.dropped and self.job.facts.intent.strict:
                 raise UnsupportedParameter(
@@ -80,7 +81,7 @@ class Attempt(Generic[T]):
                     param=self.dropped[0],
                 )
             self._whole = asks_plainly(self.job.request, lease.upstream)
-            self._source = aiter(self.job.call(backend, lease.upstream, self.model))
+            self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (whole or not self._observer.begun) and await self._pull():
                 pass
         except BaseException as error:
@@ -100,18 +101,18 @@ class Attempt(Generic[T]):
         if self._judge is not None:
             self._judge.see(item)
         if self._first is None and self._observer.begun and not self._whole:
-            self._first = self._house.clock.monotonic() - self._began
-        self._held.append(item)
+            self._first = self._context.clock.monotonic() - self._began
+        self._early.append(item)
         return True
 
     async def items(self) -> AsyncIterator[T]:
-        """What came so far, then the rest as it comes."""
+        """The items received so far, then the rest as they arrive."""
         see, judge = self._observer.see, self._judge
         try:
-            held, self._held = self._held, []
-            for item in held:
+            early, self._early = self._early, []
+            for item in early:
                 yield item
-            held.clear()
+            early.clear()
             if self._ended:
                 return
             assert self._source is not None
@@ -126,22 +127,22 @@ class Attempt(Generic[T]):
             raise
 
     async def close(self, error: BaseException | None = None) -> None:
-        """Close the upstream, give everything back, record; once. A cancelled caller does not stop it."""
+        """Close the upstream, give everything back and record; once, and also if the caller is cancelled."""
         if self._closing is None:
             if self._closed:
                 return
             self._closed = True
             self._error = self._error or error
             if self._ended and self._lease is not None and not self._lease.waits:
-                # Nothing in it waits, so nothing can cancel it half-way: it needs no task of its own.
+                # Nothing suspends, so nothing can cancel it half-way: no task of its own is needed.
                 await self._release()
                 return
-            self._closing = self._house.spawn(self._release())
+            self._closing = self._context.spawn(self._release())
         await asyncio.shield(self._closing)
 
     async def _release(self) -> None:
         outcome = self._conclude()
-        self._error = None  # its traceback leads back here, and the garbage collector is for what cannot be helped
+        self._error = None  # its traceback forms a reference cycle with this attempt
         if self._lease is not None:
             self._lease.reservation.settle(outcome.cost, outcome.usage)
         try:
@@ -149,10 +150,9 @@ class Attempt(Generic[T]):
                 await _aclose(self._source)
         finally:
             try:
-                if self._lease is not None:
-                    await self._lease.__aexit__(None, None, None)
+                await self._held.aclose()
             finally:
-                self._house.record(outcome)
+                self._context.record(outcome)
 
     def _conclude(self) -> Outcome:
         error, seen = self._error, self._observer
@@ -162,19 +162,19 @@ class Attempt(Generic[T]):
         if seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = self._house.spend.cost(self.model.price, usage, self.job.facts.capability)
+            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
         return Outcome(
             trace=self.job.trace,
             attempt=self.number,
             model=self.model.id,
-            endpoint=endpoint_of(self.model),
+            endpoint=self.model.endpoint_name,
             facts=self.job.facts,
             result=result,
-            at=self._house.clock.wall(),
+            at=self._context.clock.wall(),
             queued=self._queued,
             first_chunk=self._first,
-            duration=self._house.clock.monotonic() - self._began,
+            duration=self._context.clock.monotonic() - self._began,
             usage=usage,
             cost=cost,
             finish_reason=seen.finish_reason,

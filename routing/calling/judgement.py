@@ -1,7 +1,7 @@
-"""Reads an answer along with its caller and says at the end whether it is what was asked for.
+"""Judges collect an answer while it streams and decide at its end whether it is valid.
 
-Only requests that say what a valid answer is (a JSON schema, tools) have a judge; the others pay nothing. The
-verdict is a learning signal for every such answer, and what escalation waits for when the caller allows it.
+Only requests that define a valid answer (a JSON schema, tools) have a judge; others pay nothing. The verdict is a
+learning signal; escalation, when the caller allows it, waits for it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from backends.wire.chat import ChatRequest
 from routing.calling.validation import judge
 
 MOST = 1_000_000
-"""Characters of an answer that are kept for its judgement; a longer one is not judged."""
+"""Characters of an answer that a judge keeps; a longer answer is not judged."""
 
 
 class Judge(Protocol):
-    """One per attempt. ``see`` is on the path of every chunk, ``verdict`` is asked once, after the last."""
+    """Judges one attempt: ``see`` takes every chunk, ``verdict`` is called once, after the last."""
 
     def see(self, item: Any) -> None: ...
 
     def verdict(self) -> bool | None:
-        """Whether the answer is valid; ``None`` when it cannot be told."""
+        """Whether the answer is valid; ``None`` when that cannot be decided."""
         ...
 
 
@@ -31,7 +31,7 @@ MakeJudge = Callable[[], Judge]
 
 
 def judge_for(request: ChatRequest) -> MakeJudge | None:
-    """What makes judges of a chat's answers; ``None`` when any answer is as valid as another."""
+    """A factory of judges for a chat's answers; ``None`` when every answer is valid."""
     wanted = request.response_format
     says_form = wanted is not None and wanted.type != "text"
     if says_form or (request.tools and request.tool_choice != "none"):
@@ -42,8 +42,8 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
 class ChatJudge:
     """Judges the chunks of a chat: the text as JSON and against its schema, tool calls against their parameters.
 
-    A refusal and an answer cut off (by its server, or at the caller's own bound) are no proof that the model
-    cannot: they are not judged.
+    A refusal, and an answer cut off by its server or at the caller's own bound, say nothing about the model's
+    ability: they are not judged.
     """
 
     def __init__(self, request: ChatRequest, *, most: int = MOST) -> None:
@@ -52,7 +52,7 @@ class ChatJudge:
         self._whole = ChatAssembler()
 
     def see(self, item: dict[str, Any]) -> None:
-        """Take note of one chunk."""
+        """Collect one chunk."""
         for choice in item.get("choices") or ():
             delta = choice.get("delta") or {}
             self._left -= _length(delta)

@@ -1,20 +1,17 @@
-"""What one call needs before it can be made, taken and given back as one thing.
+"""The resources of one call: money, and a worker, or a turn and a key.
 
-A local model needs a ready worker with a free slot; a remote one needs a key, and a turn where its endpoint
-takes only so many calls at a time; both may need money. The order is money, then turn and key, or worker: the
-cheap refusals come first, and nobody waits only to be told that the day's budget is spent.
+A local model needs a ready worker with a free slot. A remote one needs a key, and a turn where its endpoint
+limits concurrent calls. Both may need money, which comes first: a caller whose budget is spent does not wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
 
 from backends.base import Timeouts, Upstream
 from backends.workers.pool import Need, Priority, WorkerPool
-from backends.workers.queue import Grant, Slots
 from catalog.errors import ModelUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
@@ -24,78 +21,23 @@ from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.provider_keys import KeyPools
 
 
+@dataclass(slots=True)
 class Lease:
-    """What a call is given while the block lasts: where to send it, which key it carries, and the money set aside.
+    """Where a call goes, which of the endpoint's keys it carries, and the money set aside for it.
 
-    Entering raises BudgetExceeded, QueueFull, ModelUnavailable (no usable key), and what the worker pool raises.
+    ``provider_key`` is the key's position in its pool, never the key. ``waits`` says whether giving everything
+    back may suspend: a worker is returned, or the books are awaited.
     """
 
-    __slots__ = (
-        "_facts",
-        "_leases",
-        "_model",
-        "_now",
-        "_turn",
-        "_worker",
-        "provider_key",
-        "reservation",
-        "upstream",
-    )
-
     upstream: Upstream
-    """Where the call goes, once the lease was entered."""
-
-    def __init__(self, leases: Leases, facts: Facts, model: Model, now: float, reservation: Reservation) -> None:
-        self.reservation = reservation
-        self.provider_key: int | None = None
-        self._leases = leases
-        self._facts = facts
-        self._model = model
-        self._now = now
-        self._worker: AbstractAsyncContextManager[Upstream] | None = None
-        self._turn: tuple[Slots, Grant] | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether leaving may wait for somebody: for a worker to be given back, or for the books."""
-        return self._worker is not None or self.reservation.waits
-
-    async def __aenter__(self) -> Self:
-        await self.reservation.__aenter__()
-        try:
-            if self._model.local:
-                worker = self._leases.worker(self._model, self._facts)
-                self.upstream = self._leases.for_row(self._model, await worker.__aenter__())
-                self._worker = worker
-            else:
-                queue = self._leases.queue(self._model)
-                if queue is not None:
-                    self._turn = queue, await queue.acquire(need_of(self._facts))
-                self.upstream, self.provider_key = self._leases.address(self._model, self._now)
-        except BaseException as error:
-            self._end_turn()
-            await self.reservation.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        try:
-            if self._worker is not None:
-                await self._worker.__aexit__(*exception)
-        finally:
-            self._end_turn()
-            await self.reservation.__aexit__(*exception)
-
-    def _end_turn(self) -> None:
-        if self._turn is not None:
-            queue, grant = self._turn
-            self._turn = None
-            queue.release(grant)
+    provider_key: int | None
+    reservation: Reservation
+    waits: bool
 
 
 @dataclass(slots=True)
 class _Addresses:
-    """A remote row's upstreams, one per key, as long as row and endpoint are the ones they were made from."""
+    """A remote row's upstreams, one per key; valid for the row and endpoint that they were made from."""
 
     model: Model
     endpoint: Endpoint
@@ -103,7 +45,7 @@ class _Addresses:
 
 
 class Leases:
-    """Takes what a candidate's call needs."""
+    """Acquires what a candidate's call needs."""
 
     def __init__(
         self,
@@ -112,39 +54,43 @@ class Leases:
         endpoint: Callable[[str], Endpoint],
         keys: KeyPools,
         spend: Spend,
-        turns: ConcurrencyLimits,
+        concurrency: ConcurrencyLimits,
         timeouts: Timeouts,
     ) -> None:
         self._pool = pool
-        self._turns = turns
+        self._concurrency = concurrency
         self._endpoint = endpoint
         self._keys = keys
         self._spend = spend
         self._timeouts = timeouts
         self._addresses: dict[str, _Addresses] = {}
 
-    def take(self, facts: Facts, candidate: Candidate, now: float) -> Lease:
-        """To be entered: holds money, and a key or a worker, until the block ends."""
+    async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
+        """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
+
+        Raises BudgetExceeded, QueueFull, ModelUnavailable (no usable key), and the worker pool's errors.
+        """
         model = candidate.model
-        reservation = self._spend.reserve(
-            key=facts.key,
-            model=model.id,
-            endpoint=endpoint_of(model),
-            amount=self._spend.estimate(model.price, facts),
+        reservation = await held.enter_async_context(
+            self._spend.reserve(
+                key=facts.key,
+                model=model.id,
+                endpoint=model.endpoint_name,
+                amount=self._spend.estimate(model.price, facts),
+            )
         )
-        return Lease(self, facts, model, now, reservation)
-
-    def queue(self, model: Model) -> Slots | None:
-        """Where a call of a remote row waits for its turn, if it may have to."""
+        if model.local:
+            worker = await held.enter_async_context(self._pool.lease(model, need_of(facts)))
+            return Lease(self.for_row(model, worker), None, reservation, waits=True)
         assert isinstance(model.source, UpstreamSource)
-        return self._turns.at(self._endpoint(model.source.endpoint))
-
-    def worker(self, model: Model, facts: Facts) -> AbstractAsyncContextManager[Upstream]:
-        """A lease of a worker of this machine."""
-        return self._pool.lease(model, need_of(facts))
+        queue = self._concurrency.at(self._endpoint(model.source.endpoint))
+        if queue is not None:
+            held.callback(queue.release, await queue.acquire(need_of(facts)))
+        upstream, provider_key = self.address(model, now)
+        return Lease(upstream, provider_key, reservation, waits=reservation.waits)
 
     def for_row(self, model: Model, upstream: Upstream) -> Upstream:
-        """A worker's upstream, with what the row and the settings say."""
+        """A worker's upstream with the row's parameters and limits and the settings' timeouts."""
         return replace(
             upstream,
             timeouts=self._timeouts,
@@ -153,7 +99,7 @@ class Leases:
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
-        """Where a remote row's calls go, with the next of its keys, and that key's position.
+        """The upstream of a remote row with the next of its keys, and that key's position.
 
         Raises ModelUnavailable when the endpoint wants a key and has none to use.
         """
@@ -173,8 +119,8 @@ class Leases:
         return upstream, position
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
-        """Whether another key of the candidate's endpoint could be tried."""
-        endpoint = endpoint_of(candidate.model)
+        """Whether the candidate's endpoint has another usable key."""
+        endpoint = candidate.model.endpoint_name
         return candidate.model.local is False and endpoint not in self._keys.blocked(now)
 
 
@@ -214,13 +160,8 @@ def _upstream(endpoint: Endpoint, model: str, secret: str | None, default: Timeo
     )
 
 
-def endpoint_of(model: Model) -> str:
-    """The name that breakers and metrics use: the endpoint's, or ``local`` for a worker."""
-    return model.source.endpoint if isinstance(model.source, UpstreamSource) else "local"
-
-
 def need_of(facts: Facts) -> Need:
-    """What the call asks of a worker's queue; only tokenising (no capability of its own) takes no slot."""
+    """What the call asks of a queue. Tokenising takes no slot."""
     batch = facts.intent.workload is not Workload.INTERACTIVE
     return Need(
         slots=0 if facts.tokens_only else 1,
@@ -230,7 +171,7 @@ def need_of(facts: Facts) -> Need:
 
 
 def timeouts_of(endpoint: Endpoint, default: Timeouts) -> Timeouts:
-    """The endpoint's own timeouts where it has them."""
+    """The endpoint's own timeouts, or the default for those it does not set."""
     return Timeouts(
         connect=endpoint.connect_timeout or default.connect,
         first_byte=endpoint.first_byte_timeout or default.first_byte,

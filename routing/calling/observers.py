@@ -1,4 +1,4 @@
-"""Reads an answer as it passes: when it began, what it used, how it ended. It changes only the model's name."""
+"""Observers of an answer as it passes: its begin, usage and end. They change only the model's name in it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from routing.facts import Facts
 from routing.outcomes import Usage
 
 
-class Observer(Protocol):
-    """One per attempt. ``begun`` turns true with the first item that carries something of the answer."""
+class AnswerObserver(Protocol):
+    """Observes one attempt. ``begun`` becomes true with the first item that carries content."""
 
     begun: bool
     usage: Usage
     finish_reason: str | None
 
     def see(self, item: Any) -> None:
-        """Take note of one item, and write the catalogue's name of the model into it."""
+        """Record one item, and write the catalogue's name of the model into it."""
         ...
 
 
 class ChunkObserver:
-    """Chat and text completion chunks. A chunk with only a role in it is not yet a beginning."""
+    """Observes chat and text completion chunks. A chunk with only a role does not begin the answer."""
 
     def __init__(self, model: str) -> None:
         self.begun = False
@@ -54,7 +54,7 @@ def _carries_content(choice: Mapping[str, Any]) -> bool:
 
 
 class ObjectObserver:
-    """An answer that is one object: embeddings, rerank (a unit is one search), tokens."""
+    """Observes an answer that is one object: embeddings, rerank (a unit is one search), tokens."""
 
     def __init__(self, model: str, units: float = 0.0) -> None:
         self.begun = False
@@ -73,7 +73,7 @@ class ObjectObserver:
 
 
 class TranscriptObserver:
-    """Transcription events; an empty delta is not yet a beginning. Units are minutes of audio."""
+    """Observes transcription events; an empty delta does not begin the answer. Units are minutes of audio."""
 
     def __init__(self, model: str) -> None:
         self.begun = False
@@ -93,7 +93,7 @@ class TranscriptObserver:
 
 
 class AudioObserver:
-    """Bytes of speech. Units are characters spoken, which the facts know."""
+    """Observes bytes of speech. Units are the characters spoken, known from the facts."""
 
     def __init__(self, model: str, characters: float) -> None:
         self.begun = False
@@ -106,7 +106,7 @@ class AudioObserver:
 
 
 class ImageObserver:
-    """Image events. Units are pictures."""
+    """Observes image events. Units are pictures."""
 
     def __init__(self, model: str) -> None:
         self.begun = False
@@ -124,7 +124,7 @@ class ImageObserver:
             self.usage = Usage(input=usage.input, output=usage.output, units=self._images)
 
 
-def observer_for(facts: Facts, model: str) -> Observer:
+def observer_for(facts: Facts, model: str) -> AnswerObserver:
     """The observer for the answer to such a request."""
     if facts.tokens_only:
         return ObjectObserver(model)

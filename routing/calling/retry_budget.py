@@ -1,10 +1,9 @@
-"""A budget for retries: when everything is down, retrying must not multiply the load that brought it down.
+"""A budget for retries: when every upstream is down, retries must not multiply the load.
 
-Over a sliding window, retries may be a share of the requests that came in, or a small number if that is
-more, so that a quiet gateway can fall back too. A retry that *succeeded* gives its place back: it was no
-extra load on something that fails. So a burst of requests whose first choice is down all reach a healthy
-second one, while with everything down the calls stay within ``1 + ratio`` times the requests.
-(After the retry budgets of Finagle and Envoy; giving back is our own.)
+Within a sliding window, failed retries may be a share of the incoming requests, or a small fixed number if that is
+larger, so that a quiet gateway can fall back too. A retry that succeeds gives its place back. A burst whose first
+choice is down therefore reaches a healthy second choice whole; with every upstream down the calls stay within
+``1 + ratio`` times the requests. (After the retry budgets of Finagle and Envoy; giving back is our own.)
 """
 
 from __future__ import annotations
@@ -19,19 +18,17 @@ from routing.outcomes import Outcome, Result
 
 
 class RetrySettings(BaseModel):
-    """How many retries there may be. Times are seconds."""
+    """Limits of the retry budget. Times are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ratio: float = Field(default=0.2, ge=0, description="failed retries per request in the window")
     window: float = Field(default=10.0, gt=0)
     minimum: int = Field(default=10, ge=0, description="failed retries in the window that are always allowed")
-    patience: float = Field(
-        default=2.0, ge=0, description="how long a retry waits for those before it to turn out"
-    )
+    patience: float = Field(default=2.0, ge=0, description="how long a retry waits for earlier ones to end")
 
 
 class RetryBudget:
-    """Counts requests and retries in tenths of the window. One event loop uses it."""
+    """Counts requests and retries in tenths of the window. Belongs to one event loop."""
 
     def __init__(self, settings: RetrySettings, clock: Clock) -> None:
         self._settings = settings
@@ -44,12 +41,12 @@ class RetryBudget:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def deposit(self) -> None:
-        """A request came in."""
+        """Count one incoming request."""
         self._current()[1] += 1
         self._offered += 1
 
     def spend(self) -> bool:
-        """Take a retry if there is one left. Its outcome must be recorded."""
+        """Take a retry if one is left. :meth:`settle` or :meth:`record` must follow."""
         current = self._current()
         if self._spent >= self._allowed():
             return False
@@ -59,7 +56,7 @@ class RetryBudget:
         return True
 
     async def acquire(self) -> bool:
-        """Take a retry; when none is left, wait for those under way, whose success gives places back.
+        """Take a retry; when none is left, wait for retries under way, whose success gives places back.
 
         Waits for ``patience`` at most, and not at all when no retry is under way.
         """
@@ -77,14 +74,14 @@ class RetryBudget:
         return True
 
     def record(self, outcome: Outcome) -> None:
-        """The end of an attempt; only those after a request's first were retries."""
+        """Settle the retry that an outcome ends; a request's first attempt is not a retry."""
         if outcome.attempt > 1:
             self.settle(outcome.result not in (Result.FAILED, Result.CANNOT))
 
-    def settle(self, well: bool) -> None:
-        """A retry turned out well, or not."""
+    def settle(self, succeeded: bool) -> None:
+        """End a retry; a success gives its place back."""
         self._pending = max(0, self._pending - 1)
-        if well and self._spent > 0:
+        if succeeded and self._spent > 0:
             self._spent -= 1
             for one in reversed(self._slices):
                 if one[2] > 0:
@@ -93,7 +90,7 @@ class RetryBudget:
         self._wake()
 
     def _wake(self) -> None:
-        """Let those who wait look again: one per place, or all of them when nothing is under way any more."""
+        """Wake one waiter per free place, or all of them when no retry is under way."""
         places = self._allowed() - self._spent
         while self._waiting and (places > 0 or self._pending == 0):
             turn = self._waiting.popleft()
@@ -105,7 +102,7 @@ class RetryBudget:
         return max(self._settings.minimum, int(self._settings.ratio * self._offered))
 
     def _current(self) -> list[int]:
-        """The counts ``[slice, requests, retries]`` of the present slice, after forgetting the old ones."""
+        """The counts ``[slice, requests, retries]`` of the current slice, after dropping expired slices."""
         now = int(self._clock.monotonic() / self._slice)
         while self._slices and self._slices[0][0] <= now - 10:
             _, offered, spent = self._slices.popleft()

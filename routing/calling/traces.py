@@ -1,4 +1,4 @@
-"""What happened to a request, attempt by attempt: the last ones, in memory.
+"""Traces: a record of each recent request, attempt by attempt, kept in memory.
 
 ``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
 
@@ -35,14 +35,14 @@ from routing.state.protocol import State
 
 
 class TraceSettings(BaseModel):
-    """How much of what happened is kept."""
+    """Limits of the traces kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
     excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
     explained: int = Field(
-        default=200, ge=0, description="traces whose exclusions are kept; they refer to the whole world as it was"
+        default=200, ge=0, description="traces whose exclusions are kept; each holds a snapshot of the world"
     )
     store_prompts: bool = Field(default=False, description="keep the prompt in the trace")
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
@@ -67,7 +67,7 @@ class _Trace:
 
 
 class Traces:
-    """A ring of traces. ``record`` makes it an :class:`routing.outcomes.OutcomeSink`."""
+    """A ring buffer of traces; an :class:`~routing.outcomes.OutcomeSink`."""
 
     kind = "trace"
 
@@ -79,7 +79,7 @@ class Traces:
         self._explained: deque[str] = deque()
 
     def start(self, trace: str, facts: Facts, plan: Plan, prompt: Callable[[], Any] | None = None) -> None:
-        """A request begins. ``prompt`` is called only if prompts are kept."""
+        """Begin the trace of a request. ``prompt`` is called only if prompts are kept."""
         candidates = self._settings.candidates
         self._ring[trace] = _Trace(
             id=trace,
@@ -103,7 +103,7 @@ class Traces:
             self._ring.popitem(last=False)
 
     def record(self, outcome: Outcome) -> None:
-        """An attempt has ended."""
+        """Add an ended attempt to its trace."""
         trace = self._ring.get(outcome.trace)
         if trace is not None:
             trace.attempts.append(outcome)
@@ -111,7 +111,7 @@ class Traces:
                 self._persist(trace)
 
     def finish(self, trace: str, error: RoundhouseError | None = None) -> None:
-        """The request has ended; with ``error`` if that is what the caller got."""
+        """End the trace of a request, with the error that the caller got, if any."""
         found = self._ring.get(trace)
         if found is not None:
             found.finished = True
@@ -119,19 +119,19 @@ class Traces:
             self._persist(found)
 
     def get(self, trace: str) -> dict[str, Any] | None:
-        """The object above, or ``None`` for one that is not known (any more)."""
+        """The trace as the object above, or ``None`` if it is not in memory."""
         found = self._ring.get(trace)
         return None if found is None else self._document(found)
 
     async def find(self, trace: str) -> dict[str, Any] | None:
-        """As :meth:`get`, and looks into the state as well if traces are kept there."""
+        """As :meth:`get`; also looks in the state if traces are persisted."""
         found = self.get(trace)
         if found is None and self._state is not None:
             found = await self._state.document(self.kind, trace)
         return found
 
     def answered(self, trace: str) -> Outcome | None:
-        """The attempt that answered: what a report at ``POST /v1/outcomes`` is about."""
+        """The attempt that answered, to which a report at ``POST /v1/outcomes`` applies."""
         found = self._ring.get(trace)
         return None if found is None else _answered(found)
 
@@ -145,7 +145,7 @@ class Traces:
 
 
 def _answered(trace: _Trace) -> Outcome | None:
-    """The last attempt that began to answer; an answer that broke off was seen by the caller, too."""
+    """The last attempt that began to answer; the caller has seen one that broke off, too."""
     for outcome in reversed(trace.attempts):
         answers = outcome.result in (Result.SUCCESS, Result.REFUSAL)
         if answers or (outcome.first_chunk is not None and outcome is trace.attempts[-1]):

@@ -1,8 +1,8 @@
-"""Whether an answer is what was asked for, as far as a program can tell: JSON, its schema, tool arguments.
+"""Validates an answer: JSON, its schema, tool arguments.
 
-The validator knows the structural keywords of JSON Schema (2020-12, and draft 7's spelling of tuples) and passes
-over the rest: what it calls invalid is invalid, what it calls valid has the right structure. It evaluates no
-``pattern``, which a caller could write so that it never ends, and stops after a bounded number of steps.
+The validator implements the structural keywords of JSON Schema (2020-12, and draft 7's spelling of tuples) and
+ignores the rest: a value reported invalid is invalid, one reported valid has the right structure. It evaluates no
+``pattern``, because a caller's regular expression may never terminate, and it takes a bounded number of steps.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 class Unchecked(Exception):
-    """The schema is too large, too deep or not a schema: nothing can be said about the value."""
+    """The schema is too large, too deep or not a schema, so the value cannot be checked."""
 
 
 def judge(request: ChatRequest, *, text: str | None, tool_calls: Sequence[Mapping[str, Any]] = ()) -> bool | None:
-    """Whether a whole answer to a chat is valid; ``None`` when nothing in the request says what valid is.
+    """Whether a whole answer to a chat is valid; ``None`` when the request does not define validity.
 
     ``tool_calls`` are OpenAI's, each with ``function.name`` and ``function.arguments``.
     """
@@ -56,10 +56,10 @@ def judge(request: ChatRequest, *, text: str | None, tool_calls: Sequence[Mappin
 
 
 def conforms(value: Any, schema: Mapping[str, Any]) -> bool | None:
-    """Whether a JSON value has the structure that a schema asks for; ``None`` when it cannot be told.
+    """Whether a JSON value has the structure that a schema asks for; ``None`` when that cannot be decided.
 
-    The schema is the caller's and may hold anything: what stands where a keyword wants something else
-    (``"required": 5``) makes it no schema.
+    The schema is the caller's and may hold anything; a keyword with a value of the wrong type
+    (``"required": 5``) makes it undecidable.
     """
     try:
         return _Check(schema).valid(value, schema, 0)
@@ -105,7 +105,7 @@ def _refuse(constant: str) -> None:
 
 
 class _Check:
-    """One validation: the root that references point into, and the steps that are left."""
+    """State of one validation: the root that references point into, and the remaining steps."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
@@ -208,7 +208,7 @@ def _is_listed(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON, at every depth: unlike Python's, true is not 1."""
+    """JSON equality at every depth; unlike in Python, true is not 1."""
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     if isinstance(left, dict) and isinstance(right, dict):

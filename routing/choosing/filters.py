@@ -1,4 +1,4 @@
-"""The first phase: which rows can answer at all, and why the others cannot."""
+"""The rules that exclude models from a request, with the reasons of the exclusions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from routing.facts import Facts, Intent, Mode
 from routing.plan import Exclusion
 from routing.settings import RoutingSettings
 
-_SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+"""Capabilities to which the speech policy applies."""
 _RESERVED_OUTPUT = 256
-"""Tokens of answer that must fit beside the prompt when the caller set no bound."""
+"""Tokens of answer that must fit in the context window when the caller set no bound."""
 
 
 class Filter(NamedTuple):
-    """One rule: the rows that pass, shape (n,), and what to say about one that does not."""
+    """One rule: the rows that pass, shape (n,), and the reason for a row that does not."""
 
     code: str
     passing: Bools
@@ -28,13 +29,13 @@ class Filter(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """What the rules left. ``admitted`` is their conjunction, shape (n,)."""
+    """The result of all rules. ``admitted`` is their conjunction, shape (n,)."""
 
     admitted: Bools
     rules: tuple[Filter, ...]
 
     def admitted_but_for(self, codes: frozenset[str]) -> Bools:
-        """Rows, shape (n,), that break none but the rules of these codes."""
+        """Rows, shape (n,), that pass every rule except those of these codes."""
         admitted = np.ones_like(self.admitted)
         for rule in self.rules:
             if rule.code not in codes:
@@ -42,7 +43,7 @@ class Filtered(NamedTuple):
         return admitted
 
     def exclusions(self, world: World) -> list[Exclusion]:
-        """Each excluded row with the first rule that it broke."""
+        """Each excluded row with the first rule that it fails."""
         index = world.index
         found: list[Exclusion] = []
         for row in np.flatnonzero(~self.admitted):
@@ -55,41 +56,49 @@ class Filtered(NamedTuple):
 
 
 def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Ints:
-    """The rows that pass every rule. Do not write.
+    """The rows that pass every rule. Read-only.
 
-    But for the bound on cost they depend on little: they are remembered for the next request that asks the same.
-    Nothing is remembered by the names that a caller may send, which are as many and as long as it likes.
+    Except for the bound on cost, the result is cached in the index by what the rules depend on. Requests with tags
+    or exclusions are never cached: caller-supplied names are unbounded.
     """
     index, intent = world.index, facts.intent
     if intent.tags or intent.exclude:
         return np.flatnonzero(admit(facts, world, settings, bound).admitted)
-    rows = _remembered_rows(facts, world, settings, index, intent)
+    rows = _cached_rows(facts, world, settings, index, intent)
     if bound is None:
         return rows
-    affordable: Ints = rows[bound[rows] <= _limit(facts, world)]  # an unknown price is not
+    affordable: Ints = rows[bound[rows] <= _cost_limit(facts, world)]  # false for an unknown price (NaN)
     return affordable
 
 
-def _remembered_rows(facts: Facts, world: World, settings: RoutingSettings, index: Index, intent: Intent) -> Ints:
-    asked = (
+def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: Index, intent: Intent) -> Ints:
+    cache_key = (
         facts.capability,
         facts.features,
         intent.require,
-        index.too_small(_size(facts)),
+        index.too_small(_context_needed(facts)),
         facts.allowed,
         intent.local_only or intent.mode is Mode.LOCAL,
         settings.speech.allow_remote,
         tuple([(device.id, device.budget) for device in world.pool.devices]),
     )
-    kept = index.admitted(world.blocked)
-    rows = kept.get(asked)
+    cache = index.admitted(world.blocked)
+    rows = cache.get(cache_key)
     if rows is None:
-        rows = kept[asked] = np.flatnonzero(admit(facts, world, settings, None).admitted)
+        rows = cache[cache_key] = np.flatnonzero(admit(facts, world, settings, None).admitted)
     return rows
 
 
-def _size(facts: Facts) -> int:
-    """Tokens that a context window must hold, 0 for what has none."""
+def cost_bound(facts: Facts, world: World) -> Floats | None:
+    """The most each row may cost in dollars, shape (n,), NaN when unknown; ``None`` without a limit on cost."""
+    if facts.intent.max_cost is None and world.headroom is None:
+        return None
+    most = None if facts.output_tokens is None else float(facts.output_tokens)
+    return world.estimator.cost(facts, output=most)
+
+
+def _context_needed(facts: Facts) -> int:
+    """Tokens that the context window must hold; 0 for capabilities without one."""
     if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
         return 0
     if facts.tokens_only:
@@ -98,14 +107,14 @@ def _size(facts: Facts) -> int:
 
 
 def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Filtered:
-    """Apply every rule that this request calls for.
+    """Apply every rule that concerns this request.
 
-    ``bound`` is the most each row may cost in dollars, NaN when unknown; ``None`` when nobody set a limit.
+    ``bound`` is :func:`cost_bound`.
     """
     index, intent = world.index, facts.intent
     needs = (facts.capability, *facts.features, *intent.require)
-    rules = [Filter("capability", index.capable(needs), lambda row: _missing(facts, world, row))]
-    size = _size(facts)
+    rules = [Filter("capability", index.capable(needs), lambda row: _missing_capabilities(facts, world, row))]
+    size = _context_needed(facts)
     if index.too_small(size):
         rules.append(
             Filter(
@@ -118,8 +127,8 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
         rules.append(Filter("key", index.allowed(facts.allowed), lambda _: "the caller's key may not use it"))
     if intent.local_only or intent.mode is Mode.LOCAL:
         rules.append(Filter("privacy", index.private, lambda _: "it is remote, and the request must stay local"))
-    rules += [Filter("tags", index.tagged(tag), _untagged(tag)) for tag in sorted(intent.tags)]
-    if facts.capability in _SPEECH and not settings.speech.allow_remote:
+    rules += [Filter("tags", index.tagged(tag), _lacks_tag(tag)) for tag in sorted(intent.tags)]
+    if facts.capability in SPEECH and not settings.speech.allow_remote:
         rules.append(Filter("speech_policy", index.private, lambda _: "the speech policy keeps speech local"))
     if intent.exclude:
         rules.append(Filter("excluded", _not_excluded(facts, world), lambda _: "the caller excluded it"))
@@ -139,13 +148,13 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     return Filtered(admitted, tuple(rules))
 
 
-def _missing(facts: Facts, world: World, row: int) -> str:
+def _missing_capabilities(facts: Facts, world: World, row: int) -> str:
     has = world.index.models[row].capabilities
     lacks = sorted({facts.capability, *facts.features, *facts.intent.require} - has)
     return f"it cannot do: {', '.join(lacks)}"
 
 
-def _untagged(tag: str) -> Callable[[int], str]:
+def _lacks_tag(tag: str) -> Callable[[int], str]:
     return lambda _: f"it lacks the tag '{tag}'"
 
 
@@ -169,7 +178,7 @@ def _not_blocked(world: World) -> Bools:
 
 
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
-    limit = _limit(facts, world)
+    limit = _cost_limit(facts, world)
     return [
         Filter("price_unknown", ~np.isnan(bound), lambda _: "its price is unknown, and a limit on cost applies"),
         Filter(
@@ -180,8 +189,8 @@ def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
     ]
 
 
-def _limit(facts: Facts, world: World) -> float:
-    """Dollars that this request may cost, where somebody limits it."""
+def _cost_limit(facts: Facts, world: World) -> float:
+    """The lowest limit in dollars on this request. There must be one."""
     return min(limit for limit in (facts.intent.max_cost, world.headroom) if limit is not None)
 
 

@@ -1,4 +1,4 @@
-"""Which embedding model an alias stands for. Two models are two vector spaces, so the first choice stays."""
+"""Pins an alias of embeddings to one model: another model would be another vector space."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Pins:
-    """Aliases and the model ids they are pinned to; kept by :mod:`routing.persistence`.
+    """Aliases and the model ids they are pinned to; stored by :mod:`routing.persistence`.
 
-    A pin is only changed by :meth:`pin` with ``change``, which is an operator's explicit wish.
+    Only :meth:`pin` with ``change``, an operator's explicit request, replaces a pin.
     """
 
     kind = "pin"
@@ -24,26 +24,26 @@ class Pins:
         return self._pins
 
     def pin(self, alias: str, model: str, *, change: bool = False) -> str:
-        """Pin an alias, unless it is pinned already; returns the model it stands for."""
+        """Pin an alias, unless it is pinned already; returns the model it is pinned to."""
         if change or alias not in self._pins:
             self._pins[alias] = model
             self._changed.add(alias)
         return self._pins[alias]
 
     def unpin(self, alias: str) -> bool:
-        """Forget a pin; False if there was none."""
+        """Remove a pin; False if there was none."""
         if self._pins.pop(alias, None) is None:
             return False
         self._changed.add(alias)
         return True
 
     def export(self) -> Mapping[str, Any]:
-        """What changed since the last export; ``None`` for a pin that is gone."""
+        """Pins changed since the last export; ``None`` for a removed one."""
         changed, self._changed = self._changed, set()
         return {alias: {"model": self._pins[alias]} if alias in self._pins else None for alias in changed}
 
     def adopt(self, documents: Mapping[str, Any]) -> None:
-        """Take over stored pins, except those changed here and not yet stored."""
+        """Load stored pins, except those changed here and not yet exported."""
         for alias, document in documents.items():
             model = document.get("model") if isinstance(document, dict) else None
             if isinstance(model, str) and alias not in self._changed:

@@ -1,4 +1,4 @@
-"""Takes the snapshot of the world that a decision is made in, and asks the policy."""
+"""Takes the snapshot for a decision and calls the policy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from catalog.index import Index
 from catalog.model import UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
-from routing.choosing.policy import plan
-from routing.choosing.world import Block, World
+from routing.choosing import policy
+from routing.choosing.world import World
 from routing.clock import Clock
 from routing.facts import Facts
-from routing.plan import Plan
+from routing.plan import Block, Plan
 from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
@@ -26,7 +26,7 @@ from routing.upstreams.provider_keys import KeyPools
 
 
 class Planner:
-    """Calls :func:`routing.choosing.policy.plan` with the world as it is. Reads memory only, for every request."""
+    """Calls :func:`routing.choosing.policy.plan` with the present :class:`World`. Reads memory only."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Planner:
         breakers: Breakers,
         keys: KeyPools,
         spend: Spend,
-        turns: ConcurrencyLimits,
+        concurrency: ConcurrencyLimits,
         estimator: Estimator,
         settings: RoutingSettings,
         clock: Clock,
@@ -51,7 +51,7 @@ class Planner:
         self._breakers = breakers
         self._keys = keys
         self._spend = spend
-        self._turns = turns
+        self._concurrency = concurrency
         self._estimator = estimator
         self._settings = settings
         self._clock = clock
@@ -64,21 +64,21 @@ class Planner:
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
     def __call__(self, facts: Facts) -> Plan:
-        """The plan for a request; a first choice of an embedding model becomes the alias's pin.
+        """The plan for a request; passes a new pin to ``on_pin``.
 
         Raises ModelNotFound and CapabilityMismatch for a model asked for by name.
         """
-        made = self.explain(facts)
-        if made.pin is not None and made.candidates and self._on_pin is not None:
-            self._on_pin(made.pin, made.candidates[0].model.id)
-        return made
+        plan = self.explain(facts)
+        if plan.pin is not None and plan.candidates and self._on_pin is not None:
+            self._on_pin(plan.pin, plan.candidates[0].model.id)
+        return plan
 
     def explain(self, facts: Facts) -> Plan:
-        """The plan, without any effect."""
-        return plan(facts, self.world(facts), self._settings, self._rng)
+        """The plan, without side effects."""
+        return policy.plan(facts, self.world(facts), self._settings, self._rng)
 
     def world(self, facts: Facts) -> World:
-        """What the decision depends on, now."""
+        """The snapshot for a decision, now."""
         self._compile()
         now = self._clock.monotonic()
         return World(
@@ -110,23 +110,23 @@ class Planner:
         self._merged = (), {}
 
     def _queued_ahead(self) -> Mapping[str, float]:
-        waits = self._turns.waits()
-        return {model: wait for name, wait in waits.items() for model in self._by_endpoint.get(name, ())}
+        queued = self._concurrency.queued_ahead()
+        return {model: calls for name, calls in queued.items() for model in self._by_endpoint.get(name, ())}
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
-        """Why models are out, by id: the same mapping again as long as nothing changed."""
-        keyless = self._keys.blocked(now)
-        broken = self._breakers.blocked(facts, now)
-        lasting = self._availability.blocked
-        parts = lasting, keyless, broken
-        made_of, blocked_before = self._merged
-        if made_of and all(part is before for part, before in zip(parts, made_of, strict=True)):
-            return blocked_before
-        blocked = dict(lasting)
-        for endpoint, block in keyless.items():
+        """Blocks by model id. The same mapping while nothing changes: the index caches filters by its identity."""
+        by_key = self._keys.blocked(now)
+        by_breaker = self._breakers.blocked(facts, now)
+        unavailable = self._availability.blocked
+        sources = unavailable, by_key, by_breaker
+        merged_from, merged = self._merged
+        if merged_from and all(new is old for new, old in zip(sources, merged_from, strict=True)):
+            return merged
+        blocked = dict(unavailable)
+        for endpoint, block in by_key.items():
             for model in self._by_endpoint.get(endpoint, ()):
                 blocked.setdefault(model, block)
-        for (model, _), block in broken.items():
+        for (model, _), block in by_breaker.items():
             blocked.setdefault(model, block)
-        self._merged = parts, blocked
+        self._merged = sources, blocked
         return blocked

@@ -1,36 +1,25 @@
-"""The world as the policy sees it: plain values, taken at one moment, with no I/O behind them."""
+"""The snapshot that the policy decides on: plain values of one moment, without I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from backends.workers.pool import PoolSnapshot
-
-if TYPE_CHECKING:
-    from catalog.index import Index
-    from routing.beliefs.estimator import Estimator
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Why a model is out for the moment; ``code`` is for programs, ``reason`` for people."""
-
-    code: str
-    reason: str
+from catalog.index import Index
+from routing.beliefs.estimator import Estimator
+from routing.plan import Block
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a choice depends on besides the request.
+    """Everything that a choice depends on besides the request and the settings.
 
-    ``index`` is the catalogue, compiled for quick filters. ``blocked`` holds, by model id, only the models that
-    cannot be used now: not pulled, engine missing, breaker open, no key that works, does not fit. ``headroom``
-    is the dollars that the caller may still spend, ``None`` without a cap. ``pins`` name the one model that an
-    alias stands for (``auto`` embeddings). ``queued_ahead`` gives, by model id, the calls ahead of a new one
-    where its endpoint is at its limit. ``now`` is of the monotonic clock; ``wall`` of the wall clock, by
-    which failures are forgiven (``None``: they are not).
+    ``index`` is the compiled catalogue. ``blocked`` holds, by model id, only the models that cannot be used now:
+    not pulled, engine missing, breaker open, no usable key. ``headroom`` is the dollars that the caller may still
+    spend, ``None`` without a cap. ``pins`` maps an alias of embeddings to its model. ``queued_ahead`` gives, by
+    model id, the calls ahead of a new one where the endpoint is at its limit. ``now`` is monotonic time; ``wall``
+    is wall-clock time, with which failures fade (``None``: they do not).
     """
 
     index: Index

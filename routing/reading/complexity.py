@@ -1,6 +1,6 @@
-"""How hard a prompt looks and what kind of work it is, from its structure alone: no word of any language.
+"""Complexity and task of a prompt, from its structure alone, so that they work in every language.
 
-Everything is read from counts and shapes that code, mathematics, documents and lists have in every language.
+Only counts and patterns are used that code, mathematics, documents and lists have in any language.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from routing.facts import Complexity, Task
 from routing.reading.tokens import Profile
 
 _HEAD = 20_000
-"""Characters of a prompt whose lines are looked at; counts cover all of it."""
+"""Characters of a prompt that the patterns search; the counts of :class:`Profile` cover all of it."""
 
 _ITEM = re.compile(r"^[ \t]{0,8}(?:[-*+\u2022]|\d{1,3}[.)\u3001])[ \t]", re.MULTILINE)
 _INDENTED = re.compile(r"^(?: {4}|\t| {2}(?=\S)).*[(){}\[\]=;:]", re.MULTILINE)
@@ -22,10 +22,10 @@ _QUESTION = "?\uff1f\u061f\u037e\u055e\u1367"
 
 
 class Shape(NamedTuple):
-    """What the structure of a request shows. Densities are per character; the rest are counts.
+    """Structure of a request. Densities are per visible character; the rest are counts.
 
-    ``asked`` and ``material`` are estimated tokens of the shortest and the longest paragraph of the last
-    user message: a short instruction about a long text is how documents are handed over.
+    ``instruction`` and ``material`` are estimated tokens of the last user message: of the shorter of its first
+    and last paragraphs, and of all others. A document is usually sent as a short instruction and a long text.
     """
 
     tokens: int
@@ -41,11 +41,11 @@ class Shape(NamedTuple):
     tools: int
     schema_size: int
     labels: bool
-    asked: int
+    instruction: int
     material: int
 
 
-def shape(
+def shape_of(
     text: str,
     profile: Profile,
     *,
@@ -55,11 +55,11 @@ def shape(
     schema_size: int = 0,
     labels: bool = False,
 ) -> Shape:
-    """Read the last user message's structure; ``profile`` is of the same text, ``tokens`` of the whole prompt."""
+    """Structure of the last user message ``text`` with its ``profile``; ``tokens`` counts the whole prompt."""
     head = text[:_HEAD]
     visible = max(1.0, profile.length - profile.spaces - profile.newlines)
     lined = profile.newlines > 0
-    asked, material = _paragraphs(head, profile) if lined else (round(profile.tokens), 0)
+    instruction, material = _paragraphs(head, profile) if lined else (round(profile.tokens), 0)
     return Shape(
         tokens=tokens,
         turns=turns,
@@ -74,12 +74,13 @@ def shape(
         tools=tools,
         schema_size=schema_size,
         labels=labels,
-        asked=asked,
+        instruction=instruction,
         material=material,
     )
 
 
 def _paragraphs(head: str, profile: Profile) -> tuple[int, int]:
+    """``instruction`` and ``material`` of :class:`Shape`."""
     per_character = profile.tokens / max(1, profile.length)
     lengths = [len(part) for part in head.split("\n\n") if part and not part.isspace()]
     if len(lengths) < 2:
@@ -91,53 +92,53 @@ def _paragraphs(head: str, profile: Profile) -> tuple[int, int]:
     return round(ends * per_character), round((sum(lengths) - ends + unseen) * per_character)
 
 
-def looks_like_code(seen: Shape) -> bool:
-    """Fenced, or lines that end, indent and are punctuated as programs are."""
-    if seen.fences:
+def looks_like_code(shape: Shape) -> bool:
+    """Whether there is a code fence, or lines end, indent and are punctuated as in a program."""
+    if shape.fences:
         return True
-    share = seen.code_lines / seen.lines
-    return seen.code_lines >= 2 and share >= 0.25 and seen.symbol_density >= 0.08
+    share = shape.code_lines / shape.lines
+    return shape.code_lines >= 2 and share >= 0.25 and shape.symbol_density >= 0.08
 
 
-def looks_like_mathematics(seen: Shape) -> bool:
-    """Several operations on numbers, or a text in which figures stand close together."""
-    return seen.arithmetic >= 2 or (seen.arithmetic >= 1 and seen.digit_density >= 0.08)
+def looks_like_mathematics(shape: Shape) -> bool:
+    """Whether there are several arithmetic operations, or one among many digits."""
+    return shape.arithmetic >= 2 or (shape.arithmetic >= 1 and shape.digit_density >= 0.08)
 
 
-def complexity_of(seen: Shape) -> Complexity:
-    """How hard it looks: a sum of what makes requests hard, with the limits at 1 and 2.2."""
+def complexity_of(shape: Shape) -> Complexity:
+    """Complexity from a sum of bounded signs of difficulty: medium from 1.0, complex from 2.2."""
     score = (
-        min(2.0, seen.tokens / 1500)
-        + min(1.0, max(0, seen.turns - 1) / 8)
-        + min(1.0, seen.items / 6)
-        + min(1.0, max(0, seen.questions - 1) / 3)
-        + min(1.0, seen.arithmetic / 3)
-        + min(1.0, seen.tools / 6)
-        + min(1.0, seen.schema_size / 20)
+        min(2.0, shape.tokens / 1500)
+        + min(1.0, max(0, shape.turns - 1) / 8)
+        + min(1.0, shape.items / 6)
+        + min(1.0, max(0, shape.questions - 1) / 3)
+        + min(1.0, shape.arithmetic / 3)
+        + min(1.0, shape.tools / 6)
+        + min(1.0, shape.schema_size / 20)
     )
     if score >= 2.2:
         return Complexity.COMPLEX
-    if looks_like_code(seen):
+    if looks_like_code(shape):
         return Complexity.CODE
-    return Complexity.MEDIUM if score >= 1.0 or seen.tokens >= 250 else Complexity.SIMPLE
+    return Complexity.MEDIUM if score >= 1.0 or shape.tokens >= 250 else Complexity.SIMPLE
 
 
-def task_of(seen: Shape, *, images: bool, output_tokens: int | None) -> Task:
-    """What kind of work a chat is, the most binding sign first."""
+def task_of(shape: Shape, *, images: bool, output_tokens: int | None) -> Task:
+    """Task of a chat. The signs are tried from the most to the least certain."""
     if images:
         return Task.VISION
-    if seen.tools:
+    if shape.tools:
         return Task.TOOL_USE
-    if seen.labels:
+    if shape.labels:
         return Task.CLASSIFY
-    if seen.schema_size:
+    if shape.schema_size:
         return Task.EXTRACT
-    if looks_like_code(seen):
+    if looks_like_code(shape):
         return Task.CODE
-    if looks_like_mathematics(seen):
+    if looks_like_mathematics(shape):
         return Task.REASONING
     if output_tokens is not None and output_tokens <= 5:
         return Task.CLASSIFY
-    if seen.material >= 300 and seen.asked <= 60 and seen.questions <= 1:
+    if shape.material >= 300 and shape.instruction <= 60 and shape.questions <= 1:
         return Task.SUMMARISE
     return Task.CHAT

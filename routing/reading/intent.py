@@ -1,4 +1,4 @@
-"""What the caller said about the choice: ``routing: {...}`` in the body, ``x-roundhouse-*`` headers, the name."""
+"""Reads the caller's intent from the model name, ``x-roundhouse-*`` headers and ``routing: {...}`` in the body."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from catalog.model import Capability
 from routing.facts import Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
-_LISTS = frozenset({"require", "exclude", "tags"})
-_ANSWERED = frozenset({"model", "trace", "reason", "attempts", "dropped", "estimate"})
-"""Headers of our own answers. A client or proxy that carries them into its next request says nothing by it."""
+_LIST_FIELDS = frozenset({"require", "exclude", "tags"})
+_RESPONSE_HEADERS = frozenset({"model", "trace", "reason", "attempts", "dropped", "estimate"})
+"""Headers of our responses; ignored in requests, because clients and proxies may echo them."""
 
 
 class IntentBody(BaseModel):
-    """``routing`` in a request's body. Each field is a header too, with dashes: ``x-roundhouse-max-cost``."""
+    """``routing`` in a request's body. Each field can be a header too, with dashes: ``x-roundhouse-max-cost``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     mode: Mode | None = None
@@ -44,27 +44,27 @@ _DEFAULT = {mode: Intent(mode=mode) for mode in Mode}
 
 
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
-    """Join what the name, the body and the headers say; the body wins over a header, both over the name.
+    """Merge the name's mode, the headers and the body; the body overrides a header, both override the name.
 
-    Raises InvalidRequest for an unknown mode, field or value. ``x-roundhouse-`` headers that name no field
-    are refused too: a misspelt wish must not be silently without effect.
+    Raises InvalidRequest for an unknown mode, field or value, also for an ``x-roundhouse-`` header that names no
+    field: a misspelt field must not be ignored silently.
     """
-    mode = _named_mode(requested)
-    said = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
-    if body is None and not said:
+    mode = _mode_of(requested)
+    from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
+    if body is None and not from_headers:
         return _DEFAULT[mode]
     if body is not None and not isinstance(body, dict):
         raise InvalidRequest('\'routing\' must be an object, as in {"mode": "fast"}.', param="routing")
-    values: dict[str, Any] = {name: _from_header(name, value) for name, value in said.items()} | (body or {})
+    parsed_headers = {name: _parse_header(name, value) for name, value in from_headers.items()}
     try:
-        read = IntentBody.model_validate(values)
+        parsed = IntentBody.model_validate(parsed_headers | (body or {}))
     except ValidationError as error:
-        raise _refused(error, body or {}) from None
-    fields = {name: getattr(read, name) for name in _FIELDS}
-    return Intent(**{**fields, "mode": read.mode or mode})
+        raise _invalid(error, body or {}) from None
+    fields = {name: getattr(parsed, name) for name in _FIELDS}
+    return Intent(**{**fields, "mode": parsed.mode or mode})
 
 
-def _named_mode(requested: str) -> Mode:
+def _mode_of(requested: str) -> Mode:
     name = requested.casefold()
     if not name.startswith("auto:"):
         return Mode.AUTO
@@ -81,14 +81,14 @@ def _field_of(header: str) -> str | None:
     if len(header) <= len(HEADER_PREFIX) or not header.lower().startswith(HEADER_PREFIX):
         return None
     name = header[len(HEADER_PREFIX) :].lower().replace("-", "_")
-    return None if name in _ANSWERED else name
+    return None if name in _RESPONSE_HEADERS else name
 
 
-def _from_header(name: str, value: str) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if name in _LISTS else value.strip()
+def _parse_header(name: str, value: str) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if name in _LIST_FIELDS else value.strip()
 
 
-def _refused(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
+def _invalid(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "routing"
     where = f"routing.{name}" if name in body else HEADER_PREFIX + name.replace("_", "-")

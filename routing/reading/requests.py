@@ -1,8 +1,8 @@
-"""Reads a request once, into the facts that the router decides by."""
+"""Reads a request once, into the facts that routing depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -18,39 +18,36 @@ from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.model import Capability
 from routing.facts import Complexity, Facts, Intent, Task
-from routing.reading.complexity import complexity_of, shape, task_of
+from routing.reading.complexity import complexity_of, shape_of, task_of
 from routing.reading.intent import read_intent
 from routing.reading.tokens import estimate_tokens, profile
 
-Count = Callable[[str], int]
-"""A tokenizer's count of a text, where the caller has one at hand."""
-
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_PER_MESSAGE = 4
-_PER_IMAGE = 800
-_PER_AUDIO_BYTE = 1 / 4000
+_TOKENS_PER_MESSAGE = 4
+_TOKENS_PER_IMAGE = 800
+_TOKENS_PER_AUDIO_BYTE = 1 / 4000
+_AUDIO_BYTES_PER_MINUTE = 8000 * 60
+"""Bytes of a minute of audio at 64 kbit/s."""
 _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
-_NODES = 2000
+_MAX_SCHEMA_NODES = 2000
 
 
-def read_chat(
-    request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "", count: Count | None = None
-) -> Facts:
-    """Facts of a chat. Raises InvalidRequest for a routing wish that is not known."""
+def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of a chat. Raises InvalidRequest for an unknown routing field or value, as every reader here."""
     features: set[Capability] = set()
     texts: list[str] = []
     tokens = 0
     last = ""
     for message in request.messages:
-        own, extra = _message(message, features)
-        tokens += extra + _PER_MESSAGE
-        texts.append(own)
+        text, extra = _message(message, features)
+        tokens += extra + _TOKENS_PER_MESSAGE
+        texts.append(text)
         if message.role == "user":
-            last = own
-    seen = profile(last)
-    tokens += sum(map(count, texts)) if count else round(_total(texts, last, seen.tokens))
+            last = text
+    last_profile = profile(last)
+    tokens += round(_total(texts, last, last_profile.tokens))
     tools = request.tools or ()
     schema, labels = _schema(request)
     if tools:
@@ -59,9 +56,15 @@ def read_chat(
     if schema:
         features.add(Capability.JSON_SCHEMA)
         tokens += schema * 4
-    bound = request.output_limit
-    found = shape(
-        last, seen, tokens=tokens, turns=len(request.messages), tools=len(tools), schema_size=schema, labels=labels
+    output_tokens = request.output_limit
+    shape = shape_of(
+        last,
+        last_profile,
+        tokens=tokens,
+        turns=len(request.messages),
+        tools=len(tools),
+        schema_size=schema,
+        labels=labels,
     )
     intent = _intent(request, headers)
     images = Capability.VISION in features
@@ -69,10 +72,10 @@ def read_chat(
         capability=Capability.CHAT,
         requested=request.model,
         features=frozenset(features),
-        task=intent.task or task_of(found, images=images, output_tokens=bound),
-        complexity=complexity_of(found),
+        task=intent.task or task_of(shape, images=images, output_tokens=output_tokens),
+        complexity=complexity_of(shape),
         prompt_tokens=tokens,
-        output_tokens=bound,
+        output_tokens=output_tokens,
         parameters=_parameters(request),
         stream=bool(request.stream),
         key=key,
@@ -82,13 +85,9 @@ def read_chat(
 
 
 def read_completion(
-    request: CompletionRequest,
-    headers: Mapping[str, str] = _NO_HEADERS,
-    *,
-    key: str = "",
-    count: Count | None = None,
+    request: CompletionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
 ) -> Facts:
-    """Facts of a completion; token ids are counted, texts estimated."""
+    """Facts of a completion; token ids are counted, the tokens of texts are estimated."""
     prompt = request.prompt
     texts = [prompt] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, str)]
     ids = 0
@@ -100,57 +99,43 @@ def read_completion(
         headers,
         texts,
         key=key,
-        count=count,
-        ids=ids,
+        other_tokens=ids,
         digest=texts or [repr(prompt)],
         output_tokens=request.max_tokens,
         stream=bool(request.stream),
     )
 
 
-def read_embedding(
-    request: EmbeddingRequest,
-    headers: Mapping[str, str] = _NO_HEADERS,
-    *,
-    key: str = "",
-    count: Count | None = None,
-) -> Facts:
-    """Facts of texts to embed; the tokens are those of all of them together."""
+def read_embedding(request: EmbeddingRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of texts to embed; the tokens are the sum over all texts."""
     items = request.items()
     texts = [item for item in items if isinstance(item, str)]
     ids = sum(len(item) for item in items if not isinstance(item, str))
     return _textual(
-        Capability.EMBED, request, headers, texts, key=key, count=count, ids=ids, task=Task.EMBED, units=len(items)
+        Capability.EMBED, request, headers, texts, key=key, other_tokens=ids, task=Task.EMBED, units=len(items)
     )
 
 
-def read_rerank(
-    request: RerankRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "", count: Count | None = None
-) -> Facts:
-    """Facts of documents to rank. The query is read with each document, so it counts with each."""
+def read_rerank(request: RerankRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of documents to rank. A cross-encoder reads the query with each document, so it counts each time."""
     texts = [item if isinstance(item, str) else str(item.get("text", "")) for item in request.documents]
-    query = (count or estimate_tokens)(request.query)
+    query = estimate_tokens(request.query)
     return _textual(
         Capability.RERANK,
         request,
         headers,
         texts,
         key=key,
-        count=count,
-        ids=query * len(texts),
+        other_tokens=query * len(texts),
         task=Task.RERANK,
         digest=[request.query],
     )
 
 
 def read_classification(
-    request: ClassifyRequest,
-    headers: Mapping[str, str] = _NO_HEADERS,
-    *,
-    key: str = "",
-    count: Count | None = None,
+    request: ClassifyRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
 ) -> Facts:
-    """Facts of texts to put under labels."""
+    """Facts of texts to classify."""
     texts = request.texts()
     return _textual(
         Capability.CLASSIFY,
@@ -158,8 +143,7 @@ def read_classification(
         headers,
         texts,
         key=key,
-        count=count,
-        ids=sum(map(count or estimate_tokens, request.labels)),
+        other_tokens=sum(map(estimate_tokens, request.labels)),
         task=Task.CLASSIFY,
         units=len(texts),
         digest=[*request.labels, *texts],
@@ -167,19 +151,14 @@ def read_classification(
 
 
 def read_transcription(
-    request: TranscriptionRequest,
-    headers: Mapping[str, str] = _NO_HEADERS,
-    *,
-    key: str = "",
-    minutes: float | None = None,
+    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
 ) -> Facts:
-    """Facts of audio to write down. ``minutes`` where it is known; else guessed from the bytes at 64 kbit/s."""
-    guessed = len(request.file) / (8000 * 60)
+    """Facts of audio to transcribe; a unit is a minute, guessed from the bytes at 64 kbit/s."""
     return Facts(
         capability=Capability.TRANSLATE if request.translate else Capability.TRANSCRIBE,
         requested=request.model,
         task=Task.TRANSCRIBE,
-        units=guessed if minutes is None else minutes,
+        units=len(request.file) / _AUDIO_BYTES_PER_MINUTE,
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
@@ -188,7 +167,7 @@ def read_transcription(
 
 
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
-    """Facts of a text to speak; its unit is a character."""
+    """Facts of a text to speak; a unit is a character."""
     return Facts(
         capability=Capability.SPEAK,
         requested=request.model,
@@ -203,7 +182,7 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
 
 
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
-    """Facts of pictures to draw; its unit is a picture."""
+    """Facts of images to generate; a unit is an image."""
     return Facts(
         capability=Capability.IMAGE,
         requested=request.model,
@@ -220,7 +199,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
 def read_tokens(
     request: TokenizeRequest | DetokenizeRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
 ) -> Facts:
-    """Facts of a text to split or tokens to join: nothing is decoded, so no model's quality is asked for."""
+    """Facts of a text to tokenise or tokens to join: the model decodes nothing."""
     size = len(request.tokens) if isinstance(request, DetokenizeRequest) else estimate_tokens(request.content)
     return Facts(
         capability=Capability.CHAT,
@@ -243,8 +222,7 @@ def _textual(
     texts: list[str],
     *,
     key: str,
-    count: Count | None,
-    ids: int,
+    other_tokens: int,
     task: Task | None = None,
     units: float = 1.0,
     digest: list[str] | None = None,
@@ -252,13 +230,13 @@ def _textual(
     stream: bool = False,
 ) -> Facts:
     intent = _intent(request, headers)
-    tokens = ids + (sum(map(count, texts)) if count else _estimate(texts))
+    tokens = other_tokens + _estimate(texts)
     complexity = Complexity.SIMPLE
     if task is None:
         last = texts[-1] if texts else ""
-        found = shape(last, profile(last), tokens=tokens, turns=1)
-        complexity = complexity_of(found)
-        task = intent.task or task_of(found, images=False, output_tokens=None)
+        shape = shape_of(last, profile(last), tokens=tokens, turns=1)
+        complexity = complexity_of(shape)
+        task = intent.task or task_of(shape, images=False, output_tokens=None)
     return Facts(
         capability=capability,
         requested=getattr(request, "model", "auto"),
@@ -276,7 +254,7 @@ def _textual(
 
 
 def _message(message: Message, features: set[Capability]) -> tuple[str, int]:
-    """A message's text, and the tokens of what is not text."""
+    """A message's text, and the estimated tokens of its tool calls and media."""
     content = message.content
     extra = sum(len(call.function.arguments) // 3 + 8 for call in message.tool_calls or () if call.function)
     if content is None:
@@ -295,30 +273,30 @@ def _message(message: Message, features: set[Capability]) -> tuple[str, int]:
 def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.image_url is not None:
         features.add(Capability.VISION)
-        return _PER_IMAGE
+        return _TOKENS_PER_IMAGE
     if part.input_audio is not None:
         features.add(Capability.AUDIO_INPUT)
-        return round(len(str(part.input_audio.get("data", ""))) * _PER_AUDIO_BYTE) + 1
+        return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
     if part.file is not None:
         features.add(Capability.DOCUMENTS)
-        return _PER_IMAGE
+        return _TOKENS_PER_IMAGE
     return 0
 
 
 def _total(texts: Iterable[str], known: str, tokens: float) -> float:
-    """Estimated tokens of all texts, of which one is already estimated."""
+    """Estimated tokens of all texts; ``known`` is one of them and has ``tokens``."""
     return sum(tokens if text is known else profile(text).tokens for text in texts if text)
 
 
 def _estimate(texts: list[str]) -> int:
     if len(texts) <= 64:
         return sum(map(estimate_tokens, texts))
-    # Many texts are judged together: one pass in C is quicker than thousands of small ones.
+    # One pass in C over the joined texts is faster than thousands of short ones.
     return max(len(texts), estimate_tokens("\n".join(texts)))
 
 
 def _schema(request: ChatRequest) -> tuple[int, bool]:
-    """Nodes of the JSON schema asked for, and whether its whole answer is one choice among labels."""
+    """Size of the requested JSON schema, and whether its only field is an enum of labels."""
     wanted = request.response_format
     if wanted is None or wanted.type != "json_schema" or wanted.json_schema is None:
         return 0, False
@@ -330,15 +308,15 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
 
 
 def _size(schema: object) -> int:
-    """Objects within a schema, counted without recursion and up to a bound."""
+    """Objects within a schema, counted without recursion up to ``_MAX_SCHEMA_NODES``."""
     stack, nodes = [schema], 0
-    while stack and nodes < _NODES:
+    while stack and nodes < _MAX_SCHEMA_NODES:
         node = stack.pop()
         if isinstance(node, dict):
             nodes += 1
             stack.extend(node.values())
         elif isinstance(node, list):
-            stack.extend(node[:_NODES])
+            stack.extend(node[:_MAX_SCHEMA_NODES])
     return nodes
 
 

@@ -1,10 +1,10 @@
-"""How many tokens a text is, about, without a tokenizer and for any script.
+"""Estimates the number of tokens of a text in any script, without a tokenizer.
 
-A byte-pair vocabulary spends few tokens on letters of common scripts and more on digits, punctuation and rare
-scripts. The bytes of the UTF-8 form are sorted into classes, in C, and each class has a cost. Costs of ASCII
-are fitted to the tokenizers of SmolLM2 and BERT, which agree within a tenth on English and on code. Other
-scripts cost SmolLM2, trained on English, about twice what they cost a large multilingual vocabulary; theirs
-lie between the two. The estimate serves routing and reservations: a worker counts exactly.
+A byte-pair vocabulary needs few tokens for letters of common scripts and more for digits, punctuation and rare
+scripts. The UTF-8 bytes are mapped to classes (in C, by ``bytes.translate``), and each class has a cost. Costs of
+ASCII are fitted to the tokenizers of SmolLM2 and BERT, which agree within a tenth on English and on code. For
+other scripts, SmolLM2, trained on English, needs about twice the tokens of a large multilingual vocabulary; the
+costs lie between the two. The estimate serves routing and spend reservations; a worker counts exactly.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _WINDOWS = 16
-_WINDOW = 4096
-"""A longer text is judged by this many evenly spaced windows of this many characters."""
+_WINDOW = 4096  # characters
+"""A text longer than ``_WINDOWS * _WINDOW`` characters is sampled in ``_WINDOWS`` evenly spaced windows."""
 
 _CLASSES: dict[bytes, tuple[int, ...]] = {
     b"a": (*range(0x41, 0x5B), *range(0x61, 0x7B)),
@@ -53,11 +53,11 @@ _COST = {
     b"k": 1.2,
     b"e": 2.0,
 }
-"""Tokens per character of a class. Continuation bytes are counted with their first."""
+"""Tokens per character of a class. Continuation bytes cost nothing: the first byte counts for the character."""
 
 
 class Profile(NamedTuple):
-    """Characters of a text by class; what :func:`profile` counts, scaled up where it sampled."""
+    """Characters of a text by class and its estimated tokens, scaled up if the text was sampled."""
 
     length: int
     letters: float
@@ -69,7 +69,7 @@ class Profile(NamedTuple):
 
 
 def profile(text: str) -> Profile:
-    """Count a text's characters by class and estimate its tokens. Long texts are sampled: at most 64 Ki read."""
+    """Count a text's characters by class and estimate its tokens; of a long text, a sample of 64 Ki characters."""
     length = len(text)
     if length <= _WINDOWS * _WINDOW:
         sample, scale = text, 1.0
@@ -96,5 +96,5 @@ _ASCII = (b"a", b"0", b" ", b"n", b".")
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text is; 0 only for an empty one."""
+    """Estimated tokens of a text; 0 only for an empty one."""
     return max(1, round(profile(text).tokens)) if text else 0

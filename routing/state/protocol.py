@@ -1,17 +1,17 @@
-"""Where the router remembers: one protocol, with a home in SQLite and one in Redis.
+"""The protocol of the state, implemented on SQLite and on Redis.
 
-What must outlive the process or be shared by several gateways goes through :class:`State`: spend and rate
-limits (counters), what every model cost whom (usage), what happened (outcomes), and small documents of one
-kind or another (learned posteriors, open breakers, resting keys, virtual keys, pins, traces).
+:class:`State` holds what must outlive the process or be shared by gateways: counters of spend and rate limits,
+usage per key and model, outcomes, and small documents by kind (learned posteriors, open breakers, resting keys,
+virtual keys, pins, traces).
 
-Nothing here is on a request's path unless a spending cap is: ``put``, ``count``, ``charge`` and ``remember``
-return at once and are written behind, in order, in batches. ``hold`` alone is awaited.
+``put``, ``count``, ``charge`` and ``add_outcome`` return at once; the writes follow in the background, in order
+and in batches. Only ``hold``, for calls under a spending cap, makes a request wait.
 
-**Money.** Amounts are whole nano-dollars, so that sums are exact. A :class:`Hold` is checked against its
-counters' limits, added to them and journaled in one transaction, *before* the call is made; a
-:class:`Charge` takes the hold away and leaves what the call did cost, in one transaction too. A process that
-is killed in between leaves the hold behind, and its amount still counted: the call may have been made, so
-the cap stays safe. ``recover`` turns such holds into usage that is marked as estimated.
+**Money.** Amounts are whole nano-dollars, so that sums are exact. A :class:`Hold` is checked against the limits of
+its counters, added to them and stored in one transaction, *before* the call is made. A :class:`Charge` replaces it
+by the call's cost, also in one transaction. If the process is killed in between, the hold stays and its amount
+still counts, because the call may have been made. ``recover`` turns such holds into usage that is marked as
+estimated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -34,10 +34,10 @@ NANO = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """A number that only the store changes. ``limit`` is what it may reach; ``None`` only counts.
+    """A number that is changed by atomic additions in the store. ``limit`` is its maximum; ``None``: no limit.
 
-    ``name`` says what and when (``spend/all/day/2026-11-22``). The store may forget it at ``expires_at``
-    (wall clock; ``None``: never).
+    ``name`` has scope and window (``spend/all/day/2026-11-22``). The store may delete it at ``expires_at`` (wall
+    clock; ``None``: never).
     """
 
     name: str
@@ -47,7 +47,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Money set aside for one call: ``amount`` nano-dollars on each of ``counters``, by ``owner``."""
+    """Money reserved for one call: ``amount`` nano-dollars on each of ``counters``, by the process ``owner``."""
 
     id: str
     owner: str
@@ -61,10 +61,10 @@ class Hold:
 
 
 class UsageRow(NamedTuple):
-    """What one key used of one model on one UTC day; amounts add up.
+    """Usage of one model by one key on one UTC day; amounts add up.
 
-    ``cost`` is what is known, in nano-dollars. ``unknown`` counts the calls whose cost is not known, and
-    ``estimated`` is what was set aside for those, which is what the caps go by.
+    ``cost`` is the sum of known costs, in nano-dollars. ``unknown`` counts the calls whose cost is unknown, and
+    ``estimated`` is the sum reserved for them, which the caps count.
     """
 
     day: str
@@ -93,11 +93,11 @@ USAGE_SUMS = (
     "cost",
     "estimated",
 )
-"""The fields of :class:`UsageRow` that add up."""
+"""The fields of :class:`UsageRow` that are sums."""
 
 
 class Charge(NamedTuple):
-    """What a call came to. If ``hold`` is still there, its amount is taken off ``counters`` again."""
+    """The cost of a call. If ``hold`` still exists, its amount is taken off ``counters`` again."""
 
     hold: str | None
     counters: tuple[Counter, ...]
@@ -107,39 +107,39 @@ class Charge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeQuery:
-    """Which outcomes to read: of one trace, or from ``since`` to before ``until`` (wall clock); newest first."""
+    """Selects outcomes of one trace, or from ``since`` to before ``until`` (wall clock); newest first."""
 
     trace: str | None = None
     since: float = 0.0
     until: float = float("inf")
-    limit: int = field(default=1000)
+    limit: int = 1000
 
 
 class State(Protocol):
-    """A home for what is remembered. One event loop uses it, between ``start`` and ``close``."""
+    """A store. One event loop uses it, between ``start`` and ``close``."""
 
     @property
     def generation(self) -> int:
-        """Goes up when a damaged store was replaced by a fresh one: what is in memory should be put again."""
+        """Increases when a damaged store was replaced by an empty one: put what is in memory again."""
         ...
 
     async def start(self) -> None:
-        """Open, create or migrate. A damaged store is set aside with a warning and begun afresh.
+        """Open or create the store. A damaged one is set aside with a warning and replaced by an empty one.
 
-        Raises ConfigurationError when there can be no store at all (folder not writable, no server).
+        Raises ConfigurationError when no store can be opened (folder not writable, no server).
         """
         ...
 
     async def close(self) -> None:
-        """Write what is left, within a few seconds, and let go."""
+        """Write what is pending, within a few seconds, and close."""
         ...
 
     async def flush(self) -> None:
-        """Return when all that was handed over so far survives the death of this process."""
+        """Return when everything written so far survives the death of this process."""
         ...
 
     def put(self, kind: str, name: str, document: Any, *, expires_at: float | None = None) -> None:
-        """Keep a JSON document under (kind, name); ``None`` deletes it. Written behind."""
+        """Store a JSON document under (kind, name); ``None`` deletes it. In the background."""
         ...
 
     async def document(self, kind: str, name: str) -> Any:
@@ -151,35 +151,35 @@ class State(Protocol):
         ...
 
     def count(self, counters: Sequence[Counter], amount: int) -> None:
-        """Add to each counter, whatever its limit. Written behind."""
+        """Add to each counter, regardless of its limit. In the background."""
         ...
 
     async def counts(self, prefix: str) -> dict[str, int]:
-        """The counters whose names begin so."""
+        """The counters whose names begin with ``prefix``."""
         ...
 
-    async def hold(self, hold: Hold, patience: float) -> Counter | None:
-        """Set money aside if every counter stays within its limit; else answer the counter that would not.
+    async def hold(self, hold: Hold, timeout: float) -> Counter | None:
+        """Reserve money if every counter stays within its limit; else return the counter that would not.
 
-        If the store does not answer within ``patience`` seconds the hold stands, unchecked, and is written
-        when the store is back; the caller has checked it against what it knew.
+        If the store does not answer within ``timeout`` seconds, the hold is taken unchecked and written when the
+        store is back; the caller has checked it against its own totals.
         """
         ...
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
-        """Settle. The future is done when it survives the death of this process; nobody has to await it."""
+        """Settle a call. The future, which need not be awaited, is done when the charge is durable."""
         ...
 
     async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
-        """Turn the holds for which ``abandoned(owner, at)`` into estimated usage. Answers how many."""
+        """Turn the holds for which ``abandoned(owner, at)`` is true into estimated usage; returns their number."""
         ...
 
     async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
-        """Usage from one ISO date to another, both included, in order of day, model, endpoint and key."""
+        """Usage between two ISO dates, inclusive, ordered by day, model, endpoint and key."""
         ...
 
-    def remember(self, outcome: Outcome) -> None:
-        """Keep an outcome for reports. Written behind; the first thing to be dropped when the store is stuck."""
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Store an outcome for reports, in the background; dropped first when the store is stuck."""
         ...
 
     async def outcomes(self, query: OutcomeQuery) -> list[dict[str, Any]]:
@@ -187,17 +187,17 @@ class State(Protocol):
         ...
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
-        """Forget outcomes older than a moment, and counters and documents that have expired."""
+        """Delete outcomes before a wall time, and counters and documents that have expired."""
         ...
 
 
 def encode(document: Any) -> bytes:
-    """JSON of a document or a dataclass; sets become sorted lists."""
+    """Encode a document or a dataclass as JSON; sets become sorted lists."""
     return orjson.dumps(document, default=_as_json)
 
 
 def decode(body: bytes | str) -> Any:
-    """The document of some JSON. Raises ValueError."""
+    """Decode JSON. Raises ValueError."""
     return orjson.loads(body)
 
 
@@ -209,16 +209,16 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def this_process() -> str:
-    """A name for this process that no other process has had: ``host/pid/start``."""
+def process_name() -> str:
+    """A unique name of this process: ``host/pid/start``."""
     pid = os.getpid()
     return f"{socket.gethostname()}/{pid}/{psutil.Process(pid).create_time():.2f}"
 
 
-def is_gone(owner: str, at: float, *, now: float, after: float = 3600.0) -> bool:
+def owner_is_gone(owner: str, at: float, *, now: float, after: float = 3600.0) -> bool:
     """Whether the process that made a hold can no longer settle it.
 
-    On this host that is certain at once. Another host's process is given up ``after`` seconds, which is
+    A process of this host is looked up. One of another host counts as gone after ``after`` seconds, which is
     longer than any call may take.
     """
     host, _, rest = owner.rpartition("/")
@@ -226,7 +226,7 @@ def is_gone(owner: str, at: float, *, now: float, after: float = 3600.0) -> bool
     if host != socket.gethostname() or not pid.isdecimal():
         return now - at > after
     try:
-        # A clock that is set moves the start that the system reports; nobody reuses a pid so soon.
+        # Setting the clock moves the start time that the system reports; a pid is not reused within seconds.
         started = float(psutil.Process(int(pid)).create_time())
         return abs(started - float(rest)) > 10.0
     except (psutil.AccessDenied, ValueError):

@@ -1,10 +1,10 @@
-"""The router's memory in Redis: the home that several gateways share.
+"""The state in Redis, shared by gateways on several machines.
 
-Counters change in the store, atomically: a hold is decided and taken by one Lua script, a charge by another,
-so two gateways can never have the same money. What is written behind is sent in order, in pipelines, by one
-task; while Redis is away it is kept, within a bound, and the log says so once.
+Holds and charges are decided in the store by Lua scripts (:mod:`routing.state.redis_scripts`). Other writes are
+sent in the background, in order and in pipelines, by one task; while Redis is unreachable they wait, outcomes
+within a bound, and the log says so once.
 
-All names begin with ``{prefix}``, in braces, so that on a Redis Cluster they lie in one slot::
+All names begin with ``{prefix}``, in braces, so that a Redis Cluster keeps them in one slot::
 
     {rh}:c:NAME                 a counter, with its expiry
     {rh}:holds                  hash: hold id -> JSON
@@ -29,71 +29,18 @@ import structlog
 from catalog.errors import ConfigurationError
 from routing.outcomes import Outcome
 from routing.state.protocol import USAGE_SUMS, Charge, Counter, Hold, OutcomeQuery, UsageRow, decode, encode
-from routing.state.redis_holds import Decisions, answered
+from routing.state.redis_scripts import ABANDON, CHARGE, HOLD, ScriptBatcher, resolves_within
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
 
-# KEYS: holds, charged, counters...   ARGV: id, body, amount, forced, then limit ('' is none) and expiry of each
-# counter. A hold that was sent twice counts once, also when its charge has overtaken it on another connection.
-_HOLD = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-if ARGV[4] == '0' then
-  for i = 3, #KEYS do
-    local limit = ARGV[i * 2 - 1]
-    if limit ~= '' and tonumber(redis.call('GET', KEYS[i]) or '0') + tonumber(ARGV[3]) > tonumber(limit) then
-      return i - 2
-    end
-  end
-end
-for i = 3, #KEYS do
-  redis.call('INCRBY', KEYS[i], ARGV[3])
-  local expiry = ARGV[i * 2]
-  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
-end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return 0
-"""
-
-# KEYS: holds, charged, usage, counters...   ARGV: id, amount, number of sums, field and value of each,
-# then the expiry of each counter. A charge that was sent twice, because its answer was lost, counts once.
-_CHARGE = """
-if redis.call('SET', KEYS[2], '1', 'NX', 'EX', 3600) == false then return 0 end
-local held = 0
-local body = redis.call('HGET', KEYS[1], ARGV[1])
-if body then
-  held = cjson.decode(body)['amount']
-  redis.call('HDEL', KEYS[1], ARGV[1])
-end
-local sums = tonumber(ARGV[3])
-for i = 0, sums - 1 do
-  redis.call('HINCRBYFLOAT', KEYS[3], ARGV[4 + i * 2], ARGV[5 + i * 2])
-end
-local change = string.format('%.0f', tonumber(ARGV[2]) - held)
-for i = 4, #KEYS do
-  redis.call('INCRBY', KEYS[i], change)
-  local expiry = ARGV[4 + sums * 2 + i - 4]
-  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
-end
-return 1
-"""
-
-# KEYS: holds, usage   ARGV: id, number of sums, field and value of each
-_ABANDON = """
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-for i = 0, tonumber(ARGV[2]) - 1 do
-  redis.call('HINCRBYFLOAT', KEYS[2], ARGV[3 + i * 2], ARGV[4 + i * 2])
-end
-return 1
-"""
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 0.05, 2.0
 Send = Callable[["Pipeline"], Any]
 
 
 @dataclass(slots=True)
-class _Job:
+class _PipelineJob:
     send: Send
     future: asyncio.Future[None] | None = None
     droppable: bool = False
@@ -110,21 +57,21 @@ class RedisState:
         batch: int = 500,
         backlog: int = 100_000,
         keep_outcomes: float = 30 * 86_400.0,
-        most_outcomes: int = 1_000_000,
+        max_outcomes: int = 1_000_000,
     ) -> None:
         self._url = url
         self._name = "{" + prefix + "}:"
         self._batch = batch
         self._backlog = backlog
-        self._keep = int(keep_outcomes)
-        self._most = most_outcomes
-        self._jobs: deque[_Job] = deque()
-        self._work = asyncio.Event()
+        self._keep_outcomes = int(keep_outcomes)
+        self._max_outcomes = max_outcomes
+        self._jobs: deque[_PipelineJob] = deque()
+        self._pending = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._client: Redis | None = None
-        self._decisions: Decisions | None = None
+        self._scripts: ScriptBatcher | None = None
         self._errors: tuple[type[Exception], ...] = (OSError,)
-        self._troubled = False
+        self._failing = False
         self._charges = 0
         self._session = f"{time.time_ns():x}-{id(self):x}"
         self._log = structlog.get_logger("roundhouse.state")
@@ -152,7 +99,7 @@ class RedisState:
                 f"The state's Redis server does not answer ({type(error).__name__})."
             ) from None
         self._client = client
-        self._decisions = Decisions(client, self._errors)
+        self._scripts = ScriptBatcher(client, self._errors)
         self._sender = asyncio.get_running_loop().create_task(self._send_all(), name="state-redis")
 
     async def close(self) -> None:
@@ -160,8 +107,8 @@ class RedisState:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.flush(), timeout=5.0)
-        if self._decisions is not None:
-            await self._decisions.close()
+        if self._scripts is not None:
+            await self._scripts.close()
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait((self._sender,))
@@ -174,20 +121,20 @@ class RedisState:
         await self._client.aclose()
 
     async def flush(self) -> None:
-        await self._later(lambda pipe: pipe.ping())
+        await self._append_awaited(lambda pipe: pipe.ping())
 
     # ---- documents and counters
 
     def put(self, kind: str, name: str, document: Any, *, expires_at: float | None = None) -> None:
         where = f"{self._name}d:{kind}"
         if document is None:
-            self._append(_Job(lambda pipe: pipe.hdel(where, name)))
+            self._append(_PipelineJob(lambda pipe: pipe.hdel(where, name)))
             return
         body = encode([expires_at, document])
-        self._append(_Job(lambda pipe: pipe.hset(where, name, body)))
+        self._append(_PipelineJob(lambda pipe: pipe.hset(where, name, body)))
 
     async def document(self, kind: str, name: str) -> Any:
-        body = await self._ask("HGET", f"{self._name}d:{kind}", name)
+        body = await self._execute("HGET", f"{self._name}d:{kind}", name)
         try:
             expires_at, document = decode(body) if body is not None else (None, None)
         except (ValueError, TypeError):
@@ -195,7 +142,7 @@ class RedisState:
         return document if expires_at is None or expires_at >= time.time() else None
 
     async def documents(self, kind: str) -> dict[str, Any]:
-        stored = await self._ask("HGETALL", f"{self._name}d:{kind}")
+        stored = await self._execute("HGETALL", f"{self._name}d:{kind}")
         now, found = time.time(), {}
         for name, body in stored.items():
             try:
@@ -213,20 +160,20 @@ class RedisState:
                 if counter.expires_at is not None:
                     pipe.expireat(self._counter(counter), int(counter.expires_at))
 
-        self._append(_Job(send))
+        self._append(_PipelineJob(send))
 
     async def counts(self, prefix: str) -> dict[str, int]:
         start = f"{self._name}c:"
         pattern = "".join(f"[{c}]" if c in "*?[" else c for c in start + prefix) + "*"
 
         names = await self._names(pattern)
-        values = await self._ask("MGET", *names) if names else ()
+        values = await self._execute("MGET", *names) if names else ()
         pairs = zip(names, values, strict=True)
         return {name[len(start) :]: int(value) for name, value in pairs if value is not None}
 
     # ---- money
 
-    async def hold(self, hold: Hold, patience: float) -> Counter | None:
+    async def hold(self, hold: Hold, timeout: float) -> Counter | None:
         body = encode(asdict(hold))
         keys = [
             f"{self._name}holds",
@@ -240,20 +187,20 @@ class RedisState:
         def arguments(forced: bool) -> list[Any]:
             return [hold.id, body, str(hold.amount), "1" if forced else "0", *bounds]
 
-        assert self._decisions is not None, "the state was not started"
-        decision = self._decisions.ask(_HOLD, keys, arguments(forced=False))
+        assert self._scripts is not None, "the state was not started"
+        decision = self._scripts.submit(HOLD, keys, arguments(forced=False))
         try:
-            refused = decision.result() if await answered(decision, patience) else None
+            refused = decision.result() if await resolves_within(decision, timeout) else None
         except self._errors as error:
-            self._trouble(error)
+            self._log_failure(error)
             refused = None
         else:
             if refused is None:
-                self._trouble(TimeoutError())
+                self._log_failure(TimeoutError())
         finally:
             decision.cancel()
         if refused is None:
-            self._append(_Job(lambda pipe: pipe.eval(_HOLD, len(keys), *keys, *arguments(forced=True))))
+            self._append(_PipelineJob(lambda pipe: pipe.eval(HOLD, len(keys), *keys, *arguments(forced=True))))
             return None
         return hold.counters[refused - 1] if refused else None
 
@@ -275,10 +222,10 @@ class RedisState:
             *sums,
             *(_expiry(counter) for counter in charge.counters),
         ]
-        return self._later(lambda pipe: pipe.eval(_CHARGE, len(keys), *keys, *arguments))
+        return self._append_awaited(lambda pipe: pipe.eval(CHARGE, len(keys), *keys, *arguments))
 
     async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
-        holds = await self._ask("HGETALL", f"{self._name}holds")
+        holds = await self._execute("HGETALL", f"{self._name}holds")
         recovered = 0
         for identity, body in holds.items():
             hold = decode(body)
@@ -294,8 +241,8 @@ class RedisState:
                 estimated=hold["amount"],
             )
             keys, sums = [f"{self._name}holds", f"{self._name}usage:{usage.day}"], _sums(usage)
-            script = (_ABANDON, len(keys), *keys, identity, str(len(sums) // 2), *sums)
-            recovered += await self._ask("EVAL", *script)
+            script = (ABANDON, len(keys), *keys, identity, str(len(sums) // 2), *sums)
+            recovered += await self._execute("EVAL", *script)
         return recovered
 
     async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
@@ -307,7 +254,7 @@ class RedisState:
             if not first_day <= day <= last_day:
                 continue
             sums: dict[tuple[str, str, str], dict[str, Any]] = {}
-            for field, value in (await self._ask("HGETALL", name)).items():
+            for field, value in (await self._execute("HGETALL", name)).items():
                 model, endpoint, key, what = decode(field)
                 number = float(value) if what == "units" else int(Decimal(value.decode()))
                 sums.setdefault((model, endpoint, key), {})[what] = number
@@ -316,108 +263,108 @@ class RedisState:
 
     # ---- outcomes
 
-    def remember(self, outcome: Outcome) -> None:
+    def add_outcome(self, outcome: Outcome) -> None:
         body = encode(outcome)
 
         def send(pipe: Pipeline) -> None:
             trace = f"{self._name}trace:{outcome.trace}"
             pipe.zadd(f"{self._name}outcomes", {body: outcome.at})
-            pipe.zremrangebyrank(f"{self._name}outcomes", 0, -self._most - 1)
+            pipe.zremrangebyrank(f"{self._name}outcomes", 0, -self._max_outcomes - 1)
             pipe.rpush(trace, body)
-            pipe.expire(trace, self._keep)
+            pipe.expire(trace, self._keep_outcomes)
 
-        self._append(_Job(send, droppable=True))
+        self._append(_PipelineJob(send, droppable=True))
 
     async def outcomes(self, query: OutcomeQuery) -> list[dict[str, Any]]:
         if query.trace is not None:
             name = f"{self._name}trace:{query.trace}"
-            bodies = await self._ask("LRANGE", name, 0, -1)
+            bodies = await self._execute("LRANGE", name, 0, -1)
             found = [one for one in map(decode, reversed(bodies)) if query.since <= one["at"] < query.until]
             return found[: query.limit]
         window = (f"{self._name}outcomes", f"({query.until}", query.since)
-        bodies = await self._ask("ZREVRANGEBYSCORE", *window, "LIMIT", 0, query.limit)
+        bodies = await self._execute("ZREVRANGEBYSCORE", *window, "LIMIT", 0, query.limit)
         return [decode(body) for body in bodies]
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
-        await self._ask("ZREMRANGEBYSCORE", f"{self._name}outcomes", "-inf", f"({outcomes_before}")
+        await self._execute("ZREMRANGEBYSCORE", f"{self._name}outcomes", "-inf", f"({outcomes_before}")
         for name in await self._names(f"{self._name}d:*"):
-            for field, body in (await self._ask("HGETALL", name)).items():
+            for field, body in (await self._execute("HGETALL", name)).items():
                 with contextlib.suppress(ValueError, TypeError):
                     expires_at, _ = decode(body)
                     if expires_at is not None and expires_at < now:
-                        await self._ask("HDEL", name, field)
+                        await self._execute("HDEL", name, field)
 
     # ---- sending
 
     def _counter(self, counter: Counter) -> str:
         return f"{self._name}c:{counter.name}"
 
-    def _later(self, send: Send) -> asyncio.Future[None]:
+    def _append_awaited(self, send: Send) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._append(_Job(send, future))
+        self._append(_PipelineJob(send, future))
         return future
 
-    def _append(self, job: _Job) -> None:
+    def _append(self, job: _PipelineJob) -> None:
         if job.droppable and len(self._jobs) >= self._backlog:
             return
         self._jobs.append(job)
-        self._work.set()
+        self._pending.set()
 
-    async def _ask(self, *command: Any) -> Any:
-        """A command, after what was handed over before. Raises ConnectionError when Redis is away."""
+    async def _execute(self, *command: Any) -> Any:
+        """Run a command after all pending writes. Raises ConnectionError when Redis is unreachable."""
         assert self._client is not None, "the state was not started"
         try:
             async with asyncio.timeout(5.0):
                 await self.flush()
                 return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except self._errors as error:
-            self._trouble(error)
+            self._log_failure(error)
             raise ConnectionError(f"the state's Redis server does not answer ({type(error).__name__})") from None
 
     async def _names(self, pattern: str) -> list[str]:
-        """The names of keys that match a pattern."""
+        """The Redis keys that match a pattern."""
         cursor = 0
         names: set[str] = set()
         while True:
-            cursor, found = await self._ask("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            cursor, found = await self._execute("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
             names.update(name.decode() for name in found)
             if cursor == 0:
                 return sorted(names)
 
     async def _send_all(self) -> None:
-        pause = _FIRST_PAUSE
+        delay = _MIN_RETRY_DELAY
         while True:
-            await self._work.wait()
+            await self._pending.wait()
             jobs = [self._jobs[index] for index in range(min(self._batch, len(self._jobs)))]
             try:
                 await self._send(jobs)
             except self._errors as error:
-                self._trouble(error)
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                self._log_failure(error)
+                await asyncio.sleep(delay)
+                delay = min(_MAX_RETRY_DELAY, delay * 2)
                 continue
-            pause = _FIRST_PAUSE
-            if self._troubled:
-                self._troubled = False
+            delay = _MIN_RETRY_DELAY
+            if self._failing:
+                self._failing = False
                 self._log.warning("state.written_again", home="redis")
             for job in jobs:
                 self._jobs.popleft()
                 if job.future is not None and not job.future.done():
                     job.future.set_result(None)
             if not self._jobs:
-                self._work.clear()
+                self._pending.clear()
 
-    async def _send(self, jobs: list[_Job]) -> None:
-        """All of a batch in one MULTI: it is applied whole or not at all, as far as the answer tells."""
+    async def _send(self, jobs: list[_PipelineJob]) -> None:
+        """Send a batch in one MULTI, so that it is applied as a whole or not at all."""
         assert self._client is not None
         async with self._client.pipeline(transaction=True) as pipe:
             for job in jobs:
                 job.send(pipe)
             await pipe.execute()
 
-    def _trouble(self, error: BaseException) -> None:
-        if not self._troubled:
-            self._troubled = True
+    def _log_failure(self, error: BaseException) -> None:
+        if not self._failing:
+            self._failing = True
             self._log.error("state.not_written", home="redis", error=type(error).__name__, will="try again")
 
 
@@ -426,7 +373,7 @@ def _expiry(counter: Counter) -> str:
 
 
 def _sums(row: UsageRow) -> list[Any]:
-    """Field and value of what adds up, one after the other."""
+    """Hash field and value of each sum of a usage row that is not zero, alternating."""
     pairs: list[Any] = []
     for name in USAGE_SUMS:
         value = getattr(row, name)

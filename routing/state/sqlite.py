@@ -1,5 +1,7 @@
-"""The router's memory in a SQLite file: the home of a gateway that is alone on its machine, or of several
-gateway processes on one. Every operation is one job of :class:`routing.state.sqlite_writer.SqliteWriter`."""
+"""The state in a SQLite file, for one or several gateway processes of one machine.
+
+Every operation is a job of :class:`routing.state.sqlite_writer.SqliteWriter`.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,12 @@ from routing.state.protocol import (
     decode,
     encode,
 )
-from routing.state.row_batches import Gathered
+from routing.state.row_batches import RowBatcher
 from routing.state.sqlite_writer import SqliteWriter
 
 _VERSION = 1
-_BACKLOG = 100_000
-"""Outcomes that wait for a stuck disk; later ones are not kept."""
+_MAX_PENDING_OUTCOMES = 100_000
+"""Outcomes that may wait for a stuck disk; further ones are dropped."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
   kind TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)
@@ -57,7 +59,7 @@ _ADD_USAGE = (
     "ON CONFLICT (day, model, endpoint, key) DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in USAGE_SUMS)
 )
-_values = attrgetter(*_COLUMNS)
+_usage_values = attrgetter(*_COLUMNS)
 _ADD_COUNTER = (
     "INSERT INTO counters (name, value, expires_at) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
@@ -69,8 +71,10 @@ class SqliteState:
 
     def __init__(self, path: Path) -> None:
         self._writer = SqliteWriter(path, _SCHEMA, version=_VERSION)
-        self._outcomes = Gathered(self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome, most=_BACKLOG)
-        self._uncapped = Gathered(self._writer, _ADD_USAGE, _values)
+        self._outcomes = RowBatcher(
+            self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome_values, max_rows=_MAX_PENDING_OUTCOMES
+        )
+        self._uncapped_usage = RowBatcher(self._writer, _ADD_USAGE, _usage_values)
 
     @property
     def generation(self) -> int:
@@ -146,17 +150,17 @@ class SqliteState:
         counts: dict[str, int] = await self._writer.request(read)
         return counts
 
-    async def hold(self, hold: Hold, patience: float) -> Counter | None:
+    async def hold(self, hold: Hold, timeout: float) -> Counter | None:
         forced = False
 
         def decide(db: sqlite3.Connection) -> Counter | None:
-            refusing = None if forced else _refusing(db, hold)
-            if refusing is None:
-                _hold(db, hold)
-            return refusing
+            exceeded = None if forced else _exceeded_counter(db, hold)
+            if exceeded is None:
+                _insert_hold(db, hold)
+            return exceeded
 
         decision = self._writer.request(decide)
-        done, _ = await asyncio.wait((decision,), timeout=patience)
+        done, _ = await asyncio.wait((decision,), timeout=timeout)
         if done:
             refused: Counter | None = decision.result()
             return refused
@@ -165,10 +169,10 @@ class SqliteState:
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
         if charge.hold is None and not charge.counters:
-            written = self._uncapped.add(charge.usage)
-            assert written is not None, "nothing that is charged is ever dropped"
+            written = self._uncapped_usage.add(charge.usage)
+            assert written is not None, "usage is never dropped"
             return written
-        return self._writer.request(lambda db: _charge(db, charge), urgent=charge.hold is not None)
+        return self._writer.request(lambda db: _settle(db, charge), urgent=charge.hold is not None)
 
     async def recover(self, abandoned: Callable[[str, float], bool]) -> int:
         def settle(db: sqlite3.Connection) -> int:
@@ -196,7 +200,7 @@ class SqliteState:
         rows: list[UsageRow] = await self._writer.request(read)
         return rows
 
-    def remember(self, outcome: Outcome) -> None:
+    def add_outcome(self, outcome: Outcome) -> None:
         self._outcomes.add(outcome)
 
     async def outcomes(self, query: OutcomeQuery) -> list[dict[str, Any]]:
@@ -210,15 +214,15 @@ class SqliteState:
         return [decode(body) for (body,) in await self._writer.request(read)]
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
-        def forget(db: sqlite3.Connection) -> None:
+        def delete(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM outcomes WHERE at < ?", (outcomes_before,))
             db.execute("DELETE FROM counters WHERE expires_at < ?", (now,))
             db.execute("DELETE FROM documents WHERE expires_at < ?", (now,))
 
-        await self._writer.request(forget)
+        await self._writer.request(delete)
 
 
-def _refusing(db: sqlite3.Connection, hold: Hold) -> Counter | None:
+def _exceeded_counter(db: sqlite3.Connection, hold: Hold) -> Counter | None:
     for counter in hold.counters:
         if counter.limit is not None:
             row = db.execute("SELECT value FROM counters WHERE name = ?", (counter.name,)).fetchone()
@@ -227,28 +231,28 @@ def _refusing(db: sqlite3.Connection, hold: Hold) -> Counter | None:
     return None
 
 
-def _hold(db: sqlite3.Connection, hold: Hold) -> None:
+def _insert_hold(db: sqlite3.Connection, hold: Hold) -> None:
     values = (hold.id, hold.owner, hold.at, hold.day, hold.amount, hold.key, hold.model, hold.endpoint)
     db.execute("INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-    _count(db, hold.counters, hold.amount)
+    _add_to_counters(db, hold.counters, hold.amount)
 
 
-def _charge(db: sqlite3.Connection, charge: Charge) -> None:
+def _settle(db: sqlite3.Connection, charge: Charge) -> None:
     row = db.execute("DELETE FROM holds WHERE id = ? RETURNING amount", (charge.hold,)).fetchone()
-    # A hold that the store refused, or never saw, is not on the counters: then all of the amount is new.
-    _count(db, charge.counters, charge.amount - (row[0] if row else 0))
+    # A hold that the store refused or never got is not on the counters, so all of the amount is new.
+    _add_to_counters(db, charge.counters, charge.amount - (row[0] if row else 0))
     _add_usage(db, charge.usage)
 
 
-def _count(db: sqlite3.Connection, counters: Sequence[Counter], amount: int) -> None:
+def _add_to_counters(db: sqlite3.Connection, counters: Sequence[Counter], amount: int) -> None:
     if amount:
         db.executemany(_ADD_COUNTER, [(counter.name, amount, counter.expires_at) for counter in counters])
 
 
-def _outcome(outcome: Outcome) -> tuple[float, str, bytes]:
+def _outcome_values(outcome: Outcome) -> tuple[float, str, bytes]:
     return outcome.at, outcome.trace, encode(outcome)
 
 
 def _add_usage(db: sqlite3.Connection, row: UsageRow) -> None:
     if any(getattr(row, name) for name in USAGE_SUMS):
-        db.execute(_ADD_USAGE, _values(row))
+        db.execute(_ADD_USAGE, _usage_values(row))

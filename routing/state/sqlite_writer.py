@@ -1,11 +1,12 @@
-"""One thread that owns a SQLite connection and writes what it is handed, in order, many jobs a transaction.
+"""A thread that owns a SQLite connection and runs jobs in order, many per transaction.
 
-Callers never wait for a disk unless they await a job's future. What a commit has acknowledged is in the WAL
-file, hence in the operating system's hands: it survives the death of the process (``synchronous=NORMAL``;
-see https://www.sqlite.org/wal.html and https://www.sqlite.org/pragma.html#pragma_synchronous).
+Callers wait for the disk only if they await a job's future. A committed transaction is in the WAL file, that is,
+in the operating system's page cache: it survives the death of the process, though not always a power cut
+(``synchronous=NORMAL``; see https://www.sqlite.org/wal.html and
+https://www.sqlite.org/pragma.html#pragma_synchronous).
 
-A locked database, a full disk or an I/O error is no end: the batch is kept and tried again, the log says it
-once, and once more when it is over. A damaged file is moved aside and a fresh one begun.
+When the database is locked, the disk full or an I/O error occurs, the batch is kept and retried; the log says so
+once, and once more on recovery. A damaged file is moved aside and replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ import structlog
 
 Apply = Callable[[sqlite3.Connection], Any]
 
-UNFIT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError)
-"""Errors that say that what is to be written is wrong in itself."""
+INVALID_DATA = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError)
+"""Errors of the data to write, for which a retry cannot help."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_GATHER = 0.02
-"""Seconds that jobs nobody waits for are gathered into one transaction: waking the thread for each of them
-would take the interpreter from the event loop once a request."""
+_MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 0.02, 1.0
+_BATCH_DELAY = 0.02
+"""Seconds in which jobs that are not urgent are collected into one transaction. Waking the thread for each job
+would take the GIL from the event loop once per request."""
 
 
 @dataclass(slots=True)
-class Job:
-    """Something to do in the next transaction, which begins at once for an ``urgent`` one."""
+class DatabaseJob:
+    """A function to run in the next transaction, which starts at once if the job is ``urgent``."""
 
     apply: Apply
     future: asyncio.Future[Any] | None = None
@@ -45,7 +46,7 @@ class Job:
 
 
 class SqliteWriter:
-    """``submit`` from the event loop; ``start`` and ``stop`` around it."""
+    """Runs jobs between ``start`` and ``stop``; ``submit`` and ``request`` are called from one event loop."""
 
     def __init__(self, path: Path, schema: str, *, version: int, batch: int = 500) -> None:
         self.path = path
@@ -53,12 +54,12 @@ class SqliteWriter:
         self._schema = schema
         self._version = version
         self._batch = batch
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[DatabaseJob] = deque()
         self._wake = threading.Condition()
         self._urgent = False
         self._stopping: float | None = None
         self._ended = False
-        self._troubled = False
+        self._failing = False
         self._dropped = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,44 +67,44 @@ class SqliteWriter:
         self._log = structlog.get_logger("roundhouse.state")
 
     async def start(self) -> None:
-        """Open the file. Raises OSError or sqlite3.Error if there can be none."""
+        """Open the file. Raises OSError or sqlite3.Error if that is impossible."""
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="state-writer", daemon=True)
         self._thread.start()
         await opened
 
-    async def stop(self, patience: float = 5.0) -> None:
-        """Write what is left, but no longer than ``patience`` seconds, and close the file."""
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Write what is pending, for up to ``timeout`` seconds, and close the file."""
         with self._wake:
-            self._stopping = time.monotonic() + patience
+            self._stopping = time.monotonic() + timeout
             self._wake.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, patience + 5.0)
+            await asyncio.to_thread(self._thread.join, timeout + 5.0)
 
     def submit(self, apply: Apply) -> None:
-        """Do it soon."""
-        self._append(Job(apply))
+        """Run a job soon, without a result."""
+        self._append(DatabaseJob(apply))
 
-    def dropped(self) -> None:
-        """Something was not handed over, so much waits already: the log says it when the disk is well again."""
+    def count_dropped(self) -> None:
+        """Count a row that was dropped because too many wait; logged when the disk recovers."""
         self._dropped += 1
 
-    def refused(self, error: Exception) -> None:
-        """Something is wrong in itself and cannot be written, now or later."""
+    def log_invalid(self, error: Exception) -> None:
+        """Log data that cannot be written, now or later."""
         self._log.error("state.job_failed", error=repr(error))
 
     def request(self, apply: Apply, *, urgent: bool = True) -> asyncio.Future[Any]:
-        """Do it; the future has the answer once it is committed, or the error that it raised.
+        """Run a job; the future gets its result once it is committed, or the error that it raised.
 
-        At once, unless it is not ``urgent``: then with the jobs of the next moment in one transaction.
+        A job that is not ``urgent`` waits for others, to share their transaction.
         """
         assert self._loop is not None, "the writer was not started"
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._append(Job(apply, future, urgent=urgent))
+        self._append(DatabaseJob(apply, future, urgent=urgent))
         return future
 
-    def _append(self, job: Job) -> None:
+    def _append(self, job: DatabaseJob) -> None:
         with self._wake:
             if not self._ended:
                 self._jobs.append(job)
@@ -118,35 +119,35 @@ class SqliteWriter:
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
-            self._open_sound()
+            self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
-            self._tell([(opened, error, None)])
+            self._resolve([(opened, error, None)])
             return
-        self._tell([(opened, None, None)])
+        self._resolve([(opened, None, None)])
         while jobs := self._next_batch():
             if not self._persist(jobs):
                 self._log.error("state.lost", jobs=len(jobs) + len(self._jobs), path=str(self.path))
-                self._give_up(jobs)
+                self._reject(jobs)
                 break
-        self._give_up([])
+        self._reject([])
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
 
-    def _give_up(self, jobs: list[Job]) -> None:
-        """Tell those who wait that it will not be written."""
+    def _reject(self, jobs: list[DatabaseJob]) -> None:
+        """Fail the futures of jobs that will not be written."""
         with self._wake:
             self._ended = True
             jobs = [*jobs, *self._jobs]
             self._jobs.clear()
         closed = ConnectionError(f"{self.path} was closed before this was written")
-        self._tell([(job.future, closed, None) for job in jobs if job.future is not None])
+        self._resolve([(job.future, closed, None) for job in jobs if job.future is not None])
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> list[DatabaseJob]:
         with self._wake:
             while not self._jobs and self._stopping is None:
                 self._wake.wait()
-            self._wake.wait_for(self._is_due, _GATHER)
+            self._wake.wait_for(self._is_due, _BATCH_DELAY)
             batch = [self._jobs.popleft() for _ in range(min(self._batch, len(self._jobs)))]
             self._urgent = bool(self._jobs)
             return batch
@@ -154,70 +155,70 @@ class SqliteWriter:
     def _is_due(self) -> bool:
         return self._urgent or self._stopping is not None or len(self._jobs) >= self._batch
 
-    def _persist(self, jobs: list[Job]) -> bool:
-        """Commit a batch, however often it takes. ``False`` if the time to stop came before."""
-        pause = _FIRST_PAUSE
+    def _persist(self, jobs: list[DatabaseJob]) -> bool:
+        """Commit a batch, with retries. ``False`` if the writer was to stop before it succeeded."""
+        delay = _MIN_RETRY_DELAY
         while True:
             try:
-                answers = self._commit(jobs)
+                results = self._commit(jobs)
             except (OSError, sqlite3.Error) as error:
                 self._recover(error)
                 if self._stopping is not None and time.monotonic() > self._stopping:
                     return False
-                time.sleep(pause)
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                time.sleep(delay)
+                delay = min(_MAX_RETRY_DELAY, delay * 2)
                 continue
-            if self._troubled:
-                self._troubled = False
+            if self._failing:
+                self._failing = False
                 self._log.warning("state.written_again", path=str(self.path), outcomes_dropped=self._dropped)
                 self._dropped = 0
-            self._tell(answers)
+            self._resolve(results)
             return True
 
-    def _commit(self, jobs: list[Job]) -> list[tuple[asyncio.Future[Any], BaseException | None, Any]]:
+    def _commit(self, jobs: list[DatabaseJob]) -> list[tuple[asyncio.Future[Any], BaseException | None, Any]]:
         if self._connection is None:
-            self._open_sound()
+            self._open_or_replace()
         connection = self._connection
         assert connection is not None
         connection.execute("BEGIN IMMEDIATE")
-        answers: list[tuple[asyncio.Future[Any], BaseException | None, Any]] = []
+        results: list[tuple[asyncio.Future[Any], BaseException | None, Any]] = []
         for job in jobs:
-            error, answer = self._apply(connection, job)
+            error, result = self._apply(connection, job)
             if job.future is not None:
-                answers.append((job.future, error, answer))
+                results.append((job.future, error, result))
             elif error is not None:
-                self.refused(error)
+                self.log_invalid(error)
         connection.execute("COMMIT")
-        return answers
+        return results
 
-    def _apply(self, connection: sqlite3.Connection, job: Job) -> tuple[Exception | None, Any]:
-        """Run a job in a savepoint, so that one that is wrong in itself does not take its batch along."""
+    def _apply(self, connection: sqlite3.Connection, job: DatabaseJob) -> tuple[Exception | None, Any]:
+        """Run a job in a savepoint, so that one with invalid data does not fail its batch."""
         connection.execute("SAVEPOINT job")
         try:
-            answer = job.apply(connection)
+            result = job.apply(connection)
         except sqlite3.OperationalError:
             raise
-        except UNFIT as error:
+        except INVALID_DATA as error:
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
             return error, None
         connection.execute("RELEASE job")
-        return None, answer
+        return None, result
 
     def _recover(self, error: Exception) -> None:
-        """Roll back; replace the file if it is damaged; say it once."""
+        """Roll back; set the file aside if it is damaged, else log the failure once."""
         damaged = is_damaged(error)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
         if damaged:
             self._set_aside(error)
-        elif not self._troubled:
-            self._troubled = True
+        elif not self._failing:
+            self._failing = True
             self._log.error("state.not_written", path=str(self.path), error=str(error), will="try again")
 
-    def _open_sound(self) -> None:
-        """Open the file; if it is damaged, move it aside and begin a fresh one."""
+    def _open_or_replace(self) -> None:
+        """Open the file; set a damaged one aside and create an empty one."""
         try:
             self._connection = self._open()
         except sqlite3.Error as error:
@@ -235,10 +236,10 @@ class SqliteWriter:
             connection.execute("PRAGMA synchronous=NORMAL")
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
-                raise Damaged(verdict)
+                raise DamagedFile(verdict)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, self._version):
-                raise Damaged(f"its version is {version}, not {self._version}")
+                raise DamagedFile(f"its version is {version}, not {self._version}")
             connection.executescript(self._schema)
             connection.execute(f"PRAGMA user_version = {self._version:d}")
         except BaseException:
@@ -261,30 +262,30 @@ class SqliteWriter:
         self.generation += 1
         self._log.warning("state.set_aside", path=str(self.path), kept_as=str(aside), error=str(error))
 
-    def _tell(self, answers: list[tuple[asyncio.Future[Any], BaseException | None, Any]]) -> None:
-        """Complete futures, all in one visit to the event loop."""
-        if answers and self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
-                self._loop.call_soon_threadsafe(_complete, answers)
+    def _resolve(self, results: list[tuple[asyncio.Future[Any], BaseException | None, Any]]) -> None:
+        """Complete futures, all in one callback of the event loop."""
+        if results and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it every future
+                self._loop.call_soon_threadsafe(_complete, results)
 
 
-class Damaged(sqlite3.DatabaseError):
-    """The file opens, but its own check says that it is not whole."""
+class DamagedFile(sqlite3.DatabaseError):
+    """The file opens but fails SQLite's integrity check, or has another version."""
 
 
 def is_damaged(error: Exception) -> bool:
-    """Whether an error means that the file itself is broken, rather than busy or out of space."""
-    if isinstance(error, Damaged):
+    """Whether an error means that the file is damaged, rather than locked or out of space."""
+    if isinstance(error, DamagedFile):
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGED
 
 
-def _complete(answers: list[tuple[asyncio.Future[Any], BaseException | None, Any]]) -> None:
-    for future, error, answer in answers:
+def _complete(results: list[tuple[asyncio.Future[Any], BaseException | None, Any]]) -> None:
+    for future, error, result in results:
         if future.done():
             continue
         if error is None:
-            future.set_result(answer)
+            future.set_result(result)
         else:
             future.set_exception(error)

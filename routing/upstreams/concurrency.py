@@ -1,8 +1,7 @@
-"""Queues for endpoints that take only so many calls at a time (``max_concurrency`` of their rows).
+"""Queues in front of endpoints with ``max_concurrency``.
 
-The queue in front of such an endpoint is ours, as it is in front of a worker: bounded, fair between callers,
-interactive before batch, and seen by the router. Without the figure an endpoint is asked as often as anybody
-likes. Each gateway process counts for itself.
+They are the same queues as in front of a worker: bounded, fair between callers, interactive before batch, and
+visible to the router. An endpoint without ``max_concurrency`` has none. Each gateway process counts for itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from routing.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """One endpoint now: calls at work, those that wait, and how many may work at a time."""
+    """Load of one endpoint: calls in progress, calls waiting, and how many may be in progress at a time."""
 
     endpoint: str
     busy: int
@@ -26,7 +25,7 @@ class QueueLoad:
 
 
 class ConcurrencyLimits:
-    """The queues of the endpoints, made when they are first called. ``max_queue`` calls may wait for each."""
+    """The queues of the endpoints, created on first use. Up to ``max_queue`` calls may wait in each."""
 
     def __init__(self, clock: Clock, *, max_queue: int) -> None:
         self._clock = clock
@@ -34,34 +33,35 @@ class ConcurrencyLimits:
         self._queues: dict[str, Slots] = {}
 
     def at(self, endpoint: Endpoint) -> Slots | None:
-        """Where to wait for a turn; ``None``: there is nothing to wait for. Follows a changed row at once."""
-        most = endpoint.max_concurrency
+        """The queue of an endpoint, ``None`` without ``max_concurrency``. A changed row applies at once."""
+        limit = endpoint.max_concurrency
         queue = self._queues.get(endpoint.id)
-        if most is None:
-            if queue is not None:  # whoever still waits need not any more
+        if limit is None:
+            if queue is not None:
+                # The calls still waiting start at once.
                 queue.resize(queue.busy + queue.waiting)
                 del self._queues[endpoint.id]
             return None
         if queue is None:
             queue = self._queues[endpoint.id] = Slots(
                 max_queue=self._max_queue,
-                changed=_nobody_watches,
+                changed=_ignore,
                 clock=self._clock.monotonic,
                 name=f"the endpoint '{endpoint.id}'",
             )
-            queue.open(most)
-        elif queue.capacity != most:
-            queue.resize(most)
+            queue.open(limit)
+        elif queue.capacity != limit:
+            queue.resize(limit)
         return queue
 
     def queue_loads(self) -> tuple[QueueLoad, ...]:
-        """Every endpoint that has such a bound and was called."""
+        """The load of every endpoint that has a queue."""
         return tuple(
             QueueLoad(name, queue.busy, queue.waiting, queue.capacity) for name, queue in self._queues.items()
         )
 
-    def waits(self) -> Mapping[str, float]:
-        """Calls queued ahead of a new one, divided by the capacity, by endpoint where a call would wait."""
+    def queued_ahead(self) -> Mapping[str, float]:
+        """Calls ahead of a new one, divided by the capacity, by endpoint; only where a new call would wait."""
         return {
             name: (queue.waiting + 1) / queue.capacity
             for name, queue in self._queues.items()
@@ -69,4 +69,4 @@ class ConcurrencyLimits:
         }
 
 
-def _nobody_watches() -> None: ...
+def _ignore() -> None: ...

@@ -1,8 +1,8 @@
-"""The keys of providers: several per endpoint, taken in turn, rested when limited, put away when refused.
+"""Pools of provider keys: several per endpoint, used round robin; limited ones rest, rejected ones are taken out.
 
-A key's secret is in :attr:`Key.secret` and nowhere else: not in a ``repr``, not in an error, not in what is
-stored. Outcomes, statistics and logs speak of a key's *position* in its pool; what survives a restart is
-filed under a digest of the secret, so that it follows the key when the list is put in another order.
+A key's secret is in :attr:`Key.secret` only: not in a ``repr``, an error or a document. Outcomes, statistics and
+logs name a key by its *position* in its pool. Documents name it by a digest of the secret, which stays the same
+when the keys are listed in another order.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from typing import Any
 
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint
-from routing.choosing.world import Block
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
+from routing.plan import Block
 
 ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
 """The secrets of an endpoint's keys, in order."""
 
 FIRST_REST = 1.0
-LONGEST_REST = 300.0
-LONGEST_RETRY_AFTER = 3600.0
-_HEALTH_MEMORY = 0.8
-_HEALTH_FLOOR = 0.05
-_NOTHING: Mapping[str, Block] = MappingProxyType({})
+MAX_REST = 300.0
+"""Seconds that a rate-limited key is not used if the provider does not say; doubled up to the maximum."""
+MAX_RETRY_AFTER = 3600.0
+"""Longest ``retry-after`` in seconds that is honoured."""
+_HEALTH_DECAY = 0.8
+_MIN_HEALTH = 0.05
+_NO_BLOCKS: Mapping[str, Block] = MappingProxyType({})
 
 
 class SecretResolver:
-    """Finds the secrets that an endpoint names: in an environment, and in the system's keychain.
+    """Reads the secrets that an endpoint names from the environment and from the system's keychain.
 
-    ``environment`` is usually ``os.environ``. ``keychain(service, user)`` answers the secret or ``None``; the
-    default asks the ``keyring`` package.
+    ``environment`` is usually ``os.environ``. ``keychain(service, user)`` returns the secret or ``None``; the
+    default is :func:`ask_keyring`.
     """
 
     def __init__(
@@ -47,9 +49,9 @@ class SecretResolver:
         self._keychain = keychain or ask_keyring
 
     def __call__(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The secrets, each once. A variable that is not set gives none; it is no error to have no key yet.
+        """The secrets without duplicates. An unset variable gives none, which is no error.
 
-        Raises ConfigurationError when the keychain is named wrongly or cannot be asked.
+        Raises ConfigurationError when ``key_keyring`` is malformed or the keychain cannot be read.
         """
         found = [self._environment.get(name, "") for name in endpoint.key_env]
         secrets = [secret.strip() for value in found for secret in value.split(",")]
@@ -65,7 +67,7 @@ class SecretResolver:
 
 
 def ask_keyring(service: str, user: str) -> str | None:
-    """A secret of the system's keychain. Raises ConfigurationError without ``keyring`` or a keychain."""
+    """Read a secret from the system's keychain. Raises ConfigurationError without ``keyring`` or a keychain."""
     try:
         import keyring
         import keyring.errors
@@ -84,7 +86,7 @@ def ask_keyring(service: str, user: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A provider's key, lent for one call."""
+    """A provider key for one call."""
 
     endpoint: str
     position: int
@@ -93,7 +95,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatistics:
-    """What became of a key. ``resting`` is the seconds it still rests; ``health`` is in (0, 1]."""
+    """Counts of a key's calls by result.
+
+    ``resting`` is the seconds that it still rests; ``out`` means rejected and unused until the keys are reloaded;
+    ``health``, in (0, 1], is the discounted share of successes among successes, rate limits and rejections.
+    """
 
     endpoint: str
     position: int
@@ -109,7 +115,7 @@ class KeyStatistics:
 
 @dataclass(slots=True)
 class _Entry:
-    """A key in its pool. ``credit`` is the running account of smooth weighted round robin."""
+    """A key in its pool. ``credit`` is its current weight in smooth weighted round robin."""
 
     secret: str = field(repr=False)
     used: int = 0
@@ -126,23 +132,23 @@ class _Entry:
     def usable(self, now: float) -> bool:
         return not self.out and self.rests_until <= now
 
-    def healthier(self, well: bool) -> None:
-        step = 1.0 if well else 0.0
-        self.health = max(_HEALTH_FLOOR, _HEALTH_MEMORY * self.health + (1 - _HEALTH_MEMORY) * step)
+    def update_health(self, succeeded: bool) -> None:
+        step = 1.0 if succeeded else 0.0
+        self.health = max(_MIN_HEALTH, _HEALTH_DECAY * self.health + (1 - _HEALTH_DECAY) * step)
 
-    def limited(self, now: float, retry_after: float | None) -> None:
-        """Rest. Many calls may be told 429 at the same moment; only the first of them lengthens the rest."""
+    def rest(self, now: float, retry_after: float | None) -> None:
+        """Start a rest. Of many calls that get a 429 at the same moment, only the first lengthens the rest."""
         self.rate_limited += 1
         if self.rests_until <= now:
             self.limits_in_a_row += 1
-        backoff = min(LONGEST_REST, FIRST_REST * 2.0 ** min(self.limits_in_a_row - 1, 30))
-        rest = backoff if retry_after is None else min(LONGEST_RETRY_AFTER, max(0.0, retry_after))
+        backoff = min(MAX_REST, FIRST_REST * 2.0 ** min(self.limits_in_a_row - 1, 30))
+        seconds = backoff if retry_after is None else min(MAX_RETRY_AFTER, max(0.0, retry_after))
         if self.rests_until <= now or retry_after is not None:
-            self.rests_until = max(self.rests_until, now + rest)
+            self.rests_until = max(self.rests_until, now + seconds)
 
 
 class KeyPools:
-    """The keys of all endpoints. An endpoint that names no key is not in here and needs none."""
+    """The keys of all endpoints that name any."""
 
     kind = "key"
 
@@ -150,15 +156,15 @@ class KeyPools:
         self._resolve = resolve_secrets
         self._clock = clock
         self._pools: dict[str, list[_Entry]] = {}
-        self._closed: dict[str, float] = {}
-        self._lasting: Mapping[str, Block] | None = None
+        self._unusable_until: dict[str, float] = {}
+        self._permanent_blocks: Mapping[str, Block] | None = None
         self._changed: set[str] = set()
         self.reload(endpoints)
 
     def reload(self, endpoints: Iterable[Endpoint]) -> None:
-        """Look the secrets up again. Statistics stay with their key; a refused key gets another chance.
+        """Read the secrets again. Known keys keep their statistics; rejected ones are usable again.
 
-        Raises ConfigurationError as the resolver does; the pools are then as they were.
+        Raises ConfigurationError as the resolver does, and then changes nothing.
         """
         known = {(name, entry.secret): entry for name, pool in self._pools.items() for entry in pool}
         pools: dict[str, list[_Entry]] = {}
@@ -170,18 +176,14 @@ class KeyPools:
             for entry in pool:
                 entry.out = False
         self._pools = pools
-        self._closed = {name: math.inf for name, pool in pools.items() if not pool}
-        self._lasting = None
-
-    def needs_key(self, endpoint: str) -> bool:
-        """Whether calls of this endpoint carry a key of a pool."""
-        return endpoint in self._pools
+        self._unusable_until = {name: math.inf for name, pool in pools.items() if not pool}
+        self._permanent_blocks = None
 
     def take(self, endpoint: str, now: float) -> Key | None:
-        """The next key in turn, healthier ones more often; ``None`` when none can be used at present.
+        """The next key, healthier ones more often; ``None`` when none is usable at present.
 
-        The turn is nginx's smooth weighted round robin: each key gains its weight, the richest is taken and
-        pays the total. With equal weights that is plain round robin.
+        The order is nginx's smooth weighted round robin: every key gains its weight, and the one with the highest
+        sum is taken and loses the total. With equal weights that is plain round robin.
         """
         pool = self._pools.get(endpoint, ())
         best, position, total = None, -1, 0.0
@@ -199,17 +201,20 @@ class KeyPools:
         return Key(endpoint, position, best.secret)
 
     def blocked(self, now: float) -> Mapping[str, Block]:
-        """The endpoints that need a key and have none to use: the same mapping while nothing changes."""
-        if not self._closed:
-            return _NOTHING
-        if self._lasting is not None:
-            return self._lasting
-        reopened = [endpoint for endpoint, until in self._closed.items() if until <= now]
+        """Blocks of the endpoints without a usable key, by id.
+
+        The same mapping while nothing changes, except while some keys rest: their blocks name the time left.
+        """
+        if not self._unusable_until:
+            return _NO_BLOCKS
+        if self._permanent_blocks is not None:
+            return self._permanent_blocks
+        reopened = [endpoint for endpoint, until in self._unusable_until.items() if until <= now]
         for endpoint in reopened:
-            del self._closed[endpoint]
-        blocks = {endpoint: self._block(endpoint, until - now) for endpoint, until in self._closed.items()}
-        if all(until == math.inf for until in self._closed.values()):
-            self._lasting = blocks
+            del self._unusable_until[endpoint]
+        blocks = {endpoint: self._block(endpoint, until - now) for endpoint, until in self._unusable_until.items()}
+        if all(until == math.inf for until in self._unusable_until.values()):
+            self._permanent_blocks = blocks
         return blocks
 
     def _block(self, endpoint: str, rest: float) -> Block:
@@ -221,7 +226,7 @@ class KeyPools:
         return Block("keys_resting", f"the keys of '{endpoint}' are rate limited for another {rest:.0f} s")
 
     def record(self, outcome: Outcome) -> None:
-        """Learn from an attempt that used a key."""
+        """Update the key that an attempt used."""
         pool = self._pools.get(outcome.endpoint, [])
         position = outcome.provider_key
         if position is None or not 0 <= position < len(pool):
@@ -230,31 +235,31 @@ class KeyPools:
         if outcome.error == "upstream_rejected_key" or outcome.status in (401, 403):
             entry.rejected += 1
             entry.out = True
-            entry.healthier(False)
+            entry.update_health(False)
         elif outcome.error == "upstream_rate_limited" or outcome.status == 429:
-            entry.limited(now, outcome.retry_after)
-            entry.healthier(False)
+            entry.rest(now, outcome.retry_after)
+            entry.update_health(False)
         elif outcome.result in (Result.SUCCESS, Result.REFUSAL):
             entry.ok += 1
             entry.limits_in_a_row = 0
-            entry.healthier(True)
+            entry.update_health(True)
             return
         else:
             entry.failed += outcome.result is Result.FAILED
             return
         self._changed.add(outcome.endpoint)
-        self._close_if_none(outcome.endpoint, now)
+        self._block_if_unusable(outcome.endpoint, now)
 
-    def _close_if_none(self, endpoint: str, now: float) -> None:
+    def _block_if_unusable(self, endpoint: str, now: float) -> None:
         pool = self._pools[endpoint]
         if any(entry.usable(now) for entry in pool):
             return
         resting = [entry.rests_until for entry in pool if not entry.out]
-        self._closed[endpoint] = min(resting, default=math.inf)
-        self._lasting = None
+        self._unusable_until[endpoint] = min(resting, default=math.inf)
+        self._permanent_blocks = None
 
     def statistics(self) -> tuple[KeyStatistics, ...]:
-        """Per key, in the order of the pools."""
+        """The statistics of every key, in the order of the pools."""
         now = self._clock.monotonic()
         return tuple(
             KeyStatistics(
@@ -274,9 +279,9 @@ class KeyPools:
         )
 
     def export(self) -> dict[str, dict[str, Any] | None]:
-        """The rests and refusals of the endpoints that changed since the last export, secrets as digests.
+        """The resting keys of the endpoints that changed since the last export, by digest.
 
-        A refused key is not remembered: a restart is a reload, and gives it another chance.
+        Rejections are not stored: a restart is a reload, which makes the keys usable again.
         """
         changed, self._changed = self._changed, set()
         now, wall = self._clock.monotonic(), self._clock.wall()
@@ -294,13 +299,13 @@ class KeyPools:
         }
 
     def adopt(self, documents: Mapping[str, Any]) -> None:
-        """Take over rests that an earlier run or another gateway stored; what is not understood is passed over."""
+        """Load rests that an earlier run or another gateway stored; invalid ones are skipped."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         for endpoint, document in documents.items():
             for entry in self._pools.get(endpoint, ()):
                 try:
                     stored = document[digest_of(entry.secret)]
-                    rest = min(LONGEST_RETRY_AFTER, float(stored["rests_until"]) - wall)
+                    rest = min(MAX_RETRY_AFTER, float(stored["rests_until"]) - wall)
                     limits = int(stored["limits"])
                 except (KeyError, TypeError, ValueError, OverflowError):
                     continue
@@ -308,14 +313,14 @@ class KeyPools:
                     entry.rests_until = now + rest
                     entry.limits_in_a_row = max(entry.limits_in_a_row, limits)
             if endpoint in self._pools:
-                self._close_if_none(endpoint, now)
+                self._block_if_unusable(endpoint, now)
 
 
 def needs_key(endpoint: Endpoint) -> bool:
-    """Whether an endpoint names keys at all."""
+    """Whether an endpoint names any keys."""
     return bool(endpoint.key_env or endpoint.key_keyring)
 
 
 def digest_of(secret: str) -> str:
-    """What a key is filed under. Keys are long and random, so their digest does not give them away."""
+    """The name of a key in documents. Keys are long and random, so a digest does not reveal them."""
     return hashlib.sha256(b"roundhouse key\0" + secret.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Sending what a relay reads: in the request's own task, under a watch for its client and its pace."""
+"""Sends a relay's data in the request's own task, watching for disconnects and slow clients."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def deliver(
     send_timeout: float,
     ping: tuple[float, bytes] | None = None,
 ) -> None:
-    """Send ``head`` and then all of ``relay``, which ends with it, and as soon as the client leaves.
+    """Send ``head``, then all of ``relay``; the relay is cancelled when the client disconnects.
 
-    ``ping`` is what to send when there was nothing to send for so many seconds. Raises SendTimeoutError when the
-    client takes nothing for ``send_timeout`` seconds, and Cut.
+    ``ping`` is the seconds without data after which to send its bytes. Raises SendTimeoutError when the
+    client takes nothing for ``send_timeout`` seconds, and ResponseCut.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -64,10 +64,10 @@ async def deliver(
 
 
 class Alarm:
-    """A timer that is set for every piece of a stream and seldom rings.
+    """A timer that is set for every piece of a stream and rarely fires.
 
-    The loop's own timer is not moved each time, which would cost more than the piece: when it is early, it is set
-    again for what is left.
+    Moving the loop's timer for each piece would cost more than the piece. Instead, a timer that fires early is set
+    again for the rest of the time.
     """
 
     __slots__ = ("_arguments", "_due", "_loop", "_ring", "_timer")
@@ -80,7 +80,7 @@ class Alarm:
         self._arguments: tuple[Any, ...] = ()
 
     def set(self, seconds: float, ring: Callable[..., None], *arguments: Any) -> None:
-        """Call ``ring`` in ``seconds``, and forget what was set before."""
+        """Call ``ring`` in ``seconds``, replacing what was set before."""
         self._due = self._loop.time() + seconds
         self._ring, self._arguments = ring, arguments
         timer = self._timer
@@ -91,7 +91,7 @@ class Alarm:
             self._timer = self._loop.call_at(self._due, self._early_or_due)
 
     def clear(self, *, for_good: bool = False) -> None:
-        """Do not ring."""
+        """Cancel what was set."""
         self._ring = None
         if for_good and self._timer is not None:
             self._timer.cancel()

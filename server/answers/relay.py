@@ -1,4 +1,4 @@
-"""Between an answer and its client: one task that reads the upstream, and a bounded buffer."""
+"""A relay reads an answer in a task of its own, into a bounded buffer that its client's task empties."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from catalog.errors import RoundhouseError
-from routing.calling.dispatcher import Answer
+from routing.calling.answer import Answer
 from server.edge.admission import InFlight
+from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
 
 T = TypeVar("T")
@@ -19,31 +20,27 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Encoder(Protocol[T_contra]):
-    """Turns the items of an answer into bytes of a response."""
+    """Encodes the items of an answer as bytes of a response."""
 
     def encode(self, item: T_contra) -> bytes:
-        """The bytes of one item; may be none."""
+        """The bytes of one item; may be empty."""
         ...
 
     def finish(self) -> bytes:
-        """What ends a complete answer. Raises StreamBroken when the answer was not complete."""
+        """The bytes that end a complete answer. Raises StreamBroken if the answer was not complete."""
         ...
 
     def fail(self, error: RoundhouseError) -> bytes | None:
-        """What tells of an error after the headers; ``None`` cuts the connection, the only sign left."""
+        """The bytes that report an error after the headers; ``None`` cuts the connection instead."""
         ...
-
-
-class Cut(Exception):
-    """The response cannot be completed and its format has no way to say so."""
 
 
 class Relay(Generic[T]):
     """Reads one answer in a task of its own, from opening it to closing it.
 
-    Opening waits in queues and for models to load, so the headers may have to leave before it is done:
-    :meth:`opened` waits for it only so long. What has been read is handed on in as few pieces as the client's
-    pace allows; a client that does not read makes the upstream wait once ``capacity`` items are held.
+    Opening waits in queues and for models to load, so the headers may leave before it is done: :meth:`opened`
+    waits for a limited time. Data is passed on in as few pieces as the client's pace allows; a client that does
+    not read makes the upstream wait once ``capacity`` items are buffered.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class Relay(Generic[T]):
         capacity: int,
         on_error: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``on_error`` hears the code of an error that the client is told within its answer."""
+        """``on_error`` is called with the code of an error that is reported within the answer."""
         self._opening = opening
         self._encoder = encoder
         self._capacity = capacity
@@ -75,7 +72,7 @@ class Relay(Generic[T]):
         self._task.add_done_callback(self._done)
 
     async def opened(self, patience: float | None) -> Answer[T] | None:
-        """The answer, or ``None`` when it is not open after ``patience`` seconds (``None``: however long).
+        """The answer, or ``None`` if it is not open after ``patience`` seconds (``None``: no limit).
 
         Raises what opening raised.
         """
@@ -91,9 +88,9 @@ class Relay(Generic[T]):
         return self._answer
 
     async def take(self) -> tuple[bytes, bool]:
-        """What has come, when something has, and whether more will follow.
+        """The next data, once there is some, and whether more will follow.
 
-        Raises Cut when the answer stops in the middle.
+        Raises ResponseCut when the answer stops in the middle.
         """
         while not self._buffer and not self._ended:
             await self._news.wait()
@@ -101,11 +98,11 @@ class Relay(Generic[T]):
         self._buffer.clear()
         self._room.ring()
         if self._cut and not data:
-            raise Cut
+            raise ResponseCut
         return data, self._cut or not self._ended
 
     def interject(self, data: bytes) -> None:
-        """Let ``data`` be taken next if there is nothing else to take."""
+        """Add ``data`` if the buffer is empty."""
         if not self._buffer and not self._ended:
             self._buffer.append(data)
             self._news.ring()
@@ -117,7 +114,7 @@ class Relay(Generic[T]):
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Nobody reads any more: close the upstream, unless the answer has ended and closes it."""
+        """Close the upstream, because the client reads no more; an ended answer closes it by itself."""
         if not self._ended:
             self._task.cancel()
 
@@ -128,7 +125,7 @@ class Relay(Generic[T]):
             if self._why is None:
                 raise
             self._fail(self._why)
-        except Exception as error:  # the edge of a request: whatever failed, the client is told
+        except Exception as error:  # the edge of a request: every failure is reported to the client
             typed = as_error(error)
             if typed is not error:
                 structlog.get_logger().error("stream failed", exc_info=error)
@@ -149,7 +146,7 @@ class Relay(Generic[T]):
                     ring()
                     if not begun:
                         begun = True
-                        await asyncio.sleep(0)  # let it leave before the rest of what has come is worked on
+                        await asyncio.sleep(0)  # let the first data leave before the rest is encoded
                     while len(buffer) >= capacity:
                         await self._room.wait()
             buffer.append(self._encoder.finish())
@@ -181,7 +178,7 @@ class Relay(Generic[T]):
 
 
 class _Bell:
-    """Wakes the one task that waits for it: what :class:`asyncio.Event` does, less its queue of waiters."""
+    """Wakes one waiting task: an :class:`asyncio.Event` without a queue of waiters."""
 
     __slots__ = ("_waiting",)
 

@@ -1,7 +1,7 @@
 """Answers that stream: as server-sent events, or as bytes.
 
-Errors after the headers: an event ``data: {"error": {...}}``, then the end, and never ``[DONE]``. Every OpenAI
-SDK raises on that. Source of the chunk shapes: OpenAI's API reference, "Streaming".
+An error after the headers is an event ``data: {"error": {...}}`` and the end of the stream, without ``[DONE]``;
+every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API reference, "Streaming".
 """
 
 from __future__ import annotations
@@ -17,19 +17,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from catalog.errors import RoundhouseError, StreamBroken
+from backends.wire.sampling import StreamOptions
+from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
-from routing.calling.dispatcher import Answer, Job
+from routing.calling.answer import Answer
+from routing.calling.job import Job
 from server.answers.delivery import deliver
 from server.answers.relay import Encoder, Relay
-from server.answers.whole import open_answer
+from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
-from server.services import services_of
+from server.edge.services import runtime_of, services_of
+from server.jobs import open_job
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 WAITING = ServerSentEvent(comment="waiting for the model", sep="\n").encode()
 KEEP_ALIVE = ServerSentEvent(comment="keep-alive", sep="\n").encode()
+
+
+def usage_wanted(stream: bool | None, options: StreamOptions | None) -> bool:
+    """Whether the stream ends with a chunk of usage. Raises InvalidRequest for stream options without a stream."""
+    if options is None:
+        return False
+    if not stream:
+        raise InvalidRequest("'stream_options' is only for 'stream: true'.", param="stream_options")
+    return bool(options.include_usage)
 
 
 def event(value: Any, name: str | None = None) -> bytes:
@@ -39,10 +51,10 @@ def event(value: Any, name: str | None = None) -> bytes:
 
 
 class ChunkEncoder:
-    """Chat and completion chunks as events.
+    """Encodes chat and completion chunks as events.
 
-    With ``include_usage`` every chunk has ``usage: null`` and a last one, with no choices, has the figures;
-    without it no chunk speaks of usage.
+    With ``include_usage`` every chunk has ``usage: null`` and a last one, without choices, has the figures;
+    without it no chunk has ``usage``.
     """
 
     def __init__(self, *, include_usage: bool) -> None:
@@ -78,7 +90,7 @@ class ChunkEncoder:
 
 
 class EventEncoder:
-    """Typed events (transcripts, images): each says by its ``type`` what it is, and ``final`` ends the answer."""
+    """Encodes typed events (transcripts, images); an event of type ``final`` ends the answer."""
 
     def __init__(self, final: str) -> None:
         self._final = final
@@ -98,7 +110,7 @@ class EventEncoder:
 
 
 class BytesEncoder:
-    """Bytes as they are; an error can only cut the connection."""
+    """Passes bytes on unchanged; an error can only cut the connection."""
 
     def encode(self, item: bytes) -> bytes:
         return item
@@ -112,7 +124,7 @@ class BytesEncoder:
 
 
 async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
-    """Answer with events. Raises the job's error while the headers have not left."""
+    """Answer with events. Raises the job's error if the headers have not been sent."""
     settings = services_of(request).settings.server
     relay, answer = await _begin(request, job, encoder, patience=settings.streams.headers_after)
     return EventStream(
@@ -137,7 +149,7 @@ async def _begin(
 ) -> tuple[Relay[T], Answer[T] | None]:
     services = services_of(request)
     relay = Relay(
-        open_answer(request, job),
+        open_job(runtime_of(request), job, caller_of(request)),
         encoder,
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,
@@ -153,20 +165,20 @@ async def _begin(
 
 @cache
 def _event_headers() -> tuple[tuple[bytes, bytes], ...]:
-    """sse-starlette's: no caching, no buffering by proxies, the media type."""
+    """sse-starlette's headers: no caching, no buffering by proxies, the media type."""
     return tuple(EventSourceResponse(iter(())).raw_headers)
 
 
 class EventStream(Response):
-    """A relay as server-sent events: sse-starlette's headers and comments, which :func:`deliver` sends.
+    """Sends a relay as server-sent events, with sse-starlette's headers and comments.
 
-    sse-starlette's own response runs four tasks for each stream, a tenth of what a short one costs.
+    sse-starlette's own response runs four tasks per stream, a tenth of the cost of a short one.
     """
 
     def __init__(
         self, relay: Relay[Any], headers: Mapping[str, str], *, ping: float, send_timeout: float, waiting: bool
     ) -> None:
-        """``ping`` is the seconds without anything to send after which a comment is sent; 0 sends none."""
+        """``ping`` is the seconds without data after which a comment is sent; 0 sends none."""
         self._relay = relay
         self._ping = (ping, KEEP_ALIVE) if ping else None
         self._send_timeout = send_timeout
@@ -183,7 +195,7 @@ class EventStream(Response):
 
 
 class ByteStream(Response):
-    """Sends a relay's bytes under the same watch and the same deadline."""
+    """Sends a relay's bytes, with the same watch and deadline."""
 
     def __init__(self, relay: Relay[Any], headers: Mapping[str, str], send_timeout: float) -> None:
         self._relay = relay

@@ -1,4 +1,4 @@
-"""A transcript in each format that OpenAI's endpoint has.
+"""Formats a transcript in each of OpenAI's formats.
 
 ``done`` is the ``transcript.text.done`` event of a backend: ``text``, ``language``, ``duration`` in seconds,
 ``segments`` and ``words`` with ``start`` and ``end`` in seconds. Sources: OpenAI's API reference; WebVTT (W3C);
@@ -25,12 +25,12 @@ MEDIA: dict[TranscriptFormat, str] = {
 
 
 def plain_json(done: Json) -> Json:
-    """``{"text", "usage"}``."""
+    """The transcript as ``{"text", "usage"}``."""
     return {"text": done.get("text", ""), "usage": _usage(done)}
 
 
 def verbose_json(done: Json, request: TranscriptionRequest) -> Json:
-    """Language, duration and the granularities that were asked for."""
+    """The transcript with language, duration and the granularities asked for."""
     answer: Json = {
         "task": "translate" if request.translate else "transcribe",
         "language": done.get("language"),
@@ -46,7 +46,7 @@ def verbose_json(done: Json, request: TranscriptionRequest) -> Json:
 
 
 def diarized_json(done: Json) -> Json:
-    """Segments with their speakers. Raises UnsupportedParameter when the model does not tell speakers apart."""
+    """The segments with their speakers. Raises UnsupportedParameter if the model does not tell them apart."""
     segments = done.get("segments") or []
     if any("speaker" not in segment for segment in segments):
         raise UnsupportedParameter("This model does not tell speakers apart.", param="response_format")
@@ -75,7 +75,7 @@ def vtt(segments: Iterable[Json]) -> str:
 
 
 def clock(seconds: float, separator: str) -> str:
-    """``HH:MM:SS`` and milliseconds; hours go beyond 99 when they must."""
+    """A time as ``HH:MM:SS`` and milliseconds; hours may exceed 99."""
     milliseconds = max(0, round(seconds * 1000))
     hours, rest = divmod(milliseconds, 3_600_000)
     minutes, rest = divmod(rest, 60_000)

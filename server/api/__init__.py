@@ -12,6 +12,7 @@ from server.api import (
     messages,
     metrics,
     models,
+    reference,
     rerank,
     responses,
     root,
@@ -34,6 +35,7 @@ ROUTERS = (
     admin.router,
     models.router,
     root.router,
+    reference.router,
     health.router,
     metrics.router,
 )

@@ -1,9 +1,12 @@
-"""GET /v1/admin/report and the pins of embeddings: what an administrator sees and decides of the router."""
+"""GET /v1/admin/report and the pins of embeddings, for administrators."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from backends.wire.common import Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
@@ -11,43 +14,51 @@ from catalog.model import Capability
 from routing.choosing.pins import Pins
 from routing.choosing.policy import is_auto
 from server.answers.whole import json_response
-from server.edge.auth import require_admin
-from server.edge.bodies import read_json
-from server.report import report
-from server.services import Runtime, runtime_of, services_of
+from server.edge.endpoints import endpoint
+from server.edge.services import Runtime, runtime_of, services_of
+from server.report import Report, report
 
 router = APIRouter(tags=["admin"])
 
 
 class Pin(WireModel):
-    """The model that an alias of embeddings stands for from now on; without ``model`` it is free again."""
+    """Pins an alias of embeddings to ``model``; without ``model`` it unpins the alias."""
 
     alias: Identifier
     model: Identifier | None = None
 
 
-@router.get("/v1/admin/report")
+class PinList(TypedDict):
+    """``pins`` maps each pinned alias to its model."""
+
+    object: Literal["pins"]
+    pins: dict[str, str]
+
+
+class PinChange(TypedDict):
+    """The model of the alias now, and ``before`` the change."""
+
+    object: Literal["pin"]
+    alias: str
+    model: str | None
+    before: str | None
+
+
+@endpoint(router, "GET", "/v1/admin/report", answers=Report, admin=True)
 async def get_report(request: Request) -> Response:
-    """Models, providers, defaults, coverage, four canned requests, priors and speech. Needs an admin key."""
-    require_admin(request)
+    """Models, providers, defaults, coverage, four canned requests, priors and speech."""
     return json_response(report(runtime_of(request), services_of(request).settings.routing))
 
 
-@router.get("/v1/admin/pins")
+@endpoint(router, "GET", "/v1/admin/pins", answers=PinList, admin=True)
 async def list_pins(request: Request) -> Response:
-    """Which model each alias of embeddings stands for. Needs an admin key."""
-    require_admin(request)
+    """The model that each pinned alias of embeddings stands for."""
     return json_response({"object": "pins", "pins": dict(_pins(runtime_of(request)).current)})
 
 
-@router.post("/v1/admin/pins")
-async def set_pin(request: Request) -> Response:
-    """Change what an alias of embeddings stands for: vectors made before and after do not compare.
-
-    Needs an admin key.
-    """
-    require_admin(request)
-    body = await read_json(request, Pin)
+@endpoint(router, "POST", "/v1/admin/pins", reads=Pin, answers=PinChange, admin=True)
+async def set_pin(request: Request, body: Pin) -> Response:
+    """Pin or unpin an alias of embeddings. Vectors made before and after a change do not compare."""
     runtime = runtime_of(request)
     pins, alias = _pins(runtime), body.alias.casefold()
     before = pins.current.get(alias)
@@ -64,7 +75,7 @@ async def set_pin(request: Request) -> Response:
 
 
 def _check_alias(runtime: Runtime, alias: str) -> None:
-    """Raises InvalidRequest for a name that leaves nothing to choose."""
+    """Raises InvalidRequest for a name of a single model."""
     if is_auto(alias):
         return
     try:

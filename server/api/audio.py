@@ -3,70 +3,93 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from backends.base import Speak, Transcribe, Upstream
+from backends.wire.answers import SpeechEvent, TranscriptEvent, Transcription
 from backends.wire.audio import MEDIA_TYPES, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
-from catalog.model import Model
 from catalog.types import Json
-from routing.calling.dispatcher import Job
-from routing.reading.requests import read_speech, read_transcription
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
 from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
-from server.answers.whole import json_response, key_of, trace_of, whole
+from server.answers.whole import json_response, whole
 from server.api.models import speakers
-from server.edge.bodies import read_form, read_json
+from server.edge.bodies import read_form
+from server.edge.callers import origin_of
+from server.edge.endpoints import endpoint
 from server.edge.errors import from_validation
-from server.services import runtime_of
+from server.edge.services import runtime_of
+from server.jobs import speech_job, transcription_job
 
 router = APIRouter(tags=["audio"])
 FINAL = "transcript.text.done"
 
 
-@router.post("/v1/audio/transcriptions")
+class VoiceCard(TypedDict):
+    """A voice of ``model``; ``default``: it speaks when a request names none."""
+
+    id: str
+    object: Literal["voice"]
+    model: str
+    languages: list[str]
+    default: bool
+
+
+class VoiceList(TypedDict):
+    object: Literal["list"]
+    data: list[VoiceCard]
+
+
+TRANSCRIBES: dict[str, Any] = {
+    "reads": TranscriptionRequest,
+    "form": True,
+    "own_reading": True,
+    "answers": Transcription,
+    "media": {"text/plain": str, "text/vtt": str, "application/x-subrip": str},
+    "streams": TranscriptEvent,
+    "calls_model": True,
+}
+"""The contract of transcriptions and translations."""
+
+
+@endpoint(router, "POST", "/v1/audio/transcriptions", **TRANSCRIBES)
 async def create_transcription(request: Request) -> Response:
-    """Write down what is said."""
+    """Transcribe speech."""
     return await _transcribe(request, translate=False)
 
 
-@router.post("/v1/audio/translations")
+@endpoint(router, "POST", "/v1/audio/translations", **TRANSCRIBES)
 async def create_translation(request: Request) -> Response:
-    """Write down in English what is said in another language, where the model can."""
+    """Transcribe speech of another language into English, where the model can."""
     return await _transcribe(request, translate=True)
 
 
-@router.post("/v1/audio/speech")
-async def create_speech(request: Request) -> Response:
+@endpoint(
+    router,
+    "POST",
+    "/v1/audio/speech",
+    reads=SpeechRequest,
+    media=dict.fromkeys(dict.fromkeys(MEDIA_TYPES.values()), bytes),
+    streams=SpeechEvent,
+    calls_model=True,
+)
+async def create_speech(request: Request, body: SpeechRequest) -> Response:
     """Speak a text: as audio while it is made, or as events that carry it."""
-    body = await read_json(request, SpeechRequest)
-
-    def call(backend: Speak, upstream: Upstream, model: Model) -> AsyncIterator[bytes]:
-        del model
-        return backend.speak(upstream, body)
-
-    job: Job[bytes] = Job(
-        facts=read_speech(body, key=key_of(request), headers=request.headers),
-        protocol=Speak,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
+    job = speech_job(body, origin_of(request))
     if body.stream_format == "sse":
         return await stream_events(request, job, SpeechEncoder(prompt_tokens=job.facts.prompt_tokens))
     return await stream_bytes(request, job, BytesEncoder(), MEDIA_TYPES[body.response_format])
 
 
-@router.get("/v1/audio/voices")
+@endpoint(router, "GET", "/v1/audio/voices", answers=VoiceList)
 async def list_voices(request: Request) -> Response:
-    """The voices of every model that speaks."""
+    """List the voices of every model that speaks."""
     runtime = runtime_of(request)
     return json_response(
         {
@@ -87,7 +110,7 @@ async def list_voices(request: Request) -> Response:
 
 
 class SpeechEncoder:
-    """Audio in events: ``speech.audio.delta`` with base64, and ``speech.audio.done`` with usage."""
+    """Encodes audio as events: ``speech.audio.delta`` with base64, and ``speech.audio.done`` with usage."""
 
     def __init__(self, *, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
@@ -113,17 +136,7 @@ async def _transcribe(request: Request, *, translate: bool) -> Response:
     async with read_form(request) as form:
         body = await transcription_of(form, translate=translate)
 
-    def call(backend: Transcribe, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return backend.transcribe(upstream, body)
-
-    job: Job[Json] = Job(
-        facts=read_transcription(body, key=key_of(request), headers=request.headers),
-        protocol=Transcribe,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
+    job = transcription_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, EventEncoder(FINAL))
     done, headers = await whole(request, job, _Done())
@@ -150,7 +163,7 @@ def _formatted(done: Json, body: TranscriptionRequest) -> bytes:
 
 
 class _Done:
-    """Waits for the event with the whole transcript."""
+    """Assembles the event with the whole transcript."""
 
     def __init__(self) -> None:
         self._done: Json | None = None
@@ -192,7 +205,7 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
 
 
 def _field(name: str, values: list[str]) -> Any:
-    """A form's text as the type that its field has; what it is not is left for validation to refuse."""
+    """A form's text as its field's type; validation refuses a text that is not of that type."""
     if name.endswith("[]") or name == "timestamp_granularities":
         return tuple(part for value in values for part in value.split(",") if part)
     value = values[-1]

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Embed, Upstream
+from backends.wire.answers import EmbeddingList
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.model import Model
-from catalog.types import Json
-from routing.calling.dispatcher import Job, once
-from routing.reading.requests import read_embedding
-from server.answers.whole import One, answer_json, key_of, trace_of
-from server.edge.bodies import read_json
-from server.edge.routes import DirectRoute
+from server.answers.whole import SingleItem, answer_json
+from server.edge.callers import origin_of
+from server.edge.endpoints import endpoint
+from server.jobs import embedding_job
 
-router = APIRouter(tags=["embeddings"], route_class=DirectRoute)
+router = APIRouter(tags=["embeddings"])
 
 
-@router.post("/v1/embeddings")
-async def create_embeddings(request: Request) -> Response:
-    """One vector per input, in the inputs' order."""
-    body = await read_json(request, EmbeddingRequest)
-
-    def call(backend: Embed, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return once(backend.embed(upstream, body))
-
-    job: Job[Json] = Job(
-        facts=read_embedding(body, key=key_of(request), headers=request.headers),
-        protocol=Embed,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
-    return await answer_json(request, job, One())
+@endpoint(router, "POST", "/v1/embeddings", reads=EmbeddingRequest, answers=EmbeddingList, calls_model=True)
+async def create_embeddings(request: Request, body: EmbeddingRequest) -> Response:
+    """Embed each input; vectors are in the inputs' order."""
+    return await answer_json(request, embedding_job(body, origin_of(request)), SingleItem())

@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Draw, Upstream
+from backends.wire.answers import ImageEvent, ImageList
 from backends.wire.images import ImageRequest
-from catalog.errors import InvalidRequest, StreamBroken
-from catalog.model import Model
+from catalog.errors import StreamBroken
 from catalog.types import Json
-from routing.calling.dispatcher import Job
-from routing.reading.requests import read_image
 from server.answers.streams import EventEncoder, stream_events
-from server.answers.whole import answer_json, key_of, trace_of
-from server.edge.bodies import read_json
+from server.answers.whole import answer_json
+from server.edge.callers import origin_of
+from server.edge.endpoints import endpoint
+from server.jobs import image_job
 
 router = APIRouter(tags=["images"])
 COMPLETED = "image_generation.completed"
 
 
-@router.post("/v1/images/generations")
-async def create_image(request: Request) -> Response:
+@endpoint(
+    router,
+    "POST",
+    "/v1/images/generations",
+    reads=ImageRequest,
+    answers=ImageList,
+    streams=ImageEvent,
+    calls_model=True,
+)
+async def create_image(request: Request, body: ImageRequest) -> Response:
     """Draw pictures: whole, or as a stream of events with the pictures in the making."""
-    body = await read_json(request, ImageRequest)
-    if body.partial_images and not body.stream:
-        raise InvalidRequest("'partial_images' is only for 'stream: true'.", param="partial_images")
-    if body.stream and body.response_format == "url":
-        raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
-
-    def call(backend: Draw, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return backend.draw(upstream, body)
-
-    job: Job[Json] = Job(
-        facts=read_image(body, key=key_of(request), headers=request.headers),
-        protocol=Draw,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
+    job = image_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, EventEncoder(COMPLETED))
     return await answer_json(request, job, _Pictures(body))
 
 
 class _Pictures:
-    """Collects the completed pictures. ``url`` gives data URLs: nothing is kept here to link to."""
+    """Assembles the completed pictures. ``url`` gives data URLs, since no picture is stored."""
 
     def __init__(self, body: ImageRequest) -> None:
         self._wanted = body.n or 1

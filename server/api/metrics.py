@@ -6,14 +6,15 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from server.services import services_of
+from server.edge.endpoints import endpoint
+from server.edge.services import services_of
 
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics")
+@endpoint(router, "GET", "/metrics", media={"text/plain": str})
 async def metrics(request: Request) -> Response:
-    """Everything measured, in Prometheus' text format; the sum of all gateway processes."""
+    """Every metric in Prometheus' text format; the sum over all gateway processes."""
     services = services_of(request)
     scrape = services.runtime.scrape if services.runtime is not None else None
     text = services.metrics.render() if scrape is None else await scrape()

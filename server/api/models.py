@@ -1,24 +1,25 @@
-"""GET /v1/models: what there is; and for administrators, what is loaded."""
+"""GET /v1/models, and for administrators the workers behind them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import PlainTextResponse, Response
+from typing_extensions import TypedDict
 
 from backends.wire.common import Finite, WireModel
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, InvalidRequest, NotPermitted
+from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode
 from server.answers.whole import json_response
-from server.edge.auth import caller_of, require_admin
-from server.edge.bodies import read_json
+from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
-from server.services import Runtime, runtime_of, services_of
+from server.edge.endpoints import endpoint
+from server.edge.services import Runtime, runtime_of, services_of
 
 router = APIRouter(tags=["models"])
 MAX_LOG_LINES = 10_000
@@ -30,9 +31,106 @@ class LoadRequest(WireModel):
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
 
 
-@router.get("/v1/models")
+class LogQuery(WireModel):
+    """``lines`` counts from the end of the log."""
+
+    lines: Annotated[int, Field(ge=1, le=MAX_LOG_LINES)] = 200
+
+
+class Unloaded(TypedDict):
+    """``unloaded`` is false if the model was not loaded."""
+
+    id: str
+    object: Literal["model"]
+    unloaded: bool
+
+
+class ModelCard(TypedDict):
+    """A model in OpenAI's shape, with this server's own facts beside it; a row of the router has ``mode`` only.
+
+    ``downloaded``, ``key_configured`` and ``available`` are three facts: the files are here, a key for the
+    endpoint is set, and a request could be answered now (``unavailable_reason`` says why not).
+    """
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    router: NotRequired[bool]
+    mode: NotRequired[str]
+    name: NotRequired[str | None]
+    aliases: NotRequired[list[str]]
+    family: NotRequired[str | None]
+    license: NotRequired[str | None]
+    capabilities: NotRequired[list[str]]
+    context_window: NotRequired[int | None]
+    max_output_tokens: NotRequired[int | None]
+    max_input_tokens: NotRequired[int | None]
+    dimensions: NotRequired[int | None]
+    quantization: NotRequired[str | None]
+    parameter_count: NotRequired[int | None]
+    voices: NotRequired[list[str]]
+    languages: NotRequired[list[str]]
+    tags: NotRequired[list[str]]
+    local: NotRequired[bool]
+    engine: NotRequired[str | None]
+    endpoint: NotRequired[str | None]
+    device: NotRequired[str | None]
+    state: NotRequired[str | None]
+    loaded: NotRequired[bool]
+    downloaded: NotRequired[bool | None]
+    key_configured: NotRequired[bool | None]
+    available: NotRequired[bool]
+    unavailable_reason: NotRequired[str | None]
+    price: NotRequired[Json]
+    parameters: NotRequired[list[str] | None]
+    origin: NotRequired[str]
+
+
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class WorkerCard(TypedDict):
+    """One worker process; memory is bytes, times are seconds."""
+
+    model: str
+    engine: str
+    device: str | None
+    state: str
+    pid: int | None
+    memory: int | None
+    slots: int | None
+    busy: int
+    queued: int
+    restarts: int
+    up_seconds: float | None
+    idle_seconds: float | None
+    expires_in: float | None
+    load_seconds: float | None
+    error: str | None
+
+
+class WorkerDevice(TypedDict):
+    """A device that workers run on; sizes are bytes."""
+
+    id: str
+    name: str
+    total: int
+    budget: int
+    used: int
+
+
+class WorkerList(TypedDict):
+    object: Literal["list"]
+    workers: list[WorkerCard]
+    devices: list[WorkerDevice]
+
+
+@endpoint(router, "GET", "/v1/models", answers=ModelList)
 async def list_models(request: Request) -> Response:
-    """Every model, and the names under which the router chooses."""
+    """List every model that the caller may use, and the names under which the router chooses."""
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
@@ -42,9 +140,9 @@ async def list_models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
-@router.get("/v1/models/{model_id:path}")
+@endpoint(router, "GET", "/v1/models/{model_id:path}", answers=ModelCard)
 async def get_model(request: Request, model_id: str) -> Response:
-    """One model, by id, name or alias."""
+    """Describe one model, by id, name or alias."""
     services, runtime = services_of(request), runtime_of(request)
     for mode in Mode:
         if model_id.lower() == auto_name(mode):
@@ -56,12 +154,18 @@ async def get_model(request: Request, model_id: str) -> Response:
     return json_response(describe(row, views.get(row.id), runtime, services.created))
 
 
-@router.post("/v1/models/{model_id:path}/load")
-async def load_model(request: Request, model_id: str) -> Response:
-    """Load a local model now; answers when it is ready. Needs an admin key."""
-    require_admin(request)
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    body = await read_json(request, LoadRequest) if has_body else LoadRequest()
+@endpoint(
+    router,
+    "POST",
+    "/v1/models/{model_id:path}/load",
+    reads=LoadRequest,
+    optional=True,
+    answers=ModelCard,
+    admin=True,
+    calls_model=True,
+)
+async def load_model(request: Request, model_id: str, body: LoadRequest) -> Response:
+    """Load a local model now; the answer comes when it is ready."""
     runtime = runtime_of(request)
     row = _local(runtime, model_id)
     async with Guard(request, services_of(request).in_flight):
@@ -69,20 +173,20 @@ async def load_model(request: Request, model_id: str) -> Response:
     return json_response(describe(row, view, runtime, services_of(request).created))
 
 
-@router.post("/v1/models/{model_id:path}/unload")
+@endpoint(
+    router, "POST", "/v1/models/{model_id:path}/unload", answers=Unloaded, admin=True, raises=(CapabilityMismatch,)
+)
 async def unload_model(request: Request, model_id: str) -> Response:
-    """Let a model's requests end, then stop its worker. Needs an admin key."""
-    require_admin(request)
+    """Wait for a model's requests to end, then stop its worker."""
     runtime = runtime_of(request)
     row = _local(runtime, model_id)
     was_loaded = await runtime.pool.unload(row.id)
     return json_response({"id": row.id, "object": "model", "unloaded": was_loaded})
 
 
-@router.get("/v1/admin/workers")
+@endpoint(router, "GET", "/v1/admin/workers", answers=WorkerList, admin=True)
 async def list_workers(request: Request) -> Response:
-    """The worker processes and the devices they are on; bytes and seconds. Needs an admin key."""
-    require_admin(request)
+    """List the worker processes and their devices; bytes and seconds."""
     snapshot = runtime_of(request).pool.snapshot()
     now = services_of(request).clock()
     return json_response(
@@ -103,28 +207,28 @@ async def list_workers(request: Request) -> Response:
     )
 
 
-@router.get("/v1/admin/workers/{model_id:path}/log")
-async def worker_log(request: Request, model_id: str, lines: str = "200") -> Response:
-    """The end of a worker's log, also after its death. Needs an admin key."""
-    require_admin(request)
-    if not lines.isascii() or not lines.isdigit() or not 1 <= int(lines[:9]) <= MAX_LOG_LINES:
-        raise InvalidRequest(f"'lines' is a number from 1 to {MAX_LOG_LINES}.", param="lines")
+@endpoint(
+    router,
+    "GET",
+    "/v1/admin/workers/{model_id:path}/log",
+    query=LogQuery,
+    media={"text/plain": str},
+    admin=True,
+)
+async def worker_log(request: Request, model_id: str, query: LogQuery) -> Response:
+    """The end of a worker's log, also after its death."""
     runtime = runtime_of(request)
     row = _local(runtime, model_id)
-    return PlainTextResponse(await runtime.pool.log(row.id, lines=int(lines)))
+    return PlainTextResponse(await runtime.pool.log(row.id, lines=query.lines))
 
 
 def auto_name(mode: Mode) -> str:
-    """``auto`` or ``auto:fast``: how a caller asks the router to choose."""
+    """The name by which a caller asks the router to choose: ``auto``, ``auto:fast``..."""
     return "auto" if mode is Mode.AUTO else f"auto:{mode.value}"
 
 
-def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int) -> Json:
-    """A model in OpenAI's shape, and beside it what a caller of this server wants to know.
-
-    ``downloaded``, ``key_configured`` and ``available`` are three facts: the files are here, a key for the
-    endpoint is set, and a request could be answered now (``unavailable_reason`` says why not).
-    """
+def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int) -> ModelCard:
+    """The card of a row; ``view`` is its worker, if it has one."""
     local = row.local
     loaded = view is not None and view.state.value in ("ready", "draining")
     reason = runtime.unavailable(row)
@@ -163,7 +267,7 @@ def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int
     }
 
 
-def _router_row(mode: Mode, created: int) -> Json:
+def _router_row(mode: Mode, created: int) -> ModelCard:
     return {
         "id": auto_name(mode),
         "object": "model",
@@ -183,7 +287,7 @@ def _local(runtime: Runtime, model_id: str) -> Model:
     return row
 
 
-def _worker(view: WorkerView, now: float) -> Json:
+def _worker(view: WorkerView, now: float) -> WorkerCard:
     return {
         "model": view.model,
         "engine": view.engine,

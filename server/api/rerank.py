@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Rerank, Upstream
+from backends.wire.answers import RerankList
 from backends.wire.rerank import RerankRequest
-from catalog.errors import InvalidRequest
-from catalog.model import Model
 from catalog.types import Json
-from routing.calling.dispatcher import Job, once
-from routing.reading.requests import read_rerank
-from server.answers.whole import One, answer_json, key_of, trace_of
-from server.edge.bodies import read_json
-from server.edge.routes import DirectRoute
+from server.answers.whole import SingleItem, answer_json
+from server.edge.callers import origin_of
+from server.edge.endpoints import endpoint
+from server.jobs import rerank_job
 
-router = APIRouter(tags=["rerank"], route_class=DirectRoute)
+router = APIRouter(tags=["rerank"])
 
 
-@router.post("/v1/rerank")
-@router.post("/rerank", include_in_schema=False)
-@router.post("/v2/rerank", include_in_schema=False)
-async def create_rerank(request: Request) -> Response:
-    """Order documents by how relevant they are to a query; scores are in [0, 1]."""
-    body = await read_json(request, RerankRequest)
-    for position, document in enumerate(body.documents):
-        if isinstance(document, dict) and not (isinstance(document.get("text"), str) and document["text"]):
-            raise InvalidRequest(
-                "A document is a text, or an object with a 'text' that is not empty.",
-                param=f"documents[{position}]",
-            )
-
-    def call(backend: Rerank, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return once(backend.rerank(upstream, body))
-
-    job: Job[Json] = Job(
-        facts=read_rerank(body, key=key_of(request), headers=request.headers),
-        protocol=Rerank,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
-    return await answer_json(request, job, One(), lambda answer: shaped(answer, body, trace_of(request)))
+@endpoint(
+    router,
+    "POST",
+    "/v1/rerank",
+    "/rerank",
+    "/v2/rerank",
+    reads=RerankRequest,
+    answers=RerankList,
+    calls_model=True,
+)
+async def create_rerank(request: Request, body: RerankRequest) -> Response:
+    """Order documents by their relevance to a query; scores are in [0, 1]."""
+    job = rerank_job(body, origin_of(request))
+    return await answer_json(request, job, SingleItem(), lambda answer: shaped(answer, body, job.trace))
 
 
 def shaped(answer: Json, body: RerankRequest, trace: str) -> Json:

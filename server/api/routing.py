@@ -1,53 +1,39 @@
-"""POST /v1/route, GET /v1/traces/{id}, POST /v1/outcomes, GET /v1/usage: the router, explained and taught."""
+"""POST /v1/route, GET /v1/traces/{id}, POST /v1/outcomes, GET /v1/usage: explains and teaches the router."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
 import structlog
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from backends.wire.audio import SpeechRequest
 from backends.wire.chat import ChatRequest
-from backends.wire.classify import ClassifyRequest
 from backends.wire.common import Finite, Identifier, WireModel
-from backends.wire.completions import CompletionRequest
-from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
-from backends.wire.rerank import RerankRequest
-from catalog.errors import InvalidRequest, NotFound
+from catalog.errors import InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from catalog.types import Json
-from routing.accounts.usage_report import EVERYTHING, Group, report, to_csv
+from routing.accounts.usage_report import DEFAULT_GROUPS, UsageGroup, report, to_csv
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
-from routing.reading import requests as read
-from server.answers.whole import json_response, key_of, permitted
-from server.edge.auth import caller_of, require_admin
-from server.edge.bodies import read_body, read_json
+from server.answers.whole import json_response
+from server.edge.bodies import read_body
+from server.edge.callers import caller_of, origin_of
+from server.edge.endpoints import endpoint
 from server.edge.errors import parse
-from server.services import runtime_of, services_of
+from server.edge.services import runtime_of, services_of
+from server.jobs import JOBS, permitted
 
 router = APIRouter(tags=["routing"])
 MAX_DAYS = 366
 
-_READERS: dict[Capability, tuple[type[WireModel], Any]] = {
-    Capability.CHAT: (ChatRequest, read.read_chat),
-    Capability.COMPLETION: (CompletionRequest, read.read_completion),
-    Capability.EMBED: (EmbeddingRequest, read.read_embedding),
-    Capability.RERANK: (RerankRequest, read.read_rerank),
-    Capability.CLASSIFY: (ClassifyRequest, read.read_classification),
-    Capability.SPEAK: (SpeechRequest, read.read_speech),
-    Capability.IMAGE: (ImageRequest, read.read_image),
-}
 
-
-class Report(WireModel):
-    """What became of an answer: ``score`` from 0 to 1, or ``accepted``."""
+class OutcomeReport(WireModel):
+    """A verdict on an answer: ``score`` from 0 to 1, or ``accepted``."""
 
     trace: Identifier
     score: Annotated[Finite, Field(ge=0, le=1)] | None = None
@@ -64,20 +50,124 @@ class Priors(WireModel):
     ]
 
 
-@router.post("/v1/route")
-async def explain_route(request: Request) -> Response:
-    """What would be chosen for this request, and why; nothing is executed.
+class UsageQuery(WireModel):
+    """``start`` and ``end`` are days (``2026-01-31``); ``by`` is a list of columns to group by."""
 
-    The body is that of the endpoint asked about. Which one is told by its fields, or by ``capability``.
+    start: date | None = None
+    end: date | None = None
+    by: Identifier | None = None
+    format: Literal["json", "csv"] = "json"
+
+
+class RouteCandidate(TypedDict):
+    """A model that could answer, with the numbers that the router weighs."""
+
+    model: str
+    local: bool
+    score: float
+    quality: float
+    latency_seconds: float | None
+    cost_dollars: float | None
+    failure_domain: str
+    reason: str
+
+
+class RouteExclusion(TypedDict):
+    model: str
+    code: str
+    reason: str
+
+
+class RoutePlan(TypedDict):
+    """The choice for a request: ``order`` is the order of attempts, ``request`` the facts it was decided by."""
+
+    object: Literal["route"]
+    model: str | None
+    strategy: str
+    reason: str
+    request: Json
+    order: list[str]
+    candidates: list[RouteCandidate]
+    excluded: list[RouteExclusion]
+
+
+class Trace(TypedDict):
+    """A request, attempt by attempt; times are seconds, costs dollars. See :mod:`routing.calling.traces`."""
+
+    id: str
+    object: Literal["trace"]
+    at: float
+    status: Literal["running", "done", "failed"]
+    request: Json
+    plan: Json
+    attempts: list[Json]
+    answered_by: str | None
+    error: Json | None
+
+
+class Learned(TypedDict):
+    """The effect of a report: the expected quality of the model for that task, before and after."""
+
+    object: Literal["outcome"]
+    trace: str
+    model: str
+    task: str
+    complexity: str
+    expected_quality: dict[str, float]
+    change_detected: bool
+
+
+class PriorsTaken(TypedDict):
+    object: Literal["priors"]
+    taken: dict[str, bool]
+
+
+class UsageFigures(TypedDict):
+    """Sums over a group. ``cost`` is the known cost in dollars, as text; ``estimated_cost`` was set aside for the
+    ``unknown_cost_calls``.
+    """
+
+    day: NotRequired[str]
+    model: NotRequired[str]
+    endpoint: NotRequired[str]
+    key: NotRequired[str]
+    calls: int
+    unknown_cost_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    units: float
+    cost: str
+    estimated_cost: str
+
+
+class UsageReport(TypedDict):
+    """Usage and cost by the columns asked for."""
+
+    object: Literal["usage.report"]
+    currency: Literal["usd"]
+    data: list[UsageFigures]
+    total: UsageFigures
+
+
+@endpoint(
+    router, "POST", "/v1/route", reads=ChatRequest, own_reading=True, answers=RoutePlan, raises=(ModelNotFound,)
+)
+async def explain_route(request: Request) -> Response:
+    """Explain the choice for a request, without executing it.
+
+    The body is that of the endpoint asked about, recognised by its fields or named by ``capability``.
     """
     facts = _facts(await read_body(request), request)
-    plan = runtime_of(request).dispatcher.explain(permitted(request, facts))
+    runtime = runtime_of(request)
+    plan = runtime.dispatcher.explain(permitted(facts, caller_of(request), runtime.catalog))
     return json_response(explained(facts, plan))
 
 
-@router.get("/v1/traces/{trace_id}")
+@endpoint(router, "GET", "/v1/traces/{trace_id}", answers=Trace)
 async def get_trace(request: Request, trace_id: str) -> Response:
-    """What happened to a request, attempt by attempt. Other keys' requests are not shown."""
+    """A request's trace, attempt by attempt. Requests of other keys are not shown."""
     found = await runtime_of(request).traces.find(trace_id)
     caller = caller_of(request)
     if found is None or not (caller.admin or found["request"]["key"] == caller.id):
@@ -85,10 +175,9 @@ async def get_trace(request: Request, trace_id: str) -> Response:
     return json_response(found)
 
 
-@router.post("/v1/outcomes")
-async def report_outcome(request: Request) -> Response:
-    """Tell whether an answer was good. It moves the choice for that task, and for no other."""
-    body = await read_json(request, Report)
+@endpoint(router, "POST", "/v1/outcomes", reads=OutcomeReport, answers=Learned, raises=(NotFound,))
+async def report_outcome(request: Request, body: OutcomeReport) -> Response:
+    """Report whether an answer was good. The report moves the choice for that task, and for no other."""
     if (body.score is None) == (body.accepted is None):
         raise InvalidRequest("Give either 'score' (0 to 1) or 'accepted' (true or false).", param="score")
     runtime, caller = runtime_of(request), caller_of(request)
@@ -114,47 +203,39 @@ async def report_outcome(request: Request) -> Response:
     )
 
 
-@router.post("/v1/admin/priors")
-async def import_priors(request: Request) -> Response:
-    """Seed models that were never observed with benchmark scores. Needs an admin key."""
-    require_admin(request)
-    body = await read_json(request, Priors)
+@endpoint(router, "POST", "/v1/admin/priors", reads=Priors, answers=PriorsTaken, admin=True)
+async def import_priors(request: Request, body: Priors) -> Response:
+    """Seed models that were never observed with benchmark scores."""
     taken = runtime_of(request).learner.import_priors(body.benchmarks)
     return json_response({"object": "priors", "taken": taken})
 
 
-@router.get("/v1/usage")
-async def get_usage(request: Request) -> Response:
-    """What was used and what it cost, by day, model and key; as JSON or CSV. Others' only for administrators."""
-    query, caller = request.query_params, caller_of(request)
-    today = datetime.now(UTC).date()
-    last = _day(query.get("end"), "end") or today
-    first = _day(query.get("start"), "start") or last - timedelta(days=30)
+@endpoint(router, "GET", "/v1/usage", query=UsageQuery, answers=UsageReport, media={"text/csv": str})
+async def get_usage(request: Request, query: UsageQuery) -> Response:
+    """Usage and cost by day, model and key, as JSON or CSV. Other keys' usage is for administrators only."""
+    caller = caller_of(request)
+    last = query.end or datetime.now(UTC).date()
+    first = query.start or last - timedelta(days=30)
     if not 0 <= (last - first).days <= MAX_DAYS:
         raise InvalidRequest(f"'start' is at most {MAX_DAYS} days before 'end'.", param="start")
-    by = _groups(query.get("by"))
+    by = _groups(query.by)
     rows = await runtime_of(request).spend.usage(first.isoformat(), last.isoformat())
     document = report([row for row in rows if caller.admin or row.key == caller.id], by)
-    match query.get("format", "json"):
-        case "json":
-            return json_response(document)
-        case "csv":
-            return Response(to_csv(document, by), headers={"content-type": "text/csv; charset=utf-8"})
-        case _:
-            raise InvalidRequest("'format' is json or csv.", param="format")
+    if query.format == "csv":
+        return Response(to_csv(document, by), headers={"content-type": "text/csv; charset=utf-8"})
+    return json_response(document)
 
 
 def _facts(body: bytes, request: Request) -> Facts:
     fields = parse(WireModel, body).model_extra or {}
     named = fields.pop("capability", None)
-    capability = _told(fields) if named is None else _named(named)
-    model, reader = _READERS[capability]
+    capability = _recognised(fields) if named is None else _named(named)
+    model, make = JOBS[capability]
     fields.setdefault("model", "auto")
-    facts: Facts = reader(parse(model, orjson.dumps(fields)), key=key_of(request), headers=request.headers)
-    return facts
+    return make(parse(model, orjson.dumps(fields)), origin_of(request)).facts
 
 
-def _told(fields: dict[str, Any]) -> Capability:
+def _recognised(fields: dict[str, Any]) -> Capability:
     for name, capability in {
         "messages": Capability.CHAT,
         "documents": Capability.RERANK,
@@ -169,13 +250,13 @@ def _told(fields: dict[str, Any]) -> Capability:
 
 
 def _named(name: Any) -> Capability:
-    if isinstance(name, str) and name in set(_READERS):
+    if isinstance(name, str) and name in set(JOBS):
         return Capability(name)
-    raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in _READERS)}.", param="capability")
+    raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in JOBS)}.", param="capability")
 
 
-def explained(facts: Facts, plan: Plan) -> Json:
-    """A plan as ``POST /v1/route`` tells it: the choice, every candidate with its numbers, every exclusion."""
+def explained(facts: Facts, plan: Plan) -> RoutePlan:
+    """A plan in the shape of ``POST /v1/route``."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
     return {
         "object": "route",
@@ -199,7 +280,7 @@ def explained(facts: Facts, plan: Plan) -> Json:
     }
 
 
-def _candidate(candidate: Candidate) -> Json:
+def _candidate(candidate: Candidate) -> RouteCandidate:
     return {
         "model": candidate.model.id,
         "local": candidate.model.local,
@@ -212,19 +293,10 @@ def _candidate(candidate: Candidate) -> Json:
     }
 
 
-def _day(text: str | None, name: str) -> date | None:
+def _groups(text: str | None) -> tuple[UsageGroup, ...]:
     if text is None:
-        return None
+        return DEFAULT_GROUPS
     try:
-        return date.fromisoformat(text)
+        return tuple(dict.fromkeys(UsageGroup(name) for name in text.split(",")))
     except ValueError:
-        raise InvalidRequest(f"'{name}' is a day, as 2026-01-31.", param=name) from None
-
-
-def _groups(text: str | None) -> tuple[Group, ...]:
-    if text is None:
-        return EVERYTHING
-    try:
-        return tuple(dict.fromkeys(Group(name) for name in text.split(",")))
-    except ValueError:
-        raise InvalidRequest(f"'by' is a list of {', '.join(Group)}.", param="by") from None
+        raise InvalidRequest(f"'by' is a list of {', '.join(UsageGroup)}.", param="by") from None

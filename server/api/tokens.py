@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from backends.base import Tokenize, Upstream
+from backends.wire.answers import DetokenizedText, TokenList
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from catalog.model import Model
-from catalog.types import Json
-from routing.calling.dispatcher import Job, once
-from routing.reading.requests import read_tokens
-from server.answers.whole import One, answer_json, key_of, trace_of
-from server.edge.bodies import read_json
-from server.edge.routes import DirectRoute
+from server.answers.whole import SingleItem, answer_json
+from server.edge.callers import origin_of
+from server.edge.endpoints import endpoint
+from server.jobs import detokenize_job, tokenize_job
 
-router = APIRouter(tags=["tokens"], route_class=DirectRoute)
+router = APIRouter(tags=["tokens"])
 
 
-@router.post("/tokenize")
-@router.post("/v1/tokenize", include_in_schema=False)
-async def tokenize(request: Request) -> Response:
-    """Token ids of a text."""
-    body = await read_json(request, TokenizeRequest)
-
-    def call(backend: Tokenize, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return once(backend.tokenize(upstream, body))
-
-    job: Job[Json] = Job(
-        facts=read_tokens(body, key=key_of(request), headers=request.headers),
-        protocol=Tokenize,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
-    return await answer_json(request, job, One())
+@endpoint(router, "POST", "/tokenize", "/v1/tokenize", reads=TokenizeRequest, answers=TokenList, calls_model=True)
+async def tokenize(request: Request, body: TokenizeRequest) -> Response:
+    """Split a text into token ids."""
+    return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem())
 
 
-@router.post("/detokenize")
-@router.post("/v1/detokenize", include_in_schema=False)
-async def detokenize(request: Request) -> Response:
-    """The text of token ids."""
-    body = await read_json(request, DetokenizeRequest)
-
-    def call(backend: Tokenize, upstream: Upstream, model: Model) -> AsyncIterator[Json]:
-        del model
-        return once(backend.detokenize(upstream, body))
-
-    job: Job[Json] = Job(
-        facts=read_tokens(body, key=key_of(request), headers=request.headers),
-        protocol=Tokenize,
-        request=body,
-        call=call,
-        trace=trace_of(request),
-    )
-    return await answer_json(request, job, One())
+@endpoint(
+    router,
+    "POST",
+    "/detokenize",
+    "/v1/detokenize",
+    reads=DetokenizeRequest,
+    answers=DetokenizedText,
+    calls_model=True,
+)
+async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
+    """Join token ids to a text."""
+    return await answer_json(request, detokenize_job(body, origin_of(request)), SingleItem())

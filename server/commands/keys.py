@@ -14,7 +14,7 @@ import typer
 from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from routing.clock import SystemClock
-from routing.state.opening import open_state
+from routing.state.factory import create_state
 from server.commands import terminal
 from server.commands.client import Config
 from server.settings import STATE_FILE, load_settings
@@ -126,7 +126,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
     settings = load_settings(config)
 
     async def run() -> T:
-        state = open_state(settings.state, settings.data_dir / STATE_FILE)
+        state = create_state(settings.state, settings.data_dir / STATE_FILE)
         await state.start()
         try:
             keys = VirtualKeys(state, SystemClock())

@@ -207,7 +207,7 @@ def pin(
 @app.command()
 def discover(as_json: AsJson = False, config: Config = None) -> None:
     """What endpoints with discover = true, and the folders that the settings name, have now. Needs no server."""
-    from server.discover import look_once
+    from server.catalog_updates import look_once
 
     found = asyncio.run(look_once(load_settings(config)))
     if as_json:

@@ -1,8 +1,7 @@
 """The access log: one line per request.
 
-structlog's chain of processors works out what a line may need, each time anew; for this line, the one that every
-request writes, that was a tenth of all the time a plain request takes. So its parts are put together here, and
-only the last processor, the configured renderer, is structlog's.
+structlog's chain of processors took a tenth of a plain request's time for this line. So the line is assembled
+here, and only the configured renderer, the last processor, is structlog's.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from server.observability.logging import hidden
 
 
 class AccessLog:
-    """Made after logging was configured: it keeps the renderer and the stream of that moment."""
+    """Writes access lines. Create it after logging is configured: it keeps that renderer and stream."""
 
     def __init__(self) -> None:
         configured = structlog.get_config()
@@ -30,7 +29,7 @@ class AccessLog:
     def write(
         self, *, request_id: str, trace: str, method: str, path: str, status: int, seconds: float, key: str
     ) -> None:
-        """The line of one request that has ended."""
+        """Write the line of one ended request."""
         if not self._on:
             return
         entry = {
@@ -48,7 +47,7 @@ class AccessLog:
         self._out.msg(self._render(self._out, "info", entry))
 
     def _timestamp(self) -> str:
-        """Now, as the other lines have it: ISO 8601, UTC, microseconds."""
+        """The current time as in the other lines: ISO 8601, UTC, microseconds."""
         now = time()
         second = int(now)
         if second != self._second:

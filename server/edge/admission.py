@@ -1,4 +1,4 @@
-"""How many requests are at work, whether more may come, and what is still running when the server stops."""
+"""Admission: bounds the requests at work, and drains them when the server stops."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from catalog.errors import Draining, RateLimited, RoundhouseError, Unavailable
-from server.edge.auth import Caller
+from server.edge.callers import Caller
 from server.settings import LimitSettings
 
 
 class Work(Protocol):
-    """Something that waits or streams, and can be told to end."""
+    """Work of a request that can be aborted."""
 
     def abort(self, error: RoundhouseError) -> None: ...
 
 
 class InFlight:
-    """The requests of this process.
-
-    Refusing is the cheapest thing the server does: it happens before the body is read.
-    """
+    """The requests at work in this process. A request is refused before its body is read."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self.limits = limits
@@ -36,7 +33,10 @@ class InFlight:
 
     @contextmanager
     def admit(self, caller: Caller) -> Iterator[None]:
-        """One request at work. Raises Draining, Unavailable (it is full) or RateLimited (this caller is)."""
+        """Count one request while the block runs.
+
+        Raises Draining, Unavailable (the server is full) or RateLimited (the caller is at its own limit).
+        """
         self.check_open()
         limits = self.limits
         if self.count >= limits.concurrency:
@@ -68,13 +68,13 @@ class InFlight:
             raise draining()
 
     def begin_drain(self) -> None:
-        """From now on every new request is refused and readiness is false; what runs goes on."""
+        """Refuse every new request and report not ready; running requests go on."""
         self.draining = True
 
     async def drained(self, deadline: float, *, grace: float = 1.0) -> bool:
-        """Wait ``deadline`` seconds for everything to end; then end it with an error.
+        """Wait ``deadline`` seconds for all requests to end; then abort the rest with an error.
 
-        False when something had to be ended; it is given ``grace`` seconds to say so to its client.
+        Returns False if some were aborted; they have ``grace`` seconds to tell their clients.
         """
         self.begin_drain()
         try:
@@ -94,5 +94,5 @@ class InFlight:
 
 
 def draining() -> Draining:
-    """The error that new requests, and those past the drain's deadline, are given."""
+    """The error for new requests, and for those past the drain's deadline."""
     return Draining("The server is shutting down. Try again on another one, or shortly.", retry_after=5)

@@ -1,4 +1,4 @@
-"""Reading bodies: counted while they come, within a time, and only of the types that are understood."""
+"""Reads bodies and queries: counted, within a time limit, and only of supported media types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException
@@ -18,27 +18,38 @@ from starlette.types import Message, Receive
 
 from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.edge.disconnect import ClientGone
-from server.edge.errors import parse
-from server.services import services_of
+from server.edge.errors import from_validation, parse
+from server.edge.services import services_of
+from server.scope import BODY_HERE
 from server.settings import TimeoutSettings
 
 M = TypeVar("M", bound=BaseModel)
-BODY_HERE = "roundhouse.body_here"
-"""In the scope of a request whose body has come in full: there is nothing left to wait for, or to time."""
 LOGGED = 10_000
-"""Characters of a body that are logged, where bodies are."""
+"""Characters of a body that are logged, if bodies are logged."""
 
 
-async def read_json(request: Request, model: type[M]) -> M:
-    """The request's JSON body as ``model``.
+async def read_json(request: Request, model: type[M], *, optional: bool = False) -> M:
+    """The request's JSON body as ``model``; if it is ``optional`` and missing, the model's defaults.
 
     Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, InvalidRequest, or ClientGone.
     """
+    headers = request.headers
+    if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return model()
     return parse(model, await read_body(request))
 
 
+def read_query(request: Request, model: type[M]) -> M:
+    """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest."""
+    given = dict(request.query_params)
+    try:
+        return model.model_validate_strings(given)
+    except ValidationError as error:
+        raise from_validation(error, given) from None
+
+
 async def read_body(request: Request) -> bytes:
-    """The request's JSON body as it is. Raises as :func:`read_json` does, but for InvalidRequest."""
+    """The bytes of the request's JSON body. Raises as :func:`read_json`, except InvalidRequest."""
     _check_type(request.headers, "application/json")
     settings = services_of(request).settings.server
     receive = counted(request, settings.limits.body_bytes, settings.timeouts)
@@ -61,7 +72,7 @@ async def read_body(request: Request) -> bytes:
 
 @asynccontextmanager
 async def read_form(request: Request) -> AsyncIterator[FormData]:
-    """The request's multipart form, with at most one file; its temporary file goes away with the block.
+    """The request's multipart form, with at most one file; leaving the block deletes its temporary file.
 
     Raises as :func:`read_json` does.
     """
@@ -91,7 +102,7 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
 
 
 def counted(request: Request, limit: int, timeouts: TimeoutSettings) -> Receive:
-    """A ``receive`` that refuses a body over ``limit`` bytes, whatever its Content-Length says, or a slow one."""
+    """A ``receive`` that refuses a body over ``limit`` bytes, whatever its Content-Length says, and a slow one."""
     scope, receive = request.scope, request.receive
     declared = request.headers.get("content-length")
     if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
@@ -104,7 +115,8 @@ def counted(request: Request, limit: int, timeouts: TimeoutSettings) -> Receive:
         if BODY_HERE in scope:
             return within(await receive())
         try:
-            # A byte now and then is not idle: a body must also keep to a rate (as Apache's mod_reqtimeout asks).
+            # A byte now and then keeps a body from being idle, so it must also keep to a rate (as in Apache's
+            # mod_reqtimeout).
             due = began + min(timeouts.body, timeouts.body_idle + seen / timeouts.body_rate)
             async with asyncio.timeout_at(min(due, loop.time() + timeouts.body_idle)):
                 message = await receive()
@@ -129,7 +141,7 @@ def _log_body(body: bytes) -> None:
 
 
 def _told(form: FormData) -> Mapping[str, Any]:
-    """A form's fields; of a file its name and size."""
+    """A form's fields for the log; of a file its name and size."""
     return {
         name: value if isinstance(value, str) else {"filename": value.filename, "bytes": value.size}
         for name, value in form.multi_items()

@@ -1,4 +1,4 @@
-"""Work that ends when its client goes away, or when the server may not wait for it any longer."""
+"""Ends a request's work when its client disconnects or the server aborts it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from starlette.types import Receive, Scope
 
 from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
-
-CONNECTION = "roundhouse.connection"
-"""Scope key of a request's :class:`ClientConnection`, set by :mod:`server.edge.uvicorn_protocol`."""
+from server.scope import CONNECTION
 
 
 class ClientGone(Exception):
-    """The client closed its connection: nobody is left to answer."""
+    """The client closed its connection, so no answer is sent."""
+
+
+class ResponseCut(Exception):
+    """The response cannot be completed and its format cannot say so; the connection is cut."""
 
 
 class ClientConnection:
-    """A client's connection, which tells those who work for it when it is lost."""
+    """A client's connection, which notifies listeners when it is lost."""
 
     __slots__ = ("_listeners", "_resume_reading", "lost")
 
     def __init__(self, resume_reading: Callable[[], None]) -> None:
-        """``resume_reading``: the loss of a connection that is not read from stays unseen."""
+        """``resume_reading`` is called for a listener: asyncio reports EOF only while reading."""
         self.lost = False
         self._listeners: set[Callable[[], None]] = set()
         self._resume_reading = resume_reading
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when the connection is lost; soon, when it is."""
+        """Call ``callback`` when the connection is lost; if it already is, in the next loop iteration."""
         if self.lost:
             asyncio.get_running_loop().call_soon(callback)
             return
@@ -41,11 +43,11 @@ class ClientConnection:
         self._resume_reading()
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call it any more."""
+        """Remove a listener."""
         self._listeners.discard(callback)
 
     def lose(self) -> None:
-        """Tell everybody, once."""
+        """Notify every listener, once."""
         self.lost = True
         listeners, self._listeners = self._listeners, set()
         for callback in listeners:
@@ -56,10 +58,10 @@ def _nobody() -> None: ...
 
 
 class DisconnectWatch:
-    """Calls back when the client of a request leaves, between :meth:`start` and :meth:`stop`.
+    """Calls back when a request's client disconnects, between :meth:`start` and :meth:`stop`.
 
-    The request's body must have been read: from then on ``receive`` only tells of the disconnect. The server's own
-    protocol tells of it without a task that waits for it; other ASGI servers (tests') only have ``receive``.
+    The request's body must have been read: after it, ``receive`` returns only the disconnect. Our own protocol
+    reports a disconnect without a waiting task; other ASGI servers (in tests) have only ``receive``.
     """
 
     __slots__ = ("_callback", "_connection", "_receive", "_watcher")
@@ -71,19 +73,19 @@ class DisconnectWatch:
         self._watcher: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Begin to watch."""
         if self._connection is not None:
             self._connection.listen(self._callback)
         else:
             self._watcher = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._connection is not None:
             self._connection.forget(self._callback)
         elif self._watcher is not None:
             self._watcher.cancel()
-        self._callback = _nobody  # it may lead back to whoever holds this: a cycle for every request
+        self._callback = _nobody  # the callback may refer to the watch's owner, a reference cycle
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -92,10 +94,9 @@ class DisconnectWatch:
 
 
 class Guard:
-    """Cancels the block when the client leaves (ClientGone) or at :meth:`abort` (the error given).
+    """Cancels the block when the client disconnects (ClientGone) or at :meth:`abort` (its error).
 
-    A server gives a handler no sign of a client that leaves otherwise, and a plain request would decode to its
-    end for nobody.
+    ASGI does not cancel a handler whose client disconnects, so a plain request would decode to its end.
     """
 
     __slots__ = ("_leaving", "_task", "_why", "_works")

@@ -1,4 +1,4 @@
-"""From every kind of failure to OpenAI's error object."""
+"""Turns every kind of failure into OpenAI's error object, or Anthropic's on its paths."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
+from catalog.types import Json
 
 M = TypeVar("M", bound=BaseModel)
 NOTHING_HERE = "There is nothing at this path. GET /openapi.json lists what there is."
@@ -22,6 +23,17 @@ MAX_PARAM = 200
 MAX_MESSAGE = 400
 MAX_CONTAINERS = 1_000_000
 MAX_ITEMS = 8_000_000
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 _LONG_NUMBER = b"0" * 19
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 
@@ -29,9 +41,9 @@ _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 def parse(model: type[M], body: bytes) -> M:
     """Validate a JSON body. Raises InvalidRequest that names the parameter and never repeats what was sent.
 
-    Besides the model's own rules, what JSON parsers disagree about is refused: a name twice in one object,
-    NaN, Infinity, numbers too large for a float, and integers of more than 64 bits. So is a body of more values
-    than a request needs: each takes far more memory than the two bytes that it takes here.
+    Beyond the model's rules, input that JSON parsers disagree about is refused: a name twice in one object, NaN,
+    Infinity, numbers too large for a float, and integers of more than 64 bits. So is a body with too many values:
+    each takes far more memory than its two bytes in the body.
     """
     if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS or body.count(b",") > MAX_ITEMS:
         raise InvalidRequest("The body has too many values to be a request.")
@@ -47,7 +59,7 @@ def parse(model: type[M], body: bytes) -> M:
 
 
 def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> InvalidRequest:
-    """The one error of many that helps most: the deepest, with its alternatives when it is a union."""
+    """The most helpful of several validation errors: the deepest, with the alternatives of a union."""
     details = error.errors(include_url=False, include_input=False, include_context=False)
     first = details[0]
     if first["type"] == "json_invalid":
@@ -67,7 +79,7 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
 
 
 def as_error(error: BaseException) -> RoundhouseError:
-    """The typed error for anything that was raised; what is not ours says nothing of its inside."""
+    """The typed error for any exception; a foreign one reveals nothing of its content."""
     if isinstance(error, RoundhouseError):
         return error
     if isinstance(error, HTTPException):
@@ -79,15 +91,24 @@ def error_response(error: RoundhouseError, *, anthropic_id: str | None = None) -
     """The HTTP answer for an error; with the request's id in Anthropic's shape, for its own endpoints."""
     body = error.to_body()
     if anthropic_id:
-        from server.wires.messages import error_body
-
-        body = error_body(error, request_id=anthropic_id)
+        body = anthropic_error(error, request_id=anthropic_id)
     return Response(
         orjson.dumps(body),
         status_code=error.status,
         headers=error.headers(),
         media_type="application/json",
     )
+
+
+def anthropic_error(error: RoundhouseError, *, request_id: str | None = None) -> Json:
+    """Anthropic's error object, in an answer with the error's status and in an ``error`` event."""
+    kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    if isinstance(error, InvalidRequest) and error.status == 400:
+        kind = "invalid_request_error"
+    elif isinstance(error, NotFound):
+        kind = "not_found_error"
+    body: Json = {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {**body, "request_id": request_id} if request_id else body
 
 
 def _from_http(error: HTTPException) -> RoundhouseError:
@@ -106,7 +127,7 @@ def _from_http(error: HTTPException) -> RoundhouseError:
 
 
 def _strict_json(body: bytes) -> None:
-    # Asking about every integer is slow, and only a long run of digits can be too large a one.
+    # A hook for every integer is slow, and only a long run of digits can be too large.
     long_number = _LONG_NUMBER in body.translate(_DIGITS_AS_ZERO)
     (_OF_LONG_NUMBERS if long_number else _STRICT).decode(body.decode("utf-8"))
 
@@ -152,7 +173,7 @@ def _loads(body: bytes) -> Any:
 
 
 def _path(detail: ErrorDetails, sent: Any) -> tuple[str | int, ...]:
-    """The error's place in what was sent: pydantic's location without the labels of union branches."""
+    """The error's place in the sent value: pydantic's location without the labels of union branches."""
     path: list[str | int] = []
     here = sent
     missing = detail["type"] == "missing"

@@ -1,8 +1,8 @@
-"""The gate: what every request passes, once, as plain ASGI.
+"""The gate: one plain ASGI layer around every request.
 
-In this order: a request id, the Host header, the key, a place among the requests at work; then the app; and
-around all of it the one place that turns what was raised into OpenAI's error object. Middleware of its own
-for each of these would cost a layer per message and hide disconnects.
+It assigns a request id, checks the Host header, authenticates the key and admits the request; then it calls the
+app. Around all of that, it turns every exception into OpenAI's error object. A middleware for each of these would
+cost a layer per message and hide disconnects.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
-from server.answers.relay import Cut
 from server.edge.access_log import AccessLog
-from server.edge.auth import ANONYMOUS, presented_key
-from server.edge.disconnect import ClientGone
+from server.edge.callers import ANONYMOUS, presented_key
+from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import as_error, error_response
 from server.edge.identifiers import RandomHex
-from server.services import SERVICES, Services
+from server.edge.services import Services
+from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""All that is answered without a key."""
+"""Paths that are answered without a key."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 CLIENT_CLOSED_REQUEST = 499
-"""What logs and metrics call a request whose client left; nobody is sent it."""
+"""The status in logs and metrics of a request whose client left; it is never sent."""
 
 
 class Gate:
-    """Wraps the app. ``services`` is asked for on every request, so that settings can be reloaded."""
+    """Wraps the app. ``services`` is read on every request, so that settings can be reloaded."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -54,7 +54,7 @@ class Gate:
 
 
 class _Passage:
-    """One request on its way through the gate."""
+    """One request passing the gate."""
 
     __slots__ = ("_app", "_id", "_id_header", "_log", "_random", "_scope", "_send", "_services", "status")
 
@@ -81,35 +81,35 @@ class _Passage:
         self._id_header = (b"x-request-id", self._id.encode())
         self._send = send
         scope[SERVICES] = services
-        scope["roundhouse.request_id"] = self._id
-        if "roundhouse.trace" not in scope:
-            scope["roundhouse.trace"] = self._random(16)
-        scope["roundhouse.caller"] = ANONYMOUS
-        tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope["roundhouse.trace"])
+        scope[REQUEST_ID] = self._id
+        if TRACE not in scope:
+            scope[TRACE] = self._random(16)
+        scope[CALLER] = ANONYMOUS
+        tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope[TRACE])
         try:
             await self._pass(headers, receive)
         except ClientGone:
             self.status = self.status or CLIENT_CLOSED_REQUEST
         except Exception as error:  # the request edge: nothing leaves it but an answer
-            if self.status and isinstance(error, SendTimeoutError | TimeoutError | Cut):
+            if self.status and isinstance(error, SendTimeoutError | TimeoutError | ResponseCut):
                 structlog.get_logger().warning("response cut", reason=type(error).__name__)
                 self._abort()
             else:
                 await self._answer_error(error, receive)
         finally:
             took = perf_counter() - began
-            scope["roundhouse.status"] = self.status
+            scope[STATUS] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
                 self._log.write(
                     request_id=self._id,
-                    trace=scope["roundhouse.trace"],
+                    trace=scope[TRACE],
                     method=scope["method"],
                     path=scope["path"][:200],
                     status=self.status,
                     seconds=took,
-                    key=scope["roundhouse.caller"].id,
+                    key=scope[CALLER].id,
                 )
             structlog.contextvars.reset_contextvars(**tokens)
 
@@ -120,7 +120,7 @@ class _Passage:
             await self._app(scope, receive, self._send_marked)
             return
         caller = services.authenticator.authenticate(presented_key(headers))
-        scope["roundhouse.caller"] = caller
+        scope[CALLER] = caller
         if scope["method"] != "POST":
             await self._app(scope, receive, self._send_marked)
             return
@@ -148,27 +148,27 @@ class _Passage:
         await answer(self._scope, receive, self._send_marked)
 
     def _abort(self) -> None:
-        """Close the connection at once: what it still holds for a client that does not read is dropped."""
-        abort: Callable[[], None] | None = self._scope.get("roundhouse.abort")
+        """Close the connection at once, dropping data that its client has not read."""
+        abort: Callable[[], None] | None = self._scope.get(ABORT)
         if abort is not None:
             abort()
 
 
 def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:
-    """The caller's own id when it is a plain one, else a new one."""
+    """The caller's own id if it is well-formed, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return f"req_{random(12)}"
 
 
 def route_of(scope: Scope) -> str:
-    """The route's template, so that a path with a model's name in it does not become a metric of its own."""
+    """The route's template, so that a path with a model's name does not become a metric label."""
     route = scope.get("route")
     return getattr(route, "path", "") or "other"
 
 
 def check_host(host: str | None, settings: ServerSettings) -> None:
-    """Answer only to names of this server: else a web page could reach it by a name it controls (rebinding).
+    """Accept only names of this server, so that a web page cannot reach it by DNS rebinding.
 
     Raises InvalidRequest or NotPermitted.
     """

@@ -8,9 +8,9 @@ _PAGE = 4096
 
 
 class RandomHex:
-    """Random hexadecimal text, of bytes that are asked of the system a page at a time.
+    """Random hexadecimal text, from random bytes read from the system a page at a time.
 
-    A request has two ids, and a system call for each took a twentieth of all the time that a request takes.
+    A request has two ids; a system call for each took a twentieth of a plain request's time.
     """
 
     __slots__ = ("_at", "_page")
@@ -20,7 +20,7 @@ class RandomHex:
         self._at = 0
 
     def __call__(self, size: int) -> str:
-        """``size`` random bytes, at most a page of them, as text of twice that length."""
+        """``size`` random bytes, at most a page, as text of twice that length."""
         end = self._at + 2 * size
         if end > len(self._page):
             self._page = os.urandom(_PAGE).hex()

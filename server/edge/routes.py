@@ -1,4 +1,4 @@
-"""The kind of route that the endpoints on the hot path use."""
+"""Routes without FastAPI's stack: the hot path."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class DirectRoute(APIRoute):
-    """A route whose handler takes the request, and nothing else, and gives the response.
+    """A route whose handler takes only the request and returns the response.
 
-    FastAPI would resolve dependencies, open exit stacks and look for parameters, a sixth of a plain request's
-    time, for handlers that have none: they read their body themselves, counted and bounded. What a handler
-    raises goes to the gate, which answers every error.
+    For any handler FastAPI resolves dependencies, opens exit stacks and looks for parameters, a sixth of a plain
+    request's time; these handlers have none. Exceptions go to the gate, which answers every error.
     """
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
@@ -33,19 +32,19 @@ class DirectRoute(APIRoute):
 
 
 async def to_its_route(scope: Scope, receive: Receive, send: Send) -> None:
-    """The app behind the layers of a request whose route :class:`Shortcut` has found."""
+    """Run the route that :class:`Shortcut` found for a request."""
     await scope["route"].app(scope, receive, send)
 
 
 class Shortcut:
-    """Takes what is asked of a :class:`DirectRoute` to it by its method and path; all else goes through the app.
+    """Dispatches requests for a :class:`DirectRoute` by method and path; other requests go through the app.
 
-    The router would try one pattern after another, and Starlette's and FastAPI's own layers have nothing to do for
-    these routes: the gate answers their errors.
+    The router tries one pattern after another, and Starlette's and FastAPI's own layers do nothing for these
+    routes, whose errors the gate answers.
     """
 
     def __init__(self, app: ASGIApp, direct: ASGIApp, routes: Iterable[BaseRoute]) -> None:
-        """``direct`` is :func:`to_its_route` behind the layers that every request passes."""
+        """``direct`` is :func:`to_its_route` wrapped in the middleware that every request passes."""
         self._app = app
         self._direct = direct
         self._routes = {

@@ -1,4 +1,4 @@
-"""What uvicorn leaves to its user: how long a client may take for its headers, and how large they may be."""
+"""uvicorn's HTTP protocol with limits that it lacks: a deadline and a size for headers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from catalog.errors import HeadersTooLarge, InvalidRequest
-from server.edge.bodies import BODY_HERE
-from server.edge.disconnect import CONNECTION, ClientConnection
+from server.edge.disconnect import ClientConnection
 from server.edge.gate import request_id
+from server.scope import ABORT, BODY_HERE, CONNECTION
 from server.settings import ServerSettings
 
 LINGER = 1.0
-"""Seconds that a client which was refused may go on sending its body, so that it reads the refusal."""
+"""Seconds that a refused client may go on sending its body, so that it reads the refusal."""
 
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 
 def protocol_for(settings: ServerSettings) -> type[asyncio.Protocol]:
-    """The HTTP protocol with these settings' limits, as uvicorn wants it: a class."""
+    """The protocol class with these settings' limits; uvicorn takes a class."""
 
     class Protocol(BoundedProtocol):
         limits = settings
@@ -32,10 +32,10 @@ def protocol_for(settings: ServerSettings) -> type[asyncio.Protocol]:
 
 
 class HeadFirst(asyncio.Transport):
-    """A transport for one answer: its first write, the head, leaves together with the second.
+    """A transport for one answer that sends the first write, the head, together with the second.
 
-    uvicorn writes them apart, and each write is a system call, for which the client is woken up. A head that
-    nothing follows at once leaves by itself.
+    uvicorn writes them separately, and each write is a system call that wakes the client. A head without an
+    immediate second write is sent by itself.
     """
 
     __slots__ = ("_head", "_loop", "_transport")
@@ -70,10 +70,10 @@ class HeadFirst(asyncio.Transport):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on httptools, with a deadline and a size for headers, and refusals as JSON.
+    """uvicorn's httptools protocol with a deadline and a size for headers, and refusals as JSON.
 
-    In slots, as with more than thirty attributes Python no longer shares their names between the connections'
-    dictionaries, and each would be 1.3 kB larger.
+    It has slots: with more than thirty attributes Python stops sharing the keys of instance dictionaries, and each
+    connection would take 1.3 kB more.
     """
 
     __slots__ = ("_connection", "_deadline", "_header_bytes", "_refusal")
@@ -123,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
-        self.scope["roundhouse.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         super().on_headers_complete()
         self.cycle.transport = HeadFirst(self.transport, self.loop)
 

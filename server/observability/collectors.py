@@ -9,14 +9,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from backends.workers.pool import PoolSnapshot, WorkerPool
-from routing.accounts.spend import Spent
-from routing.upstreams.breaker import CircuitKey, CircuitState
+from routing.accounts.spend import CapUsage
+from routing.upstreams.breaker import CircuitKey
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.concurrency import QueueLoad
 from routing.upstreams.provider_keys import KeyStatistics
 
 CircuitStates = Callable[[], Mapping[CircuitKey, CircuitState]]
 Keys = Callable[[], Iterable[KeyStatistics]]
-Caps = Callable[[], Iterable[Spent]]
+Caps = Callable[[], Iterable[CapUsage]]
 QueueLoads = Callable[[], Iterable[QueueLoad]]
 
 
@@ -85,7 +86,7 @@ def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
 def routing_families(
     circuits: Mapping[CircuitKey, CircuitState],
     keys: Iterable[KeyStatistics],
-    caps: Iterable[Spent],
+    caps: Iterable[CapUsage],
     queue_loads: Iterable[QueueLoad],
 ) -> list[Metric]:
     """What the router remembers of upstreams and of money, as metrics."""

@@ -6,7 +6,7 @@ of errors. No key, prompt or address is ever a label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from backends.workers.pool import WorkerPool
 from routing.outcomes import Outcome, Result
-from server.edge.admission import InFlight
 from server.observability.collectors import Caps, CircuitStates, Keys, PoolCollector, QueueLoads, RoutingCollector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -44,7 +43,10 @@ class Metrics:
     as a :class:`backends.workers.worker.Observer`.
     """
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(
+        self, in_flight: Callable[[], int] = lambda: 0, draining: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``in_flight`` counts the requests at work; ``draining`` says whether the server is shutting down."""
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, meaning: str, *labels: str) -> _Series[Counter]:
@@ -100,9 +102,9 @@ class Metrics:
             "event",
         )
         in_flight_gauge = Gauge("roundhouse_in_flight", "Requests at work in this process", registry=registry)
-        in_flight_gauge.set_function(lambda: in_flight.count)
-        draining = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
-        draining.set_function(lambda: float(in_flight.draining))
+        in_flight_gauge.set_function(in_flight)
+        draining_gauge = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
+        draining_gauge.set_function(lambda: float(draining()))
 
     def watch(self, pool: WorkerPool) -> Collector:
         """Report the pool's workers and devices, read when Prometheus asks. Returns the collector to remove."""

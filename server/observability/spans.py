@@ -39,10 +39,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backends.registry import genai_name
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, Endpoint
 from routing.outcomes import Outcome, Result
 from server.observability.telemetry import EndpointOf
+from server.scope import CALLER, REQUEST_ID, STATUS, TRACE
 from server.settings import TelemetrySettings
 
 Attribute = str | int | float | bool | list[str]
@@ -64,8 +66,6 @@ OPERATIONS = {
 """``gen_ai.operation.name``: the conventions' own where they have one, else the capability's."""
 
 OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image"}
-PROVIDERS = {"anthropic": "anthropic", "google": "gcp.gemini", "azure": "azure.ai.openai"}
-"""``gen_ai.provider.name`` by protocol; otherwise it is the endpoint's id, which for OpenAI is ``openai``."""
 
 _present: ContextVar[_Request | None] = ContextVar("present_request", default=None)
 
@@ -159,7 +159,7 @@ class Spans:
         carrier = {name: value for name in ("traceparent", "tracestate") if (value := headers.get(name))}
         parent = self._wire.extract(carrier, context=Context())
         own = self._ids.generate_trace_id()
-        scope["roundhouse.trace"] = f"{own:032x}"
+        scope[TRACE] = f"{own:032x}"
         self._ids.trace = own
         span = self._tracer.start_span(scope["method"], context=parent, kind=SpanKind.SERVER)
         self._ids.trace = None  # not asked for when there is a parent
@@ -201,7 +201,7 @@ class Spans:
         endpoint = self._find(name)
         if endpoint is None:
             return {"gen_ai.provider.name": "roundhouse" if name == "local" else name}
-        attributes: dict[str, Attribute] = {"gen_ai.provider.name": PROVIDERS.get(endpoint.protocol, endpoint.id)}
+        attributes: dict[str, Attribute] = {"gen_ai.provider.name": genai_name(endpoint)}
         address = urlsplit(endpoint.base_url)
         if address.hostname:
             attributes["server.address"] = address.hostname
@@ -267,7 +267,7 @@ def _end(span: Span, scope: Scope) -> None:
     """Close a request's span with what the gate has learned of it."""
     if span.is_recording():
         route = getattr(scope.get("route"), "path", "")
-        status: int = scope.get("roundhouse.status", 0)
+        status: int = scope.get(STATUS, 0)
         if route:
             span.update_name(f"{scope['method']} {route}")
             span.set_attribute("http.route", route)
@@ -276,12 +276,12 @@ def _end(span: Span, scope: Scope) -> None:
                 "http.request.method": scope["method"],
                 "url.scheme": scope.get("scheme", "http"),
                 "url.path": scope["path"][:200],
-                "roundhouse.trace": scope["roundhouse.trace"],
+                "roundhouse.trace": scope[TRACE],
             }
         )
-        if "roundhouse.caller" in scope:
-            span.set_attribute("roundhouse.key", scope["roundhouse.caller"].id)
-            span.set_attribute("roundhouse.request_id", scope["roundhouse.request_id"])
+        if CALLER in scope:
+            span.set_attribute("roundhouse.key", scope[CALLER].id)
+            span.set_attribute("roundhouse.request_id", scope[REQUEST_ID])
         if status:
             span.set_attribute("http.response.status_code", status)
         if status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -34,11 +34,10 @@ from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
-from server.edge.admission import InFlight
 from server.observability.metrics import Metrics
 from server.processes.gateway_child import Child
-from server.processes.run import Reload, bind, bind_admin, loop_factory, url_of
 from server.processes.scrape import Book, export
+from server.processes.sockets import Reload, bind, bind_admin, loop_factory, url_of
 from server.settings import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
@@ -79,7 +78,7 @@ class Fleet:
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._book = Book()
-        self._metrics = Metrics(InFlight(settings.server.limits))
+        self._metrics = Metrics()
         self._restarts = count_processes(
             self._metrics.registry, lambda: sum(child.ready.is_set() for child in self._children)
         )

@@ -22,8 +22,9 @@ from catalog.errors import RoundhouseError
 from server.app import create_app
 from server.assembly import open_runtime
 from server.observability.logging import configure_logging
-from server.processes.run import apply_settings, loop_factory, serve
+from server.processes.run import apply_settings, serve
 from server.processes.scrape import export
+from server.processes.sockets import loop_factory
 from server.settings import Settings
 
 _PR_SET_PDEATHSIG = 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import signal
 import socket
 import sys
@@ -18,7 +17,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
@@ -27,14 +25,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.app import OpenRuntime, create_app
-from server.edge.auth import ADMIN_DOOR, Keys
+from server.edge.auth import Keys
+from server.edge.services import Services
 from server.edge.uvicorn_protocol import protocol_for
 from server.observability.logging import configure_logging
 from server.processes.shared_listener import SharedListener
-from server.services import Services
+from server.processes.sockets import Reload, bind, bind_admin, loop_factory, url_of
+from server.scope import ADMIN_DOOR
 from server.settings import Settings
 
-Reload = Callable[[], Settings]
 GC_THRESHOLD = 20_000
 """Objects made, less those freed, between two rounds of the garbage collector."""
 
@@ -285,35 +284,6 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def bind(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError that says what to do."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(f"Cannot listen on {host}: {error.strerror}. Choose another --host.") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. "
-            "Stop what uses it, or choose another --port."
-        ) from None
-    return listener
-
-
-def bind_admin(settings: Settings) -> socket.socket | None:
-    """The listening socket of administration, if it has an address of its own. Raises ConfigurationError."""
-    own = settings.server
-    return None if own.admin_port is None else bind(own.admin_host or own.host, own.admin_port, own.backlog)
-
-
 def check_data_dir(folder: Path) -> None:
     """Make the data folder if need be. Raises ConfigurationError when it cannot be written."""
     try:
@@ -324,18 +294,3 @@ def check_data_dir(folder: Path) -> None:
         raise ConfigurationError(
             f"The data folder {folder} cannot be written: {error.strerror}. Set data_dir to one that can."
         ) from None
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def url_of(listener: Any) -> str:
-    """Where a socket listens."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

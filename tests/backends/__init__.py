@@ -1,1 +1,1 @@
-"""The backends: how a model is run."""
+"""Tests of the backends."""

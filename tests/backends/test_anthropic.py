@@ -1,4 +1,4 @@
-"""Anthropic's translation: what is said natively, what is reported, and that the fake speaks the true wire."""
+"""Anthropic's translation: native parameters, reported ones, and that the fake speaks the true wire."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backends.anthropic.errors import read_stream_error
 from backends.anthropic.models import traits
 from backends.anthropic.request import ANSWER_TOOL, DEFAULT_MAX_TOKENS, translate
 from backends.anthropic.schema import Inexpressible, constrain
-from backends.anthropic.stream import MessageStream
+from backends.anthropic.stream import AnthropicStream
 from backends.base import Chat, Upstream
 from backends.http import HttpClient
 from backends.streams.assemble import ChatAssembler
@@ -320,8 +320,8 @@ BYTES = b"".join(encode(event) for event in stream_of({"model": NEW, "messages":
 
 
 def read(pieces: list[bytes], *, answer_by_tool: bool = False) -> Json:
-    """The message of a stream in these pieces."""
-    stream = MessageStream(upstream(), created=1, answer_by_tool=answer_by_tool)
+    """The answer of a stream that arrives in these pieces."""
+    stream = AnthropicStream(upstream(), created=1, answer_by_tool=answer_by_tool)
     reader, assembler = SSEReader(), ChatAssembler()
     for piece in pieces:
         for event in reader.feed(piece):
@@ -390,7 +390,7 @@ def test_a_forced_tools_input_is_the_answers_text() -> None:
 
 
 def test_an_error_within_a_stream_is_typed_by_its_type() -> None:
-    stream = MessageStream(upstream(), created=1)
+    stream = AnthropicStream(upstream(), created=1)
     with pytest.raises(UpstreamOverloaded):
         list(stream.feed({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
     no_credit = {"type": "invalid_request_error", "message": "Your credit balance is too low to access."}
@@ -407,7 +407,7 @@ def test_an_error_within_a_stream_is_typed_by_its_type() -> None:
 )
 def test_what_is_not_the_wire_is_said_to_be_so(event: Json) -> None:
     with pytest.raises(UpstreamProtocolError):
-        list(MessageStream(upstream(), created=1).feed(event))
+        list(AnthropicStream(upstream(), created=1).feed(event))
 
 
 # ---- the whole way

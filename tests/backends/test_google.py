@@ -1,4 +1,4 @@
-"""Gemini's translation: what is said natively, what is reported, ids, signatures and embeddings."""
+"""Gemini's translation: native parameters, reported ones, ids, signatures and embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from backends.google import GoogleBackend
 from backends.google.errors import read_google_error
 from backends.google.messages import NO_SIGNATURE
 from backends.google.request import translate
-from backends.google.stream import ContentStream
+from backends.google.stream import GeminiStream
 from backends.http import HttpClient
 from backends.streams.assemble import ChatAssembler
 from backends.streams.sse import SSEReader
@@ -227,7 +227,7 @@ BYTES = b"".join(encode(event) for event in EVENTS)
 
 
 def read(pieces: list[bytes]) -> Json:
-    stream, reader, assembler = ContentStream(upstream(), created=1), SSEReader(), ChatAssembler()
+    stream, reader, assembler = GeminiStream(upstream(), created=1), SSEReader(), ChatAssembler()
     for piece in pieces:
         for event in reader.feed(piece):
             for chunk in stream.feed(event.json()):

@@ -1,4 +1,4 @@
-"""Classification by the likelihoods of the labels, against a model whose chances are known."""
+"""Classification by the likelihoods of the labels, against a model whose probabilities are known."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def classify(*labels: str, text: Any = "THE TEXT", **fields: Any) -> ClassifyReq
 
 
 def about_the_text(prompt: str) -> bool:
-    """Whether the model is asked of the caller's text, and not of one that says nothing."""
+    """Whether the prompt holds the caller's text, not one without content."""
     return "THE TEXT" in prompt
 
 
 def said(prompt: str) -> str:
-    """What the model has said so far."""
+    """The part of the prompt that the model has answered so far."""
     return prompt.rpartition("|assistant: ")[2]
 
 

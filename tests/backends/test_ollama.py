@@ -1,4 +1,4 @@
-"""Ollama: calls over its /v1, lists and keep_alive over its own API."""
+"""Ollama: calls over ``/v1``, lists and ``keep_alive`` over its own API."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backends.base import Chat, Rerank, Upstream
-from backends.discover import Discover
+from backends.base import Chat, Discover, Rerank, Upstream
 from backends.http import HttpClient
 from backends.ollama import OllamaBackend
-from backends.streams.assemble import assemble_chat
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
+from catalog.model import Capability, Endpoint
+from tests.backends.answers import assemble_chat
 from tests.fakes.ollama import FakeOllama
 
 
@@ -79,12 +79,9 @@ async def test_embeddings(backend: OllamaBackend, fake: FakeOllama) -> None:
     assert len(answer["data"][0]["embedding"]) == 8
 
 
-async def test_the_list_has_capabilities_context_and_what_is_loaded(
-    fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
-) -> None:
-    fake.loaded["fake-chat"] = {}
-    listing = await backend.list_models(upstream)
-    assert [row["model"] for row in listing.models["models"]] == ["fake-chat", "fake-embed"]
-    assert listing.details["fake-embed"]["capabilities"] == ["embedding"]
-    assert listing.details["fake-chat"]["model_info"]["llama.context_length"] == 2048
-    assert listing.loaded == {"fake-chat"}
+async def test_the_rows_have_capabilities_and_context(backend: OllamaBackend, upstream: Upstream) -> None:
+    server = Endpoint(id="lan", protocol="ollama", base_url=upstream.base_url)
+    chat, embedder = await backend.list_models(upstream, server)
+    assert (chat.id, embedder.id) == ("lan/fake-chat", "lan/fake-embed")
+    assert embedder.capabilities == {Capability.EMBED}
+    assert chat.limits.context_window == 2048

@@ -1,4 +1,4 @@
-"""What becomes of each parameter, by provider."""
+"""The treatment of each parameter, by provider."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import pytest
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
-from backends.parameters import FORBIDDEN, prepare, table_for
+from backends.local.parameters import table_of
+from backends.openai.parameters import table_at
+from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
+from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.images import ImageRequest
-from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.errors import InvalidRequest
+from catalog.types import Json
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -30,61 +34,64 @@ COMPATIBLE = upstream("openai")
 WORKER = upstream("worker")
 
 
+def table(there: Upstream) -> ParameterTable:
+    return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
+
+
+def sent(request: WireModel, there: Upstream) -> Json:
+    return body_for(request, there, table(there))
+
+
+def dropped(request: WireModel, there: Upstream) -> tuple[str, ...]:
+    return dropped_names(request, there, table(there))
+
+
 def test_openai_gets_the_new_name_of_max_tokens_for_chats_only() -> None:
-    assert prepare(chat(max_tokens=5), OPENAI).body["max_completion_tokens"] == 5
-    assert "max_tokens" not in prepare(chat(max_tokens=5), OPENAI).body
+    assert sent(chat(max_tokens=5), OPENAI)["max_completion_tokens"] == 5
+    assert "max_tokens" not in sent(chat(max_tokens=5), OPENAI)
     legacy = CompletionRequest.model_validate({"model": "m", "prompt": "a", "max_tokens": 5})
-    assert prepare(legacy, OPENAI).body["max_tokens"] == 5
+    assert sent(legacy, OPENAI)["max_tokens"] == 5
 
 
 def test_llama_samplers_are_dropped_for_openai_and_passed_to_others() -> None:
     request = chat(top_k=5, min_p=0.1)
-    assert prepare(request, OPENAI).dropped == ("top_k", "min_p")
-    assert prepare(request, COMPATIBLE).body["top_k"] == 5
-    assert prepare(request, WORKER).dropped == ()
+    assert dropped(request, OPENAI) == ("top_k", "min_p")
+    assert sent(request, COMPATIBLE)["top_k"] == 5
+    assert dropped(request, WORKER) == ()
 
 
 def test_an_unknown_parameter_is_passed_where_the_server_judges_and_dropped_where_it_would_be_ignored() -> None:
     request = chat(novelty=1)
-    assert prepare(request, OPENAI).body["novelty"] == 1
-    assert prepare(request, COMPATIBLE).body["novelty"] == 1
-    assert prepare(request, WORKER).dropped == ("novelty",)
-    assert prepare(chat(mirostat=2), WORKER).body["mirostat"] == 2
-
-
-def test_strict_refuses_what_would_be_dropped() -> None:
-    with pytest.raises(UnsupportedParameter, match="'top_k'") as raised:
-        prepare(chat(top_k=5), OPENAI, strict=True)
-    assert raised.value.param == "top_k"
+    assert sent(request, OPENAI)["novelty"] == 1
+    assert sent(request, COMPATIBLE)["novelty"] == 1
+    assert dropped(request, WORKER) == ("novelty",)
+    assert sent(chat(mirostat=2), WORKER)["mirostat"] == 2
 
 
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:
-    assert prepare(chat(repeat_penalty=1.0, user="me"), OPENAI).dropped == ()
-    assert prepare(chat(user="me"), WORKER).dropped == ()
+    assert dropped(chat(repeat_penalty=1.0, user="me"), OPENAI) == ()
+    assert dropped(chat(user="me"), WORKER) == ()
 
 
 def test_a_models_own_list_is_a_further_bound() -> None:
     narrow = upstream("openai", parameters=frozenset({"temperature"}))
-    prepared = prepare(chat(temperature=1.0, seed=1, stream=True), narrow)
-    assert prepared.dropped == ("seed",)
-    assert prepared.body.keys() == {"model", "messages", "temperature", "stream"}
+    request = chat(temperature=1.0, seed=1, stream=True)
+    assert dropped(request, narrow) == ("seed",)
+    assert sent(request, narrow).keys() == {"model", "messages", "temperature", "stream"}
 
 
-def test_our_own_fields_never_leave() -> None:
-    assert not {"routing", "strict"} & prepare(chat(routing={"mode": "fast"}, strict=True), COMPATIBLE).body.keys()
+def test_our_own_fields_never_leave_but_strict_reaches_the_worker_app_that_honours_it() -> None:
+    request = chat(routing={"mode": "fast"}, strict=True)
+    assert not {"routing", "strict"} & sent(request, COMPATIBLE).keys()
+    assert "strict" in sent(request, WORKER)
+    assert "strict" not in sent(request, replace(WORKER, engine="mlx"))
 
 
 @pytest.mark.parametrize("name", sorted(FORBIDDEN))
 def test_addresses_keys_and_templates_are_refused_everywhere(name: str) -> None:
     for there in (OPENAI, COMPATIBLE, WORKER):
         with pytest.raises(InvalidRequest):
-            prepare(chat(**{name: "x"}), there)
-
-
-def test_a_table_can_be_shown() -> None:
-    shown = table_for(WORKER).describe()
-    assert shown["unknown"] == "dropped"
-    assert "grammar" in shown["extra"]
+            sent(chat(**{name: "x"}), there)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +118,11 @@ def test_each_engine_is_sent_what_it_takes_and_what_it_lacks_is_named() -> None:
     def at(engine: str) -> Upstream:
         return replace(WORKER, engine=engine)
 
-    assert prepare(chat(mirostat=2, typical_p=0.5), at("mlx")).dropped == ("typical_p", "mirostat")
-    assert prepare(chat(ignore_eos=True), at("mlx")).body["ignore_eos"] is True
-    assert prepare(chat(mirostat=2), at("llamacpp")).dropped == ()
-    assert prepare(chat(grammar="root ::= x"), at("vllm")).dropped == ("grammar",)
-    assert prepare(chat(mirostat=2, typical_p=0.5), at("llama-cpp-python")).dropped == ("mirostat",)
+    assert dropped(chat(mirostat=2, typical_p=0.5), at("mlx")) == ("typical_p", "mirostat")
+    assert sent(chat(ignore_eos=True), at("mlx"))["ignore_eos"] is True
+    assert dropped(chat(mirostat=2), at("llamacpp")) == ()
+    assert dropped(chat(grammar="root ::= x"), at("vllm")) == ("grammar",)
+    assert dropped(chat(mirostat=2, typical_p=0.5), at("llama-cpp-python")) == ("mirostat",)
     picture = ImageRequest(model="m", prompt="a fox", style="vivid", seed=1)
-    assert prepare(picture, at("diffusion")).dropped == ("style",)
-    assert prepare(picture, at("diffusion")).body["seed"] == 1
+    assert dropped(picture, at("diffusion")) == ("style",)
+    assert sent(picture, at("diffusion"))["seed"] == 1

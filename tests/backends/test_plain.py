@@ -1,4 +1,4 @@
-"""Only what is sure to be over within the time for a first byte is asked for without a stream."""
+"""Only an answer that is sure to end within the time for a first byte is asked for without a stream."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from catalog.index import Index
 from catalog.model import Capability, Limits, Model, Price, UpstreamSource
 from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
-from routing.choosing.world import Block, World
+from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Task
+from routing.plan import Block
 from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
 

@@ -1,4 +1,4 @@
-"""What every chat provider owes the gateway, shown against its fake. A new provider is one more row.
+"""Requirements of every chat provider, tested against its fake. A new provider is one more row.
 
 Each stream is parsed by the official OpenAI SDK's own type, and checked chunk by chunk.
 """
@@ -57,8 +57,8 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 
 
 @dataclass(frozen=True)
-class Provider:
-    """``suffix`` follows the fake's origin in ``base_url``."""
+class ProviderCase:
+    """One provider to test. ``suffix`` follows the fake's origin in ``base_url``."""
 
     name: str
     fake: Callable[[], FakeServer]
@@ -69,18 +69,18 @@ class Provider:
 
 
 PROVIDERS = [
-    Provider("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
-    Provider("anthropic", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-sonnet-5", overloaded=529),
-    Provider("anthropic-budgets", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-haiku-4-5"),
-    Provider("google", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-3-flash", "/v1beta"),
-    Provider("google-budgets", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-2.5-flash", "/v1beta"),
+    ProviderCase("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
+    ProviderCase("anthropic", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-sonnet-5", overloaded=529),
+    ProviderCase("anthropic-budgets", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-haiku-4-5"),
+    ProviderCase("google", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-3-flash", "/v1beta"),
+    ProviderCase("google-budgets", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-2.5-flash", "/v1beta"),
 ]
 
 
 class Door:
     """One provider: its fake, its backend and its address."""
 
-    def __init__(self, provider: Provider, fake: FakeServer, http: HttpClient) -> None:
+    def __init__(self, provider: ProviderCase, fake: FakeServer, http: HttpClient) -> None:
         self.provider = provider
         self.fake = fake
         self.backend = provider.backend(http)
@@ -118,7 +118,7 @@ class Door:
 
 @pytest.fixture(params=PROVIDERS, ids=lambda provider: provider.name)
 async def door(request: pytest.FixtureRequest) -> AsyncIterator[Door]:
-    provider: Provider = request.param
+    provider: ProviderCase = request.param
     async with provider.fake() as fake, HttpClient() as http:
         yield Door(provider, fake, http)
 

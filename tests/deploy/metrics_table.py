@@ -11,11 +11,9 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from server.edge.admission import InFlight
 from server.observability.collectors import PoolCollector, RoutingCollector
 from server.observability.metrics import Metrics
 from server.processes.fleet import count_processes
-from server.settings import LimitSettings
 from tests.server.fakes import FakePool
 
 HEAD = """# Metrics
@@ -61,7 +59,7 @@ def described() -> list[Described]:
 
 
 def _described() -> Iterator[Described]:
-    metrics = Metrics(InFlight(LimitSettings()))
+    metrics = Metrics()
     metrics.watch(FakePool())
     metrics.watch_routing(dict, tuple, tuple, tuple)
     count_processes(metrics.registry, lambda: 0)

@@ -23,15 +23,17 @@ import orjson
 from aiohttp import web
 
 from catalog.types import Json
+from tests.loop_time import within
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What goes wrong with a request. Times are seconds; chunks are counted from 0.
 
-    ``die_after`` aborts the connection, ``stall_after`` sends nothing more and keeps it open, ``cut_after``
-    ends the answer tidily but too early, ``malformed_after`` sends something that is not the wire. With 0 they
-    strike before the first chunk; ``die_after=-1`` strikes before the headers.
+    ``die_after`` aborts the connection, ``stall_after`` sends nothing more and keeps it open, ``hold_after`` waits
+    until the test sets :attr:`FakeServer.go`, ``cut_after`` ends the answer in good order but too early,
+    ``malformed_after`` sends bytes that are not the wire. With 0 they strike before the first chunk;
+    ``die_after=-1`` strikes before the headers.
     """
 
     delay: float = 0.0
@@ -39,6 +41,7 @@ class Fault:
     chunk_delay: float = 0.0
     die_after: int | None = None
     stall_after: int | None = None
+    hold_after: int | None = None
     cut_after: int | None = None
     malformed_after: int | None = None
     status: int | None = None
@@ -81,6 +84,10 @@ class Call:
     finished: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def left(self) -> None:
+        """Wait until the client has gone away; raises TimeoutError after 250 ms of virtual time."""
+        await within(0.25, self.cancelled.wait())
+
 
 Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
@@ -96,6 +103,7 @@ class FakeServer:
         self.uds = uds
         self.calls: list[Call] = []
         self.fault = NO_FAULT
+        self.go = asyncio.Event()
         self.connections = 0
         self._script: deque[Fault] = deque()
         self._arrived = asyncio.Condition()
@@ -179,6 +187,8 @@ class FakeServer:
         await asyncio.sleep(call.fault.first_byte_delay)
         if call.fault.stall_after is not None:
             await asyncio.Event().wait()
+        if call.fault.hold_after is not None:
+            await self.go.wait()
         if call.fault.die_after is not None:
             self.hang_up(request)
         call.finished = True
@@ -199,6 +209,8 @@ class FakeServer:
                 self.hang_up(request)
             if fault.stall_after == number:
                 await asyncio.Event().wait()
+            if fault.hold_after == number:
+                await self.go.wait()
             if fault.cut_after == number:
                 return response
             if fault.malformed_after == number:

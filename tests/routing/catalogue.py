@@ -57,13 +57,13 @@ def world(
 
 
 def chat(**changes: Any) -> Facts:
-    """Facts of a short chat; fields of the intent may be given beside those of the facts."""
-    wishes = {
+    """Facts of a short chat; ``changes`` may name fields of the intent beside those of the facts."""
+    intent = {
         name: changes.pop(name) for name in list(changes) if name in Intent.__dataclass_fields__ and name != "task"
     }
-    return Facts(**{"capability": Capability.CHAT, "prompt_tokens": 100, "intent": Intent(**wishes), **changes})
+    return Facts(**{"capability": Capability.CHAT, "prompt_tokens": 100, "intent": Intent(**intent), **changes})
 
 
 def rng(seed: int = 0) -> np.random.Generator:
-    """A generator that always draws the same."""
+    """A generator with a fixed seed."""
     return np.random.default_rng(seed)

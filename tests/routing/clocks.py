@@ -1,10 +1,10 @@
-"""A clock that only moves when a test says so."""
+"""A clock that tests advance by hand."""
 
 from __future__ import annotations
 
 
 class ManualClock:
-    """Monotonic seconds and wall seconds; ``advance`` moves both, ``set_wall`` is somebody at the clock."""
+    """Monotonic and wall seconds. ``advance`` moves both; ``set_wall`` sets the wall clock alone."""
 
     def __init__(self, monotonic: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
         self._monotonic = monotonic

@@ -1,4 +1,4 @@
-"""Outcomes with everything that a test does not care about filled in."""
+"""Outcomes with defaults for the fields that a test does not set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was learned in memory is there again after a restart, and at other gateways after a moment."""
+"""Memory survives a restart and reaches other gateways through the state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.routing.outcome_factory import CHAT, outcome
 
 
 class Gateway:
-    """What persistence keeps together, on one file."""
+    """The parts that persistence synchronises, on one file."""
 
     def __init__(self, path: Path) -> None:
         self.clock = ManualClock()
@@ -99,9 +99,9 @@ async def test_keys_and_spend_are_put_again_when_the_store_was_damaged_and_begun
 async def test_old_outcomes_are_forgotten(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "s.sqlite")
     await gateway.persistence.start()
-    gateway.persistence.record(outcome(at=gateway.clock.wall()))
+    gateway.state.add_outcome(outcome(at=gateway.clock.wall()))
     gateway.clock.advance(31 * 86_400)
-    gateway.persistence.record(outcome(at=gateway.clock.wall()))
+    gateway.state.add_outcome(outcome(at=gateway.clock.wall()))
     await gateway.persistence.exchange()
     assert len(await gateway.state.outcomes(OutcomeQuery())) == 1
     await gateway.persistence.stop()

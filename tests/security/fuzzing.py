@@ -13,6 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from server.api import ROUTERS
+from server.edge.endpoints import ContractRoute
+
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, -1e308, 1e-320, "", " ",
     "\x00", "a\x00b", "\ud800", "\udfff\ud800", "\u202e\u2066", "é" * 300, "💥" * 50, "A" * 10_000, "null", "NaN",
@@ -154,3 +157,13 @@ class Fuzzer:
                 b"\x00" * 100,
             )
         )
+
+
+def bodies() -> dict[str, type[BaseModel]]:
+    """The type of the JSON body of every endpoint that reads one, by path."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
+    return {
+        route.path_format: route.contract.reads
+        for route in routes
+        if route.include_in_schema and route.contract.reads is not None and not route.contract.form
+    }

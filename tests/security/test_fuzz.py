@@ -14,9 +14,8 @@ from typing import Any
 from starlette.types import Message
 
 from backends.workers.pool import WorkerState
-from server.openapi import BODIES
 from tests.security.conftest import OpenSite, Site
-from tests.security.fuzzing import Fuzzer
+from tests.security.fuzzing import Fuzzer, bodies
 
 COUNT = int(os.environ.get("ROUNDHOUSE_FUZZ", "3000"))
 AT_ONCE = 8
@@ -26,7 +25,7 @@ NAMES = {
     "/v1/classify": "judge",
     "/v1/audio/speech": "mouth",
 } | {"/v1/images/generations": "brush"}
-PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in BODIES.items())
+PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in bodies().items())
 
 
 async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:

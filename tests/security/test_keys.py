@@ -16,13 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 
 from catalog.errors import ConfigurationError
 from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.app import create_app
 from server.edge import auth
+from server.edge.endpoints import ContractRoute
 from server.edge.gate import OPEN_PATHS
 from server.processes.run import administration
 from server.settings import Settings
@@ -304,12 +304,12 @@ async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> Non
 
 
 def admin_routes() -> list[tuple[str, str]]:
-    """Those of the app's routes whose handler asks for an administrator."""
+    """The routes of the app that need an administrator."""
     app = create_app(Settings(), open_runtime=None)
     return [
         (method, re.sub(r"\{[^}]*\}", "near", route.path))
         for route in app.routes
-        if isinstance(route, APIRoute) and "require_admin(" in inspect.getsource(route.endpoint)
+        if isinstance(route, ContractRoute) and route.contract.admin
         for method in sorted(route.methods or ())
     ]
 
@@ -318,7 +318,7 @@ async def test_admin_routes_want_an_admin_key(running: Site) -> None:
     keys = running.runtime.keys
     assert keys is not None
     plain, admin = (await keys.create("plain")).secret, (await keys.create("boss", admin=True)).secret
-    assert len(admin_routes()) >= 5
+    assert len(admin_routes()) >= 8
     for method, path in admin_routes():
         refused = await running.client.request(method, path, headers={"x-api-key": plain})
         assert_error(refused, 403, "permission_denied")

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from backends.workers.engines.common.audio import decode
 from catalog.errors import PayloadTooLarge
 from server.edge.errors import parse
-from server.openapi import BODIES
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
+from tests.security.fuzzing import bodies
 from tests.security.test_fetch import picture, png
 
 CHAT_PATH = "/v1/chat/completions"
@@ -104,7 +104,7 @@ BOUNDS = (
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=lambda bound: bound.what)
 async def test_one_more_than_the_bound_is_refused_before_any_model_is_asked(site: OpenSite, bound: Bound) -> None:
-    kind: type[BaseModel] = BODIES[bound.path]
+    kind: type[BaseModel] = bodies()[bound.path]
     parse(kind, bound.full(bound.size))
     async with site() as running:
         answer = await running.client.post(bound.path, content=bound.full(bound.size + bound.more), headers=JSON)

@@ -29,7 +29,8 @@ from routing.accounts.spend import Spend, SpendSettings
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
-from routing.calling.dispatcher import Answer, Job
+from routing.calling.answer import Answer
+from routing.calling.job import Job
 from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
 from routing.facts import Facts
@@ -37,7 +38,8 @@ from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
-from server.services import Runtime
+from server.catalog_updates import LiveCatalog
+from server.edge.services import Runtime
 from server.settings import Settings
 
 T = TypeVar("T")
@@ -218,7 +220,8 @@ class FakeDispatcher:
             if self.gate is not None:
                 self.waiting.set()
                 await self.gate.wait()
-            items = job.call(self.backend, Upstream("local", "openai", "http://fake", "parrot"), CHAT)
+            upstream = Upstream("local", "openai", "http://fake", "parrot")
+            items = job.operation.call(self.backend, upstream, job.request)
             try:
                 yield FakeAnswer(job, await anext(items), items)
             finally:
@@ -291,7 +294,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
     runtime = Runtime(
-        catalog=catalog,
+        live=LiveCatalog(catalog),
         pool=pool,
         dispatcher=dispatcher,
         downloaded=lambda _: True,

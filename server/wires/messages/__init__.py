@@ -3,10 +3,9 @@
 An endpoint does ``chat = to_chat(request)``, has ``chat`` answered, and writes ``stream = MessageStream(...)``'s
 events: ``feed(chunk)`` for every chunk, then ``finish()``; or ``fail(error)`` once the answer has begun. Each
 event is named by its ``type``; there is no ``[DONE]``. For a plain answer it runs through the same events and
-sends ``stream.message()``. Errors go out as ``error_body(error)``.
-"""
+sends ``stream.message()``."""
 
 from server.wires.messages.request import to_chat
-from server.wires.messages.stream import MessageStream, error_body
+from server.wires.messages.stream import MessageStream
 
-__all__ = ["MessageStream", "error_body", "to_chat"]
+__all__ = ["MessageStream", "to_chat"]

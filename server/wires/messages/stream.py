@@ -7,33 +7,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from catalog.errors import InvalidRequest, NotFound, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
+from server.edge.errors import anthropic_error
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-
-_ERROR_TYPES = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-
-
-def error_body(error: RoundhouseError, *, request_id: str | None = None) -> Json:
-    """Anthropic's error object, for an answer with the error's status and for an ``error`` event alike."""
-    kind = _ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    if isinstance(error, InvalidRequest) and error.status == 400:
-        kind = "invalid_request_error"
-    elif isinstance(error, NotFound):
-        kind = "not_found_error"
-    body: Json = {"type": "error", "error": {"type": kind, "message": error.message}}
-    return {**body, "request_id": request_id} if request_id else body
 
 
 @dataclass(slots=True)
@@ -95,7 +73,7 @@ class MessageStream:
 
     def fail(self, error: RoundhouseError) -> Iterator[Json]:
         """An ``error`` event, in place of the rest."""
-        yield error_body(error)
+        yield anthropic_error(error)
 
     def message(self) -> Json:
         """The message as it is by now."""

@@ -1,4 +1,4 @@
-"""One connection: whatever way an answer's bytes are cut, it reads the same; and what is no answer is refused."""
+"""One connection: an answer reads the same however its bytes are cut, and bytes that are not one are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backends.http.connection import HIGH_WATER, MAX_HEAD, Connection, Connectio
 
 
 class Wire(asyncio.Transport):
-    """The transport of a connection that a test writes to by hand."""
+    """The transport of a connection, driven by a test."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def test_an_answer_is_the_same_wherever_it_is_cut(name: str, cuts: set[int]) -> 
         edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
         for start, end in pairwise(edges):
             connection.data_received(raw[start:end])
-        await connection.head()
+        await connection.read_head()
         assert await read(connection) == body
         assert "link" not in connection.headers
         assert "x-t" not in connection.headers
@@ -127,7 +127,7 @@ async def test_an_answer_that_is_cut_short_says_whether_it_had_begun(part: bytes
         connection.data_received(part)
     wire.hang_up(ConnectionResetError())
     with pytest.raises(ConnectionLost) as lost:
-        await connection.head()
+        await connection.read_head()
         await read(connection)
     assert lost.value.begun is begun
 
@@ -153,18 +153,18 @@ async def test_a_body_without_a_length_whose_connection_breaks_is_cut_short() ->
     ],
     ids=["not http", "two lengths", "length and chunked", "upgrade", "long header", "many headers", "bad chunk"],
 )
-async def test_what_is_no_answer_is_refused_and_the_connection_ended(raw: bytes) -> None:
+async def test_bytes_that_are_not_an_answer_are_refused_and_the_connection_ended(raw: bytes) -> None:
     connection, wire = connected()
     connection.data_received(raw)
     with pytest.raises(NotHttp):
-        await connection.head()
+        await connection.read_head()
         await read(connection)
     assert wire.aborted
     assert not connection.finish()
 
 
 @pytest.mark.parametrize("more", [b"x", ANSWERS["counted"][0]], ids=["garbage", "another answer"])
-async def test_what_comes_after_the_answer_is_not_taken_for_the_next_one(more: bytes) -> None:
+async def test_bytes_after_the_answer_are_not_taken_for_the_next_one(more: bytes) -> None:
     raw, body = ANSWERS["counted"]
     for together in (True, False):
         connection, wire = connected()
@@ -184,13 +184,23 @@ async def test_a_peer_that_closes_is_not_asked_again(head: bytes) -> None:
     assert not connection.finish()
 
 
+async def test_a_peer_that_has_closed_its_side_is_not_asked_again_though_the_transport_is_still_open() -> None:
+    connection, wire = connected()
+    connection.data_received(ANSWERS["counted"][0])
+    connection.eof_received()
+    assert not wire.is_closing(), "as over TLS, until the shutdown is over"
+    assert not connection.alive
+    assert not connection.can_send()
+    assert not connection.finish()
+
+
 async def test_an_answer_that_is_left_unread_ends_its_connection() -> None:
     connection, _ = connected()
     connection.data_received(OK + b"Content-Length: 5\r\n\r\nhel")
     assert not connection.finish()
 
 
-async def test_a_reader_who_takes_his_time_makes_the_upstream_wait() -> None:
+async def test_a_slow_reader_makes_the_upstream_wait() -> None:
     connection, wire = connected()
     connection.data_received(OK + b"\r\n")
     while wire.reading:

@@ -1,4 +1,4 @@
-"""Forms are read back as they were written, whatever is in their names."""
+"""Forms are read back as they were written, with any text in their names."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.settings import BackendSettings
 from catalog.errors import UpstreamUnreachable
+from tests.loop_time import virtual_time
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
@@ -50,7 +51,8 @@ async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIte
     server.close()
     for writer in writers:
         writer.transport.abort()
-    await asyncio.sleep(0.01)
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +189,9 @@ async def test_an_address_that_does_not_answer_is_passed_over() -> None:
 
 async def test_a_connection_is_kept_for_its_time_and_then_closed() -> None:
     site = Site()
-    async with listening(site.serve) as port, HttpClient(BackendSettings(keepalive=0.1)) as http:
-        await http.get_json(at(f"http://127.0.0.1:{port}"), "/a")
-        await http.get_json(at(f"http://127.0.0.1:{port}"), "/b")
-        await asyncio.sleep(0.3)  # three times as long as it is kept
-        await http.get_json(at(f"http://127.0.0.1:{port}"), "/c")
-    assert [len(asked) for asked in site.asked] == [2, 1]
+    with virtual_time():
+        async with listening(site.serve) as port, HttpClient(BackendSettings(keepalive=30)) as http:
+            for pause in (0, 31, 29, 31):
+                await asyncio.sleep(pause)
+                await http.get_json(at(f"http://127.0.0.1:{port}"), "/models")
+    assert [len(asked) for asked in site.asked] == [1, 2, 1]

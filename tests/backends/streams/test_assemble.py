@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
-from backends.streams.sse import SSEReader, encode
+from backends.streams.sse import SSEReader
 from catalog.types import Json
 from tests.fakes import openai_chat
+from tests.fakes.openai import event as encode
 
 texts = st.text(min_size=1, max_size=40)
 tools = st.lists(

@@ -1,4 +1,4 @@
-"""Money: prices, caps that hold under concurrency, and books that survive a kill."""
+"""Spending caps: exact under concurrency, and durable when the process is killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from catalog.errors import BudgetExceeded
-from catalog.model import FREE, Capability, Price
-from routing.accounts.spend import Caps, Spend, SpendSettings, cost_nano, nano
+from catalog.model import Capability, Price
+from routing.accounts.costs import to_nano
+from routing.accounts.spend import Caps, Spend, SpendSettings
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO
@@ -39,7 +39,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteState]:
     await state.close()
 
 
-def books(store: SqliteState, clock: ManualClock, **caps: float) -> Spend:
+def spend_with(store: SqliteState, clock: ManualClock, **caps: float) -> Spend:
     return Spend(store, SpendSettings(caps=Caps(**caps)), clock)
 
 
@@ -48,93 +48,30 @@ async def pay(spend: Spend, amount: float | None, actual: float | None, *, key: 
         reservation.settle(actual, Usage(input=10, output=5))
 
 
-# ---- prices
-
-
-def test_cached_and_written_tokens_have_their_own_price() -> None:
-    usage = Usage(input=1_000_000, output=100_000, cached=400_000, cache_write=100_000)
-    assert cost_nano(PRICE, usage) == nano(0.5 * 3 + 0.4 * 0.3 + 0.1 * 3.75 + 0.1 * 15)
-
-
-def test_cached_tokens_without_a_price_cost_what_fresh_ones_do() -> None:
-    assert cost_nano(Price(input=2, output=1), Usage(input=1_000_000, cached=500_000)) == nano(2.0)
-
-
-@pytest.mark.parametrize(
-    ("price", "usage"),
-    [
-        (Price(), Usage(input=1)),
-        (Price(), Usage()),
-        (Price(input=1), Usage(input=1, output=1)),
-        (Price(input=1, output=1), Usage(input=1, cache_write=1)),
-        (Price(input=1, output=1), Usage(input=1, known=False)),
-        (Price(input=1, output=1), Usage(units=3)),
-    ],
-)
-def test_a_missing_price_or_usage_is_unknown_and_never_free(price: Price, usage: Usage) -> None:
-    wanted = None if usage.units == 0 or price.input is None else 0
-    assert cost_nano(price, usage) == wanted
-
-
-@pytest.mark.parametrize(
-    ("price", "capability", "units", "dollars"),
-    [
-        (Price(image=0.04), Capability.IMAGE, 3, 0.12),
-        (Price(minute=0.006), Capability.TRANSCRIBE, 2.5, 0.015),
-        (Price(character=15), Capability.SPEAK, 1000, 0.015),
-        (Price(search=2), Capability.RERANK, 1, 0.002),
-    ],
-)
-def test_what_is_not_tokens_is_priced_by_its_unit(
-    price: Price, capability: Capability, units: float, dollars: float
-) -> None:
-    assert cost_nano(price, Usage(units=units), capability) == nano(dollars)
-    assert cost_nano(price, Usage(units=units)) == nano(dollars)
-
-
-def test_what_costs_nothing_costs_nothing_also_when_the_usage_is_unknown() -> None:
-    assert cost_nano(FREE, Usage(known=False)) == 0
-
-
-async def test_an_estimate_takes_the_answer_to_be_as_long_as_it_may_be(store: SqliteState) -> None:
-    spend = books(store, ManualClock())
+async def test_an_estimate_assumes_the_longest_answer_allowed(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock())
     facts = Facts(capability=Capability.CHAT, prompt_tokens=1000)
     assert spend.estimate(PRICE, replace(facts, output_tokens=100)) == pytest.approx(0.003 + 0.0015)
     assert spend.estimate(PRICE, facts) == pytest.approx(0.003 + 1024 * 15e-6)
     assert spend.estimate(Price(), facts) is None
 
 
-@given(st.lists(st.decimals(min_value=0, max_value=10, places=6), max_size=50))
-def test_sums_are_exact_in_any_order(amounts: list[object]) -> None:
-    assert sum(nano(float(str(amount))) for amount in amounts) == sum(
-        int(str(amount).replace(".", "")) * 1000 for amount in amounts
-    )
-
-
-@given(st.floats(min_value=0, max_value=5e6) | st.integers(0, 10**7).map(lambda halves: (halves + 0.5) / NANO))
-def test_nano_dollars_are_those_of_the_number_as_it_is_written(dollars: float) -> None:
-    assert nano(dollars) == int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_EVEN))
-
-
-# ---- caps
-
-
 async def test_two_hundred_concurrent_requests_never_exceed_a_daily_cap_of_one_dollar(store: SqliteState) -> None:
-    spend = books(store, ManualClock(), day=1.0)
+    spend = spend_with(store, ManualClock(), day=1.0)
     held = most = 0
-    everybody_asked = asyncio.Event()
+    all_reserved = asyncio.Event()
     asked = 0
 
     async def request() -> bool:
         nonlocal held, most, asked
         try:
             async with spend.reserve(key="alice", model="m", endpoint="e", amount=0.03) as reservation:
-                held += nano(0.03)
+                held += to_nano(0.03)
                 most = max(most, held)
                 asked += 1
                 if asked == 33:
-                    everybody_asked.set()
-                await everybody_asked.wait()
+                    all_reserved.set()
+                await all_reserved.wait()
                 reservation.settle(0.03, Usage(input=1))
                 return True
         except BudgetExceeded:
@@ -144,15 +81,15 @@ async def test_two_hundred_concurrent_requests_never_exceed_a_daily_cap_of_one_d
     assert served == 33
     assert most <= NANO
     [row] = await store.usage("0000", "9999")
-    assert (row.calls, row.cost) == (33, nano(0.99))
-    assert (await store.counts("spend/all/day/")).popitem()[1] == nano(0.99)
+    assert (row.calls, row.cost) == (33, to_nano(0.99))
+    assert (await store.counts("spend/all/day/")).popitem()[1] == to_nano(0.99)
 
 
 async def test_two_gateways_on_one_store_share_a_cap(tmp_path: Path) -> None:
     stores = [SqliteState(tmp_path / "state.sqlite") for _ in range(2)]
     for store in stores:
         await store.start()
-    gateways = [books(store, ManualClock(), day=1.0) for store in stores]
+    gateways = [spend_with(store, ManualClock(), day=1.0) for store in stores]
 
     async def request(spend: Spend) -> bool:
         try:
@@ -167,8 +104,8 @@ async def test_two_gateways_on_one_store_share_a_cap(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_settling_below_the_estimate_gives_the_rest_back(store: SqliteState) -> None:
-    spend = books(store, ManualClock(), day=1.0)
+async def test_settling_below_the_estimate_releases_the_rest(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
     await pay(spend, 1.0, 0.25)
     assert spend.headroom("alice") == 0.75
     await pay(spend, 0.75, 0.75)
@@ -176,16 +113,16 @@ async def test_settling_below_the_estimate_gives_the_rest_back(store: SqliteStat
         await pay(spend, 0.000001, 0.0)
 
 
-async def test_an_unknown_cost_keeps_what_was_set_aside_and_is_reported_as_unknown(store: SqliteState) -> None:
-    spend = books(store, ManualClock(), day=1.0)
+async def test_an_unknown_cost_counts_the_reserved_amount_and_is_reported_as_unknown(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
     await pay(spend, 0.4, None)
     assert spend.headroom("alice") == 0.6
     [row] = await store.usage("0000", "9999")
-    assert (row.calls, row.unknown, row.cost, row.estimated) == (1, 1, 0, nano(0.4))
+    assert (row.calls, row.unknown, row.cost, row.estimated) == (1, 1, 0, to_nano(0.4))
 
 
-async def test_leaving_without_settling_gives_the_money_back_because_no_call_was_made(store: SqliteState) -> None:
-    spend = books(store, ManualClock(), day=1.0)
+async def test_leaving_without_settling_releases_the_money_because_no_call_was_made(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
     with pytest.raises(RuntimeError):
         async with spend.reserve(key="alice", model="m", endpoint="e", amount=1.0):
             raise RuntimeError
@@ -197,11 +134,11 @@ async def test_leaving_without_settling_gives_the_money_back_because_no_call_was
 @pytest.mark.parametrize(
     ("window", "seconds"), [("minute", 60), ("hour", 3600), ("day", 86_400), ("month", 31 * 86_400)]
 )
-async def test_a_window_says_when_it_turns_and_then_begins_anew(
+async def test_a_used_up_window_names_its_end_and_then_resets(
     store: SqliteState, window: str, seconds: float
 ) -> None:
     clock = ManualClock()
-    spend = books(store, clock, **{window: 1.0})
+    spend = spend_with(store, clock, **{window: 1.0})
     await pay(spend, 1.0, 1.0)
     with pytest.raises(BudgetExceeded) as refused:
         await pay(spend, 0.5, 0.5)
@@ -212,9 +149,9 @@ async def test_a_window_says_when_it_turns_and_then_begins_anew(
     await pay(spend, 0.5, 0.5)
 
 
-async def test_setting_the_clock_back_does_not_begin_a_day_again(store: SqliteState) -> None:
+async def test_setting_the_clock_back_does_not_restart_a_day(store: SqliteState) -> None:
     clock = ManualClock()
-    spend = books(store, clock, day=1.0)
+    spend = spend_with(store, clock, day=1.0)
     await pay(spend, 1.0, 1.0)
     clock.set_wall(clock.wall() - 86_400)
     with pytest.raises(BudgetExceeded):
@@ -225,7 +162,7 @@ async def test_setting_the_clock_back_does_not_begin_a_day_again(store: SqliteSt
 
 async def test_a_request_above_its_own_cap_is_refused_and_waiting_would_not_help(store: SqliteState) -> None:
     with pytest.raises(BudgetExceeded) as refused:
-        await pay(books(store, ManualClock(), request=0.1), 0.100001, 0.1)
+        await pay(spend_with(store, ManualClock(), request=0.1), 0.100001, 0.1)
     assert refused.value.retry_after is None
 
 
@@ -238,19 +175,19 @@ async def test_caps_of_keys_are_their_own(store: SqliteState) -> None:
         await pay(spend, 0.1, 0.1, key="alice")
     await pay(spend, 2.0, 2.0, key="bob")
     assert spend.headroom("carol") == 0.5
-    assert {(one.scope, one.cap, one.spent) for one in spend.standing("bob")} == {("key/bob", 2.0, 2.0)}
+    assert {(one.scope, one.cap, one.spent) for one in spend.cap_usage("bob")} == {("key/bob", 2.0, 2.0)}
 
 
-async def test_a_cap_refuses_an_unknown_price_unless_told_otherwise(store: SqliteState) -> None:
+async def test_a_cap_refuses_an_unknown_price_unless_the_settings_allow_it(store: SqliteState) -> None:
     with pytest.raises(BudgetExceeded, match="unknown"):
-        await pay(books(store, ManualClock(), day=1.0), None, None)
+        await pay(spend_with(store, ManualClock(), day=1.0), None, None)
     lenient = Spend(store, SpendSettings(caps=Caps(day=1.0), unknown_price="allow"), ManualClock())
     await pay(lenient, None, 0.25)
     assert lenient.headroom("alice") == 0.75
 
 
-async def test_what_is_free_passes_a_cap_that_is_used_up(store: SqliteState) -> None:
-    spend = books(store, ManualClock(), day=1.0)
+async def test_a_free_call_passes_a_cap_that_is_used_up(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
     await pay(spend, 1.0, 1.0)
     await pay(spend, 0.0, 0.0)
 
@@ -262,7 +199,7 @@ async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
 ) -> None:
     store = SqliteState(tmp_path_factory.mktemp("spend") / "state.sqlite")
     await store.start()
-    spend = books(store, ManualClock(), day=1.0)
+    spend = spend_with(store, ManualClock(), day=1.0)
     spent = 0
 
     async def call(amount: int, actual: int | None) -> None:
@@ -275,7 +212,7 @@ async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
 
     await asyncio.gather(*(call(*one) for one in calls))
     assert spend.headroom("alice") == max(0, 1000 - spent) / 1000
-    again = books(store, ManualClock(), day=1.0)
+    again = spend_with(store, ManualClock(), day=1.0)
     await again.start()
     assert again.headroom("alice") == spend.headroom("alice")
     rows = await store.usage("0000", "9999")
@@ -283,7 +220,7 @@ async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
     await store.close()
 
 
-async def test_a_caller_who_leaves_while_the_store_is_locked_holds_nothing(
+async def test_a_caller_who_leaves_while_the_store_is_locked_leaves_no_hold(
     store: SqliteState, tmp_path: Path
 ) -> None:
     spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=60), ManualClock())
@@ -302,7 +239,7 @@ async def test_a_caller_who_leaves_while_the_store_is_locked_holds_nothing(
     await pay(spend, 1.0, 1.0)
 
 
-async def test_a_locked_store_holds_a_capped_call_up_for_no_longer_than_its_patience(
+async def test_a_locked_store_delays_a_capped_call_no_longer_than_patience(
     store: SqliteState, tmp_path: Path
 ) -> None:
     spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=0.05), ManualClock())
@@ -316,8 +253,8 @@ async def test_a_locked_store_holds_a_capped_call_up_for_no_longer_than_its_pati
         locker.close()
         await store.flush()
     [row] = await store.usage("0", "9")
-    assert (row.calls, row.cost) == (1, nano(0.6))
-    assert set((await store.counts("spend/")).values()) == {nano(0.6)}
+    assert (row.calls, row.cost) == (1, to_nano(0.6))
+    assert set((await store.counts("spend/")).values()) == {to_nano(0.6)}
 
 
 # ---- after a kill
@@ -348,7 +285,7 @@ asyncio.run(main())
 
 
 def run_until_killed(path: Path) -> tuple[int, int]:
-    """How many calls were held and how many were paid when the child was killed with SIGKILL."""
+    """The numbers of calls held and of calls paid when the child was killed with SIGKILL."""
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -366,7 +303,7 @@ def run_until_killed(path: Path) -> tuple[int, int]:
 async def test_spend_adds_up_to_the_cent_after_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     assert await asyncio.to_thread(run_until_killed, path) == (20, 180)
-    paid = sum(nano(0.01 + number / 1_000_000) for number in range(200) if number % 10)
+    paid = sum(to_nano(0.01 + number / 1_000_000) for number in range(200) if number % 10)
 
     store = SqliteState(path)
     await store.start()
@@ -375,6 +312,6 @@ async def test_spend_adds_up_to_the_cent_after_kill_9(tmp_path: Path) -> None:
     [row] = await store.usage("0000", "9999")
     assert (row.calls, row.unknown) == (200, 20)
     assert row.cost == paid
-    assert row.estimated == nano(0.05) * 20
-    assert spend.headroom("k") == (nano(1000) - paid - nano(0.05) * 20) / NANO
+    assert row.estimated == to_nano(0.05) * 20
+    assert spend.headroom("k") == (to_nano(1000) - paid - to_nano(0.05) * 20) / NANO
     await store.close()

@@ -1,4 +1,4 @@
-"""Roundhouse's own keys: shown once, kept as digests, limited exactly, gone when revoked."""
+"""Roundhouse's own API keys: shown once, stored as digests, limited, revoked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ask(keys: VirtualKeys, key: str, prompt_tokens: int = 10) -> None:
     keys.check_and_count(keys.get(key), replace(CHAT, key=key, prompt_tokens=prompt_tokens))
 
 
-async def test_a_new_key_opens_and_its_secret_is_nowhere_in_the_state(
+async def test_a_new_key_authenticates_and_its_secret_is_nowhere_in_the_state(
     keys: VirtualKeys, clock: ManualClock, tmp_path: Path
 ) -> None:
     made = await keys.create("alice", models=("openai/*",), admin=True)
@@ -74,14 +74,14 @@ async def test_a_key_survives_a_restart(keys: VirtualKeys, state: SqliteState, c
 @pytest.mark.parametrize(
     "change", [lambda s: s[:-1], lambda s: s + "x", lambda s: s.upper(), lambda _: "", lambda _: "\ud800"]
 )
-async def test_anything_but_the_whole_secret_is_no_key(keys: VirtualKeys, change: object) -> None:
+async def test_only_the_whole_secret_authenticates(keys: VirtualKeys, change: object) -> None:
     made = await keys.create("alice")
     assert callable(change)
     assert keys.authenticate(change(made.secret)) is None
     assert keys.authenticate(made.info.digest) is None
 
 
-async def test_a_revoked_key_is_no_key_here_at_once_and_elsewhere_after_a_sync(
+async def test_a_revocation_takes_effect_here_at_once_and_elsewhere_after_a_sync(
     keys: VirtualKeys, state: SqliteState, clock: ManualClock
 ) -> None:
     made = await keys.create("alice")
@@ -105,7 +105,7 @@ async def test_a_key_expires(keys: VirtualKeys, clock: ManualClock) -> None:
     assert keys.authenticate(made.secret) is None
 
 
-async def test_an_expiry_in_the_past_and_a_name_that_is_none_are_refused(
+async def test_an_expiry_in_the_past_and_an_invalid_name_are_refused(
     keys: VirtualKeys, clock: ManualClock
 ) -> None:
     with pytest.raises(InvalidRequest, match="past"):
@@ -114,7 +114,7 @@ async def test_an_expiry_in_the_past_and_a_name_that_is_none_are_refused(
         await keys.create("")
 
 
-async def test_rotation_gives_a_new_secret_and_the_old_one_its_grace(
+async def test_after_a_rotation_the_old_secret_is_valid_for_its_grace(
     keys: VirtualKeys, clock: ManualClock
 ) -> None:
     made = await keys.create("alice")
@@ -129,16 +129,10 @@ async def test_rotation_gives_a_new_secret_and_the_old_one_its_grace(
     assert keys.authenticate(at_once.secret) is not None
 
 
-async def test_keys_that_do_not_exist_or_stand_in_the_settings_cannot_be_changed(keys: VirtualKeys) -> None:
-    keys.add_from_settings("settings", "a-secret-of-the-settings", admin=True)
-    info = keys.authenticate("a-secret-of-the-settings")
-    assert info is not None
-    assert info.admin
+async def test_unknown_keys_cannot_be_changed_and_revoked_ones_not_rotated(keys: VirtualKeys) -> None:
     for change in (keys.revoke, keys.rotate):
         with pytest.raises(NotFound):
             await change("key-unknown")
-        with pytest.raises(InvalidRequest, match="settings"):
-            await change("settings")
     made = await keys.create("alice")
     await keys.revoke(made.info.id)
     with pytest.raises(InvalidRequest, match="revoked"):
@@ -181,7 +175,7 @@ async def test_a_refused_request_is_counted_nowhere(keys: VirtualKeys) -> None:
     ask(keys, key, prompt_tokens=5)
 
 
-async def test_tokens_count_the_prompt_at_the_gate_and_the_truth_afterwards(keys: VirtualKeys) -> None:
+async def test_tokens_count_the_estimate_at_the_gate_and_the_usage_afterwards(keys: VirtualKeys) -> None:
     key = await limited(keys, tokens=Rate(day=100))
     facts = replace(CHAT, key=key, prompt_tokens=30)
     keys.check_and_count(keys.get(key), facts)
@@ -194,7 +188,7 @@ async def test_tokens_count_the_prompt_at_the_gate_and_the_truth_afterwards(keys
         ask(keys, key, prompt_tokens=0)
 
 
-async def test_a_prompt_larger_than_the_whole_limit_is_not_told_to_wait(keys: VirtualKeys) -> None:
+async def test_a_prompt_above_the_whole_limit_gets_no_retry_after(keys: VirtualKeys) -> None:
     key = await limited(keys, tokens=Rate(minute=100))
     with pytest.raises(RateLimited) as refused:
         ask(keys, key, prompt_tokens=101)
@@ -221,7 +215,7 @@ async def test_gateways_exchange_what_they_counted(
         ask(again, key)
 
 
-async def test_a_record_that_cannot_be_read_is_no_key_and_the_log_says_so(
+async def test_an_invalid_record_is_skipped_and_logged(
     keys: VirtualKeys, state: SqliteState, clock: ManualClock
 ) -> None:
     made = await keys.create("alice")

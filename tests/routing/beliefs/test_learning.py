@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from backends.workers.pool import PoolSnapshot
 from catalog.errors import InvalidRequest
 from catalog.index import Index
 from routing.beliefs.estimator import Estimator
@@ -36,6 +37,11 @@ def attempt(result: Result = Result.SUCCESS, **changes: Any) -> Outcome:
 
 def quality(of: Estimator, model: str = "model") -> float:
     return of.expected_quality(model, Task.CHAT, Complexity.SIMPLE)
+
+
+def service_seconds(of: Estimator, model: str = "model") -> float:
+    """Expected seconds to the whole answer of a model that is loaded and idle."""
+    return of.expect(of.index.rows[model], FACTS, PoolSnapshot(), 0.0).latency
 
 
 UNTOUCHED = quality(taught())
@@ -101,15 +107,14 @@ def test_the_first_token_and_the_pace_after_it_are_learned_without_the_queue() -
     made = taught(*[slow] * 60)
     assert made.first_seconds("model", FACTS) == pytest.approx(1.0, rel=0.1)
     tokens = made.output_tokens(FACTS)
-    assert made.service_seconds("model", FACTS) == pytest.approx(1.0 + 0.1 * tokens, rel=0.1)
+    assert service_seconds(made) == pytest.approx(1.0 + 0.1 * tokens, rel=0.1)
 
 
 def test_an_answer_in_one_piece_teaches_how_long_all_of_it_takes_and_nothing_of_its_parts() -> None:
     def seconds(of: Estimator) -> tuple[float, float]:
-        first, service = of.first_seconds("model", FACTS), of.service_seconds("model", FACTS)
+        first = of.first_seconds("model", FACTS)
         assert first is not None
-        assert service is not None
-        return first, (service - first) / of.output_tokens(FACTS)
+        return first, (service_seconds(of) - first) / of.output_tokens(FACTS)
 
     whole = attempt(whole=True, queued=30.0, first_chunk=None, duration=41.0, usage=Usage(input=100, output=101))
     first, token = seconds(taught(*[whole] * 60))
@@ -134,10 +139,10 @@ def test_a_caller_who_left_while_waiting_teaches_how_long_it_takes_at_least() ->
 
 def test_a_report_moves_its_task_and_says_by_how_much() -> None:
     made = taught()
-    lesson = Learner(made, SETTINGS).report(replace(FACTS, task=Task.CODE), "model", 0.0, trace="t")
-    assert lesson.task is Task.CODE
-    assert lesson.after < lesson.before
-    moved = lesson.before - lesson.after
+    update = Learner(made, SETTINGS).report(replace(FACTS, task=Task.CODE), "model", 0.0, trace="t")
+    assert update.task is Task.CODE
+    assert update.after < update.before
+    moved = update.before - update.after
     assert UNTOUCHED - quality(made) < moved / 2
 
 

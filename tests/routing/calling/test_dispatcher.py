@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from backends.base import Chat, Timeouts, Upstream
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import Need, PoolSnapshot, WorkerView
 from catalog.errors import (
@@ -33,7 +35,8 @@ from catalog.errors import (
 from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, UpstreamSource
 from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
-from routing.calling.dispatcher import Dispatcher, Job
+from routing.calling.dispatcher import Dispatcher
+from routing.calling.job import CHAT, Job, Operation
 from routing.calling.judgement import MakeJudge
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
@@ -45,6 +48,8 @@ from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
 from tests.garbage import left_in_cycles
 from tests.routing.clocks import ManualClock
 
@@ -169,9 +174,8 @@ class Stand:
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(
             facts=facts,
-            protocol=Chat,
+            operation=CHAT,
             request=REQUEST,
-            call=lambda backend, upstream, model: backend.chat(upstream, REQUEST),
             trace="trace-1",
             judge=judge,
         )
@@ -213,7 +217,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
             endpoint=lambda name: endpoints[name],
             keys=keys,
             spend=spend,
-            turns=ConcurrencyLimits(clock, max_queue=2),
+            concurrency=ConcurrencyLimits(clock, max_queue=2),
             timeouts=Timeouts(),
         ),
         backends={"worker": backend, "openai": backend},
@@ -323,6 +327,40 @@ async def test_a_worker_that_just_died_is_leased_again_once(stand: Stand) -> Non
     with pytest.raises(UpstreamUnreachable):
         await stand.ask()
     assert stand.results == [("a", Result.FAILED)] * 2
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["another candidate", "none"])
+async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one_failed_outcome(
+    stand: Stand, others: bool
+) -> None:
+    """The upstream reads the request and closes its kept-alive connection; its second key is not tried."""
+    async with FakeOpenAI() as first, FakeOpenAI() as second, HttpClient() as http:
+        addresses = {"cloud": first.base_url, "lan": second.base_url}
+        backend = OpenAIBackend(http)
+        job = replace(
+            stand.job(),
+            operation=Operation(
+                Chat,
+                lambda _, upstream, body: backend.chat(
+                    replace(upstream, base_url=addresses[upstream.endpoint], model="fake-chat"), body
+                ),
+            ),
+        )
+        stand.will_try(*[remote("a"), remote("b", "lan")][: 1 + others])
+        first.script(Fault(), Fault(die_after=-1))
+        assert (await stand.ask(job))[0] == "cloud/a"
+        if others:
+            assert (await stand.ask(job))[0] == "lan/b"
+        else:
+            with pytest.raises(UpstreamUnreachable, match="closed the connection before it answered") as raised:
+                await stand.ask(job)
+            assert (raised.value.status, raised.value.code) == (502, "upstream_unreachable")
+        assert len(first.calls) == 2
+        assert len({call.peer for call in first.calls}) == 1, "one connection, kept alive"
+        assert len(second.calls) == others
+    expected = [("cloud/a", Result.SUCCESS), ("cloud/a", Result.FAILED), ("lan/b", Result.SUCCESS)]
+    assert stand.results == expected[: 2 + others]
+    assert stand.recorder.outcomes[1].error == "upstream_unreachable"
 
 
 async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: Stand) -> None:
@@ -545,7 +583,13 @@ async def test_a_whole_remote_answer_is_closed_without_a_task_of_its_own(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawned: list[object] = []
-    monkeypatch.setattr(stand.dispatcher, "spawn", spawned.append)
+
+    class Noting(set[object]):
+        def add(self, task: object) -> None:
+            spawned.append(task)
+            super().add(task)
+
+    monkeypatch.setattr(stand.dispatcher, "_closing", Noting())
     stand.backend.scripts = {"big": GOOD}
     stand.will_try(remote("big", "lan"))
     _, items = await stand.ask()

@@ -1,4 +1,4 @@
-"""The snapshot a decision is made in: what is out at present, and the same snapshot while nothing changes."""
+"""The planner's snapshot: blocked models appear at once, and the mapping stays the same while nothing changes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Spend, SpendSettings
 from routing.beliefs.estimator import Estimator
 from routing.choosing.planner import Planner
-from routing.choosing.world import Block
 from routing.facts import Facts
 from routing.outcomes import Result
+from routing.plan import Block
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
 from routing.upstreams.availability import Availability
@@ -32,15 +32,15 @@ from tests.routing.outcome_factory import outcome
 CHAT = Facts(capability=Capability.CHAT)
 
 
-class Shelf:
-    """A store of models that has everything."""
+class CompleteStore:
+    """A model store that lacks nothing."""
 
     def missing(self, model: Model) -> str | None:
         return None
 
 
-class Stand:
-    """A planner over three remote rows at three endpoints: with two keys, with none, and without need of one."""
+class PlannerHarness:
+    """A planner over three remote rows at three endpoints: with two keys, with none, and one that needs none."""
 
     def __init__(self, state: SqliteState) -> None:
         self.clock = ManualClock()
@@ -57,8 +57,8 @@ class Stand:
         self.catalog = Catalog.load(user_models=rows, user_endpoints=endpoints)
         self.keys = KeyPools(self.catalog.servers, SecretResolver(self.environment), self.clock)
         self.breakers = Breakers(BreakerSettings(), self.clock)
-        self.availability = Availability(Shelf(), lambda engine: None)
-        self.turns = ConcurrencyLimits(self.clock, max_queue=10)
+        self.availability = Availability(CompleteStore(), lambda engine: None)
+        self.concurrency = ConcurrencyLimits(self.clock, max_queue=10)
         self.planner = Planner(
             catalog=lambda: self.catalog,
             availability=self.availability,
@@ -66,7 +66,7 @@ class Stand:
             breakers=self.breakers,
             keys=self.keys,
             spend=Spend(state, SpendSettings(), self.clock),
-            turns=self.turns,
+            concurrency=self.concurrency,
             estimator=Estimator(RoutingSettings()),
             settings=RoutingSettings(),
             clock=self.clock,
@@ -77,11 +77,11 @@ class Stand:
         return self.planner.world(CHAT).blocked
 
     def codes(self) -> dict[str, str]:
-        """Why our rows are out."""
+        """Block codes of the test's rows."""
         return {name: block.code for name, block in self.blocked().items() if name.startswith("at-")}
 
     def candidates(self) -> set[str]:
-        """Those of our rows that a chat may go to."""
+        """Candidates among the test's rows for a chat."""
         found = {candidate.model.id for candidate in self.planner(CHAT).candidates}
         return {name for name in found if name.startswith("at-")}
 
@@ -98,27 +98,27 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+async def planning(tmp_path: Path) -> AsyncIterator[PlannerHarness]:
     state = SqliteState(tmp_path / "state.sqlite3")
     await state.start()
-    yield Stand(state)
+    yield PlannerHarness(state)
     await state.close()
 
 
-async def test_what_is_out_is_the_same_object_while_nothing_changes(stand: Stand) -> None:
-    assert stand.codes() == {"at-keyless": "no_key"}
-    before = stand.blocked()
-    stand.clock.advance(100)
-    assert stand.blocked() is before
+async def test_blocked_is_the_same_mapping_while_nothing_changes(planning: PlannerHarness) -> None:
+    assert planning.codes() == {"at-keyless": "no_key"}
+    before = planning.blocked()
+    planning.clock.advance(100)
+    assert planning.blocked() is before
 
 
-async def test_a_crowd_at_an_endpoint_is_time_that_its_models_take(stand: Stand) -> None:
+async def test_a_queue_at_an_endpoint_adds_to_the_latency_of_its_models(planning: PlannerHarness) -> None:
     def seconds(name: str) -> float:
-        (expected,) = [c.latency for c in stand.planner(CHAT).considered if c.model.id == name]
+        (expected,) = [c.latency for c in planning.planner(CHAT).considered if c.model.id == name]
         assert expected is not None
         return expected
 
-    queue = stand.turns.at(Endpoint(id="open", base_url="http://open/v1", max_concurrency=1))
+    queue = planning.concurrency.at(Endpoint(id="open", base_url="http://open/v1", max_concurrency=1))
     assert queue is not None
     free, other = seconds("at-open"), seconds("at-keyed")
     grant = await queue.acquire(Need())
@@ -127,7 +127,7 @@ async def test_a_crowd_at_an_endpoint_is_time_that_its_models_take(stand: Stand)
     await asyncio.sleep(0)
     assert seconds("at-open") == pytest.approx(3 * free)
     assert seconds("at-keyed") == other
-    named = stand.planner(replace(CHAT, requested="at-open")).candidates[0]
+    named = planning.planner(replace(CHAT, requested="at-open")).candidates[0]
     assert named.latency == pytest.approx(3 * free)
     waiting.cancel()
     queue.release(grant)
@@ -135,51 +135,51 @@ async def test_a_crowd_at_an_endpoint_is_time_that_its_models_take(stand: Stand)
     assert seconds("at-open") == free
 
 
-async def test_keys_that_rest_are_noticed_at_once_and_so_is_their_return(stand: Stand) -> None:
-    stand.blocked()
-    stand.limit(0, 10)
-    assert stand.codes() == {"at-keyless": "no_key"}
-    stand.limit(1, 20)
-    assert stand.codes() == {"at-keyless": "no_key", "at-keyed": "keys_resting"}
-    stand.clock.advance(10)
-    assert stand.codes() == {"at-keyless": "no_key"}
-    assert stand.blocked() is stand.blocked()
+async def test_resting_keys_block_at_once_and_unblock_at_once(planning: PlannerHarness) -> None:
+    planning.blocked()
+    planning.limit(0, 10)
+    assert planning.codes() == {"at-keyless": "no_key"}
+    planning.limit(1, 20)
+    assert planning.codes() == {"at-keyless": "no_key", "at-keyed": "keys_resting"}
+    planning.clock.advance(10)
+    assert planning.codes() == {"at-keyless": "no_key"}
+    assert planning.blocked() is planning.blocked()
 
 
-async def test_a_refused_key_is_noticed_although_what_was_out_was_lasting(stand: Stand) -> None:
-    stand.blocked()
+async def test_a_rejected_key_blocks_although_the_cached_blocks_were_permanent(planning: PlannerHarness) -> None:
+    planning.blocked()
     for position in (0, 1):
-        stand.keys.record(
+        planning.keys.record(
             outcome(Result.FAILED, endpoint="keyed", provider_key=position, error="upstream_rejected_key")
         )
-    assert stand.codes() == {"at-keyless": "no_key", "at-keyed": "keys_rejected"}
+    assert planning.codes() == {"at-keyless": "no_key", "at-keyed": "keys_rejected"}
 
 
-async def test_keys_that_are_read_again_are_noticed(stand: Stand) -> None:
-    stand.blocked()
-    stand.environment["NONE"] = "now there is one"
-    stand.keys.reload(stand.catalog.servers)
-    assert stand.codes() == {}
+async def test_reloaded_keys_unblock(planning: PlannerHarness) -> None:
+    planning.blocked()
+    planning.environment["NONE"] = "now there is one"
+    planning.keys.reload(planning.catalog.servers)
+    assert planning.codes() == {}
 
 
-async def test_an_open_breaker_is_noticed_at_once_and_so_is_its_end(stand: Stand) -> None:
-    stand.blocked()
+async def test_an_open_breaker_blocks_at_once_and_unblocks_when_half_open(planning: PlannerHarness) -> None:
+    planning.blocked()
     for _ in range(5):
-        stand.breakers.record(outcome(Result.FAILED, model="at-open", endpoint="open", error="upstream_error"))
-    assert stand.codes() == {"at-keyless": "no_key", "at-open": "breaker_open"}
-    assert stand.candidates() == {"at-keyed"}
-    stand.clock.advance(60)
-    assert stand.codes() == {"at-keyless": "no_key"}
-    assert stand.candidates() == {"at-keyed", "at-open"}
+        planning.breakers.record(outcome(Result.FAILED, model="at-open", endpoint="open", error="upstream_error"))
+    assert planning.codes() == {"at-keyless": "no_key", "at-open": "breaker_open"}
+    assert planning.candidates() == {"at-keyed"}
+    planning.clock.advance(60)
+    assert planning.codes() == {"at-keyless": "no_key"}
+    assert planning.candidates() == {"at-keyed", "at-open"}
 
 
-async def test_another_catalogue_is_another_snapshot(stand: Stand) -> None:
-    before = stand.planner.world(CHAT)
+async def test_a_new_catalogue_is_compiled_into_a_new_index(planning: PlannerHarness) -> None:
+    before = planning.planner.world(CHAT)
     row = Model(id="at-new", capabilities={Capability.CHAT}, source=UpstreamSource(endpoint="keyless", model="m"))
-    stand.catalog = Catalog.load(
+    planning.catalog = Catalog.load(
         user_models=[row], user_endpoints=[Endpoint(id="keyless", base_url="http://keyless/v1", key_env=("NONE",))]
     )
-    after = stand.planner.world(CHAT)
+    after = planning.planner.world(CHAT)
     assert after.index is not before.index
-    assert stand.codes() == {"at-new": "no_key"}
+    assert planning.codes() == {"at-new": "no_key"}
     assert isinstance(after.pool, PoolSnapshot)

@@ -154,10 +154,6 @@ def test_the_same_prompt_has_the_same_digest_and_no_part_of_the_prompt() -> None
     assert "secret" not in repr(facts("secret"))
 
 
-def test_a_tokenizers_count_replaces_the_estimate() -> None:
-    assert read_chat(chat("one two three"), count=lambda text: 1000).prompt_tokens == 1004
-
-
 def test_every_endpoint_has_its_facts() -> None:
     completion = read.read_completion(CompletionRequest(model="m", prompt=[1, 2, 3], max_tokens=7))
     assert (completion.capability, completion.prompt_tokens, completion.output_tokens) == (

@@ -1,4 +1,4 @@
-"""Breakers: what opens them, what does not, and the single probe that closes them."""
+"""Breakers: the outcomes that open them, those that do not, and the single probe that closes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from catalog.model import Capability
 from routing.facts import Facts
 from routing.outcomes import Result
-from routing.upstreams.breaker import Breakers, BreakerSettings, CircuitState, needs_of
+from routing.upstreams.breaker import Breakers, BreakerSettings, needs_of
+from routing.upstreams.circuit import CircuitState
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import CHAT, outcome
 
@@ -62,7 +63,7 @@ def test_a_replica_that_always_fails_is_out_after_five_failures() -> None:
     assert not harness.admit()
 
 
-def test_a_success_begins_the_count_again() -> None:
+def test_a_success_resets_the_count() -> None:
     harness = BreakerHarness()
     for _ in range(4):
         harness.attempt(Result.FAILED)
@@ -72,7 +73,7 @@ def test_a_success_begins_the_count_again() -> None:
     assert harness.state is CircuitState.CLOSED
 
 
-def test_every_other_failing_opens_by_its_rate() -> None:
+def test_every_second_attempt_failing_opens_by_the_rate() -> None:
     harness = BreakerHarness()
     attempts = 0
     while harness.state is CircuitState.CLOSED:
@@ -115,7 +116,7 @@ def test_what_is_not_the_upstreams_fault_does_not_count(error: str, provider_key
     assert harness.state is CircuitState.CLOSED
 
 
-def test_an_endpoint_without_keys_that_is_too_busy_counts() -> None:
+def test_an_overloaded_endpoint_without_keys_counts() -> None:
     harness = BreakerHarness()
     for _ in range(5):
         harness.attempt(Result.FAILED, error="upstream_rate_limited")
@@ -149,7 +150,7 @@ def test_a_probe_that_fails_opens_for_twice_as_long_up_to_a_cap() -> None:
     assert delays == [2, 4, 8, 16, 20, 20]
 
 
-def test_a_healed_replica_is_back_within_thirty_seconds_however_long_it_was_down() -> None:
+def test_a_recovered_replica_is_used_within_thirty_seconds_however_long_it_was_down() -> None:
     harness = BreakerHarness()
     harness.open()
     for _ in range(1000):
@@ -166,7 +167,7 @@ def test_a_healed_replica_is_back_within_thirty_seconds_however_long_it_was_down
 
 
 @pytest.mark.parametrize("result", [Result.CANCELLED, Result.REJECTED])
-def test_a_probe_that_says_nothing_gives_its_place_to_the_next(result: Result) -> None:
+def test_an_inconclusive_probe_frees_the_probe_slot(result: Result) -> None:
     harness = BreakerHarness()
     harness.open()
     harness.clock.advance(2.0)
@@ -176,7 +177,7 @@ def test_a_probe_that_says_nothing_gives_its_place_to_the_next(result: Result) -
     assert not harness.admit()
 
 
-def test_an_older_attempt_that_is_cancelled_does_not_free_the_probes_place() -> None:
+def test_an_older_attempt_that_is_cancelled_does_not_free_the_probe_slot() -> None:
     harness = BreakerHarness()
     older = replace(CHAT, prompt_digest="older")
     assert harness.admit(older)
@@ -189,7 +190,7 @@ def test_an_older_attempt_that_is_cancelled_does_not_free_the_probes_place() -> 
     assert harness.admit()
 
 
-def test_late_news_from_before_it_opened_changes_nothing() -> None:
+def test_a_success_that_began_before_the_circuit_opened_does_not_close_it() -> None:
     harness = BreakerHarness()
     assert harness.admit()
     assert harness.admit()
@@ -201,7 +202,7 @@ def test_late_news_from_before_it_opened_changes_nothing() -> None:
     assert harness.blocked() is None
 
 
-def test_a_model_that_cannot_is_closed_for_that_need_only_and_sooner() -> None:
+def test_a_model_that_lacks_a_need_is_blocked_for_that_need_only_and_sooner() -> None:
     harness = BreakerHarness()
     for _ in range(2):
         harness.attempt(Result.CANNOT, TOOLS)
@@ -213,7 +214,7 @@ def test_a_model_that_cannot_is_closed_for_that_need_only_and_sooner() -> None:
     assert harness.admit(VISION)
 
 
-def test_what_could_not_be_done_together_may_be_possible_apart() -> None:
+def test_lacking_two_needs_together_does_not_exclude_either_alone() -> None:
     harness = BreakerHarness()
     for _ in range(2):
         harness.attempt(Result.CANNOT, TOOLS_AND_VISION)
@@ -230,7 +231,7 @@ def test_a_need_is_probed_again_and_a_success_clears_it() -> None:
     assert not harness.admit(TOOLS)
     harness.end(Result.SUCCESS, TOOLS)
     assert harness.admit(TOOLS)
-    assert harness.breakers.to_state() == {}
+    assert harness.breakers.export() == {"model\nendpoint": None}
 
 
 def test_with_nothing_open_blocked_is_the_same_empty_mapping_every_time() -> None:
@@ -259,7 +260,7 @@ def test_an_open_circuit_survives_a_restart_for_the_rest_of_its_time() -> None:
     assert after.state is CircuitState.HALF_OPEN
 
 
-def test_closing_is_exported_and_what_has_run_out_is_not_adopted() -> None:
+def test_closing_is_exported_and_an_expired_circuit_is_not_adopted() -> None:
     harness = BreakerHarness()
     harness.open()
     stored = harness.breakers.export()
@@ -283,26 +284,19 @@ def test_closing_is_exported_and_what_has_run_out_is_not_adopted() -> None:
         {"saved_at": 1_800_000_000, "fault": {"open_for": float("nan"), "delay": 1}},
     ],
 )
-def test_a_document_that_is_not_understood_is_passed_over(document: object) -> None:
+def test_a_damaged_document_is_skipped(document: object) -> None:
     harness = BreakerHarness()
     harness.breakers.adopt({"model\nendpoint": document, "no separator": document})
     assert harness.state is CircuitState.CLOSED
 
 
-def test_forgetting_a_model_closes_its_circuits() -> None:
-    harness = BreakerHarness()
-    harness.open()
-    harness.breakers.forget(*KEY)
-    assert harness.admit()
-
-
 class Circuit(RuleBasedStateMachine):
-    """Any order of attempts, ends and waiting keeps the promises."""
+    """The invariants hold for attempts, ends and delays in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.harness = BreakerHarness()
-        self.out: list[Facts] = []
+        self.in_flight: list[Facts] = []
         self.probes: list[Facts] = []
         self.number = 0
 
@@ -317,15 +311,15 @@ class Circuit(RuleBasedStateMachine):
         admitted = self.harness.admit(facts)
         assert admitted is not blocked
         if admitted:
-            self.out.append(facts)
+            self.in_flight.append(facts)
             if half_open:
                 self.probes.append(facts)
 
-    @precondition(lambda self: self.out)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), result=st.sampled_from(Result))
     def end(self, data: st.DataObject, result: Result) -> None:
-        facts = data.draw(st.sampled_from(self.out))
-        self.out.remove(facts)
+        facts = data.draw(st.sampled_from(self.in_flight))
+        self.in_flight.remove(facts)
         before = self.harness.state
         self.harness.end(result, facts)
         if facts in self.probes:
@@ -342,12 +336,12 @@ class Circuit(RuleBasedStateMachine):
             assert self.harness.state is not CircuitState.OPEN
 
     @invariant()
-    def one_probe_at_most(self) -> None:
+    def there_is_at_most_one_probe(self) -> None:
         assert len(self.probes) <= 1
 
     @invariant()
-    def nothing_out_means_no_probes_place_is_lost(self) -> None:
-        if not self.out and self.harness.state is CircuitState.HALF_OPEN:
+    def the_probe_slot_is_free_when_no_attempt_is_in_flight(self) -> None:
+        if not self.in_flight and self.harness.state is CircuitState.HALF_OPEN:
             assert self.harness.blocked() is None
 
 

@@ -1,4 +1,4 @@
-"""Queues for endpoints that take only so many calls at a time."""
+"""Queues in front of endpoints with max_concurrency."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def lab(most: int | None) -> Endpoint:
     return Endpoint(id="lab", base_url="http://lab/v1", max_concurrency=most)
 
 
-async def waiting(turns: ConcurrencyLimits, endpoint: Endpoint, need: Need | None = None) -> asyncio.Task[Grant]:
-    queue = turns.at(endpoint)
+async def waiting(limits: ConcurrencyLimits, endpoint: Endpoint, need: Need | None = None) -> asyncio.Task[Grant]:
+    queue = limits.at(endpoint)
     assert queue is not None
     task = asyncio.create_task(queue.acquire(need or Need()))
     await asyncio.sleep(0)
     return task
 
 
-async def test_an_endpoint_without_a_bound_is_asked_as_often_as_anybody_likes() -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=1)
-    assert turns.at(lab(None)) is None
-    assert turns.queue_loads() == ()
-    assert turns.waits() == {}
+async def test_an_endpoint_without_max_concurrency_has_no_queue() -> None:
+    limits = ConcurrencyLimits(ManualClock(), max_queue=1)
+    assert limits.at(lab(None)) is None
+    assert limits.queue_loads() == ()
+    assert limits.queued_ahead() == {}
 
 
-async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
-    calls = [await waiting(turns, lab(2)) for _ in range(4)]
+async def test_at_most_max_concurrency_calls_are_in_progress_and_the_others_follow_in_order() -> None:
+    limits = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(limits, lab(2)) for _ in range(4)]
     assert [call.done() for call in calls] == [True, True, False, False]
-    assert turns.queue_loads() == (QueueLoad("lab", busy=2, waiting=2, capacity=2),)
-    assert turns.waits() == {"lab": 1.5}, "one more would wait for three others, two at a time"
-    queue = turns.at(lab(2))
+    assert limits.queue_loads() == (QueueLoad("lab", busy=2, waiting=2, capacity=2),)
+    assert limits.queued_ahead() == {"lab": 1.5}, "one more would wait for three others, two at a time"
+    queue = limits.at(lab(2))
     assert queue is not None
     queue.release(calls[0].result())
     await asyncio.sleep(0)
@@ -47,17 +47,17 @@ async def test_no_more_than_so_many_have_a_turn_and_the_others_come_in_order() -
     calls[3].cancel()
     await asyncio.gather(calls[3], return_exceptions=True)
     queue.release(calls[1].result())
-    assert turns.waits() == {}
+    assert limits.queued_ahead() == {}
 
 
-async def test_interactive_calls_go_before_batch_and_keys_take_turns() -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
-    first = await waiting(turns, lab(1))
-    batch = await waiting(turns, lab(1), Need(priority=Priority.BATCH))
-    greedy = [await waiting(turns, lab(1), Need(flow="greedy")) for _ in range(3)]
-    modest = await waiting(turns, lab(1), Need(flow="modest"))
+async def test_interactive_calls_go_before_batch_and_keys_alternate() -> None:
+    limits = ConcurrencyLimits(ManualClock(), max_queue=10)
+    first = await waiting(limits, lab(1))
+    batch = await waiting(limits, lab(1), Need(priority=Priority.BATCH))
+    greedy = [await waiting(limits, lab(1), Need(flow="greedy")) for _ in range(3)]
+    modest = await waiting(limits, lab(1), Need(flow="modest"))
     order = []
-    queue = turns.at(lab(1))
+    queue = limits.at(lab(1))
     assert queue is not None
     held = first.result()
     for _ in range(5):
@@ -74,10 +74,10 @@ async def test_interactive_calls_go_before_batch_and_keys_take_turns() -> None:
 
 
 async def test_a_full_queue_refuses_with_the_endpoint_s_name_and_a_time_to_wait() -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=1)
-    await waiting(turns, lab(1))
-    await waiting(turns, lab(1))
-    refused = await waiting(turns, lab(1))
+    limits = ConcurrencyLimits(ManualClock(), max_queue=1)
+    await waiting(limits, lab(1))
+    await waiting(limits, lab(1))
+    refused = await waiting(limits, lab(1))
     with pytest.raises(QueueFull, match="endpoint 'lab'") as error:
         await refused
     assert error.value.retry_after is not None
@@ -85,20 +85,20 @@ async def test_a_full_queue_refuses_with_the_endpoint_s_name_and_a_time_to_wait(
 
 
 @pytest.mark.parametrize(("after", "at_work"), [(3, 3), (None, 4)], ids=["raised", "lifted"])
-async def test_a_changed_bound_holds_at_once_also_for_those_who_wait(after: int | None, at_work: int) -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
-    calls = [await waiting(turns, lab(1)) for _ in range(4)]
-    turns.at(lab(after))
+async def test_a_changed_bound_applies_at_once_to_waiting_calls(after: int | None, at_work: int) -> None:
+    limits = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(limits, lab(1)) for _ in range(4)]
+    limits.at(lab(after))
     await asyncio.sleep(0)
     assert sum(call.done() for call in calls) == at_work
     for call in calls:
         call.cancel()
 
 
-async def test_a_lowered_bound_lets_those_at_work_finish() -> None:
-    turns = ConcurrencyLimits(ManualClock(), max_queue=10)
-    calls = [await waiting(turns, lab(3)) for _ in range(4)]
-    queue = turns.at(lab(1))
+async def test_a_lowered_bound_lets_calls_in_progress_finish() -> None:
+    limits = ConcurrencyLimits(ManualClock(), max_queue=10)
+    calls = [await waiting(limits, lab(3)) for _ in range(4)]
+    queue = limits.at(lab(1))
     assert queue is not None
     queue.release(calls[0].result())
     queue.release(calls[1].result())

@@ -1,4 +1,4 @@
-"""What running servers and folders have, asked aside from every request, and what a failing one costs: nothing."""
+"""Discovery of the models of servers and folders, also when one of them fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backends.settings import BackendSettings
 from catalog.errors import ModelUnavailable
 from catalog.model import Capability, Endpoint
 from routing.calling.lease import upstream_of
-from routing.upstreams.discovery import PATIENCE, Discovery, DiscoverySettings, Found
+from routing.upstreams.discovery import MAX_FAILURES, Discovery, DiscoverySettings, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from tests.fakes.gguf import chat_model
 from tests.fakes.ollama import FakeOllama
@@ -48,80 +48,80 @@ def server(fake: FakeOpenAI, name: str = "lan", **fields: object) -> Endpoint:
 async def test_the_models_of_an_openai_compatible_server_become_rows(http: HttpClient) -> None:
     async with FakeOpenAI(key="sesame") as fake:
         lan = server(fake, key_env=("LAN_KEY",))
-        (found,) = await discovery(http, lan, environment={"LAN_KEY": "sesame"}).look([lan])
+        (found,) = await discovery(http, lan, environment={"LAN_KEY": "sesame"}).scan([lan])
     assert found.rows is not None
     assert {"lan/fake-chat", "lan/fake-embed"} <= {row.id for row in found.rows}
 
 
-async def test_ollama_tells_capabilities_and_context_of_each_model(http: HttpClient) -> None:
+async def test_ollama_models_have_capabilities_and_context(http: HttpClient) -> None:
     async with FakeOllama() as fake:
         lan = server(fake, protocol="ollama")
-        (found,) = await discovery(http, lan).look([lan])
+        (found,) = await discovery(http, lan).scan([lan])
     rows = {row.id: row for row in found.rows or ()}
     assert Capability.TOOLS in rows["lan/fake-chat"].capabilities
     assert rows["lan/fake-embed"].capabilities == {Capability.EMBED}
     assert rows["lan/fake-chat"].limits.context_window == 2048
 
 
-async def test_servers_that_did_not_ask_for_it_are_left_alone(http: HttpClient) -> None:
+async def test_endpoints_without_discover_are_not_asked(http: HttpClient) -> None:
     async with FakeOpenAI() as fake:
         quiet = server(fake, discover=False)
-        assert await discovery(http, quiet).look([quiet]) == ()
+        assert await discovery(http, quiet).scan([quiet]) == ()
         assert not fake.calls
 
 
-async def test_a_server_that_is_gone_takes_its_models_along_at_once(http: HttpClient) -> None:
+async def test_the_models_of_a_server_that_is_gone_are_removed_at_once(http: HttpClient) -> None:
     absent = Endpoint(id="absent", base_url="http://127.0.0.1:9/v1", discover=True)
-    (found,) = await discovery(http, absent).look([absent])
+    (found,) = await discovery(http, absent).scan([absent])
     assert found.rows == ()
     assert found.error
 
 
-async def test_a_server_that_answers_badly_keeps_its_models_for_a_few_looks(http: HttpClient) -> None:
+async def test_a_server_that_answers_with_errors_keeps_its_models_for_a_few_scans(http: HttpClient) -> None:
     async with FakeOpenAI() as fake:
         fake.fault = Fault(status=503)
         lan = server(fake)
-        looking = discovery(http, lan)
+        scanning = discovery(http, lan)
         seen = []
-        for _ in range(PATIENCE):
-            (found,) = await looking.look([lan])
-            looking.note([found])
+        for _ in range(MAX_FAILURES):
+            (found,) = await scanning.scan([lan])
+            scanning.note([found])
             seen.append(found.rows)
-    assert seen == [None] * (PATIENCE - 1) + [()]
+    assert seen == [None] * (MAX_FAILURES - 1) + [()]
 
 
-async def test_a_server_that_hangs_holds_the_others_up_no_longer_than_the_limit(http: HttpClient) -> None:
+async def test_a_server_that_hangs_delays_the_others_no_longer_than_the_timeout(http: HttpClient) -> None:
     async with FakeOpenAI() as slow, FakeOpenAI() as quick:
         slow.fault = Fault(stall_after=0)
         servers = [server(slow, "slow"), server(quick, "quick")]
         async with asyncio.timeout(10):
-            hanging, listed = await discovery(http, *servers, timeout=0.3).look(servers)
+            hanging, listed = await discovery(http, *servers, timeout=0.3).scan(servers)
     assert hanging.error
     assert hanging.rows is None
     assert listed.rows
 
 
-async def test_without_a_key_and_over_a_protocol_that_has_no_list_nothing_is_found_and_the_reason_said(
+async def test_without_a_key_or_a_listing_protocol_the_listing_is_empty_with_a_reason(
     http: HttpClient,
 ) -> None:
     locked = Endpoint(id="locked", base_url="http://127.0.0.1:9", key_env=("NOT_SET",), discover=True)
     odd = Endpoint(id="odd", protocol="elevenlabs", base_url="http://127.0.0.1:9", discover=True)
-    first, second = await discovery(http, locked, odd).look([locked, odd])
+    first, second = await discovery(http, locked, odd).scan([locked, odd])
     assert "No key" in (first.error or "")
     assert "elevenlabs" in (second.error or "")
 
 
-async def test_files_in_folders_are_rows_until_they_are_gone(http: HttpClient, tmp_path: Path) -> None:
+async def test_files_in_folders_are_rows_until_they_are_deleted(http: HttpClient, tmp_path: Path) -> None:
     (tmp_path / "tiny-Q4_0.gguf").write_bytes(chat_model())
-    looking = discovery(http, folders=[tmp_path, tmp_path / "absent"])
-    found, absent = await looking.look([])
+    scanning = discovery(http, folders=[tmp_path, tmp_path / "absent"])
+    found, absent = await scanning.scan([])
     assert [row.engine for row in found.rows or ()] == ["llamacpp"]
-    assert absent == Found(str(tmp_path / "absent"), (), "there is no such folder")
+    assert absent == Listing(str(tmp_path / "absent"), (), "there is no such folder")
     (tmp_path / "tiny-Q4_0.gguf").unlink()
-    assert (await looking.look([]))[0].rows == ()
+    assert (await scanning.scan([]))[0].rows == ()
 
 
-def test_the_key_comes_from_the_pool_or_nobody_is_called() -> None:
+def test_without_a_usable_key_no_server_is_called() -> None:
     locked = Endpoint(id="locked", base_url="http://127.0.0.1:9", key_env=("A",))
     keys = KeyPools([locked], SecretResolver({}), ManualClock())
     with pytest.raises(ModelUnavailable):

@@ -1,4 +1,4 @@
-"""Providers' keys: in turn, at rest, put away; and never seen."""
+"""Pools of provider keys: round robin, rests, rejections; and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint
 from routing.outcomes import Result
-from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import outcome
 
 SECRETS = ("sk-alpha", "sk-beta", "sk-gamma")
 ENDPOINT = Endpoint(id="openai", base_url="https://api.test/v1", key_env=("OPENAI_API_KEYS",))
-OPEN_HOUSE = Endpoint(id="lan", base_url="http://lan.test/v1")
+KEYLESS = Endpoint(id="lan", base_url="http://lan.test/v1")
 
 
 class Pool:
@@ -28,7 +28,7 @@ class Pool:
     def __init__(self, *secrets: str) -> None:
         self.clock = ManualClock()
         self.environment = {"OPENAI_API_KEYS": ",".join(secrets)}
-        self.pools = KeyPools([ENDPOINT, OPEN_HOUSE], SecretResolver(self.environment), self.clock)
+        self.pools = KeyPools([ENDPOINT, KEYLESS], SecretResolver(self.environment), self.clock)
 
     def take(self) -> int | None:
         key = self.pools.take("openai", self.clock.monotonic())
@@ -53,7 +53,7 @@ def test_keys_are_taken_in_turn() -> None:
     assert [pool.take() for _ in range(6)] == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_key_that_fares_badly_is_taken_less_often_but_not_never() -> None:
+def test_an_unhealthy_key_is_taken_less_often_but_not_never() -> None:
     pool = Pool("a", "b")
     for _ in range(20):
         pool.limit(0, retry_after=0.0)
@@ -106,7 +106,7 @@ def test_a_limited_key_rests_as_long_as_the_provider_says() -> None:
     assert 0 in {pool.take() for _ in range(3)}
 
 
-def test_without_a_word_from_the_provider_rests_double_from_one_second_to_five_minutes() -> None:
+def test_without_retry_after_rests_double_from_one_second_to_five_minutes() -> None:
     pool = Pool("a")
     rests = []
     for _ in range(11):
@@ -119,7 +119,7 @@ def test_without_a_word_from_the_provider_rests_double_from_one_second_to_five_m
     assert pool.rest(0) == 1
 
 
-def test_many_limits_at_the_same_moment_are_one() -> None:
+def test_many_limits_at_the_same_moment_count_once() -> None:
     pool = Pool("a")
     for _ in range(50):
         pool.limit(0)
@@ -137,7 +137,7 @@ def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, A
     assert pool.take() is None
     assert pool.blocked == {"openai": "keys_rejected"}
     pool.environment["OPENAI_API_KEYS"] = "b,c"
-    pool.pools.reload([ENDPOINT, OPEN_HOUSE])
+    pool.pools.reload([ENDPOINT, KEYLESS])
     assert pool.blocked == {}
     assert [one.rejected for one in pool.pools.statistics()] == [1, 0]
 
@@ -157,8 +157,8 @@ def test_an_endpoint_whose_keys_all_rest_is_blocked_until_the_first_is_back() ->
 def test_an_endpoint_that_needs_a_key_and_has_none_is_blocked_and_one_that_needs_none_is_not() -> None:
     pool = Pool()
     assert pool.blocked == {"openai": "no_key"}
-    assert pool.pools.needs_key("openai")
-    assert not pool.pools.needs_key("lan")
+    assert needs_key(ENDPOINT)
+    assert not needs_key(KEYLESS)
     assert pool.pools.take("lan", 0.0) is None
 
 
@@ -184,13 +184,13 @@ def test_a_rest_survives_a_restart_and_follows_its_key_to_another_position() -> 
 
 
 @pytest.mark.parametrize("document", [None, 3, {}, {"x": 1}])
-def test_a_stored_rest_that_is_not_understood_is_passed_over(document: object) -> None:
+def test_a_damaged_document_is_skipped(document: object) -> None:
     pool = Pool("a")
     pool.pools.adopt({"openai": document, "gone": document})
     assert pool.take() == 0
 
 
-def test_a_secret_is_in_no_repr_no_block_no_statistic_and_nothing_stored() -> None:
+def test_a_secret_is_in_no_repr_block_statistic_or_document() -> None:
     pool = Pool(*SECRETS)
     key = pool.pools.take("openai", pool.clock.monotonic())
     assert key is not None

@@ -10,8 +10,9 @@ import pytest
 from starlette.types import Message, Scope
 
 from server.answers.delivery import Alarm
-from server.edge.disconnect import CONNECTION, ClientConnection, DisconnectWatch
+from server.edge.disconnect import ClientConnection, DisconnectWatch
 from server.edge.uvicorn_protocol import HeadFirst
+from server.scope import CONNECTION
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Start
 from tests.server.edge.test_disconnect import connect, post, until

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from routing.calling.dispatcher import Answer
+from routing.calling.answer import Answer
 from server.answers.relay import Relay
 from server.answers.streams import BytesEncoder
 from server.edge.admission import InFlight

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ConfigurationError
-from server.processes.run import Stopping, apply_settings, bind, check_data_dir
+from server.processes.run import Stopping, apply_settings, check_data_dir
+from server.processes.sockets import bind
 from server.settings import ServerSettings
 from tests.server.api.test_chat import BODY, PATH, events
 from tests.server.conftest import Start, settings

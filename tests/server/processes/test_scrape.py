@@ -15,7 +15,7 @@ def process(*, draining: bool = False) -> tuple[Metrics, InFlight]:
     in_flight = InFlight(LimitSettings())
     if draining:
         in_flight.begin_drain()
-    return Metrics(in_flight), in_flight
+    return Metrics(lambda: in_flight.count, lambda: in_flight.draining), in_flight
 
 
 def crossed(metrics: Metrics) -> Exported:

@@ -11,7 +11,7 @@ import pytest
 START = """
 import asyncio, json, sys
 from server.settings import load_settings
-from server.processes.run import loop_factory
+from server.processes.sockets import loop_factory
 from server.app import create_app
 
 async def start():

@@ -15,7 +15,6 @@ from backends.google import GoogleBackend
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
-from backends.streams.sse import encode_named
 from backends.wire.messages import MessagesRequest
 from catalog.errors import (
     InvalidRequest,
@@ -28,9 +27,11 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.types import Json
-from server.wires.messages import MessageStream, error_body, to_chat
+from server.edge.errors import anthropic_error
+from server.wires.messages import MessageStream, to_chat
 from tests.fakes.google import SIGNATURE, THOUGHT, FakeGoogle
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai import event as encode
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -191,8 +192,8 @@ def test_arguments_that_are_no_object_are_the_models_fault() -> None:
     ],
 )
 def test_errors_have_anthropics_types(error: RoundhouseError, kind: str) -> None:
-    assert error_body(error, request_id="r")["error"]["type"] == kind
-    assert error_body(error, request_id="r")["request_id"] == "r"
+    assert anthropic_error(error, request_id="r")["error"]["type"] == kind
+    assert anthropic_error(error, request_id="r")["request_id"] == "r"
 
 
 # ---- with the official SDK
@@ -219,11 +220,11 @@ class Door(FakeServer):
             events += stream.finish()
         except RoundhouseError as error:
             if not events:
-                return web.json_response(error_body(error), status=error.status, headers=error.headers())
+                return web.json_response(anthropic_error(error), status=error.status, headers=error.headers())
             events += stream.fail(error)
         if not asked.stream:
             return await self.document(request, call, stream.message())
-        return await self.stream(request, call, (encode_named(event["type"], event) for event in events))
+        return await self.stream(request, call, (encode(event, event["type"]) for event in events))
 
 
 @pytest.fixture

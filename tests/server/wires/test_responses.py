@@ -15,13 +15,13 @@ from backends.anthropic import AnthropicBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.streams.chunks import ChunkWriter, usage
-from backends.streams.sse import encode_named
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
 from server.wires.responses.items import seal, unseal
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
+from tests.fakes.openai import event as encode
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -292,7 +292,7 @@ class Door(FakeServer):
             events += stream.fail(error)
         if not asked.stream:
             return await self.document(request, call, stream.response())
-        return await self.stream(request, call, (encode_named(event["type"], event) for event in events))
+        return await self.stream(request, call, (encode(event, event["type"]) for event in events))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which home the state has: a file in the data folder, or a Redis server that several machines share."""
+"""Creates the state that the settings ask for: a SQLite file, or a Redis server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from routing.state.sqlite import SqliteState
 
 
 class StateSettings(BaseModel):
-    """Where the router remembers. Without a ``url``, in a SQLite file that one machine's processes share."""
+    """Location of the state. Without a ``url``, a SQLite file that the processes of one machine share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     url: SecretStr | None = Field(default=None, description="redis://, rediss:// or unix://; None: a SQLite file")
@@ -25,7 +25,7 @@ class StateSettings(BaseModel):
         default="rh",
         max_length=64,
         pattern=r"^[\w.-]+$",  # {1,64} here would take 30 ms to compile: \w is all of Unicode
-        description="begins every name in Redis: gateways with the same one are one",
+        description="prefix of every key in Redis; gateways with the same prefix share their state",
     )
 
     @field_validator("url")
@@ -36,8 +36,8 @@ class StateSettings(BaseModel):
         return url
 
 
-def open_state(settings: StateSettings, file: Path) -> State:
-    """The state's home, not started yet; ``file`` is the SQLite one's."""
+def create_state(settings: StateSettings, file: Path) -> State:
+    """The state, not started yet; ``file`` is the path of the SQLite file."""
     if settings.url is not None:
         from routing.state.redis import RedisState
 

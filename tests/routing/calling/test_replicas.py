@@ -1,4 +1,4 @@
-"""Two replicas through the real dispatcher: one that fails is soon out and soon back; both down make no storm."""
+"""Two replicas behind the real dispatcher: a failing one is soon left out, and soon back when it heals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from backends.base import Chat, Timeouts, Upstream
+from backends.base import Timeouts, Upstream
 from backends.wire.chat import ChatRequest
 from catalog.errors import RoundhouseError, UpstreamOverloaded
 from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
 from routing.accounts.spend import Spend, SpendSettings
-from routing.calling.dispatcher import Dispatcher, Job
+from routing.calling.dispatcher import Dispatcher
+from routing.calling.job import CHAT, Job
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
 from routing.calling.traces import Traces, TraceSettings
@@ -89,7 +90,7 @@ class ReplicaHarness:
                 endpoint=endpoints.__getitem__,
                 keys=keys,
                 spend=spend,
-                turns=ConcurrencyLimits(self.clock, max_queue=256),
+                concurrency=ConcurrencyLimits(self.clock, max_queue=256),
                 timeouts=Timeouts(),
             ),
             backends={"openai": self.replicas},
@@ -109,9 +110,8 @@ class ReplicaHarness:
         self.offered += 1
         job: Job[dict[str, Any]] = Job(
             facts=replace(FACTS, prompt_digest=str(self.offered)),
-            protocol=Chat,
+            operation=CHAT,
             request=REQUEST,
-            call=lambda backend, upstream, _: backend.chat(upstream, REQUEST),
             trace=str(self.offered),
         )
         try:
@@ -123,11 +123,11 @@ class ReplicaHarness:
 
 @pytest.fixture
 async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
-    home = SqliteState(tmp_path / "state.sqlite3")
+    store = SqliteState(tmp_path / "state.sqlite3")
     async with AsyncExitStack() as stack:
-        await home.start()
-        stack.push_async_callback(home.close)
-        yield home
+        await store.start()
+        stack.push_async_callback(store.close)
+        yield store
 
 
 async def test_a_replica_that_fails_is_out_after_five_failures_and_back_soon_after_it_heals(

@@ -1,4 +1,4 @@
-"""What the handlers work with: built once per app, reached through the request, never global."""
+"""The parts that handlers work with: built once per app, reached through the request's scope, never global."""
 
 from __future__ import annotations
 
@@ -16,37 +16,43 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
-from routing.calling.dispatcher import Answer, Job
+from routing.calling.answer import Answer
+from routing.calling.job import Job
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.plan import Plan
-from routing.upstreams.breaker import CircuitState
+from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.scope import SERVICES
 
 if TYPE_CHECKING:
     from server.edge.admission import InFlight
-    from server.edge.auth import Authenticator
+    from server.edge.callers import Authenticator
     from server.observability.metrics import Metrics
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
 T = TypeVar("T")
-SERVICES = "roundhouse.services"
-"""Where the gate puts the app's :class:`Services` in a request's scope."""
 
 
 class Dispatches(Protocol):
-    """What the handlers ask of :class:`routing.calling.dispatcher.Dispatcher`."""
+    """The methods of :class:`routing.calling.dispatcher.Dispatcher` that handlers use."""
 
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
     def explain(self, facts: Facts) -> Plan: ...
 
 
+class HasCatalog(Protocol):
+    """Holds the catalogue in force; ``current`` is replaced when it changes."""
+
+    current: Catalog
+
+
 @dataclass(frozen=True, slots=True)
 class Insight:
-    """What a report shows of the router's insides; ``pins`` may be changed by an administrator."""
+    """The router's state for reports; ``pins`` may be changed by an administrator."""
 
     estimator: Estimator
     pins: Pins
@@ -56,15 +62,14 @@ class Insight:
 
 @dataclass(slots=True)
 class Runtime:
-    """The parts behind the gate; tests put their own in.
+    """The parts behind the gate; tests put in their own.
 
-    ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now.
-    ``attach`` lets a maker of spans hear of outcomes and speak to upstreams.
-    ``catalog`` is a snapshot; a newer one takes its place here, and ``reload`` puts new settings' rows in it.
-    ``scrape`` answers for all gateway processes where there are several, and for the workers that they share.
+    ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now. ``reload``
+    applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
+    returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     """
 
-    catalog: Catalog
+    live: HasCatalog
     pool: WorkerPool
     dispatcher: Dispatches
     downloaded: Callable[[Model], bool]
@@ -79,10 +84,15 @@ class Runtime:
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
 
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue in force."""
+        return self.live.current
+
 
 @dataclass(slots=True)
 class Services:
-    """One app's parts. ``runtime`` is there from start-up to shutdown; ``created`` is Unix seconds."""
+    """The parts of one app. ``runtime`` is set from start-up to shutdown; ``created`` is Unix seconds."""
 
     settings: Settings
     authenticator: Authenticator
@@ -94,13 +104,13 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    """The services of the app that this request came to."""
+    """The services of the app that serves this request."""
     services: Services = request.scope[SERVICES]
     return services
 
 
 def runtime_of(request: Request) -> Runtime:
-    """The running runtime behind the gate."""
+    """The running parts behind the gate."""
     runtime = services_of(request).runtime
     assert runtime is not None, "a request came before start-up or after shutdown"
     return runtime

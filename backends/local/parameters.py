@@ -1,0 +1,54 @@
+"""Parameters at the workers of this machine, by their engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from backends.parameters import ParameterTable
+
+WORKER = ParameterTable(
+    drops=frozenset({"user", "metadata", "reasoning_effort"}),
+    extras=frozenset(
+        {
+            "cache_prompt", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",
+            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar",
+            "ignore_eos", "mirostat", "mirostat_eta", "mirostat_tau", "reasoning_format", "repeat_last_n",
+            "top_n_sigma", "truncate", "xtc_probability", "xtc_threshold",
+        }
+    ),
+    unknown_pass=False,
+    takes_strict=True,
+)  # fmt: skip
+"""llama-server and our own worker app. Source: llama.cpp's page on its server."""
+
+_LLAMA_ONLY = frozenset(
+    {
+        "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar", "mirostat", "mirostat_eta",
+        "mirostat_tau", "reasoning_format", "repeat_last_n", "top_n_sigma", "truncate",
+    }
+)  # fmt: skip
+
+ENGINES: Mapping[str, ParameterTable] = {
+    "mlx": replace(
+        WORKER, drops=WORKER.drops | {"typical_p"}, extras=WORKER.extras - _LLAMA_ONLY, takes_strict=False
+    ),
+    "vllm": ParameterTable(
+        drops=frozenset({"user", "metadata", "typical_p"}),
+        extras=frozenset({"chat_template_kwargs", "ignore_eos", "min_tokens", "stop_token_ids"}),
+        unknown_pass=False,
+    ),
+    "llama-cpp-python": replace(
+        WORKER, extras=frozenset({"chat_template_kwargs", "ignore_eos"}), takes_strict=False
+    ),
+    "diffusion": ParameterTable(
+        drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
+    ),
+}
+"""Engines that take fewer or other parameters than llama-server; the rest have :data:`WORKER`."""
+
+
+def table_of(engine: str | None) -> ParameterTable:
+    """The table of a worker with this engine."""
+    return ENGINES.get(engine or "", WORKER)

@@ -1,0 +1,395 @@
+"""Answers in OpenAI's shapes (Cohere's and Jina's for rerank and classify), as types for ``/openapi.json``.
+
+Answers are plain dictionaries at run time: they are checked where an upstream's are read, and passed on. A
+provider's own fields may stand beside these. Sources: the API references of OpenAI, Anthropic, Cohere and Jina.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class TokenDetails(TypedDict):
+    cached_tokens: NotRequired[int | None]
+    audio_tokens: NotRequired[int | None]
+    reasoning_tokens: NotRequired[int | None]
+
+
+class TokenUsage(TypedDict):
+    """TokenList of a request and its answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: NotRequired[TokenDetails | None]
+    completion_tokens_details: NotRequired[TokenDetails | None]
+
+
+class CalledFunction(TypedDict):
+    """``arguments`` is JSON, as text."""
+
+    name: str
+    arguments: str
+
+
+class CalledTool(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class TopLogprob(TypedDict):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    content: list[TokenLogprob] | None
+    refusal: NotRequired[list[TokenLogprob] | None]
+
+
+class ChatMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[list[CalledTool]]
+
+
+class ChatChoice(TypedDict):
+    index: int
+    message: ChatMessage
+    logprobs: NotRequired[ChatLogprobs | None]
+    finish_reason: FinishReason
+
+
+class ChatCompletion(TypedDict):
+    """A whole answer to a chat."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: NotRequired[TokenUsage | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class FunctionDelta(TypedDict):
+    name: NotRequired[str | None]
+    arguments: NotRequired[str | None]
+
+
+class ToolCallDelta(TypedDict):
+    index: int
+    id: NotRequired[str | None]
+    type: NotRequired[Literal["function"] | None]
+    function: NotRequired[FunctionDelta]
+
+
+class ChatDelta(TypedDict):
+    role: NotRequired[str | None]
+    content: NotRequired[str | None]
+    refusal: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[list[ToolCallDelta] | None]
+
+
+class ChunkChoice(TypedDict):
+    index: int
+    delta: ChatDelta
+    logprobs: NotRequired[ChatLogprobs | None]
+    finish_reason: NotRequired[FinishReason | None]
+
+
+class ChatCompletionChunk(TypedDict):
+    """One event of a streamed answer to a chat; the stream ends with ``[DONE]``."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: NotRequired[TokenUsage | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class CompletionLogprobs(TypedDict):
+    tokens: NotRequired[list[str] | None]
+    token_logprobs: NotRequired[list[float | None] | None]
+    top_logprobs: NotRequired[list[dict[str, float] | None] | None]
+    text_offset: NotRequired[list[int] | None]
+
+
+class CompletionChoice(TypedDict):
+    index: int
+    text: str
+    logprobs: NotRequired[CompletionLogprobs | None]
+    finish_reason: FinishReason | None
+
+
+class Completion(TypedDict):
+    """An answer to a completion: the whole, or one event of a stream that ends with ``[DONE]``."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: NotRequired[TokenUsage | None]
+
+
+class InputUsage(TypedDict):
+    prompt_tokens: NotRequired[int]
+    total_tokens: int
+
+
+class Embedding(TypedDict):
+    """``embedding`` is a list of numbers, or base64 of little-endian 32-bit floats."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(TypedDict):
+    """One embedding per input, in the inputs' order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: InputUsage
+
+
+class RerankDocument(TypedDict):
+    text: str
+
+
+class RankedDocument(TypedDict):
+    """``index`` is the document's position in the request; ``relevance_score`` is in [0, 1]."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[RerankDocument]
+
+
+class RerankList(TypedDict):
+    """The documents, best first. ``scoring`` names the scores' source, ``truncated`` the cut documents."""
+
+    id: str
+    object: Literal["list"]
+    model: NotRequired[str]
+    results: list[RankedDocument]
+    scoring: NotRequired[str]
+    truncated: NotRequired[list[int]]
+    usage: NotRequired[InputUsage]
+    meta: dict[str, Any]
+
+
+class LabelScore(TypedDict):
+    label: str
+    score: float
+
+
+class Classification(TypedDict):
+    """The likeliest label of one text, and every label's score; the scores sum to 1."""
+
+    object: Literal["classification"]
+    index: int
+    prediction: str
+    score: float
+    predictions: list[LabelScore]
+
+
+class ClassificationList(TypedDict):
+    """One classification per input. ``scoring`` names the source of the scores: similarity or likelihood."""
+
+    object: Literal["list"]
+    model: NotRequired[str]
+    data: list[Classification]
+    scoring: str
+    truncated: NotRequired[list[int]]
+    usage: NotRequired[InputUsage]
+
+
+class TranscribedWord(TypedDict):
+    word: str
+    start: float
+    end: float
+
+
+class TranscribedSegment(TypedDict):
+    """``start`` and ``end`` are seconds."""
+
+    text: str
+    start: float
+    end: float
+    id: NotRequired[int | str]
+    speaker: NotRequired[str]
+
+
+class Transcription(TypedDict):
+    """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds."""
+
+    text: str
+    task: NotRequired[str]
+    language: NotRequired[str | None]
+    duration: NotRequired[float | None]
+    segments: NotRequired[list[TranscribedSegment]]
+    words: NotRequired[list[TranscribedWord]]
+    usage: NotRequired[dict[str, Any] | None]
+
+
+class TranscriptEvent(TypedDict):
+    """One event of a streamed transcript: text as it is recognised, then the whole."""
+
+    type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
+    delta: NotRequired[str]
+    text: NotRequired[str]
+    usage: NotRequired[dict[str, Any] | None]
+
+
+class SpeechEvent(TypedDict):
+    """One event of streamed speech; ``audio`` is base64."""
+
+    type: Literal["speech.audio.delta", "speech.audio.done"]
+    audio: NotRequired[str]
+    usage: NotRequired[dict[str, int]]
+
+
+class Image(TypedDict):
+    b64_json: NotRequired[str]
+    url: NotRequired[str]
+    revised_prompt: NotRequired[str]
+    seed: NotRequired[int]
+
+
+class ImageList(TypedDict):
+    """The pictures drawn; ``created`` is Unix seconds."""
+
+    created: int
+    data: list[Image]
+    output_format: NotRequired[str]
+    usage: NotRequired[dict[str, Any]]
+
+
+class ImageEvent(TypedDict):
+    """One event of streamed drawing: a picture in the making, or a completed one."""
+
+    type: Literal["image_generation.partial_image", "image_generation.completed"]
+    b64_json: NotRequired[str]
+    partial_image_index: NotRequired[int]
+
+
+class TokenList(TypedDict):
+    tokens: list[int]
+    count: NotRequired[int]
+    model: NotRequired[str]
+
+
+class DetokenizedText(TypedDict):
+    content: str
+    model: NotRequired[str]
+
+
+class ResponseUsage(TypedDict):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: NotRequired[TokenDetails | None]
+    output_tokens_details: NotRequired[TokenDetails | None]
+
+
+class ResponseItem(TypedDict):
+    """One item of a response's output: a message, a function call, or reasoning."""
+
+    id: NotRequired[str]
+    type: str
+    status: NotRequired[str | None]
+    role: NotRequired[str]
+    content: NotRequired[list[dict[str, Any]] | None]
+    summary: NotRequired[list[dict[str, Any]]]
+    call_id: NotRequired[str]
+    name: NotRequired[str]
+    arguments: NotRequired[str]
+
+
+class OpenAIResponse(TypedDict):
+    """An answer of the Responses API."""
+
+    id: str
+    object: Literal["response"]
+    created_at: float
+    status: str
+    model: str
+    output: list[ResponseItem]
+    usage: NotRequired[ResponseUsage | None]
+    error: NotRequired[dict[str, Any] | None]
+    incomplete_details: NotRequired[dict[str, Any] | None]
+
+
+class ResponseEvent(TypedDict):
+    """One event of a streamed response; its fields beside these depend on ``type``."""
+
+    type: str
+    sequence_number: int
+    response: NotRequired[OpenAIResponse]
+    item: NotRequired[ResponseItem]
+    delta: NotRequired[str]
+
+
+class MessageBlock(TypedDict):
+    """One content block: text, thinking, or a tool call."""
+
+    type: str
+    text: NotRequired[str]
+    thinking: NotRequired[str]
+    signature: NotRequired[str]
+    id: NotRequired[str]
+    name: NotRequired[str]
+    input: NotRequired[dict[str, Any]]
+
+
+class MessageUsage(TypedDict):
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: NotRequired[int | None]
+    cache_creation_input_tokens: NotRequired[int | None]
+    output_tokens_details: NotRequired[dict[str, int] | None]
+
+
+class AnthropicMessage(TypedDict):
+    """An answer of the Messages API."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[MessageBlock]
+    stop_reason: str | None
+    stop_sequence: NotRequired[str | None]
+    usage: MessageUsage
+
+
+class MessageEvent(TypedDict):
+    """One named event of a streamed message; its fields beside these depend on ``type``."""
+
+    type: str
+    index: NotRequired[int]
+    message: NotRequired[AnthropicMessage]
+    content_block: NotRequired[MessageBlock]
+    delta: NotRequired[dict[str, Any]]
+    usage: NotRequired[dict[str, Any]]
+
+
+class TokenCount(TypedDict):
+    input_tokens: int

@@ -1,0 +1,113 @@
+"""Plans for a model asked for by name: one model, a group of replicas, or the model that an alias is pinned to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from catalog.errors import CapabilityMismatch, NotPermitted
+from catalog.index import permits
+from catalog.model import Capability, Model
+from routing.choosing.filters import admit, cost_bound
+from routing.choosing.ranking import rank
+from routing.choosing.scoring import score
+from routing.choosing.world import World
+from routing.facts import Facts
+from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
+from routing.settings import RoutingSettings
+
+_CHECKED_FEATURES = frozenset(
+    {Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA}
+)
+"""Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
+_LEFT_TO_UPSTREAM = frozenset({"context", "memory"})
+"""Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
+_MAX_LISTED = 5
+
+
+def plan_named(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
+    """The plan for a name. Raises ModelNotFound, CapabilityMismatch and NotPermitted."""
+    replicas = world.index.replicas(facts.requested)
+    if len(replicas) == 1:
+        return _plan_single(facts, world, replicas[0], Strategy.EXPLICIT)
+    return plan_pinned(facts, world, settings) or _plan_replicas(facts, world, settings, rng, replicas)
+
+
+def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan | None:
+    """The plan for an embedding alias that is pinned to a model; ``None`` for any other name.
+
+    A pin names one vector space, so a model that the caller's limits exclude is never replaced by another.
+    """
+    pinned = world.pins.get(facts.requested.casefold()) if facts.capability is Capability.EMBED else None
+    if pinned is None:
+        return None
+    model = world.index.resolve(pinned)
+    filtered = admit(facts, world, settings, cost_bound(facts, world))
+    if filtered.admitted[world.index.rows[model.id]]:
+        return _plan_single(facts, world, model, Strategy.PINNED)
+    broken = [exclusion for exclusion in filtered.exclusions(world) if exclusion.model == model.id]
+    return Plan((), broken, Strategy.PINNED, f"'{facts.requested}' is pinned to {model.id}: {broken[0].reason}")
+
+
+def _plan_single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Plan:
+    if not permits(facts.allowed, model.id):
+        raise NotPermitted(f"This key may not use the model '{model.id}'.")
+    _check_capabilities(facts, world, model)
+    block = world.blocked.get(model.id)
+    named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
+    if block is not None:
+        return Plan((), (Exclusion(model.id, block.code, block.reason),), strategy, f"{model.id}: {block.reason}")
+    row = world.index.rows[model.id]
+    expected = world.estimator.expect(row, facts, world.pool, world.now, world.queued_ahead)
+    candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
+    return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
+
+
+def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
+    needs = {facts.capability, *facts.intent.require}
+    if model.origin != "discovered":
+        needs |= facts.features & _CHECKED_FEATURES
+    lacks = needs - model.capabilities
+    if not lacks:
+        return
+    capable = world.index.names_capable(needs)
+    listed = ", ".join(f"'{name}'" for name in capable[:_MAX_LISTED])
+    more = " and others" if len(capable) > _MAX_LISTED else ""
+    advice = f"These can: {listed}{more}." if capable else "No model here can."
+    raise CapabilityMismatch(
+        f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
+        param="model",
+    )
+
+
+def _plan_replicas(
+    facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator, replicas: Sequence[Model]
+) -> Plan:
+    """The replicas of one name, scored as under ``auto``, other failure domains first among the fallbacks.
+
+    The router chooses, so the caller's limits hold, unlike for a single model asked for by name. Embeddings are
+    pinned to the first choice, because replicas of one name need not share a vector space.
+    """
+    index = world.index
+    ids = frozenset(model.id for model in replicas)
+    in_group = np.zeros(len(index), dtype=bool)
+    in_group[[index.rows[name] for name in ids]] = True
+    needed = facts
+    if all(model.origin == "discovered" for model in replicas):
+        needed = replace(facts, features=facts.features - _CHECKED_FEATURES)
+    filtered = admit(needed, world, settings, cost_bound(facts, world))
+    rows = np.flatnonzero(filtered.admitted & in_group)
+    excluded: Lazy[Exclusion] = Lazy(
+        len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
+    )
+    if len(rows):
+        scores = score(facts, world, settings, rng, rows, replicas=True)
+        return rank(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
+    if not (index.capable((facts.capability, *needed.features, *facts.intent.require)) & in_group).any():
+        _check_capabilities(facts, world, replicas[0])
+    left_to_upstream = np.flatnonzero(filtered.admitted_but_for(_LEFT_TO_UPSTREAM) & in_group)
+    if len(left_to_upstream):
+        return _plan_single(facts, world, index.models[left_to_upstream[0]], Strategy.EXPLICIT)
+    return Plan((), excluded, Strategy.EXPLICIT, f"'{facts.requested}': {excluded[0].reason}")

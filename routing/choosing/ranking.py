@@ -1,0 +1,145 @@
+"""Turns scores into a plan: the choice, its fallbacks, and the reasons in words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from catalog.index import Floats, Ints
+from catalog.model import Capability
+from routing.beliefs.expectations import Expectation
+from routing.choosing.scoring import Scores
+from routing.choosing.world import World
+from routing.facts import Facts
+from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
+from routing.settings import RoutingSettings
+
+_STRATEGY_TEXTS = {
+    Strategy.EXPLICIT: "a replica of the model asked for by name",
+    Strategy.SCHEMA: "by its catalogue row, nothing observed yet",
+    Strategy.PROFILE: "by what was observed",
+    Strategy.EXPLORATION: "tried because it may be better than the best known",
+    Strategy.PREFERRED: "preferred by the settings",
+    Strategy.PINNED: "from now on the one vector space of this alias",
+}
+
+
+def rank(
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    scores: Scores,
+    excluded: Lazy[Exclusion],
+    *,
+    strategy: Strategy | None = None,
+) -> Plan:
+    """The plan of the best scores; without ``strategy`` it follows from the choice (:func:`choice_of`)."""
+    order = _order(scores.final, settings.candidates * 3)
+    first = order.item(0)
+    row = scores.rows.item(first)
+    observed = world.estimator.observations(facts.task).item(row)
+    pin = None
+    if strategy is None:
+        explores = scores.final is not scores.expected and scores.expected.item(first) < scores.expected.max()
+        strategy, pin = choice_of(facts, world, settings, row, observed, explores=bool(explores))
+    elif facts.capability is Capability.EMBED:
+        strategy, pin = Strategy.PINNED, facts.requested.casefold()
+    # Another embedding model is another vector space, so a pin has no fallback.
+    chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
+    reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
+    return Plan(
+        candidates=tuple(_candidates(world, scores, np.array(chosen), reason)),
+        excluded=excluded,
+        strategy=strategy,
+        reason=reason,
+        considered=Lazy(
+            len(scores.rows),
+            lambda: _candidates(world, scores, _order(scores.final, len(scores.rows)), reason),
+        ),
+        pin=pin,
+    )
+
+
+def choice_of(
+    facts: Facts, world: World, settings: RoutingSettings, row: int, observed: float, *, explores: bool = False
+) -> tuple[Strategy, str | None]:
+    """The strategy by which the router chose this row, and the alias to pin to it, if any."""
+    if facts.capability is Capability.EMBED:
+        return Strategy.PINNED, facts.requested.casefold()
+    if world.index.models[row].id == settings.preferred.get(facts.capability):
+        return Strategy.PREFERRED, None
+    if explores:
+        return Strategy.EXPLORATION, None
+    return (Strategy.PROFILE if observed > 0 else Strategy.SCHEMA), None
+
+
+def _order(scores: Floats, limit: int) -> Ints:
+    """Positions of the ``limit`` highest scores, the highest first."""
+    if len(scores) <= limit:
+        return np.argsort(-scores, kind="stable")
+    highest: Ints = np.argpartition(scores, -limit)[-limit:]
+    return highest[np.argsort(-scores[highest], kind="stable")]
+
+
+def _with_fallbacks(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
+    """Positions of the choice and its fallbacks; each loses ``diversity`` per earlier one of the same domain."""
+    domains = world.index.domains
+    final, rows = scores.final[order].tolist(), scores.rows[order].tolist()
+    left = [(at, score, domains[row]) for at, score, row in zip(order.tolist(), final, rows, strict=True)]
+    chosen: list[int] = []
+    used: dict[str, int] = {}
+    while left and len(chosen) < settings.candidates:
+        best_place, best = 0, -math.inf
+        for place, (_, score, domain) in enumerate(left):
+            if score <= best:
+                break  # the list is sorted: no later one can be better
+            reduced = score - settings.diversity * used.get(domain, 0)
+            if reduced > best:
+                best_place, best = place, reduced
+        at, _, domain = left.pop(best_place)
+        chosen.append(at)
+        used[domain] = used.get(domain, 0) + 1
+    return chosen
+
+
+def _candidates(world: World, scores: Scores, chosen: Ints, reason: str) -> list[Candidate]:
+    """The candidates at these positions; ``reason`` belongs to the first, the others have none."""
+    models, domains = world.index.models, world.index.domains
+    columns = (scores.rows, scores.final, scores.mean, scores.latency, scores.cost)
+    candidates = []
+    for row, score, quality, latency, cost in zip(*(column[chosen].tolist() for column in columns), strict=True):
+        known = None if math.isnan(cost) else cost
+        candidates.append(Candidate(models[row], score, quality, latency, known, domains[row], reason))
+        reason = ""
+    return candidates
+
+
+# ---- reasons
+
+
+def _reason(
+    facts: Facts, world: World, scores: Scores, order: Ints, strategy: Strategy, observed: float, excluded: int
+) -> str:
+    first = order.item(0)
+    cost = scores.cost.item(first)
+    expected = Expectation(scores.mean.item(first), scores.latency.item(first), None if math.isnan(cost) else cost)
+    text = describe(facts, world, scores.rows.item(first), expected, strategy, observed)
+    if len(order) > 1:
+        second = order.item(1)
+        name = world.index.models[scores.rows.item(second)].id
+        text += f"; ahead of {name} by {scores.final.item(first) - scores.final.item(second):.3f}"
+    return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
+
+
+def describe(
+    facts: Facts, world: World, row: int, expected: Expectation, strategy: Strategy, observed: float
+) -> str:
+    """The choice in words: which model, for which task, by which strategy, and what is expected of it."""
+    quality, latency, cost = expected
+    price = "price unknown" if cost is None else "free" if cost == 0 else f"${cost:.6f}"
+    return (
+        f"{world.index.models[row].id} for {facts.task.value} ({facts.complexity.value}), "
+        f"mode {facts.intent.mode.value}: {_STRATEGY_TEXTS[strategy]}; expected quality {quality:.2f} "
+        f"({observed:.0f} observations), {latency:.2f} s, {price}"
+    )

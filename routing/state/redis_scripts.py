@@ -1,0 +1,153 @@
+"""The Lua scripts of the state in Redis, and a batcher that runs many of them in one round trip.
+
+Redis runs a script atomically, so two gateways never spend the same money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# KEYS: holds, charged, counters...   ARGV: id, body, amount, forced, then limit ('' is none) and expiry of each
+# counter. Returns 0, or the position of the counter that would pass its limit. A hold that was sent twice counts
+# once, even if its charge overtook it on another connection.
+HOLD = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if ARGV[4] == '0' then
+  for i = 3, #KEYS do
+    local limit = ARGV[i * 2 - 1]
+    if limit ~= '' and tonumber(redis.call('GET', KEYS[i]) or '0') + tonumber(ARGV[3]) > tonumber(limit) then
+      return i - 2
+    end
+  end
+end
+for i = 3, #KEYS do
+  redis.call('INCRBY', KEYS[i], ARGV[3])
+  local expiry = ARGV[i * 2]
+  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 0
+"""
+
+# KEYS: holds, charged, usage, counters...   ARGV: id, amount, number of sums, field and value of each, then the
+# expiry of each counter. A charge that was sent twice, because its reply was lost, counts once.
+CHARGE = """
+if redis.call('SET', KEYS[2], '1', 'NX', 'EX', 3600) == false then return 0 end
+local held = 0
+local body = redis.call('HGET', KEYS[1], ARGV[1])
+if body then
+  held = cjson.decode(body)['amount']
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+local sums = tonumber(ARGV[3])
+for i = 0, sums - 1 do
+  redis.call('HINCRBYFLOAT', KEYS[3], ARGV[4 + i * 2], ARGV[5 + i * 2])
+end
+local change = string.format('%.0f', tonumber(ARGV[2]) - held)
+for i = 4, #KEYS do
+  redis.call('INCRBY', KEYS[i], change)
+  local expiry = ARGV[4 + sums * 2 + i - 4]
+  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
+end
+return 1
+"""
+
+# KEYS: holds, usage   ARGV: id, number of sums, field and value of each. Returns 0 if the hold is gone.
+ABANDON = """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+for i = 0, tonumber(ARGV[2]) - 1 do
+  redis.call('HINCRBYFLOAT', KEYS[2], ARGV[3 + i * 2], ARGV[4 + i * 2])
+end
+return 1
+"""
+
+MAX_BATCH = 500
+"""Scripts in one round trip."""
+WAIT_SLICES = 25
+
+
+async def resolves_within(future: asyncio.Future[int], seconds: float) -> bool:
+    """Whether a future is done within ``seconds``, not counting time in which the event loop was busy.
+
+    The wait is cut into ``WAIT_SLICES`` timeouts, each of which takes at least one turn of the loop. A loop that
+    is busy with a burst of requests must not mistake its own delay for that of the store, and let them spend
+    unchecked.
+    """
+    for _ in range(WAIT_SLICES):
+        done, _ = await asyncio.wait((future,), timeout=seconds / WAIT_SLICES)
+        if done:
+            return True
+    return False
+
+
+@dataclass(slots=True)
+class _Call:
+    script: str
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+    result: asyncio.Future[int]
+
+
+class ScriptBatcher:
+    """Runs scripts that return an integer, in order. Those submitted during a round trip share the next one.
+
+    In a burst of requests, opening a connection for each would take longer than a capped call may wait. ``errors``
+    are the exceptions that the client raises when Redis is unreachable.
+    """
+
+    def __init__(self, client: Redis, errors: tuple[type[Exception], ...]) -> None:
+        self._client = client
+        self._errors = errors
+        self._calls: deque[_Call] = deque()
+        self._submitted = asyncio.Event()
+        self._task = asyncio.create_task(self._run_all(), name="state-redis-scripts")
+
+    def submit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[int]:
+        """The script's result, or the error of the round trip. A future cancelled in time is never sent."""
+        result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._calls.append(_Call(script, keys, arguments, result))
+        self._submitted.set()
+        return result
+
+    async def close(self) -> None:
+        """Stop, and cancel the futures of scripts that were not sent."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        for call in self._calls:
+            call.result.cancel()
+        self._calls.clear()
+
+    async def _run_all(self) -> None:
+        while True:
+            await self._submitted.wait()
+            batch = [self._calls.popleft() for _ in range(min(MAX_BATCH, len(self._calls)))]
+            if not self._calls:
+                self._submitted.clear()
+            waiting = [call for call in batch if not call.result.done()]
+            if waiting:
+                await self._run(waiting)
+
+    async def _run(self, calls: list[_Call]) -> None:
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for call in calls:
+                    pipe.eval(call.script, len(call.keys), *call.keys, *call.arguments)
+                results = await pipe.execute(raise_on_error=False)
+        except self._errors as error:
+            results = [error] * len(calls)
+        for call, result in zip(calls, results, strict=True):
+            if call.result.done():
+                continue
+            if isinstance(result, BaseException):
+                call.result.set_exception(result)
+            else:
+                call.result.set_result(int(result))

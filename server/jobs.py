@@ -1,0 +1,162 @@
+"""Jobs without HTTP: one function per capability makes a job from a validated body and its origin.
+
+A handler, a batch runner, a WebSocket session and a test make jobs here, and open them with :func:`open_job`,
+which keeps the caller to the models and limits of its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
+from backends.wire.completions import CompletionRequest
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageRequest
+from backends.wire.rerank import RerankRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.catalog import Catalog
+from catalog.errors import InvalidRequest, NotPermitted
+from catalog.model import Capability
+from catalog.types import Json
+from routing.calling import job as operations
+from routing.calling.answer import Answer
+from routing.calling.job import Job, Operation
+from routing.calling.judgement import MakeJudge, judge_for
+from routing.choosing.policy import is_auto
+from routing.facts import Facts
+from routing.reading import requests as reading
+from server.edge.callers import Caller, Origin
+from server.edge.services import Runtime
+
+T = TypeVar("T")
+
+
+def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
+    """Answer a conversation; items are ``chat.completion.chunk`` objects.
+
+    Like every function here it raises InvalidRequest for an unknown routing intent.
+    """
+    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
+
+
+def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
+    """Continue a prompt; items are ``text_completion`` chunks."""
+    return _job(reading.read_completion, operations.COMPLETE, body, origin)
+
+
+def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts; the one item is the list of vectors."""
+    return _job(reading.read_embedding, operations.EMBED, body, origin)
+
+
+def rerank_job(body: RerankRequest, origin: Origin) -> Job[Json]:
+    """Score documents against a query; the one item has the scores in the documents' order.
+
+    Raises InvalidRequest for a document without a text.
+    """
+    for position, document in enumerate(body.documents):
+        if isinstance(document, dict) and not (isinstance(document.get("text"), str) and document["text"]):
+            raise InvalidRequest(
+                "A document is a text, or an object with a 'text' that is not empty.",
+                param=f"documents[{position}]",
+            )
+    return _job(reading.read_rerank, operations.RERANK, body, origin)
+
+
+def classification_job(body: ClassifyRequest, origin: Origin) -> Job[Json]:
+    """Classify texts under labels; the one item has every label's score per text.
+
+    Raises InvalidRequest for an empty text.
+    """
+    for position, text in enumerate(body.texts()):
+        if not text:
+            raise InvalidRequest(
+                "An input is a text, or an object with a 'text' that is not empty.", param=f"input[{position}]"
+            )
+    return _job(reading.read_classification, operations.CLASSIFY, body, origin)
+
+
+def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
+    """Transcribe or translate audio; items are ``transcript.text`` events."""
+    return _job(reading.read_transcription, operations.TRANSCRIBE, body, origin)
+
+
+def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
+    """Speak a text; items are bytes of the audio format that was asked for."""
+    return _job(reading.read_speech, operations.SPEAK, body, origin)
+
+
+def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
+    """Draw pictures; items are ``image_generation`` events.
+
+    Raises InvalidRequest for options of a stream without one, and for URLs in a stream.
+    """
+    if body.partial_images and not body.stream:
+        raise InvalidRequest("'partial_images' is only for 'stream: true'.", param="partial_images")
+    if body.stream and body.response_format == "url":
+        raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
+    return _job(reading.read_image, operations.DRAW, body, origin)
+
+
+def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
+    """Split a text into token ids; the one item has them."""
+    return _job(reading.read_tokens, operations.TOKENIZE, body, origin)
+
+
+def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
+    """Join token ids to a text; the one item has it."""
+    return _job(reading.read_tokens, operations.DETOKENIZE, body, origin)
+
+
+JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]] = {
+    Capability.CHAT: (ChatRequest, chat_job),
+    Capability.COMPLETION: (CompletionRequest, completion_job),
+    Capability.EMBED: (EmbeddingRequest, embedding_job),
+    Capability.RERANK: (RerankRequest, rerank_job),
+    Capability.CLASSIFY: (ClassifyRequest, classification_job),
+    Capability.SPEAK: (SpeechRequest, speech_job),
+    Capability.IMAGE: (ImageRequest, image_job),
+}
+"""The body and the job of each capability that a JSON body asks for."""
+
+
+def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
+    """The facts with the models that the caller's key is bound to; the router chooses among those alone.
+
+    Raises NotPermitted if the request names another model.
+    """
+    if caller.key is None or not caller.key.models:
+        return facts
+    if not is_auto(facts.requested):
+        replicas = catalog.replicas(facts.requested)
+        if not any(caller.allows(row.id) for row in replicas):
+            raise NotPermitted(f"This key may not use the model '{replicas[0].id}'.")
+    return replace(facts, allowed=caller.key.models)
+
+
+def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
+    """Hand a job to the dispatcher, within the models and limits of the caller's key.
+
+    Raises as :func:`permitted`, and RateLimited when the key's own limits are used up.
+    """
+    facts = permitted(job.facts, caller, runtime.catalog)
+    if caller.key is not None and runtime.keys is not None:
+        runtime.keys.check_and_count(caller.key, facts)
+    return runtime.dispatcher.open(job if facts is job.facts else replace(job, facts=facts))
+
+
+def _job(
+    read: Callable[..., Facts],
+    operation: Operation[T],
+    body: WireModel,
+    origin: Origin,
+    judge: MakeJudge | None = None,
+) -> Job[T]:
+    facts = read(body, origin.headers, key=origin.caller.id)
+    return Job(facts, operation, body, origin.trace, judge)

@@ -1,0 +1,23 @@
+"""Opens OpenTelemetry if the settings ask for it."""
+
+from __future__ import annotations
+
+from catalog.errors import ConfigurationError
+from server.observability.telemetry import Telemetry
+from server.settings import TelemetrySettings
+
+
+def open_telemetry(settings: TelemetrySettings, *, version: str) -> Telemetry | None:
+    """The telemetry of the settings, or ``None`` when they name no collector.
+
+    Raises ConfigurationError when it is wanted and its packages are missing.
+    """
+    if settings.endpoint is None:
+        return None
+    try:
+        from server.observability.spans import Spans, otlp_exporter
+    except ImportError as error:
+        raise ConfigurationError(
+            "telemetry.endpoint is set, but traces need more packages: pip install 'roundhouse[otel]'"
+        ) from error
+    return Spans(settings, otlp_exporter(settings.endpoint), version=version)

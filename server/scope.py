@@ -1,0 +1,22 @@
+"""Keys under which the parts of the server keep their own values in a request's ASGI scope."""
+
+from __future__ import annotations
+
+SERVICES = "roundhouse.services"
+"""The app's :class:`server.edge.services.Services`; set by the gate."""
+REQUEST_ID = "roundhouse.request_id"
+"""The id in ``x-request-id``; set by the gate."""
+TRACE = "roundhouse.trace"
+"""The id under which attempts are recorded; set by telemetry, else by the gate."""
+CALLER = "roundhouse.caller"
+"""The authenticated :class:`server.edge.callers.Caller`; set by the gate."""
+STATUS = "roundhouse.status"
+"""The status of the answer; set by the gate when the request has ended."""
+ADMIN_DOOR = "roundhouse.admin_door"
+"""Set for requests that came to the address of administration."""
+CONNECTION = "roundhouse.connection"
+"""The client's :class:`server.edge.disconnect.ClientConnection`; set by our HTTP protocol."""
+ABORT = "roundhouse.abort"
+"""A function that closes the connection at once; set by our HTTP protocol."""
+BODY_HERE = "roundhouse.body_here"
+"""Set by our HTTP protocol when the whole body has arrived, so that reading it needs no timer."""

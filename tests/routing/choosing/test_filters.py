@@ -1,0 +1,147 @@
+"""The rules that exclude models, and the cache of their results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backends.workers.pool import DeviceView, PoolSnapshot
+from catalog.model import Capability, Price, Size
+from routing.choosing.filters import admit, admitted_rows
+from routing.choosing.policy import plan
+from routing.choosing.world import World
+from routing.facts import Facts, Mode
+from routing.plan import Block
+from routing.settings import SpeechPolicy
+from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
+from tests.routing.choosing.plans import choose, codes
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        (chat(features=frozenset({Capability.TOOLS})), "capability"),
+        (chat(require=frozenset({Capability.REASONING})), "capability"),
+        (chat(prompt_tokens=9000), "context"),
+        (chat(prompt_tokens=8000, output_tokens=500), "context"),
+        (chat(local_only=True), "privacy"),
+        (chat(mode=Mode.LOCAL), "privacy"),
+        (chat(tags=frozenset({"eu"})), "tags"),
+        (chat(exclude=frozenset({"M"})), "excluded"),
+        (chat(max_cost=1e-9), "cost"),
+    ],
+)
+def test_each_filter_excludes_and_keeps_its_code_and_a_reason(facts: Facts, code: str) -> None:
+    made = choose(facts, world([remote("m")]))
+    assert not made.candidates
+    assert codes(made) == {"m": code}
+    assert made.excluded[0].reason
+    assert code in made.reason
+
+
+def test_an_unknown_price_is_excluded_by_a_limit_on_cost_and_by_a_spending_cap_and_by_nothing_else() -> None:
+    here = world([remote("unknown", price=Price()), remote("known"), local("own")])
+    assert codes(choose(chat(max_cost=1.0), here)) == {"unknown": "price_unknown"}
+    capped = World(index=here.index, estimator=here.estimator, now=0.0, headroom=5.0)
+    assert codes(choose(chat(), capped)) == {"unknown": "price_unknown"}
+    assert codes(choose(chat(), here)) == {}
+
+
+def test_a_model_that_no_device_can_hold_is_excluded_also_when_pinned_to_a_small_one() -> None:
+    gib = 2**30
+    devices = (
+        DeviceView(id="cpu", name="cpu", total=8 * gib, budget=4 * gib, used=0),
+        DeviceView(id="cuda:0", name="gpu", total=2 * gib, budget=1 * gib, used=0),
+    )
+    rows = [
+        local("small", size=Size(memory=gib // 2)),
+        local("large", size=Size(memory=6 * gib)),
+        local("misplaced", size=Size(memory=2 * gib), device="cuda:0"),
+        local("homeless", size=Size(memory=1), device="mps"),
+    ]
+    made = choose(chat(), world(rows, pool=PoolSnapshot(devices=devices)))
+    assert [c.model.id for c in made.candidates] == ["small"]
+    assert set(codes(made).items()) == {("large", "memory"), ("misplaced", "memory"), ("homeless", "memory")}
+
+
+def test_a_blocked_model_is_excluded_with_the_code_of_its_block() -> None:
+    here = world(
+        [remote("a"), remote("b")], blocked={"a": Block("breaker_open", "it fails"), "gone": Block("x", "y")}
+    )
+    assert codes(choose(chat(), here)) == {"a": "breaker_open"}
+
+
+def test_reasons_are_built_on_first_access() -> None:
+    class Loud(Block):
+        @property
+        def reason(self) -> str:
+            raise AssertionError("the reason was made although nobody asked")
+
+    loud = object.__new__(Loud)
+    object.__setattr__(loud, "code", "blocked")
+    made = choose(chat(), world([remote("a"), remote("b")], blocked={"a": loud}))
+    assert len(made.excluded) == 1
+    with pytest.raises(AssertionError):
+        list(made.excluded)
+
+
+# ---- cache
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        chat(),
+        chat(prompt_tokens=3_800),
+        chat(prompt_tokens=3_800, output_tokens=1),
+        chat(prompt_tokens=20_000),
+        chat(prompt_tokens=3_900, tokens_only=True),
+        chat(features=frozenset({Capability.TOOLS})),
+        chat(require=frozenset({Capability.TOOLS})),
+        chat(allowed=("small*",)),
+        chat(local_only=True),
+        chat(mode=Mode.LOCAL),
+        chat(tags=frozenset({"eu"})),
+        chat(exclude=frozenset({"large"})),
+        chat(max_cost=1e-3),
+        chat(capability=Capability.EMBED),
+        chat(capability=Capability.SPEAK),
+    ],
+)
+def test_cached_rows_equal_those_that_the_rules_admit(facts: Facts) -> None:
+    rows = [
+        remote("small", context=4096),
+        remote("large", context=16_384, tags=frozenset({"eu"})),
+        remote("tools", capabilities=frozenset({Capability.CHAT, Capability.TOOLS}), price=Price()),
+        local("mine", size=Size(memory=2 * 2**30)),
+        remote("voice", capabilities=frozenset({Capability.SPEAK})),
+        remote("vectors", capabilities=frozenset({Capability.EMBED})),
+    ]
+    plain = world(rows)
+    device = DeviceView(id="cpu", name="cpu", total=2**30, budget=2**30, used=0)
+    worlds = [
+        plain,
+        replace(plain, blocked={"large": Block("no_key", "none")}),
+        replace(plain, blocked={"small": Block("no_key", "none"), "mine": Block("not_pulled", "no")}),
+        replace(plain, pool=PoolSnapshot(devices=(device,))),
+    ]
+    speech_stays = SETTINGS.model_copy(update={"speech": SpeechPolicy(allow_remote=False)})
+    bound = None if facts.intent.max_cost is None else plain.estimator.cost(facts)
+    for settings in (SETTINGS, speech_stays):
+        for _ in range(2):
+            for there in worlds:
+                left = np.flatnonzero(admit(facts, there, settings, bound).admitted)
+                assert admitted_rows(facts, there, settings, bound).tolist() == left.tolist()
+
+
+def test_nothing_is_cached_by_caller_supplied_names() -> None:
+    here = world([remote("a"), remote("b")])
+    for number in range(50):
+        names = frozenset({f"{number}" * 1000})
+        plan(chat(exclude=names), here, SETTINGS, rng())
+        plan(chat(tags=names), here, SETTINGS, rng())
+    assert here.index.admitted(here.blocked) == {}
+    plan(chat(), here, SETTINGS, rng())
+    assert len(here.index.admitted(here.blocked)) == 1

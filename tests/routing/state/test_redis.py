@@ -1,0 +1,39 @@
+"""The state in Redis when the server is unreachable."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from catalog.errors import ConfigurationError
+from routing.state.redis import RedisState
+from tests.routing.state.stores import DAY, charge, hold, needs_redis_server, redis_server
+
+
+@needs_redis_server
+async def test_while_redis_does_not_answer_a_hold_waits_briefly_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with redis_server(tmp_path / "redis.sock") as server:
+        state = RedisState(f"unix://{tmp_path}/redis.sock")
+        await state.start()
+        taken = hold(1, 60)
+        server.send_signal(signal.SIGSTOP)
+        with capture_logs() as logs:
+            assert await state.hold(taken, 0.05) is None
+            settled = state.charge(charge(taken, 25))
+            done, _ = await asyncio.wait((settled,), timeout=0.2)
+            assert not done
+            server.send_signal(signal.SIGCONT)
+            await asyncio.wait_for(settled, 10)
+        assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
+        assert (await state.counts("spend/"))[DAY.name] == 25
+        await state.close()
+
+
+async def test_an_unreachable_redis_is_a_configuration_error_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        await RedisState(f"unix://:hunter2@{tmp_path}/none.sock").start()
+    assert "hunter2" not in str(refused.value)

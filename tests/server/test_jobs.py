@@ -1,0 +1,104 @@
+"""Jobs are made and opened without HTTP: as a batch runner or a WebSocket session does it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.streams.assemble import ChatAssembler
+from backends.wire.audio import TranscriptionRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.errors import InvalidRequest, NotPermitted, RateLimited
+from catalog.model import Capability
+from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
+from server import jobs
+from server.edge.callers import ANONYMOUS, Caller, Origin
+from server.edge.services import Runtime
+from server.jobs import JOBS, chat_job, open_job
+from tests.server.conftest import state
+from tests.server.fakes import fake_runtime
+
+ORIGIN = Origin(Caller("team"), "trace-1", {"x-roundhouse-prefer-fast": "true"})
+BODIES: dict[Capability, dict[str, Any]] = {
+    Capability.CHAT: {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}]},
+    Capability.COMPLETION: {"model": "parrot", "prompt": "Hi"},
+    Capability.EMBED: {"model": "parrot", "input": "a"},
+    Capability.RERANK: {"model": "r", "query": "q", "documents": ["a", "b"]},
+    Capability.CLASSIFY: {"model": "r", "input": ["a"], "labels": ["good", "bad"]},
+    Capability.SPEAK: {"model": "songbird", "input": "Hi"},
+    Capability.IMAGE: {"model": "p", "prompt": "a bird"},
+}
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = fake_runtime(tmp_path)[0]
+    async with state(made):
+        yield made
+
+
+@pytest.mark.parametrize("capability", JOBS)
+async def test_a_job_needs_a_body_and_an_origin_alone(runtime: Runtime, capability: Capability) -> None:
+    kind, make = JOBS[capability]
+    job = make(kind.model_validate(BODIES[capability]), ORIGIN)
+    assert (job.trace, job.facts.key, job.facts.capability) == ("trace-1", "team", capability)
+    assert job.facts.intent.prefer_fast
+    async with open_job(runtime, job, ORIGIN.caller) as answer:
+        assert [item async for item in answer]
+
+
+@pytest.mark.parametrize(
+    ("make", "body"),
+    [
+        (jobs.transcription_job, TranscriptionRequest(model="ear", file=b"RIFF")),
+        (jobs.tokenize_job, TokenizeRequest(content="Hi")),
+        (jobs.detokenize_job, DetokenizeRequest(tokens=[72])),
+    ],
+    ids=["transcription", "tokenize", "detokenize"],
+)
+async def test_jobs_of_other_bodies_are_made_alike(runtime: Runtime, make: Any, body: Any) -> None:
+    async with open_job(runtime, make(body, ORIGIN), ORIGIN.caller) as answer:
+        assert [item async for item in answer]
+
+
+async def test_a_chat_is_assembled_from_an_opened_job(runtime: Runtime) -> None:
+    job = chat_job(ChatRequest.model_validate(BODIES[Capability.CHAT]), Origin(ANONYMOUS, "t"))
+    whole = ChatAssembler()
+    async with open_job(runtime, job, ANONYMOUS) as answer:
+        async for item in answer:
+            whole.add(item)
+    assert whole.result()["choices"][0]["message"]["content"] == "Hello there"
+
+
+async def test_the_key_bounds_the_models_of_a_job_that_no_request_brought(runtime: Runtime) -> None:
+    keys = _keys(runtime)
+    created = await keys.create("bound", models=("songbird",))
+    caller = Caller(created.info.id, key=created.info)
+    job = chat_job(ChatRequest.model_validate(BODIES[Capability.CHAT]), Origin(caller, "t"))
+    with pytest.raises(NotPermitted, match="parrot"):
+        open_job(runtime, job, caller)
+
+
+async def test_the_key_bounds_the_rate_of_jobs_that_no_request_brought(runtime: Runtime) -> None:
+    created = await _keys(runtime).create("slow", limits=KeyLimits(requests=Rate(minute=1)))
+    caller = Caller(created.info.id, key=created.info)
+    job = chat_job(ChatRequest.model_validate(BODIES[Capability.CHAT]), Origin(caller, "t"))
+    async with open_job(runtime, job, caller):
+        pass
+    with pytest.raises(RateLimited):
+        open_job(runtime, job, caller)
+
+
+def test_a_job_that_contradicts_itself_is_refused_before_it_is_opened() -> None:
+    kind, make = JOBS[Capability.IMAGE]
+    with pytest.raises(InvalidRequest, match="partial_images"):
+        make(kind.model_validate({**BODIES[Capability.IMAGE], "partial_images": 2}), ORIGIN)
+
+
+def _keys(runtime: Runtime) -> VirtualKeys:
+    assert runtime.keys is not None
+    return runtime.keys

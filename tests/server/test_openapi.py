@@ -1,0 +1,232 @@
+"""``/openapi.json`` tells the truth: every answer, event and error has the shape that the document promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from httpx import Response
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from catalog.errors import IdleTimeout, QueueFull, RoundhouseError
+from catalog.types import Json
+from server.api import ROUTERS
+from server.edge.endpoints import ContractRoute
+from tests.server.api.test_chat import BODY, events
+from tests.server.conftest import Gateway
+
+AUDIO = {"files": {"file": ("a.wav", b"RIFF")}}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request to an operation of the document, and the media type of its answer."""
+
+    method: str
+    path: str
+    media_type: str = "application/json"
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.media_type}"
+
+
+def post(path: str, body: Json, media_type: str = "application/json") -> Ask:
+    return Ask("post", path, media_type, {"json": body})
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+SSE = "text/event-stream"
+ASKS = (
+    post("/v1/chat/completions", {**BODY, "tools": [TOOL]}),
+    post("/v1/chat/completions", {**BODY, "stream": True, "stream_options": {"include_usage": True}}, SSE),
+    post("/v1/completions", {"model": "parrot", "prompt": "Hi"}),
+    post("/v1/completions", {"model": "parrot", "prompt": "Hi", "stream": True}, SSE),
+    post("/v1/embeddings", {"model": "parrot", "input": ["a", "b"]}),
+    post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
+    post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
+    post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
+    *(
+        Ask("post", f"/v1/audio/{what}", media_type, {**AUDIO, "data": {"model": "ear", **fields}})
+        for what in ("transcriptions", "translations")
+        for media_type, fields in (
+            ("application/json", {}),
+            ("application/json", {"response_format": "verbose_json"}),
+            ("text/plain", {"response_format": "text"}),
+            ("text/vtt", {"response_format": "vtt"}),
+            ("application/x-subrip", {"response_format": "srt"}),
+            (SSE, {"stream": "true"}),
+        )
+    ),
+    *(
+        post("/v1/audio/speech", {"model": "songbird", "input": "Hi", "response_format": name}, media_type)
+        for name, media_type in (
+            ("mp3", "audio/mpeg"),
+            ("opus", "audio/ogg"),
+            ("aac", "audio/aac"),
+            ("flac", "audio/flac"),
+            ("wav", "audio/wav"),
+            ("pcm", "audio/pcm"),
+        )
+    ),
+    post("/v1/audio/speech", {"model": "songbird", "input": "Hi", "stream_format": "sse"}, SSE),
+    Ask("get", "/v1/audio/voices"),
+    post("/v1/images/generations", {"model": "p", "prompt": "a bird", "n": 2}),
+    post("/v1/images/generations", {"model": "p", "prompt": "a bird", "stream": True}, SSE),
+    post("/tokenize", {"content": "Hi"}),
+    post("/detokenize", {"tokens": [72]}),
+    post("/v1/responses", {"model": "parrot", "input": "Hi"}),
+    post("/v1/responses", {"model": "parrot", "input": "Hi", "stream": True}, SSE),
+    post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
+    post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
+    post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
+    post("/v1/route", BODY),
+    Ask("get", "/v1/traces/{trace_id}"),
+    post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
+    post("/v1/admin/priors", {"benchmarks": {"parrot": {"chat": 0.5}}}),
+    Ask("get", "/v1/usage"),
+    Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
+    Ask("get", "/v1/admin/report"),
+    Ask("get", "/v1/models"),
+    Ask("get", "/v1/models/{model_id}"),
+    Ask("post", "/v1/models/{model_id}/load"),
+    Ask("post", "/v1/models/{model_id}/unload"),
+    Ask("get", "/v1/admin/workers"),
+    Ask("get", "/v1/admin/workers/{model_id}/log", "text/plain"),
+    Ask("get", "/"),
+    Ask("get", "/openapi.json"),
+    Ask("get", "/health"),
+    Ask("get", "/ready"),
+    Ask("get", "/metrics", "text/plain"),
+)
+ELSEWHERE = {"/v1/admin/pins"}
+"""Endpoints that need the real router: tests/server/api/test_admin.py checks their answers."""
+
+
+@pytest.fixture
+async def document(gateway: Gateway) -> Json:
+    document: Json = (await gateway.client.get("/openapi.json")).json()
+    return document
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def check(value: Any, schema: Json, document: Json) -> None:
+    Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+
+async def answer(gateway: Gateway, ask: Ask) -> Response:
+    trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
+    path = ask.path.format(trace_id=trace, model_id="parrot")
+    given = {**ask.given}
+    if (given.get("json") or {}).get("trace") == "TRACE":
+        given["json"] = {**given["json"], "trace": trace}
+    return await gateway.client.request(ask.method, path, **given)
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=str)
+async def test_an_answer_has_the_shape_that_the_document_promises(
+    gateway: Gateway, document: Json, ask: Ask
+) -> None:
+    got = await answer(gateway, ask)
+    assert got.status_code == 200, got.text
+    assert got.headers["content-type"].partition(";")[0] == ask.media_type
+    promised = document["paths"][ask.path][ask.method]["responses"]["200"]["content"][ask.media_type]["schema"]
+    if ask.media_type == SSE:
+        told = [event for event in events(got.text) if event != "[DONE]"]
+        assert told
+        for event in told:
+            check(event, promised, document)
+    elif ask.media_type == "application/json":
+        check(got.json(), promised, document)
+    else:
+        assert promised["type"] == "string"
+
+
+def test_every_operation_and_media_type_of_the_document_is_asked_above() -> None:
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
+    promised = set()
+    for route in routes:
+        if route.include_in_schema and route.path not in ELSEWHERE:
+            contract = route.contract
+            kinds = [*contract.media, *(["application/json"] if contract.answers is not None else [])]
+            kinds += [SSE] if contract.streams is not None else []
+            promised |= {(route.path_format, next(iter(route.methods or ())).lower(), kind) for kind in kinds}
+    assert {(ask.path, ask.method, ask.media_type) for ask in ASKS} == promised
+
+
+async def test_every_route_of_the_app_has_a_contract(gateway: Gateway) -> None:
+    assert all(isinstance(route, ContractRoute) for route in gateway.app.routes)
+
+
+async def test_every_error_of_the_document_is_one_of_ours(document: Json) -> None:
+    def tree(kind: type[RoundhouseError]) -> Iterator[type[RoundhouseError]]:
+        yield kind
+        for child in kind.__subclasses__():
+            yield from tree(child)
+
+    codes: dict[str, set[str]] = {}
+    for kind in tree(RoundhouseError):
+        codes.setdefault(str(kind.status), set()).add(kind.code)
+    for method, path, operation in operations(document):
+        for status, told in operation["responses"].items():
+            if status == "200":
+                continue
+            listed = told["description"].removeprefix("Codes: ").removesuffix(".").split(", ")
+            assert set(listed) <= codes[status], (method, path, status)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/chat/completions", IdleTimeout("late")),
+        ("/v1/chat/completions", QueueFull("full")),
+        ("/v1/messages", IdleTimeout("late")),
+    ],
+    ids=["504", "429", "Anthropic's"],
+)
+async def test_an_error_has_the_shape_and_status_that_the_document_promises(
+    gateway: Gateway, document: Json, path: str, error: RoundhouseError
+) -> None:
+    gateway.backend.script = (error,)
+    got = await gateway.client.post(path, json={**BODY, "max_tokens": 9})
+    promised = document["paths"][path]["post"]["responses"][str(got.status_code)]
+    assert error.code in promised["description"]
+    check(got.json(), promised["content"]["application/json"]["schema"], document)
+
+
+async def test_nothing_in_the_document_is_left_open(document: Json) -> None:
+    """No answer is an empty schema, no reference dangles, and FastAPI's own 422 never occurs."""
+    for method, path, operation in operations(document):
+        assert "422" not in operation["responses"], path
+        assert operation["summary"], path
+        assert operation["description"], path
+        for media in operation["responses"]["200"]["content"].values():
+            assert media["schema"], (method, path)
+    names = document["components"]["schemas"]
+    text = orjson.dumps(document).decode()
+    assert "HTTPValidationError" not in text
+    references = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert references <= set(names)
+    assert not [name for name in names if "__" in name], "two types of one name"
+
+
+async def test_query_parameters_are_described_and_checked_alike(gateway: Gateway, document: Json) -> None:
+    told = document["paths"]["/v1/admin/workers/{model_id}/log"]["get"]["parameters"]
+    lines = next(parameter for parameter in told if parameter["name"] == "lines")
+    assert (lines["in"], lines["schema"]["type"], lines["schema"]["maximum"]) == ("query", "integer", 10_000)
+    refused = await gateway.client.get("/v1/admin/workers/parrot/log?lines=10001")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "lines")
+
+
+async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) -> None:
+    async with start(server={"docs": False}) as gateway:
+        assert (await gateway.client.get("/openapi.json")).status_code == 404
