@@ -14,7 +14,7 @@ from backends.workers.program.threads import WorkerStats
 
 R = TypeVar("R")
 _SLACK = 16
-"""Excess in tokens over the first text of a batch that is always allowed to the others."""
+"""Tokens by which texts may exceed the first of their batch, at least (else a quarter of its length)."""
 
 R_co = TypeVar("R_co", covariant=True)
 
