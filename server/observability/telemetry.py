@@ -14,6 +14,7 @@ from typing import Protocol
 from starlette.types import ASGIApp
 
 from catalog.errors import ConfigurationError
+from catalog.installing import install_command
 from catalog.model import Endpoint
 from routing.outcomes import Outcome
 from server.settings import TelemetrySettings
@@ -79,6 +80,6 @@ def open_telemetry(settings: TelemetrySettings, *, version: str) -> Telemetry | 
         from server.observability.spans import Spans, otlp_exporter
     except ImportError as error:
         raise ConfigurationError(
-            "telemetry.endpoint is set, but traces need more packages: pip install 'roundhouse[otel]'"
+            f"telemetry.endpoint is set, but traces need more packages: {install_command('otel')}"
         ) from error
     return Spans(settings, otlp_exporter(settings.endpoint), version=version)
