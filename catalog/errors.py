@@ -45,6 +45,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from catalog.installing import install_command
+
 
 class RoundhouseError(Exception):
     """The base class. ``message`` states the problem and its remedy, in one or two sentences.
@@ -246,10 +248,8 @@ class EngineMissing(Unavailable):
 
     def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
         missing = f" ({package} is missing)" if package else ""
-        command = f"{python} -m pip install" if python else "pip install"
-        super().__init__(
-            f"The engine '{engine}' is not installed{missing}. Install it with: {command} 'roundhouse[{extra}]'"
-        )
+        command = install_command(extra, python=python)
+        super().__init__(f"The engine '{engine}' is not installed{missing}. Install it with: {command}")
         self.engine = engine
         self.extra = extra
 

@@ -93,7 +93,9 @@ def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    typer.echo(installed("roundhouse"))
+    from catalog.installing import DISTRIBUTION
+
+    typer.echo(installed(DISTRIBUTION))
 
 
 def _given(**values: Any) -> dict[str, Any]:

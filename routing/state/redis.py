@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from catalog.errors import ConfigurationError
+from catalog.installing import install_command
 from routing.outcomes import Outcome
 from routing.state.protocol import USAGE_SUMS, Charge, Counter, Hold, OutcomeQuery, UsageRow, decode, encode
 from routing.state.redis_scripts import ABANDON, CHARGE, HOLD, ScriptBatcher, resolves_within
@@ -86,7 +87,7 @@ class RedisState:
             from redis.exceptions import RedisError
         except ImportError:
             raise ConfigurationError(
-                "State in Redis needs one more package: pip install 'roundhouse[redis]'"
+                f"State in Redis needs one more package: {install_command('redis')}"
             ) from None
         self._errors = (RedisError, OSError)
         client = Redis.from_url(self._url, socket_connect_timeout=2.0, socket_timeout=5.0)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from catalog.errors import ConfigurationError
+from catalog.installing import install_command
 from catalog.model import Endpoint
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
@@ -73,7 +74,7 @@ def ask_keyring(service: str, user: str) -> str | None:
         import keyring.errors
     except ImportError:
         raise ConfigurationError(
-            "Keys from the system's keychain need one more package: pip install 'roundhouse[keyring]'"
+            f"Keys from the system's keychain need one more package: {install_command('keyring')}"
         ) from None
     try:
         secret: str | None = keyring.get_password(service, user)

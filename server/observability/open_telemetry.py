@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from catalog.errors import ConfigurationError
+from catalog.installing import install_command
 from server.observability.telemetry import Telemetry
 from server.settings import TelemetrySettings
 
@@ -18,6 +19,6 @@ def open_telemetry(settings: TelemetrySettings, *, version: str) -> Telemetry | 
         from server.observability.spans import Spans, otlp_exporter
     except ImportError as error:
         raise ConfigurationError(
-            "telemetry.endpoint is set, but traces need more packages: pip install 'roundhouse[otel]'"
+            f"telemetry.endpoint is set, but traces need more packages: {install_command('otel')}"
         ) from error
     return Spans(settings, otlp_exporter(settings.endpoint), version=version)

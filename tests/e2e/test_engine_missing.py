@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from catalog.installing import install_command
 from tests.e2e.serving import served
 
 
@@ -27,4 +28,4 @@ def test_the_answer_names_the_extra_and_the_interpreter_that_wants_it(tmp_path: 
     assert answer.status_code == 503
     error = answer.json()["error"]
     assert error["code"] == "engine_missing"
-    assert f"{python} -m pip install 'roundhouse[mlx]'" in error["message"]
+    assert install_command("mlx", python=str(python)) in error["message"]

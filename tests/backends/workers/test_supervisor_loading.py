@@ -65,7 +65,7 @@ async def test_a_model_that_is_not_pulled_says_so(open_pool: OpenPool) -> None:
 
 async def test_a_missing_engine_names_the_extra_to_install(open_pool: OpenPool) -> None:
     async with open_pool() as h:
-        with pytest.raises(EngineMissing, match=r"roundhouse\[nowhere\]"):
+        with pytest.raises(EngineMissing, match=r"pip install .*\[nowhere\]"):
             await h.ask(model(engine="absent"))
         with pytest.raises(ConfigurationError):
             await h.ask(model("other").model_copy(update={"engine": None}))

@@ -82,7 +82,7 @@ def test_a_keychain_entry_without_a_user_is_refused() -> None:
 def test_without_the_keyring_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
     endpoint = Endpoint(id="e", base_url="https://e.test", key_keyring="a/b")
-    with pytest.raises(ConfigurationError, match=r"roundhouse\[keyring\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install .*\[keyring\]"):
         SecretResolver({})(endpoint)
 
 

@@ -275,7 +275,7 @@ def test_without_the_setting_neither_sdk_nor_exporter_is_loaded() -> None:
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "server.observability.spans")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigurationError, match=r"roundhouse\[otel\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install .*\[otel\]"):
         open_telemetry(TelemetrySettings(endpoint="http://localhost:4318"), version="1")
 
 

@@ -39,6 +39,7 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
+from catalog.installing import install_command
 from catalog.types import Json
 
 
@@ -252,7 +253,7 @@ class MlxEngine:
             from llguidance.hf import from_tokenizer
         except ImportError:
             raise UnsupportedParameter(
-                "The engine mlx binds answers with llguidance, which is not installed: roundhouse[mlx].",
+                f"The engine mlx binds answers with llguidance, which is not installed: {install_command('mlx')}",
                 param="response_format",
             ) from None
         if self._guide is None:

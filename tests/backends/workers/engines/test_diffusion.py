@@ -142,5 +142,5 @@ def test_a_size_that_cannot_be_drawn_is_refused(size: str) -> None:
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     spec = WorkerSpec(engine="diffusion", model_id="painter", path="/nowhere", socket="unused", api_key="k")
-    with pytest.raises(EngineMissing, match=r"roundhouse\[images\]"):
+    with pytest.raises(EngineMissing, match=r"pip install .*\[images\]"):
         DiffusionEngine(spec).load()

@@ -12,6 +12,7 @@ import pytest
 from backends.workers.engines.environments import LOOK_AGAIN, Environment
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError
+from catalog.installing import install_command
 
 
 def test_every_engine_of_the_house_has_its_module() -> None:
@@ -63,7 +64,7 @@ def test_another_interpreter_is_asked_what_it_can_import(tmp_path: Path) -> None
     assert environment.lacks(("json", "no_such_package")) == "no_such_package"
     missing = builtin_engines({"mlx": tmp_path / "no-python"}).missing("mlx")
     assert missing is not None
-    assert f"{tmp_path / 'no-python'} -m pip install 'roundhouse[mlx]'" in missing.message
+    assert install_command("mlx", python=str(tmp_path / "no-python")) in missing.message
     assert "does not run" in missing.message
 
 
