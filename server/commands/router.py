@@ -224,7 +224,7 @@ def pin(
 
 @app.command()
 def discover(as_json: AsJson = False, config: Config = None) -> None:
-    """List the models of endpoints with discover = true and of folders in [discovery]. Needs no server."""
+    """List the models of endpoints with discover = true and of discovery.folders. Needs no server."""
     from server.catalog_updates import look_once
 
     found = asyncio.run(look_once(load_settings(config)))

@@ -30,13 +30,13 @@ def post(path: str, body: Any) -> bytes:
 
 
 async def until(event: asyncio.Event) -> None:
-    """Wait for an event that must happen within a quarter of a second."""
+    """Wait for what must happen within a quarter of a second."""
     async with asyncio.timeout(0.25):
         await event.wait()
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """Everything received until the connection is closed or reset."""
+    """All that still comes until the connection ends, however it does."""
     answer = b""
     async with asyncio.timeout(5):
         try:
@@ -48,7 +48,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 
 
 async def idle(gateway: Gateway) -> None:
-    """Wait until no request is in flight."""
+    """Wait until the gateway has nothing at work."""
     async with asyncio.timeout(1):
         while gateway.services.in_flight.count or gateway.services.in_flight.works:
             await asyncio.sleep(0)
