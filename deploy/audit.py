@@ -1,7 +1,7 @@
-"""Asks pip-audit about a lock, and tells "nothing known" from "could not be asked".
+"""Checks a lock file for known vulnerabilities with pip-audit.
 
-Exit status 1 when something locked has a known vulnerability; 0 otherwise. A machine without the list of
-vulnerabilities (offline, a bare index) is told apart in words: a build must not fail for that, nor be silent.
+Exit status 1 if a locked package has a known vulnerability, else 0. Without access to the vulnerability service
+(offline, a bare index) the status is 0 too, so that the build does not fail, and "NOT AUDITED" is printed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ WAIT = 300
 
 
 def main(lock: str) -> int:
-    """Audit the requirements in ``lock``."""
+    """Audit the requirements file ``lock``; returns the exit status."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", lock, "--disable-pip", "--format", "json"]
     try:
         asked = subprocess.run(  # noqa: S603 -- an argument list, no shell
@@ -26,12 +26,12 @@ def main(lock: str) -> int:
         )
         report = json.loads(asked.stdout)
     except subprocess.TimeoutExpired:
-        return _unasked("it did not answer in time")
+        return _not_audited("pip-audit timed out")
     except json.JSONDecodeError:
-        return _unasked((asked.stderr.strip().splitlines() or ["no reason was given"])[-1])
+        return _not_audited((asked.stderr.strip().splitlines() or ["no reason was given"])[-1])
     asked_about = [package for package in report["dependencies"] if "skip_reason" not in package]
     if not asked_about:
-        return _unasked("none of the locked packages is known to the service that was asked")
+        return _not_audited("the service knows none of the locked packages")
     found = [
         f"{package['name']} {package['version']}: {flaw['id']} (fixed in {', '.join(flaw['fix_versions']) or '-'})"
         for package in asked_about
@@ -44,8 +44,8 @@ def main(lock: str) -> int:
     return 1 if found else 0
 
 
-def _unasked(reason: str) -> int:
-    print(f"NOT AUDITED: the list of known vulnerabilities cannot be had here: {reason[:300]}", file=sys.stderr)  # noqa: T201
+def _not_audited(reason: str) -> int:
+    print(f"NOT AUDITED, no list of known vulnerabilities: {reason[:300]}", file=sys.stderr)  # noqa: T201
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``roundhouse serve``, and what an operator asks of models, workers and keys."""
+"""The command line: ``roundhouse serve``, and the commands of :mod:`server.commands`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COMMANDS = {
 }
 """The commands of each module of :mod:`server.commands`."""
 GROUPS = ("keys", "smoke")
-"""Modules whose commands are a group of their own, as in ``roundhouse keys create``."""
+"""Modules whose commands form a group, as in ``roundhouse keys create``."""
 
 
-class Commands(UserDict[str, Any]):
-    """Commands by name. A module is imported when one of its commands is read: ``serve`` starts without them."""
+class LazyCommands(UserDict[str, Any]):
+    """Commands by name. A module is imported when one of its commands is looked up, so ``serve`` starts sooner."""
 
     def __getitem__(self, name: str) -> Any:
         found = super().__getitem__(name)
@@ -40,13 +40,13 @@ class Commands(UserDict[str, Any]):
 
 
 class CommandGroup(TyperGroup):
-    """All commands: those of this file, and those in a file of their own."""
+    """The commands of this module and of :mod:`server.commands`."""
 
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
         elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
         groups = {name: name for name in GROUPS}
         super().__init__(**attributes)
-        self.commands = Commands({**elsewhere, **(commands or {}), **groups})
+        self.commands = LazyCommands({**elsewhere, **(commands or {}), **groups})
 
 
 app = typer.Typer(
@@ -66,20 +66,29 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="Settings file. Default: ./roundhouse.toml if it exists.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Gateway processes that share the workers.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of gateway processes, which share the model workers. Default: 1."),
+    ] = None,
     starter: Annotated[
-        bool, typer.Option("--starter", help="Fetch the starter models first if they are missing.")
+        bool, typer.Option("--starter", help="First fetch the starter models that are missing.")
     ] = False,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Serve without API keys on any address.")] = False,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Allow serving without API keys on an address that other machines can reach."
+        ),
+    ] = False,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
 ) -> None:
     """Serve the API."""
-    gc.disable()  # until settle_memory(): a tenth of the start would go into looking for garbage that is not there
+    # Until tune_garbage_collector(): collections would take a tenth of the start-up time.
+    gc.disable()
     from server.processes.run import run
     from server.settings import load_settings
 
-    server = _given(host=host, port=port, processes=workers, insecure=insecure or None)
-    overrides = _given(server=server or None, log=_given(level=log_level) or None)
+    server = _without_none(host=host, port=port, processes=workers, insecure=insecure or None)
+    overrides = _without_none(server=server or None, log=_without_none(level=log_level) or None)
     settings = load_settings(config, **overrides)
     if starter:
         from server.commands.models import fetch_starter
@@ -98,12 +107,12 @@ def version() -> None:
     typer.echo(installed(DISTRIBUTION))
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def _without_none(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line on standard error and exit status 1."""
+    """Entry point. A RoundhouseError is one line on standard error and exit status 1."""
     try:
         app()
     except RoundhouseError as error:

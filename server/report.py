@@ -1,4 +1,4 @@
-"""The health report: models, providers, coverage, and the router's choice for four usual requests."""
+"""The health report: models, providers, capabilities, and the router's choice for four sample requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.edge.services import Runtime
 
-_PICTURE = (
+_ONE_PIXEL_PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
     "rkJggg=="
 )
@@ -41,19 +41,19 @@ SCENARIOS: dict[str, Json] = {
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "What is in this picture?"},
-                    {"type": "image_url", "image_url": {"url": _PICTURE}},
+                    {"type": "image_url", "image_url": {"url": _ONE_PIXEL_PNG}},
                 ],
             }
         ]
     },
 }
-"""The bodies of the four canned requests."""
+"""The bodies of the sample requests, by name."""
 
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
 class Report(TypedDict):
-    """The state of the server; ``scenarios`` has the router's choice for each canned request."""
+    """The state of the server; ``scenarios`` has the router's choice for each sample request."""
 
     object: Literal["report"]
     models: Json
@@ -67,7 +67,7 @@ class Report(TypedDict):
 
 
 def report(runtime: Runtime, settings: RoutingSettings) -> Report:
-    """The report now. It contains no secret and no prompt, and executes nothing."""
+    """Build the report. It contains no secret and no prompt, and executes no request."""
     rows = tuple(runtime.catalog)
     usable = tuple(row for row in rows if runtime.unavailable(row) is None)
     return {

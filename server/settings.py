@@ -1,7 +1,6 @@
-"""Every setting in one typed tree: ``roundhouse.toml``, then ``ROUNDHOUSE_*``, then the command line.
+"""All settings in one typed tree: ``roundhouse.toml``, then ``ROUNDHOUSE_*`` variables, then the command line.
 
-The one place that reads the environment. A key is never written in the file: the file names the
-environment variable that holds it.
+Only this module reads the environment. The file contains no secrets: it names the environment variables that do.
 """
 
 from __future__ import annotations
@@ -39,60 +38,76 @@ MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
 STATE_FILE = "state.sqlite3"
-"""In the data folder: what must survive a restart, virtual keys among it."""
+"""Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
 
 class LimitSettings(BaseModel):
-    """What one request, one caller and all callers together may take; sizes in bytes."""
+    """Limits of one request, one key and all requests together. Sizes in bytes."""
 
     model_config = _SECTION
-    body_bytes: int = Field(default=32 * MIB, gt=0, description="a JSON body")
-    audio_bytes: int = Field(default=128 * MIB, gt=0, description="a multipart body with audio")
-    form_fields: int = Field(default=64, gt=0)
-    form_field_bytes: int = Field(default=MIB, gt=0)
-    header_bytes: int = Field(default=32 * 1024, gt=0, description="all header lines and the request line")
-    headers: int = Field(default=100, gt=0)
-    concurrency: int = Field(default=2048, gt=0, description="requests at work in this process")
-    concurrency_per_key: int | None = Field(default=None, gt=0)
-    retry_after: float = Field(default=1.0, gt=0, description="seconds that a refusal for load asks to wait")
+    body_bytes: int = Field(default=32 * MIB, gt=0, description="largest JSON body")
+    audio_bytes: int = Field(default=128 * MIB, gt=0, description="largest multipart body with audio")
+    form_fields: int = Field(default=64, gt=0, description="most fields of a multipart body")
+    form_field_bytes: int = Field(
+        default=MIB, gt=0, description="largest field of a multipart body, other than its file"
+    )
+    header_bytes: int = Field(
+        default=32 * 1024, gt=0, description="largest head of a request: request line and all headers"
+    )
+    headers: int = Field(default=100, gt=0, description="most header lines of a request")
+    concurrency: int = Field(default=2048, gt=0, description="most requests in flight in one gateway process")
+    concurrency_per_key: int | None = Field(
+        default=None,
+        gt=0,
+        description="most requests in flight with one key, in one gateway process; None: no limit",
+    )
+    retry_after: float = Field(
+        default=1.0, gt=0, description="seconds in the Retry-After header of a request refused for concurrency"
+    )
 
 
 class TimeoutSettings(BaseModel):
-    """Seconds that the gate waits for a client."""
+    """Timeouts towards clients. In seconds."""
 
     model_config = _SECTION
     headers: float = Field(default=8.0, gt=0, description="from connecting to the end of the headers")
-    body: float = Field(default=600.0, gt=0, description="from the headers to the end of the body")
+    body: float = Field(default=600.0, gt=0, description="from the end of the headers to the end of the body")
     body_idle: float = Field(default=7.0, gt=0, description="between two pieces of a body")
     body_rate: int = Field(
         default=4096,
         gt=0,
-        description="bytes a second that a body must come at, after its first body_idle seconds",
+        description="lowest bytes per second at which a body may arrive, after its first body_idle seconds",
     )
-    send: float = Field(default=30.0, gt=0, description="for a slow reader to take the next piece")
-    keep_alive: float = Field(default=75.0, gt=0, description="an idle connection")
+    send: float = Field(default=30.0, gt=0, description="until a client that reads slowly takes the next piece")
+    keep_alive: float = Field(default=75.0, gt=0, description="until an idle connection is closed")
 
 
 class StreamSettings(BaseModel):
-    """How event streams behave."""
+    """Event streams (SSE) of answers."""
 
     model_config = _SECTION
     headers_after: float = Field(
-        default=10.0, gt=0, description="seconds after which headers leave though no chunk has come"
+        default=10.0, gt=0, description="seconds without a first chunk after which the headers are sent anyway"
     )
     ping: float = Field(default=15.0, ge=0, description="seconds between keep-alive comments; 0 sends none")
-    buffer: int = Field(default=256, gt=0, description="chunks held for a slow reader before its upstream waits")
+    buffer: int = Field(
+        default=256, gt=0, description="chunks buffered for a slow client before the upstream has to wait"
+    )
 
 
 class CorsSettings(BaseModel):
-    """Which web pages may call; none by default."""
+    """Cross-origin requests (CORS): the web pages that may call the API; none by default."""
 
     model_config = _SECTION
-    origins: tuple[str, ...] = ()
-    credentials: bool = False
+    origins: tuple[str, ...] = Field(
+        default=(), description="allowed origins, such as https://app.example; '*' is any"
+    )
+    credentials: bool = Field(
+        default=False, description="allow cookies and Authorization headers; not together with the origin '*'"
+    )
 
     @model_validator(mode="after")
-    def _no_open_door(self) -> Self:
+    def _no_credentials_for_any_origin(self) -> Self:
         if self.credentials and "*" in self.origins:
             raise ValueError(
                 "origins = ['*'] with credentials lets any web page act as its visitor: name the origins"
@@ -101,29 +116,35 @@ class CorsSettings(BaseModel):
 
 
 class ServerSettings(BaseModel):
-    """Where to listen, whom to answer, and how to stop."""
+    """The HTTP server: addresses, limits, shutdown."""
 
     model_config = _SECTION
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    admin_host: str | None = Field(default=None, description="where admin routes are, when not at `host`")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    admin_host: str | None = Field(
+        default=None, description="address of the admin routes, with admin_port; None: that of `host`"
+    )
     admin_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="a second listener, the only one with admin routes",
+        description="port that alone serves the admin routes; None: they are served at `port`",
     )
-    insecure: bool = Field(default=False, description="serve without keys on an address others can reach")
+    insecure: bool = Field(
+        default=False, description="allow serving without API keys on an address that other machines can reach"
+    )
     allowed_hosts: tuple[str, ...] = Field(
-        default=(), description="Host headers to answer besides loopback and `host`; '*' is any"
+        default=(), description="accepted Host headers besides loopback names and `host`; '*' is any"
     )
     cors: CorsSettings = CorsSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     streams: StreamSettings = StreamSettings()
-    processes: int = Field(default=1, ge=1, le=256, description="gateway processes that share the workers")
-    drain: float = Field(default=30.0, ge=0, description="seconds that answers may take to end on shutdown")
-    backlog: int = Field(default=2048, gt=0)
+    processes: int = Field(default=1, ge=1, le=256, description="gateway processes, which share the model workers")
+    drain: float = Field(
+        default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
+    )
+    backlog: int = Field(default=2048, gt=0, description="connections that may wait to be accepted")
     docs: bool = Field(default=True, description="serve /openapi.json")
 
     @model_validator(mode="after")
@@ -134,12 +155,12 @@ class ServerSettings(BaseModel):
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach what is listened on."""
+        """Whether every address listened on is reachable from this machine only."""
         return all(_is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
 
     @property
     def admin_elsewhere(self) -> bool:
-        """Whether admin routes have an address of their own."""
+        """Whether the admin routes have their own address."""
         return self.admin_port is not None
 
 
@@ -153,36 +174,40 @@ def _is_loopback(host: str) -> bool:
 
 
 class LogSettings(BaseModel):
-    """What is written to standard error."""
+    """Logs on standard error."""
 
     model_config = _SECTION
-    format: Literal["console", "json"] = "console"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    access: bool = Field(default=True, description="one line per request")
+    format: Literal["console", "json"] = Field(
+        default="console", description="lines for a terminal, or one JSON object per line"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="lowest level that is logged"
+    )
+    access: bool = Field(default=True, description="log one line per request")
     prompts: bool = Field(
         default=False,
-        description="log what callers send, the first 10,000 characters of it; off, no prompt is ever written",
+        description="log bodies (first 10,000 characters) and exception messages; false: no prompt is logged",
     )
 
 
 class TelemetrySettings(BaseModel):
-    """OpenTelemetry traces; none unless ``endpoint`` is set. Needs the extra ``otel``."""
+    """OpenTelemetry traces, sent when ``endpoint`` is set. Needs the extra ``otel``."""
 
     model_config = _SECTION
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s@]+$",
-        description="the collector's OTLP/HTTP address, as http://host:4318",
+        description="URL of the collector (OTLP over HTTP), such as http://host:4318",
     )
-    service_name: str = Field(default="roundhouse", min_length=1)
+    service_name: str = Field(default="roundhouse", min_length=1, description="service.name of the spans")
     sample: float = Field(
-        default=1.0, ge=0, le=1, description="share of traces kept, when the caller did not decide"
+        default=1.0, ge=0, le=1, description="fraction of traces kept, unless the caller's traceparent decides"
     )
-    propagate: bool = Field(default=True, description="tell upstreams of the trace, in traceparent")
+    propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
 
 
 class Settings(BaseSettings):
-    """All settings. Without any, the starter models are served on 127.0.0.1:8000."""
+    """All settings. The defaults serve the starter models on 127.0.0.1:8000."""
 
     model_config = SettingsConfigDict(
         env_prefix="ROUNDHOUSE_",
@@ -205,15 +230,28 @@ class Settings(BaseSettings):
     state: StateSettings = StateSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
-    data_dir: Path = Field(default_factory=lambda: user_data_path("roundhouse", appauthor=False))
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    api_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="names the environment variable with the keys, comma-separated"
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("roundhouse", appauthor=False),
+        description="folder of models, logs and state; default: the user's data folder",
     )
-    admin_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = None
-    model: tuple[dict[str, Any], ...] = Field(default=(), description="[[model]] rows, read by the catalogue")
-    endpoint: tuple[dict[str, Any], ...] = Field(default=(), description="[[endpoint]] rows")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="keys that may call the API, comma-separated; not allowed in the settings file"
+    )
+    admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="keys that may also use the admin routes; not allowed in the settings file"
+    )
+    api_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
+        default=None, description="name of an environment variable with more api_keys, comma-separated"
+    )
+    admin_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
+        default=None, description="name of an environment variable with more admin_keys, comma-separated"
+    )
+    model: tuple[dict[str, Any], ...] = Field(
+        default=(), description="[[model]] rows: models added to the catalogue, or changed in it"
+    )
+    endpoint: tuple[dict[str, Any], ...] = Field(
+        default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -234,11 +272,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
-        return (init_settings, env_settings, _File(settings_cls))
+        return (init_settings, env_settings, _SettingsFile(settings_cls))
 
 
-class _File(TomlConfigSettingsSource):
-    """The settings file, which names secrets and does not hold them."""
+class _SettingsFile(TomlConfigSettingsSource):
+    """The settings file. Raises ConfigurationError for a secret in it."""
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
@@ -259,25 +297,25 @@ class _File(TomlConfigSettingsSource):
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
-    """Read and check all settings.
+    """Read and validate all settings.
 
-    ``path`` is the settings file; without it ``$ROUNDHOUSE_CONFIG``, or ``roundhouse.toml`` in the working
-    directory if there is one. ``overrides`` are nested dictionaries from the command line; they win.
-    Raises ConfigurationError with one line that says what to do.
+    ``path`` is the settings file. Without it the file is ``$ROUNDHOUSE_CONFIG``, else ``roundhouse.toml`` in the
+    working directory, else there is none. ``overrides`` are nested dictionaries from the command line and take
+    precedence. Raises ConfigurationError with one line that says how to correct the setting.
     """
-    file = _find(path)
+    file = _find_file(path)
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
             file.read_text(encoding="utf-8")
         settings = source(**overrides)
-        settings = _with_named_keys(settings)
+        settings = _with_named_secrets(settings)
     except OSError as error:
         raise ConfigurationError(f"Cannot read the settings file {file}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
-        from server.settings_errors import one_line  # a start that goes well does without it
+        from server.settings_errors import one_line  # imported on an error only: start-up is faster
 
         raise ConfigurationError(one_line(error, Settings, file)) from error
     except (SettingsError, ValueError) as error:
@@ -286,14 +324,14 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
 
 
 def may_be_open(server: ServerSettings) -> bool:
-    """Whether everybody who reaches the server may be let in while there is no key at all."""
+    """Whether requests without a key may be served while no key exists."""
     return server.loopback or server.insecure
 
 
 def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
-    """Refuse to open a door that nobody guards. ``virtual_keys``: whether any was ever made.
+    """Raise ConfigurationError for an address that other machines can reach without any key.
 
-    Raises ConfigurationError.
+    ``virtual_keys``: whether a virtual key exists, even a revoked one.
     """
     server = settings.server
     if may_be_open(server) or settings.api_keys or settings.admin_keys or virtual_keys:
@@ -305,7 +343,7 @@ def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
     )
 
 
-def _find(path: Path | None) -> Path | None:
+def _find_file(path: Path | None) -> Path | None:
     named = path or (Path(value) if (value := os.environ.get(FILE_VARIABLE)) else None)
     if named is not None:
         return named.expanduser()
@@ -313,30 +351,31 @@ def _find(path: Path | None) -> Path | None:
     return here if here.is_file() else None
 
 
-def _with_named_keys(settings: Settings) -> Settings:
+def _with_named_secrets(settings: Settings) -> Settings:
+    """Add the secrets of the environment variables that ``*_env`` settings name."""
     update: dict[str, Any] = {}
     for field in ("api_keys", "admin_keys"):
-        variable = getattr(settings, f"{field}_env")
-        if variable is None:
-            continue
-        keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
-        if not keys:
-            raise ConfigurationError(
-                f"{field}_env names ${variable}, which is not set. Set it, or remove {field}_env."
-            )
-        update[field] = (*getattr(settings, field), *(SecretStr(key) for key in keys))
-    variable = settings.state.url_env
-    if variable is not None:
-        url = os.environ.get(variable)
-        if not url:
-            raise ConfigurationError(
-                f"state.url_env names ${variable}, which is not set. Set it, or remove url_env."
-            )
-        state = {**settings.state.model_dump(), "url": url}
-        try:
-            update["state"] = StateSettings.model_validate(state)
-        except ValidationError:
-            raise ConfigurationError(
-                f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
-            ) from None
+        if (variable := getattr(settings, f"{field}_env")) is not None:
+            update[field] = (*getattr(settings, field), *_keys_of(variable, f"{field}_env"))
+    if settings.state.url_env is not None:
+        update["state"] = _state_with_url(settings.state, settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
+
+
+def _keys_of(variable: str, setting: str) -> list[SecretStr]:
+    keys = [SecretStr(key.strip()) for key in os.environ.get(variable, "").split(",") if key.strip()]
+    if not keys:
+        raise ConfigurationError(f"{setting} names ${variable}, which is not set. Set it, or remove {setting}.")
+    return keys
+
+
+def _state_with_url(state: StateSettings, variable: str) -> StateSettings:
+    url = os.environ.get(variable)
+    if not url:
+        raise ConfigurationError(f"state.url_env names ${variable}, which is not set. Set it, or remove url_env.")
+    try:
+        return StateSettings.model_validate({**state.model_dump(), "url": url})
+    except ValidationError:
+        raise ConfigurationError(
+            f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
+        ) from None

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, in one line that says what to do."""
+"""Validation errors of the settings as one line that says how to correct them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pydantic import BaseModel, ValidationError
 
 
 def one_line(error: ValidationError, settings: type[BaseModel], file: Path | None) -> str:
-    """The first of the errors. A name that does not exist is answered with the nearest ones that do."""
+    """Describe the first error. An unknown setting comes with the most similar names."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "settings"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     origin = f"{file}, the environment or a flag" if file else "the environment or a flag"
     if first["type"] == "extra_forbidden":
-        return f"There is no setting '{where}'{more}.{_nearest(where, settings)} Correct it in {origin}."
+        return f"There is no setting '{where}'{more}.{_suggestion(where, settings)} Correct it in {origin}."
     return f"Invalid setting '{where}': {first['msg']}{more}. Correct it in {origin}."
 
 
-def _nearest(where: str, settings: type[BaseModel]) -> str:
+def _suggestion(where: str, settings: type[BaseModel]) -> str:
     paths = list(_paths(settings))
     last = where.rpartition(".")[2]
     near = difflib.get_close_matches(where, paths, n=1, cutoff=0.7)
@@ -30,7 +30,7 @@ def _nearest(where: str, settings: type[BaseModel]) -> str:
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The settings of a model and of those within it, dotted."""
+    """The dotted names of a model's settings and of those nested in it."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for inner in _models(field.annotation):

@@ -1,1 +1,1 @@
-"""The command line, one file per group of commands."""
+"""The commands of ``roundhouse``, one module per group."""

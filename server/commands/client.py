@@ -1,4 +1,4 @@
-"""Talks to a running server, for the commands that ask it something."""
+"""The HTTP client of the commands that call a running server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.settings import Settings, load_settings
 
-Url = Annotated[str | None, typer.Option("--url", help="The server. Default: where the settings say it listens.")]
+Url = Annotated[str | None, typer.Option("--url", help="URL of the server. Default: the address in the settings.")]
 Key = Annotated[
     str | None,
     typer.Option(
-        "--key", envvar="ROUNDHOUSE_KEY", show_envvar=True, help="An admin key, if the server wants one."
+        "--key", envvar="ROUNDHOUSE_KEY", show_envvar=True, help="An admin key, if the server requires keys."
     ),
 ]
 Config = Annotated[
@@ -23,12 +23,12 @@ Config = Annotated[
 ]
 
 
-class Server:
-    """The running server. Every refusal becomes one line that says what to do."""
+class ServerClient:
+    """Calls a running server. Raises RoundhouseError with one line for every failure or error response."""
 
     def __init__(self, url: str | None, key: str | None, config: Path | None) -> None:
         settings = load_settings(config)
-        self.url = url or _address(settings)
+        self.url = url or _default_url(settings)
         key = key or _first_key(settings)
         self._client = httpx.Client(
             base_url=self.url,
@@ -38,15 +38,15 @@ class Server:
         )
 
     def get(self, path: str, **params: Any) -> Any:
-        """A JSON answer (or text, if it is text)."""
-        return self._ask("GET", path, params={k: v for k, v in params.items() if v is not None})
+        """The body of the response: parsed JSON, or text."""
+        return self._body("GET", path, params={k: v for k, v in params.items() if v is not None})
 
     def post(self, path: str, body: Any = None) -> Any:
-        """A JSON answer."""
-        return self._ask("POST", path, json={} if body is None else body)
+        """The body of the response: parsed JSON, or text."""
+        return self._body("POST", path, json={} if body is None else body)
 
-    def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """An answer that is no error, as it came; ``arguments`` are httpx's."""
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """The response, unless it is an error; ``arguments`` are those of httpx."""
         try:
             response = self._client.request(method, path, **arguments)
         except httpx.ConnectError:
@@ -54,30 +54,30 @@ class Server:
                 f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
             ) from None
         except httpx.HTTPError as error:
-            raise ConfigurationError(f"The server at {self.url} broke off: {type(error).__name__}.") from None
+            raise ConfigurationError(f"The request to {self.url} failed: {type(error).__name__}.") from None
         if response.is_error:
-            raise _refusal(response)
+            raise _error(response)
         return response
 
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self.ask(method, path, **arguments)
+    def _body(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self.request(method, path, **arguments)
         if response.headers.get("content-type", "").startswith("application/json"):
             return response.json()
         return response.text
 
 
-def _refusal(response: httpx.Response) -> RoundhouseError:
+def _error(response: httpx.Response) -> RoundhouseError:
     try:
         return RoundhouseError(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return RoundhouseError(f"The server answered {response.status_code}.")
 
 
-def _address(settings: Settings) -> str:
-    own = settings.server
-    host, port = own.host, own.port
-    if own.admin_port is not None:
-        host, port = own.admin_host or own.host, own.admin_port
+def _default_url(settings: Settings) -> str:
+    server = settings.server
+    host, port = server.host, server.port
+    if server.admin_port is not None:
+        host, port = server.admin_host or server.host, server.admin_port
     if host in ("0.0.0.0", "::"):  # noqa: S104 - the address to call, not one to listen on
         host = "127.0.0.1"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""``doctor``: what this machine is able to do, and what a server that runs here makes of it."""
+"""``doctor``: a report of this machine and of a running server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from catalog import starter
 from catalog.errors import RoundhouseError
 from catalog.hardware import detect
 from server.commands import terminal
-from server.commands.client import Config, Key, Server, Url
+from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.models import bytes_of, shelf
 from server.settings import load_settings
 
@@ -23,7 +23,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
-    """This machine: devices, engines, starter models; and of a running server its providers and choices."""
+    """Report devices, engines and starter models; with a running server also providers and routing."""
     from backends.workers.engines.registry import builtin_engines
 
     settings = load_settings(config)
@@ -45,26 +45,26 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     console.print(table)
     console.print(f"data: {settings.data_dir}", highlight=False)
     try:
-        told = Server(url, key, config).get("/v1/admin/report")
+        report = ServerClient(url, key, config).get("/v1/admin/report")
     except RoundhouseError as error:
         console.print(f"\n{error.message}", highlight=False, markup=False)
         return
-    _print_report(console, told)
+    _print_report(console, report)
 
 
-def _print_report(console: Console, told: dict[str, Any]) -> None:
-    models = told["models"]
+def _print_report(console: Console, report: dict[str, Any]) -> None:
+    models = report["models"]
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
-    console.print(_providers(told["providers"]))
-    console.print(_coverage(told))
+    console.print(_providers(report["providers"]))
+    console.print(_coverage(report))
     scenarios = terminal.table()
-    for column in ("REQUEST", "WOULD GET", "BECAUSE"):
+    for column in ("REQUEST", "MODEL", "REASON"):
         scenarios.add_column(column, overflow="fold")
-    for each in told["scenarios"]:
-        scenarios.add_row(each["scenario"], each["model"] or "nobody", each["reason"])
+    for each in report["scenarios"]:
+        scenarios.add_row(each["scenario"], each["model"] or "no model", each["reason"])
     for use in ("speak", "transcribe"):
-        chosen = told["speech"][use]
-        scenarios.add_row(use, chosen["model"] or "nobody", chosen["reason"])
+        chosen = report["speech"][use]
+        scenarios.add_row(use, chosen["model"] or "no model", chosen["reason"])
     console.print(scenarios)
 
 
@@ -79,17 +79,17 @@ def _providers(listed: list[dict[str, Any]]) -> Table:
         table.add_row(
             each["provider"],
             str(each["models"]),
-            f"{len(keys)} of {len(each['keys'])}" if each["needs_key"] else "needs none",
+            f"{len(keys)} of {len(each['keys'])}" if each["needs_key"] else "not needed",
             f"{state}; breakers: {broken}" if broken else state,
         )
     return table
 
 
-def _coverage(told: dict[str, Any]) -> Table:
+def _coverage(report: dict[str, Any]) -> Table:
     table = terminal.table()
-    for column in ("CAPABILITY", "AUTO IS", "MODELS"):
+    for column in ("CAPABILITY", "AUTO", "MODELS"):
         table.add_column(column, overflow="fold")
-    for capability, models in told["coverage"].items():
+    for capability, models in report["coverage"].items():
         if models:
-            table.add_row(capability, told["defaults"].get(capability) or "", ", ".join(models))
+            table.add_row(capability, report["defaults"].get(capability) or "", ", ".join(models))
     return table

@@ -1,4 +1,4 @@
-"""``roundhouse keys``: who may call. Works on the state, so a running server knows within a second."""
+"""``roundhouse keys``: API keys, in the state itself; a running server applies a change within a second."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from server.settings import STATE_FILE, load_settings
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list, revoke and rotate API keys.")
-Limit = Annotated[int | None, typer.Option(min=0)]
+Limit = Annotated[int | None, typer.Option(min=0, help="Default: unlimited.")]
 Dollars = Annotated[float | None, typer.Option(min=0, help="US dollars.")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="For people: whose key it is.")],
+    name: Annotated[str, typer.Argument(help="A name to recognise the key by.")],
     model: Annotated[
-        list[str] | None, typer.Option(help="A model it may use, or a pattern; repeat. Default: all.")
+        list[str] | None,
+        typer.Option(help="A model, or a pattern of models, that the key may use. Repeatable. Default: all."),
     ] = None,
     requests_per_minute: Limit = None,
     requests_per_day: Limit = None,
@@ -42,11 +43,13 @@ def create(
     spend_per_day: Dollars = None,
     spend_per_month: Dollars = None,
     spend_total: Dollars = None,
-    expires_in_days: Annotated[float | None, typer.Option(min=0)] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="May load models and read what others did.")] = False,
+    expires_in_days: Annotated[float | None, typer.Option(min=0, help="Default: never.")] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="An admin key: may load models and read usage and traces of every key.")
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Make a key. It is shown this once."""
+    """Create a key and print its secret, which is shown only once."""
     limits = KeyLimits(
         requests=Rate(minute=requests_per_minute, day=requests_per_day, month=requests_per_month),
         tokens=Rate(minute=tokens_per_minute, day=tokens_per_day, month=tokens_per_month),
@@ -60,20 +63,20 @@ def create(
     )
     expires_at = None if expires_in_days is None else SystemClock().wall() + expires_in_days * 86_400
 
-    async def make(keys: VirtualKeys) -> NewKey:
+    async def create_key(keys: VirtualKeys) -> NewKey:
         return await keys.create(
             name, models=tuple(model or ()), limits=limits, expires_at=expires_at, admin=admin
         )
 
-    _show_new(_with_keys(config, make))
+    _show_new(_with_keys(config, create_key))
 
 
 @app.command(name="list")
 def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything about each key but its secret.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All fields of each key except its secret.")] = False,
     config: Config = None,
 ) -> None:
-    """Every key, revoked and expired ones too."""
+    """List all keys, also revoked and expired ones."""
 
     async def read(keys: VirtualKeys) -> tuple[KeyInfo, ...]:
         return keys.list()
@@ -100,26 +103,26 @@ def list_keys(
 
 @app.command()
 def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], config: Config = None) -> None:
-    """Make a key useless from now on."""
+    """Revoke a key. Requests with it are refused from now on."""
 
-    async def end(keys: VirtualKeys) -> KeyInfo:
+    async def revoke_key(keys: VirtualKeys) -> KeyInfo:
         return await keys.revoke(key)
 
-    typer.echo(f"{_with_keys(config, end).id} is revoked")
+    typer.echo(f"{_with_keys(config, revoke_key).id} is revoked")
 
 
 @app.command()
 def rotate(
     key: Annotated[str, typer.Argument(help="The key's id.")],
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that the old secret still works.")] = 0.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for which the old secret stays valid.")] = 0.0,
     config: Config = None,
 ) -> None:
-    """Give a key a new secret; limits and what it has used stay."""
+    """Give a key a new secret. Its limits and usage stay."""
 
-    async def turn(keys: VirtualKeys) -> NewKey:
+    async def rotate_key(keys: VirtualKeys) -> NewKey:
         return await keys.rotate(key, grace=grace)
 
-    _show_new(_with_keys(config, turn))
+    _show_new(_with_keys(config, rotate_key))
 
 
 def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]]) -> T:
@@ -142,7 +145,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
 def _show_new(made: NewKey) -> None:
     typer.echo(f"{made.info.id} ({made.info.name})", err=True)
     typer.echo(made.secret)
-    typer.echo("Keep it now: it is not shown again.", err=True)
+    typer.echo("Store it now: it is not shown again.", err=True)
 
 
 def _state(info: KeyInfo, now: float) -> str:
@@ -150,7 +153,7 @@ def _state(info: KeyInfo, now: float) -> str:
         return f"revoked {_day(info.revoked_at)}"
     if info.expires_at is not None:
         return f"{'expired' if info.expires_at <= now else 'until'} {_day(info.expires_at)}"
-    return "admin" if info.admin else "good"
+    return "admin" if info.admin else "valid"
 
 
 def _day(at: float) -> str:

@@ -1,4 +1,4 @@
-"""``pull``, ``rm``, ``list`` and ``show``: the models on this machine. None of them needs a running server."""
+"""``pull``, ``rm``, ``list`` and ``show``: the models on this machine. They need no running server."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ app = typer.Typer()
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
 ]
+ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.")]
 Token = Annotated[
-    str | None, typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Opens gated repositories of the hub.")
+    str | None,
+    typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Access token for gated repositories of the hub."),
 ]
 
 
 def shelf(settings: Settings) -> tuple[Catalog, Store]:
-    """The catalogue and the store that the settings name."""
+    """The catalogue and the store of these settings."""
     store = Store(settings.data_dir / "models")
     catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
     return catalog, store
 
 
 def fetch_starter(settings: Settings) -> None:
-    """Make the starter models ready; silent and quick when they are."""
+    """Fetch the starter models that are missing."""
     catalog, store = shelf(settings)
     if starter.absent(catalog, store):
-        with PullBars() as bars:
-            starter.ensure(catalog, store, bars)
+        with PullProgress() as progress:
+            starter.ensure(catalog, store, progress)
 
 
 @app.command()
@@ -45,31 +47,33 @@ def pull(
         str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
-    name: Annotated[str | None, typer.Option(help="The id that the model gets in the catalogue.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Id of the model in the catalogue. Default: from the repository's name.")
+    ] = None,
     token: Token = None,
     config: Config = None,
 ) -> None:
-    """Fetch a model: resumed where it stopped, verified, and moved into place only when it is whole."""
+    """Download a model: resumed after an interruption, verified, moved into place once complete."""
     settings = load_settings(config)
     catalog, store = shelf(settings)
     memory = max((device.budget for device in detect().devices), default=None)
-    with PullBars() as bars:
+    with PullProgress() as progress:
         if what == "starter":
-            names = list(starter.ensure(catalog, store, bars))
+            names = list(starter.ensure(catalog, store, progress))
         elif what.startswith("hub:") or ("/" in what and not catalog.get(what)):
-            row = store.pull_hub(what, bars, revision=revision, token=token, memory=memory, model_id=name)
+            row = store.pull_hub(what, progress, revision=revision, token=token, memory=memory, model_id=name)
             names = [row.id]
         else:
             model = catalog.resolve(what)
-            store.pull(model, bars, token=token, memory=memory)
+            store.pull(model, progress, token=token, memory=memory)
             names = [model.id]
     for ready in names:
         typer.echo(f"{ready} is ready")
 
 
 @app.command(name="rm")
-def remove(model: str, config: Config = None) -> None:
-    """Delete a model from this machine; files that another model needs stay."""
+def remove(model: ModelId, config: Config = None) -> None:
+    """Delete a model from this machine. Files that another model needs stay."""
     catalog, store = shelf(load_settings(config))
     row = catalog.resolve(model) if catalog.get(model) else None
     freed = store.remove(row.id if row else model)
@@ -78,10 +82,10 @@ def remove(model: str, config: Config = None) -> None:
 
 @app.command(name="list")
 def list_models(
-    every: Annotated[bool, typer.Option("--all", help="Also models that are not on this machine.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Include models that are not on this machine.")] = False,
     config: Config = None,
 ) -> None:
-    """The models of the catalogue: those on this machine, or with --all every one."""
+    """List the models on this machine, or with --all every model of the catalogue."""
     catalog, store = shelf(load_settings(config))
     sizes = {stored.id: stored.size for stored in store.list()}
     table = terminal.table()
@@ -89,7 +93,7 @@ def list_models(
         table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
     for model in catalog.models():
         missing = store.missing(model)
-        if not every and (not model.local or missing is not None):
+        if not show_all and (not model.local or missing is not None):
             continue
         table.add_row(
             model.id,
@@ -103,8 +107,8 @@ def list_models(
 
 
 @app.command()
-def show(model: str, config: Config = None) -> None:
-    """Everything the catalogue knows of a model, as JSON."""
+def show(model: ModelId, config: Config = None) -> None:
+    """Show a model's catalogue entry and its state on this machine, as JSON."""
     catalog, store = shelf(load_settings(config))
     row = catalog.resolve(model)
     state = {"ready": store.ready(row), "missing": store.missing(row)}
@@ -112,7 +116,7 @@ def show(model: str, config: Config = None) -> None:
 
 
 def bytes_of(size: int | None) -> str:
-    """A size for people, decimal units as disks are sold."""
+    """A size in bytes as text, in decimal units."""
     if not size:
         return ""
     value = float(size)
@@ -123,8 +127,8 @@ def bytes_of(size: int | None) -> str:
     return f"{value:.1f} TB"
 
 
-class PullBars:
-    """A bar per file while models are pulled; on a pipe, a line per stage."""
+class PullProgress:
+    """Shows a progress bar per file; when the output is no terminal, one line per stage."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -139,9 +143,9 @@ class PullBars:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[tuple[str, str | None], TaskID] = {}
-        self._said: set[tuple[str, Stage]] = set()
+        self._printed: set[tuple[str, Stage]] = set()
 
-    def __enter__(self) -> PullBars:
+    def __enter__(self) -> PullProgress:
         self._bars.start()
         return self
 
@@ -150,8 +154,8 @@ class PullBars:
 
     def __call__(self, event: PullEvent) -> None:
         if not self._console.is_terminal:
-            if (event.model, event.stage) not in self._said and event.stage is not Stage.CACHED:
-                self._said.add((event.model, event.stage))
+            if (event.model, event.stage) not in self._printed and event.stage is not Stage.CACHED:
+                self._printed.add((event.model, event.stage))
                 self._console.print(f"{event.model}: {event.stage.value}", highlight=False)
             return
         if event.stage in (Stage.CACHED, Stage.METADATA):

@@ -1,4 +1,4 @@
-"""``route``, ``trace``, ``outcome``, ``usage``, ``pin`` and ``discover``: the router, seen from the terminal."""
+"""``route``, ``trace``, ``outcome``, ``usage``, ``pin`` and ``discover``: what the router does and has done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from catalog.errors import ConfigurationError
 from catalog.types import Json
 from server.commands import terminal
-from server.commands.client import Config, Key, Server, Url
+from server.commands.client import Config, Key, ServerClient, Url
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,48 +20,52 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
-"""The columns that a terminal has room for; --csv gives them all."""
-AsJson = Annotated[bool, typer.Option("--json", help="The server's whole answer.")]
+"""The columns that fit a terminal; --csv has all of them."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 
 
 @app.command()
 def route(
-    prompt: Annotated[str, typer.Argument(help="What a user would ask.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt to route.")],
     model: Annotated[
-        str, typer.Option(help="auto, auto:fast, auto:best, auto:cheap, auto:local, or a name.")
+        str, typer.Option(help="auto, auto:fast, auto:best, auto:cheap, auto:local, or a model.")
     ] = "auto",
     task: Annotated[
-        str | None, typer.Option(help="What kind of work it is; default: read from the prompt.")
+        str | None, typer.Option(help="The task, such as chat or code. Default: classified from the prompt.")
     ] = None,
     workload: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
-    local_only: Annotated[bool, typer.Option("--local-only", help="It must not leave this runtime.")] = False,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars.")] = None,
+    local_only: Annotated[
+        bool, typer.Option("--local-only", help="Only models on this machine or at endpoints marked private.")
+    ] = False,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Highest cost of the request, in US dollars.")
+    ] = None,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Which model a running server would choose for a prompt, and why. Nothing is executed."""
+    """Show which model a running server would choose for a prompt, and why. Nothing is executed."""
     wishes = {"task": task, "workload": workload, "local_only": local_only or None, "max_cost": max_cost}
     body: Json = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     body["routing"] = {name: value for name, value in wishes.items() if value is not None}
-    told = Server(url, key, config).post("/v1/route", body)
+    answer = ServerClient(url, key, config).post("/v1/route", body)
     if as_json:
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(json.dumps(answer, indent=1))
         return
     console = terminal.console()
-    console.print(f"[bold]{told['model'] or 'no model'}[/bold] ({told['strategy']})", highlight=False)
-    console.print(told["reason"], highlight=False, markup=False)
-    console.print(_candidates(told))
-    _print_exclusions(console, told["excluded"])
+    console.print(f"{answer['model'] or 'no model'} ({answer['strategy']})", style="bold", highlight=False)
+    console.print(answer["reason"], highlight=False, markup=False)
+    console.print(_candidates(answer))
+    _print_exclusions(console, answer["excluded"])
 
 
-def _candidates(told: Json) -> Table:
+def _candidates(answer: Json) -> Table:
     table = terminal.table()
     for column in ("", "CAN ANSWER", "SCORE", "QUALITY", "SECONDS", "DOLLARS", "FAILS WITH"):
         table.add_column(column, overflow="fold")
-    order = {name: str(place) for place, name in enumerate(told["order"], 1)}
-    for each in told["candidates"]:
+    order = {name: str(place) for place, name in enumerate(answer["order"], 1)}
+    for each in answer["candidates"]:
         cost = each["cost_dollars"]
         table.add_row(
             order.get(each["model"], ""),
@@ -76,12 +80,12 @@ def _candidates(told: Json) -> Table:
 
 
 def _print_exclusions(console: Console, excluded: list[Json]) -> None:
-    """One line per reason, with the models that it keeps out."""
+    """Print one line per reason, with the models that it excludes."""
     by_reason: dict[str, list[str]] = {}
     for each in excluded:
         by_reason.setdefault(each["reason"], []).append(each["model"])
     if by_reason:
-        console.print("\n[bold]CANNOT[/bold]")
+        console.print("\nCANNOT", style="bold")
     for reason, models in by_reason.items():
         console.print(f"  {', '.join(models)}: {reason}", highlight=False, markup=False)
 
@@ -94,21 +98,21 @@ def trace(
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """What happened to a request, attempt by attempt."""
-    found = Server(url, key, config).get(f"/v1/traces/{trace_id}")
+    """Show what happened to a request, attempt by attempt."""
+    found = ServerClient(url, key, config).get(f"/v1/traces/{trace_id}")
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
     console = terminal.console()
-    asked = found["request"]
+    request = found["request"]
     console.print(
-        f"{found['status']}, answered by [bold]{found['answered_by'] or 'nobody'}[/bold]; asked for "
-        f"{asked['requested']}: {asked['capability']}, {asked['task']}, {asked['complexity']}",
+        f"{found['status']}, answered by {found['answered_by'] or 'no model'}; asked for "
+        f"{request['requested']}: {request['capability']}, {request['task']}, {request['complexity']}",
         highlight=False,
     )
     console.print(found["plan"]["reason"], highlight=False, markup=False)
     table = terminal.table()
-    for column in ("", "MODEL", "RESULT", "QUEUED", "FIRST", "WHOLE", "TOKENS", "DOLLARS", "VALID", "ERROR"):
+    for column in ("", "MODEL", "RESULT", "QUEUED", "FIRST", "TOTAL", "TOKENS", "DOLLARS", "VALID", "ERROR"):
         table.add_column(column, overflow="fold")
     for each in found["attempts"]:
         table.add_row(*_attempt(each))
@@ -136,77 +140,91 @@ def _attempt(each: Json) -> tuple[str, ...]:
 @app.command()
 def outcome(
     trace_id: Annotated[str, typer.Argument(help="The x-roundhouse-trace header of an answer.")],
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="How good it was, from 0 to 1.")] = None,
-    accepted: Annotated[bool | None, typer.Option("--accepted/--rejected", help="Or just whether.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Quality of the answer, from 0 to 1.")] = None,
+    accepted: Annotated[
+        bool | None,
+        typer.Option("--accepted/--rejected", help="Whether the answer was good, in place of a score."),
+    ] = None,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Tell the router whether an answer was good; it learns for that kind of request."""
+    """Report the quality of an answer. The router learns from it for requests of the same task."""
     if (score is None) == (accepted is None):
         raise ConfigurationError("Say how good the answer was: --score 0.8, or --accepted, or --rejected.")
-    said = {"accepted": accepted} if score is None else {"score": score}
-    told = Server(url, key, config).post("/v1/outcomes", {"trace": trace_id, **said})
-    quality = told["expected_quality"]
+    verdict = {"accepted": accepted} if score is None else {"score": score}
+    answer = ServerClient(url, key, config).post("/v1/outcomes", {"trace": trace_id, **verdict})
+    quality = answer["expected_quality"]
     typer.echo(
-        f"{told['model']} for {told['task']}: expected quality {quality['before']:.3f} -> {quality['after']:.3f}"
+        f"{answer['model']} for {answer['task']}: "
+        f"expected quality {quality['before']:.3f} -> {quality['after']:.3f}"
     )
 
 
 @app.command()
 def usage(
-    start: Annotated[str | None, typer.Option(help="First day, as 2026-01-31. Default: 30 days ago.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last day. Default: today, UTC.")] = None,
-    by: Annotated[str | None, typer.Option(help="day, model, key: one or several, with commas.")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="First day, as 2026-01-31, in UTC. Default: 30 days ago.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, in UTC. Default: today.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Group by day, model, endpoint or key; several with commas. Default: day,model,key."),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """What was used and what it cost, by day, model and key."""
+    """Show tokens and cost by day, model and key."""
     form = "csv" if csv else "json"
-    told = Server(url, key, config).get("/v1/usage", start=start, end=end, by=by, format=form)
+    answer = ServerClient(url, key, config).get("/v1/usage", start=start, end=end, by=by, format=form)
     if csv:
-        typer.echo(told, nl=False)
+        typer.echo(answer, nl=False)
         return
-    rows = told["data"]
+    rows = answer["data"]
     names = [name for name in _USAGE if rows and name in rows[0]]
     table = terminal.table()
     for name in names:
         table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))
-    for row in [*rows, told["total"]]:
-        table.add_row(*(_shown(row.get(name, "")) for name in names))
-    terminal.console().print(table if rows else "nothing was used")
+    for row in [*rows, answer["total"]]:
+        table.add_row(*(_cell(row.get(name, "")) for name in names))
+    terminal.console().print(table if rows else "no usage")
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @app.command()
 def pin(
-    alias: Annotated[str | None, typer.Argument(help="auto, auto:fast, ..., or a name of several models.")] = None,
-    model: Annotated[str | None, typer.Argument(help="The embedding model it stands for from now on.")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Let the router choose anew.")] = False,
+    alias: Annotated[
+        str | None, typer.Argument(help="auto, auto:fast, ..., or an alias of several models.")
+    ] = None,
+    model: Annotated[str | None, typer.Argument(help="The embedding model to pin it to.")] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the pin; the router chooses a model again.")
+    ] = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Show or change which embedding model an alias stands for. Vectors from before and after do not compare."""
-    server = Server(url, key, config)
+    """Show or change which embedding model an alias is pinned to. Vectors of two models cannot be compared."""
+    server = ServerClient(url, key, config)
     if alias is None:
         for name, pinned in sorted(server.get("/v1/admin/pins")["pins"].items()):
             typer.echo(f"{name} -> {pinned}")
         return
     if (model is None) != remove:
-        raise ConfigurationError("Name the model to pin the alias to, or say --remove.")
-    told = server.post("/v1/admin/pins", {"alias": alias, **({} if model is None else {"model": model})})
-    typer.echo(f"{told['alias']} -> {told['model'] or 'chosen anew'} (was {told['before'] or 'not pinned'})")
+        raise ConfigurationError("Name the model to pin the alias to, or pass --remove.")
+    answer = server.post("/v1/admin/pins", {"alias": alias, **({} if model is None else {"model": model})})
+    after, before = answer["model"] or "chosen by the router", answer["before"] or "not pinned"
+    typer.echo(f"{answer['alias']} -> {after} (was {before})")
 
 
 @app.command()
 def discover(as_json: AsJson = False, config: Config = None) -> None:
-    """What endpoints with discover = true, and the folders that the settings name, have now. Needs no server."""
+    """List the models of endpoints with discover = true and of discovery.folders. Needs no server."""
     from server.catalog_updates import look_once
 
     found = asyncio.run(look_once(load_settings(config)))
@@ -223,7 +241,7 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
         return
     if not found:
         typer.echo(
-            "nothing to look at: set discover = true in an [[endpoint]], or folders in [discovery]", err=True
+            "nothing to discover: set discover = true in an [[endpoint]], or folders in [discovery]", err=True
         )
     table = terminal.table()
     for column in ("SOURCE", "MODEL", "CAN", "CONTEXT"):

@@ -1,4 +1,4 @@
-"""Tables and a console for the terminal. Rich is imported when something is shown: serving starts sooner."""
+"""Console and tables for terminal output. Rich is imported at first use, so that ``serve`` starts sooner."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print. What is printed may hold square brackets, so markup is off."""
+    """A console. Markup is off, because the output may contain square brackets."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False)
 
 
 def table() -> Table:
-    """A table without lines; add columns and rows."""
+    """An empty table without borders."""
     from rich.table import Table
 
     return Table(box=None, header_style="bold")

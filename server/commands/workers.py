@@ -1,4 +1,4 @@
-"""``ps``, ``load``, ``unload`` and ``logs``: what a running server has loaded."""
+"""``ps``, ``load``, ``warm``, ``unload`` and ``logs``: the workers of a running server."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from urllib.parse import quote
 import typer
 
 from server.commands import terminal
-from server.commands.client import Config, Key, Server, Url
-from server.commands.models import bytes_of
+from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.models import ModelId, bytes_of
 
 app = typer.Typer()
 
 
 @app.command()
 def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
-    """The workers and devices of a running server."""
-    document = Server(url, key, config).get("/v1/admin/workers")
+    """List the workers and devices of a running server."""
+    document = ServerClient(url, key, config).get("/v1/admin/workers")
     table = terminal.table()
     for column in (
         "MODEL",
@@ -55,9 +55,9 @@ def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
 
 @app.command()
 def load(
-    model: str,
+    model: ModelId,
     keep_alive: Annotated[
-        float | None, typer.Option(help="Seconds that the model stays loaded when idle.")
+        float | None, typer.Option(help="Seconds for which the model stays loaded when idle.")
     ] = None,
     url: Url = None,
     key: Key = None,
@@ -65,45 +65,47 @@ def load(
 ) -> None:
     """Load a model now."""
     body = {} if keep_alive is None else {"keep_alive": keep_alive}
-    document = Server(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/load", body)
+    document = ServerClient(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/load", body)
     typer.echo(f"{document['id']} is loaded")
 
 
 @app.command()
 def warm(
-    models: Annotated[list[str], typer.Argument(help="Models to have ready.")],
-    keep_alive: Annotated[float | None, typer.Option(help="Seconds that each stays loaded when idle.")] = None,
+    models: Annotated[list[str], typer.Argument(help="Models to load.")],
+    keep_alive: Annotated[
+        float | None, typer.Option(help="Seconds for which each model stays loaded when idle.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Load several models, one after the other, and tell which of them are loaded then."""
-    server = Server(url, key, config)
+    """Load several models in turn. Exit status 1 if they do not fit together."""
+    server = ServerClient(url, key, config)
     body = {} if keep_alive is None else {"keep_alive": keep_alive}
-    asked = [server.post(f"/v1/models/{quote(model, safe='/')}/load", body)["id"] for model in models]
+    requested = [server.post(f"/v1/models/{quote(model, safe='/')}/load", body)["id"] for model in models]
     loaded = {w["model"] for w in server.get("/v1/admin/workers")["workers"] if w["state"] == "ready"}
-    for model in asked:
-        typer.echo(f"{model} is loaded" if model in loaded else f"{model} had to make room for the others")
-    if not loaded.issuperset(asked):
+    for model in requested:
+        typer.echo(f"{model} is loaded" if model in loaded else f"{model} was evicted to make room for the others")
+    if not loaded.issuperset(requested):
         raise typer.Exit(1)
 
 
 @app.command()
-def unload(model: str, url: Url = None, key: Key = None, config: Config = None) -> None:
-    """Let a model's requests end, then unload it."""
-    document = Server(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/unload")
+def unload(model: ModelId, url: Url = None, key: Key = None, config: Config = None) -> None:
+    """Unload a model once its running requests have ended."""
+    document = ServerClient(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/unload")
     typer.echo(f"{document['id']} is unloaded" if document.get("unloaded", True) else f"{model} was not loaded")
 
 
 @app.command()
 def logs(
-    model: str,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000)] = 200,
+    model: ModelId,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines to show.")] = 200,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """The end of a worker's log, also after its death."""
+    """Show the end of a worker's log, also after the worker has ended."""
     path = f"/v1/admin/workers/{quote(model, safe='/')}/log"
-    document = Server(url, key, config).get(path, lines=lines)
+    document = ServerClient(url, key, config).get(path, lines=lines)
     typer.echo(document if isinstance(document, str) else document["log"], nl=False)

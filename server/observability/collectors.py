@@ -1,4 +1,4 @@
-"""What Prometheus is told of the moment: read when it asks, so that nothing stale is left behind."""
+"""Gauges that are read at each scrape, so that workers and endpoints that are gone leave no stale series."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ QueueLoads = Callable[[], Iterable[QueueLoad]]
 
 
 class PoolCollector(Collector):
-    """Workers and devices; a worker that is gone leaves no stale series."""
+    """Workers and devices of a pool."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
     def collect(self) -> Iterable[Metric]:
-        """Fresh families."""
+        """The metric families now."""
         return pool_families(self._pool.snapshot())
 
     def describe(self) -> Iterable[Metric]:
-        """The same families without samples, so that registering asks nothing of the pool."""
+        """The same families without samples, so that registering does not read the pool."""
         return pool_families(PoolSnapshot())
 
 
 class RoutingCollector(Collector):
-    """Circuits, providers' keys, the whole gateway's budgets, and queues in front of endpoints."""
+    """Circuit breakers, providers' keys, spend caps of the whole gateway, and queues of endpoints."""
 
     def __init__(self, circuits: CircuitStates, keys: Keys, caps: Caps, queue_loads: QueueLoads) -> None:
         self._circuits = circuits
@@ -46,7 +46,7 @@ class RoutingCollector(Collector):
         self._queue_loads = queue_loads
 
     def collect(self) -> Iterable[Metric]:
-        """Fresh families."""
+        """The metric families now."""
         return routing_families(self._circuits(), self._keys(), self._caps(), self._queue_loads())
 
     def describe(self) -> Iterable[Metric]:
@@ -62,7 +62,9 @@ def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
     )
     memory = GaugeMetricFamily("roundhouse_worker_memory_bytes", "Resident memory of a worker", labels=labels)
     busy = GaugeMetricFamily("roundhouse_worker_busy", "Requests a worker is answering", labels=labels)
-    slots = GaugeMetricFamily("roundhouse_worker_slots", "Requests a worker can answer at a time", labels=labels)
+    slots = GaugeMetricFamily(
+        "roundhouse_worker_slots", "Requests a worker can answer concurrently", labels=labels
+    )
     queued = GaugeMetricFamily("roundhouse_queue_depth", "Requests waiting for a worker", labels=labels)
     restarts = CounterMetricFamily("roundhouse_worker_restarts", "Restarts of a worker that died", labels=labels)
     loaded = GaugeMetricFamily("roundhouse_loaded_models", "Models that are ready")
@@ -89,10 +91,10 @@ def routing_families(
     caps: Iterable[CapUsage],
     queue_loads: Iterable[QueueLoad],
 ) -> list[Metric]:
-    """What the router remembers of upstreams and of money, as metrics."""
+    """The router's state of upstreams and spend as metrics."""
     circuit = GaugeMetricFamily(
         "roundhouse_breaker_state",
-        "1 for the state of a model's circuit at an endpoint: closed, half_open, open",
+        "1 for the state of a model's circuit breaker at an endpoint: closed, half_open, open",
         labels=("model", "endpoint", "state"),
     )
     for (model, endpoint), state in circuits.items():
@@ -111,17 +113,19 @@ def routing_families(
     )
     spent = GaugeMetricFamily(
         "roundhouse_spend_used_dollars",
-        "Spent and set aside in the present window of a cap, by all gateways",
+        "Spent and reserved in the current window of a cap, by all gateways",
         labels=("window",),
     )
     for row in caps:
         cap.add_metric((row.window.value,), row.cap)
         spent.add_metric((row.window.value,), row.spent)
     busy = GaugeMetricFamily(
-        "roundhouse_endpoint_busy", "Calls at work at an endpoint that has max_concurrency", labels=("endpoint",)
+        "roundhouse_endpoint_busy", "Calls in flight at an endpoint with max_concurrency", labels=("endpoint",)
     )
     queued = GaugeMetricFamily(
-        "roundhouse_endpoint_queue_depth", "Calls waiting for a turn at such an endpoint", labels=("endpoint",)
+        "roundhouse_endpoint_queue_depth",
+        "Calls queued for an endpoint with max_concurrency",
+        labels=("endpoint",),
     )
     for load in queue_loads:
         busy.add_metric((load.endpoint,), load.busy)

@@ -1,4 +1,4 @@
-"""The log lines of what has no request of its own to answer for it: attempts that failed, and workers."""
+"""Log lines of attempts and of workers, whose failures a request's own line may not show."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import structlog
 from backends.workers.worker import Observer
 from routing.outcomes import Outcome, Result
 
-_LOUD = frozenset({Result.FAILED, Result.CANNOT})
+_WARNED = frozenset({Result.FAILED, Result.CANNOT})
 
 
 class AttemptLog:
     """One line per attempt, as an :class:`routing.outcomes.OutcomeSink`.
 
-    A failed one is a warning: a fallback may have hidden it from the caller. The ids of the request come with the
-    context it ran in.
+    A failure is a warning, because a fallback may have hidden it from the caller. The line has the ids of the
+    request through the context variables of the task.
     """
 
     def __init__(self) -> None:
-        # Bound once: what get_logger answers is bound anew for every line, written or not.
+        # Bound once: the proxy of get_logger binds a logger for each line, even one below the level.
         self._log = structlog.get_logger("server.attempts").bind()
 
     def record(self, outcome: Outcome) -> None:
         """Write the line."""
-        tell = self._log.warning if outcome.result in _LOUD else self._log.debug
-        tell(
+        write = self._log.warning if outcome.result in _WARNED else self._log.debug
+        write(
             "attempt",
             trace=outcome.trace,
             attempt=outcome.attempt,
@@ -39,10 +39,10 @@ class AttemptLog:
 
 
 class WorkerEvents:
-    """One line per thing that befalls a worker, with the place of its own log; then ``following`` is told."""
+    """One line per event of a worker, with the command that shows its log. Forwards to ``next_observer``."""
 
-    def __init__(self, following: Observer) -> None:
-        self._next = following
+    def __init__(self, next_observer: Observer) -> None:
+        self._next = next_observer
         self._log = structlog.get_logger("server.workers")
 
     def loaded(self, model: str, seconds: float) -> None:
@@ -51,13 +51,13 @@ class WorkerEvents:
         self._next.loaded(model, seconds)
 
     def load_failed(self, model: str, reason: str) -> None:
-        """A worker did not become ready, or was given up."""
-        self._log.error("worker failed", model=model, reason=reason, its_log=_read(model))
+        """A worker did not become ready, or died too often."""
+        self._log.error("worker failed", model=model, reason=reason, its_log=_log_command(model))
         self._next.load_failed(model, reason)
 
     def died(self, model: str, reason: str) -> None:
-        """A worker ended by itself."""
-        self._log.error("worker died", model=model, reason=reason, its_log=_read(model))
+        """A worker's process ended unexpectedly."""
+        self._log.error("worker died", model=model, reason=reason, its_log=_log_command(model))
         self._next.died(model, reason)
 
     def unloaded(self, model: str, *, evicted: bool) -> None:
@@ -66,5 +66,5 @@ class WorkerEvents:
         self._next.unloaded(model, evicted=evicted)
 
 
-def _read(model: str) -> str:
+def _log_command(model: str) -> str:
     return f"roundhouse logs {model}"

@@ -1,7 +1,7 @@
-"""Structured logs to standard error: for people or for machines, and never with a secret in them.
+"""Structured logs to standard error, as console lines or JSON, with secrets removed.
 
-Tracebacks are written without the values of variables and without exception messages: both may hold a
-caller's prompt. ``log.prompts`` brings the messages back.
+Tracebacks have neither the values of variables nor exception messages, because both may contain a caller's prompt.
+``log.prompts`` adds the messages.
 """
 
 from __future__ import annotations
@@ -33,44 +33,43 @@ HIDDEN = "[hidden]"
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Set up logging of this process: called once by the runner, never at import."""
-    lines = Lines(stream or sys.stderr)
-    atexit.register(lines.write_out)
-    configure_structlog(settings, cast("TextIO", lines))
-    configure_libraries(settings, cast("TextIO", lines))
+    """Set up the logging of this process. Called once when it starts."""
+    batched = BatchedStream(stream or sys.stderr)
+    atexit.register(batched.flush_now)
+    configure_structlog(settings, cast("TextIO", batched))
+    configure_libraries(settings, cast("TextIO", batched))
 
 
-class Lines(io.TextIOBase):
-    """A stream whose lines are written together once the event loop has come round: those of requests that end
-    at the same time are one system call. Where no loop runs a line is written at once."""
+class BatchedStream(io.TextIOBase):
+    """Writes the lines of one event loop iteration in one system call; without a running loop, at once."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._held: list[str] = []
-        self._due: asyncio.AbstractEventLoop | None = None
+        self._pending: list[str] = []
+        self._scheduled: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
-            self._held.append(text)
+            self._pending.append(text)
         return len(text)
 
     def flush(self) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.write_out()
+            self.flush_now()
             return
-        if self._due is not loop:
-            self._due = loop
-            loop.call_soon(self.write_out)
+        if self._scheduled is not loop:
+            self._scheduled = loop
+            loop.call_soon(self.flush_now)
 
-    def write_out(self) -> None:
-        """Write what is held."""
+    def flush_now(self) -> None:
+        """Write the pending lines."""
         with self._lock:
-            self._due = None
-            if self._held:
-                text, self._held = "".join(self._held), []
+            self._scheduled = None
+            if self._pending:
+                text, self._pending = "".join(self._pending), []
                 self._stream.write(text)
                 self._stream.flush()
 
@@ -79,9 +78,9 @@ class Lines(io.TextIOBase):
 
 
 def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
-    """Our own lines."""
+    """Set up the logger of Roundhouse's own lines."""
     structlog.configure(
-        processors=[*_shared(settings), renderer(settings, stream)],
+        processors=[*_shared_processors(settings), renderer(settings, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
@@ -89,11 +88,11 @@ def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
 
 
 def configure_libraries(settings: LogSettings, stream: TextIO) -> None:
-    """The lines of libraries that use the standard library's logging, in the same shape."""
+    """Give the lines of libraries, which use the standard library's logging, the same format."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_shared(settings)],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_shared_processors(settings)],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer(settings, stream)],
             use_get_message=True,
         )
@@ -103,7 +102,7 @@ def configure_libraries(settings: LogSettings, stream: TextIO) -> None:
     root.setLevel(max(_level(settings), logging.INFO))
     for noisy in ("uvicorn.error", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # At debug level sse-starlette and python-multipart write what passes through them: prompts and answers.
+    # At debug level sse-starlette and python-multipart log prompts and answers.
     for talkative in ("sse_starlette", "python_multipart", "multipart"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
 
@@ -112,7 +111,7 @@ def _level(settings: LogSettings) -> int:
     return int(getattr(logging, settings.level.upper()))
 
 
-def _shared(settings: LogSettings) -> list[Any]:
+def _shared_processors(settings: LogSettings) -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -123,7 +122,7 @@ def _shared(settings: LogSettings) -> list[Any]:
 
 
 def renderer(settings: LogSettings, stream: TextIO) -> Any:
-    """Lines for a terminal, or one JSON object a line."""
+    """The processor that renders a line for a terminal, or as one JSON object."""
     return _render_json if settings.format == "json" else Console(colors=stream.isatty())
 
 
@@ -133,9 +132,9 @@ def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:
 
 
 class Console:
-    """A line for people: time, level, event, then what else there is, in columns, and a traceback below.
+    """Renders a line for a terminal: time, level, event, then the other fields; a traceback follows below.
 
-    structlog's own renderer takes longer for a line of the access log than the gateway's whole JSON does.
+    structlog's own renderer takes longer for one access log line than all JSON processing of its request.
     """
 
     def __init__(self, *, colors: bool) -> None:
@@ -152,7 +151,7 @@ class Console:
             f"{self._bold}{event!s:<30}{reset}"
         )
         for key in sorted(entry):
-            line += f" {self._name}{key}{reset}={_shown(entry[key])}"
+            line += f" {self._name}{key}{reset}={_quoted(entry[key])}"
         return line if exception is None else f"{line}\n{exception}"
 
 
@@ -167,14 +166,14 @@ _LEVEL_COLORS = {
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 
 
-def _shown(value: object) -> str:
-    """A value as it is, or as Python writes it where it could be mistaken for something else."""
+def _quoted(value: object) -> str:
+    """A value as text; as its ``repr`` if it contains spaces, quotes, ``=`` or control characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if _PLAIN.fullmatch(text) else repr(value)
 
 
 def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDict:
-    """Blank what is named like a secret or looks like one."""
+    """Hide values whose name or form is that of a secret."""
     del logger, name
     for key, value in entry.items():
         if key.lower() in _SECRET_NAMES:
@@ -185,26 +184,26 @@ def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDic
 
 
 def hidden(text: str) -> str:
-    """A text with what looks like a secret in it blanked."""
+    """The text with every part that looks like a secret hidden."""
     if len(text) > 8 and _may_hold_secret(text.lower()):
         return _SECRETS.sub(lambda found: found.group(1) + HIDDEN, text)
     return text
 
 
 def _may_hold_secret(text: str) -> bool:
-    """Whether :data:`_SECRETS` could be in this text in lower case; to search for it takes ten times as long."""
+    """Whether a lower-case text may match :data:`_SECRETS`; a tenth of the cost of searching with it."""
     return "bearer" in text or "sk-" in text or "rh-" in text or "key=" in text
 
 
 def exception_formatter(*, messages: bool) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
-    """Replaces ``exc_info`` by the text of its traceback."""
+    """A processor that replaces ``exc_info`` with the text of its traceback."""
 
     def format_exception(logger: WrappedLogger, name: str, entry: EventDict) -> EventDict:
         del logger, name
         info = entry.pop("exc_info", None)
         error = _exception(info)
         if error is not None:
-            entry["exception"] = "".join(_lines(error, messages=messages)).rstrip()
+            entry["exception"] = "".join(_format_error(error, messages=messages)).rstrip()
         return entry
 
     return format_exception
@@ -218,9 +217,9 @@ def _exception(info: ExcInfo | BaseException | bool | None) -> BaseException | N
     return sys.exc_info()[1] if info else None
 
 
-def _lines(error: BaseException, *, messages: bool) -> list[str]:
+def _format_error(error: BaseException, *, messages: bool) -> list[str]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    before = [*_lines(cause, messages=messages), "which led to\n"] if cause is not None else []
+    before = [*_format_error(cause, messages=messages), "which led to\n"] if cause is not None else []
     frames: TracebackType | None = error.__traceback__
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return [*before, *traceback.format_tb(frames), f"{kind}: {error}\n" if messages else f"{kind}\n"]

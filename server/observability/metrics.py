@@ -1,7 +1,7 @@
-"""What Prometheus is told. One registry per app; every metric is listed in ``deploy/METRICS.md``.
+"""Prometheus metrics, one registry per app. ``deploy/METRICS.md`` lists every metric.
 
-Label values are bounded: routes are templates, models are rows of the catalogue, codes are those of the tree
-of errors. No key, prompt or address is ever a label.
+Label values are bounded: routes are templates, models are rows of the catalogue, codes are those of
+``catalog/errors.py``. No key, prompt or address is a label.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ M = TypeVar("M", Counter, Histogram)
 
 
 class _Series(Generic[M]):
-    """One metric's series by their labels' values: prometheus_client takes longer to find one than to count."""
+    """Caches a metric's series by label values: the lookup in prometheus_client costs more than the count."""
 
     __slots__ = ("_known", "_metric")
 
@@ -39,14 +39,14 @@ class _Series(Generic[M]):
 
 
 class Metrics:
-    """Counts requests at the gate, attempts as a :class:`routing.outcomes.OutcomeSink`, and what befalls workers
-    as a :class:`backends.workers.worker.Observer`.
+    """Counts requests, attempts (as a :class:`routing.outcomes.OutcomeSink`) and events of workers (as a
+    :class:`backends.workers.worker.Observer`).
     """
 
     def __init__(
         self, in_flight: Callable[[], int] = lambda: 0, draining: Callable[[], bool] = lambda: False
     ) -> None:
-        """``in_flight`` counts the requests at work; ``draining`` says whether the server is shutting down."""
+        """``in_flight`` is the number of requests in flight; ``draining`` is true while the server shuts down."""
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, meaning: str, *labels: str) -> _Series[Counter]:
@@ -61,13 +61,13 @@ class Metrics:
         self._request_seconds = histogram(
             "roundhouse_request_seconds", "Seconds from a request's first byte to its answer's last", "route"
         )
-        self._errors = counter("roundhouse_errors", "Errors given to callers, by code", "code")
+        self._errors = counter("roundhouse_errors", "Errors returned to callers, by code", "code")
         self._attempts = counter(
             "roundhouse_attempts", "Calls of a model, fallbacks included", "model", "endpoint", "task", "result"
         )
         self._fallbacks = counter(
             "roundhouse_fallbacks",
-            "Attempts after a request's first, by the model that was tried instead",
+            "Attempts after a request's first, by the model that was tried",
             "model",
         )
         self._failures = counter("roundhouse_attempt_failures", "Attempts that failed, by code", "model", "code")
@@ -81,7 +81,7 @@ class Metrics:
         )
         self._rate = histogram(
             "roundhouse_tokens_per_second",
-            "Tokens a second of an answer after its first token",
+            "Tokens per second of an answer after its first token",
             "model",
             buckets=RATES,
         )
@@ -97,38 +97,38 @@ class Metrics:
         )
         self._worker_events = counter(
             "roundhouse_worker_events",
-            "What happened to workers: loaded, load_failed, died, unloaded, evicted",
+            "Events of workers: loaded, load_failed, died, unloaded, evicted",
             "model",
             "event",
         )
-        in_flight_gauge = Gauge("roundhouse_in_flight", "Requests at work in this process", registry=registry)
+        in_flight_gauge = Gauge("roundhouse_in_flight", "Requests in flight", registry=registry)
         in_flight_gauge.set_function(in_flight)
         draining_gauge = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
         draining_gauge.set_function(lambda: float(draining()))
 
     def watch(self, pool: WorkerPool) -> Collector:
-        """Report the pool's workers and devices, read when Prometheus asks. Returns the collector to remove."""
+        """Read the pool's workers and devices at each scrape. Returns the collector, to be unregistered."""
         collector = PoolCollector(pool)
         self.registry.register(collector)
         return collector
 
     def watch_routing(self, circuits: CircuitStates, keys: Keys, caps: Caps, queue_loads: QueueLoads) -> Collector:
-        """Report circuits, keys, budgets and queues when Prometheus asks. Returns the collector to remove."""
+        """Read circuits, keys, caps and queues at each scrape. Returns the collector, to be unregistered."""
         collector = RoutingCollector(circuits, keys, caps, queue_loads)
         self.registry.register(collector)
         return collector
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One request ended; ``status`` 0 is an answer that was never begun."""
+        """Count a request that ended; ``status`` is 0 if no answer was begun."""
         self._requests(route, method if method in _METHODS else "other", str(status)).inc()
         self._request_seconds(route).observe(seconds)
 
     def error(self, code: str) -> None:
-        """One error was given to a caller."""
+        """Count an error returned to a caller."""
         self._errors(code).inc()
 
     def record(self, outcome: Outcome) -> None:
-        """One attempt ended."""
+        """Count an attempt that ended."""
         model = outcome.model
         self._attempts(model, outcome.endpoint, outcome.facts.task.value, outcome.result.value).inc()
         self._queued(model).observe(outcome.queued)
@@ -154,26 +154,26 @@ class Metrics:
             self._rate(model).observe((usage.output - 1) / decoding)
 
     def loaded(self, model: str, seconds: float) -> None:
-        """A worker became ready."""
+        """Count a worker that became ready."""
         self._load_seconds(model).observe(seconds)
         self._worker_events(model, "loaded").inc()
 
     def load_failed(self, model: str, reason: str) -> None:
-        """A worker did not become ready."""
+        """Count a worker that did not become ready."""
         del reason
         self._worker_events(model, "load_failed").inc()
 
     def died(self, model: str, reason: str) -> None:
-        """A worker ended by itself."""
+        """Count a worker whose process ended unexpectedly."""
         del reason
         self._worker_events(model, "died").inc()
 
     def unloaded(self, model: str, *, evicted: bool) -> None:
-        """A worker was stopped: to make room, or because it was idle or told to."""
+        """Count a worker that was stopped: evicted for memory, or idle, or on request."""
         self._worker_events(model, "evicted" if evicted else "unloaded").inc()
 
     def render(self) -> bytes:
-        """The text format of Prometheus, version 0.0.4."""
+        """All metrics in the text format of Prometheus, version 0.0.4."""
         return generate_latest(self.registry)
 
 

@@ -1,4 +1,4 @@
-"""Opens OpenTelemetry if the settings ask for it."""
+"""Enables OpenTelemetry when the settings name a collector."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from server.settings import TelemetrySettings
 
 
 def open_telemetry(settings: TelemetrySettings, *, version: str) -> Telemetry | None:
-    """The telemetry of the settings, or ``None`` when they name no collector.
+    """Create the telemetry, or return ``None`` when the settings name no collector.
 
-    Raises ConfigurationError when it is wanted and its packages are missing.
+    Raises ConfigurationError when its packages are missing.
     """
     if settings.endpoint is None:
         return None

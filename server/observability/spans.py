@@ -1,11 +1,11 @@
-"""Spans by OpenTelemetry's conventions: one of kind server per request, one of kind client per attempt.
+"""OpenTelemetry spans: one of kind server per request, one of kind client per attempt.
 
-The attributes are those of the GenAI conventions (semantic-conventions-genai, status: development) and of HTTP
-servers; what they have no name for begins with ``roundhouse.``. Neither a prompt, an answer, a key nor an
-error's message is ever in a span.
+The attributes follow the GenAI conventions (semantic-conventions-genai, status: development) and those of HTTP
+servers; attributes without a convention begin with ``roundhouse.``. A span contains no prompt, answer, key or
+error message.
 
-An attempt's span is written when its outcome is known. Its id is drawn before, because upstreams are told it in
-``traceparent`` (W3C Trace Context) while the attempt runs; attempts of one request never overlap.
+An attempt's span is written when its outcome is known. Its id is generated earlier, because ``traceparent`` (W3C
+Trace Context) carries it to the upstream while the attempt runs. Attempts of one request never overlap.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from server.settings import TelemetrySettings
 Attribute = str | int | float | bool | list[str]
 
 UNTRACED = frozenset({"/health", "/ready", "/metrics"})
-"""Probes and scrapes: they would be most of the spans and tell nothing."""
+"""Probes and scrapes, which would be most of the spans."""
 
 OPERATIONS = {
     Capability.CHAT: "chat",
@@ -63,83 +63,83 @@ OPERATIONS = {
     Capability.SPEAK: "speak",
     Capability.IMAGE: "generate_content",
 }
-"""``gen_ai.operation.name``: the conventions' own where they have one, else the capability's."""
+"""``gen_ai.operation.name``: the conventions' name where there is one, else the capability's."""
 
 OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image"}
 
-_present: ContextVar[_Request | None] = ContextVar("present_request", default=None)
+_current: ContextVar[_TracedRequest | None] = ContextVar("traced_request", default=None)
 
 
 @dataclass(slots=True)
-class _Request:
-    """The request that the present task works for; ``attempt`` is the id of its next attempt's span."""
+class _TracedRequest:
+    """The request that the current task serves; ``attempt`` is the span id of its next attempt."""
 
     span: Span
     attempt: int
 
 
-class _Ids(RandomIdGenerator):
-    """Random ids, except where the next one is given."""
+class _PresetIds(RandomIdGenerator):
+    """Random ids, unless ``trace`` or ``span`` presets the next one."""
 
     def __init__(self) -> None:
         self.trace: int | None = None
         self.span: int | None = None
 
     def generate_trace_id(self) -> int:
-        given, self.trace = self.trace, None
-        return given or super().generate_trace_id()
+        preset, self.trace = self.trace, None
+        return preset or super().generate_trace_id()
 
     def generate_span_id(self) -> int:
-        given, self.span = self.span, None
-        return given or super().generate_span_id()
+        preset, self.span = self.span, None
+        return preset or super().generate_span_id()
 
 
 def otlp_exporter(endpoint: str) -> SpanExporter:
-    """Sends spans over OTLP/HTTP to a collector's base address, or to an address that ends in ``/v1/traces``.
+    """An exporter over OTLP/HTTP to a collector's base URL, or to a URL that ends in ``/v1/traces``.
 
-    Certificates and headers come from OpenTelemetry's own variables, ``OTEL_EXPORTER_OTLP_HEADERS`` and others.
+    OpenTelemetry's own environment variables set its headers and certificates (``OTEL_EXPORTER_OTLP_HEADERS``).
     """
     address = endpoint.rstrip("/")
     return OTLPSpanExporter(address if address.endswith("/v1/traces") else address + "/v1/traces", timeout=5)
 
 
 class Spans:
-    """Implements :class:`~server.observability.telemetry.Telemetry` with a provider of its own."""
+    """Implements :class:`~server.observability.telemetry.Telemetry` with a tracer provider of its own."""
 
     def __init__(self, settings: TelemetrySettings, exporter: SpanExporter, *, version: str) -> None:
         self._settings = settings
         self._exporter = exporter
-        self._ids = _Ids()
+        self._ids = _PresetIds()
         resource = Resource.create({"service.name": settings.service_name, "service.version": version})
         sampler = ParentBased(TraceIdRatioBased(settings.sample))
         self._provider = TracerProvider(
             sampler=sampler, resource=resource, id_generator=self._ids, shutdown_on_exit=False
         )
         self._tracer = self._provider.get_tracer("roundhouse", version)
-        self._wire = TraceContextTextMapPropagator()
+        self._propagator = TraceContextTextMapPropagator()
         self._endpoint: EndpointOf | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Export in a thread of its own while the block runs."""
+        """Export from a background thread while the block runs."""
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         try:
             yield
         finally:
             await asyncio.to_thread(self._provider.shutdown)
 
-    def describe_with(self, endpoint: EndpointOf) -> None:
+    def set_endpoint_lookup(self, endpoint: EndpointOf) -> None:
         self._endpoint = endpoint
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Goes around the gate, which knows the request's id, caller and end."""
+        """Wrap the gate, which puts the request's id, caller and status into the scope."""
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["path"] in UNTRACED:
                 await app(scope, receive, send)
                 return
             request = self._begin(scope)
-            token = _present.set(request)
+            token = _current.set(request)
             context = request.span.get_span_context()
             ids = structlog.contextvars.bind_contextvars(
                 trace_id=f"{context.trace_id:032x}", span_id=f"{context.span_id:016x}"
@@ -148,37 +148,37 @@ class Spans:
                 await app(scope, receive, send)
             finally:
                 structlog.contextvars.reset_contextvars(**ids)
-                _present.reset(token)
-                _end(request.span, scope)
+                _current.reset(token)
+                _end_request_span(request.span, scope)
 
         return traced
 
-    def _begin(self, scope: Scope) -> _Request:
-        """The request's span. Without a ``traceparent`` its trace has the id that ``x-roundhouse-trace`` tells."""
+    def _begin(self, scope: Scope) -> _TracedRequest:
+        """Start the request's span. Without a ``traceparent`` its trace id is that of ``x-roundhouse-trace``."""
         headers = Headers(scope=scope)
         carrier = {name: value for name in ("traceparent", "tracestate") if (value := headers.get(name))}
-        parent = self._wire.extract(carrier, context=Context())
+        parent = self._propagator.extract(carrier, context=Context())
         own = self._ids.generate_trace_id()
         scope[TRACE] = f"{own:032x}"
         self._ids.trace = own
         span = self._tracer.start_span(scope["method"], context=parent, kind=SpanKind.SERVER)
-        self._ids.trace = None  # not asked for when there is a parent
-        return _Request(span, self._ids.generate_span_id())
+        self._ids.trace = None  # unused when there is a parent
+        return _TracedRequest(span, self._ids.generate_span_id())
 
     def headers(self) -> Mapping[str, str]:
-        """``traceparent`` and ``tracestate`` that name the attempt's span as the parent of the upstream's."""
-        request = _present.get()
+        """``traceparent`` and ``tracestate``, with the attempt's span as the parent of the upstream's."""
+        request = _current.get()
         carrier: dict[str, str] = {}
         if request is None or not self._settings.propagate:
             return carrier
         here = request.span.get_span_context()
         attempt = SpanContext(here.trace_id, request.attempt, False, here.trace_flags, here.trace_state)
-        self._wire.inject(carrier, context=set_span_in_context(NonRecordingSpan(attempt), Context()))
+        self._propagator.inject(carrier, context=set_span_in_context(NonRecordingSpan(attempt), Context()))
         return carrier
 
     def record(self, outcome: Outcome) -> None:
-        """Write the attempt's span; one that belongs to no request becomes a trace of its own."""
-        request = _present.get()
+        """Write the attempt's span; an attempt without a request starts its own trace."""
+        request = _current.get()
         context = Context()
         if request is not None:
             if not request.span.get_span_context().trace_flags.sampled:
@@ -190,15 +190,15 @@ class Spans:
             f"{_operation(outcome)} {outcome.model}",
             context=context,
             kind=SpanKind.CLIENT,
-            attributes={**attributes, **self._server(outcome.endpoint)},
+            attributes={**attributes, **self._endpoint_attributes(outcome.endpoint)},
             start_time=_nanoseconds(outcome.at - outcome.duration),
         )
         if "error.type" in attributes:
             span.set_status(Status(StatusCode.ERROR))
         span.end(_nanoseconds(outcome.at))
 
-    def _server(self, name: str) -> dict[str, Attribute]:
-        endpoint = self._find(name)
+    def _endpoint_attributes(self, name: str) -> dict[str, Attribute]:
+        endpoint = self._endpoint_named(name)
         if endpoint is None:
             return {"gen_ai.provider.name": "roundhouse" if name == "local" else name}
         attributes: dict[str, Attribute] = {"gen_ai.provider.name": genai_name(endpoint)}
@@ -208,17 +208,17 @@ class Spans:
             attributes["server.port"] = address.port or (443 if address.scheme == "https" else 80)
         return attributes
 
-    def _find(self, name: str) -> Endpoint | None:
+    def _endpoint_named(self, name: str) -> Endpoint | None:
         if self._endpoint is None or name == "local":
             return None
         try:
             return self._endpoint(name)
-        except RoundhouseError:  # its row was taken away while it was called
+        except RoundhouseError:  # its row was removed during the call
             return None
 
 
 def attempt_attributes(outcome: Outcome) -> dict[str, Attribute]:
-    """What an attempt's span says, besides where it went."""
+    """The attributes of an attempt's span, without those of its endpoint."""
     facts, usage = outcome.facts, outcome.usage
     known: dict[str, Attribute | None] = {
         "gen_ai.operation.name": _operation(outcome),
@@ -257,14 +257,14 @@ def _operation(outcome: Outcome) -> str:
 
 
 def _error_type(outcome: Outcome) -> str | None:
-    """The code of the error; a refusal is an answer, and a caller who leaves is no error."""
+    """The error's code. A refusal and a client's disconnect are not errors."""
     if outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED):
         return None
     return outcome.error or outcome.result.value
 
 
-def _end(span: Span, scope: Scope) -> None:
-    """Close a request's span with what the gate has learned of it."""
+def _end_request_span(span: Span, scope: Scope) -> None:
+    """End a request's span with the attributes that the gate has put into the scope."""
     if span.is_recording():
         route = getattr(scope.get("route"), "path", "")
         status: int = scope.get(STATUS, 0)

@@ -1,7 +1,7 @@
-"""The seam to OpenTelemetry that every gateway loads; it does not import the SDK.
+"""The interface to OpenTelemetry, without importing its SDK.
 
-The spans themselves are made in :mod:`server.observability.spans`, imported only when ``[telemetry] endpoint``
-is set. ``deploy/TRACES.md`` lists their attributes.
+:mod:`server.observability.spans` implements it, and is imported only when ``[telemetry] endpoint`` is set.
+``deploy/TRACES.md`` lists the attributes of the spans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from catalog.model import Endpoint
 from routing.outcomes import Outcome
 
 EndpointOf = Callable[[str], Endpoint]
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Telemetry(Protocol):
@@ -28,19 +28,19 @@ class Telemetry(Protocol):
         ...
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Export while the block runs; what is left is sent when it ends."""
+        """Export spans while the block runs; its end sends those that remain."""
         ...
 
-    def describe_with(self, endpoint: EndpointOf) -> None:
-        """Look up the endpoints that outcomes name with ``endpoint``."""
+    def set_endpoint_lookup(self, endpoint: EndpointOf) -> None:
+        """Use ``endpoint`` to find the address and provider of the endpoints that outcomes name."""
         ...
 
     def record(self, outcome: Outcome) -> None:
-        """One attempt ended; see :class:`routing.outcomes.OutcomeSink`."""
+        """Write the span of an attempt that ended; see :class:`routing.outcomes.OutcomeSink`."""
         ...
 
     def headers(self) -> Mapping[str, str]:
-        """Trace headers for an upstream called now, for the current request."""
+        """Trace headers for an upstream call of the current request."""
         ...
 
 
@@ -49,18 +49,18 @@ class TelemetryProxy:
 
     def __init__(self, endpoint: EndpointOf) -> None:
         self._endpoint = endpoint
-        self._listener: Telemetry | None = None
+        self._target: Telemetry | None = None
 
-    def attach(self, listener: Telemetry) -> None:
-        """Forward to ``listener`` from now on."""
-        listener.describe_with(self._endpoint)
-        self._listener = listener
+    def attach(self, target: Telemetry) -> None:
+        """Forward to ``target`` from now on."""
+        target.set_endpoint_lookup(self._endpoint)
+        self._target = target
 
     def record(self, outcome: Outcome) -> None:
         """Forward one outcome; see :class:`routing.outcomes.OutcomeSink`."""
-        if self._listener is not None:
-            self._listener.record(outcome)
+        if self._target is not None:
+            self._target.record(outcome)
 
     def headers(self) -> Mapping[str, str]:
         """Headers that :class:`backends.http.HttpClient` adds to every call."""
-        return _NOTHING if self._listener is None else self._listener.headers()
+        return _NO_HEADERS if self._target is None else self._target.headers()

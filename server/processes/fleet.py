@@ -1,14 +1,14 @@
-"""Several gateway processes of one machine (``serve --workers N``), and the parent that owns what they share.
+"""Several gateway processes on one machine (``serve --workers N``) and the parent process that supervises them.
 
 The parent binds the sockets, runs the one :class:`backends.workers.supervisor.Supervisor`, and starts N
-processes of :mod:`server.processes.gateway_process`, which inherit the listening socket: an idle one takes the
-next connection, and one that dies takes none along that it had not accepted. Each reaches the workers over a
-control socket (:mod:`backends.workers.control.channel`); the state they share is the SQLite file or Redis. The
-parent answers no request, so nothing that a client sends can end it.
+processes of :mod:`server.processes.gateway_process`. They inherit the listening socket: an idle process accepts
+the next connection, and one that dies loses only connections that it had accepted. Each reaches the workers over a
+control socket (:mod:`backends.workers.control.channel`); their shared state is the SQLite file or Redis.
+The parent answers no HTTP request, so no request can crash it.
 
-A gateway that dies is started again, with a pause that doubles. SIGTERM and SIGINT drain every gateway, then
-the workers stop; again, and they stop at once. SIGHUP reads the settings and gives them to every gateway. If
-the parent dies, however it does, its gateways and workers die with it.
+A gateway process that dies is restarted with exponential backoff. SIGTERM and SIGINT drain every gateway, then the
+workers stop; a second signal stops them at once. SIGHUP loads the settings and sends them to every gateway. If the
+parent dies in any way, its gateways and workers exit with it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import SecretStr
 
 from backends.workers.control.channel import Channel
@@ -34,25 +33,25 @@ from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
-from server.observability.metrics import Metrics
-from server.processes.gateway_child import Child
-from server.processes.scrape import Book, export
-from server.processes.sockets import Reload, bind, bind_admin, loop_factory, url_of
+from server.processes.gateway_child import GatewayChild
+from server.processes.reload import SettingsLoader
+from server.processes.scrape import FleetMetrics
+from server.processes.signals import handle_signals
+from server.processes.sockets import bind, bind_admin, loop_factory, url_of
 from server.settings import Settings
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
-STEADY = 30.0
-"""Seconds after which a gateway that dies is started again as if it were the first time."""
-TO_END = 15.0
-"""Seconds beyond the drain's limit after which a gateway that still runs is killed."""
-COLLECT_EVERY = 5.0
-ANSWER_WITHIN = 2.0
+BACKOFF, BACKOFF_LIMIT = 0.25, 10.0
+"""Seconds before a gateway that died is restarted: the first time, and at most after doubling."""
+BACKOFF_RESET = 30.0
+"""Seconds of running after which the next restart waits only :data:`BACKOFF` again."""
+KILL_AFTER = 15.0
+"""Seconds after the drain's deadline at which a gateway that still runs is killed."""
 
 
-def run_fleet(settings: Settings, *, reload: Reload | None = None) -> None:
-    """Serve with ``settings.server.processes`` processes until told to stop.
+def run_fleet(settings: Settings, *, reload: SettingsLoader | None = None) -> None:
+    """Serve with ``settings.server.processes`` gateway processes until a signal stops them.
 
-    Raises ConfigurationError when that is impossible: an address in use, or what the first gateway says.
+    Raises ConfigurationError when an address cannot be bound, or with the first gateway's reason not to start.
     """
     server = settings.server
     with contextlib.ExitStack() as stack:
@@ -65,124 +64,125 @@ def run_fleet(settings: Settings, *, reload: Reload | None = None) -> None:
 
 
 class Fleet:
-    """The parent. ``run`` is all its life."""
+    """The gateway processes and what they share. :meth:`run` starts, supervises and stops all of it."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, admin: socket.socket | None, reload: Reload | None
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        admin: socket.socket | None,
+        reload: SettingsLoader | None,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._admin = admin
-        self._reload = reload
-        self._children: set[Child] = set()
+        self._load_settings = reload
+        self._gateways: set[GatewayChild] = set()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
-        self._book = Book()
-        self._metrics = Metrics()
-        self._restarts = count_processes(
-            self._metrics.registry, lambda: sum(child.ready.is_set() for child in self._children)
-        )
+        self._metrics = FleetMetrics(self._gateways)
         self._log = structlog.get_logger("server.processes.fleet")
 
     async def run(self) -> None:
-        """Start everything, and keep it until a signal stops it; then end gateways first, workers last."""
+        """Run until a signal stops it; gateways end first, workers last."""
         store = Store(self._settings.data_dir / "models")
         engines = builtin_engines(self._settings.workers.python)
-        async with own_workers(self._settings, store, engines, self._metrics) as pool:
-            self._metrics.watch(pool)
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
+        async with own_workers(self._settings, store, engines, self._metrics.own) as pool:
+            self._metrics.own.watch(pool)
             service = PoolService(pool)
-            helpers = [asyncio.create_task(service.run()), asyncio.create_task(self._collect())]
+            background = [asyncio.create_task(service.run()), asyncio.create_task(self._metrics.run())]
             try:
-                with self._signals():
-                    await self._keep_all(service)
+                with handle_signals(handlers):
+                    await self._supervise_all(service)
             finally:
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
-                self._listener.close()  # so that nobody waits in its queue while the workers stop
+                await _cancel(background)
+                # Before the workers stop, so that no client waits in the accept queue meanwhile.
+                self._listener.close()
         self._log.info("stopped")
 
-    # ---- gateways
+    # ---- gateway processes
 
-    async def _keep_all(self, service: PoolService) -> None:
-        """The first alone: it makes the state's file, and says what is wrong with the settings, once."""
+    async def _supervise_all(self, service: PoolService) -> None:
+        """Start every gateway and keep them running until all are to stop.
+
+        The first starts alone: it creates the state's file, and reports a wrong setting once instead of N times.
+        """
         first = await self._start(service)
-        await first.settled()
+        await first.wait_started()
         if first.failure is not None and not self._stopping.is_set():
-            await self._end(first)
+            await self._remove(first)
             raise ConfigurationError(first.failure)
         others = [await self._start(service) for _ in range(self._settings.server.processes - 1)]
-        seats = [asyncio.create_task(self._keep(service, child)) for child in (first, *others)]
-        announcing = asyncio.create_task(self._announce((first, *others)))
+        gateways = (first, *others)
+        supervisors = [asyncio.create_task(self._supervise(service, gateway)) for gateway in gateways]
+        announcing = asyncio.create_task(self._log_listening(gateways))
         try:
-            await asyncio.gather(*seats)
+            await asyncio.gather(*supervisors)
         finally:
-            announcing.cancel()
-            for seat in seats:
-                seat.cancel()
-            await asyncio.gather(*seats, return_exceptions=True)
-            await asyncio.gather(*(self._end(child) for child in tuple(self._children)))
+            await _cancel([announcing, *supervisors])
+            await asyncio.gather(*(self._remove(gateway) for gateway in tuple(self._gateways)))
 
-    async def _keep(self, service: PoolService, child: Child) -> None:
-        """One gateway, and the next one when it dies, until all are to stop."""
-        pause = FIRST_PAUSE
+    async def _supervise(self, service: PoolService, gateway: GatewayChild) -> None:
+        """Wait for a gateway's end and restart it with backoff, until all are to stop."""
+        pause = BACKOFF
         while True:
             began = time.monotonic()
-            await self._until_exit(child)
+            await self._wait_for_exit(gateway)
             if self._stopping.is_set():
                 return
-            pause = FIRST_PAUSE if time.monotonic() - began > STEADY else pause
-            reason = child.failure or "It was told to."
-            self._log.error("gateway process ended", pid=child.pid, reason=reason, again_in=pause)
+            pause = BACKOFF if time.monotonic() - began > BACKOFF_RESET else pause
+            reason = gateway.failure or "It exited with status 0."
+            self._log.error("gateway process ended", pid=gateway.pid, reason=reason, again_in=pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
                     return
-            pause = min(LONGEST_PAUSE, pause * 2)
-            self._restarts.inc()
-            child = await self._start(service)
+            pause = min(BACKOFF_LIMIT, pause * 2)
+            self._metrics.restarts.inc()
+            gateway = await self._start(service)
 
-    async def _start(self, service: PoolService) -> Child:
+    async def _start(self, service: PoolService) -> GatewayChild:
         channel = Channel()
 
         async def settings(_: JsonValue) -> JsonValue:
-            return revealed(self._settings)
+            return dump_with_secrets(self._settings)
 
         async def metrics(_: JsonValue) -> JsonValue:
-            return await self._scrape()
+            return await self._metrics.render()
 
         service.offer(channel)
         channel.answer("settings", settings)
         channel.answer("metrics", metrics)
-        child = await Child.start(channel, self._listener, self._admin)
-        channel.hear("samples", lambda samples: self._book.report(child.pid, samples))
-        self._children.add(child)
+        gateway = await GatewayChild.start(channel, self._listener, self._admin)
+        channel.hear("samples", lambda samples: self._metrics.report(gateway.pid, samples))
+        self._gateways.add(gateway)
         if self._stopping.is_set():
-            child.terminate()
-        return child
+            gateway.terminate()
+        return gateway
 
-    async def _until_exit(self, child: Child) -> None:
-        """Wait for its end; when all are to stop, only as long as that may take."""
-        ended = asyncio.create_task(child.wait())
+    async def _wait_for_exit(self, gateway: GatewayChild) -> None:
+        """Wait until it exits; once all are to stop, at most until :data:`KILL_AFTER`, then kill it."""
+        exited = asyncio.create_task(gateway.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                await asyncio.wait({ended}, timeout=self._settings.server.drain + TO_END)
+            await asyncio.wait({exited, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                await asyncio.wait({exited}, timeout=self._settings.server.drain + KILL_AFTER)
         finally:
             stopping.cancel()
-            ended.cancel()
-            await self._end(child)
+            exited.cancel()
+            await self._remove(gateway)
 
-    async def _end(self, child: Child) -> None:
-        """Nothing of it is left: process, channel, leases; what it had counted stays."""
-        await child.kill()
-        self._children.discard(child)
-        self._book.ended(child.pid)
+    async def _remove(self, gateway: GatewayChild) -> None:
+        """End its process, channel and leases; its counters remain."""
+        await gateway.kill()
+        self._gateways.discard(gateway)
+        self._metrics.ended(gateway.pid)
 
-    async def _announce(self, children: Iterable[Child]) -> None:
-        """One line when all serve."""
-        await asyncio.gather(*(child.settled() for child in children))
+    async def _log_listening(self, gateways: Iterable[GatewayChild]) -> None:
+        """Write one line when all serve."""
+        await asyncio.gather(*(gateway.wait_started() for gateway in gateways))
         self._log.info(
             "listening",
             url=url_of(self._listener),
@@ -192,89 +192,47 @@ class Fleet:
 
     # ---- signals
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        handlers: dict[int, Callable[[], None]] = {
-            signal.SIGTERM: self._stop,
-            signal.SIGINT: self._stop,
-            signal.SIGHUP: self._read_again,
-        }
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        try:
-            yield
-        finally:
-            for number in handlers:
-                loop.remove_signal_handler(number)
-
     def _stop(self) -> None:
-        """Each gateway drains; told again, it stops at once."""
+        """SIGTERM, SIGINT: every gateway drains; the second time it stops at once."""
         if not self._stopping.is_set():
-            self._log.info("draining", seconds=self._settings.server.drain, processes=len(self._children))
+            self._log.info("draining", seconds=self._settings.server.drain, processes=len(self._gateways))
         self._stopping.set()
-        for child in self._children:
-            child.terminate()
+        for gateway in self._gateways:
+            gateway.terminate()
 
-    def _read_again(self) -> None:
-        if self._reload is not None and (self._reloading is None or self._reloading.done()):
-            self._reloading = asyncio.create_task(self._reloaded(self._reload))
+    def _reload(self) -> None:
+        """SIGHUP: load the settings, unless that is under way."""
+        if self._load_settings is not None and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._apply_settings(self._load_settings))
 
-    async def _reloaded(self, read: Reload) -> None:
-        """Every gateway takes the new settings, or says why not; those started later get them too."""
+    async def _apply_settings(self, load: SettingsLoader) -> None:
+        """Send the settings to every gateway, also to those started later. A refusal is logged."""
         try:
-            changed = read()
-            document = revealed(changed)
-            serving = [child for child in self._children if child.ready.is_set()]
-            await asyncio.gather(*(child.channel.call("reload", document) for child in serving))
+            changed = load()
+            document = dump_with_secrets(changed)
+            serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
+            await asyncio.gather(*(gateway.channel.call("reload", document) for gateway in serving))
         except RoundhouseError as error:
             self._log.error("settings not reloaded", reason=error.message)
         else:
             self._settings = changed
             self._log.info("settings reloaded", processes=len(serving))
 
-    # ---- metrics
 
-    async def _scrape(self) -> str:
-        await self._ask_all()
-        return self._book.total((export(self._metrics.registry),)).decode()
-
-    async def _collect(self) -> None:
-        while True:
-            await asyncio.sleep(COLLECT_EVERY)
-            await self._ask_all()
-
-    async def _ask_all(self) -> None:
-        await asyncio.gather(*(self._ask(child) for child in tuple(self._children) if child.ready.is_set()))
-
-    async def _ask(self, child: Child) -> None:
-        """Its samples; the last ones stand when it does not answer."""
-        with contextlib.suppress(RoundhouseError, TimeoutError):
-            async with asyncio.timeout(ANSWER_WITHIN):
-                samples = await child.channel.call("samples")
-            if child in self._children:
-                self._book.report(child.pid, samples)
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel the tasks and wait until they have ended."""
+    tasks = tuple(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def count_processes(registry: CollectorRegistry, serving: Callable[[], int]) -> Counter:
-    """Measure how many gateways serve; the counter given back is of those that were started again."""
-    running = Gauge(
-        "roundhouse_gateway_processes", "Gateway processes that serve, where there are several", registry=registry
-    )
-    running.set_function(serving)
-    return Counter(
-        "roundhouse_gateway_restarts",
-        "Gateway processes that died and were started again, where there are several",
-        registry=registry,
-    )
+def dump_with_secrets(settings: Settings) -> JsonValue:
+    """Settings as JSON, secrets in plain text: only to be sent over the control socket."""
+    return _to_json(settings.model_dump())
 
 
-def revealed(settings: Settings) -> JsonValue:
-    """Settings as JSON with their secrets, for a gateway process; they cross the control socket only."""
-    return _plain(settings.model_dump())
-
-
-def _plain(value: Any) -> JsonValue:
+def _to_json(value: Any) -> JsonValue:
     match value:
         case SecretStr():
             return value.get_secret_value()
@@ -283,8 +241,8 @@ def _plain(value: Any) -> JsonValue:
         case PurePath():
             return str(value)
         case dict():
-            return {_plain(name): _plain(item) for name, item in value.items()}
+            return {_to_json(name): _to_json(item) for name, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in value]
+            return [_to_json(item) for item in value]
         case _:
             return value

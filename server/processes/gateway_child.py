@@ -1,4 +1,4 @@
-"""One gateway process as its parent sees it: started, ready, ended."""
+"""A gateway process as its parent sees it: started, ready, ended."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from backends.workers.control.codec import JsonValue
 from backends.workers.process import describe_exit
 
 
-class Child:
-    """A running :mod:`server.processes.gateway_process`; :meth:`start` makes it and :meth:`kill` must end it."""
+class GatewayChild:
+    """A running :mod:`server.processes.gateway_process`. The caller of :meth:`start` must call :meth:`kill`.
+
+    ``ready`` is set while it serves. ``failure`` is the reason of its end, or ``None``.
+    """
 
     _process: asyncio.subprocess.Process
 
@@ -22,26 +25,26 @@ class Child:
         self.ready = asyncio.Event()
         self.failure: str | None = None
         channel.hear("ready", lambda _: self.ready.set())
-        channel.answer("failed", self._failed)
+        channel.answer("failed", self._set_failure)
 
     @classmethod
-    async def start(cls, channel: Channel, listener: socket.socket, admin: socket.socket | None) -> Child:
-        """Start it with its end of ``channel``, which is opened, and the listening sockets."""
+    async def start(cls, channel: Channel, listener: socket.socket, admin: socket.socket | None) -> GatewayChild:
+        """Open ``channel`` and start the process, which inherits the other end and the listening sockets."""
         child = cls(channel)
         ours, theirs = socket.socketpair()
         with theirs:
-            given = {"--control": theirs, "--listen": listener}
+            inherited = {"--control": theirs, "--listen": listener}
             if admin is not None:
-                given["--admin"] = admin
-            flags = [text for flag, its in given.items() for text in (flag, str(its.fileno()))]
+                inherited["--admin"] = admin
+            flags = [text for flag, each in inherited.items() for text in (flag, str(each.fileno()))]
             await channel.open(ours)
             try:
-                # In a session of its own, so that a terminal's Ctrl-C comes to the parent alone, which tells it.
-                # -P: a folder called "server" in the working directory is not this program.
+                # A session of its own: a terminal's Ctrl-C reaches the parent alone, which forwards it.
+                # -P: a folder "server" in the working directory must not be imported.
                 child._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "server.processes.gateway_process", *flags),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[its.fileno() for its in given.values()],
+                    pass_fds=[each.fileno() for each in inherited.values()],
                     start_new_session=True,
                 )
             except BaseException:
@@ -54,27 +57,27 @@ class Child:
         return self._process.pid
 
     async def wait(self) -> None:
-        """Until it has ended; then ``failure`` says how, unless it was told to."""
+        """Wait until it has exited. After a nonzero status ``failure`` is set."""
         code = await self._process.wait()
         if self.failure is None and code != 0:
             self.failure = f"A gateway process ended: {describe_exit(code)}."
 
-    async def settled(self) -> None:
-        """Until it serves, or has ended."""
-        ready, ended = asyncio.create_task(self.ready.wait()), asyncio.create_task(self.wait())
+    async def wait_started(self) -> None:
+        """Wait until it serves or has exited."""
+        ready, exited = asyncio.create_task(self.ready.wait()), asyncio.create_task(self.wait())
         try:
-            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, exited}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
-            ended.cancel()
+            exited.cancel()
 
     def terminate(self) -> None:
-        """Tell it to drain; told again, to stop now."""
+        """Send SIGTERM: the first makes it drain, the second stops it at once."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
     async def kill(self) -> None:
-        """Return when nothing of it is left."""
+        """Kill it if it still runs; returns when it has exited and its channel is closed."""
         self.ready.clear()
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -83,5 +86,5 @@ class Child:
         self.channel.close()
         await self.channel.closed.wait()
 
-    async def _failed(self, reason: JsonValue) -> None:
+    async def _set_failure(self, reason: JsonValue) -> None:
         self.failure = str(reason)

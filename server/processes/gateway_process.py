@@ -1,7 +1,7 @@
-"""One gateway process among several: ``python -m server.processes.gateway_process``, started by the fleet.
+"""One of several gateway processes, started by the fleet: ``python -m server.processes.gateway_process``.
 
-It inherits the listening sockets and its end of the control socket, over which it is given its settings. When
-the control socket closes, the parent is gone, and so is this process at once: nothing may serve without workers.
+It inherits the listening sockets and one end of the control socket, and asks for its settings over that. When the
+control socket closes, the parent has died; this process then exits at once, because it has no workers any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from catalog.errors import RoundhouseError
 from server.app import create_app
 from server.assembly import open_runtime
 from server.observability.logging import configure_logging
-from server.processes.run import apply_settings, serve
+from server.processes.reload import apply_settings
+from server.processes.run import serve
 from server.processes.scrape import export
 from server.processes.sockets import loop_factory
 from server.settings import Settings
@@ -31,13 +32,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Serve until told to stop; the exit status."""
+    """Serve until a signal stops the process; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--control", type=int, required=True, help="descriptor of the control socket")
-    parser.add_argument("--listen", type=int, required=True, help="descriptor of the listening socket")
-    parser.add_argument("--admin", type=int, help="descriptor of administration's listening socket")
+    parser.add_argument("--control", type=int, required=True, help="file descriptor of the control socket")
+    parser.add_argument("--listen", type=int, required=True, help="file descriptor of the listening socket")
+    parser.add_argument("--admin", type=int, help="file descriptor of the admin routes' listening socket")
     arguments = parser.parse_args()
-    _die_with_parent()
+    _set_parent_death_signal()
     control, listener = socket.socket(fileno=arguments.control), socket.socket(fileno=arguments.listen)
     admin = None if arguments.admin is None else socket.socket(fileno=arguments.admin)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -48,7 +49,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
     channel = Channel()
     pool = RemotePool(channel)
     await channel.open(control)
-    orphaned = asyncio.create_task(_end_when_orphaned(channel))
+    orphaned = asyncio.create_task(_exit_when_orphaned(channel))
     settings = Settings.model_validate(await channel.call("settings"))
     configure_logging(settings.log)
     await pool.start()
@@ -66,7 +67,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
         app = create_app(settings, open_runtime=partial(open_runtime, pool=pool, scrape=scrape))
         channel.answer("samples", samples)
         channel.answer("reload", reload)
-        await serve(app, settings, listener, admin_listener=admin, listening=lambda: channel.tell("ready"))
+        await serve(app, settings, listener, admin_listener=admin, on_listening=lambda: channel.tell("ready"))
     except RoundhouseError as error:
         await channel.call("failed", error.message)
         return 1
@@ -76,17 +77,17 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
     return 0
 
 
-async def _end_when_orphaned(channel: Channel) -> None:
+async def _exit_when_orphaned(channel: Channel) -> None:
     await channel.closed.wait()
     os._exit(1)
 
 
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, also when the interpreter is stuck."""
+def _set_parent_death_signal() -> None:
+    """On Linux, have the kernel kill this process when its parent dies, even if the interpreter is blocked."""
     if sys.platform.startswith("linux"):
         parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
 

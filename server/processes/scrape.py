@@ -1,25 +1,37 @@
-"""One scrape of several gateway processes: what each measured, added up.
+"""One Prometheus scrape of several gateway processes: the sum of their samples.
 
-Every process keeps a registry of its own. The parent asks each for its samples when Prometheus comes (and now
-and then, so that a process which is killed takes little with it), adds what processes that have ended had
-counted, so that no counter ever falls, and what it knows itself: workers, devices, and the processes.
+Each process has a registry of its own. The parent collects their samples at each scrape and every few seconds, so
+that a killed process loses few counts. It adds the counters of processes that have ended, so that no counter ever
+decreases, and its own metrics of workers, devices and processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from catalog.errors import RoundhouseError
+from server.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from server.processes.gateway_child import GatewayChild
+
 Exported = list[Any]
 """JSON: ``[[family, type, help, [[sample, {label: value}, number], ...]], ...]``."""
 
-_SMALLEST = "_created"
-_LARGEST = frozenset(
+COLLECT_INTERVAL = 5.0
+COLLECT_TIMEOUT = 2.0
+"""Seconds."""
+
+_CREATED_SUFFIX = "_created"
+_SAME_EVERYWHERE = frozenset(
     {
         "roundhouse_draining",
         "roundhouse_breaker_state",
@@ -28,61 +40,142 @@ _LARGEST = frozenset(
         "roundhouse_spend_used_dollars",
     }
 )
-_COUNTED = frozenset({"counter", "histogram", "summary"})
+"""Families that measure one thing in every process: the largest value counts, not the sum."""
+_CUMULATIVE = frozenset({"counter", "histogram", "summary"})
 
 
 def export(registry: CollectorRegistry) -> Exported:
-    """What a registry holds now."""
+    """The present samples of a registry."""
     return [
         [family.name, family.type, family.documentation, [[s.name, s.labels, s.value] for s in family.samples]]
         for family in registry.collect()
     ]
 
 
-class Sum:
-    """Samples added up.
+class FleetMetrics:
+    """Metrics of all gateway processes and of their parent, whose own are in ``own``."""
 
-    Where all processes speak of the same thing it is the largest value, and the oldest time of creation.
+    def __init__(self, gateways: Collection[GatewayChild]) -> None:
+        """``gateways`` is the fleet's own collection, which changes as processes start and end."""
+        self.own = Metrics()
+        self.restarts = register_process_metrics(
+            self.own.registry, lambda: sum(gateway.ready.is_set() for gateway in gateways)
+        )
+        self._gateways = gateways
+        self._samples = ProcessSamples()
+
+    async def run(self) -> None:
+        """Collect samples periodically until cancelled."""
+        while True:
+            await asyncio.sleep(COLLECT_INTERVAL)
+            await self._collect()
+
+    async def render(self) -> str:
+        """All metrics now, in the text format of Prometheus."""
+        await self._collect()
+        return self._samples.render((export(self.own.registry),)).decode()
+
+    def report(self, pid: int, exported: Exported) -> None:
+        """Take the samples that a process sent by itself, at its end."""
+        self._samples.report(pid, exported)
+
+    def ended(self, pid: int) -> None:
+        """Keep the counters of a process that has ended, and drop its gauges."""
+        self._samples.ended(pid)
+
+    async def _collect(self) -> None:
+        serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
+        await asyncio.gather(*(self._collect_from(gateway) for gateway in serving))
+
+    async def _collect_from(self, gateway: GatewayChild) -> None:
+        """Ask one process for its samples; without an answer its previous samples remain."""
+        with contextlib.suppress(RoundhouseError, TimeoutError):
+            async with asyncio.timeout(COLLECT_TIMEOUT):
+                samples = await gateway.channel.call("samples")
+            if gateway in self._gateways:
+                self._samples.report(gateway.pid, samples)
+
+
+def register_process_metrics(registry: CollectorRegistry, serving: Callable[[], int]) -> Counter:
+    """Register a gauge of the gateway processes that serve, and the counter of restarts, which is returned."""
+    running = Gauge(
+        "roundhouse_gateway_processes", "Gateway processes that serve (only with --workers)", registry=registry
+    )
+    running.set_function(serving)
+    return Counter(
+        "roundhouse_gateway_restarts",
+        "Restarts of gateway processes that died (only with --workers)",
+        registry=registry,
+    )
+
+
+class ProcessSamples:
+    """The latest samples of each process, and the counters of those that have ended."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, Exported] = {}
+        self._ended = SampleSum()
+
+    def report(self, pid: int, exported: Exported) -> None:
+        """Replace the samples of a process."""
+        self._latest[pid] = exported
+
+    def ended(self, pid: int) -> None:
+        """Keep the counters of a process that has ended, and drop its gauges."""
+        self._ended.add(self._latest.pop(pid, []), cumulative_only=True)
+
+    def render(self, own: Iterable[Exported] = ()) -> bytes:
+        """The sum of all samples and of ``own``, in the text format of Prometheus, version 0.0.4."""
+        total = SampleSum()
+        for exported in (*self._latest.values(), self._ended.export(), *own):
+            total.add(exported)
+        return total.render()
+
+
+class SampleSum:
+    """The sum of samples with the same name and labels.
+
+    Families of :data:`_SAME_EVERYWHERE` have the largest value, times of creation the oldest.
     """
 
     def __init__(self) -> None:
         self._families: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
 
-    def add(self, exported: Exported, *, counted_only: bool = False) -> None:
-        """Take one process's samples in; ``counted_only``: not the gauges, as the process is no more."""
+    def add(self, exported: Exported, *, cumulative_only: bool = False) -> None:
+        """Add the samples of one process; ``cumulative_only`` leaves out gauges."""
         for name, kind, documentation, samples in exported:
-            if counted_only and kind not in _COUNTED:
+            if cumulative_only and kind not in _CUMULATIVE:
                 continue
             self._families.setdefault(name, (kind, documentation))
             values = self._values.setdefault(name, {})
             for sample, labels, value in samples:
                 key = (sample, tuple(labels.items()))
-                values[key] = _together(name, sample, values.get(key), value)
+                values[key] = _combined(name, sample, values.get(key), value)
 
     def export(self) -> Exported:
-        """The sums, in the same shape."""
+        """The sums, in the shape that was added."""
         return [
             [name, *self._families[name], [[sample, dict(labels), v] for (sample, labels), v in values.items()]]
             for name, values in self._values.items()
         ]
 
     def render(self) -> bytes:
-        """The text format of Prometheus, version 0.0.4."""
+        """The sums in the text format of Prometheus, version 0.0.4."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Families(self.export()))
+        registry.register(_ExportedCollector(self.export()))
         return generate_latest(registry)
 
 
-def _together(family: str, sample: str, one: float | None, other: float) -> float:
+def _combined(family: str, sample: str, one: float | None, other: float) -> float:
     if one is None:
         return other
-    if sample.endswith(_SMALLEST):
+    if sample.endswith(_CREATED_SUFFIX):
         return min(one, other)
-    return max(one, other) if family in _LARGEST else one + other
+    return max(one, other) if family in _SAME_EVERYWHERE else one + other
 
 
-class _Families(Collector):
+class _ExportedCollector(Collector):
     def __init__(self, exported: Exported) -> None:
         self._exported = exported
 
@@ -91,26 +184,3 @@ class _Families(Collector):
             family = Metric(name, documentation, kind)
             family.samples = [Sample(sample, labels, value) for sample, labels, value in samples]
             yield family
-
-
-class Book:
-    """What each process last reported, and what those that have ended had counted."""
-
-    def __init__(self) -> None:
-        self._last: dict[int, Exported] = {}
-        self._ended = Sum()
-
-    def report(self, process: int, exported: Exported) -> None:
-        """Take down a process's samples; ``process`` is its id."""
-        self._last[process] = exported
-
-    def ended(self, process: int) -> None:
-        """A process is no more: what it had counted stays, what it measured of the moment goes."""
-        self._ended.add(self._last.pop(process, []), counted_only=True)
-
-    def total(self, own: Iterable[Exported] = ()) -> bytes:
-        """All of it and ``own`` samples beside, as text."""
-        everything = Sum()
-        for exported in (*self._last.values(), self._ended.export(), *own):
-            everything.add(exported)
-        return everything.render()

@@ -1,4 +1,4 @@
-"""A listening socket that several processes share, and take connections from in turns."""
+"""A listening socket whose connections several processes accept in turn."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-TURN = 0.001
-"""Seconds after a connection in which the other processes may take the next: the time to be woken. A process that
-is alone still takes nearly a thousand new connections a second; what comes on an open one never waits."""
-RESTS = 1.0
-"""Seconds without accepting when there are no descriptors left."""
+ACCEPT_PAUSE = 0.001
+"""Seconds after accepting a connection in which other processes may accept the next: the time to wake up. A
+process that is alone still accepts nearly a thousand connections a second. Open connections are not affected."""
+ERROR_PAUSE = 1.0
+"""Seconds without accepting after an error, such as no file descriptors left."""
 
 
 class SharedListener:
-    """Takes one waiting connection, and leaves the next to others for a moment; a busy process takes fewer.
+    """Accepts one connection at a time and pauses after each, so that a busy process accepts fewer.
 
-    The event loops' own servers accept all that waits at once. Where every process is woken by the same burst,
-    the first one would get all of it, and keep it for as long as the clients keep their connections: measured,
-    20 of 20 to one of two idle processes. It has what uvicorn asks of an :class:`asyncio.Server`.
+    The servers of asyncio and uvloop accept all waiting connections at once. When a burst wakes every process, the
+    first would take all of it, and keep it as long as the clients keep their connections: measured, 20 of 20 went
+    to one of two idle processes. Has the methods of :class:`asyncio.Server` that uvicorn uses.
     """
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -27,24 +27,24 @@ class SharedListener:
         self._listener = listener
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
-        self._greetings: set[asyncio.Task[object]] = set()
-        self._resting: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._resume: asyncio.TimerHandle | None = None
         self._closed = False
         self._listen()
 
     def close(self) -> None:
-        """Take no more; what was taken goes on."""
+        """Accept no more connections; accepted ones continue."""
         if self._closed:
             return
         self._closed = True
-        if self._resting is not None:
-            self._resting.cancel()
+        if self._resume is not None:
+            self._resume.cancel()
         self._loop.remove_reader(self._listener)
 
     async def wait_closed(self) -> None:
-        """Until no connection is between being accepted and being served."""
-        if self._greetings:
-            await asyncio.wait(self._greetings)
+        """Wait until every accepted connection has its protocol."""
+        if self._connecting:
+            await asyncio.wait(self._connecting)
 
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._accept)
@@ -53,22 +53,22 @@ class SharedListener:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process was first, or the client has left
+            return  # another process accepted it, or the client disconnected
         except OSError:
-            self._rest(RESTS)
+            self._pause(ERROR_PAUSE)
             return
-        self._rest(TURN)
+        self._pause(ACCEPT_PAUSE)
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        greeting = self._loop.create_task(self._greet(connection))
-        self._greetings.add(greeting)
-        greeting.add_done_callback(self._greetings.discard)
+        task = self._loop.create_task(self._connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    def _rest(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
-        self._resting = self._loop.call_later(seconds, self._listen)
+        self._resume = self._loop.call_later(seconds, self._listen)
 
-    async def _greet(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:

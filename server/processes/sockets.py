@@ -1,4 +1,4 @@
-"""Listening sockets, and the event loop that serves them."""
+"""Listening sockets and the event loop of a gateway."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import Any
 from catalog.errors import ConfigurationError
 from server.settings import Settings
 
-Reload = Callable[[], Settings]
-"""Reads the settings again. Raises ConfigurationError."""
-
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError that says what to do."""
+    """Open a listening socket on ``host:port``. Raises ConfigurationError if that is not possible."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -33,19 +30,21 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
         listener.close()
         raise ConfigurationError(
             f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. "
-            "Stop what uses it, or choose another --port."
+            "Stop the program that uses it, or choose another --port."
         ) from None
     return listener
 
 
 def bind_admin(settings: Settings) -> socket.socket | None:
-    """The listening socket of administration, if it has an address of its own. Raises ConfigurationError."""
-    own = settings.server
-    return None if own.admin_port is None else bind(own.admin_host or own.host, own.admin_port, own.backlog)
+    """Open the admin routes' own listening socket, if the settings name one. Raises ConfigurationError."""
+    server = settings.server
+    if server.admin_port is None:
+        return None
+    return bind(server.admin_host or server.host, server.admin_port, server.backlog)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed."""
+    """uvloop's event loop where it is installed, else ``None``: asyncio's default."""
     try:
         import uvloop
     except ImportError:
@@ -54,6 +53,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def url_of(listener: Any) -> str:
-    """Where a socket listens."""
+    """The URL at which a socket listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

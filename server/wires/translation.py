@@ -1,4 +1,4 @@
-"""Chat answers told in another API's events (Responses, Messages): as a stream, or as their sum."""
+"""Chat answers translated into another API's events (Responses, Messages), streamed or assembled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.answers.streams import event
 
 
 class Translation(Protocol):
-    """A translation of chat chunks into events, each named by its ``type``."""
+    """Translates chat chunks into events, each named by its ``type``."""
 
     def feed(self, chunk: Json) -> Iterator[Json]: ...
 
@@ -21,28 +21,28 @@ class Translation(Protocol):
 
 
 class TranslatedEncoder:
-    """An encoder that sends a translation's events; ``opening`` gives those that come before the first chunk."""
+    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk."""
 
     def __init__(self, translation: Translation, *, opening: Callable[[], Iterator[Json]] | None = None) -> None:
         self._translation = translation
         self._opening = opening
 
     def encode(self, item: Json) -> bytes:
-        return self._opened() + _events(self._translation.feed(item))
+        return self._encode_opening() + _events(self._translation.feed(item))
 
     def finish(self) -> bytes:
-        return self._opened() + _events(self._translation.finish())
+        return self._encode_opening() + _events(self._translation.finish())
 
     def fail(self, error: RoundhouseError) -> bytes | None:
-        return self._opened() + _events(self._translation.fail(error))
+        return self._encode_opening() + _events(self._translation.fail(error))
 
-    def _opened(self) -> bytes:
+    def _encode_opening(self) -> bytes:
         opening, self._opening = self._opening, None
         return b"" if opening is None else _events(opening())
 
 
 class TranslatedAssembler:
-    """An assembler that runs through the same events and answers with what they add up to."""
+    """Runs a translation and returns the document that its events describe, from ``whole``."""
 
     def __init__(self, translation: Translation, *, whole: Callable[[], Json]) -> None:
         self._translation = translation

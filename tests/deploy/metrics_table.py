@@ -1,6 +1,6 @@
-"""The table of every metric, from the metrics themselves.
+"""Generates the table of all metrics from their definitions.
 
-``python -m tests.deploy.metrics_table > deploy/METRICS.md`` writes it anew.
+``python -m tests.deploy.metrics_table > deploy/METRICS.md`` updates it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from prometheus_client.core import Metric
 
 from server.observability.collectors import PoolCollector, RoutingCollector
 from server.observability.metrics import Metrics
-from server.processes.fleet import count_processes
+from server.processes.scrape import register_process_metrics
 from tests.server.fakes import FakePool
 
 HEAD = """# Metrics
 
-`GET /metrics` answers in Prometheus' text format, and wants a key as every endpoint does
-([prometheus/prometheus.yaml](prometheus/prometheus.yaml) shows how to give it one). With several gateway
-processes one scrape tells of them all. Histograms have `_bucket`, `_sum` and `_count`. Labels are bounded: routes
-are templates, models rows of the catalogue, codes those of `catalog/errors.py`; a key, a prompt or an address is
-never one.
-[grafana/roundhouse.json](grafana/roundhouse.json) draws them, [prometheus/alerts.yaml](prometheus/alerts.yaml)
-watches them.
+`GET /metrics` returns the metrics in Prometheus' text format. Like every endpoint it requires an API key, which
+[prometheus/prometheus.yaml](prometheus/prometheus.yaml) shows how to configure. With several gateway processes one
+scrape covers all of them. Histograms have `_bucket`, `_sum` and `_count`. Label values are bounded: routes are
+templates, models are rows of the catalogue, codes are those of `catalog/errors.py`. No key, prompt or address is a
+label. [grafana/roundhouse.json](grafana/roundhouse.json) is a dashboard of these metrics,
+[prometheus/alerts.yaml](prometheus/alerts.yaml) has alerts.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -62,12 +61,12 @@ def _described() -> Iterator[Described]:
     metrics = Metrics()
     metrics.watch(FakePool())
     metrics.watch_routing(dict, tuple, tuple, tuple)
-    count_processes(metrics.registry, lambda: 0)
+    register_process_metrics(metrics.registry, lambda: 0)
     collectors: list[Any] = list(metrics.registry._collector_to_names)
     for collector in collectors:
         families: list[Metric] = list(collector.describe())
         for family in families:
-            # Families made at the scrape know their labels; the others are known by their one collector.
+            # A family built at the scrape has its label names; otherwise its collector has them.
             at_scrape = isinstance(collector, PoolCollector | RoutingCollector)
             labels = getattr(family if at_scrape else collector, "_labelnames", ())
             suffix = "_total" if family.type == "counter" else ""

@@ -79,7 +79,7 @@ def test_the_embeddings_pin_is_shown_and_changed_only_by_name(server: Served) ->
     body = {"input": "a", "capability": "embed", "model": "auto:best"}
     told = httpx.post(f"{server.v1}/route", json=body, trust_env=False).json()
     assert (told["model"], told["strategy"]) == (EMBED, "pinned")
-    assert "chosen anew" in ask(server, "pin", "auto:best", "--remove")
+    assert "chosen by the router" in ask(server, "pin", "auto:best", "--remove")
 
 
 def test_doctor_tells_of_this_machine_and_of_the_server(server: Served) -> None:

@@ -23,7 +23,7 @@ from catalog.errors import ConfigurationError
 from routing.reading.requests import read_chat
 from server.app import create_app
 from server.edge.errors import parse
-from server.processes.run import settle_memory
+from server.processes.run import tune_garbage_collector
 from server.settings import Settings
 from tests.security.conftest import CHAT, OpenSite, assert_error
 
@@ -149,7 +149,7 @@ def test_schemas_are_bounded() -> None:
 def settled() -> Iterator[None]:
     """The garbage collector as a gateway has it: it walks neither what start-up made nor the test run."""
     thresholds = gc.get_threshold()
-    settle_memory()
+    tune_garbage_collector()
     yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)

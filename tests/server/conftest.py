@@ -1,4 +1,4 @@
-"""The app over a fake runtime, called in the process or through a real uvicorn."""
+"""The app over a fake runtime, called in process or through a real uvicorn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_runti
 
 @dataclass
 class Gateway:
-    """A running app and everything a test wants to look at."""
+    """A running app and its fake parts."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -56,7 +56,7 @@ Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
 def settings(**overrides: object) -> Settings:
-    """Settings that read nothing from the machine."""
+    """Settings without file, environment or flags."""
     return Settings.model_validate({"log": {"access": False}, **overrides})
 
 
@@ -73,7 +73,7 @@ async def state(runtime: Runtime) -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[io.StringIO]:
-    """What is logged, as JSON lines at debug level."""
+    """The log as JSON lines, at debug level."""
     stream = io.StringIO()
     configure_structlog(LogSettings(format="json", level="debug"), stream)
     yield stream
@@ -105,7 +105,7 @@ async def gateway(start: Start) -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Start:
-    """Start a gateway behind a real uvicorn on a free port of loopback."""
+    """Start a gateway behind a real uvicorn on a free loopback port."""
 
     @asynccontextmanager
     async def serving(**overrides: object) -> AsyncIterator[Gateway]:

@@ -88,7 +88,7 @@ Script = Sequence[Json | RoundhouseError | asyncio.Event]
 
 
 class FakeBackend:
-    """Plays ``script`` for chats: chunks are sent, errors raised, events waited for."""
+    """Answers chats from ``script``: yields chunks, raises errors, waits for events."""
 
     def __init__(self) -> None:
         self.script: Script = ANSWER
@@ -182,7 +182,7 @@ class FakeBackend:
 
 
 class FakeAnswer(Answer[T]):
-    """An answer whose first item is there."""
+    """An answer whose first item has arrived."""
 
     def __init__(self, job: Job[T], first: T, rest: AsyncIterator[T]) -> None:
         self.trace, self._first, self._rest = job.trace, first, rest
@@ -202,7 +202,7 @@ class FakeAnswer(Answer[T]):
 
 
 class FakeDispatcher:
-    """Calls the one backend; ``gate`` holds back every answer, as a load or a queue would."""
+    """Calls the one backend; ``gate`` delays every answer, as a load or a queue would."""
 
     def __init__(self, backend: FakeBackend, traces: Traces) -> None:
         self.backend = backend
@@ -249,7 +249,7 @@ PLAN = Plan(
 
 
 class FakePool:
-    """One worker that is ready, and a record of what was asked."""
+    """A pool with one ready worker that records loads."""
 
     def __init__(self) -> None:
         self.view = WorkerView(
@@ -286,7 +286,7 @@ class FakePool:
 
 
 def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, FakeDispatcher, FakePool]:
-    """A runtime and its fake parts. The state in ``folder`` is the caller's to start, if it is used at all."""
+    """A runtime and its fake parts. A caller that uses the state in ``folder`` must start it."""
     backend = FakeBackend()
     clock = SystemClock()
     state = SqliteState((folder or Path("/nowhere")) / "state.sqlite3")

@@ -1,4 +1,4 @@
-"""Requests that cannot be answered: always a 4xx in OpenAI's shape that names what is wrong."""
+"""Invalid requests get a 4xx in OpenAI's shape that names the invalid part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON = {"content-type": "application/json"}
 
 
 def error(answer: Response, status: int, code: str) -> dict[str, Any]:
-    """The error object, after a look at everything around it."""
+    """The error object of a response whose status, code, type and headers are checked."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
@@ -80,7 +80,7 @@ async def test_a_wrong_field_is_named(gateway: Gateway, body: Any, param: str | 
     ],
     ids=lambda body: repr(body[:12]),
 )
-async def test_what_is_not_clean_json_is_refused(gateway: Gateway, body: bytes) -> None:
+async def test_malformed_json_is_refused(gateway: Gateway, body: bytes) -> None:
     error(await gateway.client.post(PATH, content=body, headers=JSON), 400, "invalid_request")
 
 
@@ -90,7 +90,7 @@ async def test_ten_megabytes_of_brackets_are_refused(gateway: Gateway, opening: 
     error(await gateway.client.post(PATH, content=body, headers=JSON), 400, "invalid_request")
 
 
-async def test_what_was_sent_is_never_repeated(gateway: Gateway) -> None:
+async def test_an_error_never_repeats_values_of_the_request(gateway: Gateway) -> None:
     marker = "xyzzy" * 100
     for body in ({**BODY, "temperature": marker}, {**BODY, "messages": marker}, {**BODY, "stop": [marker] * 9}):
         answer = await gateway.client.post(PATH, json=body)
@@ -169,7 +169,7 @@ async def test_an_unknown_model_is_404_with_the_nearest_names(gateway: Gateway) 
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, TimeoutError, KeyError])
-async def test_a_fault_of_the_server_says_nothing_of_its_inside(gateway: Gateway, fault: type[Exception]) -> None:
+async def test_an_internal_error_reveals_no_details(gateway: Gateway, fault: type[Exception]) -> None:
     class Broken:
         def __iter__(self) -> Iterator[Any]:
             raise fault("secret inside")

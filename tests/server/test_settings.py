@@ -1,4 +1,4 @@
-"""Settings: file, environment, flags; and one line for every mistake."""
+"""Settings from file, environment and flags, and one-line errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_nothing_is_needed() -> None:
+def test_the_defaults_are_complete() -> None:
     settings = load_settings()
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
     assert settings.api_keys == ()
     assert settings.data_dir.name == "roundhouse"
 
 
-def test_flags_beat_the_environment_and_that_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_override_the_environment_and_both_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "[server]\nport = 1\ndrain = 7\nhost = 'localhost'\n")
     monkeypatch.setenv("ROUNDHOUSE_SERVER__PORT", "2")
     assert load_settings().server.port == 2
@@ -95,9 +95,7 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, expected
     ],
     ids=["in-another-table", "mistyped", "nearly"],
 )
-def test_a_setting_that_does_not_exist_is_answered_with_the_one_that_was_meant(
-    tmp_path: Path, text: str, meant: str
-) -> None:
+def test_an_unknown_setting_is_reported_with_the_one_that_was_meant(tmp_path: Path, text: str, meant: str) -> None:
     write(tmp_path, text)
     with pytest.raises(ConfigurationError) as raised:
         load_settings()
@@ -105,7 +103,7 @@ def test_a_setting_that_does_not_exist_is_answered_with_the_one_that_was_meant(
     assert f"Did you mean {meant}" in raised.value.message
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         load_settings(tmp_path / "missing.toml")
     binary = tmp_path / "binary.toml"
@@ -116,7 +114,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_settings(tmp_path)
 
 
-def test_a_secret_is_never_repeated_in_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_never_contains_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUNDHOUSE_API_KEYS", '["planted-secret", {"a": 1}]')
     settings_or_error = ""
     try:

@@ -1,9 +1,9 @@
-"""Anthropic's Messages API in front of any chat model: pure translations of the request and of the answer.
+"""Anthropic's Messages API for any chat model: pure translations of request and answer.
 
-An endpoint does ``chat = to_chat(request)``, has ``chat`` answered, and writes ``stream = MessageStream(...)``'s
-events: ``feed(chunk)`` for every chunk, then ``finish()``; or ``fail(error)`` once the answer has begun. Each
-event is named by its ``type``; there is no ``[DONE]``. For a plain answer it runs through the same events and
-sends ``stream.message()``."""
+``to_chat(request)`` is the chat request to dispatch. A :class:`MessageStream` translates its chunks into events:
+``feed(chunk)`` for each, then ``finish()``, or ``fail(error)`` after the answer has begun. Each event is named by
+its ``type``; there is no ``[DONE]``. A plain answer is ``message()`` after the same calls.
+"""
 
 from server.wires.messages.request import to_chat
 from server.wires.messages.stream import MessageStream

@@ -1,4 +1,4 @@
-"""Anthropic's messages and content blocks as a chat's messages. Source: Anthropic's API reference."""
+"""Translates Anthropic's messages and content blocks into chat messages. Source: Anthropic's API reference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from catalog.types import Json
 
 
 def to_messages(system: str | list[Json] | None, messages: list[InputMessage]) -> list[Json]:
-    """The chat's messages: a user's turn gives its tool results first, each as a message of its own.
+    """Translate a conversation. The tool results of a user's turn come first, each as a message.
 
     Raises :class:`UnsupportedParameter` for blocks of Anthropic's own services, :class:`InvalidRequest` for
-    blocks that lack something.
+    malformed blocks.
     """
     out: list[Json] = []
     if system:
@@ -44,7 +44,7 @@ def _user(content: str | list[Json], where: str) -> list[Json]:
         result["content"] = _parts(block.get("content") or "", where)
         if block.get("is_error") is True:
             result["is_error"] = True
-        out.append(_marked(result, block))
+        out.append(_with_cache_control(result, block))
     if rest:
         out.append({"role": "user", "content": _parts(rest, where)})
     return out
@@ -58,7 +58,7 @@ def _assistant(content: str | list[Json], where: str) -> Json:
     for block in content:
         match block.get("type"):
             case "text":
-                texts.append(_marked(_part(block, where), block))
+                texts.append(_with_cache_control(_part(block, where), block))
             case "thinking":
                 text = _text(block, "thinking", where)
                 message["reasoning_content"] = message.get("reasoning_content", "") + text
@@ -68,7 +68,9 @@ def _assistant(content: str | list[Json], where: str) -> Json:
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
             case kind:
-                raise UnsupportedParameter(f"No blocks of the type {str(kind)[:80]!r} here.", param=where)
+                raise UnsupportedParameter(
+                    f"Content blocks of type {str(kind)[:80]!r} are not supported.", param=where
+                )
     if texts:
         message["content"] = texts
     return message
@@ -77,7 +79,7 @@ def _assistant(content: str | list[Json], where: str) -> Json:
 def _call(block: Json, where: str) -> Json:
     given = block.get("input")
     if not isinstance(given, dict):
-        raise InvalidRequest("The input of a tool_use block is an object.", param=where)
+        raise InvalidRequest("The input of a tool_use block must be an object.", param=where)
     function = {"name": _text(block, "name", where), "arguments": orjson.dumps(given).decode()}
     call: Json = {"id": _text(block, "id", where), "type": "function", "function": function}
     if isinstance(block.get("extra_content"), dict):
@@ -89,8 +91,8 @@ def _parts(content: Any, where: str) -> str | list[Json]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
-        raise InvalidRequest("Content is a text or a list of blocks.", param=where)
-    return [_marked(_part(block, where), block) for block in content]
+        raise InvalidRequest("Content must be a string or a list of blocks.", param=where)
+    return [_with_cache_control(_part(block, where), block) for block in content]
 
 
 def _part(block: Json, where: str) -> Json:
@@ -103,7 +105,9 @@ def _part(block: Json, where: str) -> Json:
         case "document" if isinstance(source, dict):
             return _document(block, source, where)
         case kind:
-            raise UnsupportedParameter(f"No blocks of the type {str(kind)[:80]!r} here.", param=where)
+            raise UnsupportedParameter(
+                f"Content blocks of type {str(kind)[:80]!r} are not supported.", param=where
+            )
 
 
 def _url(source: Json, where: str) -> str:
@@ -113,7 +117,7 @@ def _url(source: Json, where: str) -> str:
         case "url":
             return _text(source, "url", where)
         case _:
-            raise UnsupportedParameter("Uploaded files are not kept here; send the data itself.", param=where)
+            raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
 
 
 def _document(block: Json, source: Json, where: str) -> Json:
@@ -123,15 +127,15 @@ def _document(block: Json, source: Json, where: str) -> Json:
         inner = _parts(source.get("content"), where)
         texts = [inner] if isinstance(inner, str) else [part.get("text") for part in inner]
         if not all(isinstance(text, str) for text in texts):
-            raise UnsupportedParameter("A document of blocks may hold texts only.", param=where)
+            raise UnsupportedParameter("The blocks of a document must be text.", param=where)
         return {"type": "text", "text": "\n\n".join(map(str, texts))}
     name = {"filename": block["title"]} if isinstance(block.get("title"), str) else {}
     key = "file_url" if source.get("type") == "url" else "file_data"
     return {"type": "file", "file": {key: _url(source, where), **name}}
 
 
-def _marked(made: Json, block: Json) -> Json:
-    """A cache breakpoint stays on what it was on."""
+def _with_cache_control(made: Json, block: Json) -> Json:
+    """Copy a block's cache breakpoint, if it has one."""
     mark = block.get("cache_control")
     return {**made, "cache_control": mark} if isinstance(mark, dict) else made
 
@@ -139,5 +143,5 @@ def _marked(made: Json, block: Json) -> Json:
 def _text(block: Json, name: str, where: str) -> str:
     value = block.get(name)
     if not isinstance(value, str):
-        raise InvalidRequest(f"{where}: {name!r} must be a text.", param=where)
+        raise InvalidRequest(f"{where}: {name!r} must be a string.", param=where)
     return value

@@ -1,4 +1,4 @@
-"""A request in Anthropic's wire as a chat request, so that every chat model answers it."""
+"""Translates a request of Anthropic's Messages API into a chat request."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from catalog.types import Json
 from server.wires.messages.blocks import to_messages
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
-"""Reasoning effort for a thinking budget up to so many tokens; above the last it is high. Ours."""
+"""Reasoning effort by the largest thinking budget in tokens; above the last it is high. Our own choice."""
 
 
 def to_chat(request: MessagesRequest | CountTokensRequest) -> ChatRequest:
-    """The chat to ask, always streamed. Unknown fields go along: each provider decides about them.
+    """Translate the request; the chat is always streamed. Unknown fields are passed on for the provider to judge.
 
     Raises :class:`UnsupportedParameter` for Anthropic's own tools and uploaded files.
     """
@@ -51,7 +51,7 @@ def _validated(body: Json) -> ChatRequest:
 def _tool(tool: Json, position: int) -> Json:
     if tool.get("type") not in (None, "custom"):
         raise UnsupportedParameter(
-            f"Only the caller's own tools are served here, not {str(tool.get('type'))[:80]!r}.",
+            f"Only custom tools are supported, not {str(tool.get('type'))[:80]!r}.",
             param=f"tools[{position}]",
         )
     function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
@@ -75,7 +75,7 @@ def _tool_choice(choice: Json | None, body: Json) -> None:
         case "tool":
             body["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
         case kind:
-            raise InvalidRequest(f"No tool_choice {str(kind)[:80]!r}.", param="tool_choice")
+            raise InvalidRequest(f"Unknown tool_choice {str(kind)[:80]!r}.", param="tool_choice")
     if choice.get("disable_parallel_tool_use") is True:
         body["parallel_tool_calls"] = False
     if "tools" not in body and body["tool_choice"] in ("auto", "none"):
@@ -83,7 +83,7 @@ def _tool_choice(choice: Json | None, body: Json) -> None:
 
 
 def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None:
-    """An effort every provider can read; a budget is read as an effort, since few take a number."""
+    """Set the reasoning effort; a budget in tokens becomes an effort, because few providers accept a number."""
     effort = request.output_config.effort if request.output_config else None
     thinking = request.thinking or {}
     match thinking.get("type"):
@@ -102,7 +102,7 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None
         case None:
             pass
         case kind:
-            raise InvalidRequest(f"No thinking of the type {str(kind)[:80]!r}.", param="thinking.type")
+            raise InvalidRequest(f"Unknown type of thinking {str(kind)[:80]!r}.", param="thinking.type")
 
 
 def _format(request: MessagesRequest | CountTokensRequest, body: Json) -> None:

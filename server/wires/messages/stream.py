@@ -1,4 +1,4 @@
-"""Chat chunks as Anthropic's events, and as the plain message. Source: Anthropic's page on streaming."""
+"""Translates chat chunks into Anthropic's events and message. Source: Anthropic's page on streaming."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_
 
 
 @dataclass(slots=True)
-class _Open:
-    """The block that grows now; a stream has one at a time."""
+class _OpenBlock:
+    """The content block in progress; a stream has at most one."""
 
     kind: str
     block: Json
@@ -28,17 +28,17 @@ class _Open:
 class MessageStream:
     """One message. Call :meth:`feed` for each chunk, then :meth:`finish` or :meth:`fail`.
 
-    Each gives events to send in order, named by their ``type``; :meth:`message` is the message they describe.
-    ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which comes
-    before anything is counted; ``message_delta`` corrects it. Reasoning becomes thinking blocks, with the
-    provider's signature where it gave one, else an empty one.
+    Each returns the events to send, named by their ``type``; :meth:`message` is the message that they describe.
+    ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
+    provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
+    signature, or an empty one.
     """
 
     message_id: str
     model: str = ""
     prompt_tokens: int = 0
     _content: list[Json] = field(default_factory=list)
-    _open: _Open | None = None
+    _open: _OpenBlock | None = None
     _started: bool = False
     _finish_reason: str | None = None
     _refusal: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class MessageStream:
     _stop: str | None = None
 
     def feed(self, chunk: Json) -> Iterator[Json]:
-        """The events of one chunk; only its first choice counts."""
+        """The events of one chunk, from its first choice only."""
         self.model = self.model or chunk.get("model") or ""
         if not self._started:
             self._started = True
@@ -61,7 +61,7 @@ class MessageStream:
     def finish(self) -> Iterator[Json]:
         """Close the open block, then ``message_delta`` and ``message_stop``.
 
-        Raises :class:`StreamBroken` when no chunk said why the answer ended.
+        Raises :class:`StreamBroken` when no chunk had a finish reason.
         """
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
@@ -72,11 +72,11 @@ class MessageStream:
         yield {"type": "message_stop"}
 
     def fail(self, error: RoundhouseError) -> Iterator[Json]:
-        """An ``error`` event, in place of the rest."""
+        """An ``error`` event, which ends the stream."""
         yield anthropic_error(error)
 
     def message(self) -> Json:
-        """The message as it is by now."""
+        """The message so far."""
         return {
             "id": self.message_id,
             "type": "message",
@@ -113,7 +113,7 @@ class MessageStream:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
     def _signed(self, block: Json) -> Iterator[Json]:
-        """A whole thinking block: the end of the one that grew, or one of which no text came."""
+        """Sign and close the open thinking block, or add a whole one whose text was not streamed."""
         if block.get("type") == "thinking":
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             assert self._open is not None
@@ -130,7 +130,7 @@ class MessageStream:
         function = delta.get("function") or {}
         if self._open is None or self._open.kind != "tool_use" or self._open.position != position:
             if not function.get("name"):
-                raise UpstreamProtocolError("A tool call goes on after another one had begun.")
+                raise UpstreamProtocolError("A tool call continues after another one has begun.")
             block: Json = {"type": "tool_use", "id": delta.get("id"), "name": function["name"], "input": {}}
             if delta.get("extra_content"):
                 block["extra_content"] = delta["extra_content"]
@@ -145,7 +145,7 @@ class MessageStream:
         if self._open is not None and self._open.kind == kind:
             return
         yield from self._close()
-        self._open = _Open(kind, block)
+        self._open = _OpenBlock(kind, block)
         yield {"type": "content_block_start", "index": len(self._content), "content_block": dict(block)}
 
     def _add(self, kind: str, name: str, text: str) -> Json:
@@ -162,15 +162,15 @@ class MessageStream:
         closing, self._open = self._open, None
         text = "".join(closing.pieces)
         if closing.kind == "tool_use":
-            closing.block["input"] = _parsed(text)
+            closing.block["input"] = _parse_arguments(text)
         elif closing.kind != "redacted_thinking":
             closing.block[closing.kind] = text
         yield {"type": "content_block_stop", "index": len(self._content)}
         self._content.append(closing.block)
 
 
-def _parsed(arguments: str) -> Json:
-    """The plain message holds an object; a model that wrote none is at fault, and the caller is told."""
+def _parse_arguments(arguments: str) -> Json:
+    """Parse a call's arguments: the message needs an object. Raises :class:`UpstreamProtocolError` otherwise."""
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:
@@ -181,7 +181,7 @@ def _parsed(arguments: str) -> Json:
 
 
 def _usage(usage: Json) -> Json:
-    """Anthropic counts cached tokens beside the input, OpenAI within it."""
+    """Convert usage: OpenAI's prompt tokens include cached ones, Anthropic's input tokens do not."""
     prompt = usage.get("prompt_tokens_details") or {}
     cached = prompt.get("cached_tokens") or 0
     written = prompt.get("cache_write_tokens") or 0

@@ -1,8 +1,8 @@
-"""OpenAI's Responses API in front of any chat model: pure translations of the request and of the answer.
+"""OpenAI's Responses API for any chat model: pure translations of request and answer.
 
-An endpoint does ``chat = to_chat(request)``, has ``chat`` answered, and writes ``stream = ResponseStream(...)``'s
-events: ``start()``, ``feed(chunk)`` for every chunk, ``finish()``; or ``fail(error)`` once the answer has begun.
-For a plain answer it runs through the same events and sends ``stream.response()``.
+``to_chat(request)`` is the chat request to dispatch. A :class:`ResponseStream` translates its chunks into events:
+``start()``, ``feed(chunk)`` for each, then ``finish()``, or ``fail(error)`` after the answer has begun. A plain
+answer is ``response()`` after the same calls.
 """
 
 from server.wires.responses.request import to_chat

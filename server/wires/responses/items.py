@@ -1,4 +1,4 @@
-"""The items of a Responses request as a chat's messages. Source: OpenAI's API reference."""
+"""Translates the input items of a Responses request into chat messages. Source: OpenAI's API reference."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SEAL = "rh1."
 
 
 def seal(thinking_blocks: list[Json]) -> str:
-    """A provider's signed thinking as the opaque ``encrypted_content`` of a reasoning item."""
+    """Encode a provider's signed thinking blocks as the opaque ``encrypted_content`` of a reasoning item."""
     return _SEAL + base64.urlsafe_b64encode(orjson.dumps(thinking_blocks)).decode()
 
 
 def unseal(text: Any) -> list[Json]:
-    """What :func:`seal` made; nothing from another maker's seal, which only they can use."""
+    """Decode the blocks of :func:`seal`; an empty list for any other ``encrypted_content``."""
     if not isinstance(text, str) or not text.startswith(_SEAL):
         return []
     try:
@@ -31,10 +31,10 @@ def unseal(text: Any) -> list[Json]:
 
 
 def to_messages(items: str | list[Json]) -> list[Json]:
-    """The messages of ``input``; what an assistant did between two other items is one message.
+    """Translate ``input``. Consecutive items of the assistant become one message.
 
-    Raises :class:`UnsupportedParameter` for items of services that are not here, :class:`InvalidRequest`
-    for items that lack something.
+    Raises :class:`UnsupportedParameter` for items of OpenAI's own services, :class:`InvalidRequest` for malformed
+    items.
     """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
@@ -54,14 +54,12 @@ def to_messages(items: str | list[Json]) -> list[Json]:
             case "reasoning":
                 _reasoning(_assistant(messages), item)
             case kind:
-                raise UnsupportedParameter(
-                    f"Items of the type {str(kind)[:80]!r} are not served here.", param=where
-                )
+                raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
     return messages
 
 
 def _assistant(messages: list[Json]) -> Json:
-    """The assistant's message that goes on, or a new one. A text after a tool call is another message."""
+    """The last message if it is the assistant's, else a new one."""
     if not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": None})
     return messages[-1]
@@ -81,7 +79,7 @@ def _message(messages: list[Json], item: Json, where: str) -> None:
     elif role in ("user", "system", "developer", "assistant"):
         messages.append({"role": role, "content": content})
     else:
-        raise InvalidRequest(f"No message has the role {role[:80]!r}.", param=f"{where}.role")
+        raise InvalidRequest(f"Unknown role {role[:80]!r}.", param=f"{where}.role")
 
 
 def _call(item: Json, where: str) -> Json:
@@ -108,7 +106,7 @@ def _content(content: Any, where: str) -> str | list[Json]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise InvalidRequest("An item's content is a text or a list of parts.", param=where)
+        raise InvalidRequest("An item's content must be a string or a list of parts.", param=where)
     return [_part(part, f"{where}.content[{at}]") for at, part in enumerate(content)]
 
 
@@ -128,7 +126,7 @@ def _part(part: Any, where: str) -> Json:
             names = ("file_data", "file_url", "filename")
             made = {"type": "file", "file": {name: part[name] for name in names if part.get(name)}}
         case "input_file" | "input_image":
-            raise UnsupportedParameter("Uploaded files are not kept here; send the data itself.", param=where)
+            raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
         case _:
             raise InvalidRequest(f"Unknown content part {str(kind)[:80]!r}.", param=where)
     if isinstance(part.get("prompt_cache_breakpoint"), dict):
@@ -136,12 +134,8 @@ def _part(part: Any, where: str) -> Json:
     return made
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _text(item: Json, name: str, where: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        raise InvalidRequest(f"{where}.{name} must be a text.", param=f"{where}.{name}")
+        raise InvalidRequest(f"{where}.{name} must be a string.", param=f"{where}.{name}")
     return value

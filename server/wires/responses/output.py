@@ -1,4 +1,4 @@
-"""The items of a response's output as they grow, and the events that say so. Source: OpenAI's API reference."""
+"""The output items of a response in progress, and their events. Source: OpenAI's API reference."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Part:
 
 @dataclass(slots=True)
 class MessageItem(_Item):
-    """A message: texts and refusals, each a part of its own."""
+    """A message, whose parts are texts and refusals."""
 
     parts: list[_Part] = field(default_factory=list)
 
@@ -60,19 +60,19 @@ class MessageItem(_Item):
         yield from self._part("output_text")
         self.parts[-1].pieces.append(text)
         self.parts[-1].logprobs += logprobs
-        yield self._event("output_text.delta", content_index=self._at, delta=text, logprobs=logprobs)
+        yield self._event("output_text.delta", content_index=self._part_index, delta=text, logprobs=logprobs)
 
     def add_refusal(self, text: str) -> Iterator[Json]:
         yield from self._part("refusal")
         self.parts[-1].pieces.append(text)
-        yield self._event("refusal.delta", content_index=self._at, delta=text)
+        yield self._event("refusal.delta", content_index=self._part_index, delta=text)
 
     def done(self, status: str) -> Iterator[Json]:
         yield from self._part_done()
         yield self._done(status)
 
     @property
-    def _at(self) -> int:
+    def _part_index(self) -> int:
         return len(self.parts) - 1
 
     def _part(self, kind: str) -> Iterator[Json]:
@@ -80,7 +80,7 @@ class MessageItem(_Item):
             return
         yield from self._part_done()
         self.parts.append(_Part(kind))
-        yield self._event("content_part.added", content_index=self._at, part=self.parts[-1].to_json())
+        yield self._event("content_part.added", content_index=self._part_index, part=self.parts[-1].to_json())
 
     def _part_done(self) -> Iterator[Json]:
         if not self.parts:
@@ -88,17 +88,17 @@ class MessageItem(_Item):
         part = self.parts[-1]
         whole = part.to_json()
         if part.kind == "refusal":
-            yield self._event("refusal.done", content_index=self._at, refusal=whole["refusal"])
+            yield self._event("refusal.done", content_index=self._part_index, refusal=whole["refusal"])
         else:
             yield self._event(
-                "output_text.done", content_index=self._at, text=whole["text"], logprobs=part.logprobs
+                "output_text.done", content_index=self._part_index, text=whole["text"], logprobs=part.logprobs
             )
-        yield self._event("content_part.done", content_index=self._at, part=whole)
+        yield self._event("content_part.done", content_index=self._part_index, part=whole)
 
 
 @dataclass(slots=True)
 class ReasoningItem(_Item):
-    """Reasoning: one summary, and a provider's signed blocks, sealed."""
+    """Reasoning: one summary, and the provider's signed blocks as encoded by ``seal``."""
 
     seal: Callable[[list[Json]], str] = field(kw_only=True)
     pieces: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ class ReasoningItem(_Item):
 
 @dataclass(slots=True)
 class ToolItem(_Item):
-    """A function call. ``extra_content`` is a provider's signature, to be sent back with the item."""
+    """A function call. ``extra_content`` is a provider's signature, which clients send back with the item."""
 
     call_id: str = field(kw_only=True)
     name: str = field(kw_only=True)

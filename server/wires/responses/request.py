@@ -1,4 +1,4 @@
-"""A Responses request as a chat request, so that every chat model answers it."""
+"""Translates a Responses request into a chat request."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
 
 
 def to_chat(request: ResponsesRequest) -> ChatRequest:
-    """The chat to ask, always streamed. Unknown fields go along: each provider decides about them.
+    """Translate the request; the chat is always streamed. Unknown fields are passed on for the provider to judge.
 
-    ``max_tool_calls`` bounds the calls of OpenAI's own tools, of which there are none here.
-    Raises :class:`UnsupportedParameter` for what needs stored responses or OpenAI's services.
+    ``max_tool_calls`` is ignored: it limits OpenAI's own tools, which are not supported. Raises
+    :class:`UnsupportedParameter` for fields that need stored responses or OpenAI's services.
     """
     _refuse_state(request)
     messages = to_messages(request.input)
@@ -53,16 +53,16 @@ def _validated(body: Json) -> ChatRequest:
 
 
 def _refuse_state(request: ResponsesRequest) -> None:
-    stored = "Responses are not stored here; send the whole conversation in 'input'."
+    stored = "Responses are not stored; send the whole conversation in 'input'."
     refusals = {
         "previous_response_id": (request.previous_response_id, stored),
         "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored here; leave 'store' out or set it to false."),
-        "background": (request.background, "There are no background responses here; stream instead."),
-        "prompt": (request.prompt, "Prompt templates are not kept here; send 'instructions' and 'input'."),
+        "store": (request.store, "Responses are not stored; omit 'store' or set it to false."),
+        "background": (request.background, "Background responses are not supported; stream instead."),
+        "prompt": (request.prompt, "Prompt templates are not supported; send 'instructions' and 'input'."),
         "truncation": (
             request.truncation == "auto",
-            "A conversation is never shortened here; set 'truncation' to 'disabled'.",
+            "Conversations are never truncated; set 'truncation' to 'disabled'.",
         ),
     }
     for name, (value, reason) in refusals.items():
@@ -70,9 +70,7 @@ def _refuse_state(request: ResponsesRequest) -> None:
             raise UnsupportedParameter(reason, param=name)
     for name in request.include or ():
         if name not in _INCLUDES:
-            raise UnsupportedParameter(
-                f"{name[:80]!r} belongs to a tool that is not served here.", param="include"
-            )
+            raise UnsupportedParameter(f"{name[:80]!r} belongs to a tool that is not supported.", param="include")
 
 
 def _tools(request: ResponsesRequest, body: Json) -> None:
@@ -90,7 +88,7 @@ def _tools(request: ResponsesRequest, body: Json) -> None:
                 choice = choice.get("mode", "auto")
             case kind:
                 raise UnsupportedParameter(
-                    f"No tool_choice {str(kind)[:80]!r} is served here.", param="tool_choice"
+                    f"Tool choices of type {str(kind)[:80]!r} are not supported.", param="tool_choice"
                 )
     if tools:
         body["tools"] = tools
@@ -101,7 +99,7 @@ def _tools(request: ResponsesRequest, body: Json) -> None:
 def _tool(tool: Json, position: int) -> Json:
     if tool.get("type") != "function":
         raise UnsupportedParameter(
-            f"Only function tools are served here, not {str(tool.get('type'))[:80]!r}.", param=f"tools[{position}]"
+            f"Only function tools are supported, not {str(tool.get('type'))[:80]!r}.", param=f"tools[{position}]"
         )
     names = ("name", "description", "parameters", "strict")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}

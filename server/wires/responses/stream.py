@@ -1,4 +1,4 @@
-"""Chat chunks as the events of a response, and as the plain response. Source: OpenAI's API reference."""
+"""Translates chat chunks into the events of a response and the response. Source: OpenAI's API reference."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from server.wires.responses.output import Item, MessageItem, ReasoningItem, Tool
 class ResponseStream:
     """One response. Call :meth:`start`, :meth:`feed` for each chunk, then :meth:`finish` or :meth:`fail`.
 
-    Each gives events to send in order, named by their ``type``; :meth:`response` is the object they describe.
-    ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of
-    a reasoning item, and a provider's signatures its ``encrypted_content``.
+    Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
+    ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
+    reasoning item, and a provider's signed blocks its ``encrypted_content``.
     """
 
     request: ResponsesRequest
@@ -40,7 +40,7 @@ class ResponseStream:
             yield self._event({"type": kind, "response": self.response()})
 
     def feed(self, chunk: Json) -> Iterator[Json]:
-        """The events of one chunk; only its first choice counts."""
+        """The events of one chunk, from its first choice only."""
         self.model = self.model or chunk.get("model") or ""
         if chunk.get("usage"):
             self.usage = _usage(chunk["usage"])
@@ -49,9 +49,9 @@ class ResponseStream:
                 yield from map(self._event, self._choice(choice))
 
     def finish(self) -> Iterator[Json]:
-        """Close what is open, then ``response.completed`` or ``response.incomplete``.
+        """Close all items, then ``response.completed`` or ``response.incomplete``.
 
-        Raises :class:`StreamBroken` when no chunk said why the answer ended.
+        Raises :class:`StreamBroken` when no chunk had a finish reason.
         """
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
@@ -62,14 +62,14 @@ class ResponseStream:
         yield self._event({"type": f"response.{self.status}", "response": self.response()})
 
     def fail(self, error: RoundhouseError) -> Iterator[Json]:
-        """``response.failed``, in place of the rest. Its error has only codes that OpenAI's SDK knows."""
+        """``response.failed``, which ends the stream. Its error has only codes that OpenAI's SDK knows."""
         self.status = "failed"
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         self.error = {"code": code, "message": error.message}
         yield self._event({"type": "response.failed", "response": self.response()})
 
     def response(self) -> Json:
-        """The response object as it is by now."""
+        """The response object so far."""
         request = self.request
         reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
         incomplete = {"reason": reasons.get(self._finish_reason or "")} if self.status == "incomplete" else None
@@ -136,7 +136,7 @@ class ResponseStream:
         return self._open
 
     def _reasoning_item(self, *, fresh: bool) -> Iterator[Json]:
-        """``fresh`` text does not go into an item that is signed already."""
+        """Open a reasoning item, unless one is open; ``fresh`` text needs one without signed blocks."""
         if isinstance(self._open, ReasoningItem) and not (fresh and self._open.blocks):
             return
         yield from self._close()

@@ -1,4 +1,4 @@
-"""How an answer is written: in few pieces, by tasks that are few, on a watch of its client and its pace."""
+"""How an answer is written: few writes, a watch for the client's disconnect, one timer for slow clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.server.edge.test_disconnect import connect, post, until
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what each write to it held."""
+    """A transport that records the data of each write."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -38,7 +38,7 @@ class Wire(asyncio.Transport):
         return self.closed
 
 
-async def test_the_head_leaves_with_the_first_of_the_body() -> None:
+async def test_the_head_is_written_together_with_the_first_piece_of_the_body() -> None:
     wire = Wire()
     answer = HeadFirst(wire, asyncio.get_running_loop())
     answer.write(b"head ")
@@ -47,7 +47,7 @@ async def test_the_head_leaves_with_the_first_of_the_body() -> None:
     assert wire.writes == [b"head first", b"second"]
 
 
-async def test_a_head_that_nothing_follows_leaves_by_itself() -> None:
+async def test_a_head_without_a_body_is_written_in_the_next_loop_iteration() -> None:
     wire = Wire()
     answer = HeadFirst(wire, asyncio.get_running_loop())
     answer.write(b"head")
@@ -57,7 +57,7 @@ async def test_a_head_that_nothing_follows_leaves_by_itself() -> None:
     assert wire.writes == [b"head", b"body"]
 
 
-async def test_closing_sends_the_head_first() -> None:
+async def test_closing_writes_a_pending_head_first() -> None:
     wire = Wire()
     answer = HeadFirst(wire, asyncio.get_running_loop())
     answer.write(b"head")
@@ -74,7 +74,7 @@ async def test_a_whole_answer_is_one_write(serve: Start, monkeypatch: pytest.Mon
     assert len(written) == 1
 
 
-async def test_a_streams_last_events_end_it_in_the_same_write(
+async def test_the_last_events_of_a_stream_are_written_together_with_its_end(
     serve: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = count_writes(monkeypatch)
@@ -86,7 +86,7 @@ async def test_a_streams_last_events_end_it_in_the_same_write(
 
 
 def count_writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What the gateway writes to its clients from now on, write by write."""
+    """Record each write of the gateway to its clients from now on."""
     written: list[bytes] = []
 
     class Noted(asyncio.Transport):
@@ -118,10 +118,10 @@ def scope_of(connection: ClientConnection | None) -> Scope:
 
 
 async def never() -> Message:
-    raise AssertionError("the connection tells; nobody has to wait for a message")
+    raise AssertionError("the connection reports its loss; no message is awaited")
 
 
-async def test_a_lost_connection_calls_who_listens_and_nobody_else() -> None:
+async def test_a_lost_connection_calls_only_the_watches_that_are_active() -> None:
     resumed: list[bool] = []
     connection = ClientConnection(lambda: resumed.append(True))
     told: list[str] = []
@@ -130,13 +130,13 @@ async def test_a_lost_connection_calls_who_listens_and_nobody_else() -> None:
     staying.start()
     done.start()
     done.stop()
-    assert resumed, "a connection that is not read from cannot be seen to end"
+    assert resumed, "a lost connection is noticed only while it is read from"
     connection.lose()
     connection.lose()
     assert told == ["staying"]
 
 
-async def test_who_listens_to_a_connection_that_is_lost_is_told_soon() -> None:
+async def test_a_watch_of_a_connection_already_lost_is_called_soon() -> None:
     connection = ClientConnection(lambda: None)
     connection.lose()
     told = asyncio.Event()
@@ -144,7 +144,7 @@ async def test_who_listens_to_a_connection_that_is_lost_is_told_soon() -> None:
     await until(told)
 
 
-async def test_without_such_a_connection_the_messages_tell() -> None:
+async def test_without_a_client_connection_the_disconnect_message_calls_the_watch() -> None:
     gone, told = asyncio.Event(), asyncio.Event()
 
     async def receive() -> Message:
@@ -158,7 +158,7 @@ async def test_without_such_a_connection_the_messages_tell() -> None:
     leaving.stop()
 
 
-async def test_a_request_that_waits_behind_another_ends_with_their_connection(serve: Start) -> None:
+async def test_pipelined_requests_end_with_their_connection(serve: Start) -> None:
     async with serve() as gateway:
         gateway.dispatcher.gate = asyncio.Event()
         _, writer = await connect(gateway)
@@ -169,7 +169,7 @@ async def test_a_request_that_waits_behind_another_ends_with_their_connection(se
 
 
 class Time:
-    """A loop's clock and timers, moved by hand."""
+    """The clock and timers of an event loop in virtual time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -196,7 +196,7 @@ class Time:
         self.timers.remove(handle)
 
     def move(self, to: float) -> None:
-        """Let the time pass, and what is due ring."""
+        """Advance the clock and run the timers that are due."""
         while due := [timer for timer in self.timers if timer.when() <= to]:
             first = min(due, key=asyncio.TimerHandle.when)
             self.now = max(self.now, first.when())
@@ -205,7 +205,7 @@ class Time:
         self.now = to
 
 
-def test_an_alarm_rings_when_it_was_last_set_for_and_moves_its_timer_once() -> None:
+def test_an_alarm_set_again_rings_at_the_later_time_with_one_timer_moved_once() -> None:
     time, rung = Time(), list[float]()
     alarm = Alarm(time.loop)
     for second in range(9):
@@ -218,7 +218,7 @@ def test_an_alarm_rings_when_it_was_last_set_for_and_moves_its_timer_once() -> N
     assert rung == [18.0]
 
 
-def test_an_alarm_that_is_set_for_sooner_rings_sooner() -> None:
+def test_an_alarm_set_to_an_earlier_time_rings_then() -> None:
     time, rung = Time(), list[str]()
     alarm = Alarm(time.loop)
     alarm.set(30, rung.append, "late")

@@ -1,4 +1,4 @@
-"""What is read of an answer is handed on: its first piece at once, the others in as few pieces as may be."""
+"""The relay delivers the first piece of an answer at once and joins later ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def opening(*items: bytes) -> AsyncIterator[Answer[bytes]]:
     yield cast("Answer[bytes]", answer())
 
 
-async def test_the_first_piece_does_not_wait_for_what_came_with_it() -> None:
+async def test_the_first_piece_is_delivered_alone_and_later_pieces_are_joined() -> None:
     relay = Relay(opening(b"a", b"b", b"c"), BytesEncoder(), in_flight=InFlight(LimitSettings()), capacity=64)
     assert await relay.opened(None) is not None
     assert await relay.take() == (b"a", True)

@@ -1,4 +1,4 @@
-"""What an administrator sees of the router, and that nobody else does."""
+"""Admin routes: the router's state, for admin keys only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_administration_needs_an_admin_key(start: Start, method: str, path
         assert refused.json()["error"]["code"] == "permission_denied"
 
 
-async def test_the_report_tells_models_providers_coverage_and_four_choices(gateway: Gateway) -> None:
+async def test_the_report_has_models_providers_coverage_and_four_choices(gateway: Gateway) -> None:
     told = (await gateway.client.get("/v1/admin/report")).json()
     assert [row["model"] for row in told["models"]["usable"]] == ["parrot", "songbird"]
     assert told["models"]["not_usable"] == [

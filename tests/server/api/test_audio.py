@@ -1,4 +1,4 @@
-"""Transcripts in every format, forms in every shape, speech and voices."""
+"""Transcripts in every format, multipart forms, speech and voices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def transcribe(gateway: Gateway, **fields: Any) -> Any:
     return await gateway.client.post(PATH, data={"model": "ears", **fields}, files=FILE)
 
 
-async def test_json_has_the_text_and_what_it_cost(gateway: Gateway) -> None:
+async def test_json_has_the_text_and_the_usage(gateway: Gateway) -> None:
     body = (await transcribe(gateway)).json()
     assert body == {"text": "Hello there. <Bye>", "usage": {"type": "duration", "seconds": 3.5}}
 
@@ -58,7 +58,7 @@ async def test_verbose_json_has_only_the_granularities_asked_for(gateway: Gatewa
     assert words["task"] == "transcribe"
 
 
-async def test_a_model_that_tells_no_speakers_apart_says_so(gateway: Gateway) -> None:
+async def test_diarization_is_refused_by_a_model_without_it(gateway: Gateway) -> None:
     error(await transcribe(gateway, response_format="diarized_json"), 400, "unsupported_parameter")
 
 

@@ -34,7 +34,7 @@ async def test_a_plain_answer_is_assembled_from_the_stream(gateway: Gateway) -> 
     assert len(answer.headers["x-roundhouse-trace"]) == 32
 
 
-async def test_a_stream_without_usage_never_speaks_of_it(gateway: Gateway) -> None:
+async def test_a_stream_without_include_usage_has_no_usage(gateway: Gateway) -> None:
     answer = await gateway.client.post(PATH, json={**BODY, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
     *chunks, done = events(answer.text)

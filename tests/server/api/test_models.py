@@ -1,4 +1,4 @@
-"""Models, workers and what is measured of them."""
+"""Models, workers, metrics, rerank, classification, tokens and images over HTTP."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def test_openapi_describes_every_body(gateway: Gateway) -> None:
             assert "requestBody" in methods["post"], path
 
 
-async def test_the_root_says_where_to_go_on(gateway: Gateway) -> None:
+async def test_the_root_links_to_the_other_endpoints(gateway: Gateway) -> None:
     document = (await gateway.client.get("/")).json()
     assert document["name"] == "Roundhouse"
     assert document["base_url"] == "http://localhost/v1"

@@ -20,7 +20,7 @@ MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
 @asynccontextmanager
 async def sdk(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
-    """A client of the gateway that does not try again."""
+    """A client of the gateway without retries."""
     async with AsyncOpenAI(base_url=f"{gateway.client.base_url}/v1", api_key="any", max_retries=0) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""The router explained and taught over HTTP."""
+"""Routes explained, outcomes reported and usage read over HTTP."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ async def test_a_virtual_keys_requests_are_counted(start: Start) -> None:
         assert statuses == [200, 200, 429]
 
 
-def test_the_state_of_a_fake_house_is_untouched_until_started(tmp_path: Path) -> None:
+def test_creating_an_app_writes_no_state(tmp_path: Path) -> None:
     create_app(settings(), runtime=fake_runtime(tmp_path)[0])
     assert list(tmp_path.iterdir()) == []

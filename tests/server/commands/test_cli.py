@@ -1,4 +1,4 @@
-"""The command line: what it prints, and that no mistake of an operator's ends in a traceback."""
+"""The output of the command line; an operator's mistake is one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNNER = CliRunner()
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No settings file of the developer's own, and a data folder of the test's."""
+    """Hide the developer's settings file and use the test's data folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROUNDHOUSE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -32,7 +32,7 @@ def run(*arguments: str) -> str:
 
 
 def roundhouse(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """As the shell runs it."""
+    """Run a command in a process of its own, as a shell does."""
     return subprocess.run(
         [sys.executable, "-m", "server.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -54,7 +54,7 @@ def test_list_all_shows_every_row_and_its_state() -> None:
     assert any("claude" in line and "remote" in line for line in lines)
 
 
-def test_list_shows_only_what_is_on_this_machine() -> None:
+def test_list_shows_only_models_on_this_machine() -> None:
     text = run("list")
     assert "smollm2" not in text
     assert "gpt" not in text
@@ -92,7 +92,7 @@ def test_an_unknown_model_is_one_line_with_the_nearest() -> None:
     assert_one_line(roundhouse("show", "smollm"), "smollm2-135m-instruct")
 
 
-def test_a_command_without_a_server_says_how_to_start_one() -> None:
+def test_a_command_without_a_server_explains_how_to_start_one() -> None:
     assert_one_line(roundhouse("ps", "--url", "http://127.0.0.1:9"), "roundhouse serve")
 
 

@@ -1,4 +1,4 @@
-"""A client that goes away at any moment takes its call with it; real sockets throughout."""
+"""A client's disconnect at any moment cancels its call. Real sockets throughout."""
 
 from __future__ import annotations
 

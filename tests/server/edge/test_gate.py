@@ -1,4 +1,4 @@
-"""What every request passes: ids, hosts, keys, places."""
+"""The gate: request ids, Host headers, keys, concurrency limits."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_administration_wants_an_admin_key(start: Start, method: str, path
         assert (await gateway.client.request(method, path, headers=ADMIN)).status_code == 200
 
 
-def test_it_refuses_to_start_open_to_strangers() -> None:
+def test_an_open_address_without_keys_does_not_start() -> None:
     with pytest.raises(ConfigurationError, match="--insecure"):
         create_app(settings(server={"host": "0.0.0.0"}), runtime=fake_runtime()[0])
     create_app(settings(server={"host": "0.0.0.0", "insecure": True}), runtime=fake_runtime()[0])
@@ -137,7 +137,7 @@ async def test_request_ids(start: Start) -> None:
         assert first != second
 
 
-async def test_a_full_server_refuses_at_once_and_says_when_to_come_back(start: Start) -> None:
+async def test_a_full_server_refuses_at_once_with_retry_after(start: Start) -> None:
     async with start(server={"limits": {"concurrency": 1, "retry_after": 2}}) as gateway:
         gateway.dispatcher.gate = asyncio.Event()
         first = asyncio.create_task(gateway.client.post(PATH, json=BODY))
@@ -151,7 +151,7 @@ async def test_a_full_server_refuses_at_once_and_says_when_to_come_back(start: S
         assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
 
 
-async def test_one_key_cannot_take_every_place(start: Start) -> None:
+async def test_one_key_cannot_use_the_whole_concurrency(start: Start) -> None:
     async with start(server={"limits": {"concurrency_per_key": 1}}, **KEYS) as gateway:
         gateway.dispatcher.gate = asyncio.Event()
         first = asyncio.create_task(gateway.client.post(PATH, json=BODY, headers=BEARER))

@@ -1,4 +1,4 @@
-"""What is logged, and what never is."""
+"""Logs: their format and fields, and that they contain no key or prompt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROMPT = "planted-prompt-Qy92"
 
 
 @pytest.mark.parametrize("colors", [False, True])
-def test_a_line_for_people_is_one_line_whatever_it_says(colors: bool) -> None:
+def test_a_console_line_is_one_line_whatever_its_values(colors: bool) -> None:
     entry = {
         "timestamp": "2026-11-22T05:37:01Z",
         "level": "info",
@@ -110,13 +110,13 @@ async def test_a_request_is_one_line_with_its_ids(start: Start, logs: io.StringI
     assert (line["method"], line["path"], line["status"], line["key"]) == ("POST", PATH, 200, "anonymous")
 
 
-def test_what_looks_like_a_secret_is_hidden(logs: io.StringIO) -> None:
+def test_values_that_look_like_secrets_are_hidden(logs: io.StringIO) -> None:
     log = structlog.get_logger()
     log.info("calling", authorization="abc", note="Bearer abcdefghijkl", other="sk-abcdefghijkl used")
     assert "abc" not in logs.getvalue().replace("[hidden]", "")
 
 
-def test_exception_messages_come_back_when_prompts_are_logged() -> None:
+def test_exception_messages_are_logged_when_prompts_are() -> None:
     stream = io.StringIO()
     configure_structlog(LogSettings(format="json", prompts=True), stream)
     try:
@@ -127,7 +127,7 @@ def test_exception_messages_come_back_when_prompts_are_logged() -> None:
 
 
 @pytest.mark.usefixtures("_restored")
-def test_libraries_log_in_the_same_shape_and_never_what_passes_through_them() -> None:
+def test_libraries_log_in_the_same_format_and_never_prompts_or_answers() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings(format="json", level="debug"), stream)
     logging.getLogger("sse_starlette.sse").debug("chunk: %s", PROMPT)
@@ -173,7 +173,7 @@ def test_a_failed_attempt_is_a_warning_and_a_good_one_is_not(logs: io.StringIO) 
     assert answered["level"] == "debug"
 
 
-def test_what_befalls_a_worker_is_logged_with_the_place_of_its_own_log(logs: io.StringIO) -> None:
+def test_events_of_a_worker_are_logged_with_the_command_for_its_log(logs: io.StringIO) -> None:
     events = WorkerEvents(NoObserver())
     events.loaded("parrot", 1.5)
     events.died("parrot", "killed by SIGKILL")

@@ -1,4 +1,4 @@
-"""Spans of the real runtime over a fake provider: what they say, how they hang together, what they never say."""
+"""Spans of the real runtime over a fake provider: attributes, parents, and no prompt, answer or key in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
 @dataclass
 class Traced:
-    """A gateway whose spans are kept; they are complete once it has stopped."""
+    """A gateway whose spans are recorded; they are complete once it has stopped."""
 
     client: httpx.AsyncClient
     provider: FakeOpenAI
@@ -46,8 +46,8 @@ class Traced:
         found = [span for span in self.exporter.get_finished_spans() if span.kind is kind]
         return sorted(found, key=lambda span: span.start_time or 0)
 
-    def told(self, number: int = 0) -> tuple[str, str, bool]:
-        """Trace, parent span and whether it is sampled, as the provider heard with its request of this number."""
+    def traceparent(self, number: int = 0) -> tuple[str, str, bool]:
+        """Trace id, parent span and sampled flag in the ``traceparent`` of the provider's nth request."""
         _, trace, span, flags = self.provider.calls[number].headers["traceparent"].split("-")
         return trace, span, bool(int(flags, 16) & 1)
 
@@ -57,7 +57,7 @@ Trace = Callable[..., AbstractAsyncContextManager[Traced]]
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Trace:
-    """Start a gateway with two rows at two names of one fake provider."""
+    """Start a gateway with two rows at two endpoints, both served by one fake provider."""
 
     @asynccontextmanager
     async def tracing(**telemetry: Any) -> AsyncIterator[Traced]:
@@ -150,7 +150,7 @@ async def test_an_attempt_is_described_by_the_genai_conventions(trace: Trace) ->
     assert "error.type" not in said
 
 
-async def test_an_upstream_is_told_the_span_of_its_own_attempt_after_a_fallback(trace: Trace) -> None:
+async def test_each_upstream_gets_the_span_of_its_own_attempt_after_a_fallback(trace: Trace) -> None:
     async with trace() as gateway:
         gateway.provider.script(Fault(status=500))
         answer = await gateway.ask()
@@ -158,8 +158,8 @@ async def test_an_upstream_is_told_the_span_of_its_own_attempt_after_a_fallback(
     (server,) = gateway.spans(SpanKind.SERVER)
     failed, answered = gateway.spans(SpanKind.CLIENT)
     assert {parent_of(failed), parent_of(answered)} == {identity(server)[1]}
-    assert gateway.told(0) == (*identity(failed), True)
-    assert gateway.told(1) == (*identity(answered), True)
+    assert gateway.traceparent(0) == (*identity(failed), True)
+    assert gateway.traceparent(1) == (*identity(answered), True)
     assert failed.status.status_code is StatusCode.ERROR
     assert attributes(failed)["error.type"].startswith("upstream_")
     assert attributes(failed)["http.response.status_code"] == 500
@@ -184,11 +184,11 @@ async def test_two_requests_of_one_callers_trace_keep_traces_of_their_own_here(t
     assert len({answer.headers["x-roundhouse-trace"] for answer in answers}) == 2
 
 
-async def test_what_the_caller_does_not_sample_is_not_kept_and_upstreams_are_told_so(trace: Trace) -> None:
+async def test_a_trace_that_the_caller_does_not_sample_is_dropped_here_and_at_upstreams(trace: Trace) -> None:
     async with trace() as gateway:
         assert (await gateway.ask(traceparent=f"{CALLER}-00")).status_code == 200
     assert gateway.exporter.get_finished_spans() == ()
-    trace_id, _, sampled = gateway.told()
+    trace_id, _, sampled = gateway.traceparent()
     assert (trace_id, sampled) == (CALLER.split("-")[1], False)
 
 
@@ -207,7 +207,7 @@ async def test_a_share_of_none_keeps_nothing(trace: Trace) -> None:
     assert gateway.exporter.get_finished_spans() == ()
 
 
-async def test_upstreams_are_told_nothing_when_the_setting_says_so(trace: Trace) -> None:
+async def test_upstreams_get_no_traceparent_when_propagation_is_off(trace: Trace) -> None:
     async with trace(propagate=False) as gateway:
         await gateway.ask(traceparent=f"{CALLER}-01")
     assert "traceparent" not in gateway.provider.calls[0].headers

@@ -1,4 +1,4 @@
-"""Stopping: readiness first, then no new work, then an end for everything."""
+"""Draining: readiness becomes false, new requests are refused, running ones end by the deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.server.fakes import chunk, usage_chunk
 from tests.server.test_bad_input import error
 
 
-async def test_draining_refuses_what_is_new_and_lets_streams_end(serve: Start) -> None:
+async def test_draining_refuses_new_requests_and_lets_streams_end(serve: Start) -> None:
     async with serve() as gateway:
         go_on = asyncio.Event()
         gateway.backend.script = (chunk("Hello"), go_on, chunk(finish="stop"), usage_chunk())
@@ -49,7 +49,7 @@ async def test_past_the_deadline_every_stream_gets_an_error_event(serve: Start) 
         assert gateway.services.in_flight.count == 0
 
 
-async def test_past_the_deadline_a_load_that_is_waited_for_is_given_up(serve: Start) -> None:
+async def test_past_the_deadline_a_request_that_waits_for_a_load_is_refused(serve: Start) -> None:
     async with serve() as gateway:
         gateway.dispatcher.gate = asyncio.Event()
         waiting = asyncio.create_task(gateway.client.post(PATH, json={**BODY, "stream": True}))
@@ -59,7 +59,7 @@ async def test_past_the_deadline_a_load_that_is_waited_for_is_given_up(serve: St
         assert gateway.dispatcher.left.is_set()
 
 
-async def test_begin_drain_is_offered_on_the_state_of_the_app(serve: Start) -> None:
+async def test_begin_drain_is_available_on_the_state_of_the_app(serve: Start) -> None:
     async with serve() as gateway:
         assert (await gateway.client.get("/ready")).status_code == 200
         gateway.app.state.begin_drain()

@@ -1,4 +1,4 @@
-"""The process: sockets, signals, slow and oversized clients."""
+"""A gateway process: sockets, signals, reload, and clients that are slow or send too much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ConfigurationError
-from server.processes.run import Stopping, apply_settings, check_data_dir
+from server.processes.reload import apply_settings
+from server.processes.run import check_data_dir
+from server.processes.signals import SignalHandlers
 from server.processes.sockets import bind
 from server.settings import ServerSettings
 from tests.server.api.test_chat import BODY, PATH, events
@@ -26,16 +28,18 @@ def test_a_port_in_use_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"{port}: Address already in use. Stop what uses it"):
+        with pytest.raises(
+            ConfigurationError, match=f"{port}: Address already in use. Stop the program that uses it"
+        ):
             bind("127.0.0.1", port, 10)
 
 
-def test_a_name_that_is_no_address() -> None:
+def test_a_host_that_cannot_be_resolved_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Choose another --host"):
         bind("256.256.256.256", 0, 10)
 
 
-def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_a_data_folder_that_is_a_file_is_refused_and_a_missing_one_is_created(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     with pytest.raises(ConfigurationError, match="Set data_dir"):
@@ -50,8 +54,8 @@ async def test_sigterm_drains_and_stops(serve: Start) -> None:
         gateway.backend.script = (chunk("Hello"), go_on, chunk(finish="stop"), usage_chunk())
         stream = asyncio.create_task(gateway.client.post(PATH, json={**BODY, "stream": True}))
         await gateway.backend.started.wait()
-        stopping = Stopping(gateway.server, gateway.services, None)
-        with stopping.signals():
+        handlers = SignalHandlers(gateway.server, gateway.services, None)
+        with handlers.installed():
             os.kill(os.getpid(), signal.SIGTERM)
             async with asyncio.timeout(1):
                 while not gateway.services.in_flight.draining:
@@ -60,7 +64,7 @@ async def test_sigterm_drains_and_stops(serve: Start) -> None:
             assert not gateway.server.should_exit
             go_on.set()
             assert events((await stream).text)[-1] == "[DONE]"
-            await stopping.finished()
+            await handlers.wait_finished()
             assert gateway.server.should_exit
 
 
@@ -70,8 +74,8 @@ async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) ->
         waiting = asyncio.create_task(gateway.client.post(PATH, json=BODY))
         await gateway.dispatcher.waiting.wait()
         fresh = settings(api_keys="new-key", server=ServerSettings(port=0))
-        stopping = Stopping(gateway.server, gateway.services, lambda: fresh)
-        with stopping.signals():
+        handlers = SignalHandlers(gateway.server, gateway.services, lambda: fresh)
+        with handlers.installed():
             os.kill(os.getpid(), signal.SIGHUP)
             async with asyncio.timeout(1):
                 while gateway.services.settings is not fresh:
@@ -90,7 +94,7 @@ async def test_a_reload_with_a_mistake_changes_nothing(serve: Start) -> None:
         assert gateway.services.settings is before
 
 
-async def test_headers_that_trickle_are_cut(serve: Start) -> None:
+async def test_a_connection_whose_headers_take_too_long_is_closed(serve: Start) -> None:
     async with serve(server={"timeouts": {"headers": 0.2}}) as gateway:
         silent, first = await connect(gateway)
         slow, second = await connect(gateway)
@@ -103,7 +107,7 @@ async def test_headers_that_trickle_are_cut(serve: Start) -> None:
         second.close()
 
 
-async def test_a_body_that_trickles_is_told_so(serve: Start) -> None:
+async def test_a_body_that_stalls_is_answered_408(serve: Start) -> None:
     async with serve(server={"timeouts": {"body_idle": 0.1}}) as gateway:
         reader, writer = await connect(gateway)
         writer.write(post(PATH, BODY)[:-5])
@@ -114,7 +118,7 @@ async def test_a_body_that_trickles_is_told_so(serve: Start) -> None:
         writer.close()
 
 
-async def test_a_refused_body_is_not_read_for_ever(serve: Start) -> None:
+async def test_the_connection_of_a_refused_body_is_closed(serve: Start) -> None:
     async with serve(api_keys="k") as gateway:
         reader, writer = await connect(gateway)
         writer.write(post(PATH, BODY)[:-5])
@@ -133,7 +137,7 @@ async def test_a_refused_body_is_not_read_for_ever(serve: Start) -> None:
         (b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", b"400"),
     ],
 )
-async def test_requests_that_are_no_http_get_the_error_shape(
+async def test_malformed_http_is_answered_in_the_error_shape(
     serve: Start, request_bytes: bytes, status: bytes
 ) -> None:
     async with serve() as gateway:
@@ -146,7 +150,7 @@ async def test_requests_that_are_no_http_get_the_error_shape(
         writer.close()
 
 
-async def test_a_keep_alive_connection_serves_again_and_again(serve: Start) -> None:
+async def test_the_header_timeout_starts_anew_for_each_request_of_a_connection(serve: Start) -> None:
     async with serve(server={"timeouts": {"headers": 0.3}}) as gateway:
         for _ in range(3):
             assert (await gateway.client.post(PATH, json=BODY)).status_code == 200

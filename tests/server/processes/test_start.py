@@ -1,4 +1,4 @@
-"""What a start imports: a package that no request has needed yet would only make it later."""
+"""The modules that start-up imports. Packages that no request has needed yet would only delay it."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def modules(code: str, *arguments: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("name", [*ENGINES, *CLIENTS, *OWN, *TERMINAL])
-def test_a_start_does_not_import(name: str, started: frozenset[str]) -> None:
+def test_a_start_does_not_import_it(name: str, started: frozenset[str]) -> None:
     assert name not in started
 
 
-def test_what_a_start_imports_is_what_is_looked_at(started: frozenset[str]) -> None:
+def test_the_modules_examined_are_those_of_a_real_start(started: frozenset[str]) -> None:
     assert {"server.app", "server.assembly", "backends.local.backend", "fastapi"} <= started
 
 
-def test_every_engine_is_among_those_looked_for() -> None:
+def test_the_packages_of_every_engine_are_in_the_list() -> None:
     from backends.workers.engines.registry import builtin_engines
 
     assert {package for engine in builtin_engines().values() for package in engine.packages} <= {*ENGINES}
 
 
-def test_the_command_line_imports_a_command_when_it_is_asked_for() -> None:
+def test_the_command_line_imports_a_command_only_when_it_is_called() -> None:
     loaded = modules("import json, sys, server.cli; print(json.dumps(sorted(sys.modules)))")
     assert "typer" in loaded
     assert not loaded & {"pydantic", "fastapi", "httpx", "numpy", "server.settings", "server.commands.models"}

@@ -17,7 +17,7 @@ MESSAGE: Any = {"model": "parrot", "max_tokens": 100, "messages": [{"role": "use
 
 
 def claude(gateway: Gateway, key: str = "any") -> AsyncAnthropic:
-    """Anthropic's client of the gateway, which does not try again."""
+    """Anthropic's client of the gateway, without retries."""
     return AsyncAnthropic(base_url=str(gateway.client.base_url), api_key=key, max_retries=0)
 
 

@@ -1,4 +1,4 @@
-"""Anthropic's wire in front of any chat model, proved with Anthropic's official SDK."""
+"""Anthropic's Messages API for any chat model, tested with Anthropic's official SDK."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_settings_have_openais_names() -> None:
         ({"output_config": {"format": {"type": "xml"}}}, InvalidRequest),
     ],
 )
-def test_what_cannot_be_served_is_refused_with_a_reason(fields: Json, error: type[RoundhouseError]) -> None:
+def test_an_unsupported_request_is_refused_with_a_reason(fields: Json, error: type[RoundhouseError]) -> None:
     with pytest.raises(error):
         chat_of(**fields)
 
@@ -200,7 +200,7 @@ def test_errors_have_anthropics_types(error: RoundhouseError, kind: str) -> None
 
 
 class Door(FakeServer):
-    """The endpoint as the gateway has it: translation in, a provider's chunks, translation out."""
+    """The gateway's endpoint: translates the request, calls a provider, translates its chunks."""
 
     def __init__(self, backend: GoogleBackend | OpenAIBackend, there: Upstream) -> None:
         super().__init__()

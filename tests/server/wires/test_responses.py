@@ -1,4 +1,4 @@
-"""OpenAI's Responses API in front of any chat model, proved with OpenAI's official SDK."""
+"""OpenAI's Responses API for any chat model, tested with OpenAI's official SDK."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_items_become_messages_and_one_turn_is_one_message() -> None:
     assert thanks == {"role": "user", "content": "Thanks."}
 
 
-def test_only_what_was_sealed_here_is_unsealed() -> None:
+def test_foreign_encrypted_content_is_not_decoded() -> None:
     assert unseal(seal([{"a": 1}])) == [{"a": 1}]
     assert unseal("gAAAAABsomeone-elses") == unseal("rh1.%%%") == unseal(None) == unseal("rh1.e30=") == []
 
@@ -149,7 +149,7 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
     ],
 )
-def test_what_is_not_served_here_is_refused_by_name(fields: Json, param: str) -> None:
+def test_an_unsupported_field_is_refused_by_name(fields: Json, param: str) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         chat_of(**fields)
     assert caught.value.param == param
@@ -169,7 +169,7 @@ def test_what_is_not_served_here_is_refused_by_name(fields: Json, param: str) ->
         {"input": []},
     ],
 )
-def test_what_is_malformed_is_a_400_not_a_crash(fields: Json) -> None:
+def test_a_malformed_request_is_a_400(fields: Json) -> None:
     with pytest.raises(InvalidRequest):
         chat_of(**fields)
 
@@ -180,7 +180,7 @@ WRITER = ChunkWriter("chatcmpl-1", "model-1", 1)
 
 
 def told(chunks: list[Json], **fields: Any) -> tuple[list[Json], Json]:
-    """The events of these chunks, each parsed by OpenAI's SDK, and the response they end in."""
+    """The events of these chunks, each parsed by OpenAI's SDK, and the final response."""
     stream = ResponseStream(request_of(**fields), "resp_1", 5)
     events = [*stream.start()]
     for chunk in chunks:
@@ -270,7 +270,7 @@ def test_an_answer_without_a_reason_to_end_is_broken_and_can_be_failed() -> None
 
 
 class Door(FakeServer):
-    """The endpoint as the gateway has it: translation in, a provider's chunks, translation out."""
+    """The gateway's endpoint: translates the request, calls a provider, translates its chunks."""
 
     def __init__(self, backend: AnthropicBackend, there: Upstream) -> None:
         super().__init__()
@@ -340,7 +340,7 @@ async def test_openais_sdk_talks_to_claude_and_keeps_its_signatures(
     assert thinking == {"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}
 
 
-async def test_a_stream_that_fails_says_so_and_does_not_complete(
+async def test_a_stream_that_fails_ends_with_response_failed(
     fake: FakeAnthropic, client: openai.AsyncOpenAI
 ) -> None:
     fake.script(Fault(die_after=4))

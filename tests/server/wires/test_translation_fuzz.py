@@ -1,4 +1,4 @@
-"""Whatever a request holds, a translation answers with a body or a typed 400, never with a crash."""
+"""Fuzzing: any request is translated into a body or refused with a typed 400, without an internal error."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def fields(*names: str) -> st.SearchStrategy[Json]:
 
 
 def survives(make: Callable[[], ChatRequest]) -> None:
-    """The request becomes every provider's body, or is refused with a reason."""
+    """Translate the request into every provider's body; a refusal must be a typed error."""
     try:
         request = make()
     except (ValidationError, InvalidRequest):
