@@ -38,7 +38,7 @@ BODY: dict[str, Any] = {
     "stream": True,
     "cache_prompt": True,
 }
-SHORT, LONG = 2, 64
+SHORT, LONG, QUICK_LONG = 2, 64, 24
 """Tokens of an answer, for the time to first token and for the rate."""
 STREAMS = {1: 30, 4: 100, 8: 200}
 """Streams at once, and the number of short answers in a round."""
@@ -55,14 +55,15 @@ WORKERS = {"slots": 8, "runaway": 3600.0}
 def run(bench: Bench) -> Report:
     """Measure."""
     fetching.pull(bench, MODEL)
+    long = bench.pick(LONG, QUICK_LONG)
     rate_rounds = bench.pick(RATE_ROUNDS, QUICK_RATE_ROUNDS)
     several, rounds = bench.pick(STREAMS, QUICK_STREAMS), bench.pick(ROUNDS, QUICK_ROUNDS)
     found: list[Figure] = []
-    bench.say("loads the model")
+    bench.say("loading the model")
     with _ways() as (load, ways):
         for streams in several:
             turns = bench.rounds(rate_rounds[streams], f"tokens a second, {streams} streams")
-            rates = _in_turn(ways, partial(_tokens_a_second, load, streams), turns)
+            rates = _in_turn(ways, partial(_tokens_a_second, load, streams, long), turns)
             found.append(_rate(streams, rates))
     with _ways(apart=True) as (load, ways):
         for streams, requests in several.items():
@@ -116,9 +117,9 @@ def _in_turn(
     return values
 
 
-def _tokens_a_second(load: Client, streams: int, way: Target) -> float:
-    long = _ask(load, way, LONG, streams=streams, requests=streams)
-    return sum(long.pieces) / long.elapsed
+def _tokens_a_second(load: Client, streams: int, tokens: int, way: Target) -> float:
+    result = _ask(load, way, tokens, streams=streams, requests=streams)
+    return sum(result.pieces) / result.elapsed
 
 
 def _first_token(load: Client, streams: int, requests: int, way: Target) -> float:

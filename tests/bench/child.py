@@ -17,6 +17,9 @@ from tests.bench.bench import Bench
 from tests.bench.fetching import Unavailable, can_draw
 from tests.bench.report import Report, draw, save
 
+TOLD = (SystemExit, Unavailable, RoundhouseError)
+"""Errors whose message is the whole reason; others are shown with their traceback."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it."""
@@ -30,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report: Report = import_module(chosen.module).run(bench)
     except (Exception, SystemExit) as error:  # the boundary of a benchmark: the runner reports the reason
-        traceback.print_exc()
+        if not isinstance(error, TOLD):
+            traceback.print_exc()
         save(Report(bench.name, "", failed=reason(error)), bench.out, quick=bench.quick)
         return 1
     save(report, bench.out, quick=bench.quick)
@@ -46,8 +50,7 @@ def reason(error: BaseException) -> str:
         at = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}: {at.line}"
     message = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-    told = isinstance(error, SystemExit | Unavailable | RoundhouseError)
-    return message if told else f"{type(error).__name__}: {message}"
+    return message if isinstance(error, TOLD) else f"{type(error).__name__}: {message}"
 
 
 if __name__ == "__main__":

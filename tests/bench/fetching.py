@@ -45,7 +45,8 @@ def pull(bench: Bench, *names: str) -> None:
         if event.stage is Stage.CACHED:
             return
         if event.stage not in said or (event.total and time.monotonic() - last > PATIENCE):
-            size = f", {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else ""
+            large = event.total is not None and event.total > 1_000_000
+            size = f", {event.done / 1e6:.0f} of {(event.total or 0) / 1e6:.0f} MB" if large else ""
             bench.say(f"model {event.model}: {event.stage.value}{size}")
             said.add(event.stage)
             last = time.monotonic()
@@ -72,14 +73,15 @@ def environment(bench: Bench, name: str, *packages: str) -> Path:
     """
     folder = PLACE / name
     python = folder / "bin" / "python"
-    ready, wanted = folder / "ready", "\n".join(packages)
+    # An environment is of one Python and has its own path in its scripts.
+    ready, wanted = folder / "ready", "\n".join((sys.version, str(folder), *packages))
     if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
         return python
     if bench.quick:
         raise Unavailable("run the whole bench")
-    execute(bench, name, [sys.executable, "-m", "venv", "--clear", str(folder)], f"creates .bench/{name}")
+    execute(bench, name, [sys.executable, "-m", "venv", "--clear", str(folder)], f"creating .bench/{name}")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *packages]
-    execute(bench, name, pip, f"installs {', '.join(packages)} into .bench/{name}; this can take minutes")
+    execute(bench, name, pip, f"installing {', '.join(packages)} into .bench/{name}; this can take minutes")
     ready.write_text(wanted, encoding="utf-8")
     return python
 
@@ -120,7 +122,7 @@ def node_package(bench: Bench, name: str, package: Mapping[str, object]) -> Path
     folder.mkdir(parents=True)
     (folder / "package.json").write_text(wanted, encoding="utf-8")
     command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-fund", "--no-audit"]
-    execute(bench, name, command, f"installs node packages into .bench/{name}", path=binaries)
+    execute(bench, name, command, f"installing node packages into .bench/{name}", path=binaries)
     ready.write_text(wanted, encoding="utf-8")
     return folder
 
@@ -137,21 +139,21 @@ def nginx_binary(bench: Bench) -> Path:
             raise Unavailable("nginx is not on PATH, and there is no apt-get to download it")
         folder.mkdir(parents=True, exist_ok=True)
         _download_nginx(bench, folder)
-    execute(bench, "nginx", [str(binary), "-v"], "checks nginx")  # its libraries may be missing
+    execute(bench, "nginx", [str(binary), "-v"], "checking nginx")  # its libraries may be missing
     return binary
 
 
 def _download_nginx(bench: Bench, folder: Path) -> None:
     download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "nginx"]
     try:
-        execute(bench, "nginx", download, "downloads Debian's package of nginx", folder=folder)
+        execute(bench, "nginx", download, "downloading Debian's package of nginx", folder=folder)
     except Unavailable:
         if os.geteuid() != 0:
             raise
-        execute(bench, "nginx", ["apt-get", "update"], "reads Debian's list of packages")
-        execute(bench, "nginx", download, "downloads Debian's package of nginx", folder=folder)
+        execute(bench, "nginx", ["apt-get", "update"], "reading Debian's list of packages")
+        execute(bench, "nginx", download, "downloading Debian's package of nginx", folder=folder)
     package = next(folder.glob("*.deb"))
-    execute(bench, "nginx", ["dpkg-deb", "-x", str(package), str(folder)], "unpacks nginx")
+    execute(bench, "nginx", ["dpkg-deb", "-x", str(package), str(folder)], "unpacking nginx")
 
 
 def execute(
@@ -179,7 +181,7 @@ def execute(
             except subprocess.TimeoutExpired:
                 if time.monotonic() > end:
                     raise Unavailable(f"{command[0]} took longer than {INSTALL_LIMIT:.0f} s") from None
-                bench.say(f"waits for {Path(command[0]).name}: {step}")
+                bench.say(f"still {step.partition(';')[0]}")
     finally:
         if process.poll() is None:
             process.kill()

@@ -36,7 +36,7 @@ def run(bench: Bench) -> Report:
     starts, processor, colds, gateways = [], [], [], []
     with tempfile.TemporaryDirectory() as folder, _served(folder):
         pass
-    for _ in bench.rounds(runs, "starts the gateway, and loads every starter model"):
+    for _ in bench.rounds(runs, "starting the gateway, loading every starter model"):
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             with _served(folder) as server:
@@ -45,7 +45,7 @@ def run(bench: Bench) -> Report:
                 colds.append(_first_token(server.v1))
                 _warm_all(server.v1)
                 gateways.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
-    bench.say("imports")
+    bench.say("importing")
     bare = [_seconds("pass") for _ in range(runs)]
     imports = [_seconds("import server.app, server.assembly") for _ in range(runs)]
     own = statistics.median(starts) - statistics.median(bare)

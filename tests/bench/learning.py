@@ -114,11 +114,11 @@ def shares(asked: list[Asked], best: dict[str, str], block: int = BLOCK) -> list
 def run(bench: Bench) -> Report:
     """Measure both models, then let the router learn; print the tasks, and plot where matplotlib is there."""
     fetching.pull(bench, *MODELS)
-    bench.say(f"measures {', '.join(MODELS)} on {len(questions())} questions")
+    bench.say(f"measuring {', '.join(MODELS)} on {len(questions())} questions")
     with fresh_server() as client:
         truth = measure(client)
     with fresh_server() as client:
-        asked = learn(client, bench.rounds(bench.pick(320, 80), "asks under auto and reports outcomes"), seed=1)
+        asked = learn(client, bench.rounds(bench.pick(320, 80), "asking under auto, reporting outcomes"), seed=1)
     best = better(truth)
     print_table(truth, best, asked)
     if fetching.can_draw():

@@ -57,7 +57,9 @@ def run(bench: Bench) -> Report:
         gateway.start()
         stack.callback(gateway.stop)
         load = stack.enter_context(client())
-        for _ in bench.rounds(bench.pick(WARM, QUICK_WARM), "fills what is bounded, a thousand requests a round"):
+        for _ in bench.rounds(
+            bench.pick(WARM, QUICK_WARM), "filling what is bounded, a thousand requests a round"
+        ):
             _round(gateway, load)
         gateway.call(_loads(5))
         before = _settled(gateway)

@@ -70,7 +70,7 @@ class Contest:
 
     def warm(self, *, stream: bool) -> None:
         """Send uncounted requests, as many as a JIT compiler needs."""
-        self._bench.say(f"warms all up, {_kind(stream)}")
+        self._bench.say(f"warming all up, {_kind(stream)}")
         for name in list(self._contestants):
             self._round(name, stream=stream, clients=4)
 
@@ -103,13 +103,13 @@ class Contest:
 
 
 def _start(bench: Bench, stack: ExitStack, folder: Path) -> Contest:
-    bench.say("starts the upstream and Roundhouse")
+    bench.say("starting the upstream and Roundhouse")
     behind = stack.enter_context(upstream())
     ours = stack.enter_context(roundhouse(folder / "roundhouse", behind))
     contestants = {"direct": behind, "Roundhouse": ours}
     absent: dict[str, str] = {}
     for name, start in PEERS.items():
-        bench.say(f"starts {name}")
+        bench.say(f"starting {name}")
         try:
             contestants[name] = stack.enter_context(start(bench, folder / name.split("'", maxsplit=1)[0], behind))
         except Unavailable as error:

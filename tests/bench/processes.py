@@ -58,7 +58,7 @@ def run(bench: Bench) -> Report:
     cores = max(2, os.cpu_count() or 1)
     figures: list[Figure] = []
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        bench.say(f"starts gateways of 1 and of {cores} processes")
+        bench.say(f"starting gateways of 1 and of {cores} processes")
         behind = stack.enter_context(upstream())
         gateways = {
             number: stack.enter_context(
