@@ -57,13 +57,11 @@ def run(bench: Bench) -> Report:
         gateway.start()
         stack.callback(gateway.stop)
         load = stack.enter_context(client())
-        for _ in bench.rounds(
-            bench.pick(WARM, QUICK_WARM), "filling what is bounded, a thousand requests a round"
-        ):
+        for _ in bench.rounds(bench.pick(WARM, QUICK_WARM), "filling bounded state, 1,000 requests a round"):
             _round(gateway, load)
         gateway.call(_loads(5))
         before = _settled(gateway)
-        for _ in bench.rounds(rounds, "a thousand requests a round"):
+        for _ in bench.rounds(rounds, "1,000 requests a round"):
             _round(gateway, load)
         bench.say(f"{loads} loads and unloads")
         gateway.call(_loads(loads))
