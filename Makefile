@@ -54,9 +54,8 @@ engines: setup  ## Run the optional engines in environments of their own (severa
 	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \
 		-k "$(subst $(space), or ,$(strip $(ENGINES)))"
 
-bench: setup  ## Every figure of README, in tables and plots; minutes.
-	$(PIP) install --quiet matplotlib
-	$(BIN)/python -m tests.bench
+bench: setup  ## Every figure of README, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
 	rm -f tests/bench/out/faults.json

@@ -1,50 +1,61 @@
 """``python -m tests.bench [NAME ...]``: run benchmarks, print their tables, keep figures and pictures in ``out/``.
 
-Exit status 1 when a figure misses its bound.
+Each benchmark fetches what it needs. Exit status 1 when one fails or, without ``--quick``, a figure misses its
+bound; the others run all the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench.report import Report, save, show
+from tests.bench.bench import Bench
+from tests.bench.fetching import Unavailable, plots
+from tests.bench.runner import exit_status, run_all, summarise
 
 OUT = Path(__file__).parent / "out"
-REPORTING = ("chat", "embeddings", "footprint", "overhead", "streams", "memory", "processes")
-"""Modules with ``run() -> Report``."""
-OWN = ("decision", "simulation")
-"""Modules with a ``main()`` that prints and saves by itself, and gives an exit status."""
+NAMES = (
+    "overhead",
+    "streams",
+    "memory",
+    "processes",
+    "chat",
+    "embeddings",
+    "footprint",
+    "decision",
+    "simulation",
+    "learning",
+)
+"""Modules of this package with ``run(bench) -> Report``."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is named, or everything."""
+    """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join((*REPORTING, *OWN))}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="rough figures, without long installations")
     parser.add_argument("--out", type=Path, default=OUT, help="where figures and pictures go")
     chosen = parser.parse_args(arguments)
-    unknown = set(chosen.names) - {*REPORTING, *OWN}
+    unknown = set(chosen.names) - set(NAMES)
     if unknown:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     console = Console(width=150)
-    missed = False
-    for name in chosen.names or (*REPORTING, *OWN):
-        module = import_module(f"tests.bench.{name}")
-        if name in OWN:
-            own: Callable[[list[str]], int] | Callable[[], int] = module.main
-            options = [["--out", str(chosen.out)]] if name == "simulation" else []
-            missed |= bool(own(*options))
-            continue
-        report: Report = module.run()
-        show(report, console)
-        save(report, chosen.out)
-        missed |= report.missed
-    return int(missed)
+    bench = Bench("plots", chosen.out, chosen.quick)
+    try:
+        plots(bench)
+    except Unavailable as error:
+        bench.say(f"no pictures without matplotlib: {error}")
+    names = chosen.names or NAMES
+    ended = run_all(
+        {name: f"tests.bench.{name}" for name in names}, out=chosen.out, quick=chosen.quick, console=console
+    )
+    summarise(ended, console)
+    if chosen.quick:
+        console.print("Rough figures: a missed bound is shown, but only a failure gives exit status 1.")
+    return exit_status(ended, quick=chosen.quick)
 
 
 if __name__ == "__main__":

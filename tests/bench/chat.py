@@ -2,11 +2,11 @@
 
 The two are measured in turn, each first in every other round, so that the machine's drift falls on both alike.
 
-Tokens per second are measured with the worker on every core: what the gateway takes, it takes from the worker.
-First tokens come from short answers, of which there can be many, with the prompt in the worker's cache, so that
-what is compared is small beside what differs; and with the worker on a core of its own, or the figure would be
-of the cores. Where several stream at once, each pauses at random between its requests: requests that come in the
-same instant would share a batch of the worker or miss it together, and that would be measured instead.
+Tokens per second are measured with the worker on every core, where the gateway takes processor time from it.
+First tokens come from many short answers with the prompt in the worker's cache, which keeps the common part of
+both times small, and with the worker on a core of its own, which keeps the two from competing for cores. Several
+streams pause at random between requests: simultaneous requests would share a batch of the worker or miss it
+together, and the figure would be of the batches.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from tests.bench import fetching
+from tests.bench.bench import Bench
 from tests.bench.client import Client, Result, Target, client
 from tests.bench.gateway import gateway
 from tests.bench.report import Figure, Report, at_least, at_most
@@ -36,29 +38,37 @@ BODY: dict[str, Any] = {
     "stream": True,
     "cache_prompt": True,
 }
-SHORT, LONG = 2, 64
-"""Tokens of an answer of which the first token counts, and of one of which the rate does."""
+SHORT, LONG, QUICK_LONG = 2, 64, 24
+"""Tokens of an answer, for the time to first token and for the rate."""
 STREAMS = {1: 30, 4: 100, 8: 200}
-"""How many stream at once, and how many short answers there are in a round."""
-ROUNDS = 8
-RATE_ROUNDS = {1: 40, 4: 20, 8: 10}
-"""One stream is worth a second of the machine, whose pace wanders by some percent: the fewer, the more rounds."""
+"""Streams at once, and the number of short answers in a round."""
+QUICK_STREAMS = {1: 15, 4: 40, 8: 64}
+ROUNDS, QUICK_ROUNDS = 8, 2
+RATE_ROUNDS, QUICK_RATE_ROUNDS = {1: 40, 4: 20, 8: 10}, {1: 6, 4: 3, 8: 2}
+"""The machine's pace drifts by some percent, so shorter rounds need to be more."""
 PAUSE = 0.4
 """Seconds: several of the worker's batches."""
 WORKERS = {"slots": 8, "runaway": 3600.0}
-"""What asks the worker directly holds no lease, and would be taken for a worker that computes for nobody."""
+"""Requests sent to the worker directly hold no lease, and without one it counts as running away."""
 
 
-def run() -> Report:
+def run(bench: Bench) -> Report:
     """Measure."""
+    fetching.pull(bench, MODEL)
+    long = bench.pick(LONG, QUICK_LONG)
+    rate_rounds = bench.pick(RATE_ROUNDS, QUICK_RATE_ROUNDS)
+    several, rounds = bench.pick(STREAMS, QUICK_STREAMS), bench.pick(ROUNDS, QUICK_ROUNDS)
     found: list[Figure] = []
+    bench.say("loading the model")
     with _ways() as (load, ways):
-        for streams in STREAMS:
-            rates = _in_turn(ways, partial(_tokens_a_second, load, streams), RATE_ROUNDS[streams])
+        for streams in several:
+            turns = bench.rounds(rate_rounds[streams], f"tokens a second, {streams} streams")
+            rates = _in_turn(ways, partial(_tokens_a_second, load, streams, long), turns)
             found.append(_rate(streams, rates))
     with _ways(apart=True) as (load, ways):
-        for streams, requests in STREAMS.items():
-            firsts = _in_turn(ways, partial(_first_token, load, streams, requests), ROUNDS)
+        for streams, requests in several.items():
+            turns = bench.rounds(rounds, f"first token, {streams} streams")
+            firsts = _in_turn(ways, partial(_first_token, load, streams, requests), turns)
             found.append(_later(streams, firsts))
     return Report("chat", "Chat through Roundhouse beside the worker's own socket", tuple(found))
 
@@ -97,17 +107,19 @@ def _move(pid: int | None, cores: set[int]) -> None:
         os.sched_setaffinity(thread.id, cores)
 
 
-def _in_turn(ways: dict[str, Target], measure: Callable[[Target], float], rounds: int) -> dict[str, list[float]]:
+def _in_turn(
+    ways: dict[str, Target], measure: Callable[[Target], float], turns: Iterator[int]
+) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
+    for number in turns:
         for name in ways if number % 2 else reversed(ways):
             values[name].append(measure(ways[name]))
     return values
 
 
-def _tokens_a_second(load: Client, streams: int, way: Target) -> float:
-    long = _ask(load, way, LONG, streams=streams, requests=streams)
-    return sum(long.pieces) / long.elapsed
+def _tokens_a_second(load: Client, streams: int, tokens: int, way: Target) -> float:
+    result = _ask(load, way, tokens, streams=streams, requests=streams)
+    return sum(result.pieces) / result.elapsed
 
 
 def _first_token(load: Client, streams: int, requests: int, way: Target) -> float:

@@ -1,9 +1,8 @@
-"""What is measured side by side: Roundhouse, LiteLLM's proxy, nginx, all in front of one fast upstream."""
+"""Servers under test: the fast upstream, and Roundhouse in front of it. Other gateways are in ``peers``."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,14 +10,13 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.client import Target
+from tests.bench.fetching import ROOT, Unavailable
 from tests.e2e.serving import free_port
 
-ROOT = Path(__file__).parents[2]
-LITELLM = ROOT / ".venv-litellm"
 KEY = "rh-bench-0123456789abcdef"
 
 
@@ -31,18 +29,20 @@ class Contestant:
     model: str
     pid: int | None = None
     key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def target(self, path: str = "/chat/completions") -> Target:
         """Where its requests go."""
-        return Target(self.base + path, {"authorization": f"Bearer {self.key}"} if self.key else {})
+        key = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return Target(self.base + path, {**key, **self.headers})
 
 
 @contextmanager
 def upstream() -> Iterator[Contestant]:
     """The fast upstream itself."""
     port = free_port()
-    with _process([sys.executable, "-m", "tests.bench.upstream", str(port)], cwd=ROOT) as process:
-        _wait_port(port, process)
+    with started([sys.executable, "-m", "tests.bench.upstream", str(port)], cwd=ROOT) as process:
+        wait_port(port, process)
         yield Contestant("direct", f"http://127.0.0.1:{port}/v1", "fast", process.pid)
 
 
@@ -81,92 +81,16 @@ def roundhouse(
         "ROUNDHOUSE_API_KEYS": KEY,
         **(environment or {}),
     }
-    with _process(command, cwd=folder, env=env) as process:
-        _wait_http(f"http://127.0.0.1:{port}/ready", process, folder / "log")
+    with started(command, cwd=folder, env=env) as process:
+        wait_http(f"http://127.0.0.1:{port}/ready", process, folder / "log")
         yield Contestant("Roundhouse", f"http://127.0.0.1:{port}/v1", "auto", process.pid, KEY)
 
 
 @contextmanager
-def litellm(folder: Path, behind: Contestant) -> Iterator[Contestant | None]:
-    """LiteLLM's proxy from an environment of its own; ``None`` when it cannot be installed."""
-    if not _install_litellm():
-        yield None
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(
-        "model_list:\n  - model_name: bench\n    litellm_params:\n      model: openai/fast\n"
-        f"      api_base: {behind.base}\n      api_key: none\n"
-        f"general_settings:\n  master_key: {KEY}\n",
-        encoding="utf-8",
-    )
-    port = free_port()
-    command = [
-        str(LITELLM / "bin" / "litellm"),
-        "--config",
-        "config.yaml",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
-    with _process(command, cwd=folder, env=env) as process:
-        _wait_http(f"http://127.0.0.1:{port}/health/liveliness", process, folder / "log", within=120)
-        yield Contestant("LiteLLM", f"http://127.0.0.1:{port}/v1", "bench", process.pid, KEY)
-
-
-NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 10000000;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream behind {{ server {address}; keepalive 64; keepalive_requests 10000000; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-    }}
-  }}
-}}
-"""
-
-
-@contextmanager
-def nginx(folder: Path, behind: Contestant) -> Iterator[Contestant | None]:
-    """nginx as a bare proxy: what any hop costs at least. ``None`` where it is not installed."""
-    binary = shutil.which("nginx")
-    if binary is None:
-        yield None
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    address = behind.base.removeprefix("http://").removesuffix("/v1")
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, address=address, port=port), encoding="utf-8")
-    with _process([binary, "-p", str(folder), "-c", str(config)], cwd=folder) as process:
-        _wait_port(port, process)
-        yield Contestant("nginx", f"http://127.0.0.1:{port}/v1", "fast", process.pid)
-
-
-def _install_litellm() -> bool:
-    if (LITELLM / "ready").exists():
-        return True
-    python = LITELLM / "bin" / "python"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(LITELLM)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "litellm[proxy]"], check=True)
-    except subprocess.CalledProcessError:
-        return False
-    (LITELLM / "ready").touch()
-    return True
-
-
-@contextmanager
-def _process(
+def started(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process until the block ends; its output goes to ``cwd/log``, or nowhere from the root."""
     log = (cwd if cwd != ROOT else Path(os.devnull).parent) / ("log" if cwd != ROOT else "null")
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -183,17 +107,19 @@ def _process(
             process.wait()
 
 
-def _wait_port(port: int, process: subprocess.Popen[bytes], within: float = 20.0) -> None:
+def wait_port(port: int, process: subprocess.Popen[bytes], within: float = 20.0) -> None:
+    """Wait until a port is listened on. Raises Unavailable."""
     end = time.monotonic() + within
     while time.monotonic() < end and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
-    raise SystemExit(f"nothing listens on port {port}")
+    raise Unavailable(f"nothing listens on port {port}")
 
 
-def _wait_http(url: str, process: subprocess.Popen[bytes], log: Path, within: float = 30.0) -> None:
+def wait_http(url: str, process: subprocess.Popen[bytes], log: Path, within: float = 30.0) -> None:
+    """Wait until an address answers 200. Raises Unavailable with the end of the log."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + within
     while time.monotonic() < end and process.poll() is None:
@@ -203,4 +129,4 @@ def _wait_http(url: str, process: subprocess.Popen[bytes], log: Path, within: fl
                     return
         except OSError:
             time.sleep(0.05)
-    raise SystemExit(f"{url} did not become ready:\n{log.read_text(errors='replace')[-4000:]}")
+    raise Unavailable(f"{url} did not become ready:\n{log.read_text(errors='replace')[-4000:]}")

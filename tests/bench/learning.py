@@ -1,39 +1,37 @@
-"""Learning for real: two small models, checkable questions, and a router that finds out who is good at what.
+"""Learning from outcomes on real models: two small ones, checkable questions of four tasks, and the router.
 
-``python -m tests.bench.learning`` starts a server with nothing learned, asks it questions of four tasks under
-``auto`` through ``/v1/completions`` (one of the two is a base model), and reports each answer as right or wrong
-at ``POST /v1/outcomes``. It prints, and plots to ``tests/bench/out/learning.png``, the share of requests that
-went to the better model of their task. Who that is was measured before, on a server of its own, by asking both
-models every question. What the catalogue says of the two (benchmarks, sizes) is where the router starts: it may
-be right at once at some tasks, and must unlearn it at others. Needs ``roundhouse pull gemma-3-270m``.
+A server with nothing learned is asked questions under ``auto`` through ``/v1/completions`` (one of the two is a
+base model), and each answer is reported as right or wrong at ``POST /v1/outcomes``. The figures, and the plot
+``learning.png``, are of the share of requests that went to the better model of their task. The better model is
+measured before, on a server of its own, by asking both models every question. The router starts from the
+catalogue's benchmarks and sizes, which favour the right model at some tasks and the wrong one at others.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from server.settings import load_settings
+from tests.bench import fetching
+from tests.bench.bench import Bench
 from tests.bench.questions import Question, questions
+from tests.bench.report import Figure, Report
 from tests.e2e.serving import served
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
-OUT = Path(__file__).parent / "out" / "learning.png"
 BLOCK = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request under ``auto``: who answered which kind of question, and whether rightly."""
+    """One request under ``auto``: its task, the model that answered, and whether the answer was right."""
 
     task: str
     model: str
@@ -47,20 +45,16 @@ Truth = dict[str, dict[str, float]]
 @contextmanager
 def fresh_server() -> Iterator[httpx.Client]:
     """A server with this machine's models, and nothing learned yet; both models are loaded and stay."""
-    models = load_settings().data_dir / "models"
-    with tempfile.TemporaryDirectory(prefix="roundhouse-bench-") as folder:
-        data = Path(folder) / "data"
-        data.mkdir()
-        (data / "models").symlink_to(models)
-        with (
-            served(Path(folder), environment={"ROUNDHOUSE_DATA_DIR": str(data)}) as server,
-            httpx.Client(base_url=server.v1, trust_env=False, timeout=120) as client,
-        ):
-            for model in MODELS:
-                loaded = client.post(f"/models/{model}/load", json={"keep_alive": 3600})
-                if loaded.is_error:
-                    raise SystemExit(f"{loaded.json()['error']['message']} (roundhouse pull {model})")
-            yield client
+    with (
+        tempfile.TemporaryDirectory(prefix="roundhouse-bench-") as folder,
+        served(Path(folder), environment=fetching.own_data(Path(folder))) as server,
+        httpx.Client(base_url=server.v1, trust_env=False, timeout=120) as client,
+    ):
+        for model in MODELS:
+            loaded = client.post(f"/models/{model}/load", json={"keep_alive": 3600})
+            if loaded.is_error:
+                raise SystemExit(loaded.json()["error"]["message"])
+        yield client
 
 
 def ask(client: httpx.Client, model: str, question: Question) -> httpx.Response:
@@ -77,7 +71,7 @@ def ask(client: httpx.Client, model: str, question: Question) -> httpx.Response:
 
 
 def measure(client: httpx.Client) -> Truth:
-    """How good each model is at each task."""
+    """Ask both models every question."""
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: {model: [] for model in MODELS})
     for question in questions():
         for model in MODELS:
@@ -86,12 +80,12 @@ def measure(client: httpx.Client) -> Truth:
     return {task: {m: sum(said) / len(said) for m, said in by.items()} for task, by in right.items()}
 
 
-def learn(client: httpx.Client, requests: int, seed: int) -> list[Asked]:
-    """Ask under ``auto``, report, and note who answered."""
+def learn(client: httpx.Client, requests: Iterable[int], seed: int) -> list[Asked]:
+    """Ask under ``auto``, report each outcome, and note the model that answered."""
     draw = random.Random(seed)
     all_questions = questions()
     asked = []
-    for _ in range(requests):
+    for _ in requests:
         question = draw.choice(all_questions)
         response = ask(client, "auto", question)
         right = question.judge(response.json()["choices"][0]["text"])
@@ -117,26 +111,35 @@ def shares(asked: list[Asked], best: dict[str, str], block: int = BLOCK) -> list
     return [sum(hits[at : at + block]) / len(hits[at : at + block]) for at in range(0, len(hits), block)]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, learn, print, plot."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--requests", type=int, default=320)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot", type=Path, default=OUT)
-    chosen = parser.parse_args(arguments)
+def run(bench: Bench) -> Report:
+    """Measure both models, then let the router learn; print the tasks, and plot where matplotlib is there."""
+    fetching.pull(bench, *MODELS)
+    bench.say(f"measuring {', '.join(MODELS)} on {len(questions())} questions")
     with fresh_server() as client:
         truth = measure(client)
     with fresh_server() as client:
-        asked = learn(client, chosen.requests, chosen.seed)
+        asked = learn(client, bench.rounds(bench.pick(320, 80), "asking under auto, reporting outcomes"), seed=1)
     best = better(truth)
     print_table(truth, best, asked)
-    plot(truth, best, asked, chosen.plot)
-    print(f"plot: {chosen.plot}")
-    return 0
+    if fetching.can_draw():
+        plot(truth, best, asked, bench.out / "learning.png")
+    return Report("learning", "Which of two small models is good at what", _figures(truth, best, asked))
+
+
+def _figures(truth: Truth, best: dict[str, str], asked: list[Asked]) -> tuple[Figure, ...]:
+    hits = [each.model == best[each.task] for each in asked if each.task in best]
+    third, half = max(1, len(hits) // 3), len(asked) // 2
+    went = {"first third": sum(hits[:third]) / third, "last third": sum(hits[-third:]) / third}
+    alone = {model: sum(truth[each.task][model] for each in asked) / len(asked) for model in MODELS}
+    right = {"first half": _right(asked[:half]), **{f"{model} alone": share for model, share in alone.items()}}
+    return (
+        Figure("share to the task's better model, last third", went["last third"], "", None, went),
+        Figure("right answers, second half", _right(asked[half:]), "", None, right),
+    )
 
 
 def print_table(truth: Truth, best: dict[str, str], asked: list[Asked]) -> None:
-    """What each model can do, and where the requests of each task went at first and at last."""
+    """Print each model's right answers by task, and the share to the better one at first and at last."""
     print(f"{'task':<12}{MODELS[0]:>24}{MODELS[1]:>16}{'to the better: first':>24}{'last third':>12}")
     for task, by in truth.items():
         went = [each.model == best[task] for each in asked if each.task == task] if task in best else []
@@ -187,7 +190,3 @@ def plot(truth: Truth, best: dict[str, str], asked: list[Asked], path: Path) -> 
 
 def _moving(went: list[bool], window: int = 20) -> list[float]:
     return [sum(went[max(0, n - window + 1) : n + 1]) / min(window, n + 1) for n in range(len(went))]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

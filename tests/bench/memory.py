@@ -1,8 +1,8 @@
 """Flat memory: after ten thousand mixed requests and fifty loads, the gateway is as large as before.
 
 The gateway runs in this process, so that its tasks can be counted; the load client is a process of its own.
-What is kept on purpose (traces, what was asked lately) is bounded: the bound of traces is set low here and
-everything is filled before the first measurement.
+Traces and recent prompts are kept within bounds: that of traces is set low here, and all are filled before the
+first measurement.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import psutil
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from tests.backends.workers.conftest import FakeDevice, FakeStore, fake_engines, model
+from tests.bench.bench import Bench
 from tests.bench.client import Client, client, connect, request_bytes
 from tests.bench.contestants import ROW, Contestant, upstream
 from tests.bench.gateway import Gateway
@@ -30,13 +31,14 @@ from tests.bench.overhead import bodies
 from tests.bench.report import Figure, Report, at_most
 
 WARM, ROUNDS, LOADS = 6, 10, 50
+QUICK_WARM, QUICK_ROUNDS, QUICK_LOADS = 3, 2, 10
 PLAIN, STREAMED, FAILING, EMBEDDINGS, CANCELLED = 400, 400, 60, 100, 40
 """Requests of one round, a thousand together."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a process holds."""
+    """Memory in bytes, tasks and files of a process."""
 
     resident: int
     tasks: int
@@ -44,9 +46,10 @@ class Standing:
     temporary: int
 
 
-def run() -> Report:
+def run(bench: Bench) -> Report:
     """Measure."""
     raise_open_files()
+    rounds, loads = bench.pick(ROUNDS, QUICK_ROUNDS), bench.pick(LOADS, QUICK_LOADS)
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         stack.enter_context(_own_temporary_files(Path(folder) / "tmp"))
         behind = stack.enter_context(upstream())
@@ -54,13 +57,14 @@ def run() -> Report:
         gateway.start()
         stack.callback(gateway.stop)
         load = stack.enter_context(client())
-        for _ in range(WARM):
+        for _ in bench.rounds(bench.pick(WARM, QUICK_WARM), "filling bounded state, 1,000 requests a round"):
             _round(gateway, load)
         gateway.call(_loads(5))
         before = _settled(gateway)
-        for _ in range(ROUNDS):
+        for _ in bench.rounds(rounds, "1,000 requests a round"):
             _round(gateway, load)
-        gateway.call(_loads(LOADS))
+        bench.say(f"{loads} loads and unloads")
+        gateway.call(_loads(loads))
         after = _settled(gateway, like=before)
     growth = (after.resident / before.resident - 1) * 100
     sizes = {"before": before.resident / 1e6, "after": after.resident / 1e6}
@@ -70,7 +74,7 @@ def run() -> Report:
         Figure("open files and sockets left over", after.files - before.files, "", at_most(0)),
         Figure("temporary files left over", after.temporary - before.temporary, "", at_most(0)),
     )
-    return Report("memory", f"After {ROUNDS * 1000} mixed requests and {LOADS} loads and unloads", figures)
+    return Report("memory", f"After {rounds * 1000} mixed requests and {loads} loads and unloads", figures)
 
 
 @contextmanager
@@ -112,7 +116,7 @@ def _round(gateway: Gateway, load: Client) -> None:
 
 
 async def _cancel(server: Contestant) -> None:
-    """Streams that have begun, and plain requests that wait, whose client leaves."""
+    """Leave begun streams and waiting plain requests."""
     target = server.target()
 
     async def leave(body: dict[str, Any]) -> None:
@@ -143,7 +147,7 @@ async def _loads(count: int) -> None:
 
 
 def _settled(gateway: Gateway, like: Standing | None = None) -> Standing:
-    """What is held once nothing is under way; waits for idle connections and closings to end."""
+    """The process at rest; waits for idle connections and closings to end."""
     end = time.monotonic() + 30
     while True:
         now = _standing(gateway)

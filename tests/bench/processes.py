@@ -1,7 +1,7 @@
 """Gateway processes: how ``--workers N`` grows with the machine's cores, with every count still right.
 
 The upstream and the load client need cores as well, so on a small machine throughput alone says little: on two
-cores two gateways share them with two more processes. The processors' time says what free cores would give: the
+cores two gateways share them with two more processes. Processor time predicts the throughput on free cores: the
 work of a request, all processes together, and how evenly the gateways share it.
 """
 
@@ -18,14 +18,15 @@ from pathlib import Path
 
 import psutil
 
+from tests.bench.bench import Bench
 from tests.bench.client import Client, client
 from tests.bench.contestants import Contestant, roundhouse, upstream
 from tests.bench.overhead import CLIENTS, bodies
 from tests.bench.report import Figure, Report, at_least
 
-ROUNDS, REQUESTS = 9, 400
+ROUNDS, QUICK_ROUNDS, REQUESTS = 9, 2, 400
 SCALED = 0.75
-"""Of the cores' number, what free cores must at least give in throughput."""
+"""The least throughput on free cores, as a fraction of their number."""
 
 
 @dataclass
@@ -47,15 +48,17 @@ class Measured:
 
     @property
     def bottleneck(self) -> float:
-        """Milliseconds for each request of the process that has most to do: with free cores it is the bound."""
+        """Milliseconds of the busiest process for each request: the bound where cores are free."""
         return max(self.seconds.values()) / (len(self.rates) * REQUESTS) * 1000
 
 
-def run() -> Report:
+def run(bench: Bench) -> Report:
     """Measure one process beside as many as there are cores."""
+    rounds = bench.pick(ROUNDS, QUICK_ROUNDS)
     cores = max(2, os.cpu_count() or 1)
     figures: list[Figure] = []
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        bench.say(f"starting gateways of 1 and of {cores} processes")
         behind = stack.enter_context(upstream())
         gateways = {
             number: stack.enter_context(
@@ -68,12 +71,13 @@ def run() -> Report:
             _round(load, gateway, Measured(), stream=False)
         for stream in (False, True):
             measured = {number: Measured() for number in gateways}
-            for _ in range(ROUNDS):
+            kind = "streaming" if stream else "plain"
+            for _ in bench.rounds(rounds, kind):
                 for number, gateway in gateways.items():
                     _round(load, gateway, measured[number], stream=stream)
-            figures += _figures(measured[1], measured[cores], cores, "streaming" if stream else "plain")
+            figures += _figures(measured[1], measured[cores], cores, kind)
         for gateway in gateways.values():
-            _check_count(gateway, (2 * ROUNDS + 1) * REQUESTS)
+            _check_count(gateway, (2 * rounds + 1) * REQUESTS)
     note = f"{cores} cores for the gateways, the upstream and the client; /metrics counted every request of all"
     return Report("processes", f"Gateway processes on {cores} cores", tuple(figures), note)
 
@@ -125,7 +129,7 @@ def _figures(one: Measured, many: Measured, cores: int, kind: str) -> Sequence[F
 
 
 def _check_count(gateway: Contestant, requests: int) -> None:
-    """One scrape tells of all processes, and no request is missing or counted twice."""
+    """Fail unless one scrape counts every request of all processes once."""
     target = gateway.target()
     asked = urllib.request.Request(f"{gateway.base.removesuffix('/v1')}/metrics", headers=dict(target.headers))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,4 +1,4 @@
-"""What every benchmark hands back, and how it is shown: a table, a file of figures, a picture."""
+"""The figures of a benchmark, and how they are shown: a table, a JSON file, a picture."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -40,33 +41,38 @@ def at_least(value: float) -> Bound:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; ``beside`` holds what it was made of, by contestant, all from one run."""
+    """One measured figure; ``beside`` holds its parts by contestant, all from one run.
+
+    ``value`` is ``None`` for a comparison that was not made; then ``reason`` says why.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str = ""
     bound: Bound | None = None
     beside: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def missed(self) -> bool:
         """Whether it has a bound and does not keep to it."""
-        return self.bound is not None and not self.bound.kept(self.value)
+        return self.bound is not None and self.value is not None and not self.bound.kept(self.value)
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one benchmark. ``note`` says what a reader must know, or why there are none."""
+    """The figures of one benchmark. ``note`` is for the reader; ``failed`` is the reason of a failure."""
 
     name: str
     title: str
     figures: tuple[Figure, ...] = ()
     note: str = ""
+    failed: str = ""
 
     @property
-    def missed(self) -> bool:
-        """Whether any figure misses its bound."""
-        return any(figure.missed for figure in self.figures)
+    def missed(self) -> tuple[Figure, ...]:
+        """The figures that miss their bound."""
+        return tuple(figure for figure in self.figures if figure.missed)
 
 
 def show(report: Report, console: Console) -> None:
@@ -76,23 +82,28 @@ def show(report: Report, console: Console) -> None:
     for column in ("side by side", "value", "bound", ""):
         table.add_column(column, justify="right")
     for figure in report.figures:
+        bound = "" if figure.bound is None else str(figure.bound)
+        if figure.value is None:
+            table.add_row(figure.name, f"not compared: {escape(figure.reason)}", "", bound, "")
+            continue
         verdict = "" if figure.bound is None else "[red]missed" if figure.missed else "[green]ok"
         beside = ", ".join(f"{name} {value:.4g}" for name, value in figure.beside.items())
-        value = f"{figure.value:.4g} {figure.unit}".strip()
-        table.add_row(figure.name, beside, value, "" if figure.bound is None else str(figure.bound), verdict)
+        table.add_row(figure.name, beside, f"{figure.value:.4g} {figure.unit}".strip(), bound, verdict)
     if report.figures:
         console.print(table)
     if report.note:
-        console.print(f"{report.name}: {report.note}")
+        console.print(f"{report.name}: {report.note}", markup=False)
 
 
-def save(report: Report, folder: Path) -> None:
-    """Write the figures, and the machine's load while they were taken, as JSON, and draw them."""
+def save(report: Report, folder: Path, *, quick: bool = False) -> None:
+    """Write a report, and the machine's load while it was made, as ``NAME.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "benchmark": report.name,
         "title": report.title,
         "note": report.note,
+        "failed": report.failed,
+        "quick": quick,
         "load_average": os.getloadavg(),
         "cores": os.cpu_count(),
         "figures": [
@@ -103,12 +114,39 @@ def save(report: Report, folder: Path) -> None:
                 "bound": None if figure.bound is None else str(figure.bound),
                 "missed": figure.missed,
                 "beside": dict(figure.beside),
+                "reason": figure.reason,
             }
             for figure in report.figures
         ],
     }
     (folder / f"{report.name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    drawn = [figure for figure in report.figures if figure.beside]
+
+
+def load(path: Path) -> Report:
+    """Read a report that :func:`save` wrote. Raises OSError, ValueError."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    figures = tuple(
+        Figure(
+            name=found["name"],
+            value=found["value"],
+            unit=found["unit"],
+            bound=None if found["bound"] is None else _bound(found["bound"]),
+            beside=found["beside"],
+            reason=found["reason"],
+        )
+        for found in document["figures"]
+    )
+    return Report(document["benchmark"], document["title"], figures, document["note"], document["failed"])
+
+
+def _bound(text: str) -> Bound:
+    kind, _, value = text.partition(" ")
+    return Bound(cast("Literal['<=', '>=']", kind), float(value))
+
+
+def draw(report: Report, folder: Path) -> None:
+    """Draw the figures that have something beside them as ``NAME.png``; needs matplotlib."""
+    drawn = [figure for figure in report.figures if figure.beside and figure.value is not None]
     if drawn:
         _draw(report, drawn, folder / f"{report.name}.png")
 

@@ -13,32 +13,39 @@ from typing import Any
 
 import psutil
 
+from tests.bench.bench import Bench
 from tests.bench.client import Connection, connect, request_bytes
 from tests.bench.contestants import Contestant, roundhouse, upstream
 from tests.bench.limits import raise_open_files
 from tests.bench.report import Figure, Report, at_least, at_most
 
 STREAMS, CHUNKS = 1000, 200
+QUICK_STREAMS, QUICK_CHUNKS = 300, 50
 WHOLE = "whole"
 _NUMBER = re.compile(rb'"content":"(\d+) "')
 
 
-def run() -> Report:
+def run(bench: Bench) -> Report:
     """Measure."""
+    streams, chunks = bench.pick(STREAMS, QUICK_STREAMS), bench.pick(CHUNKS, QUICK_CHUNKS)
     raise_open_files()
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         behind = stack.enter_context(upstream())
         gateway = stack.enter_context(roundhouse(Path(folder), behind, rows=("fast", "paced", "stall")))
-        idle = asyncio.run(_idle(gateway))  # first: memory that an earlier stream used would be used again
-        ends, seconds = asyncio.run(at_once(gateway, STREAMS, CHUNKS))
+        bench.say(f"{streams} idle streams")
+        idle = asyncio.run(
+            _idle(gateway, streams)
+        )  # first: memory that an earlier stream used would be used again
+        bench.say(f"{streams} streams of {chunks} chunks")
+        ends, seconds = asyncio.run(at_once(gateway, streams, chunks))
     whole = ends.pop(WHOLE, 0)
     figures = (
-        Figure(f"of {STREAMS} streams of {CHUNKS} chunks, complete and in order", whole, "", at_least(STREAMS)),
-        Figure("chunks a second", STREAMS * CHUNKS / seconds, "/s"),
+        Figure(f"of {streams} streams of {chunks} chunks, complete and in order", whole, "", at_least(streams)),
+        Figure("chunks a second", streams * chunks / seconds, "/s"),
         Figure("memory of an idle stream", idle / 1024, "KB", at_most(64)),
     )
     note = "; ".join(f"{count} streams: {end}" for end, count in ends.items())
-    return Report("streams", "A thousand streams at once", figures, note)
+    return Report("streams", f"{streams} streams at once", figures, note)
 
 
 def _body(model: str, chunks: int = CHUNKS) -> dict[str, Any]:
@@ -47,9 +54,9 @@ def _body(model: str, chunks: int = CHUNKS) -> dict[str, Any]:
 
 
 async def at_once(gateway: Contestant, streams: int, chunks: int) -> tuple[Counter[str], float]:
-    """How streams that begin together ended, counted, and the seconds that all of them took.
+    """Start streams together; count them by how they ended, and give the seconds that all of them took.
 
-    ``WHOLE`` is one whose every chunk came, once and in order; the others are told by their end.
+    ``WHOLE`` stands for a stream whose chunks all came, once and in order; others are counted by their error.
     """
     target = gateway.target()
     wire = request_bytes(target, _body("bench-paced", chunks))
@@ -75,18 +82,18 @@ async def at_once(gateway: Contestant, streams: int, chunks: int) -> tuple[Count
     return ends, time.perf_counter() - began
 
 
-async def _idle(gateway: Contestant) -> float:
+async def _idle(gateway: Contestant, streams: int) -> float:
     """Bytes of the gateway's resident memory for each stream that has begun and waits for its next chunk."""
     assert gateway.pid is not None
     target = gateway.target()
     wire = request_bytes(target, _body("bench-stall"))
     process = psutil.Process(gateway.pid)
-    for _ in range(5):  # what is made once is made before it is counted
+    for _ in range(5):  # one-time allocations are not counted
         connection = await connect(target)
         await connection.ask(request_bytes(target, _body("bench-fast")))
         connection.close()
     before = process.memory_info().rss
-    connections: list[Connection] = await asyncio.gather(*(connect(target) for _ in range(STREAMS)))
+    connections: list[Connection] = await asyncio.gather(*(connect(target) for _ in range(streams)))
     asks = [asyncio.create_task(connection.ask(wire)) for connection in connections]
     async with asyncio.timeout(120):
         while not all(connection.pieces for connection in connections):
@@ -95,4 +102,4 @@ async def _idle(gateway: Contestant) -> float:
     for connection in connections:
         connection.close()
     await asyncio.gather(*asks, return_exceptions=True)
-    return float(after - before) / STREAMS
+    return float(after - before) / streams
