@@ -22,7 +22,7 @@ from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
-from backends.workers.worker import Observer
+from backends.workers.worker import WorkerObserver
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
@@ -294,7 +294,7 @@ def _runtime(
     )
 
 
-def own_workers(settings: Settings, store: Store, engines: Engines, observer: Observer) -> Supervisor:
+def own_workers(settings: Settings, store: Store, engines: Engines, observer: WorkerObserver) -> Supervisor:
     """The workers of this machine, not started yet; they end with the process that owns them."""
     logs = settings.workers.logs or settings.data_dir / "logs"
     return Supervisor(

@@ -37,8 +37,6 @@ class WorkerObserver(Protocol):
     def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
-Observer = WorkerObserver
-"""The former name, for importers that still use it."""
 
 
 class NoObserver:

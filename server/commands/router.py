@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer()
-_USAGE = ("day", "model", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
+_USAGE = ("day", "model", "endpoint", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
 """The columns that fit a terminal; --csv has all of them."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 

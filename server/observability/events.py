@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from backends.workers.worker import Observer
+from backends.workers.worker import WorkerObserver
 from routing.outcomes import Outcome, Result
 
 _WARNED = frozenset({Result.FAILED, Result.CANNOT})
@@ -41,7 +41,7 @@ class AttemptLog:
 class WorkerEvents:
     """One line per event of a worker, with the command that shows its log. Forwards to ``next_observer``."""
 
-    def __init__(self, next_observer: Observer) -> None:
+    def __init__(self, next_observer: WorkerObserver) -> None:
         self._next = next_observer
         self._log = structlog.get_logger("server.workers")
 
