@@ -73,13 +73,13 @@ async def open_runtime(
     """
     clock = clock or SystemClock()
     engines = engines or builtin_engines(settings.workers.python)
-    shelf = await _open_shelf(settings, engines)
+    models = await _open_models(settings, engines)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(_open_memory(settings, clock, shelf.live.current))
+        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
         if pool is None:
-            pool = await stack.enter_async_context(own_workers(settings, shelf.store, engines, metrics))
-        calls = await stack.enter_async_context(_open_calls(settings, clock, shelf.live))
-        dispatcher = _dispatcher(settings, clock, metrics, shelf, memory, pool, calls)
+            pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
+        calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
+        dispatcher = _dispatcher(settings, clock, metrics, models, memory, pool, calls)
         stack.push_async_callback(dispatcher.settle)
         series = metrics.watch_routing(
             memory.breakers.states,
@@ -88,8 +88,8 @@ async def open_runtime(
             calls.concurrency.queue_loads,
         )
         stack.callback(metrics.registry.unregister, series)
-        updates = _updates(settings, clock, shelf, memory, calls)
-        runtime = _runtime(clock, shelf, memory, pool, dispatcher, calls, updates, scrape)
+        updates = _updates(settings, clock, models, memory, calls)
+        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, updates, scrape)
         async with _background(
             memory.persistence.run(), updates.watch_disk(), updates.discover(settings.discovery.interval)
         ):
@@ -97,7 +97,7 @@ async def open_runtime(
 
 
 @dataclass(frozen=True, slots=True)
-class _Shelf:
+class _Models:
     """The models: rows, files, and whether they can run here."""
 
     store: Store
@@ -133,7 +133,7 @@ class _Calls:
     telemetry: TelemetryProxy
 
 
-async def _open_shelf(settings: Settings, engines: Engines) -> _Shelf:
+async def _open_models(settings: Settings, engines: Engines) -> _Models:
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ async def _open_shelf(settings: Settings, engines: Engines) -> _Shelf:
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store))
     availability = Availability(store, engines.missing)
     await asyncio.to_thread(availability.refresh, tuple(live.current))
-    return _Shelf(store, live, availability)
+    return _Models(store, live, availability)
 
 
 @asynccontextmanager
@@ -194,14 +194,14 @@ def _dispatcher(
     settings: Settings,
     clock: Clock,
     metrics: Metrics,
-    shelf: _Shelf,
+    models: _Models,
     memory: _Memory,
     pool: WorkerPool,
     calls: _Calls,
 ) -> Dispatcher:
     planner = Planner(
-        catalog=shelf.live.snapshot,
-        availability=shelf.availability,
+        catalog=models.live.snapshot,
+        availability=models.availability,
         pool=pool,
         breakers=memory.breakers,
         keys=memory.provider_keys,
@@ -216,7 +216,7 @@ def _dispatcher(
     )
     leases = Leases(
         pool=pool,
-        endpoint=shelf.live.endpoint,
+        endpoint=models.live.endpoint,
         keys=memory.provider_keys,
         spend=memory.spend,
         concurrency=calls.concurrency,
@@ -245,19 +245,19 @@ def _dispatcher(
     )
 
 
-def _updates(settings: Settings, clock: Clock, shelf: _Shelf, memory: _Memory, calls: _Calls) -> CatalogUpdates:
+def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:
     timeouts = settings.backends.timeouts()
     discovery = Discovery(
         settings.discovery,
         calls.backends,
         lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
     )
-    return CatalogUpdates(shelf.live, shelf.store, shelf.availability, memory.provider_keys, discovery)
+    return CatalogUpdates(models.live, models.store, models.availability, memory.provider_keys, discovery)
 
 
 def _runtime(
     clock: Clock,
-    shelf: _Shelf,
+    models: _Models,
     memory: _Memory,
     pool: WorkerPool,
     dispatcher: Dispatcher,
@@ -268,14 +268,14 @@ def _runtime(
     keys = memory.provider_keys
 
     def unavailable(model: Model) -> str | None:
-        block = shelf.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        block = models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
         return None if block is None else block.reason
 
     return Runtime(
-        live=shelf.live,
+        live=models.live,
         pool=pool,
         dispatcher=dispatcher,
-        downloaded=shelf.store.ready,
+        downloaded=models.store.ready,
         has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
         unavailable=unavailable,
         traces=memory.traces,

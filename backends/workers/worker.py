@@ -37,8 +37,6 @@ class WorkerObserver(Protocol):
     def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
-
-
 class NoObserver:
     """Ignores all events."""
 

@@ -11,7 +11,7 @@ from catalog.errors import RoundhouseError
 from catalog.hardware import detect
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import bytes_of, shelf
+from server.commands.models import bytes_of, catalog_and_store
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     from backends.workers.engines.registry import builtin_engines
 
     settings = load_settings(config)
-    catalog, store = shelf(settings)
+    catalog, store = catalog_and_store(settings)
     console = terminal.console()
     machine = detect()
     console.print(f"{machine.os} {machine.architecture}, {machine.cores} cores, {bytes_of(machine.memory)}")

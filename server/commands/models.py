@@ -26,7 +26,7 @@ Token = Annotated[
 ]
 
 
-def shelf(settings: Settings) -> tuple[Catalog, Store]:
+def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     """The catalogue and the store of these settings."""
     store = Store(settings.data_dir / "models")
     catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
@@ -35,7 +35,7 @@ def shelf(settings: Settings) -> tuple[Catalog, Store]:
 
 def fetch_starter(settings: Settings) -> None:
     """Fetch the starter models that are missing."""
-    catalog, store = shelf(settings)
+    catalog, store = catalog_and_store(settings)
     if starter.absent(catalog, store):
         with PullProgress() as progress:
             starter.ensure(catalog, store, progress)
@@ -55,7 +55,7 @@ def pull(
 ) -> None:
     """Download a model: resumed after an interruption, verified, moved into place once complete."""
     settings = load_settings(config)
-    catalog, store = shelf(settings)
+    catalog, store = catalog_and_store(settings)
     memory = max((device.budget for device in detect().devices), default=None)
     with PullProgress() as progress:
         if what == "starter":
@@ -74,7 +74,7 @@ def pull(
 @app.command(name="rm")
 def remove(model: ModelId, config: Config = None) -> None:
     """Delete a model from this machine. Files that another model needs stay."""
-    catalog, store = shelf(load_settings(config))
+    catalog, store = catalog_and_store(load_settings(config))
     row = catalog.resolve(model) if catalog.get(model) else None
     freed = store.remove(row.id if row else model)
     typer.echo(f"removed {row.id if row else model}, {bytes_of(freed)} freed")
@@ -86,7 +86,7 @@ def list_models(
     config: Config = None,
 ) -> None:
     """List the models on this machine, or with --all every model of the catalogue."""
-    catalog, store = shelf(load_settings(config))
+    catalog, store = catalog_and_store(load_settings(config))
     sizes = {stored.id: stored.size for stored in store.list()}
     table = terminal.table()
     for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
@@ -109,7 +109,7 @@ def list_models(
 @app.command()
 def show(model: ModelId, config: Config = None) -> None:
     """Show a model's catalogue entry and its state on this machine, as JSON."""
-    catalog, store = shelf(load_settings(config))
+    catalog, store = catalog_and_store(load_settings(config))
     row = catalog.resolve(model)
     state = {"ready": store.ready(row), "missing": store.missing(row)}
     terminal.console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})

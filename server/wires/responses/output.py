@@ -98,9 +98,9 @@ class MessageItem(_Item):
 
 @dataclass(slots=True)
 class ReasoningItem(_Item):
-    """Reasoning: one summary, and the provider's signed blocks as encoded by ``seal``."""
+    """Reasoning: one summary, and the provider's signed blocks as encoded by ``encode``."""
 
-    seal: Callable[[list[Json]], str] = field(kw_only=True)
+    encode: Callable[[list[Json]], str] = field(kw_only=True)
     pieces: list[str] = field(default_factory=list)
     blocks: list[Json] = field(default_factory=list)
 
@@ -108,7 +108,7 @@ class ReasoningItem(_Item):
         summary = [{"type": "summary_text", "text": "".join(self.pieces)}] if self.pieces else []
         item: Json = {"id": self.id, "type": "reasoning", "summary": summary, "status": self.status}
         if self.blocks:
-            item["encrypted_content"] = self.seal(self.blocks)
+            item["encrypted_content"] = self.encode(self.blocks)
         return item
 
     def add(self, text: str) -> Iterator[Json]:

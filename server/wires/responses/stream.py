@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
-from server.wires.responses.items import seal
+from server.wires.responses.items import encode_thinking
 from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
 
 
@@ -140,7 +140,7 @@ class ResponseStream:
         if isinstance(self._open, ReasoningItem) and not (fresh and self._open.blocks):
             return
         yield from self._close()
-        self._open = ReasoningItem(self._id("rs"), len(self._items), seal=seal)
+        self._open = ReasoningItem(self._id("rs"), len(self._items), encode=encode_thinking)
         self._items.append(self._open)
         yield self._open.added()
 

@@ -19,7 +19,7 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
-from server.wires.responses.items import seal, unseal
+from server.wires.responses.items import decode_thinking, encode_thinking
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
 from tests.fakes.openai import event as encode
 from tests.fakes.server import Call, FakeServer, Fault, Route
@@ -93,7 +93,7 @@ def test_items_become_messages_and_one_turn_is_one_message() -> None:
                 "type": "reasoning",
                 "id": "rs_1",
                 "summary": [{"type": "summary_text", "text": "Hm."}],
-                "encrypted_content": seal(blocks),
+                "encrypted_content": encode_thinking(blocks),
             },
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "A fox."}]},
             {**call, "call_id": "c1", "extra_content": {"google": {}}},
@@ -118,8 +118,14 @@ def test_items_become_messages_and_one_turn_is_one_message() -> None:
 
 
 def test_foreign_encrypted_content_is_not_decoded() -> None:
-    assert unseal(seal([{"a": 1}])) == [{"a": 1}]
-    assert unseal("gAAAAABsomeone-elses") == unseal("rh1.%%%") == unseal(None) == unseal("rh1.e30=") == []
+    assert decode_thinking(encode_thinking([{"a": 1}])) == [{"a": 1}]
+    assert (
+        decode_thinking("gAAAAABsomeone-elses")
+        == decode_thinking("rh1.%%%")
+        == decode_thinking(None)
+        == decode_thinking("rh1.e30=")
+        == []
+    )
 
 
 def test_allowed_tools_are_the_only_ones_sent() -> None:
@@ -225,7 +231,7 @@ def test_reasoning_text_and_tools_each_get_an_item_in_order() -> None:
     ]  # fmt: skip
     reasoning, message, first, second = response["output"]
     assert reasoning["summary"] == [{"type": "summary_text", "text": "Hm."}]
-    assert unseal(reasoning["encrypted_content"])[0]["signature"] == "s"
+    assert decode_thinking(reasoning["encrypted_content"])[0]["signature"] == "s"
     assert message["content"][0]["text"] == "A fox."
     assert (first["call_id"], first["arguments"]) == ("c1", '{"a":1}')
     assert first["extra_content"] == {"google": {"thought_signature": "t"}}
