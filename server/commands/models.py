@@ -12,6 +12,7 @@ from catalog.catalog import Catalog
 from catalog.hardware import detect
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
+from server.catalog_updates import read_catalog
 from server.commands import terminal
 from server.settings import Settings, load_settings
 
@@ -29,8 +30,7 @@ Token = Annotated[
 def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     """The catalogue and the store of these settings."""
     store = Store(settings.data_dir / "models")
-    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
-    return catalog, store
+    return read_catalog(settings, store), store
 
 
 def fetch_starter(settings: Settings) -> None:
