@@ -6,7 +6,8 @@ PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: fuzz audit serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+comma := ,
 empty :=
 space := $(empty) $(empty)
 .DEFAULT_GOAL := serve
@@ -47,6 +48,18 @@ $(AUDIT)/bin/python:
 	$(PYTHON) -m venv $(AUDIT)
 	-$@ -m pip install --quiet --disable-pip-version-check pip-audit
 
+LOWEST := $(VENV)-lowest
+LOWEST_EXTRAS := onnx redis otel
+lowest: setup $(LOWEST)/.made  ## A smoke test on the oldest versions that pyproject allows.
+	ROUNDHOUSE_PYTHON=$(abspath $(LOWEST))/bin/python $(BIN)/pytest tests/e2e/test_smoke.py
+
+$(LOWEST)/.made: pyproject.toml deploy/lowest.py | $(VENV)/.dev
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python deploy/lowest.py $(LOWEST_EXTRAS) > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: \
+		--constraint $(LOWEST)/constraints.txt --editable '.[$(subst $(space),$(comma),$(LOWEST_EXTRAS))]'
+	@touch $@
+
 # Add llama-cpp-python by hand: it compiles for ten minutes.
 ENGINES ?= mlx diffusion vllm
 engines: setup  ## Run the optional engines in environments of their own (several GB) through the engines' suite.
@@ -83,4 +96,4 @@ $(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(AUDIT) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

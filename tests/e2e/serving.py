@@ -37,13 +37,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def served(
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+) -> Iterator[Served]:
     """Serve until the block ends; the working directory is ``folder`` (put a roundhouse.toml there)."""
     port = free_port()
     log = folder / "server.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve", "--port", str(port), *arguments],
+            [python, "-m", "server.cli", "serve", "--port", str(port), *arguments],
             cwd=folder,
             stdout=sink,
             stderr=subprocess.STDOUT,
