@@ -96,4 +96,4 @@ $(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(LOWEST) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

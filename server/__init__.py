@@ -1,1 +1,1 @@
-"""The HTTP door."""
+"""The HTTP server: requests in, answers and event streams out."""

@@ -13,18 +13,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from routing.calling.answer import CHOICE_HEADERS
 from server.api import ROUTERS
+from server.callers import Authenticator
 from server.edge.admission import InFlight
 from server.edge.auth import Keys
-from server.edge.callers import Authenticator
 from server.edge.errors import as_error, error_response
 from server.edge.gate import Gate
 from server.edge.routes import Shortcut, to_its_route
-from server.edge.services import Runtime, Services
+from server.edge.services import Services
 from server.observability.metrics import Metrics
 from server.observability.open_telemetry import open_telemetry
 from server.observability.telemetry import Telemetry
-from server.settings import STATE_FILE, Settings, check_exposure, may_be_open
+from server.runtime import Runtime
+from server.settings import STATE_FILE, Settings, check_exposure, may_allow_anonymous
 
 VERSION = "0.1.0"
 
@@ -73,7 +75,7 @@ def create_app(
             settings.api_keys,
             settings.admin_keys,
             lambda: services.runtime.keys if services.runtime else None,
-            open_door=may_be_open(settings.server),
+            allow_anonymous=may_allow_anonymous(settings.server),
         ),
         in_flight=in_flight,
         metrics=metrics,
@@ -116,7 +118,7 @@ def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | Non
             allow_credentials=cors.credentials,
             allow_methods=("GET", "POST", "OPTIONS"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", "x-roundhouse-model", "x-roundhouse-trace", "x-roundhouse-reason"),
+            expose_headers=("x-request-id", *CHOICE_HEADERS),
         )
 
 
@@ -164,7 +166,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     typed = as_error(error)
     services: Any = request.app.state.services
     services.metrics.error(typed.code)
-    response = error_response(typed)
+    response = error_response(typed, request.scope)
     allow = (getattr(error, "headers", None) or {}).get("Allow")
     if allow:
         response.headers["Allow"] = allow

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 
 from backends.base import Backend
 from backends.http import HttpClient
@@ -47,10 +48,10 @@ from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
-from server.edge.services import Insight, Runtime
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
+from server.runtime import Insight, Runtime
 from server.settings import STATE_FILE, Settings
 
 
@@ -308,7 +309,17 @@ def own_workers(settings: Settings, store: Store, engines: Engines, observer: Wo
 
 @asynccontextmanager
 async def _background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``works`` while the block runs. They end only by being cancelled: an exception in one is logged."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            structlog.get_logger("server.assembly").error(
+                "background task failed", task=task.get_name(), exc_info=error
+            )
+
     tasks = [asyncio.create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         yield
     finally:

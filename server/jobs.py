@@ -31,8 +31,8 @@ from routing.calling.judgement import MakeJudge, judge_for
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
-from server.edge.callers import Caller, Origin
-from server.edge.services import Runtime
+from server.callers import Caller, Origin
+from server.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -145,6 +145,7 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
 
     Raises as :func:`permitted`, and RateLimited when the key's own limits are used up.
     """
+    assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     facts = permitted(job.facts, caller, runtime.catalog)
     if caller.key is not None and runtime.keys is not None:
         runtime.keys.check_and_count(caller.key, facts)

@@ -13,7 +13,9 @@ from typing_extensions import TypedDict
 from catalog import errors
 from catalog.errors import RoundhouseError
 from catalog.types import Json
-from server.edge.endpoints import Contract, ContractRoute
+from routing.calling.answer import CHOICE_HEADERS
+from server.edge.contracts import Contract, ContractRoute
+from server.edge.errors import ANTHROPIC_PATHS
 
 ANY_REQUEST = (
     errors.InvalidRequest,
@@ -58,13 +60,6 @@ OF_A_CALL = (
     errors.TotalTimeout,
 )
 """Further errors of requests that a model answers."""
-CHOICE_HEADERS = {
-    "x-roundhouse-model": "The model that answered.",
-    "x-roundhouse-trace": "The id of the request's trace, for /v1/traces and /v1/outcomes.",
-    "x-roundhouse-reason": "The reason for this model.",
-    "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
-    "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
-}
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -133,7 +128,7 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
         media_type = "multipart/form-data" if contract.form else "application/json"
         operation["requestBody"] = {
             "required": not contract.optional,
-            "content": {media_type: {"schema": schemas.of_body(contract)}},
+            "content": {media_type: {"schema": schemas.of(contract.reads)}},
         }
     content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in contract.media.items()}
     if contract.answers is not None:
@@ -145,7 +140,7 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
         answer["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in CHOICE_HEADERS.items()
         }
-    error = schemas.of(AnthropicError if route.path.startswith("/v1/messages") else Error)
+    error = schemas.of(AnthropicError if route.path.startswith(ANTHROPIC_PATHS) else Error)
     operation["responses"] = {"200": answer, **_errors(route, error)}
 
 
@@ -196,6 +191,3 @@ class _Schemas:
     def of(self, kind: Any) -> Json:
         """The schema of a type: a reference, for those with a name."""
         return {"type": "string", "format": "binary"} if kind is bytes else self._found[kind]
-
-    def of_body(self, contract: Contract) -> Json:
-        return self.of(contract.reads)

@@ -15,7 +15,7 @@ from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
-from server.edge.services import Runtime
+from server.runtime import Runtime
 
 _ONE_PIXEL_PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"

@@ -323,7 +323,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
-def may_be_open(server: ServerSettings) -> bool:
+def may_allow_anonymous(server: ServerSettings) -> bool:
     """Whether requests without a key may be served while no key exists."""
     return server.loopback or server.insecure
 
@@ -334,7 +334,7 @@ def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
     ``virtual_keys``: whether a virtual key exists, even a revoked one.
     """
     server = settings.server
-    if may_be_open(server) or settings.api_keys or settings.admin_keys or virtual_keys:
+    if may_allow_anonymous(server) or settings.api_keys or settings.admin_keys or virtual_keys:
         return
     host = server.host if not _is_loopback(server.host) else server.admin_host
     raise ConfigurationError(

@@ -20,7 +20,7 @@ class TokenDetails(TypedDict):
 
 
 class TokenUsage(TypedDict):
-    """TokenList of a request and its answer."""
+    """Tokens of a request and its answer."""
 
     prompt_tokens: int
     completion_tokens: int

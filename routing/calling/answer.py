@@ -8,6 +8,14 @@ from typing import Generic, TypeVar
 from routing.calling.attempt import Attempt
 
 T = TypeVar("T")
+CHOICE_HEADERS = {
+    "x-roundhouse-model": "The model that answered.",
+    "x-roundhouse-trace": "The id of the request's trace, for /v1/traces and /v1/outcomes.",
+    "x-roundhouse-reason": "The reason for this model.",
+    "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
+    "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
+}
+"""The response headers about a choice, and what each says."""
 
 
 class Answer(Generic[T]):

@@ -1,0 +1,1 @@
+"""Answers: assembled whole, or relayed as streams."""

@@ -64,8 +64,8 @@ class Relay(Generic[T]):
         self._headers_left = False
         self._cut = False
         self._ended = False
-        self._news = _Bell()
-        self._room = _Bell()
+        self._news = _Signal()
+        self._room = _Signal()
         self._works = in_flight.works
         self._task = asyncio.create_task(self._run())
         self._works.add(self)
@@ -96,7 +96,7 @@ class Relay(Generic[T]):
             await self._news.wait()
         data = b"".join(self._buffer)
         self._buffer.clear()
-        self._room.ring()
+        self._room.set()
         if self._cut and not data:
             raise ResponseCut
         return data, self._cut or not self._ended
@@ -105,7 +105,7 @@ class Relay(Generic[T]):
         """Add ``data`` if the buffer is empty."""
         if not self._buffer and not self._ended:
             self._buffer.append(data)
-            self._news.ring()
+            self._news.set()
 
     def abort(self, error: RoundhouseError) -> None:
         """End the stream with ``error``."""
@@ -134,16 +134,16 @@ class Relay(Generic[T]):
             self._end()
 
     async def _relay(self) -> None:
-        buffer, capacity, encode, ring = self._buffer, self._capacity, self._encoder.encode, self._news.ring
+        buffer, capacity, encode, notify = self._buffer, self._capacity, self._encoder.encode, self._news.set
         async with self._opening as answer:
             self._answer = answer
-            ring()
+            notify()
             begun = False
             async for item in answer:
                 data = encode(item)
                 if data:
                     buffer.append(data)
-                    ring()
+                    notify()
                     if not begun:
                         begun = True
                         await asyncio.sleep(0)  # let the first data leave before the rest is encoded
@@ -154,7 +154,7 @@ class Relay(Generic[T]):
 
     def _end(self) -> None:
         self._ended = True
-        self._news.ring()
+        self._news.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del task
@@ -177,7 +177,7 @@ class Relay(Generic[T]):
             self._buffer.append(data)
 
 
-class _Bell:
+class _Signal:
     """Wakes one waiting task: an :class:`asyncio.Event` without a queue of waiters."""
 
     __slots__ = ("_waiting",)
@@ -185,7 +185,7 @@ class _Bell:
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None
 
-    def ring(self) -> None:
+    def set(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(None)

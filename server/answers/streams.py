@@ -80,7 +80,7 @@ class ChunkEncoder:
 
     def finish(self) -> bytes:
         if not self._finished:
-            raise StreamBroken("The answer ended before it said why; what came is not the whole of it.")
+            raise StreamBroken("The stream ended without a finish_reason; the answer is incomplete.")
         if self._include_usage and self._usage is not None and self._last is not None:
             return event({**self._last, "choices": [], "usage": self._usage}) + DONE
         return DONE

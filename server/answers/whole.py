@@ -39,7 +39,7 @@ class SingleItem:
 
     def result(self) -> Any:
         if self._item is None:
-            raise StreamBroken("The answer ended before it came.")
+            raise StreamBroken("The upstream ended without sending an answer.")
         return self._item
 
 

@@ -1,4 +1,4 @@
-"""The endpoints, one file per resource. A handler reads, asks the dispatcher, and shapes the answer."""
+"""The endpoints, one file per resource. A handler makes a job of a request and formats its answer."""
 
 from server.api import (
     admin,
@@ -7,17 +7,17 @@ from server.api import (
     classify,
     completions,
     embeddings,
-    health,
     images,
     messages,
-    metrics,
     models,
-    reference,
+    outcomes,
     rerank,
     responses,
-    root,
-    routing,
+    route,
+    system,
     tokens,
+    usage,
+    workers,
 )
 
 ROUTERS = (
@@ -31,12 +31,12 @@ ROUTERS = (
     tokens.router,
     responses.router,
     messages.router,
-    routing.router,
+    route.router,
+    outcomes.router,
+    usage.router,
     admin.router,
+    workers.router,
     models.router,
-    root.router,
-    reference.router,
-    health.router,
-    metrics.router,
+    system.router,
 )
 """Every router of the app, in the order in which paths are matched."""

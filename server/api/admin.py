@@ -1,22 +1,24 @@
-"""GET /v1/admin/report and the pins of embeddings, for administrators."""
+"""The report, the pins of embeddings and the priors of models, for administrators."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Identifier, WireModel
+from backends.wire.common import Finite, Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from routing.choosing.pins import Pins
 from routing.choosing.policy import is_auto
 from server.answers.whole import json_response
-from server.edge.endpoints import endpoint
-from server.edge.services import Runtime, runtime_of, services_of
+from server.edge.contracts import Contract, route
+from server.edge.services import runtime_of, services_of
 from server.report import Report, report
+from server.runtime import Runtime
 
 router = APIRouter(tags=["admin"])
 
@@ -44,19 +46,19 @@ class PinChange(TypedDict):
     before: str | None
 
 
-@endpoint(router, "GET", "/v1/admin/report", answers=Report, admin=True)
+@route(router, "GET", "/v1/admin/report", Contract(answers=Report, admin=True))
 async def get_report(request: Request) -> Response:
     """Models, providers, defaults, coverage, four canned requests, priors and speech."""
     return json_response(report(runtime_of(request), services_of(request).settings.routing))
 
 
-@endpoint(router, "GET", "/v1/admin/pins", answers=PinList, admin=True)
+@route(router, "GET", "/v1/admin/pins", Contract(answers=PinList, admin=True))
 async def list_pins(request: Request) -> Response:
     """The model that each pinned alias of embeddings stands for."""
     return json_response({"object": "pins", "pins": dict(_pins(runtime_of(request)).current)})
 
 
-@endpoint(router, "POST", "/v1/admin/pins", reads=Pin, answers=PinChange, admin=True)
+@route(router, "POST", "/v1/admin/pins", Contract(reads=Pin, answers=PinChange, admin=True))
 async def set_pin(request: Request, body: Pin) -> Response:
     """Pin or unpin an alias of embeddings. Vectors made before and after a change do not compare."""
     runtime = runtime_of(request)
@@ -93,3 +95,24 @@ def _pins(runtime: Runtime) -> Pins:
     if runtime.insight is None:
         raise NotFound("This server keeps no pins.")
     return runtime.insight.pins
+
+
+class Priors(WireModel):
+    """Benchmark scores in [0, 1], by model and task."""
+
+    benchmarks: Annotated[
+        dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],
+        Field(min_length=1, max_length=10_000),
+    ]
+
+
+class PriorsTaken(TypedDict):
+    object: Literal["priors"]
+    taken: dict[str, bool]
+
+
+@route(router, "POST", "/v1/admin/priors", Contract(reads=Priors, answers=PriorsTaken, admin=True))
+async def import_priors(request: Request, body: Priors) -> Response:
+    """Seed models that were never observed with benchmark scores."""
+    taken = runtime_of(request).learner.import_priors(body.benchmarks)
+    return json_response({"object": "priors", "taken": taken})

@@ -22,8 +22,8 @@ from server.answers.whole import json_response, whole
 from server.api.models import speakers
 from server.edge.bodies import read_form
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
-from server.edge.errors import from_validation
+from server.edge.contracts import Contract, route
+from server.edge.json_body import from_validation
 from server.edge.services import runtime_of
 from server.jobs import speech_job, transcription_job
 
@@ -46,38 +46,40 @@ class VoiceList(TypedDict):
     data: list[VoiceCard]
 
 
-TRANSCRIBES: dict[str, Any] = {
-    "reads": TranscriptionRequest,
-    "form": True,
-    "own_reading": True,
-    "answers": Transcription,
-    "media": {"text/plain": str, "text/vtt": str, "application/x-subrip": str},
-    "streams": TranscriptEvent,
-    "calls_model": True,
-}
+TRANSCRIBES = Contract(
+    reads=TranscriptionRequest,
+    form=True,
+    own_reading=True,
+    answers=Transcription,
+    media={"text/plain": str, "text/vtt": str, "application/x-subrip": str},
+    streams=TranscriptEvent,
+    calls_model=True,
+)
 """The contract of transcriptions and translations."""
 
 
-@endpoint(router, "POST", "/v1/audio/transcriptions", **TRANSCRIBES)
+@route(router, "POST", "/v1/audio/transcriptions", TRANSCRIBES)
 async def create_transcription(request: Request) -> Response:
     """Transcribe speech."""
     return await _transcribe(request, translate=False)
 
 
-@endpoint(router, "POST", "/v1/audio/translations", **TRANSCRIBES)
+@route(router, "POST", "/v1/audio/translations", TRANSCRIBES)
 async def create_translation(request: Request) -> Response:
     """Transcribe speech of another language into English, where the model can."""
     return await _transcribe(request, translate=True)
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/audio/speech",
-    reads=SpeechRequest,
-    media=dict.fromkeys(dict.fromkeys(MEDIA_TYPES.values()), bytes),
-    streams=SpeechEvent,
-    calls_model=True,
+    Contract(
+        reads=SpeechRequest,
+        media=dict.fromkeys(dict.fromkeys(MEDIA_TYPES.values()), bytes),
+        streams=SpeechEvent,
+        calls_model=True,
+    ),
 )
 async def create_speech(request: Request, body: SpeechRequest) -> Response:
     """Speak a text: as audio while it is made, or as events that carry it."""
@@ -87,7 +89,7 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
     return await stream_bytes(request, job, BytesEncoder(), MEDIA_TYPES[body.response_format])
 
 
-@endpoint(router, "GET", "/v1/audio/voices", answers=VoiceList)
+@route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList))
 async def list_voices(request: Request) -> Response:
     """List the voices of every model that speaks."""
     runtime = runtime_of(request)

@@ -11,20 +11,17 @@ from backends.wire.chat import ChatRequest
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import chat_job
 
 router = APIRouter(tags=["chat"])
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/chat/completions",
-    reads=ChatRequest,
-    answers=ChatCompletion,
-    streams=ChatCompletionChunk,
-    calls_model=True,
+    Contract(reads=ChatRequest, answers=ChatCompletion, streams=ChatCompletionChunk, calls_model=True),
 )
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation: whole, or as a stream of events."""

@@ -10,13 +10,15 @@ from backends.wire.classify import ClassifyRequest, classification
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import classification_job
 
 router = APIRouter(tags=["classify"])
 
 
-@endpoint(router, "POST", "/v1/classify", reads=ClassifyRequest, answers=ClassificationList, calls_model=True)
+@route(
+    router, "POST", "/v1/classify", Contract(reads=ClassifyRequest, answers=ClassificationList, calls_model=True)
+)
 async def create_classification(request: Request, body: ClassifyRequest) -> Response:
     """Score each label for each text; a text's scores sum to 1."""
     job = classification_job(body, origin_of(request))

@@ -11,20 +11,17 @@ from backends.wire.completions import CompletionRequest
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import completion_job
 
 router = APIRouter(tags=["completions"])
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/completions",
-    reads=CompletionRequest,
-    answers=Completion,
-    streams=Completion,
-    calls_model=True,
+    Contract(reads=CompletionRequest, answers=Completion, streams=Completion, calls_model=True),
 )
 async def create_completion(request: Request, body: CompletionRequest) -> Response:
     """Continue a prompt: whole, or as a stream of events."""

@@ -14,21 +14,18 @@ from catalog.types import Json
 from server.answers.streams import EventEncoder, stream_events
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import image_job
 
 router = APIRouter(tags=["images"])
 COMPLETED = "image_generation.completed"
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/images/generations",
-    reads=ImageRequest,
-    answers=ImageList,
-    streams=ImageEvent,
-    calls_model=True,
+    Contract(reads=ImageRequest, answers=ImageList, streams=ImageEvent, calls_model=True),
 )
 async def create_image(request: Request, body: ImageRequest) -> Response:
     """Draw pictures: whole, or as a stream of events with the pictures in the making."""

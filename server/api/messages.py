@@ -14,21 +14,18 @@ from catalog.errors import UnsupportedParameter
 from server.answers.streams import stream_events
 from server.answers.whole import answer_json, json_response
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import chat_job
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 router = APIRouter(tags=["messages"])
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/messages",
-    reads=MessagesRequest,
-    answers=AnthropicMessage,
-    streams=MessageEvent,
-    calls_model=True,
+    Contract(reads=MessagesRequest, answers=AnthropicMessage, streams=MessageEvent, calls_model=True),
 )
 async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
@@ -41,13 +38,11 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.message))
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/messages/count_tokens",
-    reads=CountTokensRequest,
-    answers=TokenCount,
-    raises=(UnsupportedParameter,),
+    Contract(reads=CountTokensRequest, answers=TokenCount, raises=(UnsupportedParameter,)),
 )
 async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
     """Estimate the tokens of a conversation; the header ``x-roundhouse-estimate`` says that it is an estimate."""

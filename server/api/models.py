@@ -1,4 +1,4 @@
-"""GET /v1/models, and for administrators the workers behind them."""
+"""GET /v1/models, and loading and unloading for administrators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
 from pydantic import Field
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.wire.common import Finite, WireModel
@@ -17,24 +17,18 @@ from catalog.types import Json
 from routing.facts import Mode
 from server.answers.whole import json_response
 from server.edge.callers import caller_of
+from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
-from server.edge.endpoints import endpoint
-from server.edge.services import Runtime, runtime_of, services_of
+from server.edge.services import runtime_of, services_of
+from server.runtime import Runtime
 
 router = APIRouter(tags=["models"])
-MAX_LOG_LINES = 10_000
 
 
 class LoadRequest(WireModel):
     """``keep_alive`` is how many seconds the model stays loaded without use."""
 
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
-
-
-class LogQuery(WireModel):
-    """``lines`` counts from the end of the log."""
-
-    lines: Annotated[int, Field(ge=1, le=MAX_LOG_LINES)] = 200
 
 
 class Unloaded(TypedDict):
@@ -92,43 +86,7 @@ class ModelList(TypedDict):
     data: list[ModelCard]
 
 
-class WorkerCard(TypedDict):
-    """One worker process; memory is bytes, times are seconds."""
-
-    model: str
-    engine: str
-    device: str | None
-    state: str
-    pid: int | None
-    memory: int | None
-    slots: int | None
-    busy: int
-    queued: int
-    restarts: int
-    up_seconds: float | None
-    idle_seconds: float | None
-    expires_in: float | None
-    load_seconds: float | None
-    error: str | None
-
-
-class WorkerDevice(TypedDict):
-    """A device that workers run on; sizes are bytes."""
-
-    id: str
-    name: str
-    total: int
-    budget: int
-    used: int
-
-
-class WorkerList(TypedDict):
-    object: Literal["list"]
-    workers: list[WorkerCard]
-    devices: list[WorkerDevice]
-
-
-@endpoint(router, "GET", "/v1/models", answers=ModelList)
+@route(router, "GET", "/v1/models", Contract(answers=ModelList))
 async def list_models(request: Request) -> Response:
     """List every model that the caller may use, and the names under which the router chooses."""
     services, runtime = services_of(request), runtime_of(request)
@@ -140,7 +98,7 @@ async def list_models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
-@endpoint(router, "GET", "/v1/models/{model_id:path}", answers=ModelCard)
+@route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))
 async def get_model(request: Request, model_id: str) -> Response:
     """Describe one model, by id, name or alias."""
     services, runtime = services_of(request), runtime_of(request)
@@ -154,72 +112,33 @@ async def get_model(request: Request, model_id: str) -> Response:
     return json_response(describe(row, views.get(row.id), runtime, services.created))
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/models/{model_id:path}/load",
-    reads=LoadRequest,
-    optional=True,
-    answers=ModelCard,
-    admin=True,
-    calls_model=True,
+    Contract(reads=LoadRequest, optional=True, answers=ModelCard, admin=True, calls_model=True),
 )
 async def load_model(request: Request, model_id: str, body: LoadRequest) -> Response:
     """Load a local model now; the answer comes when it is ready."""
     runtime = runtime_of(request)
-    row = _local(runtime, model_id)
+    row = local_row(runtime, model_id)
     async with Guard(request, services_of(request).in_flight):
         view = await runtime.pool.load(row, keep_alive=body.keep_alive)
     return json_response(describe(row, view, runtime, services_of(request).created))
 
 
-@endpoint(
-    router, "POST", "/v1/models/{model_id:path}/unload", answers=Unloaded, admin=True, raises=(CapabilityMismatch,)
+@route(
+    router,
+    "POST",
+    "/v1/models/{model_id:path}/unload",
+    Contract(answers=Unloaded, admin=True, raises=(CapabilityMismatch,)),
 )
 async def unload_model(request: Request, model_id: str) -> Response:
     """Wait for a model's requests to end, then stop its worker."""
     runtime = runtime_of(request)
-    row = _local(runtime, model_id)
+    row = local_row(runtime, model_id)
     was_loaded = await runtime.pool.unload(row.id)
     return json_response({"id": row.id, "object": "model", "unloaded": was_loaded})
-
-
-@endpoint(router, "GET", "/v1/admin/workers", answers=WorkerList, admin=True)
-async def list_workers(request: Request) -> Response:
-    """List the worker processes and their devices; bytes and seconds."""
-    snapshot = runtime_of(request).pool.snapshot()
-    now = services_of(request).clock()
-    return json_response(
-        {
-            "object": "list",
-            "workers": [_worker(view, now) for view in snapshot.workers],
-            "devices": [
-                {
-                    "id": device.id,
-                    "name": device.name,
-                    "total": device.total,
-                    "budget": device.budget,
-                    "used": device.used,
-                }
-                for device in snapshot.devices
-            ],
-        }
-    )
-
-
-@endpoint(
-    router,
-    "GET",
-    "/v1/admin/workers/{model_id:path}/log",
-    query=LogQuery,
-    media={"text/plain": str},
-    admin=True,
-)
-async def worker_log(request: Request, model_id: str, query: LogQuery) -> Response:
-    """The end of a worker's log, also after its death."""
-    runtime = runtime_of(request)
-    row = _local(runtime, model_id)
-    return PlainTextResponse(await runtime.pool.log(row.id, lines=query.lines))
 
 
 def auto_name(mode: Mode) -> str:
@@ -278,33 +197,14 @@ def _router_row(mode: Mode, created: int) -> ModelCard:
     }
 
 
-def _local(runtime: Runtime, model_id: str) -> Model:
+def local_row(runtime: Runtime, model_id: str) -> Model:
+    """The row of a local model. Raises CapabilityMismatch for another server's, and ModelNotFound."""
     row = runtime.catalog.resolve(model_id)
     if not row.local:
         raise CapabilityMismatch(
             f"'{row.id}' is served by another server; only local models have a worker here.", param="model"
         )
     return row
-
-
-def _worker(view: WorkerView, now: float) -> WorkerCard:
-    return {
-        "model": view.model,
-        "engine": view.engine,
-        "device": view.device,
-        "state": view.state.value,
-        "pid": view.pid,
-        "memory": view.memory,
-        "slots": view.slots,
-        "busy": view.busy,
-        "queued": view.queued,
-        "restarts": view.restarts,
-        "up_seconds": None if view.started_at is None else max(0.0, now - view.started_at),
-        "idle_seconds": None if view.last_used is None or view.busy else max(0.0, now - view.last_used),
-        "expires_in": None if view.expires_at is None else max(0.0, view.expires_at - now),
-        "load_seconds": view.load_seconds,
-        "error": view.error,
-    }
 
 
 def speakers(runtime: Runtime) -> list[Model]:

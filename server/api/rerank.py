@@ -12,21 +12,19 @@ from backends.wire.rerank import RerankRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import rerank_job
 
 router = APIRouter(tags=["rerank"])
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/rerank",
+    Contract(reads=RerankRequest, answers=RerankList, calls_model=True),
     "/rerank",
     "/v2/rerank",
-    reads=RerankRequest,
-    answers=RerankList,
-    calls_model=True,
 )
 async def create_rerank(request: Request, body: RerankRequest) -> Response:
     """Order documents by their relevance to a query; scores are in [0, 1]."""

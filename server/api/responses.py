@@ -15,21 +15,18 @@ from backends.wire.responses import ResponsesRequest
 from server.answers.streams import stream_events
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import chat_job
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 router = APIRouter(tags=["responses"])
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/v1/responses",
-    reads=ResponsesRequest,
-    answers=OpenAIResponse,
-    streams=ResponseEvent,
-    calls_model=True,
+    Contract(reads=ResponsesRequest, answers=OpenAIResponse, streams=ResponseEvent, calls_model=True),
 )
 async def create_response(request: Request, body: ResponsesRequest) -> Response:
     """Answer a response request: whole, or as a stream of typed events."""

@@ -9,26 +9,30 @@ from backends.wire.answers import DetokenizedText, TokenList
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
-from server.edge.endpoints import endpoint
+from server.edge.contracts import Contract, route
 from server.jobs import detokenize_job, tokenize_job
 
 router = APIRouter(tags=["tokens"])
 
 
-@endpoint(router, "POST", "/tokenize", "/v1/tokenize", reads=TokenizeRequest, answers=TokenList, calls_model=True)
+@route(
+    router,
+    "POST",
+    "/tokenize",
+    Contract(reads=TokenizeRequest, answers=TokenList, calls_model=True),
+    "/v1/tokenize",
+)
 async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """Split a text into token ids."""
     return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem())
 
 
-@endpoint(
+@route(
     router,
     "POST",
     "/detokenize",
+    Contract(reads=DetokenizeRequest, answers=DetokenizedText, calls_model=True),
     "/v1/detokenize",
-    reads=DetokenizeRequest,
-    answers=DetokenizedText,
-    calls_model=True,
 )
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Join token ids to a text."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from catalog.errors import Draining, RateLimited, RoundhouseError, Unavailable
-from server.edge.callers import Caller
+from server.callers import Caller
 from server.settings import LimitSettings
 
 

@@ -10,18 +10,19 @@ from starlette.requests import Request
 
 from catalog.errors import NotAuthenticated, NotFound, NotPermitted
 from routing.accounts.virtual_keys import VirtualKeys, digest_of
-from server.edge.callers import ANONYMOUS, Caller, caller_of
+from server.callers import ANONYMOUS, Caller
+from server.edge.callers import caller_of
 from server.edge.errors import NOTHING_HERE
 from server.edge.services import services_of
-from server.scope import ADMIN_DOOR
+from server.scope import ADMIN_LISTENER
 
 
 class Keys:
     """The keys of the settings, stored as SHA-256 digests only, and the virtual keys.
 
     Digests are compared whole and in constant time, so timing reveals nothing about a similar key. With no key at
-    all, every caller is anonymous if ``open_door`` is set, which :func:`server.settings.may_be_open` allows on
-    loopback only. A revoked virtual key still keeps the door closed.
+    all, every caller is anonymous if ``allow_anonymous`` is set, which :func:`server.settings.may_allow_anonymous`
+    allows on loopback only. A revoked virtual key still keeps the door closed.
     """
 
     def __init__(
@@ -30,15 +31,15 @@ class Keys:
         admin_keys: Iterable[SecretStr],
         virtual: Callable[[], VirtualKeys | None] = lambda: None,
         *,
-        open_door: bool = True,
+        allow_anonymous: bool = True,
     ) -> None:
         self._callers: Mapping[str, Caller] = {**_callers(keys, admin=False), **_callers(admin_keys, admin=True)}
         self._virtual = virtual
-        self._open_door = open_door
+        self._allow_anonymous = allow_anonymous
 
     def with_settings(self, keys: Iterable[SecretStr], admin_keys: Iterable[SecretStr]) -> Keys:
         """The same virtual keys with new keys of the settings."""
-        return Keys(keys, admin_keys, self._virtual, open_door=self._open_door)
+        return Keys(keys, admin_keys, self._virtual, allow_anonymous=self._allow_anonymous)
 
     def authenticate(self, key: str | None) -> Caller:
         virtual = self._virtual()
@@ -50,11 +51,11 @@ class Keys:
             info = virtual.authenticate(key) if virtual is not None else None
             if info is not None:
                 return Caller(id=info.id, admin=info.admin, key=info)
-        if self._open_door and not self._callers and (virtual is None or not virtual.list()):
+        if self._allow_anonymous and not self._callers and (virtual is None or not virtual.list()):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
-        raise NotAuthenticated("The API key is not known here, or no longer good.")
+        raise NotAuthenticated("The API key is unknown, expired or revoked.")
 
 
 def _callers(keys: Iterable[SecretStr], *, admin: bool) -> dict[str, Caller]:
@@ -68,7 +69,7 @@ def require_admin(request: Request) -> Caller:
     Raises NotPermitted for any other key, and NotFound when administration has an address of its own and the
     request came to another.
     """
-    if services_of(request).settings.server.admin_elsewhere and not request.scope.get(ADMIN_DOOR):
+    if services_of(request).settings.server.admin_elsewhere and not request.scope.get(ADMIN_LISTENER):
         raise NotFound(NOTHING_HERE)
     caller = caller_of(request)
     if not caller.admin:

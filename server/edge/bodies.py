@@ -18,7 +18,7 @@ from starlette.types import Message, Receive
 
 from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.edge.disconnect import ClientGone
-from server.edge.errors import from_validation, parse
+from server.edge.json_body import from_validation, parse
 from server.edge.services import services_of
 from server.scope import BODY_HERE
 from server.settings import TimeoutSettings

@@ -19,8 +19,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
+from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog
-from server.edge.callers import ANONYMOUS, presented_key
+from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import as_error, error_response
 from server.edge.identifiers import RandomHex
@@ -143,8 +144,7 @@ class _Passage:
         if self.status:
             self._abort()
             return
-        anthropic = self._scope["path"].startswith("/v1/messages")
-        answer = error_response(typed, anthropic_id=self._id if anthropic else None)
+        answer = error_response(typed, self._scope)
         await answer(self._scope, receive, self._send_marked)
 
     def _abort(self) -> None:

@@ -1,0 +1,1 @@
+"""Processes: serving, signals, reloads, and several gateways behind one socket."""

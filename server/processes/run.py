@@ -30,7 +30,7 @@ from server.processes.reload import SettingsLoader
 from server.processes.shared_listener import SharedListener
 from server.processes.signals import SignalHandlers
 from server.processes.sockets import bind, bind_admin, loop_factory, url_of
-from server.scope import ADMIN_DOOR
+from server.scope import ADMIN_LISTENER
 from server.settings import Settings
 
 GC_THRESHOLD = 20_000
@@ -185,7 +185,7 @@ async def administration(
         return
 
     async def admin_app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[ADMIN_DOOR] = True
+        scope[ADMIN_LISTENER] = True
         await app(scope, receive, send)
 
     with listener:

@@ -1,0 +1,1 @@
+"""Other API languages at the door, translated to chat and back."""

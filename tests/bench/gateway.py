@@ -16,8 +16,8 @@ from backends.base import Upstream
 from backends.workers.pool import Need
 from catalog.errors import RoundhouseError
 from server.app import create_app
-from server.edge.services import Runtime
 from server.observability.logging import configure_logging
+from server.runtime import Runtime
 from server.settings import Settings, load_settings
 from tests.e2e.serving import free_port
 

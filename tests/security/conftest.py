@@ -18,9 +18,10 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.assembly import open_runtime
-from server.edge.services import Runtime, Services
+from server.edge.services import Services
 from server.observability.logging import configure_logging
 from server.processes.run import GatewayServer, uvicorn_config
+from server.runtime import Runtime
 from server.settings import LogSettings, Settings
 from tests.backends.workers.conftest import FAKE, fake_engines
 from tests.fakes.openai import FakeOpenAI

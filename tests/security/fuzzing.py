@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from server.api import ROUTERS
-from server.edge.endpoints import ContractRoute
+from server.edge.contracts import ContractRoute
 
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, -1e308, 1e-320, "", " ",

@@ -22,7 +22,7 @@ from backends.wire.schema import bounded_schema, check_pattern
 from catalog.errors import ConfigurationError
 from routing.reading.requests import read_chat
 from server.app import create_app
-from server.edge.errors import parse
+from server.edge.json_body import parse
 from server.processes.run import tune_garbage_collector
 from server.settings import Settings
 from tests.security.conftest import CHAT, OpenSite, assert_error

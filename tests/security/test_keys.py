@@ -22,7 +22,7 @@ from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.app import create_app
 from server.edge import auth
-from server.edge.endpoints import ContractRoute
+from server.edge.contracts import ContractRoute
 from server.edge.gate import OPEN_PATHS
 from server.processes.run import administration
 from server.settings import Settings

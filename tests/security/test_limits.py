@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from backends.workers.engines.common.audio import decode
 from catalog.errors import PayloadTooLarge
-from server.edge.errors import parse
+from server.edge.json_body import parse
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
 from tests.security.fuzzing import bodies
 from tests.security.test_fetch import picture, png

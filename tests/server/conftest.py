@@ -16,9 +16,10 @@ from fastapi import FastAPI
 
 from routing.accounts.virtual_keys import VirtualKeys
 from server.app import create_app
-from server.edge.services import Runtime, Services
+from server.edge.services import Services
 from server.observability.logging import configure_structlog
 from server.processes.run import GatewayServer, uvicorn_config
+from server.runtime import Runtime
 from server.settings import LogSettings, ServerSettings, Settings
 from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_runtime
 

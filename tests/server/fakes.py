@@ -39,7 +39,7 @@ from routing.plan import Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
-from server.edge.services import Runtime
+from server.runtime import Runtime
 from server.settings import Settings
 
 T = TypeVar("T")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from catalog.errors import InvalidRequest, NotPermitted, RateLimited
 from catalog.model import Capability
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
 from server import jobs
-from server.edge.callers import ANONYMOUS, Caller, Origin
-from server.edge.services import Runtime
+from server.callers import ANONYMOUS, Caller, Origin
 from server.jobs import JOBS, chat_job, open_job
+from server.runtime import Runtime
 from tests.server.conftest import state
 from tests.server.fakes import fake_runtime
 
@@ -102,3 +104,9 @@ def test_a_job_that_contradicts_itself_is_refused_before_it_is_opened() -> None:
 def _keys(runtime: Runtime) -> VirtualKeys:
     assert runtime.keys is not None
     return runtime.keys
+
+
+def test_jobs_are_made_without_any_web_framework() -> None:
+    code = "import sys, server.jobs; print({'starlette', 'fastapi', 'uvicorn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from catalog.errors import IdleTimeout, QueueFull, RoundhouseError
 from catalog.types import Json
 from server.api import ROUTERS
-from server.edge.endpoints import ContractRoute
+from server.edge.contracts import ContractRoute
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
 

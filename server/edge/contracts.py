@@ -1,9 +1,9 @@
-"""Endpoints: a handler, and the contract that says once what it reads and answers.
+"""Routes with a contract: what an endpoint reads and answers is said once.
 
-``/openapi.json`` is made from the contracts (:mod:`server.openapi`), so it cannot say anything else. An endpoint
-checks the caller's permission and reads its body and its query before the handler runs::
+``/openapi.json`` is generated from the contracts (:mod:`server.openapi`), so it cannot say anything else. A route
+checks the caller's permission and reads the body and the query before its handler runs::
 
-    @endpoint(router, "POST", "/v1/embeddings", reads=EmbeddingRequest, answers=EmbeddingList, calls_model=True)
+    @route(router, "POST", "/v1/embeddings", Contract(reads=EmbeddingRequest, answers=EmbeddingList))
     async def create_embeddings(request: Request, body: EmbeddingRequest) -> Response: ...
 """
 
@@ -27,49 +27,52 @@ from server.edge.routes import DirectRoute, Handler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What one endpoint reads and answers.
-
-    ``reads`` is the type of the body: JSON, or the fields of a multipart form if ``form``; ``own_reading`` leaves
-    reading it to the handler, and ``optional`` lets it be missing. ``query`` is the type of the query parameters.
-    ``answers`` is the type of the JSON answer, ``media`` maps other media types to types, ``streams`` is
-    the type of each server-sent event's data. ``admin`` endpoints need an admin key, ``open`` ones need no key.
-    ``calls_model`` implies every error of a call, and the headers about the choice. ``raises`` lists errors beyond
-    those that the other fields imply.
-    """
+    """Request and answer types of a route."""
 
     reads: type[BaseModel] | None = None
+    """The type of the body."""
     form: bool = False
+    """The body is a multipart form with these fields, not JSON."""
     own_reading: bool = False
+    """The handler reads the body itself."""
     optional: bool = False
+    """The body may be missing."""
     query: type[BaseModel] | None = None
+    """The type of the query parameters."""
     answers: Any = None
+    """The type of the JSON answer."""
     media: Mapping[str, Any] = field(default_factory=dict)
+    """The types of answers in other media types."""
     streams: Any = None
+    """The type of each server-sent event's data."""
     admin: bool = False
+    """An admin key is needed."""
     open: bool = False
+    """No key is needed."""
     calls_model: bool = False
+    """A model answers: every error of a call may occur, and headers describe the choice."""
     raises: tuple[type[RoundhouseError], ...] = ()
+    """Errors beyond those that the other fields imply."""
 
 
 class ContractRoute(DirectRoute):
-    """A route with a contract. ``contract`` is empty for the aliases of a path, which are not in the schema."""
+    """A route with a contract."""
 
     contract: Contract
 
 
-def endpoint(
-    router: APIRouter, method: str, path: str, *aliases: str, **contract: Any
+def route(
+    router: APIRouter, method: str, path: str, contract: Contract, *aliases: str
 ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
-    """Add a handler at ``path`` and its ``aliases``; ``contract`` holds the fields of :class:`Contract`.
+    """Add a handler at ``path`` and its ``aliases``, which are not in the schema.
 
-    The handler is given the request, the path's parameters by name, ``query`` and ``body`` if it reads them.
+    The handler is given the request, the path's parameters by name, and ``query`` and ``body`` if it reads them.
     """
-    promised = Contract(**contract)
 
     def add(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-        served = _serve(handler, promised)
+        served = _serve(handler, contract)
         for place in (path, *aliases):
-            route = ContractRoute(
+            added = ContractRoute(
                 place,
                 served,
                 methods=[method],
@@ -77,8 +80,8 @@ def endpoint(
                 operation_id=handler.__name__,
                 include_in_schema=place == path,
             )
-            route.contract = promised
-            router.routes.append(route)
+            added.contract = contract
+            router.routes.append(added)
         return handler
 
     return add

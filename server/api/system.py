@@ -1,0 +1,91 @@
+"""GET /, /openapi.json, /health, /ready and /metrics: the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from catalog.errors import NotFound, Unavailable
+from server.answers.whole import json_response
+from server.edge.contracts import Contract, route
+from server.edge.errors import NOTHING_HERE
+from server.edge.services import services_of
+from server.openapi import describe
+
+router = APIRouter(tags=["system"])
+
+
+class Welcome(TypedDict):
+    """``base_url`` is the address for OpenAI clients; the other fields are paths."""
+
+    name: str
+    version: str
+    base_url: str
+    models: str
+    endpoints: str | None
+    explain: str
+    health: str
+    ready: str
+    metrics: str
+
+
+@route(router, "GET", "/", Contract(answers=Welcome))
+async def root(request: Request) -> Response:
+    """The server's name, its version, and the paths to ask next."""
+    docs = services_of(request).settings.server.docs
+    return json_response(
+        {
+            "name": "Roundhouse",
+            "version": request.app.version,
+            "base_url": f"{str(request.base_url).rstrip('/')}/v1",
+            "models": "/v1/models",
+            "endpoints": "/openapi.json" if docs else None,
+            "explain": "/v1/route",
+            "health": "/health",
+            "ready": "/ready",
+            "metrics": "/metrics",
+        }
+    )
+
+
+@route(router, "GET", "/openapi.json", Contract(answers=dict, raises=(NotFound,)))
+async def get_openapi(request: Request) -> Response:
+    """This document: OpenAPI 3.1. Not found if ``[server] docs`` is off."""
+    if not services_of(request).settings.server.docs:
+        raise NotFound(NOTHING_HERE)
+    # Generated in a thread, as it takes half a second the first time.
+    return json_response(await asyncio.to_thread(describe, request.app))
+
+
+class Health(TypedDict):
+    status: str
+
+
+@route(router, "GET", "/health", Contract(answers=Health, open=True))
+async def health(request: Request) -> Response:
+    """Alive. Independent of models, so that a model's fault never restarts the gateway."""
+    del request
+    return json_response({"status": "ok"})
+
+
+@route(router, "GET", "/ready", Contract(answers=Health, open=True))
+async def ready(request: Request) -> Response:
+    """Ready for requests; 503 while starting and from the first moment of shutting down."""
+    services = services_of(request)
+    services.in_flight.check_open()
+    if services.runtime is None:
+        raise Unavailable("The server is starting.", retry_after=1)
+    return json_response({"status": "ready"})
+
+
+@route(router, "GET", "/metrics", Contract(media={"text/plain": str}))
+async def metrics(request: Request) -> Response:
+    """Every metric in Prometheus' text format; the sum over all gateway processes."""
+    services = services_of(request)
+    scrape = services.runtime.scrape if services.runtime is not None else None
+    text = services.metrics.render() if scrape is None else await scrape()
+    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

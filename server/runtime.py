@@ -1,0 +1,84 @@
+"""The running parts behind the gate, as the rest of the server sees them. Nothing here knows HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from backends.workers.pool import WorkerPool
+from catalog.catalog import Catalog
+from catalog.model import Model
+from routing.accounts.spend import Spend
+from routing.accounts.virtual_keys import VirtualKeys
+from routing.beliefs.estimator import Estimator
+from routing.beliefs.learning import Learner
+from routing.calling.answer import Answer
+from routing.calling.job import Job
+from routing.calling.traces import Traces
+from routing.choosing.pins import Pins
+from routing.facts import Facts
+from routing.plan import Plan
+from routing.upstreams.circuit import CircuitState
+from routing.upstreams.provider_keys import KeyStatistics
+
+if TYPE_CHECKING:
+    from server.observability.telemetry import Telemetry
+    from server.settings import Settings
+
+T = TypeVar("T")
+
+
+class Dispatches(Protocol):
+    """The methods of :class:`routing.calling.dispatcher.Dispatcher` that handlers use."""
+
+    def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
+
+    def explain(self, facts: Facts) -> Plan: ...
+
+
+class HasCatalog(Protocol):
+    """Holds the catalogue in force; ``current`` is replaced when it changes."""
+
+    current: Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """The router's state for reports; ``pins`` may be changed by an administrator."""
+
+    estimator: Estimator
+    pins: Pins
+    key_statistics: Callable[[], tuple[KeyStatistics, ...]]
+    circuit: Callable[[Model], CircuitState]
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The parts behind the gate; tests put in their own.
+
+    ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now. ``reload``
+    applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
+    returns the metrics of all gateway processes, where there are several, and of the workers that they share.
+    """
+
+    live: HasCatalog
+    pool: WorkerPool
+    dispatcher: Dispatches
+    downloaded: Callable[[Model], bool]
+    has_key: Callable[[Model], bool]
+    unavailable: Callable[[Model], str | None]
+    traces: Traces
+    learner: Learner
+    spend: Spend
+    keys: VirtualKeys | None = None
+    reload: Callable[[Settings], Awaitable[None]] | None = None
+    insight: Insight | None = None
+    attach: Callable[[Telemetry], None] | None = None
+    scrape: Callable[[], Awaitable[bytes]] | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue in force."""
+        return self.live.current
