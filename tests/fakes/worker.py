@@ -6,6 +6,7 @@ whose content is a JSON object, which no gateway drops:
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
+``start_hold``    not ready before this file exists
 ``fail_start``    say that the model cannot be loaded, with this reason
 ``exit_start``    end with this code before it is ready, after a line on standard error
 ``hold_mib``      allocate that much memory
@@ -13,6 +14,7 @@ whose content is a JSON object, which no gateway drops:
 ``ignore_term``   ignore SIGTERM
 ``child``         start a process of its own, whose id is in ``/stats``
 ``delay``         seconds before the first token
+``hold``          no token before this file exists
 ``interval``      seconds between tokens
 ``tokens``        how many tokens to give
 ``stall_after``   give no more after that many tokens, and leave the connection open
@@ -165,6 +167,8 @@ class FakeWorker:
         limit = request.get("n_predict" if infill else "max_tokens") or 10**9
         count = min(switches.get("tokens", 4), limit)
         await asyncio.sleep(switches.get("delay", 0))
+        while "hold" in switches and not os.path.exists(switches["hold"]):  # noqa: PTH110
+            await asyncio.sleep(0.005)
         if not request.get("stream"):
             text = "".join(self._text(switches, i) for i in range(count))
             message = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -284,6 +288,8 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
     """The entry that ``backends.workers.program.main`` calls, when the fake is run as a module of it."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
+    while "start_hold" in options and not os.path.exists(options["start_hold"]):  # noqa: PTH110
+        time.sleep(0.005)
     if "exit_start" in options:
         print("fake worker: broken as told", file=sys.stderr, flush=True)
         os._exit(options["exit_start"])
