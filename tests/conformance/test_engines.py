@@ -92,16 +92,18 @@ def _capabilities(model: str) -> frozenset[Capability]:
     return starter(model)[0].endpoints
 
 
-async def _send(client: httpx.AsyncClient, path: str, body: Json, under_way: asyncio.Event) -> None:
-    """Send a request and read its answer; ``under_way`` is set at the first byte of it."""
+async def _send(client: httpx.AsyncClient, path: str, body: Json, under_way: asyncio.Event) -> float:
+    """Send a request and read its answer, seconds taken; ``under_way`` is set at the answer's first byte."""
     if "repeats" in body:
         files = {"file": ("fox.mp3", spoken(PASSAGE, body["repeats"]))}
         asked = client.stream("POST", path, data={"model": "m"}, files=files)
     else:
         asked = client.stream("POST", path, json={"model": "m", **body})
+    began = time.monotonic()
     async with asked as answer:
         async for _ in answer.aiter_raw():
             under_way.set()
+    return time.monotonic() - began
 
 
 async def test_each_capability_of_the_row_is_answered(row: Row, running: Worker) -> None:
@@ -151,9 +153,7 @@ async def test_work_stops_when_the_client_leaves(row: Row, running: Worker) -> N
     path, body = row.long
     async with running.client() as client:
         under_way = asyncio.Event()
-        began = time.monotonic()
-        await _send(client, path, {**body, **row.short}, under_way)
-        short = time.monotonic() - began
+        short = await _send(client, path, {**body, **row.short}, under_way)
         under_way.clear()
         asking = asyncio.create_task(_send(client, path, body, under_way))
         await running.until_active(1, within=60)

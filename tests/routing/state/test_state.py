@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from catalog.errors import ConfigurationError
 from routing.facts import Facts
@@ -75,6 +76,13 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             return home
 
         yield open_state
+
+
+async def until_logged(logs: list[EventDict]) -> None:
+    """Wait until there is a line of log; fails after half a minute."""
+    async with asyncio.timeout(30):
+        while not logs:
+            await asyncio.sleep(0.01)
 
 
 def hold(
@@ -271,11 +279,11 @@ async def test_while_the_file_is_locked_nobody_waits_long_and_nothing_is_lost(tm
         settled = state.charge(charge(taken, 25))
         for _ in range(3):
             state.remember(outcome())
-        done, _ = await asyncio.wait((settled,), timeout=1.0)
-        assert not done
+        await until_logged(logs)
+        assert not settled.done()
         locker.execute("COMMIT")
         locker.close()
-        await asyncio.wait_for(settled, 10)
+        await asyncio.wait_for(settled, 30)
     assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
     assert (await state.counts("spend/"))[DAY.name] == 25
     assert len(await state.outcomes(OutcomeQuery())) == 3
@@ -295,11 +303,11 @@ async def test_a_full_disk_is_logged_once_and_what_was_settled_is_written_when_t
     with capture_logs() as logs:
         state.put("big", "document", "x" * 200_000)
         settled = state.charge(charge(None, 25))
-        done, _ = await asyncio.wait((settled,), timeout=0.5)
-        assert not done
+        await until_logged(logs)
+        assert not settled.done()
         assert state._writer._connection is not None
         state._writer._connection.execute(pages + "1000000")
-        await asyncio.wait_for(settled, 10)
+        await asyncio.wait_for(settled, 30)
     assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
     assert (await state.counts("spend/"))[DAY.name] == 25
     await state.close()
@@ -385,10 +393,10 @@ async def test_while_redis_does_not_answer_nobody_waits_long_and_nothing_is_lost
         with capture_logs() as logs:
             assert await state.hold(taken, 0.05) is None
             settled = state.charge(charge(taken, 25))
-            done, _ = await asyncio.wait((settled,), timeout=0.2)
-            assert not done
+            await until_logged(logs)
+            assert not settled.done()
             server.send_signal(signal.SIGCONT)
-            await asyncio.wait_for(settled, 10)
+            await asyncio.wait_for(settled, 30)
         assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
         assert (await state.counts("spend/"))[DAY.name] == 25
         await state.close()
@@ -428,13 +436,11 @@ async def test_rows_that_wait_for_a_lock_are_written_once(tmp_path: Path) -> Non
     locker.execute("BEGIN IMMEDIATE")
     with capture_logs() as logs:
         first = state.charge(uncapped())
-        async with asyncio.timeout(10):
-            while not logs:
-                await asyncio.sleep(0.01)
+        await until_logged(logs)
         late = state.charge(uncapped())
         locker.execute("COMMIT")
         locker.close()
-        await asyncio.wait_for(asyncio.gather(first, late), 10)
+        await asyncio.wait_for(asyncio.gather(first, late), 30)
     [row] = await state.usage("0000", "9999")
     assert row.calls == 2
     await state.close()
@@ -450,12 +456,10 @@ async def test_outcomes_beyond_the_bound_are_dropped_and_counted(tmp_path: Path)
     with capture_logs() as logs:
         added = [rows.add(number) for number in range(3)]
         assert added[2] is None
-        async with asyncio.timeout(10):
-            while not logs:
-                await asyncio.sleep(0.01)
+        await until_logged(logs)
         locker.execute("COMMIT")
         assert added[0] is not None
-        await asyncio.wait_for(added[0], 10)
+        await asyncio.wait_for(added[0], 30)
     assert logs[-1]["outcomes_dropped"] == 1
     assert locker.execute("SELECT number FROM seen").fetchall() == [(0,), (1,)]
     locker.close()
