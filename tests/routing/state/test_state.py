@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
 from catalog.errors import ConfigurationError
 from routing.facts import Facts
@@ -78,11 +77,26 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield open_state
 
 
-async def until_logged(logs: list[EventDict]) -> None:
-    """Wait until there is a line of log; fails after half a minute."""
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fails after half a minute."""
     async with asyncio.timeout(30):
-        while not logs:
+        while not condition():
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """The errors of the attempts to write so far."""
+    seen: list[BaseException] = []
+    for kind, name in ((SqliteWriter, "_recover"), (RedisState, "_trouble")):
+        original = getattr(kind, name)
+
+        def failed(home: object, error: BaseException, original: Callable[..., None] = original) -> None:
+            seen.append(error)
+            original(home, error)
+
+        monkeypatch.setattr(kind, name, failed)
+    return seen
 
 
 def hold(
@@ -267,7 +281,9 @@ async def test_a_file_of_another_version_is_set_aside(tmp_path: Path) -> None:
     await state.close()
 
 
-async def test_while_the_file_is_locked_nobody_waits_long_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_while_the_file_is_locked_nobody_waits_long_and_nothing_is_lost(
+    tmp_path: Path, failures: list[BaseException]
+) -> None:
     path = tmp_path / "s.sqlite"
     state = SqliteState(path)
     await state.start()
@@ -279,7 +295,7 @@ async def test_while_the_file_is_locked_nobody_waits_long_and_nothing_is_lost(tm
         settled = state.charge(charge(taken, 25))
         for _ in range(3):
             state.remember(outcome())
-        await until_logged(logs)
+        await until(lambda: len(failures) >= 2)
         assert not settled.done()
         locker.execute("COMMIT")
         locker.close()
@@ -291,7 +307,7 @@ async def test_while_the_file_is_locked_nobody_waits_long_and_nothing_is_lost(tm
 
 
 async def test_a_full_disk_is_logged_once_and_what_was_settled_is_written_when_there_is_room(
-    tmp_path: Path,
+    tmp_path: Path, failures: list[BaseException]
 ) -> None:
     path = tmp_path / "s.sqlite"
     state = SqliteState(path)
@@ -303,7 +319,7 @@ async def test_a_full_disk_is_logged_once_and_what_was_settled_is_written_when_t
     with capture_logs() as logs:
         state.put("big", "document", "x" * 200_000)
         settled = state.charge(charge(None, 25))
-        await until_logged(logs)
+        await until(lambda: len(failures) >= 2)
         assert not settled.done()
         assert state._writer._connection is not None
         state._writer._connection.execute(pages + "1000000")
@@ -384,7 +400,9 @@ async def test_an_outcome_is_stored_with_its_facts_and_without_a_prompt(tmp_path
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-async def test_while_redis_does_not_answer_nobody_waits_long_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_while_redis_does_not_answer_nobody_waits_long_and_nothing_is_lost(
+    tmp_path: Path, failures: list[BaseException]
+) -> None:
     async with redis_server(tmp_path / "redis.sock") as server:
         state = RedisState(f"unix://{tmp_path}/redis.sock")
         await state.start()
@@ -393,7 +411,7 @@ async def test_while_redis_does_not_answer_nobody_waits_long_and_nothing_is_lost
         with capture_logs() as logs:
             assert await state.hold(taken, 0.05) is None
             settled = state.charge(charge(taken, 25))
-            await until_logged(logs)
+            await until(lambda: len(failures) >= 2)
             assert not settled.done()
             server.send_signal(signal.SIGCONT)
             await asyncio.wait_for(settled, 30)
@@ -436,7 +454,7 @@ async def test_rows_that_wait_for_a_lock_are_written_once(tmp_path: Path) -> Non
     locker.execute("BEGIN IMMEDIATE")
     with capture_logs() as logs:
         first = state.charge(uncapped())
-        await until_logged(logs)
+        await until(lambda: logs)
         late = state.charge(uncapped())
         locker.execute("COMMIT")
         locker.close()
@@ -456,7 +474,7 @@ async def test_outcomes_beyond_the_bound_are_dropped_and_counted(tmp_path: Path)
     with capture_logs() as logs:
         added = [rows.add(number) for number in range(3)]
         assert added[2] is None
-        await until_logged(logs)
+        await until(lambda: logs)
         locker.execute("COMMIT")
         assert added[0] is not None
         await asyncio.wait_for(added[0], 30)
