@@ -16,6 +16,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from routing.clock import Clock
 from server.app import create_app
 from server.assembly import open_runtime
 from server.observability.logging import configure_logging
@@ -108,11 +109,13 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 @pytest.fixture
 def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> OpenSite:
-    """``async with site(api_keys=...) as s``: settings by name."""
+    """``async with site(api_keys=...) as s``: settings by name; ``clock`` takes the place of the machine's."""
     monkeypatch.setenv(PROVIDER_KEY_ENV, PROVIDER_KEY)
 
     @asynccontextmanager
-    async def opened(*, server: Mapping[str, Any] | None = None, **overrides: Any) -> AsyncIterator[Site]:
+    async def opened(
+        *, server: Mapping[str, Any] | None = None, clock: Clock | None = None, **overrides: Any
+    ) -> AsyncIterator[Site]:
         settings = Settings.model_validate(
             {
                 **rows(provider),
@@ -123,7 +126,7 @@ def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) 
                 **overrides,
             }
         )
-        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
+        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines(), clock=clock))
         async with app.router.lifespan_context(app):
             running = GatewayServer(uvicorn_config(app, settings))
             task = asyncio.create_task(running.serve())
