@@ -63,7 +63,7 @@ def served(folder: Path, *arguments: str, environment: Mapping[str, str] | None 
                 process.wait(5)
 
 
-def wait_ready(server: Served, *, within: float = 30.0) -> None:
+def wait_ready(server: Served, *, within: float = 120.0) -> None:
     """Until /ready says so; fails with the server's log."""
     end = time.monotonic() + within
     with httpx.Client(trust_env=False, timeout=2) as client:

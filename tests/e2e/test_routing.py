@@ -57,7 +57,7 @@ def trace_of(client: httpx.Client, response: httpx.Response) -> dict[str, Any]:
     def done() -> bool:
         return bool(client.get(f"/traces/{name}").json()["status"] != "running")
 
-    assert eventually(done, within=10)
+    assert eventually(done, within=30)
     found: dict[str, Any] = client.get(f"/traces/{name}").json()
     return found
 
@@ -343,14 +343,14 @@ def test_models_of_a_server_come_and_go_with_it_and_it_holds_nobody_up(tmp_path:
             def names() -> set[str]:
                 return {row["id"] for row in client.get("/models").json()["data"]}
 
-            assert eventually(lambda: "lan/llama-lan" in names(), within=10)
+            assert eventually(lambda: "lan/llama-lan" in names(), within=30)
             answer = client.post("/chat/completions", json={"model": "llama-lan", "messages": ASK})
             assert answer.json()["model"] == "lan/llama-lan"
             assert client.post("/route", json={"messages": ASK}).json()["model"] == "lan/llama-lan"
             lan.models = ["llama-lan", "qwen-lan"]
-            assert eventually(lambda: "lan/qwen-lan" in names(), within=10)
+            assert eventually(lambda: "lan/qwen-lan" in names(), within=30)
             lan.models = ["qwen-lan"]
-            assert eventually(lambda: "lan/llama-lan" not in names(), within=10)
+            assert eventually(lambda: "lan/llama-lan" not in names(), within=30)
             assert (
                 client.post("/chat/completions", json={"model": "llama-lan", "messages": ASK}).status_code == 404
             )

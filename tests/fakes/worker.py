@@ -166,9 +166,7 @@ class FakeWorker:
         infill = path == "/infill"
         limit = request.get("n_predict" if infill else "max_tokens") or 10**9
         count = min(switches.get("tokens", 4), limit)
-        await asyncio.sleep(switches.get("delay", 0))
-        while "hold" in switches and not os.path.exists(switches["hold"]):  # noqa: PTH110
-            await asyncio.sleep(0.005)
+        await _begin(switches)
         if not request.get("stream"):
             text = "".join(self._text(switches, i) for i in range(count))
             message = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -223,6 +221,17 @@ class FakeWorker:
     def _text(self, switches: dict[str, Any], i: int) -> str:
         template = str(switches.get("text", "{model}:{i} "))
         return template.replace("{model}", self.spec.model_id).replace("{i}", str(i))
+
+
+async def _begin(switches: dict[str, Any]) -> None:
+    """Wait until the first token may be given."""
+    await asyncio.sleep(switches.get("delay", 0))
+    while _held(switches.get("hold")):
+        await asyncio.sleep(0.005)
+
+
+def _held(file: str | None) -> bool:
+    return file is not None and not os.path.exists(file)  # noqa: PTH110
 
 
 def _told(request: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +297,7 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
     """The entry that ``backends.workers.program.main`` calls, when the fake is run as a module of it."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
-    while "start_hold" in options and not os.path.exists(options["start_hold"]):  # noqa: PTH110
+    while _held(options.get("start_hold")):
         time.sleep(0.005)
     if "exit_start" in options:
         print("fake worker: broken as told", file=sys.stderr, flush=True)

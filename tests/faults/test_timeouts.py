@@ -51,7 +51,7 @@ STALLS = (
 
 
 @pytest.fixture
-async def gateways(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
+async def gateway_and_upstreams(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
     """A worker, and an upstream for each way to stall."""
     async with AsyncExitStack() as stack:
         upstreams = {}
@@ -66,9 +66,9 @@ async def gateways(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, Fak
 
 @pytest.mark.parametrize("where", ["remote", "worker"])
 async def test_each_clock_fires_in_its_time_with_its_own_code(
-    runtime: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
+    gateway_and_upstreams: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
 ) -> None:
-    gateway, upstreams = runtime
+    gateway, upstreams = gateway_and_upstreams
 
     async def stalled(stall: Stall, stream: bool) -> tuple[Stall, bool, str]:
         model, switches = (stall.code, {}) if where == "remote" else ("worker", stall.switches)

@@ -20,6 +20,7 @@ from backends.workers.engines.common.audio import decode
 from catalog.errors import PayloadTooLarge
 from server.edge.errors import parse
 from server.openapi import BODIES
+from tests.loop_time import virtual_time
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
 from tests.security.test_fetch import picture, png
 
@@ -180,24 +181,24 @@ def test_seconds_of_audio_are_counted_while_it_is_decoded() -> None:
 # ---- bytes on the wire
 
 
-async def told(site: Site, *pieces: bytes, within: float = 5.0) -> bytes:
-    """All that is answered to these bytes, until the server closes the connection. It stops to listen early."""
+async def told(site: Site, *pieces: bytes) -> bytes:
+    """All that is answered to these bytes until the server closes the connection: within 5 s of virtual time."""
     host, port = site.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     answer = asyncio.create_task(reader.read())
-    try:
-        for piece in pieces:
-            if answer.done() or writer.is_closing():
-                break
-            writer.write(piece)
-            await writer.drain()
-        async with asyncio.timeout(within):
+    with virtual_time():
+        try:
+            for piece in pieces:
+                if answer.done() or writer.is_closing():
+                    break
+                writer.write(piece)
+                await writer.drain()
+            return await asyncio.wait_for(answer, 5)
+        except ConnectionError:
             return await answer
-    except ConnectionError:
-        return await answer
-    finally:
-        answer.cancel()
-        writer.close()
+        finally:
+            answer.cancel()
+            writer.close()
 
 
 def post(*headers: str, body: bytes = b"", close: bool = True) -> bytes:

@@ -157,6 +157,7 @@ async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answere
     smollm: Model, tmp_path: Path
 ) -> None:
     async with supervisor(tmp_path, slots=1) as pool:
+
         async def stream_and_kill() -> None:
             async with (
                 pool.lease(smollm, Need()) as upstream,
