@@ -37,7 +37,8 @@ async def test_where_turns_are_all_taken_another_candidate_answers(stand: Stand)
         waiting = [asyncio.create_task(stand.ask()) for _ in range(2)]
         await asyncio.sleep(0)
         stand.will_try(remote("m", "small"), local("b"))
-        assert (await stand.ask())[0] == "b"
+        async with asyncio.timeout(30):
+            assert (await stand.ask())[0] == "b"
         assert [item async for item in first]
     assert [name for name, _ in await asyncio.gather(*waiting)] == ["small/m"] * 2
 
