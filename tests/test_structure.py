@@ -44,7 +44,8 @@ def defined(statement: ast.stmt) -> Iterator[str]:
 @pytest.mark.parametrize("folder", [*PACKAGES, "tests", "deploy"])
 def test_no_file_has_more_than_five_hundred_lines(folder: str) -> None:
     lines = {str(path): len((ROOT / path).read_text().splitlines()) for path in modules(folder)}
-    assert {path: count for path, count in lines.items() if count > LONGEST_FILE} == {}
+    too_long = [f"{path}: {count} lines" for path, count in lines.items() if count > LONGEST_FILE]
+    assert not too_long, "\n".join(too_long)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -53,7 +54,8 @@ def test_no_folder_has_more_than_sixteen_modules(package: str) -> None:
     for path in modules(package):
         if path.name != "__init__.py":
             counts[str(path.parent)] += 1
-    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+    too_many = [f"{folder}: {count} modules" for folder, count in counts.items() if count > MOST_MODULES]
+    assert not too_many, "\n".join(too_many)
 
 
 def test_a_public_class_has_a_name_of_its_own() -> None:
@@ -63,7 +65,8 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
             if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
                 places[statement.name].append(str(path))
     several = {name: found for name, found in places.items() if len(found) > 1}
-    assert {name: found for name, found in several.items() if name not in SHARED_NAMES} == {}
+    clashes = [f"{name}: {', '.join(found)}" for name, found in several.items() if name not in SHARED_NAMES]
+    assert not clashes, "\n".join(clashes)
     assert SHARED_NAMES.keys() <= several.keys(), "an exception that is needed no more"
 
 

@@ -1,4 +1,4 @@
-"""Counts work, so that a test can bound it without a clock: the same on every machine, however busy."""
+"""Counts work, so that a test can bound it without a clock."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import FrameType
 
 
 class Calls:
-    """How many functions were called, in Python and in C."""
+    """The number of function calls, of Python and of C functions."""
 
     number = 0
 
 
 @contextmanager
 def counted_calls() -> Iterator[Calls]:
-    """Counts the calls that this thread makes in the block, those of other tasks of its event loop included."""
+    """Count the calls of this thread during the block, including those of other tasks of its event loop."""
     calls = Calls()
 
     def count(frame: FrameType, event: str, argument: object) -> None:

@@ -1,4 +1,4 @@
-"""One real question per capability, on the workers' wire, with an answer that can be judged."""
+"""One request per capability on the workers' wire, with assertions on its answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def events(body: str) -> list[Json]:
 
 @functools.cache
 def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
-    """An mp3 of hibari saying ``text`` so many times."""
+    """An mp3 of hibari saying ``text`` ``repeats`` times."""
     from backends.workers.engines.common.audio import encode
     from backends.workers.engines.speech.hibari import HibariVoices
 

@@ -1,7 +1,7 @@
-"""Engines that have an environment of their own, and models made for them: ``make engines`` builds both.
+"""Engines that need an environment of their own, and models for them: ``make engines`` builds both.
 
-Their rows are in the suite when ``ROUNDHOUSE_ENGINES`` names the folder that it made: ``<engine>/bin/python``
-and ``models/<model>``.
+Their rows are in the suite when ``ROUNDHOUSE_ENGINES`` names the folder built: ``<engine>/bin/python`` and
+``models/<model>``.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ def models() -> dict[str, Model]:
 
 
 def engines() -> Engines:
-    """All engines, each in the environment that it has."""
+    """All engines, each with the interpreter of its environment."""
     return builtin_engines(pythons())

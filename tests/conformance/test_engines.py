@@ -1,6 +1,6 @@
-"""What every engine owes its gateway, shown on its real starter model. A new engine is one more row.
+"""The contract of an engine, tested with its real starter model. A new engine is one more row.
 
-The suite speaks nothing but the workers' wire over the worker's socket.
+The suite uses only the workers' wire over the worker's socket.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.engine
 
 @dataclass(frozen=True)
 class Row:
-    """``long`` keeps the engine at work until its client leaves, in mid-stream if it ``streams``.
+    """A model and a ``long`` request, which its client leaves early, in mid-stream if it ``streams``.
 
-    ``short`` are the fields of the body that make it at least eight times less work.
-    ``exact_tokens`` says whether the model's tokenizer gives a text back; None: it has none to offer.
+    ``short`` are fields of the body that reduce the work to at most an eighth. ``exact_tokens`` says whether
+    detokenizing restores the text; None: the engine does not tokenize.
     """
 
     model: str
@@ -58,7 +58,7 @@ ROWS = [
         streams=False,
         exact_tokens=False,
     ),
-    # CTranslate2 cannot be left while it decodes a window of 30 seconds, which is one repeat.
+    # CTranslate2 cannot be interrupted while it decodes a window of 30 seconds, which is one repeat.
     Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 8}), {"repeats": 1}),
     Row(
         "hibari",
@@ -70,7 +70,7 @@ OPTIONAL = [
     Row("smollm2-mlx", _COUNT, _LITTLE, exact_tokens=True),
     Row("smollm2-vllm", _COUNT, _LITTLE, exact_tokens=True),
     Row("smollm2.gguf-llama-cpp-python", _COUNT, _LITTLE, exact_tokens=True),
-    # A step that has begun is finished; nothing but comments comes before the first picture.
+    # A diffusion step always completes; only comments are sent before the first picture.
     Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
 ]
 ROWS += [row for row in OPTIONAL if row.model in models()]
@@ -149,7 +149,7 @@ async def test_an_unknown_path_is_404_in_the_wires_shape(running: Worker) -> Non
 
 
 async def test_work_stops_when_the_client_leaves(row: Row, running: Worker) -> None:
-    """In the time of three short requests, which is less than half that of the long one."""
+    """The work ends within the time of three short requests, less than half that of the long one."""
     path, body = row.long
     async with running.client() as client:
         under_way = asyncio.Event()

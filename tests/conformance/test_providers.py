@@ -1,4 +1,4 @@
-"""What every chat provider owes the gateway, shown against its fake. A new provider is one more row.
+"""The contract of a chat provider, tested against its fake. A new provider is one more row.
 
 Each stream is parsed by the official OpenAI SDK's own type, and checked chunk by chunk.
 """

@@ -1,4 +1,4 @@
-"""A real worker process for tests: started as the supervisor starts it, spoken to on its Unix socket."""
+"""Runs a real worker process, started as the supervisor starts it and called on its Unix socket."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ START_SECONDS = 400.0
 
 
 class DidNotStart(Exception):
-    """The reason that the worker gave on its ready pipe."""
+    """The worker failed to start, with the reason that it wrote to its ready pipe."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is ready, and how to speak to it."""
+    """A ready worker and clients for it."""
 
     spec: WorkerSpec
     process: subprocess.Popen[bytes]
@@ -56,7 +56,7 @@ class Worker:
             return found
 
     async def active(self) -> int:
-        """Requests that the engine works on at this moment, by its own account."""
+        """Number of requests that the engine reports as active."""
         async with self.client() as client:
             if self.spec.engine == "llamacpp":
                 slots = (await client.get("/slots")).json()
@@ -73,9 +73,9 @@ class Worker:
 
 
 def starter(model_id: str) -> tuple[Model, Path | None]:
-    """The row and place of a starter model, or of a model of :mod:`tests.conformance.optional`.
+    """Row and path of a starter model, or of a model of :mod:`tests.conformance.optional`.
 
-    Raises ModelUnavailable when it was not pulled: a failure, never a skip.
+    Raises ModelUnavailable when it was not pulled, so that the test fails instead of being skipped.
     """
     own = models().get(model_id)
     if own is not None and isinstance(own.source, PathSource):
@@ -98,7 +98,7 @@ def worker_of(model_id: str, *, slots: int | None = None, **options: Any) -> Ite
 def worker(
     engine: str, path: Path | None, *, row: Model | None = None, slots: int | None = None, **options: Any
 ) -> Iterator[Worker]:
-    """A worker process, ready; ended afterwards. Raises DidNotStart with its reason."""
+    """Run a worker process until the block ends. Raises DidNotStart with its reason."""
     folder = Path(tempfile.mkdtemp(prefix="rh-"))
     spec = WorkerSpec(
         engine=engine,

@@ -1,6 +1,6 @@
-"""The table of every metric, from the metrics themselves.
+"""Generates the table of all metrics from the registered metrics.
 
-``python -m tests.deploy.metrics_table > deploy/METRICS.md`` writes it anew.
+``python -m tests.deploy.metrics_table > deploy/METRICS.md`` rewrites it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ watches them.
 
 @dataclass(frozen=True)
 class Described:
-    """One metric as Prometheus sees it."""
+    """One metric in Prometheus' terms."""
 
     name: str
     type: str
@@ -69,7 +69,7 @@ def _described() -> Iterator[Described]:
     for collector in collectors:
         families: list[Metric] = list(collector.describe())
         for family in families:
-            # Families made at the scrape know their labels; the others are known by their one collector.
+            # Families created during a scrape list their labels; for the others the one collector knows them.
             at_scrape = isinstance(collector, PoolCollector | RoutingCollector)
             labels = getattr(family if at_scrape else collector, "_labelnames", ())
             suffix = "_total" if family.type == "counter" else ""

@@ -1,4 +1,4 @@
-"""The terminal commands that ask a running server, run as a user runs them."""
+"""The terminal commands that call a running server, run as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines that have an environment of their own, through the whole gateway: ``make engines`` runs this."""
+"""Engines with an environment of their own, tested through a complete gateway by ``make engines``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the processes: workers killed, the gateway killed, clients that leave, models in turn."""
+"""Life cycle of the processes: killed workers, a killed gateway, clients that leave, models that alternate."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def workers(server: Served) -> list[dict[str, Any]]:
 
 
 def cancelled(server: Served) -> float:
-    """Attempts that ended because their caller left."""
+    """Number of attempts that ended because their caller left."""
     text = httpx.get(f"{server.url}/metrics", trust_env=False).text
     lines = re.findall(r'^roundhouse_attempts_total\{.*result="cancelled".*\} (\S+)$', text, re.MULTILINE)
     return sum(map(float, lines))
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and waits for its parent's notice does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -114,7 +114,7 @@ async def test_client_that_leaves_stops_the_decoding(server: Served, stream: boo
 
 
 def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Path) -> None:
-    """Also with a memory budget that holds only one of them."""
+    """The memory budget holds only one of them."""
     twin = tmp_path / "twin.gguf"
     twin.symlink_to(gguf)
     (tmp_path / "roundhouse.toml").write_text(
@@ -123,7 +123,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
         slots = 2
         context = 1024
         memory = {{ cpu = 330_000_000 }}
-        sample_interval = 3600  # the estimate counts: what a process takes while it loads says too little
+        sample_interval = 3600  # no measurement: the memory of a process that loads is too low
         [[model]]
         id = "twin"
         engine = "llamacpp"
@@ -161,7 +161,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
 
 
 async def test_concurrent_chats_overlap(server: Served) -> None:
-    """Eight at a time share the steps of one batch; what that gains is in ``tests/bench/chat.py``."""
+    """Eight chats share the steps of one batch; ``tests/bench/chat.py`` measures the gain."""
     chunks: list[int] = []
 
     async def ask(client: openai.AsyncOpenAI, number: int) -> None:

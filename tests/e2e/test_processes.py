@@ -1,4 +1,4 @@
-"""Several gateway processes are one gateway: workers, money, breakers, keys, metrics, and how they end."""
+"""Several gateway processes share workers, spend, breakers, keys and metrics, and end together."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings_for(fake: FakeOpenAI, folder: Path, **sections: str) -> str:
 
 @asynccontextmanager
 async def serving(folder: Path, settings: str, *arguments: str) -> AsyncIterator[Served]:
-    """A server with these settings; the event loop goes on meanwhile, as the fakes live in it."""
+    """Run a server with these settings; starting it does not block the event loop, which serves the fakes."""
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240 -- a folder of the test's own
     (folder / "roundhouse.toml").write_text(settings)
     server = served(folder, *arguments)
@@ -57,7 +57,7 @@ async def serving(folder: Path, settings: str, *arguments: str) -> AsyncIterator
 
 
 def gateways(server: Served) -> list[int]:
-    """The process ids of those that answer requests."""
+    """Process ids of the gateways."""
     found = []
     for child in psutil.Process(server.process.pid).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
@@ -67,7 +67,7 @@ def gateways(server: Served) -> list[int]:
 
 
 async def eventually(check: Callable[[], Any], *, within: float) -> bool:
-    """Whether a condition came true in so many seconds; it may be a coroutine function."""
+    """Whether a condition, which may be a coroutine function, became true within so many seconds."""
     end = asyncio.get_running_loop().time() + within
     while asyncio.get_running_loop().time() < end:
         met = check()
@@ -78,12 +78,12 @@ async def eventually(check: Callable[[], Any], *, within: float) -> bool:
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether it runs; one that has ended and waits for its parent's notice does not."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    """Whether a process runs; a zombie does not."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 async def both(server: Served) -> tuple[int, int]:
-    """The ids of two gateways, once both serve."""
+    """Process ids of two gateways, once both serve."""
 
     async def serve_two() -> bool:
         return len(gateways(server)) == 2 == await metric(server, "roundhouse_gateway_processes")
@@ -95,7 +95,7 @@ async def both(server: Served) -> tuple[int, int]:
 
 @contextmanager
 def alone(server: Served, pid: int) -> Iterator[None]:
-    """For the time of the block this gateway takes every new connection, as the others stand still."""
+    """Suspend the other gateways during the block, so that this one accepts every new connection."""
     others = [other for other in gateways(server) if other != pid]
     for other in others:
         os.kill(other, signal.SIGSTOP)
@@ -108,7 +108,7 @@ def alone(server: Served, pid: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def client_of(server: Served, pid: int, *, connections: int = 1) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client whose (kept-alive) connections are all to one gateway process."""
+    """A client whose kept-alive connections all go to one gateway process."""
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=60)
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(server.url, connector=connector, timeout=timeout) as session:
@@ -166,7 +166,7 @@ async def test_a_cap_of_a_dollar_holds_over_two_processes_and_their_sums_are_one
             chats = {"route": "/v1/chat/completions"}
             assert await metric(server, "roundhouse_requests_total", **chats) == 200
 
-            # What a gateway had counted stays in the sum when it dies, and another takes its place.
+            # The counts of a gateway stay in the sum after it has died and been replaced.
             os.kill(one, signal.SIGKILL)
             assert await eventually(lambda: one not in gateways(server), within=30)
             assert await both(server) != (one, other)
@@ -327,7 +327,7 @@ def test_what_makes_it_impossible_to_start_is_said_once(tmp_path: Path, settings
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 async def test_gateways_with_data_folders_of_their_own_share_a_cap_in_redis(tmp_path: Path) -> None:
-    """As on two machines: nothing in common but Redis and the provider."""
+    """The two gateways share only Redis and the provider, as on two machines."""
     unix = tmp_path / "redis.sock"
     command = ["redis-server", "--port", "0", "--unixsocket", str(unix), "--save", "", "--dir", str(tmp_path)]
     redis = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Traces of a served gateway, received by a collector in a process of its own; and without one."""
+"""Traces of a gateway process, with a collector in a process of its own and without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Span = dict[str, Any]
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Its address, and the file of the spans that it was sent."""
+    """A collector: its address, and the file of the spans received."""
     file = tmp_path / "spans.jsonl"
     file.touch()
     command = [sys.executable, "-m", "tests.fakes.collector", str(file)]
@@ -32,14 +32,14 @@ def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def ask(url: str) -> httpx.Response:
-    """A request that fails at an upstream which is not there."""
+    """Send a request that fails because its upstream does not exist."""
     body = {"model": "absent/chat", "messages": [{"role": "user", "content": "planted-prompt"}]}
     with httpx.Client(trust_env=False, timeout=30) as client:
         return client.post(f"{url}/v1/chat/completions", json=body)
 
 
 def configure(folder: Path, telemetry: str) -> Path:
-    """A folder with settings: one row at an address where nobody listens."""
+    """Make a folder with settings: one row at an address without a listener."""
     folder.mkdir()
     (folder / "roundhouse.toml").write_text(
         f"""

@@ -1,4 +1,4 @@
-"""Small files that begin with a true GGUF header, so that what reads headers has something to read."""
+"""Small files with a valid GGUF header, for tests of code that reads headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
 
 
 def chat_model(*, name: str = "Tiny", template: str = "{{ messages }}", padding: int = 0) -> bytes:
-    """What a small chat model's header says."""
+    """The header of a small chat model."""
     return gguf_bytes(
         {
             "general.architecture": "llama",

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repository:
-    """A repository with one commit. ``token`` is what it takes to read it."""
+    """A repository with one commit; ``token`` is needed to read it."""
 
     files: dict[str, bytes]
     commit: str = "c0ffee" * 6 + "c0ff"
@@ -29,13 +29,13 @@ class Repository:
 
 @dataclass
 class FakeHub:
-    """What the hub holds, what it does wrong, and what it was asked."""
+    """Repositories of the hub, the faults it makes, and the requests it got."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
-    """By file: how many bytes are sent before the connection is closed; once."""
+    """Bytes of a file that are sent before the connection is closed, once, by file name."""
     corrupt: dict[str, int] = field(default_factory=dict)
-    """By file: the offset of a byte that is sent wrong, until it is removed from here."""
+    """Offset of a byte of a file that is sent wrong, by file name, until the entry is removed."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path, and the Range header."""
     address: str = ""
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(repository, file, data, body=body)
 
     def _repository(self, name: str, revision: str) -> Repository | None:
-        """The repository, if it is there and may be read; else the error has been sent."""
+        """The repository, if it exists and the token opens it; otherwise None, and the error has been sent."""
         repository = self.state.repositories.get(name)
         if repository is None:
             self._json(404, {"error": "Repository not found"}, code="RepoNotFound")

@@ -14,7 +14,7 @@ def add_wheel(
 ) -> WheelPin:
     """Put a wheel with ``members`` into ``index``; returns the pin that takes ``files`` out of it.
 
-    Its metadata asks for a package that does not exist: fetching a wheel must not care.
+    Its metadata requires a package that does not exist, because fetching a wheel must not resolve requirements.
     """
     module = name.replace("-", "_")
     folder = index / name
@@ -34,5 +34,5 @@ def add_wheel(
 
 
 def pip_arguments(index: Path) -> list[str]:
-    """What makes pip use ``index`` and nothing else."""
+    """Arguments with which pip uses ``index`` and no other index."""
     return ["--isolated", "--index-url", index.as_uri()]

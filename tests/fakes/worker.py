@@ -1,8 +1,8 @@
 """A worker that speaks the real wire and fails on demand; run by the supervisor like any engine.
 
 It is a program of the standard library alone, so that it starts in a tenth of a second. Its switches come from the
-catalogue row's ``options`` and, for one request, from the field ``fake`` of the body, or from a last message
-whose content is a JSON object, which no gateway drops:
+catalogue row's ``options`` and, for one request, from the field ``fake`` of the body or from a last message whose
+content is a JSON object (a gateway drops unknown fields, but no message):
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
@@ -28,8 +28,8 @@ whose content is a JSON object, which no gateway drops:
                   cancelled or done, with the seconds of the machine's monotonic clock
 ================  ==================================================================================
 
-Asked for JSON of a schema it gives a smallest instance of it, and ``/infill`` speaks llama-server's own stream.
-``/stats`` tells what it sees: requests in work, the most at one time, finished, cancelled.
+A request for JSON of a schema gets a smallest instance of it, and ``/infill`` streams as llama-server does.
+``/stats`` counts requests: active now, most active at one time, done, cancelled.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class FakeWorker:
         self, request: dict[str, Any], switches: dict[str, Any], path: str, reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
-        """Answer, unless the client leaves: then stop, and count it."""
+        """Answer; if the client leaves first, stop and count the request as cancelled."""
         if switches.get("spin"):
             threading.Thread(target=_spin, daemon=True).start()
         self.stats.active += 1
@@ -294,7 +294,7 @@ async def _json(writer: asyncio.StreamWriter, status: int, body: dict[str, Any])
 
 
 def serve(spec: Any, ready: Callable[[], None]) -> None:
-    """The entry that ``backends.workers.program.main`` calls, when the fake is run as a module of it."""
+    """Entry point for ``backends.workers.program.main``, which runs the fake as an engine's module."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
     while _held(options.get("start_hold")):
@@ -311,7 +311,7 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """As a program of its own: the same contract as ``backends.workers.program.main``, without its imports."""
+    """Run as a program: the contract of ``backends.workers.program.main``, without its imports."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready-fd", type=int, required=True)
     descriptor = parser.parse_args().ready_fd
@@ -325,7 +325,7 @@ def main() -> None:
 
 
 def void(_: object) -> None:
-    """For a callback whose result nobody wants."""
+    """Discard a result."""
 
 
 def _spin() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ManualClock:
-    """Monotonic seconds and wall seconds; ``advance`` moves both, ``set_wall`` is somebody at the clock."""
+    """Monotonic seconds and wall seconds; ``advance`` moves both, ``set_wall`` sets the wall clock only."""
 
     def __init__(self, monotonic: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
         self._monotonic = monotonic

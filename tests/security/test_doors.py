@@ -1,4 +1,4 @@
-"""Who is answered at all: Hosts, origins, sizes; and that counting a long prompt keeps nobody else waiting."""
+"""Which requests are answered, by host, origin and size; and a long prompt does not block the event loop."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_command_says_in_one_line_why_it_does_not_start(tmp_path: Path, sett
 
 
 async def test_only_names_of_this_server_are_answered(site: OpenSite) -> None:
-    """Else a web page could reach it by a name of its own (DNS rebinding): refused before keys are looked at."""
+    """Other names are refused, before keys are checked: a web page could use its own (DNS rebinding)."""
     async with site(server={"allowed_hosts": ["llm.example", "*.lan"]}) as running:
         for host in (
             "evil.example",
@@ -150,7 +150,7 @@ def test_schemas_are_bounded() -> None:
 
 @pytest.fixture
 def settled() -> Iterator[None]:
-    """The garbage collector as a gateway has it: it walks neither what start-up made nor the test run."""
+    """Set the garbage collector as a gateway does: it does not traverse the objects of start-up."""
     thresholds = gc.get_threshold()
     settle_memory()
     yield
@@ -160,7 +160,7 @@ def settled() -> Iterator[None]:
 
 @contextmanager
 def largest_round(measure: Callable[[], float]) -> Iterator[list[float]]:
-    """By how much ``measure`` grew in the round of the event loop in which it grew most; filled at the end."""
+    """The largest growth of ``measure`` in one round of the event loop; filled at the end of the block."""
     grown: list[float] = []
     largest: list[float] = []
 
@@ -183,9 +183,10 @@ def largest_round(measure: Callable[[], float]) -> Iterator[list[float]]:
 async def test_a_long_prompt_holds_the_loop_for_a_bounded_number_of_calls_and_passes_over_it(
     site: OpenSite, messages: int
 ) -> None:
-    """A round of the loop makes few calls for each message, and no more than thirty times the work of decoding the
-    body once: in the process's time on the processor, which has no part in it for the load of other processes, and
-    a part for threads of its own that keep the interpreter from the loop."""
+    """Bounds one round of the loop: function calls by the number of messages, and processor time by thirty times
+    that of decoding the body. Processor time excludes other processes and includes this one's other threads, which
+    may hold the interpreter.
+    """
     text = "The quick brown fox jumps over the lazy dog. " * (1_000_000 // 45 // messages)
     body = {"model": "near", "messages": [{"role": "user", "content": text}] * messages}
     content = httpx.Request("POST", "http://x", json=body).content

@@ -1,4 +1,4 @@
-"""Keys: made by the operator's command while a server runs, bound to models and limits, kept as digests."""
+"""Keys are created by command while a server runs, limited to models and rates, and stored as digests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AS_ADMIN = {"authorization": f"Bearer {ADMIN}"}
 
 
 async def command(folder: Path, *arguments: str) -> tuple[str, str]:
-    """Standard output and error of ``roundhouse keys ...``, in a process of its own, on the same data folder."""
+    """Standard output and error of ``roundhouse keys ...``, run as a process on the same data folder."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "server.cli", "keys", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -67,7 +67,7 @@ async def asked(site: Site, key: str | None = None, **body: Any) -> httpx.Respon
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Ten seconds past the minute, and no window turns unless the test lets time pass."""
+    """A clock at ten seconds past the minute, so that no window ends before the test advances it."""
     return ManualClock(wall=time.time() // 60 * 60 + 10)
 
 
@@ -190,7 +190,7 @@ WINDOWS = ["minute", "day", "month"]
 
 
 async def at_once(site: Site, secret: str, number: int, **body: Any) -> Counter[int]:
-    """How many of so many concurrent requests got which status; every refusal is in shape."""
+    """Statuses of ``number`` concurrent requests, counted; every refusal has OpenAI's shape."""
     return statuses_of(await asyncio.gather(*(asked(site, secret, **body) for _ in range(number))))
 
 
@@ -202,7 +202,7 @@ def statuses_of(answers: list[httpx.Response]) -> Counter[int]:
 
 
 async def estimate(site: Site) -> int:
-    """The tokens that the gate takes the usual prompt to have."""
+    """Tokens of the usual prompt by the gate's estimate."""
     explained = await site.client.post("/v1/route", json={**CHAT, "model": "far"}, headers=AS_ADMIN)
     return int(explained.json()["request"]["prompt_tokens"])
 
@@ -219,7 +219,7 @@ async def test_limits_on_requests_are_exact_however_many_come_at_once(running: S
 
 @pytest.mark.parametrize("window", WINDOWS)
 async def test_limits_on_tokens_are_exact_however_many_come_at_once(running: Site, window: str) -> None:
-    """What is counted at the gate is the prompt, before any answer; nothing has ended while the burst comes in."""
+    """The gate counts the prompt before any answer; no request of the burst ends before all were counted."""
     prompt = await estimate(running)
     secret = await limited(running, tokens=Rate(**{window: 5 * prompt + prompt // 2}))
     running.provider.fault = Fault(hold_after=0)
@@ -251,7 +251,7 @@ async def test_a_call_that_the_key_cannot_pay_is_not_made(running: Site, window:
 
 @pytest.mark.parametrize("window", [*WINDOWS, "total"])
 async def test_limits_on_spend_hold_however_many_come_at_once(running: Site, window: str) -> None:
-    """A call sets aside what it may cost, so a burst never spends more than there is; then it pays what it did."""
+    """A call reserves its highest cost, so that a burst never exceeds the cap, and is charged its real cost."""
     once = await asked(running, ADMIN, model="far", max_tokens=10)
     usage = once.json()["usage"]
     price = (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
@@ -312,7 +312,7 @@ def test_keys_are_compared_in_constant_time() -> None:
 
 
 def routes() -> list[tuple[str, str]]:
-    """Every method and path of the app itself, with something in the place of its parameters."""
+    """All methods and paths of the app, with a value in place of each path parameter."""
     app = create_app(Settings(), open_runtime=None)
     found = []
     for route in app.routes:
@@ -332,7 +332,7 @@ async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> Non
 
 
 def admin_routes() -> list[tuple[str, str]]:
-    """Those of the app's routes whose handler asks for an administrator."""
+    """Routes of the app whose handler requires an administrator."""
     app = create_app(Settings(), open_runtime=None)
     return [
         (method, re.sub(r"\{[^}]*\}", "near", route.path))

@@ -1,4 +1,4 @@
-"""Whatever a request holds is bounded: what is at its bound is read, one more is refused and no model is asked."""
+"""Every part of a request is bounded: one at its bound is accepted, one beyond it refused before any call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tool(name: str = "f", schema: Any = None) -> dict[str, Any]:
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """A schema that many levels deep; each level is an object and its properties."""
+    """A schema of ``levels`` levels; an object and its properties are two."""
     schema: dict[str, Any] = {}
     for _ in range(levels // 2):
         schema = {"properties": {"a": schema}}
@@ -49,7 +49,7 @@ def answer_in(schema: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bound:
-    """A body of ``size`` things is read, one of more is not. ``more`` is 1 where every one counts."""
+    """A body of ``size`` elements is accepted, one of ``size + more`` refused; 1 where the bound is exact."""
 
     what: str
     size: int
@@ -182,7 +182,7 @@ def test_seconds_of_audio_are_counted_while_it_is_decoded() -> None:
 
 
 async def told(site: Site, *pieces: bytes) -> bytes:
-    """All that is answered to these bytes until the server closes the connection: within 5 s of virtual time."""
+    """The server's answer to these bytes until it closes the connection, within 5 s of virtual time."""
     host, port = site.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     answer = asyncio.create_task(reader.read())
@@ -211,7 +211,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """The statuses of the answers, in order; each refusal is in OpenAI's shape."""
+    """Statuses of the answers, in order; asserts that each refusal has OpenAI's shape."""
     found = []
     for part in answer.split(b"HTTP/1.1 ")[1:]:
         status = int(part[:3])
@@ -252,7 +252,7 @@ LIMIT = 10_000
          "many chunks", "a chunk without end", "a chunk of no size", "compressed on the way", "gzip", "deflate",
          "longer than it says", "a large header", "many headers", "folded headers", "a long path"],
 )  # fmt: skip
-async def test_bodies_that_lie_and_heads_that_swell_are_refused_in_shape(
+async def test_bodies_with_a_false_length_and_oversized_heads_are_refused_in_shape(
     site: OpenSite, request_bytes: tuple[bytes, ...], expected: list[int]
 ) -> None:
     async with site(server={"limits": {"body_bytes": LIMIT}, "timeouts": {"body_idle": 0.5}}) as running:

@@ -215,7 +215,7 @@ def test_tokens_are_estimated_near_what_two_real_tokenizers_count(text: str, smo
 class CountedText(str):
     """A text that counts the characters which its methods and slices read."""
 
-    __slots__ = ("read",)
+    read: int
 
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("__") and name != "read":

@@ -150,7 +150,7 @@ async def test_closing_a_stream_stops_the_decoding(smollm: Model, tmp_path: Path
         await until_processing(watcher, 0)
         metrics = (await watcher.get("http://worker/metrics")).text
     (decoded,) = re.findall(r"^llamacpp:n_decode_total (\d+)$", metrics, re.MULTILINE)
-    assert int(decoded) < ENDLESS["max_tokens"] / 2
+    assert int(decoded) < 450, "half of what was asked for"
 
 
 async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answered(
