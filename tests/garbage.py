@@ -1,4 +1,4 @@
-"""What only the garbage collector would find: objects in cycles, which stop the loop when there are many."""
+"""Finds reference cycles: only the garbage collector frees their objects, and its passes stop the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OURS = ("server.", "routing.", "backends.", "catalog.")
 
 @contextmanager
 def left_in_cycles() -> Iterator[list[str]]:
-    """The names of our types and functions that the block leaves in cycles; the list is filled at its end."""
+    """Names of the project's types and functions that the block leaves in cycles; filled at its end."""
     found: list[str] = []
     gc.collect()
     gc.disable()

@@ -18,7 +18,7 @@ def main() -> None:
     file, folder = Path(sys.argv[1]), Path(sys.argv[2])
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
-    # It holds plain weights now, but remembers the GGUF's quantiser and would refuse to be saved.
+    # The weights are plain now, but the model still names the GGUF's quantiser and would refuse to be saved.
     for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(owner, name):
             delattr(owner, name)

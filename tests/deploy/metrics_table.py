@@ -32,7 +32,7 @@ label. [grafana/roundhouse.json](grafana/roundhouse.json) is a dashboard of thes
 
 @dataclass(frozen=True)
 class Described:
-    """One metric as Prometheus sees it."""
+    """One metric in Prometheus' terms."""
 
     name: str
     type: str

@@ -1,4 +1,4 @@
-"""What is in deploy/ and the Dockerfile agrees with the program: ports, variables, paths, users."""
+"""The files in deploy/ and the Dockerfile agree with the program: ports, variables, paths, users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dashboard, alerts and the table of metrics speak of metrics that exist, with the labels that they have."""
+"""Dashboard, alerts and the table of metrics use only metrics and labels that exist."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def parse(query: str) -> promql_parser.Expr:
 
 
 def parts(node: Any) -> Iterator[Any]:
-    """An expression and every expression in it."""
+    """An expression and all its subexpressions."""
     yield node
     for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
         child = getattr(node, name, None)
@@ -145,7 +145,7 @@ def test_every_alert_says_what_and_how_bad() -> None:
 
 
 def resulting_labels(expression: Any) -> set[str]:
-    """The labels that an alert has: those that its outermost aggregation on the left keeps."""
+    """Labels of an alert: the ones that its outermost aggregation on the left keeps."""
     for part in parts(expression):
         if isinstance(part, promql_parser.AggregateExpr):
             return set(part.modifier.labels) - {"le"} if part.modifier else set()

@@ -1,4 +1,4 @@
-"""One real server for all end-to-end tests that do not hurt it."""
+"""One server shared by all end-to-end tests that leave it intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fake providers beside a real server: they run in a thread, so that a blocking client can talk to the server."""
+"""Runs fake providers in a thread beside a real server, so that a test can use a blocking client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.server import FakeServer
 
 @contextmanager
 def providers(*fakes: FakeServer) -> Iterator[None]:
-    """Serve these until the block ends."""
+    """Serve these fakes until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""Starts ``roundhouse serve`` as a user does: a process of its own, on a free port."""
+"""Starts ``roundhouse serve`` as a process on a free port."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Served:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port that is free now; another process may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -68,8 +68,8 @@ def served(
                 process.wait(5)
 
 
-def wait_ready(server: Served, *, within: float = 30.0) -> None:
-    """Until /ready says so; fails with the server's log."""
+def wait_ready(server: Served, *, within: float = 120.0) -> None:
+    """Wait until /ready answers 200; fails with the server's log."""
     end = time.monotonic() + within
     with httpx.Client(trust_env=False, timeout=2) as client:
         while time.monotonic() < end:
@@ -85,7 +85,7 @@ def wait_ready(server: Served, *, within: float = 30.0) -> None:
 
 
 def eventually(check: Callable[[], bool], *, within: float) -> bool:
-    """Whether a condition came true in so many seconds."""
+    """Whether a condition became true within so many seconds."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         if check():

@@ -1,4 +1,4 @@
-"""The terminal commands that ask a running server, run as a user runs them."""
+"""The terminal commands that call a running server, run as processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_route_tells_the_choice_its_numbers_and_who_cannot(server: Served) -> No
 def test_trace_outcome_and_usage_of_a_request(server: Served, trace: str) -> None:
     client = httpx.Client(base_url=server.v1, trust_env=False)
     with client:
-        assert eventually(lambda: client.get(f"/traces/{trace}").json()["status"] == "done", within=10)
+        assert eventually(lambda: client.get(f"/traces/{trace}").json()["status"] == "done", within=30)
     told = ask(server, "trace", trace)
     assert CHAT in told
     assert "success" in told
@@ -165,10 +165,10 @@ def test_a_gguf_file_in_a_configured_folder_can_be_called_by_its_name(tmp_path: 
             rows = client.get("/models").json()["data"]
             return [row["id"] for row in rows if row.get("origin") == "discovered"]
 
-        assert eventually(lambda: len(found()) == 1, within=10)
+        assert eventually(lambda: len(found()) == 1, within=30)
         name = found()[0]
         body = {"model": name, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}
         answer = client.post("/chat/completions", json=body)
         assert answer.json()["model"] == name, answer.text
         (folder / "found-Q4_1.gguf").unlink()
-        assert eventually(lambda: not found(), within=10)
+        assert eventually(lambda: not found(), within=30)

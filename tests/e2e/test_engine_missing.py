@@ -13,7 +13,7 @@ from tests.e2e.serving import served
 
 def test_the_answer_names_the_extra_and_the_interpreter_that_wants_it(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho mlx_lm\n")  # what an interpreter without it answers when it is asked
+    python.write_text("#!/bin/sh\necho mlx_lm\n")  # the answer of an interpreter that lacks the package
     python.chmod(0o755)
     (tmp_path / "roundhouse.toml").write_text(
         f"[workers.python]\nmlx = {json.dumps(str(python))}\n"

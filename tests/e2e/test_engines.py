@@ -1,4 +1,4 @@
-"""The engines that have an environment of their own, through the whole gateway: ``make engines`` runs this."""
+"""Engines with an environment of their own, tested through a complete gateway by ``make engines``."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_caller_who_leaves_ends_the_work(client: openai.OpenAI, server: Served
         workers = httpx.get(f"{server.v1}/admin/workers").json()["workers"]
         return all(worker["busy"] == 0 for worker in workers if worker["model"] == talker.id)
 
-    assert eventually(idle, within=5)
+    assert eventually(idle, within=30)
 
 
 @pytest.mark.parametrize(("kind", "decoder"), [("png", "png_pipe"), ("jpeg", "jpeg_pipe"), ("webp", "webp_pipe")])

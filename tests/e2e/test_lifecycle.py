@@ -1,4 +1,4 @@
-"""What happens to the processes: workers killed, the gateway killed, clients that leave, models in turn."""
+"""Life cycle of the processes: killed workers, a killed gateway, clients that leave, models that alternate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,8 +36,15 @@ def workers(server: Served) -> list[dict[str, Any]]:
     return [worker for worker in document["workers"] if worker["state"] == "ready"]
 
 
+def cancelled(server: Served) -> float:
+    """Number of attempts that ended because their caller left."""
+    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    lines = re.findall(r'^roundhouse_attempts_total\{.*result="cancelled".*\} (\S+)$', text, re.MULTILINE)
+    return sum(map(float, lines))
+
+
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and waits for its parent's notice does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -52,12 +59,11 @@ def test_killed_worker_ends_its_streams_with_an_error_and_the_next_request_succe
     ):
         lines = response.iter_lines()
         assert any("content" in line for line in lines)
-        killed = time.monotonic()
         os.kill(workers(own_server)[0]["pid"], signal.SIGKILL)
         rest = [line for line in lines if line.startswith("data:")]
-        assert time.monotonic() - killed < 1.0
     assert "[DONE]" not in rest[-1]
-    assert json.loads(rest[-1].removeprefix("data:"))["error"]["message"]
+    error = json.loads(rest[-1].removeprefix("data:"))["error"]
+    assert error["code"] in ("worker_failed", "stream_broken"), "no clock had to run out"
     with openai.OpenAI(base_url=own_server.v1, api_key="none", max_retries=0) as sdk:
         answer = sdk.chat.completions.create(
             model=CHAT, messages=[{"role": "user", "content": "Say hello."}], max_tokens=5
@@ -86,7 +92,7 @@ def test_killed_gateway_leaves_no_worker(own_server: Served) -> None:
     assert set(pids) <= set(children)
     own_server.process.kill()
     own_server.process.wait(5)
-    assert eventually(lambda: not any(alive(pid) for pid in children), within=2)
+    assert eventually(lambda: not any(alive(pid) for pid in children), within=30)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
@@ -98,14 +104,17 @@ async def test_client_that_leaves_stops_the_decoding(server: Served, stream: boo
 
     async with httpx.AsyncClient(base_url=server.v1, trust_env=False, timeout=60) as client:
         call = asyncio.create_task(client.post("/chat/completions", json=body))
-        assert await asyncio.to_thread(eventually, lambda: busy() == 1, within=15)
+        assert await asyncio.to_thread(eventually, lambda: busy() == 1, within=60)
+        before = cancelled(server)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-    assert await asyncio.to_thread(eventually, lambda: busy() == 0, within=0.25)
+    assert await asyncio.to_thread(eventually, lambda: busy() == 0, within=30)
+    ended_so = await asyncio.to_thread(eventually, lambda: cancelled(server) == before + 1, within=30)
+    assert ended_so, "it must not come to its own end"
 
 
 def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Path) -> None:
-    """Also with a memory budget that holds only one of them."""
+    """The memory budget holds only one of them."""
     twin = tmp_path / "twin.gguf"
     twin.symlink_to(gguf)
     (tmp_path / "roundhouse.toml").write_text(
@@ -114,7 +123,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
         slots = 2
         context = 1024
         memory = {{ cpu = 330_000_000 }}
-        sample_interval = 3600  # the estimate counts: what a process takes while it loads says too little
+        sample_interval = 3600  # no measurement: the memory of a process that loads is too low
         [[model]]
         id = "twin"
         engine = "llamacpp"
@@ -152,7 +161,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
 
 
 async def test_concurrent_chats_overlap(server: Served) -> None:
-    """Eight at a time share the steps of one batch; what that gains is in ``tests/bench/chat.py``."""
+    """Eight chats share the steps of one batch; ``tests/bench/chat.py`` measures the gain."""
     chunks: list[int] = []
 
     async def ask(client: openai.AsyncOpenAI, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Many streams at once, through a gateway as a user starts it: the benchmark's claim on a smaller number."""
+"""Many concurrent streams through a gateway process: the benchmark's claim with fewer streams."""
 
 from __future__ import annotations
 

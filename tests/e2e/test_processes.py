@@ -1,4 +1,4 @@
-"""Several gateway processes are one gateway: workers, money, breakers, keys, metrics, and how they end."""
+"""Several gateway processes share workers, spend, breakers, keys and metrics, and end together."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings_for(fake: FakeOpenAI, folder: Path, **sections: str) -> str:
 
 @asynccontextmanager
 async def serving(folder: Path, settings: str, *arguments: str) -> AsyncIterator[Served]:
-    """A server with these settings; the event loop goes on meanwhile, as the fakes live in it."""
+    """Run a server with these settings; starting it does not block the event loop, which serves the fakes."""
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240 -- a folder of the test's own
     (folder / "roundhouse.toml").write_text(settings)
     server = served(folder, *arguments)
@@ -57,7 +57,7 @@ async def serving(folder: Path, settings: str, *arguments: str) -> AsyncIterator
 
 
 def gateways(server: Served) -> list[int]:
-    """The process ids of those that answer requests."""
+    """Process ids of the gateways."""
     found = []
     for child in psutil.Process(server.process.pid).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
@@ -67,7 +67,7 @@ def gateways(server: Served) -> list[int]:
 
 
 async def eventually(check: Callable[[], Any], *, within: float) -> bool:
-    """Whether a condition came true in so many seconds; it may be a coroutine function."""
+    """Whether a condition, which may be a coroutine function, became true within so many seconds."""
     end = asyncio.get_running_loop().time() + within
     while asyncio.get_running_loop().time() < end:
         met = check()
@@ -77,8 +77,13 @@ async def eventually(check: Callable[[], Any], *, within: float) -> bool:
     return False
 
 
+def running(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie does not."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
 async def both(server: Served) -> tuple[int, int]:
-    """The ids of two gateways, once both serve."""
+    """Process ids of two gateways, once both serve."""
 
     async def serve_two() -> bool:
         return len(gateways(server)) == 2 == await metric(server, "roundhouse_gateway_processes")
@@ -90,7 +95,7 @@ async def both(server: Served) -> tuple[int, int]:
 
 @contextmanager
 def alone(server: Served, pid: int) -> Iterator[None]:
-    """For the time of the block this gateway takes every new connection, as the others stand still."""
+    """Suspend the other gateways during the block, so that this one accepts every new connection."""
     others = [other for other in gateways(server) if other != pid]
     for other in others:
         os.kill(other, signal.SIGSTOP)
@@ -103,7 +108,7 @@ def alone(server: Served, pid: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def client_of(server: Served, pid: int, *, connections: int = 1) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client whose (kept-alive) connections are all to one gateway process."""
+    """A client whose kept-alive connections all go to one gateway process."""
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=60)
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(server.url, connector=connector, timeout=timeout) as session:
@@ -161,9 +166,9 @@ async def test_a_cap_of_a_dollar_holds_over_two_processes_and_their_sums_are_one
             chats = {"route": "/v1/chat/completions"}
             assert await metric(server, "roundhouse_requests_total", **chats) == 200
 
-            # What a gateway had counted stays in the sum when it dies, and another takes its place.
+            # The counts of a gateway stay in the sum after it has died and been replaced.
             os.kill(one, signal.SIGKILL)
-            assert await eventually(lambda: one not in gateways(server), within=5)
+            assert await eventually(lambda: one not in gateways(server), within=30)
             assert await both(server) != (one, other)
             assert await metric(server, "roundhouse_requests_total", **chats) == 200
             assert await metric(server, "roundhouse_gateway_restarts_total") == 1
@@ -185,7 +190,7 @@ async def test_an_open_breaker_and_a_new_key_are_known_in_the_other_process(tmp_
                         plan = await answer.json()
                     return [row["code"] for row in plan["excluded"]] == ["breaker_open"]
 
-                assert await eventually(knows, within=4)
+                assert await eventually(knows, within=30)
                 status, body = await ask(second, PAID)
                 assert (status, body["error"]["code"]) == (503, "model_unavailable")
                 assert len(fake.calls) == 5, "the other process need not learn it the hard way"
@@ -202,7 +207,7 @@ async def test_an_open_breaker_and_a_new_key_are_known_in_the_other_process(tmp_
                         async with session.get("/v1/models") as answer:
                             return answer.status == 401
 
-                    assert await eventually(closed, within=4)
+                    assert await eventually(closed, within=30)
                     headers = {"authorization": f"Bearer {secret}"}
                     async with session.get("/v1/models", headers=headers) as answer:
                         assert answer.status == 200
@@ -223,9 +228,9 @@ async def test_settings_are_read_again_by_every_process_and_streams_drain_in_all
                     rows = (await get(session, "/v1/models"))["data"]
                     return {"renamed"} == {row["id"] for row in rows} & {"paid", "renamed"}
 
-                assert await eventually(renamed, within=4)
+                assert await eventually(renamed, within=30)
 
-            fake.fault = Fault(chunk_delay=0.05)
+            fake.fault = Fault(hold_after=2)
             body = {**PAID, "model": "renamed", "stream": True, "max_tokens": 30}
             started = asyncio.Semaphore(0)
 
@@ -245,7 +250,8 @@ async def test_settings_are_read_again_by_every_process_and_streams_drain_in_all
                     async with session.get("/ready") as answer:
                         return answer.status == 503 and "Retry-After" in answer.headers
 
-                assert await eventually(refused, within=2)
+                assert await eventually(refused, within=30)
+            fake.go.set()
             for text in await asyncio.gather(*streams):
                 assert text.count(b"word") == 30
                 assert text.rstrip().endswith(b"data: [DONE]")
@@ -270,10 +276,10 @@ async def test_workers_are_shared_and_a_killed_gateway_gives_its_leases_back_at_
                 async def queued() -> bool:
                     return [(w["busy"], w["queued"]) for w in await workers(second)] == [(1, 1)]
 
-                assert await eventually(queued, within=5)
+                assert await eventually(queued, within=30)
                 [worker] = await workers(second)
                 os.kill(one, signal.SIGKILL)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     status, said = await waiting
                 assert status == 200
                 assert said["choices"][0]["message"]["content"]
@@ -295,8 +301,7 @@ async def test_kill_9_of_the_parent_leaves_neither_gateway_nor_worker(tmp_path: 
         assert len(family) >= 3
         server.process.kill()
         await asyncio.to_thread(server.process.wait, 5)
-        _, alive = await asyncio.to_thread(psutil.wait_procs, family, 2)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        assert await eventually(lambda: not any(running(child) for child in family), within=30)
 
 
 @pytest.mark.parametrize(
@@ -322,12 +327,12 @@ def test_what_makes_it_impossible_to_start_is_said_once(tmp_path: Path, settings
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 async def test_gateways_with_data_folders_of_their_own_share_a_cap_in_redis(tmp_path: Path) -> None:
-    """As on two machines: nothing in common but Redis and the provider."""
+    """The two gateways share only Redis and the provider, as on two machines."""
     unix = tmp_path / "redis.sock"
     command = ["redis-server", "--port", "0", "--unixsocket", str(unix), "--save", "", "--dir", str(tmp_path)]
     redis = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
     try:
-        assert await eventually(unix.exists, within=10)
+        assert await eventually(unix.exists, within=30)
         async with FakeOpenAI() as fake:
             sections = {"spend.caps": "day = 1.0", "state": f'url = "unix://{unix}"'}
             here, there = tmp_path / "here", tmp_path / "there"

@@ -1,4 +1,4 @@
-"""Every bash and python example of README.md runs against a real server, as a reader would run it."""
+"""Every bash and python example of README.md runs against a real server."""
 
 from __future__ import annotations
 

@@ -119,15 +119,16 @@ async def test_matryoshka_vectors_are_cut_and_of_length_one() -> None:
 
 
 async def test_the_work_of_a_client_that_left_is_dropped(minilm: Worker) -> None:
-    before = (await minilm.stats())["cancelled"]
+    before = await minilm.stats()
     async with minilm.client() as client:
         body = {"model": "m", "input": ["word " * 200] * 1000}
         asking = asyncio.create_task(client.post("/v1/embeddings", json=body))
-        await minilm.until_active(1, within=10)
+        await minilm.until_active(1, within=60)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    assert await minilm.until_active(0, within=10) < 0.25
-    assert (await minilm.stats())["cancelled"] == before + 1
+    await minilm.until_active(0, within=60)
+    after = await minilm.stats()
+    assert (after["cancelled"], after["done"]) == (before["cancelled"] + 1, before["done"])
 
 
 def test_options_that_are_wrong_are_named() -> None:

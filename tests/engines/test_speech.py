@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import wave
 from typing import Any
@@ -81,14 +80,10 @@ async def test_speed_changes_the_duration(hibari: Worker, speed: float) -> None:
     assert normal / changed == pytest.approx(speed, rel=0.2)
 
 
-async def test_sentences_come_as_they_are_ready(hibari: Worker) -> None:
+async def test_each_sentence_is_a_piece_of_the_answer(hibari: Worker) -> None:
     body = {"model": "m", "input": f"{SENTENCE}\n" * 40, "response_format": "pcm"}
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     async with hibari.client() as client, client.stream("POST", "/v1/audio/speech", json=body) as answer:
-        arrivals = [loop.time() - began async for _ in answer.aiter_raw()]
-    assert len(arrivals) >= 40
-    assert arrivals[0] < arrivals[-1] / 4
+        assert len([piece async for piece in answer.aiter_raw()]) >= 40
 
 
 async def test_the_voices_are_listed_and_each_speaks(hibari: Worker) -> None:
@@ -148,9 +143,12 @@ async def test_what_cannot_be_spoken_is_refused(hibari: Worker, body: dict[str, 
     assert answer.json()["error"]["param"] == param
 
 
-async def test_speaking_stops_when_the_client_leaves(hibari: Worker) -> None:
+async def test_sentences_come_as_they_are_ready_and_speaking_stops_when_the_client_leaves(hibari: Worker) -> None:
+    before = await hibari.stats()
     body = {"model": "m", "input": f"{SENTENCE}\n" * 1000}
     async with hibari.client() as client, client.stream("POST", "/v1/audio/speech", json=body) as answer:
         await anext(answer.aiter_raw())
-        assert await hibari.active() == 1
-    assert await hibari.until_active(0, within=5) < 0.25
+        assert await hibari.active() == 1, "a piece has come, and others are not spoken yet"
+    await hibari.until_active(0, within=60)
+    after = await hibari.stats()
+    assert (after["cancelled"], after["done"]) == (before["cancelled"] + 1, before["done"])

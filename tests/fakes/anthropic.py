@@ -1,4 +1,4 @@
-"""A fake of Anthropic: the Messages API, as strict about a request as the real one.
+"""A fake of Anthropic's Messages API, as strict about requests as the real one.
 
 Source: Anthropic's API reference (messages, streaming, errors) and the types of its Python SDK.
 """
@@ -46,7 +46,7 @@ TYPES |= {413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 5
 
 
 class Wrong(Exception):
-    """What the real service would refuse with a 400."""
+    """A request that the real service refuses with a 400."""
 
 
 class FakeAnthropic(FakeServer):
@@ -92,7 +92,7 @@ class FakeAnthropic(FakeServer):
         return await self.document(request, call, message_of(call.body, blocks, stop))
 
     def answer(self, body: Json, *, refuse: bool) -> tuple[list[Json], str]:
-        """The content and the stop reason of a model that does as it is told."""
+        """Content and stop reason of a model that follows every instruction."""
         blocks: list[Json] = []
         if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
             blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
@@ -123,7 +123,7 @@ def content_of(message: Json) -> list[Json]:
 
 
 def check(body: Json) -> None:
-    """Raises Wrong as the real service refuses."""
+    """Raise Wrong for a request that the real service refuses."""
     if extra := set(body) - FIELDS:
         raise Wrong(f"{min(extra)}: Extra inputs are not permitted")
     if not isinstance(body.get("max_tokens"), int):

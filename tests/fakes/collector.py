@@ -1,6 +1,6 @@
-"""A collector of OpenTelemetry traces: OTLP over HTTP, written down as JSON lines.
+"""A collector of OpenTelemetry traces: receives OTLP over HTTP and writes JSON lines.
 
-``python -m tests.fakes.collector FILE`` listens on a free port of loopback and says which on standard output.
+``python -m tests.fakes.collector FILE`` listens on a free port of loopback and prints it.
 """
 
 from __future__ import annotations

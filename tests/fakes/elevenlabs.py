@@ -16,7 +16,7 @@ STREAMED = frozenset({"mp3_44100_128", "mp3_24000_48", "mp3_22050_32", "opus_480
 
 
 class FakeElevenLabs(FakeServer):
-    """``reply`` is what it hears in every recording. Its audio is the output format's name, then the words."""
+    """Hears ``reply`` in every recording; its audio is the output format's name, then the words."""
 
     def __init__(self, *, uds: Path | None = None, key: str = "xi-fake") -> None:
         super().__init__(uds=uds)

@@ -32,7 +32,7 @@ STATUSES |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504
 
 
 class Wrong(Exception):
-    """What the real service would refuse with a 400."""
+    """A request that the real service refuses with a 400."""
 
 
 class FakeGoogle(FakeServer):
@@ -144,7 +144,7 @@ class FakeGoogle(FakeServer):
 
 
 def check(body: Json, *, signed: bool) -> None:
-    """Raises Wrong as the real service refuses."""
+    """Raise Wrong for a request that the real service refuses."""
     config = body.get("generationConfig", {})
     for name in (*sorted(set(body) - BODY), *sorted(set(config) - CONFIG)):
         raise Wrong(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')
@@ -170,7 +170,7 @@ def check(body: Json, *, signed: bool) -> None:
 
 
 def embeddings(body: Json, model: str) -> Json:
-    """Vectors that are not of length 1, as Gemini's shortened ones are not."""
+    """Vectors of another length than 1, like Gemini's shortened ones."""
     if len(body["requests"]) > 100:
         raise Wrong("at most 100 requests can be in one batch")
     rows = []
@@ -189,5 +189,5 @@ def logprobs(token: str) -> Json:
 
 
 def encode(event: Any) -> bytes:
-    """Google ends its lines with CR LF."""
+    """Server-sent events with CR LF line ends, as Google sends them."""
     return b"data: " + orjson.dumps(event) + b"\r\n\r\n"

@@ -1,4 +1,4 @@
-"""A fake of llama-server with the ways that were seen of the real one, listed in its methods."""
+"""A fake of llama-server with the deviations from OpenAI that were observed, listed in its methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.server import Call, Route
 class FakeLlamaServer(FakeOpenAI):
     """``takes_tools`` says whether its chat template has a tool section; without one, tools are ignored.
 
-    ``scripted`` is an answer to say as it is, whatever was asked for. ``chances`` gives those of the next letters
+    ``scripted`` is a fixed answer to every request. ``chances`` gives the probabilities of the next letters
     after a text; a letter that it does not name never comes.
     """
 
@@ -101,12 +101,12 @@ class FakeLlamaServer(FakeOpenAI):
         return await self.document(request, call, {"chat_template": "{{ x }}", "chat_template_caps": caps})
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Each turn between bars."""
+        """A prompt with each turn between bars."""
         said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
         return await self.document(request, call, {"prompt": f"{said}|assistant: "})
 
     async def next_token(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """The chances of one letter: as the model has them, or after the samplers, of which a bias is one."""
+        """Probabilities of one letter: the model's own, or after the samplers, which apply a bias."""
         text = "".join(map(chr, call.body["prompt"]))
         needed = len(text)
         if needed > self.context * 10:

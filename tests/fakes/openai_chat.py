@@ -1,4 +1,4 @@
-"""What the fake OpenAI says in a chat or a completion, as the objects of OpenAI's wire."""
+"""Answers of the fake OpenAI to chats and completions, as objects of OpenAI's wire."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CREATED = 1_760_000_000
 
 
 def words(text: str) -> list[str]:
-    """A tokeniser for fakes: each word with the space before it."""
+    """Tokens of the fake: each word with the space before it."""
     pieces = text.split(" ")
     return [piece if at == 0 else f" {piece}" for at, piece in enumerate(pieces) if piece or at]
 
@@ -42,7 +42,7 @@ def example_of(schema: Json) -> Any:
 
 
 def prompt_tokens(messages: list[Json]) -> int:
-    """Words of all messages, and three more for each."""
+    """Words of all messages, plus three for each message."""
     total = 0
     for message in messages:
         content = message.get("content") or ""
@@ -67,7 +67,7 @@ class Answer:
 
 
 def answer(body: Json, reply: str, *, refuse: bool) -> Answer:
-    """What a model that does as it is told would say to this request."""
+    """The answer of a model that follows every instruction of the request."""
     if refuse:
         return Answer(refusal="I cannot help with that.")
     tools = [tool["function"] for tool in body.get("tools") or ()]

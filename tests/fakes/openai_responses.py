@@ -18,7 +18,7 @@ def _message(text: str, status: str) -> Json:
 
 
 def response_document(body: Json, reply: str, *, status: str = "completed") -> Json:
-    """The response object, whole or as it is while it is made."""
+    """The response object, complete or in progress."""
     done = status == "completed"
     return {
         "id": "resp_fake",

@@ -1,7 +1,7 @@
 """The base of the fakes: a real HTTP server on loopback or a Unix socket, with faults on demand.
 
 A fake of a provider is a subclass with :meth:`FakeServer.routes`; its handlers answer through
-:meth:`FakeServer.document` and :meth:`FakeServer.stream`, which is where the faults happen. A test sets faults
+:meth:`FakeServer.document` and :meth:`FakeServer.stream`, which apply the faults. A test sets faults
 with :meth:`FakeServer.script`, a client in another process with the header ``x-fake-fault`` or ``POST /_control``
 (both JSON objects of :class:`Fault`'s fields).
 """
@@ -28,7 +28,7 @@ from tests.loop_time import within
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with a request. Times are seconds; chunks are counted from 0.
+    """A fault in the answer to one request. Times are seconds; chunks are counted from 0.
 
     ``die_after`` aborts the connection, ``stall_after`` sends nothing more and keeps it open, ``hold_after`` waits
     until the test sets :attr:`FakeServer.go`, ``cut_after`` ends the answer in good order but too early,
@@ -66,7 +66,7 @@ NO_FAULT = Fault()
 
 @dataclass(slots=True)
 class Call:
-    """One request as the fake got it. ``body`` is the JSON object, or the fields of the form.
+    """One request that the fake received. ``body`` is the JSON object, or the fields of the form.
 
     ``peer`` is the client's address and port: the same for requests on one connection. ``sent`` counts the
     chunks that left; ``cancelled`` is set when the client went away before the end.
@@ -94,7 +94,7 @@ Route = tuple[str, str, Handler]
 
 
 class FakeServer:
-    """A server that answers as its subclass says, and misbehaves as the test says.
+    """A server whose subclass defines the answers and whose test defines the faults.
 
     Use it as an async context manager. ``uds`` makes it listen on a Unix socket instead of an ephemeral port.
     """
@@ -162,7 +162,7 @@ class FakeServer:
     # ---- for subclasses
 
     def routes(self) -> list[Route]:
-        """Method, path and handler of everything that the provider serves."""
+        """Method, path and handler of every route of the provider."""
         return []
 
     def tls(self) -> ssl.SSLContext | None:
@@ -174,11 +174,11 @@ class FakeServer:
         return {"error": {"message": message, "type": kind or _TYPES.get(status), "param": None, "code": code}}
 
     def malformed(self) -> bytes:
-        """What is sent in place of a good event."""
+        """Bytes to send in place of a valid event."""
         return b'data: {"choices": [{"delta"\n\n'
 
     def refused(self, call: Call, status: int, message: str, **names: str | None) -> web.Response:
-        """An error of the provider's own."""
+        """An error in the provider's format."""
         del call
         return web.json_response(self.error(status, message, **names), status=status)
 
@@ -224,7 +224,7 @@ class FakeServer:
 
     @staticmethod
     def hang_up(request: web.Request) -> None:
-        """Cut the connection without another word."""
+        """Abort the connection."""
         if request.transport is not None:
             request.transport.abort()
         raise asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""The official SDK, sync and async, proves that the fake speaks OpenAI's true wire."""
+"""The fake OpenAI speaks OpenAI's wire: the official SDK, sync and async, reads its answers."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ content is a JSON object (which a gateway does not drop):
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
+``start_hold``    not ready before this file exists
 ``fail_start``    report that the model cannot be loaded, with this reason
 ``exit_start``    exit with this code before it is ready, after a line on standard error
 ``hold_mib``      allocate that much memory
@@ -13,6 +14,7 @@ content is a JSON object (which a gateway does not drop):
 ``ignore_term``   ignore SIGTERM
 ``child``         start a child process, whose id is in ``/stats``
 ``delay``         seconds before the first token
+``hold``          no token before this file exists
 ``interval``      seconds between tokens
 ``tokens``        number of tokens to send
 ``stall_after``   send no more after that many tokens, and leave the connection open
@@ -157,7 +159,7 @@ class FakeWorker:
         shape = _Shape(path, self.spec.model_id)
         limit = request.get("n_predict" if shape.infill else "max_tokens") or 10**9
         count = min(switches.get("tokens", 4), limit)
-        await asyncio.sleep(switches.get("delay", 0))
+        await _begin(switches)
         if request.get("stream"):
             await self._stream(shape, switches, count, writer, limited=count == limit)
         else:
@@ -241,6 +243,17 @@ class _Shape:
         return {**self._base, "choices": [{"index": 0, **content, "finish_reason": reason}]}
 
 
+async def _begin(switches: dict[str, Any]) -> None:
+    """Wait until the first token may be sent."""
+    await asyncio.sleep(switches.get("delay", 0))
+    while _held(switches.get("hold")):
+        await asyncio.sleep(0.005)
+
+
+def _held(file: str | None) -> bool:
+    return file is not None and not os.path.exists(file)  # noqa: PTH110
+
+
 def _told(request: dict[str, Any]) -> dict[str, Any]:
     content = (request.get("messages") or [{}])[-1].get("content")
     if not isinstance(content, str) or not content.startswith("{"):
@@ -304,6 +317,8 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
     """Serve as an engine's module: the entry point that ``backends.workers.program.main`` calls."""
     options = spec.options
     time.sleep(options.get("start_delay", 0))
+    while _held(options.get("start_hold")):
+        time.sleep(0.005)
     if "exit_start" in options:
         print("fake worker: broken as told", file=sys.stderr, flush=True)
         os._exit(options["exit_start"])

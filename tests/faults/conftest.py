@@ -1,4 +1,4 @@
-"""Figures of the whole run."""
+"""Collects the measured figures of a whole run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.figures import Figures
 
 @pytest.fixture(scope="session")
 def figures() -> Iterator[Figures]:
-    """Where a row leaves what it measured."""
+    """Collector of the figures that the rows measure."""
     collected = Figures()
     yield collected
     collected.write()

@@ -16,13 +16,13 @@ def full() -> bool:
 
 
 def count(quick: int, whole: int) -> int:
-    """How often: ``whole`` in the full run."""
+    """``whole`` in the full run, else ``quick``."""
     return whole if full() else quick
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value beside its bound, both as people read them."""
+    """One measured value and its bound, formatted for the table."""
 
     row: int
     what: str
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass
 class Figures:
-    """Collects, and holds what it is given to its bound."""
+    """Collects measured values and asserts their bounds."""
 
     kept: list[Figure] = field(default_factory=list)
 
@@ -46,12 +46,12 @@ class Figures:
         assert measured <= bound, f"{what}: {measured:.4g} {unit}, more than {bound:.6g}"
 
     def at_least(self, row: int, what: str, measured: float, bound: float, unit: str = "") -> None:
-        """As :meth:`at_most`, the other way."""
+        """Keep a figure, then assert that it is not below its bound."""
         self.note(row, what, bound=f"≥ {bound:.6g} {unit}".strip(), measured=f"{measured:.6g} {unit}".strip())
         assert measured >= bound, f"{what}: {measured:.4g} {unit}, less than {bound:.6g}"
 
     def write(self) -> None:
-        """Put the figures beside those of earlier runs, in place of older ones of the same name."""
+        """Merge the figures into the file of earlier runs; a figure replaces an older one of the same name."""
         known = {(figure.row, figure.what): figure for figure in (*read(), *self.kept)}
         OUT.parent.mkdir(parents=True, exist_ok=True)
         OUT.write_text(json.dumps([asdict(known[key]) for key in sorted(known)], indent=1, ensure_ascii=False))

@@ -21,7 +21,7 @@ FAKE = Path(__file__).parents[1] / "fakes" / "worker.py"
 
 
 class ShiftedClock:
-    """The machine's clocks, but that the wall clock can be set back."""
+    """The machine's clocks, with a wall clock that can be set back."""
 
     def __init__(self) -> None:
         self._behind = 0.0
@@ -43,7 +43,7 @@ def engines() -> Engines:
 
 
 def main(file: Path) -> int:
-    """Serve until told to stop; the exit status."""
+    """Serve until a signal stops it; returns the exit status."""
 
     def read() -> Settings:
         return load_settings(None, **json.loads(file.read_text()))

@@ -1,7 +1,7 @@
-"""An open stream of chats, in a process of its own: ``python -m tests.faults.load`` reads a job, prints JSON.
+"""An open-loop load of chats in its own process: ``python -m tests.faults.load`` reads a job and prints JSON.
 
-Requests come at their times whether earlier ones were answered or not, as callers do who know nothing of each
-other; the first two seconds are a ramp.
+Requests are sent on schedule, whether earlier ones were answered or not, like those of independent callers. The
+rate ramps up over the first two seconds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ RAMP = 2.0
 
 
 async def run(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """``job``: url, rate (requests a second), seconds, delay (of an answer).
+    """Run ``job``: url, rate (requests per second), seconds, delay (of an answer).
 
-    Of each request its status (or what broke its connection), its Retry-After, and the seconds
-    from its first byte to its answer's last.
+    Returns for each request its status (or the error that broke the connection), its Retry-After, and the seconds
+    from its first byte to the answer's last byte.
     """
     rng = random.Random(7)
     async with aiohttp.ClientSession(
@@ -56,5 +56,5 @@ async def _one(session: aiohttp.ClientSession, delay: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    gc.disable()  # walking every answer so far would be taken for the gateway's own slowness
+    gc.disable()  # a collection over all answers so far would count as latency of the gateway
     json.dump(asyncio.run(run(json.load(sys.stdin))), sys.stdout)

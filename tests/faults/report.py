@@ -1,4 +1,4 @@
-"""Prints what the rows of ``tests/faults`` measured when they were last run: ``python -m tests.faults.report``."""
+"""Prints the figures of the last run of ``tests/faults``: ``python -m tests.faults.report``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.figures import read
 
 
 def main() -> int:
-    """The table; 1 when nothing was measured yet."""
+    """Print the table; returns 1 when there is no figure yet."""
     figures = read()
     if not figures:
         print("Nothing was measured yet. Run: make faults", file=sys.stderr)

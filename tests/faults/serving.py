@@ -1,4 +1,4 @@
-"""Starts the gateway of :mod:`tests.faults.gateway`, asks it, and looks at it from outside."""
+"""Starts the gateway of :mod:`tests.faults.gateway`, sends it requests and observes it from outside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.faults.gateway import FAKE
 
 ROOT = Path(__file__).parents[2]
 FIRST = ("chrt", "--rr", "5") if os.geteuid() == 0 and shutil.which("chrt") else ()
-"""Before a command whose times are judged: it and its children go before whatever else this machine does."""
+"""Prefix of a command whose latency is measured: it gives the process and its children real-time priority."""
 
 
 def worker_row(name: str, folder: Path, **options: Any) -> Json:
@@ -72,14 +72,14 @@ class Gateway:
         return self.folder / "gateway.log"
 
     def log(self, event: str | None = None) -> list[Json]:
-        """Its structured log lines so far, those of one event if given."""
+        """Structured log lines so far; only those of ``event`` if given."""
         lines = [
             json.loads(line) for line in self.log_file.read_text(errors="replace").splitlines() if line[:1] == "{"
         ]
         return [line for line in lines if event in (None, line.get("event"))]
 
     def journal(self, event: str | None = None) -> list[Json]:
-        """What its fake workers have noted, in order."""
+        """Journal lines of its fake workers, in order; only those of ``event`` if given."""
         file = self.folder / "journal.jsonl"
         if file.exists():
             with self._reading, file.open("rb") as opened:
@@ -91,7 +91,7 @@ class Gateway:
         return [line for line in self._journal if event in (None, line["event"])]
 
     def signal(self, number: signal.Signals) -> float:
-        """Send a signal; when, by the machine's monotonic clock."""
+        """Send a signal; returns the time by the machine's monotonic clock."""
         self.process.send_signal(number)
         return time.monotonic()
 
@@ -105,7 +105,7 @@ class Gateway:
         return httpx.get(self.url + path, trust_env=False, timeout=10, **options)
 
     def workers(self) -> list[Json]:
-        """Every worker, as an operator sees it."""
+        """All workers, from the administration's route."""
         workers: list[Json] = self.get("/v1/admin/workers").raise_for_status().json()["workers"]
         return workers
 
@@ -115,7 +115,7 @@ class Gateway:
         return sum(map(float, found))
 
     def at_rest(self) -> bool:
-        """Whether no request is at work and no worker is busy or waited for."""
+        """Whether no request is in flight and no worker is busy or queued for."""
         return self.metric("roundhouse_in_flight") == 0 and not any(
             worker["busy"] or worker["queued"] for worker in self.workers()
         )
@@ -131,7 +131,7 @@ def write_settings(folder: Path, settings: Json) -> Path:
 def serving(
     folder: Path, *, environment: Mapping[str, str] | None = None, wrapped: tuple[str, ...] = (), **sections: Any
 ) -> Iterator[Gateway]:
-    """A gateway with these sections of settings, until the block ends."""
+    """Run a gateway with these sections of settings until the block ends."""
     settings = {"log": {"format": "json"}, "data_dir": str(folder / "data"), **sections}
     settings["server"] = {"port": 0, **settings.get("server", {})}
     file = write_settings(folder, settings)
@@ -160,7 +160,7 @@ def serving(
 
 
 def eventually(condition: Callable[[], Any], *, within: float, every: float = 0.01) -> float:
-    """Wait until a condition holds, seconds waited; fails the test when it does not in time."""
+    """Wait until a condition holds and return the seconds waited; fails the test after ``within`` seconds."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < within, f"not within {within} s"
@@ -169,7 +169,7 @@ def eventually(condition: Callable[[], Any], *, within: float, every: float = 0.
 
 
 async def soon(condition: Callable[[], Any], *, within: float, every: float = 0.02) -> float:
-    """:func:`eventually` that lets the event loop go on; the condition runs in a thread."""
+    """Like :func:`eventually`, without blocking the event loop: the condition runs in a thread."""
     return await asyncio.to_thread(eventually, condition, within=within, every=every)
 
 
@@ -178,7 +178,7 @@ async def soon(condition: Callable[[], Any], *, within: float, every: float = 0.
 
 @dataclass
 class Told:
-    """What one request was answered. ``ended`` is by the machine's monotonic clock."""
+    """The answer to one request. ``ended`` is a time of the machine's monotonic clock."""
 
     status: int
     headers: Mapping[str, str]
@@ -233,7 +233,7 @@ async def ask(
     on_event: Callable[[int], None] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Told:
-    """Send a chat and read its answer to the end, whatever the end is."""
+    """Send a chat and read its answer to the end, complete or not."""
     began = time.monotonic()
     async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
         told = Told(response.status, response.headers)
@@ -253,6 +253,6 @@ async def ask(
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which that share lies, by the nearest rank."""
+    """The value below which ``share`` of the values lie, by nearest rank."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

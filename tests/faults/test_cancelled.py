@@ -1,4 +1,4 @@
-"""Row 2: callers that leave, at any moment, take their work with them."""
+"""Row 2: a caller that leaves, at any moment, ends the work for its request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 class Leaver:
-    """Asks, and leaves at a moment of the answer; keeps when it left."""
+    """Sends a request, leaves at a chosen moment of the answer, and records when it left."""
 
     def __init__(self, gateway: Gateway, session: aiohttp.ClientSession) -> None:
         self.gateway = gateway
@@ -80,7 +80,7 @@ async def test_no_cancelled_request_keeps_its_slot_or_its_worker_busy(gateway: G
         assert len(gateway.journal("began")) == total + 1
         assert [line for line in gateway.journal("done") if line["name"] != "warm"] == []
 
-        # Every slot is there again: as many requests as there are slots run at one time.
+        # All slots are free again: as many requests as there are slots run at the same time.
         answers = await asyncio.gather(*(ask(session, chat("m", delay=0.3)) for _ in range(SLOTS)))
         assert all(answer.whole for answer in answers)
         assert max(line["active"] for line in gateway.journal("began")[-SLOTS:]) == SLOTS

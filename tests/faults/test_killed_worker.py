@@ -1,4 +1,4 @@
-"""Row 1: a worker that is killed ends its streams with an error at once, and costs nothing but them."""
+"""Row 1: killing a worker ends its streams with an error at once, and affects no other request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 async def worker_at(gateway: Gateway, event: str, name: object) -> int:
-    """The process of the worker that came to this point of a request."""
+    """Process id of the worker that logged this event of a request."""
 
     def found() -> list[int]:
         return [line["pid"] for line in gateway.journal(event) if line["name"] == name]
@@ -85,7 +85,7 @@ async def test_a_worker_killed_before_its_first_token_is_never_noticed_when_anot
             assert told.whole, told.body
             assert int(told.headers["x-roundhouse-attempts"]) >= 2
             unseen += told.whole
-            # The claim is about a pair of healthy ones: each has to be seen to be well again.
+            # The next round needs two healthy replicas again.
             for each in ("left", "right"):
                 assert (await ask(session, chat(each))).whole
     figures.at_least(1, f"killed before the first byte, {rounds} times: answered by another, unseen",

@@ -1,9 +1,8 @@
-"""Row 4: ten times what can be answered is refused quickly and politely, and what is admitted is not slowed.
+"""Row 4: at ten times the capacity, refusals are quick and well-formed, and admitted requests are not slowed.
 
-The queue in front of a worker is as short as the bound on waiting wants: an eighth of its slots, so that what
-is admitted waits for two of sixteen answers to end. The load comes from a process of its own, at its times, and
-latencies are the callers'; gateway, worker and load go before whatever else this machine does, where that is
-allowed.
+The queue of the worker holds an eighth of its slots, so that an admitted request waits for two of sixteen answers
+to end. The load comes from a process of its own, on schedule, and latencies are measured by the caller; gateway,
+worker and load run with real-time priority where that is allowed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from tests.faults.serving import (
 
 SLOTS = 16
 SECONDS = 0.4
-"""An answer's time in the worker; capacity is ``SLOTS / SECONDS`` a second."""
+"""Time of an answer in the worker; the capacity is ``SLOTS / SECONDS`` answers per second."""
 KEYS = {"CALLERS": "calm-key,busy-key", "ADMIN": "admin-key"}
 CALM, BUSY = {"authorization": "Bearer calm-key"}, {"authorization": "Bearer busy-key"}
 
@@ -52,7 +51,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def offered(gateway: Gateway, *, rate: float, seconds: float) -> list[dict[str, Any]]:
-    """What an open stream of requests was answered; it comes from a process of its own."""
+    """Answers to an open-loop load, which comes from a process of its own."""
     job = {"url": gateway.url, "rate": rate, "seconds": seconds, "delay": SECONDS}
     ended = subprocess.run(
         [*FIRST, sys.executable, "-m", "tests.faults.load"], input=json.dumps(job), capture_output=True, text=True,
@@ -65,7 +64,7 @@ def offered(gateway: Gateway, *, rate: float, seconds: float) -> list[dict[str, 
 async def test_ten_times_overload_is_refused_at_once_and_slows_nothing_that_is_admitted(
     gateway: Gateway, figures: Figures
 ) -> None:
-    """In the short run, and where nothing may go first, times are only noted; ``make faults`` holds them."""
+    """Latencies are asserted by ``make faults`` with real-time priority, and only noted otherwise."""
     capacity = SLOTS / SECONDS
     async with client(gateway) as session:
         assert (await ask(session, chat("m"))).whole
@@ -150,7 +149,7 @@ async def test_interactive_requests_go_before_batch_and_batch_is_not_starved(
             await soon(lambda: gateway.workers()[0]["queued"] == 20, within=10)
             tasks += [asyncio.create_task(put("interactive", number)) for number in range(20)]
             await soon(lambda: gateway.workers()[0]["queued"] == 40, within=10)
-            # The queue is full, of which half is batch: what is interactive takes the place of batch.
+            # The queue is full and half of it is batch: an interactive request takes the place of a batch one.
             late = asyncio.create_task(put("late", 0))
             assert all(answer.status in (200, 429) for answer in await asyncio.gather(*tasks))
             assert (await late).whole

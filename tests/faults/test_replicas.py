@@ -1,4 +1,4 @@
-"""Row 5: a replica that fails is soon left alone and soon taken back; when all fail, nobody storms them."""
+"""Row 5: a failing replica is soon avoided and soon used again; when all fail, retries stay bounded."""
 
 from __future__ import annotations
 

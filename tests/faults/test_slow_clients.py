@@ -1,4 +1,4 @@
-"""Row 7: clients that read slowly, or send slowly, harm nobody but themselves, and not for long."""
+"""Row 7: clients that read or send slowly are cut off in time and slow down no other client."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ async def test_a_reader_that_stops_is_cut_and_its_upstream_waited_meanwhile(
     tmp_path: Path, figures: Figures
 ) -> None:
     deadline = 3.0
-    words = 4_000  # no more: the fake cuts its reply into words on the loop of this test, before its first chunk
+    words = 4_000  # the fake splits its reply into words before its first chunk, on the loop of this test
     async with FakeOpenAI() as upstream:
-        upstream.reply = " ".join(["x" * 20_000] * words)  # 80 MB, if anybody took it
+        upstream.reply = " ".join(["x" * 20_000] * words)  # 80 MB if it were read
         rows = [upstream_row("large", "there"), worker_row("m", tmp_path)]
         endpoint = [{"id": "there", "base_url": upstream.base_url}]
         server = {"timeouts": {"send": deadline}}
@@ -73,7 +73,7 @@ async def test_a_reader_that_stops_is_cut_and_its_upstream_waited_meanwhile(
 
 @contextmanager
 def many_files(wanted: int) -> Iterator[None]:
-    """Allow this process, and those it starts, that many open files."""
+    """Raise the limit of open files of this process and its children to ``wanted``, where that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
@@ -84,7 +84,7 @@ def many_files(wanted: int) -> Iterator[None]:
 
 
 class Trickler(asyncio.Protocol):
-    """Sends one byte at a time, and keeps when its connection was closed."""
+    """Sends one byte at a time and records when its connection was closed."""
 
     def __init__(self, head: bytes) -> None:
         self.head = head

@@ -1,4 +1,4 @@
-"""Row 3: a gateway that is told to stop finishes what it began; reading its settings again drops nothing."""
+"""Row 3: a stopping gateway completes the requests it has begun; a reload of the settings drops none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAMS = 50
 async def streams(
     gateway: Gateway, session: aiohttp.ClientSession, **switches: object
 ) -> list[asyncio.Task[Told]]:
-    """As many streams as the row wants, each with its first token."""
+    """Start the row's number of streams and wait for the first token of each."""
     began = 0
     all_began = asyncio.Event()
 
@@ -39,7 +39,7 @@ async def streams(
 
 
 async def until_not_ready(gateway: Gateway, session: aiohttp.ClientSession, since: float) -> float:
-    """Seconds from ``since`` to the sending of the first readiness check that was answered 503."""
+    """Seconds from ``since`` until the first readiness check was sent that got a 503."""
     while time.monotonic() - since < 5:
         asked = time.monotonic()
         async with session.get("/ready") as response:
@@ -129,7 +129,7 @@ async def test_reloaded_settings_hold_at_once_and_drop_nothing(tmp_path: Path, f
                 answers = await asyncio.gather(*tasks)
                 complete = sum(answer.whole for answer in answers)
 
-            # A mistake in the file changes nothing and says so.
+            # A mistake in the file changes nothing and is logged.
             gateway.change(model=[{"id": "broken"}])
             gateway.signal(signal.SIGHUP)
             await soon(lambda: gateway.log("settings not reloaded"), within=5)

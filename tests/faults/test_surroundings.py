@@ -1,5 +1,5 @@
-"""Row 8: a disk that is full, a state that is locked or damaged, a clock that jumps, names that do not resolve,
-connections that close half-way: the gateway answers, loses nothing that was settled, and says so once."""
+"""Row 8: a full disk, a locked or damaged state, a clock that jumps, names that do not resolve, half-closed
+connections: the gateway answers, loses no settled charge, and logs the trouble once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPS = {"caps": {"day": 1000.0}}
 
 @asynccontextmanager
 async def priced(folder: Path, **settings: Any) -> AsyncIterator[tuple[Gateway, FakeOpenAI]]:
-    """A gateway with a model that costs money, under a cap, so that every call is reserved and settled."""
+    """A gateway with a priced model under a cap, so that every call is reserved and settled."""
     async with FakeOpenAI() as upstream:
         rows = [upstream_row("paid", "there", price=PRICE)]
         endpoint = [{"id": "there", "base_url": upstream.base_url}]
@@ -37,7 +37,7 @@ async def priced(folder: Path, **settings: Any) -> AsyncIterator[tuple[Gateway, 
 
 
 async def answered(gateway: Gateway, number: int) -> float:
-    """Ask that often, all must be answered; what it cost in dollars."""
+    """Send ``number`` requests, which must all be answered; returns their cost in dollars."""
     cost = 0.0
     async with client(gateway) as session:
         for told in await asyncio.gather(*(ask(session, chat("paid")) for _ in range(number))):
@@ -48,19 +48,19 @@ async def answered(gateway: Gateway, number: int) -> float:
 
 
 def booked(gateway: Gateway) -> float:
-    """Dollars in the books, as the store has them."""
+    """Dollars of usage in the store."""
     rows = gateway.get("/v1/usage").raise_for_status().json()["data"]
     return sum(float(row["cost"]) for row in rows)
 
 
 async def all_booked(gateway: Gateway, cost: float) -> None:
-    """Wait until the books have exactly that."""
+    """Wait until the store has exactly this cost."""
     await soon(lambda: abs(booked(gateway) - cost) < 1e-9, within=10, every=0.1)
 
 
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Path]:
-    """A disk of 4 MiB; skips where no disk may be mounted."""
+    """A file system of 4 MiB; skips the test where mounting is not allowed."""
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True)
     if mounted.returncode:
@@ -111,7 +111,7 @@ async def test_a_locked_state_stops_no_answer_and_loses_nothing(tmp_path: Path, 
 
 
 def damage(state: Path) -> None:
-    """Overwrite a state in use, and change its schema, so that what is cached of it no longer counts."""
+    """Overwrite a state in use and change its schema, which invalidates the pages cached of it."""
     other = sqlite3.connect(state, isolation_level=None, timeout=10)
     try:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -242,7 +242,7 @@ async def test_sockets_closed_half_way_leave_nothing_behind(tmp_path: Path, figu
 
 
 def connections(gateway: Gateway) -> int:
-    """Open sockets of the gateway."""
+    """Number of open sockets of the gateway."""
     return sum(1 for file in Path(f"/proc/{gateway.pid}/fd").iterdir() if is_socket(file))
 
 

@@ -1,4 +1,4 @@
-"""Row 6: each clock runs out in its own time, says which it was, and gives everything back."""
+"""Row 6: each timeout fires in its own time, with its own error code, and releases everything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMES = {"first_byte_timeout": 2.0, "idle_timeout": 2.0, "total_timeout": 4.0}
 
 @dataclass(frozen=True)
 class Stall:
-    """How to make a clock run out, at a remote upstream and in a worker; ``seconds`` it should take."""
+    """Makes one timeout fire, at a remote upstream and in a worker; ``seconds`` is its setting."""
 
     code: str
     fault: Fault
@@ -51,8 +51,8 @@ STALLS = (
 
 
 @pytest.fixture
-async def gateways(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
-    """A worker, and an upstream for each way to stall."""
+async def gateway_and_upstreams(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, FakeOpenAI]]]:
+    """A gateway with a worker and one upstream per kind of stall."""
     async with AsyncExitStack() as stack:
         upstreams = {}
         for stall in STALLS:
@@ -66,9 +66,9 @@ async def gateways(tmp_path: Path) -> AsyncIterator[tuple[Gateway, dict[str, Fak
 
 @pytest.mark.parametrize("where", ["remote", "worker"])
 async def test_each_clock_fires_in_its_time_with_its_own_code(
-    gateways: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
+    gateway_and_upstreams: tuple[Gateway, dict[str, FakeOpenAI]], figures: Figures, where: str
 ) -> None:
-    gateway, upstreams = gateways
+    gateway, upstreams = gateway_and_upstreams
 
     async def stalled(stall: Stall, stream: bool) -> tuple[Stall, bool, str]:
         model, switches = (stall.code, {}) if where == "remote" else ("worker", stall.switches)
@@ -99,7 +99,7 @@ async def test_each_clock_fires_in_its_time_with_its_own_code(
 
 
 def measured(gateway: Gateway, request_id: str, code: str) -> float:
-    """Seconds until the clock fired, by the gateway's own; the idle one began at the first chunk."""
+    """Seconds until the timeout fired, from the gateway's trace; the idle timeout counts from the first chunk."""
 
     def lines() -> list[Json]:
         return [line for line in gateway.log("request") if line["request_id"] == request_id]

@@ -1,1 +1,1 @@
-"""What keeps strangers out, and what keeps those who are let in within their bounds."""
+"""Tests of access control and of the bounds on every request."""

@@ -1,4 +1,4 @@
-"""A whole gateway in the test's process: the real runtime, a fake provider, and fake workers in real processes."""
+"""A complete gateway in the test's process, with a fake provider and fake workers in real processes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from routing.clock import Clock
 from server.app import create_app
 from server.assembly import open_runtime
 from server.edge.services import Services
@@ -32,7 +33,7 @@ CHAT = {"model": "near", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def rows(provider: FakeOpenAI) -> dict[str, Any]:
-    """``near`` runs in a fake worker, ``far`` and ``farther`` at the fake provider; ``vector`` embeds there."""
+    """``near`` runs in a fake worker; ``far`` and ``farther`` chat, ``vector`` embeds at the fake provider."""
 
     def at_provider(name: str, *capabilities: str) -> dict[str, Any]:
         source = {"kind": "upstream", "endpoint": "cloud", "model": name}
@@ -65,7 +66,7 @@ def rows(provider: FakeOpenAI) -> dict[str, Any]:
 
 @dataclass
 class Site:
-    """A running gateway. ``url`` is that of its real listener."""
+    """A running gateway; ``url`` is the address of its listener."""
 
     app: FastAPI
     server: GatewayServer
@@ -94,7 +95,7 @@ OpenSite = Callable[..., AbstractAsyncContextManager[Site]]
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[io.StringIO]:
-    """What is logged, as JSON lines at debug level."""
+    """Log output as JSON lines, at debug level."""
     stream = io.StringIO()
     configure_logging(LogSettings(format="json", level="debug"), stream)
     yield stream
@@ -109,11 +110,13 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 @pytest.fixture
 def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> OpenSite:
-    """``async with site(api_keys=...) as s``: settings by name."""
+    """``async with site(api_keys=...) as s``: settings by name; ``clock`` takes the place of the machine's."""
     monkeypatch.setenv(PROVIDER_KEY_ENV, PROVIDER_KEY)
 
     @asynccontextmanager
-    async def opened(*, server: Mapping[str, Any] | None = None, **overrides: Any) -> AsyncIterator[Site]:
+    async def opened(
+        *, server: Mapping[str, Any] | None = None, clock: Clock | None = None, **overrides: Any
+    ) -> AsyncIterator[Site]:
         settings = Settings.model_validate(
             {
                 **rows(provider),
@@ -124,7 +127,7 @@ def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) 
                 **overrides,
             }
         )
-        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
+        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines(), clock=clock))
         async with app.router.lifespan_context(app):
             running = GatewayServer(uvicorn_config(app, settings))
             task = asyncio.create_task(running.serve())
@@ -141,7 +144,7 @@ def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) 
 
 
 def assert_error(response: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
-    """OpenAI's error shape with this status; the error object."""
+    """Assert OpenAI's error shape with this status and return the error object."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

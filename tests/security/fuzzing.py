@@ -1,7 +1,7 @@
-"""Bodies for the fuzz test: made after the request types' own JSON schemas, then spoilt here and there.
+"""Generates bodies for the fuzz test from the JSON schemas of the request types, then corrupts them in places.
 
-A purely random body dies at the first check; one that is right but for one or two places reaches the code behind.
-A seed gives the same bodies every time.
+A purely random body fails at the first check; one that is valid but for one or two places reaches more code.
+The same seed gives the same bodies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORDS = ("Hello", "The quick brown fox", "你好 世界", "مرحبا", "😀", 
 
 
 class Fuzzer:
-    """One stream of bodies. ``names`` are the models to ask for, by path."""
+    """Generates bodies; ``names`` are the models to ask for, by path."""
 
     def __init__(self, seed: int, names: Mapping[str, str]) -> None:
         self._random = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Pictures by address: off by default, and when on, no connection but to the checked addresses of listed hosts."""
+"""Fetching of pictures: off by default; when on, only checked addresses of listed hosts are connected to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def png(width: int = 1, height: int = 1) -> bytes:
 
 @dataclass
 class Net:
-    """Looks names up as told, and remembers every lookup and every connection that was tried."""
+    """Resolves names as told, and records every lookup and every attempted connection."""
 
     answers: list[Sequence[str]] = field(default_factory=list)
     lookups: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Net:
 
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    """Instruments the event loop: each connection of this process is seen."""
+    """Record every connection that this process opens."""
     watched = Net(answers=[["127.0.0.1"]])
     real = asyncio.SelectorEventLoop.sock_connect
 
@@ -63,7 +63,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Net:
 
 @dataclass
 class Gallery:
-    """A web server on loopback that shows what a test hangs there."""
+    """A web server on loopback that serves the pictures of a test."""
 
     port: int
     asked: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ async def gallery() -> AsyncIterator[Gallery]:
 
 
 def fetcher(net: Net, *ports: int, anywhere: bool = True, **settings: Any) -> Fetcher:
-    """A fetcher for the allowed host. ``anywhere`` takes loopback for public, where the gallery is."""
+    """A fetcher for the allowed host. ``anywhere`` treats loopback, where the gallery is, as public."""
     chosen = FetchSettings(hosts=(ALLOWED,), ports=(80, 443, *ports), timeout=2.0, **settings)
     return Fetcher(chosen, resolve=net.resolve, public=(lambda _: True) if anywhere else is_public)
 
@@ -238,7 +238,7 @@ async def test_too_many_pictures_are_refused(site: OpenSite) -> None:
 async def test_through_the_server_a_listed_name_of_this_machine_is_not_connected_to(
     site: OpenSite, net: Net, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With fetching on, and the listed name rebound to loopback, where the gallery would show its picture."""
+    """Fetching is on and the listed name resolves to loopback, where the gallery would serve its picture."""
     real = socket.getaddrinfo
     asked_for: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Any body whatever: an answer or a refusal in OpenAI's shape, never a 5xx, and no worker dies of it.
+"""Any body gets an answer or an error in OpenAI's shape, never a 5xx, and kills no worker.
 
 ``ROUNDHOUSE_FUZZ`` sets the number of bodies (``make fuzz``: 100,000).
 """
@@ -29,7 +29,7 @@ PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in bod
 
 
 async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the app's own answer, without a client's opinions about it."""
+    """Status, headers and body of the app's answer, not interpreted by a client library."""
     sent: list[Message] = []
     asked = False
     gone = asyncio.Event()
@@ -58,7 +58,7 @@ async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str],
 
 
 def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None:
-    """What is wrong with an answer. That the caller's own wishes exclude every model (503) is a refusal too."""
+    """The fault of an answer, or None. A 503 because the caller's wishes exclude every model is a refusal."""
     if status == 200:
         if b"event: error" in answer or b'data: {"error"' in answer:
             return "an error within the stream"

@@ -1,4 +1,4 @@
-"""Whatever a request holds is bounded: what is at its bound is read, one more is refused and no model is asked."""
+"""Every part of a request is bounded: one at its bound is accepted, one beyond it refused before any call."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from backends.workers.engines.common.audio import decode
 from catalog.errors import PayloadTooLarge
 from server.edge.json_body import parse
+from tests.loop_time import virtual_time
 from tests.security.conftest import CHAT, OpenSite, Site, assert_error
 from tests.security.fuzzing import bodies
 from tests.security.test_fetch import picture, png
@@ -35,7 +36,7 @@ def tool(name: str = "f", schema: Any = None) -> dict[str, Any]:
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """A schema that many levels deep; each level is an object and its properties."""
+    """A schema of ``levels`` levels; an object and its properties are two."""
     schema: dict[str, Any] = {}
     for _ in range(levels // 2):
         schema = {"properties": {"a": schema}}
@@ -48,7 +49,7 @@ def answer_in(schema: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bound:
-    """A body of ``size`` things is read, one of more is not. ``more`` is 1 where every one counts."""
+    """A body of ``size`` elements is accepted, one of ``size + more`` refused; 1 where the bound is exact."""
 
     what: str
     size: int
@@ -180,24 +181,24 @@ def test_seconds_of_audio_are_counted_while_it_is_decoded() -> None:
 # ---- bytes on the wire
 
 
-async def told(site: Site, *pieces: bytes, within: float = 5.0) -> bytes:
-    """All that is answered to these bytes, until the server closes the connection. It stops to listen early."""
+async def told(site: Site, *pieces: bytes) -> bytes:
+    """The server's answer to these bytes until it closes the connection, within 5 s of virtual time."""
     host, port = site.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     answer = asyncio.create_task(reader.read())
-    try:
-        for piece in pieces:
-            if answer.done() or writer.is_closing():
-                break
-            writer.write(piece)
-            await writer.drain()
-        async with asyncio.timeout(within):
+    with virtual_time():
+        try:
+            for piece in pieces:
+                if answer.done() or writer.is_closing():
+                    break
+                writer.write(piece)
+                await writer.drain()
+            return await asyncio.wait_for(answer, 5)
+        except ConnectionError:
             return await answer
-    except ConnectionError:
-        return await answer
-    finally:
-        answer.cancel()
-        writer.close()
+        finally:
+            answer.cancel()
+            writer.close()
 
 
 def post(*headers: str, body: bytes = b"", close: bool = True) -> bytes:
@@ -210,7 +211,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """The statuses of the answers, in order; each refusal is in OpenAI's shape."""
+    """Statuses of the answers, in order; asserts that each refusal has OpenAI's shape."""
     found = []
     for part in answer.split(b"HTTP/1.1 ")[1:]:
         status = int(part[:3])
@@ -251,7 +252,7 @@ LIMIT = 10_000
          "many chunks", "a chunk without end", "a chunk of no size", "compressed on the way", "gzip", "deflate",
          "longer than it says", "a large header", "many headers", "folded headers", "a long path"],
 )  # fmt: skip
-async def test_bodies_that_lie_and_heads_that_swell_are_refused_in_shape(
+async def test_bodies_with_a_false_length_and_oversized_heads_are_refused_in_shape(
     site: OpenSite, request_bytes: tuple[bytes, ...], expected: list[int]
 ) -> None:
     async with site(server={"limits": {"body_bytes": LIMIT}, "timeouts": {"body_idle": 0.5}}) as running:

@@ -1,4 +1,4 @@
-"""Models: data and never code, from the catalogue only, in workers that have nothing to steal."""
+"""Models are read as data, never as code, only from the catalogue, in workers that hold no secret."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_llama_servers_own_ways_to_change_a_template_are_shut() -> None:
 
 
 def crafted() -> dict[str, bytes]:
-    """GGUF files that lie: cut short, with counts that cannot be, with arrays within arrays."""
+    """Invalid GGUF files: cut short, with impossible counts, with arrays within arrays."""
 
     def text(value: bytes) -> bytes:
         return struct.pack("<Q", len(value)) + value

@@ -1,8 +1,8 @@
-"""A provider's key, callers' keys and a prompt are planted; then everything that leaves a trace is searched.
+"""Searches all output and storage of a gateway for planted keys and a planted prompt.
 
-The gateway is a process of its own, at debug level, with traces going to a collector. It answers, refuses, is
-failed by its provider in every way, and its workers are killed in mid-answer; meanwhile the machine's process list
-is read.
+The gateway is a process of its own, at debug level, with traces going to a collector. It answers and refuses
+requests, its provider fails in every way, and its workers are killed in mid-answer; meanwhile the machine's
+process list is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEYS = (PROVIDER_KEY, PROVIDER_KEY[3:], CALLER, ADMIN)
 ENVIRONMENT = {"PLANTED_PROVIDER": PROVIDER_KEY, "PLANTED_CALLER": CALLER, "PLANTED_ADMIN": ADMIN}
 AS_CALLER, AS_ADMIN = {"authorization": f"Bearer {CALLER}"}, {"authorization": f"Bearer {ADMIN}"}
 ECHO = f"Oops: {PROVIDER_KEY} was sent with {PROMPT}."
-"""What a provider says about a prompt goes to the caller who sent that prompt, and to nobody else."""
+"""A provider's message may quote the prompt, so only its caller may receive it."""
 FAULTS = (
     Fault(),
     Fault(status=400, message=ECHO),
@@ -48,7 +48,7 @@ FAULTS = (
 
 @dataclass
 class Seen:
-    """What came out: ``answers`` to the caller who sent the prompt, and what anybody else can read."""
+    """Output of the gateway: ``answers`` to the caller of the prompt, and the output that others can read."""
 
     answers: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Seen:
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A collector of traces: its address, and the file of what it was sent."""
+    """A collector of traces: its address, and the file of the spans received."""
     file = tmp_path / "spans.jsonl"
     file.touch()
     command = [sys.executable, "-m", "tests.fakes.collector", str(file)]
@@ -116,7 +116,7 @@ def process_list(gateway: Gateway) -> str:
 
 
 class Caller:
-    """Asks, and keeps what was answered."""
+    """Sends requests and records the answers."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session

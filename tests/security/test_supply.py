@@ -1,4 +1,4 @@
-"""What is installed: locked with hashes, from no named place, and in step with pyproject.toml."""
+"""Installed packages are locked with hashes, name no index, and agree with pyproject.toml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCKS = sorted((ROOT / "deploy").glob("*.lock"))
 
 
 def locked(lock: Path) -> dict[str, tuple[str, int]]:
-    """Version and number of hashes by name."""
+    """Version and number of hashes by package name."""
     entries = re.split(r"\n(?=\S)", lock.read_text().replace("\\\n", " "))
     found = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""A model's chat template is a program of a stranger: it runs in the worker, reaches nothing, and has an end."""
+"""A model's chat template is untrusted code: it runs in the worker, sees only messages, and has a time limit."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def rendered(folder: Path, template: str) -> str | None:
     ],
 )
 async def test_a_template_reaches_nothing_but_its_messages(tmp_path: Path, escape: str) -> None:
-    """It does not load, or it is refused, or it renders nothing in that place: never what it asks for."""
+    """The template fails to load, is refused, or renders nothing in that place."""
     prompt = await rendered(tmp_path, f"[{escape}]{PLAIN}")
     assert prompt is None or prompt.replace(" ", "") == "[]hello", prompt
 
@@ -63,7 +63,7 @@ async def test_a_template_that_reaches_for_nothing_is_rendered(tmp_path: Path) -
 
 
 async def test_a_template_without_end_ends_with_its_worker(tmp_path: Path) -> None:
-    """The request has its time limit; what it left behind is found, and a new worker answers the next one."""
+    """The request times out; its worker, which goes on computing, is ended; a new one answers the next request."""
     sometimes = f"{{% if messages[0].content == 'loop' %}}{LOOP}{{% endif %}}{PLAIN}"
     row = with_template(tmp_path, sometimes)
     body = {"max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
@@ -86,7 +86,7 @@ async def test_a_template_without_end_ends_with_its_worker(tmp_path: Path) -> No
 async def test_a_template_without_end_keeps_its_model_from_starting_and_no_longer_than_a_start_may_take(
     tmp_path: Path,
 ) -> None:
-    """llama.cpp renders a template when it loads, to see what it can do."""
+    """llama.cpp renders a template while it loads, to detect its capabilities."""
     row = with_template(tmp_path, LOOP + PLAIN)
     async with supervisor(tmp_path, slots=1, start_timeout=4.0, stop_grace=0.5) as pool:
         with pytest.raises(WorkerFailed, match="not ready within 4 s"):

@@ -1,7 +1,7 @@
-"""Addresses by which people try to make a server call where it should not. Data for :mod:`test_fetch`.
+"""Addresses used in attempts at server-side request forgery. Data for :mod:`test_fetch`.
 
-The allowed host is ``pictures.example``. Collected by kind: each is a spelling that some client reads as another
-place than it seems to name.
+The allowed host is ``pictures.example``. Each address is a spelling that some clients resolve to another host than
+it seems to name.
 """
 
 from __future__ import annotations
@@ -99,4 +99,4 @@ SPECIAL_ADDRESSES = (
     "2001:0:4136:e378::1", "2001:db8::1", "2002:7f00:1::", "2002:a9fe:a9fe::1", "3fff::1", "5f00::1", "fc00::1",
     "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1", "4000::1", "fe80::5efe:7f00:1",
 )  # fmt: skip
-"""None of these is a place of the open internet."""
+"""Addresses that are not on the public internet."""

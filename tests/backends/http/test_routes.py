@@ -51,8 +51,7 @@ async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIte
     server.close()
     for writer in writers:
         writer.transport.abort()
-        with suppress(OSError):
-            await writer.wait_closed()
+    await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

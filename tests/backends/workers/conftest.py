@@ -21,6 +21,7 @@ from backends.workers.pool import Need, WorkerState, WorkerView
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.model import Capability, Model, PathSource, Size
+from tests.loop_time import SkippedTime, skipped_time
 
 MIB = 2**20
 FAKE = Path(__file__).parents[2] / "fakes" / "worker.py"
@@ -105,11 +106,13 @@ class PoolHarness:
     store: FakeStore
     witness: Witness
     logs: Path
+    time: SkippedTime
+    """The clock of the supervisor and of the loop."""
 
     def view(self, name: str = "m") -> WorkerView:
         return next(worker for worker in self.pool.snapshot().workers if worker.model == name)
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -153,6 +156,13 @@ async def stats(upstream: Upstream) -> dict[str, Any]:
         return answer
 
 
+async def until_active(upstream: Upstream, number: int, seconds: float = 30.0) -> None:
+    """Wait until the worker is at work on so many requests."""
+    async with asyncio.timeout(seconds):
+        while (await stats(upstream))["active"] != number:
+            await asyncio.sleep(0.005)
+
+
 OpenPool = Callable[..., Any]
 
 
@@ -178,15 +188,17 @@ def open_pool(tmp_path: Path) -> OpenPool:
                 **settings,
             }
         )
-        async with Supervisor(
-            store=store,
-            settings=chosen,
-            devices=[FakeDevice()],
-            engines=fake_engines(),
-            observer=witness,
-            meter=meter,
-            environment=environment or os.environ,
-        ) as pool:
-            yield PoolHarness(pool, store, witness, tmp_path / "logs")
+        with skipped_time() as time:
+            async with Supervisor(
+                store=store,
+                settings=chosen,
+                devices=[FakeDevice()],
+                clock=time,
+                engines=fake_engines(),
+                observer=witness,
+                meter=meter,
+                environment=environment or os.environ,
+            ) as pool:
+                yield PoolHarness(pool, store, witness, tmp_path / "logs", time)
 
     return opened

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +39,7 @@ from catalog.errors import (
 )
 from catalog.model import Model
 from tests.backends.workers.conftest import OpenPool, PoolHarness, client, model
+from tests.work import counted_calls
 
 
 class Owner:
@@ -73,15 +74,30 @@ async def owned(open_pool: OpenPool, **settings: Any) -> AsyncIterator[Owner]:
             pushing.cancel()
             for channel in owner.channels:
                 channel.close()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 for channel in owner.channels:
                     await channel.closed.wait()
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
+async def until(condition: Any, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+class Tapped:
+    """A transport that keeps what is written to it."""
+
+    def __init__(self, transport: Any, written: list[bytes]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._written.append(data)
+        self._transport.write(data)
 
 
 def state(pool: RemotePool, name: str = "m") -> WorkerState | None:
@@ -134,7 +150,7 @@ async def test_a_gateway_that_dies_gives_back_what_it_held_and_waited_for(open_p
         waiting = asyncio.create_task(ask(living, model()))
         await owner.harness.until(lambda: owner.harness.view().queued == 3)
         channel.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             assert await waiting
         await owner.harness.until(lambda: owner.harness.view().busy == owner.harness.view().queued == 0)
         waiters = [holder for holder in holders if holder.done()]
@@ -235,13 +251,13 @@ async def test_drain_waits_for_leases_of_every_gateway(open_pool: OpenPool) -> N
         first, _ = await owner.gateway()
         second, _ = await owner.gateway()
         async with second.lease(model(), Need()):
-            draining = asyncio.create_task(first.drain(10))
+            draining = asyncio.create_task(first.drain(60))
             with pytest.raises(errors.Draining):
                 while True:
                     async with first.lease(model(), Need(slots=0)):
                         await asyncio.sleep(0.01)
             assert not draining.done()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await draining
         assert state(first) is WorkerState.STOPPED
 
@@ -262,18 +278,28 @@ async def test_a_gateway_that_does_not_read_costs_no_memory_and_catches_up(open_
         await until(lambda: state(pool) is WorkerState.STOPPED)
 
 
-async def test_a_lease_costs_well_below_a_millisecond(open_pool: OpenPool) -> None:
-    """Both ends share this test's one thread, so this is more than a gateway sees."""
+async def test_a_lease_costs_one_small_message_each_way_and_few_calls(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ends share this test's one thread, so the calls of both are counted: about 500, some 0.1 ms."""
     async with owned(open_pool) as owner:
-        pool, _ = await owner.gateway()
+        pool, channel = await owner.gateway()
         row, need = model(), Need(slots=0)
         await pool.load(row)
-        best = 1.0
-        for _ in range(200):
-            began = time.perf_counter()
-            async with pool.lease(row, need):
-                best = min(best, time.perf_counter() - began)
-        assert best < 0.001
+        messages: list[bytes] = []
+        fewest = 1_000_000
+        for end in (channel, owner.channels[0]):
+            monkeypatch.setattr(end, "_transport", Tapped(end._transport, messages))
+        for _ in range(20):
+            messages.clear()
+            with counted_calls() as calls:
+                async with pool.lease(row, need):
+                    sent = [json.loads(message) for message in messages]
+                    sent = [message for message in sent if message.get("note") != "snapshot"]
+            fewest = min(fewest, calls.number)
+            assert [message.keys() & {"call", "done", "note"} for message in sent] == [{"call"}, {"done"}]
+            assert len(json.dumps(sent)) < 1000
+        assert fewest < 1000
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -81,35 +82,50 @@ async def test_a_load_is_not_given_up_for_another_that_waits_however_short_its_p
         assert len(h.witness.loads) <= 18, "each load answered somebody"
 
 
-async def test_a_worker_that_has_just_become_ready_has_its_time_before_it_makes_room(open_pool: OpenPool) -> None:
-    async with open_pool(patience=0.4) as h:
-        others: list[asyncio.Task[str]] = []
+async def test_a_worker_that_has_just_become_ready_has_its_time_before_it_makes_room(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    async with open_pool(patience=300, placement_timeout=3600, start_timeout=3600) as h:
+        go, used = tmp_path / "go", asyncio.Event()
 
-        async def ask_the_other_while_it_loads() -> None:
-            await h.until(lambda: bool(h.pool.snapshot().workers) and h.view("a").pid is not None)
-            others.append(asyncio.create_task(h.ask(model("b", mib=800), tokens=1)))
+        async def use() -> None:
+            async with h.pool.lease(model("a", mib=800, start_hold=str(go)), Need()):
+                await used.wait()
 
-        loading = asyncio.create_task(ask_the_other_while_it_loads())
-        async with h.pool.lease(model("a", mib=800, start_delay=0.5), Need()):
-            ready = asyncio.get_running_loop().time()
-            await loading
-            await h.until(lambda: h.view("a").state is WorkerState.DRAINING)
-            assert asyncio.get_running_loop().time() - ready > 0.3, "the other had waited for 0.4 s before"
-        assert await others[0] == "b:0 "
+        using = asyncio.create_task(use())
+        await h.until(lambda: bool(h.pool.snapshot().workers) and h.view("a").pid is not None)
+        other = asyncio.create_task(h.ask(model("b", mib=800), tokens=1))
+        await h.until(h.pool._placing.locked)
+        await h.time.skip(1000)
+        go.touch()
+        await h.until(lambda: h.view("a").busy == 1)
+        await h.time.skip(200)
+        assert h.view("a").state is WorkerState.READY, "however long the other has waited"
+        await h.time.skip(200)
+        await h.until_state(WorkerState.DRAINING, "a")
+        used.set()
+        await using
+        assert await other == "b:0 "
 
 
-async def test_what_is_measured_while_a_model_loads_does_not_lower_what_it_will_need(open_pool: OpenPool) -> None:
-    measured = 1 * MIB
+async def test_what_is_measured_while_a_model_loads_does_not_lower_what_it_will_need(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    measured, samples = 1 * MIB, 0
 
     def meter(pid: int, device: str) -> int:
+        nonlocal samples
+        samples += 1
         return measured
 
     async with open_pool(sample_interval=0.01, meter=meter) as h:
-        loading = asyncio.create_task(h.pool.load(model("a", mib=800, start_delay=0.3)))
-        await h.until(lambda: bool(h.pool.snapshot().workers) and h.view("a").pid is not None)
-        while not loading.done():
-            assert h.pool.snapshot().devices[0].used == 800 * MIB
-            await asyncio.sleep(0.01)
+        go = tmp_path / "go"
+        loading = asyncio.create_task(h.pool.load(model("a", mib=800, start_hold=str(go))))
+        await h.until(lambda: samples >= 3)
+        assert h.view("a").state is WorkerState.STARTING
+        assert h.pool.snapshot().devices[0].used == 800 * MIB
+        go.touch()
+        await loading
         measured = 600 * MIB
         await h.until(lambda: h.view("a").memory == 600 * MIB)
         measured = 900 * MIB

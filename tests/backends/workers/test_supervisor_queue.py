@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -10,22 +11,32 @@ from backends.workers.pool import Need, Priority
 from catalog.errors import (
     QueueFull,
 )
-from tests.backends.workers.conftest import OpenPool, model, stats
+from tests.backends.workers.conftest import OpenPool, model, stats, until_active
 
 
-async def test_a_worker_works_on_no_more_requests_than_it_has_slots(open_pool: OpenPool) -> None:
+async def test_a_worker_works_on_no_more_requests_than_it_has_slots(open_pool: OpenPool, tmp_path: Path) -> None:
     async with open_pool(slots=3) as h:
-        await asyncio.gather(*(h.ask(model(), delay=0.02) for _ in range(12)))
+        go = tmp_path / "go"
+        asked = [asyncio.create_task(h.ask(model(), hold=str(go))) for _ in range(12)]
         async with h.pool.lease(model(), Need(slots=0)) as upstream:
+            await until_active(upstream, 3)
+            assert (h.view().busy, h.view().queued) == (3, 9)
+            go.touch()
+            await asyncio.gather(*asked)
             seen = await stats(upstream)
         assert seen["most"] == 3
         assert seen["done"] == 12
 
 
-async def test_extra_requests_may_wait_in_the_worker_itself(open_pool: OpenPool) -> None:
+async def test_extra_requests_may_wait_in_the_worker_itself(open_pool: OpenPool, tmp_path: Path) -> None:
     async with open_pool(slots=1, extra=1) as h:
-        await asyncio.gather(*(h.ask(model(), delay=0.02) for _ in range(6)))
+        go = tmp_path / "go"
+        asked = [asyncio.create_task(h.ask(model(), hold=str(go))) for _ in range(6)]
         async with h.pool.lease(model(), Need(slots=0)) as upstream:
+            await until_active(upstream, 2)
+            assert h.view().queued == 4
+            go.touch()
+            await asyncio.gather(*asked)
             assert (await stats(upstream))["most"] == 2
 
 
@@ -67,13 +78,11 @@ async def test_callers_take_turns_and_batch_comes_later(open_pool: OpenPool) -> 
 async def test_a_thousand_cancelled_leases_leave_no_slot_taken(open_pool: OpenPool) -> None:
     async with open_pool(slots=2, max_queue=2000) as h:
         await h.pool.load(model())
-        tasks = [asyncio.create_task(h.ask(model(), delay=5)) for _ in range(1000)]
+        tasks = [asyncio.create_task(h.ask(model(), hold="/never")) for _ in range(1000)]
         await h.until(lambda: h.view().busy == 2 and h.view().queued == 998)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         assert (h.view().busy, h.view().queued) == (0, 0)
         async with h.pool.lease(model(), Need(slots=0)) as upstream:
-            async with asyncio.timeout(0.25):
-                while (await stats(upstream))["active"]:
-                    await asyncio.sleep(0.005)
+            await until_active(upstream, 0)

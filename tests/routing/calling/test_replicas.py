@@ -28,7 +28,7 @@ from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
-from tests.routing.calling.test_dispatcher import CountingPool
+from tests.routing.calling.scripted import CountingPool
 from tests.routing.clocks import ManualClock
 
 REQUEST = ChatRequest.model_validate({"model": "auto", "messages": [{"role": "user", "content": "hello"}]})

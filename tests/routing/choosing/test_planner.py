@@ -25,7 +25,7 @@ from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers, BreakerSettings
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
-from tests.routing.calling.test_dispatcher import CountingPool
+from tests.routing.calling.scripted import CountingPool
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import outcome
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -65,3 +65,10 @@ def hold(
 def charge(taken: Hold | None, amount: int, **usage: int) -> Charge:
     row = UsageRow("2027-01-15", "m", "e", "a", calls=1, cost=amount, **usage)
     return Charge(taken.id if taken else None, (DAY, TOTAL, OPEN), amount, row)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fails after half a minute."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ from routing.state.protocol import (
 from routing.state.row_batches import RowBatcher
 from routing.state.sqlite import SqliteState
 from routing.state.sqlite_writer import SqliteWriter
+from tests.routing.state.stores import until
 
 
 def uncapped(**usage: int) -> Charge:
@@ -45,13 +46,11 @@ async def test_rows_that_wait_for_a_lock_are_written_once(tmp_path: Path) -> Non
     locker.execute("BEGIN IMMEDIATE")
     with capture_logs() as logs:
         first = state.charge(uncapped())
-        async with asyncio.timeout(10):
-            while not logs:
-                await asyncio.sleep(0.01)
+        await until(lambda: logs)
         late = state.charge(uncapped())
         locker.execute("COMMIT")
         locker.close()
-        await asyncio.wait_for(asyncio.gather(first, late), 10)
+        await asyncio.wait_for(asyncio.gather(first, late), 30)
     [row] = await state.usage("0000", "9999")
     assert row.calls == 2
     await state.close()
@@ -67,12 +66,10 @@ async def test_outcomes_beyond_the_bound_are_dropped_and_counted(tmp_path: Path)
     with capture_logs() as logs:
         added = [rows.add(number) for number in range(3)]
         assert added[2] is None
-        async with asyncio.timeout(10):
-            while not logs:
-                await asyncio.sleep(0.01)
+        await until(lambda: logs)
         locker.execute("COMMIT")
         assert added[0] is not None
-        await asyncio.wait_for(added[0], 10)
+        await asyncio.wait_for(added[0], 30)
     assert logs[-1]["outcomes_dropped"] == 1
     assert locker.execute("SELECT number FROM seen").fetchall() == [(0,), (1,)]
     locker.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.fakes.gguf import chat_model
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
+from tests.loop_time import virtual_time
 from tests.routing.clocks import ManualClock
 
 
@@ -94,8 +94,10 @@ async def test_a_server_that_hangs_delays_the_others_no_longer_than_the_timeout(
     async with FakeOpenAI() as slow, FakeOpenAI() as quick:
         slow.fault = Fault(stall_after=0)
         servers = [server(slow, "slow"), server(quick, "quick")]
-        async with asyncio.timeout(10):
+        with virtual_time() as now:
+            began = now()
             hanging, listed = await discovery(http, *servers, timeout=0.3).scan(servers)
+            assert now() - began == pytest.approx(0.3)
     assert hanging.error
     assert hanging.rows is None
     assert listed.rows

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from catalog.errors import CapabilityMismatch, IdleTimeout, QueueFull
+from tests.loop_time import virtual_time
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import ANSWER, chunk, usage_chunk
 
@@ -97,30 +98,32 @@ async def test_a_plain_answer_that_breaks_off_is_an_error(gateway: Gateway) -> N
 
 
 async def test_while_a_model_loads_the_headers_leave_and_comments_keep_the_connection(start: Start) -> None:
-    async with start(server={"streams": {"headers_after": 0.05, "ping": 0.05}}) as gateway:
+    async with start(server={"streams": {"headers_after": 10, "ping": 15}}) as gateway:
         gateway.dispatcher.gate = asyncio.Event()
 
         async def load() -> None:
             await gateway.dispatcher.waiting.wait()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(60)
             assert gateway.dispatcher.gate is not None
             gateway.dispatcher.gate.set()
 
-        loading = asyncio.create_task(load())
-        answer = await gateway.client.post(PATH, json={**BODY, "stream": True})
-        await loading
+        with virtual_time():
+            loading = asyncio.create_task(load())
+            answer = await gateway.client.post(PATH, json={**BODY, "stream": True})
+            await loading
     assert answer.text.startswith(": waiting for the model\n\n")
-    assert ": keep-alive\n\n" in answer.text
+    assert answer.text.count(": keep-alive\n\n") == 3, "at 25, 40 and 55 seconds"
     assert answer.headers["x-roundhouse-trace"]
     assert events(answer.text)[-1] == "[DONE]"
 
 
 async def test_an_error_after_the_headers_left_is_an_event(start: Start) -> None:
-    async with start(server={"streams": {"headers_after": 0.05}}) as gateway:
+    async with start(server={"streams": {"headers_after": 10}}) as gateway:
         gate = asyncio.Event()
         gateway.backend.script = (gate, CapabilityMismatch("It cannot."))
-        asyncio.get_running_loop().call_later(0.2, gate.set)
-        answer = await gateway.client.post(PATH, json={**BODY, "stream": True})
+        with virtual_time():
+            asyncio.get_running_loop().call_later(20, gate.set)
+            answer = await gateway.client.post(PATH, json={**BODY, "stream": True})
     assert answer.status_code == 200
     assert [e["error"]["code"] for e in events(answer.text)] == ["model_capability_mismatch"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from catalog.errors import WorkerFailed
 from tests.garbage import left_in_cycles
+from tests.loop_time import within
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
@@ -30,15 +31,14 @@ def post(path: str, body: Any) -> bytes:
 
 
 async def until(event: asyncio.Event) -> None:
-    """Wait for what must happen within a quarter of a second."""
-    async with asyncio.timeout(0.25):
-        await event.wait()
+    """Wait for what must happen within a quarter of a second of virtual time."""
+    await within(0.25, event.wait())
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """All that still comes until the connection ends, however it does."""
     answer = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         try:
             while piece := await reader.read(1 << 16):
                 answer += piece
@@ -49,7 +49,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 
 async def idle(gateway: Gateway) -> None:
     """Wait until the gateway has nothing at work."""
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         while gateway.services.in_flight.count or gateway.services.in_flight.works:
             await asyncio.sleep(0)
 
@@ -108,7 +108,7 @@ async def test_leaving_in_the_middle_of_the_body(serve: Start) -> None:
     async with serve() as gateway:
         _, writer = await connect(gateway)
         writer.write(post(PATH, BODY)[:-10])
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             while not gateway.services.in_flight.count:
                 await asyncio.sleep(0)
         writer.close()
@@ -123,7 +123,7 @@ async def test_a_reader_that_does_not_read_is_cut_and_its_upstream_closed(serve:
         reader, writer = await connect(gateway)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(post(PATH, {**BODY, "stream": True}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await gateway.dispatcher.left.wait()
         await idle(gateway)
         neighbour = await gateway.client.get("/health")

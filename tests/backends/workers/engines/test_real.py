@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -82,10 +82,11 @@ async def post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str,
         return answer
 
 
-async def processing(http: httpx.AsyncClient) -> int:
-    """Count the slots for which llama-server is decoding."""
-    slots = (await http.get("http://worker/slots")).json()
-    return sum(slot["is_processing"] for slot in slots)
+async def until_processing(http: httpx.AsyncClient, number: int) -> None:
+    """Wait until llama-server decodes for so many slots."""
+    async with asyncio.timeout(60):
+        while sum(slot["is_processing"] for slot in (await http.get("http://worker/slots")).json()) != number:
+            await asyncio.sleep(0.01)
 
 
 async def test_it_answers_counts_tokens_and_tells_what_a_prompt_too_long_needs(
@@ -119,17 +120,20 @@ async def test_a_request_cannot_bring_its_own_chat_template(smollm: Model, tmp_p
 async def test_eight_chats_at_a_time_overlap(smollm: Model, tmp_path: Path) -> None:
     async with supervisor(tmp_path, slots=8, context=512) as pool:
         await pool.load(smollm)
+        async with pool.lease(smollm, Need(slots=0)) as upstream, client(upstream) as watcher:
 
-        async def chat(spans: list[tuple[float, float]]) -> None:
-            async with pool.lease(smollm, Need()) as upstream, client(upstream) as http:
-                body = {**ENDLESS, "max_tokens": 32}
-                async with http.stream("POST", "/chat/completions", json=body, timeout=60) as answer:
-                    times = [time.monotonic() async for _ in deltas(answer)]
-            spans.append((times[0], times[-1]))
+            async def chat() -> int:
+                async with pool.lease(smollm, Need()) as upstream, client(upstream) as http:
+                    body = {**ENDLESS, "max_tokens": 400}
+                    async with http.stream("POST", "/chat/completions", json=body, timeout=60) as answer:
+                        return len([delta async for delta in deltas(answer)])
 
-        spans: list[tuple[float, float]] = []
-        await asyncio.gather(*(chat(spans) for _ in range(8)))
-        assert max(first for first, _ in spans) < min(last for _, last in spans), "all were decoding at one moment"
+            chats = [asyncio.create_task(chat()) for _ in range(8)]
+            await until_processing(watcher, 8)
+            assert not any(each.done() for each in chats)
+            for each in chats:
+                each.cancel()
+            await asyncio.gather(*chats, return_exceptions=True)
 
 
 async def test_closing_a_stream_stops_the_decoding(smollm: Model, tmp_path: Path) -> None:
@@ -142,17 +146,17 @@ async def test_closing_a_stream_stops_the_decoding(smollm: Model, tmp_path: Path
         async with http.stream("POST", "/chat/completions", json=ENDLESS) as answer:
             async for _ in deltas(answer):
                 break
-            assert await processing(watcher) == 1
-        async with asyncio.timeout(1):
-            while await processing(watcher):
-                await asyncio.sleep(0.01)
+            await until_processing(watcher, 1)
+        await until_processing(watcher, 0)
+        metrics = (await watcher.get("http://worker/metrics")).text
+    (decoded,) = re.findall(r"^llamacpp:n_decode_total (\d+)$", metrics, re.MULTILINE)
+    assert int(decoded) < 450, "half of what was asked for"
 
 
 async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answered(
     smollm: Model, tmp_path: Path
 ) -> None:
     async with supervisor(tmp_path, slots=1) as pool:
-        killed: list[float] = []
 
         async def stream_and_kill() -> None:
             async with (
@@ -160,16 +164,16 @@ async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answere
                 client(upstream) as http,
                 http.stream("POST", "/chat/completions", json=ENDLESS) as answer,
             ):
-                async for _ in deltas(answer):
-                    if not killed:
-                        pid = pool.snapshot().workers[0].pid
-                        assert pid is not None
-                        os.kill(pid, signal.SIGKILL)
-                        killed.append(time.monotonic())
+                chunks = deltas(answer)
+                await anext(chunks)
+                pid = pool.snapshot().workers[0].pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                async for _ in chunks:
+                    pass
 
-        with pytest.raises(httpx.HTTPError):
+        with pytest.raises(httpx.RemoteProtocolError):
             await stream_and_kill()
-        assert time.monotonic() - killed[0] < 1
 
         async def ask() -> dict[str, Any]:
             async with pool.lease(smollm, Need()) as upstream:
@@ -186,7 +190,7 @@ async def test_a_killed_worker_breaks_the_stream_and_the_next_request_is_answere
 async def test_the_estimate_of_memory_is_near_what_it_takes(smollm: Model, tmp_path: Path) -> None:
     async with supervisor(tmp_path, slots=4, sample_interval=0.05) as pool:
         estimated = (await pool.load(smollm)).memory
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (measured := pool.snapshot().workers[0].memory) == estimated:
                 await asyncio.sleep(0.02)
         assert 0.6 * estimated < measured < 1.6 * estimated

@@ -1,0 +1,164 @@
+"""A dispatcher with real parts around a backend that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from backends.base import Upstream
+from backends.wire.chat import ChatRequest, Message
+from backends.workers.pool import Need, PoolSnapshot, WorkerView
+from catalog.errors import (
+    RoundhouseError,
+)
+from catalog.model import Capability, LibrarySource, Model, Price, UpstreamSource
+from catalog.types import Json
+from routing.accounts.spend import Spend
+from routing.calling.dispatcher import Dispatcher
+from routing.calling.job import CHAT, Job
+from routing.calling.judgement import MakeJudge
+from routing.calling.traces import Traces
+from routing.facts import Facts
+from routing.outcomes import Outcome, Result
+from routing.plan import Candidate, Exclusion, Plan, Strategy
+
+Script = Sequence[Json | RoundhouseError | None]
+REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
+FACTS = Facts(capability=Capability.CHAT, prompt_tokens=10)
+ROLE: Json = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}}
+
+
+def text(content: str) -> Json:
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}]}
+
+
+def end(reason: str = "stop") -> Json:
+    return {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+
+
+GOOD: Script = (ROLE, text("fine"), end(), USAGE)
+
+
+@dataclass
+class ScriptedBackend:
+    """Answers by the upstream's model name; ``None`` in a script waits for ever. Counts what is open."""
+
+    scripts: dict[str, Script]
+    calls: list[Upstream] = field(default_factory=list)
+    open: int = 0
+    drops: tuple[str, ...] = ()
+
+    def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
+        return self.drops
+
+    async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
+        self.calls.append(upstream)
+        self.open += 1
+        try:
+            for step in self.scripts[upstream.model]:
+                if step is None:
+                    await asyncio.Event().wait()
+                elif isinstance(step, RoundhouseError):
+                    raise step
+                else:
+                    yield {**step, "model": "what the upstream calls it"}
+        finally:
+            step = None  # an error must not be held by a frame of its own traceback
+            self.open -= 1
+
+
+@dataclass
+class CountingPool:
+    """Workers that are always ready; ``leased`` is how many leases are out."""
+
+    leased: int = 0
+    needs: list[Need] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        self.leased += 1
+        self.needs.append(need)
+        try:
+            yield Upstream(f"worker/{model.id}", "worker", "http://worker/v1", model.id, uds="/nowhere")
+        finally:
+            self.leased -= 1
+
+    def snapshot(self) -> PoolSnapshot:
+        return PoolSnapshot()
+
+    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+        raise NotImplementedError
+
+    async def unload(self, model_id: str) -> bool:
+        raise NotImplementedError
+
+    async def log(self, model_id: str, *, lines: int = 200) -> str:
+        raise NotImplementedError
+
+    async def drain(self, deadline: float) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Recorder:
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def record(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def local(name: str) -> Model:
+    return Model(
+        id=name,
+        capabilities=frozenset({Capability.CHAT}),
+        source=LibrarySource(module=name),
+        engine="x",
+        price=Price(input=0, output=0),
+    )
+
+
+def remote(name: str, endpoint: str = "cloud") -> Model:
+    return Model(
+        id=f"{endpoint}/{name}",
+        capabilities=frozenset({Capability.CHAT}),
+        source=UpstreamSource(endpoint=endpoint, model=name),
+        price=Price(input=1, output=2),
+    )
+
+
+@dataclass
+class Stand:
+    """A dispatcher with real parts around a scripted backend."""
+
+    dispatcher: Dispatcher
+    backend: ScriptedBackend
+    pool: CountingPool
+    recorder: Recorder
+    plans: list[Plan]
+    spend: Spend
+    traces: Traces
+    learning: Recorder
+
+    def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
+        return Job(
+            facts=facts,
+            operation=CHAT,
+            request=REQUEST,
+            trace="trace-1",
+            judge=judge,
+        )
+
+    def will_try(self, *models: Model, strategy: Strategy = Strategy.PROFILE) -> None:
+        candidates = tuple(Candidate(m, 1.0, 0.5, 1.0, None, m.id, "because") for m in models)
+        self.plans[:] = [Plan(candidates, (Exclusion("other", "not_pulled", "is not pulled"),), strategy, "why")]
+
+    async def ask(self, job: Job[Json] | None = None) -> tuple[str, list[Json]]:
+        async with self.dispatcher.open(job or self.job()) as answer:
+            return answer.model.id, [item async for item in answer]
+
+    @property
+    def results(self) -> list[tuple[str, Result]]:
+        return [(outcome.model, outcome.result) for outcome in self.recorder.outcomes]

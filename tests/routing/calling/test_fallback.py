@@ -1,0 +1,170 @@
+"""Another candidate answers when one fails before its first token; never after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backends.base import Chat
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+    UpstreamUnreachable,
+    WorkerFailed,
+)
+from catalog.types import Json
+from routing.calling.job import Operation
+from routing.outcomes import Result
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
+from tests.routing.calling.scripted import GOOD, ROLE, Stand, end, local, remote, text
+
+
+async def test_the_reason_tells_what_failed_before(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-reason"] == "b after a: worker_failed; the first choice was because"
+        assert [item async for item in answer]
+
+
+async def test_failure_before_the_first_token_falls_back_unseen(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, WorkerFailed("gone")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.model.id == "b"
+        assert answer.attempts == 2
+        items = [item async for item in answer]
+    assert items[1]["choices"][0]["delta"]["content"] == "fine"
+    assert len(items) == len(GOOD)
+    assert stand.results == [("a", Result.FAILED), ("b", Result.SUCCESS)]
+    assert [outcome.attempt for outcome in stand.recorder.outcomes] == [1, 2]
+
+
+async def test_a_worker_that_just_died_is_leased_again_once(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (UpstreamUnreachable("refused"),)}
+    stand.will_try(local("a"))
+    with pytest.raises(UpstreamUnreachable):
+        await stand.ask()
+    assert stand.results == [("a", Result.FAILED)] * 2
+
+
+async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("half"), StreamBroken("cut")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    got: list[Json] = []
+    with pytest.raises(StreamBroken):
+        async with stand.dispatcher.open(stand.job()) as answer:
+            async for item in answer:
+                got.append(item)  # noqa: PERF401
+    assert len(got) == 2
+    assert stand.results == [("a", Result.FAILED)]
+    assert stand.recorder.outcomes[0].error == "stream_broken"
+
+
+async def test_when_everyone_fails_the_last_error_is_raised_and_each_attempt_has_an_outcome(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (StreamBroken("a"),), "b": (WorkerFailed("b"),)}
+    stand.will_try(local("a"), local("b"))
+    with pytest.raises(WorkerFailed):
+        await stand.ask()
+    assert stand.results == [("a", Result.FAILED), ("b", Result.FAILED)]
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    assert trace["status"] == "failed"
+    assert len(trace["attempts"]) == 2
+
+
+async def test_the_callers_mistake_is_not_retried(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (InvalidRequest("no"),), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    with pytest.raises(InvalidRequest):
+        await stand.ask()
+    assert stand.results == [("a", Result.REJECTED)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ContextLengthExceeded(model="a", limit=1, requested=2), CapabilityMismatch("cannot")],
+    ids=["long", "cannot"],
+)
+async def test_what_one_model_cannot_do_another_is_asked_for(stand: Stand, error: RoundhouseError) -> None:
+    stand.backend.scripts = {"a": (error,), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+
+
+async def test_a_refusal_is_an_answer(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("I cannot help with that"), end("content_filter")), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "a"
+    assert stand.results == [("a", Result.REFUSAL)]
+
+
+@pytest.mark.parametrize("error", [UpstreamRateLimited("slow"), UpstreamRejectedKey("bad")], ids=["429", "401"])
+async def test_another_key_is_tried_before_another_model(stand: Stand, error: RoundhouseError) -> None:
+    stand.backend.scripts = {"big": (error,), "b": GOOD}
+    stand.will_try(remote("big"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+    assert [call.api_key for call in stand.backend.calls] == ["one", "two", None]
+
+
+async def test_an_answer_that_ends_before_it_began_is_broken(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE,), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    model, _ = await stand.ask()
+    assert model == "b"
+
+
+async def test_everything_down_costs_few_extra_calls(stand: Stand) -> None:
+    """The retry budget: 1,000 requests, each with a fallback, all failing."""
+    stand.backend.scripts = {"a": (UpstreamUnreachable("a"),), "b": (UpstreamUnreachable("b"),)}
+    stand.will_try(remote("a", "lan"), remote("b", "lan"))
+    for _ in range(1000):
+        with pytest.raises(RoundhouseError):
+            await stand.ask()
+    assert len(stand.backend.calls) <= 1200
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["another candidate", "none"])
+async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one_failed_outcome(
+    stand: Stand, others: bool
+) -> None:
+    """The upstream reads the request and closes its kept-alive connection; its second key is not tried."""
+    async with FakeOpenAI() as first, FakeOpenAI() as second, HttpClient() as http:
+        addresses = {"cloud": first.base_url, "lan": second.base_url}
+        backend = OpenAIBackend(http)
+        job = replace(
+            stand.job(),
+            operation=Operation(
+                Chat,
+                lambda _, upstream, body: backend.chat(
+                    replace(upstream, base_url=addresses[upstream.endpoint], model="fake-chat"), body
+                ),
+            ),
+        )
+        stand.will_try(*[remote("a"), remote("b", "lan")][: 1 + others])
+        first.script(Fault(), Fault(die_after=-1))
+        assert (await stand.ask(job))[0] == "cloud/a"
+        if others:
+            assert (await stand.ask(job))[0] == "lan/b"
+        else:
+            with pytest.raises(UpstreamUnreachable, match="closed the connection before it answered") as raised:
+                await stand.ask(job)
+            assert (raised.value.status, raised.value.code) == (502, "upstream_unreachable")
+        assert len(first.calls) == 2
+        assert len({call.peer for call in first.calls}) == 1, "one connection, kept alive"
+        assert len(second.calls) == others
+    expected = [("cloud/a", Result.SUCCESS), ("cloud/a", Result.FAILED), ("lan/b", Result.SUCCESS)]
+    assert stand.results == expected[: 2 + others]
+    assert stand.recorder.outcomes[1].error == "upstream_unreachable"
