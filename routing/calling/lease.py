@@ -142,7 +142,7 @@ def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | Non
     if key is None:
         raise ModelUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
-            "Set one, or wait until the limited ones have rested."
+            "Set one, or wait for the rate limit to reset."
         )
     return key.secret, key.position
 
