@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Chat, Timeouts, Upstream
+from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.wire.chat import ChatRequest, Message
@@ -36,9 +36,10 @@ from catalog.model import Capability, Endpoint, LibrarySource, Model, Price, Ups
 from catalog.types import Json
 from routing.accounts.spend import Spend, SpendSettings
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.job import CHAT, Job, Operation
+from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge
 from routing.calling.lease import Leases
+from routing.calling.operations import CHAT
 from routing.calling.retry_budget import RetryBudget, RetrySettings
 from routing.calling.traces import Traces, TraceSettings
 from routing.facts import Facts, Intent
@@ -194,7 +195,8 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
+    """Parametrise it indirectly with :class:`TraceSettings`."""
     clock = ManualClock()
     state = SqliteState(tmp_path / "state.sqlite3")
     await state.start()
@@ -207,7 +209,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     breakers = Breakers(BreakerSettings(), clock)
     spend = Spend(state, SpendSettings(), clock)
     await spend.start()
-    traces = Traces(TraceSettings(), clock)
+    traces = Traces(getattr(request, "param", TraceSettings()), clock)
     pool, backend, recorder = CountingPool(), ScriptedBackend({}), Recorder()
     plans: list[Plan] = []
     dispatcher = Dispatcher(
@@ -227,7 +229,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
         traces=traces,
         sinks=(breakers, keys, traces, recorder),
         clock=clock,
-        later=(learning := Recorder(),),
+        batched_sinks=(learning := Recorder(),),
     )
     yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
     await dispatcher.settle()
@@ -339,9 +341,9 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
         backend = OpenAIBackend(http)
         job = replace(
             stand.job(),
-            operation=Operation(
-                Chat,
-                lambda _, upstream, body: backend.chat(
+            operation=replace(
+                CHAT,
+                call=lambda _, upstream, body: backend.chat(
                     replace(upstream, base_url=addresses[upstream.endpoint], model="fake-chat"), body
                 ),
             ),
@@ -511,6 +513,36 @@ async def test_an_invalid_answer_escalates_when_the_caller_may_wait(stand: Stand
     assert len(items) == len(GOOD)
     assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, True]
     assert [outcome.result for outcome in stand.recorder.outcomes] == [Result.SUCCESS, Result.SUCCESS]
+
+
+@pytest.mark.parametrize("escalate", [False, True])
+async def test_an_attempt_asks_its_judge_for_one_verdict(stand: Stand, escalate: bool) -> None:
+    verdicts: list[str] = []
+
+    class Counting(WantsFine):
+        def verdict(self) -> bool | None:
+            verdicts.append(self.said)
+            return super().verdict()
+
+    stand.backend.scripts = {"a": (ROLE, text("not json"), end()), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    await stand.ask(stand.job(replace(FACTS, intent=Intent(escalate=escalate)), judge=Counting))
+    assert verdicts == (["not json", "fine"] if escalate else ["not json"])
+
+
+@pytest.mark.parametrize(
+    "stand", [TraceSettings(store_prompts=False), TraceSettings(store_prompts=True)], indirect=True
+)
+async def test_a_trace_has_the_request_as_sent_only_where_the_setting_keeps_prompts(
+    stand: Stand, request: pytest.FixtureRequest
+) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(local("a"))
+    await stand.ask()
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    kept = request.node.callspec.params["stand"].store_prompts
+    assert trace.get("prompt") == (REQUEST.to_wire() if kept else None)
 
 
 async def test_an_invalid_answer_reaches_who_may_not_wait_at_once_and_its_outcome_says_so(stand: Stand) -> None:
