@@ -137,7 +137,7 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
     if not is_auto(facts.requested):
         replicas = catalog.replicas(facts.requested)
         if not any(caller.allows(row.id) for row in replicas):
-            raise NotPermitted(f"This key may not use the model '{replicas[0].id}'.")
+            raise NotPermitted.of_model(replicas[0].id)
     return replace(facts, allowed=caller.key.models)
 
 
