@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from backends.base import Upstream
+from backends.registry import WORKER
 from backends.workers.logs import WorkerLog
 from backends.workers.pool import Need, WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit
@@ -302,7 +303,7 @@ class Worker:
             )
         self._upstream = Upstream(
             endpoint=f"worker/{self.model.id}",
-            protocol="worker",
+            protocol=WORKER,
             base_url="http://worker/v1",
             model=self.model.id,
             uds=launch.spec.socket,
