@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from backends.base import Timeouts, Upstream
-from backends.workers.pool import Need, Priority, WorkerPool
+from backends.queueing import Need, Priority
+from backends.workers.pool import WorkerPool
 from catalog.errors import ModelUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend

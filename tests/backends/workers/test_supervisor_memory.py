@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from backends.workers.pool import Need, WorkerState
+from backends.queueing import Need
+from backends.workers.pool import WorkerState
 from catalog.errors import (
     ModelUnavailable,
 )

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backends.workers.pool import Need, Priority
+from backends.queueing import Need, Priority
 from catalog.errors import (
     QueueFull,
 )

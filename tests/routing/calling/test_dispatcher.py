@@ -14,8 +14,9 @@ import pytest
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
+from backends.queueing import Need
 from backends.wire.chat import ChatRequest, Message
-from backends.workers.pool import Need, PoolSnapshot, WorkerView
+from backends.workers.pool import PoolSnapshot, WorkerView
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
