@@ -75,7 +75,8 @@ class Backend(Protocol):
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """Names of the parameters of this request that the upstream is not sent; dotted where they are nested.
 
-        Pure and quick, since every attempt asks it. Raises InvalidRequest for a request that cannot be sent.
+        Pure, and called once per attempt. Anthropic's and Google's translate the whole conversation for it, so its
+        time grows with the conversation. Raises InvalidRequest for a request that cannot be sent.
         """
         ...
 

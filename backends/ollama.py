@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from backends.base import Upstream
 from backends.http import HttpClient
@@ -17,8 +20,8 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.discovery import rows_from_ollama_tags
-from catalog.model import Endpoint, Model
+from catalog.discovery import discovered_row, is_positive, listed_entries
+from catalog.model import Capability, Endpoint, Model, Size
 from catalog.types import Json
 
 PARAMETERS = ParameterTable(
@@ -29,6 +32,16 @@ PARAMETERS = ParameterTable(
     unknown_pass=False,
 )
 """Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
+
+_CAPABILITIES = {
+    "completion": frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}),
+    "tools": frozenset({Capability.TOOLS}),
+    "vision": frozenset({Capability.VISION}),
+    "thinking": frozenset({Capability.REASONING}),
+    "embedding": frozenset({Capability.EMBED}),
+    "audio": frozenset({Capability.AUDIO_INPUT}),
+}
+"""Ollama's names of capabilities (its API documentation, ``/api/tags`` and ``/api/show``)."""
 
 
 class _V1(OpenAIBackend):
@@ -79,7 +92,7 @@ class OllamaBackend:
             name = row.get("model") or row.get("name")
             if isinstance(name, str):
                 shown[name] = await self._http.post_json(root, "/api/show", {"model": name})
-        return rows_from_ollama_tags(server, tags, shown)
+        return rows_from_tags(server, tags, shown)
 
     async def _keep_alive(self, upstream: Upstream, request: WireModel) -> None:
         """Set how long Ollama keeps the model loaded: the last call decides, and ``/v1`` has no field for it."""
@@ -88,6 +101,56 @@ class OllamaBackend:
             return
         body = {"model": upstream.model, "keep_alive": keep_alive, "stream": False}
         await self._http.post_json(_root(upstream), "/api/generate", body)
+
+
+def rows_from_tags(
+    server: Endpoint, document: Json, details: Mapping[str, Json] = MappingProxyType({})
+) -> list[Model]:
+    """Make rows from Ollama's ``GET /api/tags``, which gives family, size and quantisation.
+
+    ``details`` holds the documents of ``POST /api/show`` by model, as far as they were fetched: older versions
+    give capabilities and context only there.
+    """
+    rows = []
+    for entry in listed_entries(document, "models"):
+        name = entry.get("model") or entry.get("name")
+        facts = entry.get("details")
+        facts = facts if isinstance(facts, dict) else {}
+        shown = details.get(name, {}) if isinstance(name, str) else {}
+        known = entry.get("capabilities") or shown.get("capabilities")
+        words = map(str, known) if isinstance(known, list) else ()
+        size = entry.get("size")
+        row = discovered_row(
+            server,
+            name,
+            context=entry.get("context_length") or facts.get("context_length") or _shown_context(shown),
+            kind=str(facts.get("family") or ""),
+            capabilities=frozenset().union(*(_CAPABILITIES.get(word, frozenset()) for word in words)),
+            family=str(facts["family"]) if facts.get("family") else None,
+            size=Size(
+                parameters=_count(facts.get("parameter_size")),
+                disk=size if is_positive(size) else None,
+                quantization=str(facts.get("quantization_level") or "") or None,
+            ),
+        )
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _shown_context(shown: Json) -> Any:
+    info = shown.get("model_info")
+    if not isinstance(info, dict):
+        return None
+    return info.get(f"{info.get('general.architecture')}.context_length")
+
+
+def _count(text: Any) -> int | None:
+    """Parse a count such as ``8.0B``."""
+    match = re.fullmatch(r"([\d.]+)([KMBT])", str(text or ""))
+    if match is None:
+        return None
+    return round(float(match[1]) * {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
 
 
 def _root(upstream: Upstream) -> Upstream:

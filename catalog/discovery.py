@@ -1,14 +1,13 @@
 """Rows for models that are found, not configured: those of running servers and of files on disk; and upgrades.
 
-Servers' documents are passed in; a higher layer fetches them.
+A backend that lists a server's models makes their rows with :func:`discovered_row`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from catalog.errors import RoundhouseError
@@ -39,89 +38,22 @@ _BY_NAME: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
 )
 """Capabilities guessed from a name, as a server's list gives nothing else; without a match, a chat model."""
 
-_OLLAMA = {
-    "completion": frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}),
-    "tools": frozenset({Capability.TOOLS}),
-    "vision": frozenset({Capability.VISION}),
-    "thinking": frozenset({Capability.REASONING}),
-    "embedding": frozenset({Capability.EMBED}),
-    "audio": frozenset({Capability.AUDIO_INPUT}),
-}
-"""Ollama's names of capabilities (its API documentation, ``/api/tags`` and ``/api/show``)."""
-
 
 # ---- servers
 
 
-def rows_from_openai_models(endpoint: Endpoint, document: Json) -> list[Model]:
-    """Make rows from ``GET /v1/models``. vLLM adds ``max_model_len``, which becomes the context window.
+def discovered_row(
+    endpoint: Endpoint, name: object, *, context: object = None, kind: str = "", **fields: Any
+) -> Model | None:
+    """Make the row of one model that a server lists; ``None`` for a name that no row can have.
 
-    Ids are ``endpoint/model``, with the bare name as alias. Entries without a usable name are skipped.
+    The id is ``endpoint/name``, with the bare name as alias. ``context`` is the context window as the server gives
+    it, ignored unless it is a positive integer. ``fields`` are further fields of :class:`Model`. Without
+    ``capabilities`` among them, these are guessed from the name and from ``kind``, such as a family.
     """
-    rows = []
-    for entry in _entries(document, "data"):
-        name = entry.get("id")
-        if not _usable(name):
-            continue
-        context = entry.get("max_model_len") or entry.get("context_length") or entry.get("context_window")
-        rows.append(
-            _row(
-                endpoint,
-                name,
-                capabilities=_guess(name),
-                limits=Limits(context_window=context) if _positive(context) else Limits(),
-            )
-        )
-    return rows
-
-
-def rows_from_ollama_tags(
-    endpoint: Endpoint, document: Json, details: Mapping[str, Json] = MappingProxyType({})
-) -> list[Model]:
-    """Make rows from Ollama's ``GET /api/tags``, which gives family, size and quantisation.
-
-    ``details`` holds the documents of ``POST /api/show`` by model, as far as they were fetched: older versions
-    give capabilities and context only there.
-    """
-    rows = []
-    for entry in _entries(document, "models"):
-        name = entry.get("model") or entry.get("name")
-        if not _usable(name):
-            continue
-        facts = entry.get("details")
-        facts = facts if isinstance(facts, dict) else {}
-        shown = details.get(name, {})
-        known = entry.get("capabilities") or shown.get("capabilities")
-        capabilities: frozenset[Capability] = frozenset()
-        if isinstance(known, list):
-            capabilities = frozenset().union(*(_OLLAMA.get(str(word), frozenset()) for word in known))
-        context = entry.get("context_length") or facts.get("context_length") or _shown_context(shown)
-        size = entry.get("size")
-        rows.append(
-            _row(
-                endpoint,
-                name,
-                capabilities=capabilities or _guess(f"{name} {facts.get('family', '')}"),
-                family=str(facts["family"]) if facts.get("family") else None,
-                limits=Limits(context_window=context) if _positive(context) else Limits(),
-                size=Size(
-                    parameters=_count(facts.get("parameter_size")),
-                    disk=size if _positive(size) else None,
-                    quantization=str(facts.get("quantization_level") or "") or None,
-                ),
-            )
-        )
-    return rows
-
-
-def _shown_context(shown: Json) -> Any:
-    info = shown.get("model_info")
-    if not isinstance(info, dict):
+    if not isinstance(name, str) or len(name) > 150 or _ID.match(name) is None:
         return None
-    return info.get(f"{info.get('general.architecture')}.context_length")
-
-
-def _row(endpoint: Endpoint, name: str, **fields: Any) -> Model:
+    fields["capabilities"] = fields.get("capabilities") or _guess(f"{name} {kind}" if kind else name)
     return Model(
         id=f"{endpoint.id}/{name}",
         aliases=(name,),
@@ -130,20 +62,19 @@ def _row(endpoint: Endpoint, name: str, **fields: Any) -> Model:
         price=FREE if endpoint.private else Price(),
         tags=endpoint.tags | {"discovered"},
         origin="discovered",
+        limits=Limits(context_window=context) if is_positive(context) else Limits(),
         **fields,
     )
 
 
-def _entries(document: Json, key: str) -> list[Json]:
+def listed_entries(document: Any, key: str) -> list[Json]:
+    """Return the objects of the list ``key`` of a server's document; empty for a document of another form."""
     listed = document.get(key) if isinstance(document, dict) else None
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
-def _usable(name: object) -> TypeGuard[str]:
-    return isinstance(name, str) and len(name) <= 150 and _ID.match(name) is not None
-
-
-def _positive(value: Any) -> bool:
+def is_positive(value: object) -> TypeGuard[int]:
+    """Whether a value of a server's document is a positive integer, and no boolean."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -152,14 +83,6 @@ def _guess(name: str) -> frozenset[Capability]:
         if pattern.search(name):
             return capabilities
     return frozenset({Capability.CHAT, Capability.COMPLETION})
-
-
-def _count(text: Any) -> int | None:
-    """Parse a count such as ``8.0B``."""
-    match = re.fullmatch(r"([\d.]+)([KMBT])", str(text or ""))
-    if match is None:
-        return None
-    return round(float(match[1]) * {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
 
 
 # ---- disk

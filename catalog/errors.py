@@ -184,6 +184,11 @@ class NotPermitted(RoundhouseError):
     type = "permission_error"
     code = "permission_denied"
 
+    @classmethod
+    def of_model(cls, model: str) -> NotPermitted:
+        """Make the error of a key that is bound to other models."""
+        return cls(f"This key may not use the model '{model}'.")
+
 
 class NotFound(RoundhouseError):
     """The path or object does not exist."""
@@ -242,7 +247,7 @@ class Unavailable(RoundhouseError):
 
 
 class EngineMissing(Unavailable):
-    """The engine's package is not installed."""
+    """The engine's package is not installed, or no engine has this name."""
 
     code = "engine_missing"
 

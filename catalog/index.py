@@ -9,7 +9,6 @@ import difflib
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +23,6 @@ Ints = npt.NDArray[np.int64]
 _BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
 _KEPT_MASKS = 512
 _PRICES = tuple(Price.model_fields)
-
-
-class Unit(NamedTuple):
-    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
-
-    field: str
-    per: float
-
-
-UNITS: dict[Capability, Unit] = {
-    Capability.TRANSCRIBE: Unit("minute", 1.0),
-    Capability.TRANSLATE: Unit("minute", 1.0),
-    Capability.SPEAK: Unit("character", 1e6),
-    Capability.IMAGE: Unit("image", 1.0),
-    Capability.RERANK: Unit("search", 1e3),
-}
 
 
 class Index:
@@ -263,4 +246,4 @@ def _prefill(model: Model) -> float:
     return min(2000.0, 1e11 / _parameters(model)) if model.local else 5000.0
 
 
-__all__: Sequence[str] = ("UNITS", "Bools", "Floats", "Index", "Ints", "Unit")
+__all__: Sequence[str] = ("Bools", "Floats", "Index", "Ints")

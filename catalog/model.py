@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -147,6 +147,23 @@ class Price(BaseModel):
     minute: float | None = Field(default=None, ge=0, description="per minute of audio")
     character: float | None = Field(default=None, ge=0, description="per million characters spoken")
     search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
+
+
+class Unit(NamedTuple):
+    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
+
+    field: str
+    per: int
+
+
+UNITS: dict[Capability, Unit] = {
+    Capability.TRANSCRIBE: Unit("minute", 1),
+    Capability.TRANSLATE: Unit("minute", 1),
+    Capability.SPEAK: Unit("character", 1_000_000),
+    Capability.IMAGE: Unit("image", 1),
+    Capability.RERANK: Unit("search", 1_000),
+}
+"""The units of the capabilities that are not priced by tokens alone."""
 
 
 FREE = Price(input=0, output=0, cache_read=0, cache_write=0, image=0, minute=0, character=0, search=0)

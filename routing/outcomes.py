@@ -1,4 +1,8 @@
-"""Outcomes: one record per attempt, read by metrics, spend, breakers and learning."""
+"""Outcomes: one record per attempt, read by metrics, logs, traces, key limits, breakers and learning.
+
+Money is not charged from outcomes: an attempt settles its :class:`~routing.accounts.spend.Reservation` before it
+records its outcome.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +52,8 @@ class Outcome:
     ``REFUSAL``: the model declined, which is no failure; ``CANNOT``: the model lacks a capability;
     ``REJECTED``: the request was wrong; ``CANCELLED``: the caller left. Times are seconds; ``at`` is wall-clock
     time. ``provider_key`` is the position of the key in its pool, never the key itself. ``error`` is the code of
-    a :class:`catalog.errors.RoundhouseError`. ``whole`` marks an answer that the upstream did not stream: the time
-    of its first token is unknown, so ``first_chunk`` is None.
+    a :class:`catalog.errors.RoundhouseError`. ``unstreamed`` marks an answer that the upstream did not stream:
+    the time of its first token is unknown, so ``first_chunk`` is None.
     """
 
     trace: str
@@ -70,7 +74,7 @@ class Outcome:
     retry_after: float | None = None
     valid: bool | None = None
     provider_key: int | None = None
-    whole: bool = False
+    unstreamed: bool = False
 
 
 class OutcomeSink(Protocol):

@@ -240,8 +240,8 @@ def _dispatcher(
             AttemptLog(),
             calls.telemetry,
         ),
-        later=(memory.learner, memory.persistence),
-        then=memory.estimator.refresh,
+        batched_sinks=(memory.learner, memory.persistence),
+        after_batch=memory.estimator.refresh,
         clock=clock,
     )
 

@@ -24,10 +24,11 @@ from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, NotPermitted
 from catalog.model import Capability
 from catalog.types import Json
-from routing.calling import job as operations
+from routing.calling import operations
 from routing.calling.answer import Answer
-from routing.calling.job import Job, Operation
+from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge, judge_for
+from routing.calling.operations import Operation
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
@@ -136,7 +137,7 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
     if not is_auto(facts.requested):
         replicas = catalog.replicas(facts.requested)
         if not any(caller.allows(row.id) for row in replicas):
-            raise NotPermitted(f"This key may not use the model '{replicas[0].id}'.")
+            raise NotPermitted.of_model(replicas[0].id)
     return replace(facts, allowed=caller.key.models)
 
 

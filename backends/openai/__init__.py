@@ -1,0 +1,1 @@
+"""OpenAI's wire: calls, documents of answers, forms of requests, and the list of models."""

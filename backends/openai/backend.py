@@ -19,6 +19,7 @@ from backends.openai.documents import (
     transcript_events,
 )
 from backends.openai.forms import dropped, rerank_body, speech_body, transcription_form
+from backends.openai.models import rows_from_models
 from backends.openai.parameters import table_at
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
@@ -31,7 +32,6 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
-from catalog.discovery import rows_from_openai_models
 from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
@@ -162,7 +162,7 @@ class OpenAIBackend:
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
         document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
-        return rows_from_openai_models(server, checked(document, "", upstream))
+        return rows_from_models(server, checked(document, "", upstream))
 
     # ---- shared
 

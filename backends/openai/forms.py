@@ -28,7 +28,7 @@ def document_texts(request: RerankRequest) -> list[str]:
     for index, document in enumerate(request.documents):
         text = document if isinstance(document, str) else document.get("text")
         if not isinstance(text, str) or not text:
-            raise InvalidRequest(f"Document {index} has no text.", param=f"documents.{index}")
+            raise InvalidRequest(f"Document {index} has no text.", param=f"documents[{index}]")
         texts.append(text)
     return texts
 

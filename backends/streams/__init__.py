@@ -1,0 +1,1 @@
+"""Streams of chunks: reading server-sent events, making chunks, and assembling answers from chunks."""

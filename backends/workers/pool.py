@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from backends.base import Upstream
+from backends.queueing import Need
 from catalog.model import Model
 
 
@@ -19,26 +20,6 @@ class WorkerState(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
-
-
-class Priority(StrEnum):
-    """The class of a request in a worker's queue: interactive goes first, and batch is never starved."""
-
-    INTERACTIVE = "interactive"
-    BATCH = "batch"
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """The requirements of a lease.
-
-    ``slots`` is 0 for a call that decodes nothing (tokenise). ``flow`` identifies the caller to the fair queue (a
-    key's id).
-    """
-
-    slots: int = 1
-    flow: str = ""
-    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +78,11 @@ class WorkerPool(Protocol):
         ...
 
     async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
-        """Load the model and return when it is ready."""
+        """Load the model and return when it is ready.
+
+        ``keep_alive`` is the time in seconds after which the idle worker is unloaded: never if negative; None
+        keeps the setting. Raises as :meth:`lease`.
+        """
         ...
 
     async def unload(self, model_id: str) -> bool:

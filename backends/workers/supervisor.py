@@ -15,11 +15,12 @@ from typing import Protocol, Self
 import platformdirs
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
 from backends.workers.memory import Meter, PeakMemory, measure
 from backends.workers.placement import DeviceBudget, Evict, HostDevice, Place, Tenant, TooLarge, decide
-from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerView
+from backends.workers.pool import DeviceView, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
 from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings

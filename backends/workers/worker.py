@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from backends.base import Upstream
+from backends.queueing import FairSlots, Need
+from backends.registry import WORKER
 from backends.workers.logs import WorkerLog
-from backends.workers.pool import Need, WorkerState, WorkerView
+from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit
-from backends.workers.queue import Slots
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from catalog.errors import Draining, RoundhouseError, WorkerFailed
@@ -93,7 +94,7 @@ class Worker:
         self._settings = settings
         self._clock = clock
         self._observer = observer
-        self._slots = Slots(max_queue=settings.max_queue, changed=self._on_change, clock=clock)
+        self._slots = FairSlots(max_queue=settings.max_queue, changed=self._on_change, clock=clock)
         self._state = WorkerState.STOPPED
         self._process: WorkerProcess | None = None
         self._upstream: Upstream | None = None
@@ -302,7 +303,7 @@ class Worker:
             )
         self._upstream = Upstream(
             endpoint=f"worker/{self.model.id}",
-            protocol="worker",
+            protocol=WORKER,
             base_url="http://worker/v1",
             model=self.model.id,
             uds=launch.spec.socket,

@@ -9,20 +9,12 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
 
-from catalog.model import Capability, Price
+from catalog.model import UNITS, Capability, Price
 from routing.outcomes import Usage
 from routing.state.protocol import NANO
 
-UNIT_PRICE: dict[Capability, tuple[str, int]] = {
-    Capability.IMAGE: ("image", 1),
-    Capability.TRANSCRIBE: ("minute", 1),
-    Capability.TRANSLATE: ("minute", 1),
-    Capability.SPEAK: ("character", 1_000_000),
-    Capability.RERANK: ("search", 1_000),
-}
-"""The field of :class:`~catalog.model.Price` that a capability's units are priced by, and the units per price."""
-_UNITS = (("image", 1), ("minute", 1), ("character", 1_000_000), ("search", 1_000))
-_PRICES = ("input", "output", "cache_read", "cache_write", "image", "minute", "character", "search")
+_UNITS = tuple(dict.fromkeys(UNITS.values()))
+_PRICES = tuple(Price.model_fields)
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
 
@@ -85,7 +77,7 @@ def _token_cost(price: Price, usage: Usage) -> int | Decimal | None:
 def _unit_cost(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     if not usage.units:
         return None
-    units = _UNITS if capability is None else tuple(filter(None, [UNIT_PRICE.get(capability)]))
+    units = _UNITS if capability is None else tuple(filter(None, [UNITS.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in units if (rate := getattr(price, name)) is not None}
     if len(rates) != 1:
         return None

@@ -23,8 +23,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.errors import BudgetExceeded
-from catalog.model import Capability, Price
-from routing.accounts.costs import UNIT_PRICE, cost_nano, to_nano
+from catalog.model import UNITS, Capability, Price
+from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
@@ -181,7 +181,7 @@ class Spend:
         usage = Usage(
             input=facts.prompt_tokens,
             output=assumed if facts.output_tokens is None else facts.output_tokens,
-            units=facts.units if facts.capability in UNIT_PRICE else 0.0,
+            units=facts.units if facts.capability in UNITS else 0.0,
         )
         return self.cost(price, usage, facts.capability)
 

@@ -1,0 +1,1 @@
+"""The expected quality, speed and cost of each model, learned from outcomes and reports."""

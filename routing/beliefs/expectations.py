@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.workers.pool import WorkerState, WorkerView
-from catalog.index import UNITS, Index
-from catalog.model import Capability
+from catalog.index import Index
+from catalog.model import UNITS, Capability
 from routing.beliefs.columns import Columns
 from routing.beliefs.speed import size_class
 from routing.facts import Facts

@@ -135,12 +135,12 @@ class Learner:
         if outcome.error not in _UNRELIABLE:
             return
         self._estimator.observe_attempt(outcome.model, failed=True, at=outcome.at)
-        if outcome.first_chunk is None and not outcome.whole and outcome.error == "first_byte_timeout":
+        if outcome.first_chunk is None and not outcome.unstreamed and outcome.error == "first_byte_timeout":
             self._learn_wait(outcome)
 
     def _learn_speed(self, outcome: Outcome) -> None:
-        if outcome.whole:
-            self._learn_speed_of_whole(outcome)
+        if outcome.unstreamed:
+            self._learn_speed_of_unstreamed(outcome)
             return
         if outcome.first_chunk is None:
             if outcome.result is Result.CANCELLED:
@@ -161,7 +161,7 @@ class Learner:
         if outcome.finish_reason != "length":
             estimator.observe_output(facts.task, tokens)
 
-    def _learn_speed_of_whole(self, outcome: Outcome) -> None:
+    def _learn_speed_of_unstreamed(self, outcome: Outcome) -> None:
         """Learn from an answer in one piece: its prefill and decode are scaled by the same ratio."""
         facts, estimator, tokens = outcome.facts, self._estimator, outcome.usage.output
         if outcome.result is Result.CANCELLED or not outcome.usage.known or tokens < 1:

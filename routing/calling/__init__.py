@@ -1,0 +1,1 @@
+"""Carrying out a plan: jobs, attempts, leases, retries, traces, and the validation of answers."""

@@ -19,7 +19,10 @@ CHOICE_HEADERS = {
 
 
 class Answer(Generic[T]):
-    """An answer whose first item is there: iterate it for the items, in order."""
+    """An answer whose first item is there: iterate it for the items, in order.
+
+    Iterating raises what :meth:`Attempt.items` raises.
+    """
 
     def __init__(self, attempt: Attempt[T], reason: str) -> None:
         self.attempt = attempt

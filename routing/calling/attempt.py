@@ -22,7 +22,6 @@ from catalog.model import Model
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
-from routing.calling.observers import observer_for
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 
@@ -44,12 +43,14 @@ class Attempt(Generic[T]):
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
         self._early: list[T] = []
-        self._observer = observer_for(job.facts, candidate.model.id)
+        self._observer = job.operation.observer(job.facts, candidate.model.id)
         self._judge = job.judge() if job.judge is not None else None
+        self._verdict: bool | None = None
+        self._judged = False
         self._began = context.clock.monotonic()
         self._queued = 0.0
         self._first: float | None = None
-        self._whole = False
+        self._unstreamed = False
         self._ended = False
         self._error: BaseException | None = None
         self._closed = False
@@ -60,13 +61,20 @@ class Attempt(Generic[T]):
         return self.candidate.model
 
     def verdict(self) -> bool | None:
-        """Whether the answer so far is valid; ``None`` when that cannot be told."""
-        return None if self._judge is None else self._judge.verdict()
+        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
+        if self._judge is not None and not self._judged:
+            self._judged = True
+            self._verdict = self._judge.verdict()
+        return self._verdict
 
-    async def start(self, *, whole: bool = False) -> None:
+    async def start(self, *, complete: bool = False) -> None:
         """Acquire a lease, call, and wait for the first item that carries content.
 
-        With ``whole``, wait for every item, so that the answer is checked before it is passed on.
+        With ``complete``, wait for every item, so that the answer is checked before it is passed on.
+
+        Raises what :meth:`Leases.acquire` raises, CapabilityMismatch when the backend lacks the capability,
+        UnsupportedParameter for a dropped parameter under ``strict``, InvalidRequest and the backend's errors,
+        and StreamBroken for an answer without content.
         """
         try:
             lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
@@ -80,9 +88,9 @@ class Attempt(Generic[T]):
                     "for strict.",
                     param=self.dropped[0],
                 )
-            self._whole = asks_plainly(self.job.request, lease.upstream)
+            self._unstreamed = asks_plainly(self.job.request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
-            while (whole or not self._observer.begun) and await self._pull():
+            while (complete or not self._observer.begun) and await self._pull():
                 pass
         except BaseException as error:
             self._error = error
@@ -94,19 +102,22 @@ class Attempt(Generic[T]):
             item = await anext(self._source)
         except StopAsyncIteration:
             if not self._observer.begun:
-                raise StreamBroken(f"'{self.model.id}' ended its answer before it began.") from None
+                raise StreamBroken(f"'{self.model.id}' closed the stream before sending content.") from None
             self._ended = True
             return False
         self._observer.see(item)
         if self._judge is not None:
             self._judge.see(item)
-        if self._first is None and self._observer.begun and not self._whole:
+        if self._first is None and self._observer.begun and not self._unstreamed:
             self._first = self._context.clock.monotonic() - self._began
         self._early.append(item)
         return True
 
     async def items(self) -> AsyncIterator[T]:
-        """The items received so far, then the rest as they arrive."""
+        """The items received so far, then the rest as they arrive.
+
+        Raises the backend's errors, of which StreamBroken and the timeouts may come after the first item.
+        """
         see, judge = self._observer.see, self._judge
         try:
             early, self._early = self._early, []
@@ -183,7 +194,7 @@ class Attempt(Generic[T]):
             retry_after=failure.retry_after if failure else None,
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
-            whole=self._whole,
+            unstreamed=self._unstreamed,
         )
 
     def _result(self) -> Result:

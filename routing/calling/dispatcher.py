@@ -81,10 +81,10 @@ class Dispatcher:
         traces: Traces,
         sinks: Sequence[OutcomeSink],
         clock: Clock,
-        later: Sequence[OutcomeSink] = (),
-        then: Callable[[], None] = lambda: None,
+        batched_sinks: Sequence[OutcomeSink] = (),
+        after_batch: Callable[[], None] = lambda: None,
     ) -> None:
-        """``sinks`` get each outcome at once, ``later`` get batches; ``then`` is called after each batch."""
+        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``."""
         self._clock = clock
         self._leases = leases
         self._plan = planner
@@ -92,8 +92,8 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
-        self._batched = BatchedSink(later, on_flush=then)
-        self._sinks = (*sinks, self._batched) if later else tuple(sinks)
+        self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
+        self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._context = AttemptContext(
@@ -106,14 +106,15 @@ class Dispatcher:
         Leaving the block closes the upstream, gives everything back and records the attempt's one outcome.
         Cancelling while entering does the same.
 
-        Raises NoCandidate or ModelUnavailable when the plan is empty, else what the last attempt raised.
+        Raises NoCandidate, ModelUnavailable or EngineMissing when the plan is empty, else what the last attempt
+        raised.
         """
         return Opening(self, job)
 
     async def begin(self, job: Job[T]) -> Answer[T]:
         """The answer of the first candidate that gives one. The caller passes its attempt to :meth:`end`."""
         plan = self._plan(job.facts)
-        self._traces.start(job.trace, job.facts, plan)
+        self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
             attempt = await self._first_answer(job, plan)
@@ -197,13 +198,13 @@ class Dispatcher:
         attempt = Attempt(self._context, job, candidate, number)
         escalate = escalate and job.judge is not None and job.facts.intent.escalate
         try:
-            await attempt.start(whole=escalate)
+            await attempt.start(complete=escalate)
         except BaseException as error:
             await attempt.close(error)
             raise
         if escalate and attempt.verdict() is False:
             await attempt.close()
-            raise UpstreamProtocolError(f"'{candidate.model.id}' answered in a form not asked for.")
+            raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts) -> bool:

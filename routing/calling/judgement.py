@@ -18,7 +18,8 @@ MOST = 1_000_000
 
 
 class Judge(Protocol):
-    """Judges one attempt: ``see`` takes every chunk, ``verdict`` is called once, after the last."""
+    """Judges one attempt: ``see`` takes every chunk, ``verdict`` is called at most once, after the
+    last."""
 
     def see(self, item: Any) -> None: ...
 

@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from backends.base import Timeouts, Upstream
-from backends.workers.pool import Need, Priority, WorkerPool
+from backends.queueing import Need, Priority
+from backends.workers.pool import WorkerPool
 from catalog.errors import ModelUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
@@ -142,7 +143,7 @@ def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | Non
     if key is None:
         raise ModelUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
-            "Set one, or wait until the limited ones have rested."
+            "Set one, or wait for the rate limit to reset."
         )
     return key.secret, key.position
 

@@ -1,4 +1,8 @@
-"""Observers of an answer as it passes: its begin, usage and end. They change only the model's name in it."""
+"""Observers of an answer as it passes: its begin, usage and end.
+
+:class:`ChunkObserver` and :class:`ObjectObserver` also write the catalogue's name of the model into each item,
+the one change made to an answer; events and audio carry no model.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from catalog.model import Capability
-from routing.facts import Facts
 from routing.outcomes import Usage
 
 
@@ -19,7 +21,7 @@ class AnswerObserver(Protocol):
     finish_reason: str | None
 
     def see(self, item: Any) -> None:
-        """Record one item, and write the catalogue's name of the model into it."""
+        """Record one item."""
         ...
 
 
@@ -75,11 +77,10 @@ class ObjectObserver:
 class TranscriptObserver:
     """Observes transcription events; an empty delta does not begin the answer. Units are minutes of audio."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self) -> None:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
-        del model
 
     def see(self, item: dict[str, Any]) -> None:
         if item.get("type") == "transcript.text.done":
@@ -95,11 +96,10 @@ class TranscriptObserver:
 class AudioObserver:
     """Observes bytes of speech. Units are the characters spoken, known from the facts."""
 
-    def __init__(self, model: str, characters: float) -> None:
+    def __init__(self, characters: float) -> None:
         self.begun = False
         self.usage = Usage(units=characters)
         self.finish_reason: str | None = None
-        del model
 
     def see(self, item: bytes) -> None:
         self.begun = self.begun or bool(item)
@@ -108,12 +108,11 @@ class AudioObserver:
 class ImageObserver:
     """Observes image events. Units are pictures."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self) -> None:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
         self._images = 0
-        del model
 
     def see(self, item: dict[str, Any]) -> None:
         self.begun = True
@@ -122,21 +121,6 @@ class ImageObserver:
             self.finish_reason = "stop"
             usage = token_usage(item.get("usage") or {})
             self.usage = Usage(input=usage.input, output=usage.output, units=self._images)
-
-
-def observer_for(facts: Facts, model: str) -> AnswerObserver:
-    """The observer for the answer to such a request."""
-    if facts.tokens_only:
-        return ObjectObserver(model)
-    if facts.capability in (Capability.CHAT, Capability.COMPLETION):
-        return ChunkObserver(model)
-    if facts.capability in (Capability.TRANSCRIBE, Capability.TRANSLATE):
-        return TranscriptObserver(model)
-    if facts.capability is Capability.SPEAK:
-        return AudioObserver(model, facts.units)
-    if facts.capability is Capability.IMAGE:
-        return ImageObserver(model)
-    return ObjectObserver(model, units=1.0 if facts.capability is Capability.RERANK else 0.0)
 
 
 def token_usage(usage: Mapping[str, Any]) -> Usage:

@@ -11,7 +11,8 @@
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
                    "finish_reason", "error", "status", "valid", "provider_key"}],
-     "answered_by": model id or null, "error": {"code", "message"} or null, "prompt": only when kept}
+     "answered_by": model id or null, "error": {"code", "message"} or null,
+     "prompt": the request's body, only when kept}
 
 Prompts are not kept unless the setting says so; keys never are: ``key`` is the id of the caller's key, and
 ``provider_key`` a position.
@@ -44,7 +45,9 @@ class TraceSettings(BaseModel):
     explained: int = Field(
         default=200, ge=0, description="traces whose exclusions are kept; each holds a snapshot of the world"
     )
-    store_prompts: bool = Field(default=False, description="keep the prompt in the trace")
+    store_prompts: bool = Field(
+        default=False, description="keep the request's body in the trace, without an audio file's bytes"
+    )
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
     persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
 
@@ -79,7 +82,7 @@ class Traces:
         self._explained: deque[str] = deque()
 
     def start(self, trace: str, facts: Facts, plan: Plan, prompt: Callable[[], Any] | None = None) -> None:
-        """Begin the trace of a request. ``prompt`` is called only if prompts are kept."""
+        """Begin the trace of a request. ``prompt`` returns its body; it is called only if prompts are kept."""
         candidates = self._settings.candidates
         self._ring[trace] = _Trace(
             id=trace,

@@ -1,0 +1,1 @@
+"""The choice of a plan from a request's facts and a snapshot of the world."""

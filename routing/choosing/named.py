@@ -53,7 +53,7 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
 
 def _plan_single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Plan:
     if not permits(facts.allowed, model.id):
-        raise NotPermitted(f"This key may not use the model '{model.id}'.")
+        raise NotPermitted.of_model(model.id)
     _check_capabilities(facts, world, model)
     block = world.blocked.get(model.id)
     named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"

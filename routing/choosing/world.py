@@ -1,4 +1,8 @@
-"""The snapshot that the policy decides on: plain values of one moment, without I/O."""
+"""The snapshot that the policy decides on, without I/O.
+
+A decision is deterministic for a given snapshot, settings and random generator. The estimator is the live one: it
+refreshes its caches while it is read.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ class World:
 
     ``index`` is the compiled catalogue. ``blocked`` holds, by model id, only the models that cannot be used now:
     not pulled, engine missing, breaker open, no usable key. ``headroom`` is the dollars that the caller may still
-    spend, ``None`` without a cap. ``pins`` maps an alias of embeddings to its model. ``queued_ahead`` gives, by
-    model id, the calls ahead of a new one where the endpoint is at its limit. ``now`` is monotonic time; ``wall``
-    is wall-clock time, with which failures fade (``None``: they do not).
+    spend, ``None`` without a cap. ``pins`` maps an alias of embeddings to its model; the mapping is live.
+    ``queued_ahead`` gives, by model id, the calls ahead of a new one where the endpoint is at its limit. ``now``
+    is monotonic time; ``wall`` is wall-clock time, with which failures fade (``None``: they do not).
     """
 
     index: Index

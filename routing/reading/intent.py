@@ -73,7 +73,7 @@ def _mode_of(requested: str) -> Mode:
     except ValueError:
         known = ", ".join(f"'auto:{mode.value}'" for mode in Mode if mode is not Mode.AUTO)
         raise InvalidRequest(
-            f"'{requested[:50]}' is no way to choose. Use 'auto', {known}.", param="model"
+            f"'{requested[:50]}' is not a routing mode; the modes are 'auto', {known}.", param="model"
         ) from None
 
 

@@ -1,0 +1,1 @@
+"""The state that outlives the process, in SQLite or Redis."""

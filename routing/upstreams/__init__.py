@@ -1,0 +1,1 @@
+"""The condition of endpoints and models: circuit breakers, keys, concurrency, availability, discovery."""

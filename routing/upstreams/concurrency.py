@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.workers.queue import Slots
+from backends.queueing import FairSlots
 from catalog.model import Endpoint
 from routing.clock import Clock
 
@@ -30,9 +30,9 @@ class ConcurrencyLimits:
     def __init__(self, clock: Clock, *, max_queue: int) -> None:
         self._clock = clock
         self._max_queue = max_queue
-        self._queues: dict[str, Slots] = {}
+        self._queues: dict[str, FairSlots] = {}
 
-    def at(self, endpoint: Endpoint) -> Slots | None:
+    def at(self, endpoint: Endpoint) -> FairSlots | None:
         """The queue of an endpoint, ``None`` without ``max_concurrency``. A changed row applies at once."""
         limit = endpoint.max_concurrency
         queue = self._queues.get(endpoint.id)
@@ -43,7 +43,7 @@ class ConcurrencyLimits:
                 del self._queues[endpoint.id]
             return None
         if queue is None:
-            queue = self._queues[endpoint.id] = Slots(
+            queue = self._queues[endpoint.id] = FairSlots(
                 max_queue=self._max_queue,
                 changed=_ignore,
                 clock=self._clock.monotonic,

@@ -107,7 +107,7 @@ async def get_model(request: Request, model_id: str) -> Response:
             return json_response(_router_row(mode, services.created))
     row = runtime.catalog.resolve(model_id)
     if not caller_of(request).allows(row.id):
-        raise NotPermitted(f"This key may not use the model '{row.id}'.")
+        raise NotPermitted.of_model(row.id)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
     return json_response(describe(row, views.get(row.id), runtime, services.created))
 

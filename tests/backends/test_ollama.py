@@ -8,10 +8,10 @@ import pytest
 
 from backends.base import Chat, Discover, Rerank, Upstream
 from backends.http import HttpClient
-from backends.ollama import OllamaBackend
+from backends.ollama import OllamaBackend, rows_from_tags
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.model import Capability, Endpoint
+from catalog.model import Capability, Endpoint, Size
 from tests.backends.answers import assemble_chat
 from tests.fakes.ollama import FakeOllama
 
@@ -85,3 +85,32 @@ async def test_the_rows_have_capabilities_and_context(backend: OllamaBackend, up
     assert (chat.id, embedder.id) == ("lan/fake-chat", "lan/fake-embed")
     assert embedder.capabilities == {Capability.EMBED}
     assert chat.limits.context_window == 2048
+
+
+def test_ollama_tells_family_size_quantisation_and_abilities() -> None:
+    document = {
+        "models": [
+            {
+                "name": "qwen3:8b",
+                "model": "qwen3:8b",
+                "size": 5_200_000_000,
+                "details": {"family": "qwen3", "parameter_size": "8.2B", "quantization_level": "Q4_K_M"},
+                "capabilities": ["completion", "tools", "thinking"],
+            },
+            {"name": "all-minilm:latest", "details": {"family": "bert"}},
+        ]
+    }
+    chat, embedder = rows_from_tags(Endpoint(id="lan", base_url="http://10.0.0.2:11434"), document)
+    assert (chat.id, chat.family) == ("lan/qwen3:8b", "qwen3")
+    assert chat.size == Size(parameters=8_200_000_000, disk=5_200_000_000, quantization="Q4_K_M")
+    assert chat.capabilities >= {Capability.CHAT, Capability.TOOLS, Capability.REASONING}
+    assert embedder.capabilities == {Capability.EMBED}
+
+
+@pytest.mark.parametrize(
+    "listed", [None, "x", [1, {"name": 3}, {"name": ""}, {"name": "x" * 500}, {"name": "a b"}]]
+)
+def test_a_list_that_makes_no_sense_gives_no_rows(listed: object) -> None:
+    lan = Endpoint(id="lan", base_url="http://10.0.0.2:11434")
+    assert rows_from_tags(lan, {"models": listed}) == []
+    assert rows_from_tags(lan, {}) == []

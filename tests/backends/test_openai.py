@@ -15,6 +15,7 @@ from backends.base import Chat, Complete, Draw, Embed, Rerank, Speak, Timeouts, 
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.openai.documents import classifications, rerank_results
+from backends.openai.models import rows_from_models
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -388,3 +389,16 @@ async def test_a_wrong_key_is_told_without_the_key(backend: OpenAIBackend, fake:
         await assemble_chat(backend.chat(wrong, chat()))
     assert raised.value.code == "upstream_rejected_key"
     assert "sk-wrong" not in raised.value.message
+
+
+@pytest.mark.parametrize("listed", [None, "x", [1, {"id": 3}, {"id": ""}, {"id": "x" * 500}, {"id": "a b"}]])
+def test_a_list_that_makes_no_sense_gives_no_rows(listed: object) -> None:
+    lan = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1")
+    assert rows_from_models(lan, {"data": listed}) == []
+    assert rows_from_models(lan, {}) == []
+
+
+def test_the_context_that_vllm_adds_becomes_the_rows() -> None:
+    lan = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1")
+    (row,) = rows_from_models(lan, {"data": [{"id": "Qwen/Qwen3-8B", "max_model_len": 4096}]})
+    assert (row.id, row.limits.context_window) == ("lan/Qwen/Qwen3-8B", 4096)

@@ -58,9 +58,10 @@ def test_a_provider_without_a_name_in_the_conventions_is_named_by_its_endpoint()
 def test_the_operators_list_of_trusted_providers_replaces_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert trusted_providers() == {"openai", "azure", "anthropic", "google"}
-    monkeypatch.setattr(registry, "PROVIDERS", {**PROVIDERS, "toy": Provider("toy.Toy", trusted=True)})
-    assert ColdStart().trusted == {"openai", "azure", "anthropic", "google", "toy"}
+    toys = {"toy": Provider("toy.Toy", trusted=True), "stranger": Provider("toy.Toy")}
+    before = trusted_providers()
+    monkeypatch.setattr(registry, "PROVIDERS", {**PROVIDERS, **toys})
+    assert ColdStart().trusted == before | {"toy"}
     assert ColdStart(trusted=frozenset({"lan"})).trusted == {"lan"}
 
 

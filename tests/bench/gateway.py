@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from backends.base import Upstream
-from backends.workers.pool import Need
+from backends.queueing import Need
 from catalog.errors import RoundhouseError
 from server.app import create_app
 from server.observability.logging import configure_logging

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.discovery import rows_from_folder, rows_from_ollama_tags, rows_from_openai_models, upgrades
+from catalog.discovery import discovered_row, rows_from_folder, upgrades
 from catalog.model import Capability, Endpoint, Model, PathSource, Size, UpstreamSource
 from tests.fakes.gguf import chat_model, gguf_bytes
 
@@ -15,7 +15,8 @@ CLOUD = Endpoint(id="cloud", base_url="https://models.example/v1")
 
 
 def test_a_servers_models_become_rows_that_name_it() -> None:
-    (row,) = rows_from_openai_models(LAN, {"data": [{"id": "Qwen/Qwen3-8B", "max_model_len": 4096}]})
+    row = discovered_row(LAN, "Qwen/Qwen3-8B", context=4096)
+    assert row is not None
     assert row.id == "lan/Qwen/Qwen3-8B"
     assert row.aliases == ("Qwen/Qwen3-8B",)
     assert row.source == UpstreamSource(endpoint="lan", model="Qwen/Qwen3-8B")
@@ -25,7 +26,8 @@ def test_a_servers_models_become_rows_that_name_it() -> None:
 
 
 def test_a_server_that_is_not_the_users_has_no_known_price() -> None:
-    (row,) = rows_from_openai_models(CLOUD, {"data": [{"id": "m"}]})
+    row = discovered_row(CLOUD, "m")
+    assert row is not None
     assert row.price.input is None
 
 
@@ -41,42 +43,21 @@ def test_a_server_that_is_not_the_users_has_no_known_price() -> None:
     ],
 )
 def test_a_name_betrays_what_a_model_is_for(name: str, capability: Capability) -> None:
-    (row,) = rows_from_openai_models(LAN, {"data": [{"id": name}]})
+    row = discovered_row(LAN, name)
+    assert row is not None
     assert capability in row.capabilities
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        {},
-        {"data": None},
-        {"data": "x"},
-        {"data": [1, {"id": 3}, {"id": ""}, {"id": "x" * 500}, {"id": "a b"}]},
-    ],
-)
-def test_a_document_that_makes_no_sense_gives_no_rows(document: dict[str, object]) -> None:
-    assert rows_from_openai_models(LAN, document) == []
-    assert rows_from_ollama_tags(LAN, {"models": document.get("data")}) == []
+@pytest.mark.parametrize("name", [3, None, "", "x" * 500, "a b"])
+def test_a_name_that_no_row_can_have_gives_none(name: object) -> None:
+    assert discovered_row(LAN, name) is None
 
 
-def test_ollama_tells_family_size_quantisation_and_abilities() -> None:
-    document = {
-        "models": [
-            {
-                "name": "qwen3:8b",
-                "model": "qwen3:8b",
-                "size": 5_200_000_000,
-                "details": {"family": "qwen3", "parameter_size": "8.2B", "quantization_level": "Q4_K_M"},
-                "capabilities": ["completion", "tools", "thinking"],
-            },
-            {"name": "all-minilm:latest", "details": {"family": "bert"}},
-        ]
-    }
-    chat, embedder = rows_from_ollama_tags(LAN, document)
-    assert (chat.id, chat.family) == ("lan/qwen3:8b", "qwen3")
-    assert chat.size == Size(parameters=8_200_000_000, disk=5_200_000_000, quantization="Q4_K_M")
-    assert chat.capabilities >= {Capability.CHAT, Capability.TOOLS, Capability.REASONING}
-    assert embedder.capabilities == {Capability.EMBED}
+@pytest.mark.parametrize("context", [None, 0, -1, True, "4096", 4096.0])
+def test_a_context_window_that_is_no_count_is_unknown(context: object) -> None:
+    row = discovered_row(LAN, "m", context=context)
+    assert row is not None
+    assert row.limits.context_window is None
 
 
 def test_gguf_files_on_disk_are_found_also_behind_the_links_of_the_hugging_face_cache(tmp_path: Path) -> None:

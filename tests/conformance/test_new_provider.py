@@ -36,7 +36,7 @@ from backends.translation import Dropped, given, reading, restrict
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.media import text_of
-from catalog.discovery import rows_from_openai_models
+from catalog.discovery import discovered_row
 from catalog.errors import ConfigurationError, StreamBroken, UpstreamProtocolError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
@@ -84,7 +84,8 @@ class ToyBackend:
         """See :class:`backends.base.Discover`."""
         listed = await self._http.get_json(upstream, "/parrots", key_header="x-toy-key")
         with reading("Toy"):
-            return rows_from_openai_models(server, {"data": [{"id": name} for name in listed["parrots"]]})
+            rows = [discovered_row(server, name) for name in listed["parrots"]]
+        return [row for row in rows if row is not None]
 
 
 def _translate(request: ChatRequest, upstream: Upstream) -> tuple[Json, tuple[str, ...]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from backends.queueing import Need
 from backends.workers.engines import llamacpp
 from backends.workers.engines.vllm import engine as vllm
-from backends.workers.pool import Need
 from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
 from catalog.errors import ModelUnavailable, PullError

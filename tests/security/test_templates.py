@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.workers.pool import Need, WorkerState
+from backends.queueing import Need
+from backends.workers.pool import WorkerState
 from catalog.errors import WorkerFailed
 from catalog.model import Model
 from tests.backends.workers.conftest import client

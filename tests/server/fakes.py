@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -20,7 +21,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.workers.pool import DeviceView, Need, PoolSnapshot, WorkerState, WorkerView
+from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json
-from backends.workers.pool import Need, PoolSnapshot, WorkerView
+from backends.workers.pool import PoolSnapshot, WorkerView
 from catalog.model import Model
 
 

@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from backends.queueing import Need, Priority
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, dumps, upstream_to_json
-from backends.workers.pool import Need, PoolSnapshot, Priority, WorkerPool
+from backends.workers.pool import PoolSnapshot, WorkerPool
 from catalog.errors import ModelNotFound
 from catalog.model import Model
 

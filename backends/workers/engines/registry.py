@@ -77,7 +77,8 @@ class Engines(Mapping[str, EngineInfo]):
         """Return an error if the engine cannot run here, else None. Its packages are not imported."""
         engine = self._engines.get(name)
         if engine is None:
-            return EngineMissing(name, extra="all", package="no engine has this name")
+            known = ", ".join(sorted(self._engines))
+            return EngineMissing.told(f"There is no engine '{name}'; the engines are {known}.", engine=name)
         lacking = engine.environment.lacks(engine.packages)
         if lacking is None:
             return None

@@ -1,0 +1,1 @@
+"""The worker process: its entry point, HTTP app, server, and threads for blocking work."""

@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.workers.engines.registry import EngineInfo, Engines
 from backends.workers.memory import Meter, measure
-from backends.workers.pool import Need, WorkerState, WorkerView
+from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.model import Capability, Model, PathSource, Size

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from backends.workers.pool import Need
+from backends.queueing import Need
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from tests.backends.workers.conftest import FakeDevice, FakeStore, fake_engines, model, stats

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from backends.base import Upstream
+from backends.queueing import Need, Priority
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import (
     dumps,
@@ -23,7 +24,7 @@ from backends.workers.control.codec import (
 )
 from backends.workers.control.remote_pool import RemotePool
 from backends.workers.control.service import PoolService
-from backends.workers.pool import Need, Priority, WorkerState
+from backends.workers.pool import WorkerState
 from catalog import errors
 from catalog.catalog import Catalog
 from catalog.errors import (

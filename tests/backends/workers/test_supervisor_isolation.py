@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from backends.workers.pool import Need
+from backends.queueing import Need
 from tests.backends.workers.conftest import OpenPool, client, model
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.workers.pool import Need, WorkerState
+from backends.queueing import Need
+from backends.workers.pool import WorkerState
 from catalog.errors import (
     ModelUnavailable,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.workers.pool import Need, Priority
+from backends.queueing import Need, Priority
 from catalog.errors import (
     QueueFull,
 )

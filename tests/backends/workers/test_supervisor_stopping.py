@@ -12,7 +12,8 @@ import httpx
 import psutil
 import pytest
 
-from backends.workers.pool import Need, WorkerState
+from backends.queueing import Need
+from backends.workers.pool import WorkerState
 from catalog.errors import (
     Draining,
     WorkerFailed,

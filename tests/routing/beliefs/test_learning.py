@@ -116,7 +116,9 @@ def test_an_answer_in_one_piece_teaches_how_long_all_of_it_takes_and_nothing_of_
         assert first is not None
         return first, (service_seconds(of) - first) / of.output_tokens(FACTS)
 
-    whole = attempt(whole=True, queued=30.0, first_chunk=None, duration=41.0, usage=Usage(input=100, output=101))
+    whole = attempt(
+        unstreamed=True, queued=30.0, first_chunk=None, duration=41.0, usage=Usage(input=100, output=101)
+    )
     first, token = seconds(taught(*[whole] * 60))
     usual_first, usual_token = seconds(taught())
     assert first + 100 * token == pytest.approx(11.0, rel=0.1)
@@ -124,7 +126,7 @@ def test_an_answer_in_one_piece_teaches_how_long_all_of_it_takes_and_nothing_of_
 
 
 def test_a_caller_who_left_a_call_in_one_piece_teaches_nothing_of_its_first_token() -> None:
-    left = taught(*[attempt(Result.CANCELLED, whole=True, first_chunk=None, duration=60.0)] * 10)
+    left = taught(*[attempt(Result.CANCELLED, unstreamed=True, first_chunk=None, duration=60.0)] * 10)
     assert left.first_seconds("model", FACTS) == taught().first_seconds("model", FACTS)
 
 

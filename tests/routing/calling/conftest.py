@@ -24,7 +24,7 @@ from tests.routing.clocks import ManualClock
 
 
 @pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
     """Endpoints ``cloud`` with two keys, ``lan`` without, ``small`` for one call at a time; checks for leaks."""
     clock = ManualClock()
     state = SqliteState(tmp_path / "state.sqlite3")
@@ -38,7 +38,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     breakers = Breakers(BreakerSettings(), clock)
     spend = Spend(state, SpendSettings(), clock)
     await spend.start()
-    traces = Traces(TraceSettings(), clock)
+    traces = Traces(getattr(request, "param", TraceSettings()), clock)
     pool, backend, recorder = CountingPool(), ScriptedBackend({}), Recorder()
     plans: list[Plan] = []
     dispatcher = Dispatcher(
@@ -58,7 +58,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
         traces=traces,
         sinks=(breakers, keys, traces, recorder),
         clock=clock,
-        later=(learning := Recorder(),),
+        batched_sinks=(learning := Recorder(),),
     )
     yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
     await dispatcher.settle()

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.wire.chat import ChatRequest, Message
-from backends.workers.pool import Need, PoolSnapshot, WorkerView
+from backends.workers.pool import PoolSnapshot, WorkerView
 from catalog.errors import (
     RoundhouseError,
 )
@@ -17,8 +18,9 @@ from catalog.model import Capability, LibrarySource, Model, Price, UpstreamSourc
 from catalog.types import Json
 from routing.accounts.spend import Spend
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.job import CHAT, Job
+from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge
+from routing.calling.operations import CHAT
 from routing.calling.traces import Traces
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result

@@ -11,11 +11,12 @@ from catalog.errors import (
     WorkerFailed,
 )
 from catalog.model import Capability, UpstreamSource
+from routing.calling.traces import TraceSettings
 from routing.facts import Facts, Intent
 from routing.outcomes import Result
 from routing.plan import Strategy
 from tests.garbage import left_in_cycles
-from tests.routing.calling.scripted import FACTS, GOOD, ROLE, Stand, local, remote
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, Stand, local, remote
 
 
 async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None:
@@ -121,3 +122,18 @@ async def test_neither_an_answer_nor_a_refusal_leaves_anything_to_the_garbage_co
         await fails()
         stand.backend.scripts = {}
     assert left == [], left
+
+
+@pytest.mark.parametrize(
+    "stand", [TraceSettings(store_prompts=False), TraceSettings(store_prompts=True)], indirect=True
+)
+async def test_a_trace_has_the_request_as_sent_only_where_the_setting_keeps_prompts(
+    stand: Stand, request: pytest.FixtureRequest
+) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(local("a"))
+    await stand.ask()
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    kept = request.node.callspec.params["stand"].store_prompts
+    assert trace.get("prompt") == (REQUEST.to_wire() if kept else None)

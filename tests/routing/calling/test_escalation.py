@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from routing.facts import Intent
 from routing.outcomes import Result
 from tests.routing.calling.scripted import FACTS, GOOD, ROLE, Stand, end, local, text
@@ -52,3 +54,18 @@ async def test_the_last_candidates_answer_is_given_even_if_it_is_invalid(stand: 
     model, _ = await stand.ask(stand.job(patient, judge=WantsFine))
     assert model == "b"
     assert [outcome.valid for outcome in stand.recorder.outcomes] == [False, False]
+
+
+@pytest.mark.parametrize("escalate", [False, True])
+async def test_an_attempt_asks_its_judge_for_one_verdict(stand: Stand, escalate: bool) -> None:
+    verdicts: list[str] = []
+
+    class Counting(WantsFine):
+        def verdict(self) -> bool | None:
+            verdicts.append(self.said)
+            return super().verdict()
+
+    stand.backend.scripts = {"a": (ROLE, text("not json"), end()), "b": GOOD}
+    stand.will_try(local("a"), local("b"))
+    await stand.ask(stand.job(replace(FACTS, intent=Intent(escalate=escalate)), judge=Counting))
+    assert verdicts == (["not json", "fine"] if escalate else ["not json"])

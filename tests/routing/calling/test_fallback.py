@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from backends.base import Chat
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from catalog.errors import (
@@ -21,7 +20,7 @@ from catalog.errors import (
     WorkerFailed,
 )
 from catalog.types import Json
-from routing.calling.job import Operation
+from routing.calling.operations import CHAT
 from routing.outcomes import Result
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
@@ -146,9 +145,9 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
         backend = OpenAIBackend(http)
         job = replace(
             stand.job(),
-            operation=Operation(
-                Chat,
-                lambda _, upstream, body: backend.chat(
+            operation=replace(
+                CHAT,
+                call=lambda _, upstream, body: backend.chat(
                     replace(upstream, base_url=addresses[upstream.endpoint], model="fake-chat"), body
                 ),
             ),

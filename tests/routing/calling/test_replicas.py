@@ -17,8 +17,9 @@ from catalog.errors import RoundhouseError, UpstreamOverloaded
 from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
 from routing.accounts.spend import Spend, SpendSettings
 from routing.calling.dispatcher import Dispatcher
-from routing.calling.job import CHAT, Job
+from routing.calling.job import Job
 from routing.calling.lease import Leases
+from routing.calling.operations import CHAT
 from routing.calling.retry_budget import RetryBudget, RetrySettings
 from routing.calling.traces import Traces, TraceSettings
 from routing.facts import Facts

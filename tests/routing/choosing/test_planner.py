@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.workers.pool import Need, PoolSnapshot
+from backends.queueing import Need
+from backends.workers.pool import PoolSnapshot
 from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Spend, SpendSettings

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from backends.workers.pool import Need, Priority
-from backends.workers.queue import Grant
+from backends.queueing import Grant, Need, Priority
 from catalog.errors import QueueFull
 from catalog.model import Endpoint
 from routing.upstreams.concurrency import ConcurrencyLimits, QueueLoad

@@ -1,0 +1,1 @@
+"""Parts that several engines share: audio, batching, chunks, messages, options, tokenisation."""

@@ -1,0 +1,1 @@
+"""The engine llama-cpp-python: GGUF models, one request at a time."""

@@ -1,0 +1,1 @@
+"""The engine onnx: embeddings, classification and cross-encoders by ONNX Runtime."""

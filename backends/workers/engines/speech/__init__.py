@@ -1,0 +1,1 @@
+"""The engine speech: text to speech by Kokoro and Hibari."""

@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from backends.base import Upstream
-from backends.workers.pool import Need, WorkerState
+from backends.queueing import Need
+from backends.workers.pool import WorkerState
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog

@@ -37,7 +37,11 @@ assert not [m for m in {heavy!r} if m in sys.modules]
 
 
 def test_an_unknown_engine_is_missing() -> None:
-    assert builtin_engines().missing("warp-drive") is not None
+    missing = builtin_engines().missing("warp-drive")
+    assert missing is not None
+    assert missing.message.startswith(
+        "There is no engine 'warp-drive'; the engines are diffusion, llama-cpp-python,"
+    )
 
 
 def test_the_command_holds_no_shell_and_no_secret() -> None:

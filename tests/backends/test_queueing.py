@@ -6,17 +6,16 @@ import asyncio
 
 import pytest
 
-from backends.workers.pool import Need, Priority
-from backends.workers.queue import INTERACTIVE_PER_BATCH, FairQueue, Grant, Slots
+from backends.queueing import INTERACTIVE_PER_BATCH, FairQueue, FairSlots, Grant, Need, Priority
 from catalog.errors import QueueFull, WorkerFailed
 
 
-def slots(*, max_queue: int = 100) -> Slots:
+def slots(*, max_queue: int = 100) -> FairSlots:
     ticks = iter(range(10**6))
-    return Slots(max_queue=max_queue, changed=lambda: None, clock=lambda: float(next(ticks)))
+    return FairSlots(max_queue=max_queue, changed=lambda: None, clock=lambda: float(next(ticks)))
 
 
-async def queued(on: Slots, need: Need) -> asyncio.Task[Grant]:
+async def queued(on: FairSlots, need: Need) -> asyncio.Task[Grant]:
     """Start a task that waits in the queue."""
     before = on.waiting
     task = asyncio.create_task(on.acquire(need))

@@ -1,4 +1,4 @@
-"""A bounded queue, fair between callers, in front of a worker's slots."""
+"""A bounded queue, fair between callers, in front of a worker's slots or of an endpoint that limits calls."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Generic, TypeVar
 
-from backends.workers.pool import Need, Priority
 from catalog.errors import QueueFull, RoundhouseError
 
 T = TypeVar("T")
+
+
+class Priority(StrEnum):
+    """The class of a request in a queue: interactive goes first, and batch is never starved."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The requirements of a request for slots.
+
+    ``slots`` is 0 for a call that decodes nothing (tokenise). ``flow`` identifies the caller to the fair queue (a
+    key's id).
+    """
+
+    slots: int = 1
+    flow: str = ""
+    priority: Priority = Priority.INTERACTIVE
+
 
 INTERACTIVE_PER_BATCH = 4
 """Interactive requests that are served before each batch request while both wait."""
@@ -111,8 +132,8 @@ class _Waiter:
     future: asyncio.Future[Grant] = field(repr=False)
 
 
-class Slots:
-    """The slots of one worker and the queue for them, which also exists while the worker loads.
+class FairSlots:
+    """The slots of one worker or endpoint and the queue for them, which also exists while a worker loads.
 
     No slot is granted before :meth:`open`; then at most ``capacity`` are held at a time. ``changed`` is called
     after every change of the grants or the queue, so that the owner can see demand and idleness. ``name`` is used
