@@ -3,7 +3,6 @@
 from server.api import (
     admin,
     audio,
-    chat,
     classify,
     completions,
     embeddings,
@@ -21,7 +20,6 @@ from server.api import (
 )
 
 ROUTERS = (
-    chat.router,
     completions.router,
     embeddings.router,
     rerank.router,
