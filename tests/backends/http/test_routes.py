@@ -51,7 +51,8 @@ async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIte
     server.close()
     for writer in writers:
         writer.transport.abort()
-    await asyncio.sleep(0.01)
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 @pytest.fixture(scope="module")
