@@ -30,12 +30,7 @@ class ServerClient:
         settings = load_settings(config)
         self.url = url or _default_url(settings)
         key = key or _first_key(settings)
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(10, read=600),
-            trust_env=False,
-        )
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, **params: Any) -> Any:
         """The body of the response: parsed JSON, or text."""
@@ -47,8 +42,12 @@ class ServerClient:
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """The response, unless it is an error; ``arguments`` are those of httpx."""
+        timeout = httpx.Timeout(10, read=600)
         try:
-            response = self._client.request(method, path, **arguments)
+            with httpx.Client(
+                base_url=self.url, headers=self._headers, timeout=timeout, trust_env=False
+            ) as client:
+                response = client.request(method, path, **arguments)
         except httpx.ConnectError:
             raise ConfigurationError(
                 f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
