@@ -75,3 +75,12 @@ async def test_a_message_that_breaks_off_ends_with_an_error_event(gateway: Gatew
     assert answer.text.rstrip().split("\n\n")[-1].startswith("event: error\n")
     assert "message_stop" not in answer.text
     assert "[DONE]" not in answer.text
+
+
+async def test_unknown_paths_and_methods_below_messages_are_refused_in_anthropics_shape(gateway: Gateway) -> None:
+    for method, path, status in (("GET", "/v1/messages/nowhere", 404), ("GET", "/v1/messages", 405)):
+        refused = await gateway.client.request(method, path)
+        assert refused.status_code == status
+        body = refused.json()
+        assert (body["type"], set(body["error"])) == ("error", {"type", "message"})
+        assert body["request_id"] == refused.headers["x-request-id"]
