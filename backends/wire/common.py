@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_TEXT = 8_000_000
 """The most characters of one text; the server's limit of a body is usually smaller."""
@@ -16,6 +19,24 @@ Identifier = Annotated[str, StringConstraints(max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+def _spelled(pattern: str, read: Callable[[str], Any], meaning: str) -> BeforeValidator:
+    """Read a text of this form and refuse any other, where pydantic's own parsing of a query is more lenient."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if re.fullmatch(pattern, value, re.ASCII) is None:
+            raise ValueError(f"Input should be {meaning}")
+        return read(value)
+
+    return BeforeValidator(check)
+
+
+AS_DAY = _spelled(r"\d{4}-\d{2}-\d{2}", date.fromisoformat, "a day, as 2026-01-31")
+AS_COUNT = _spelled(r"\d{1,18}", int, "a whole number")
+"""Read query parameters: a day, and a number in digits alone. They stand last in ``Annotated``."""
 
 
 class WireModel(BaseModel):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Identifier, WireModel
+from backends.wire.common import AS_DAY, Identifier, WireModel
 from catalog.errors import InvalidRequest
 from routing.accounts.usage_report import DEFAULT_GROUPS, UsageGroup, report, to_csv
 from server.answers.whole import json_response
@@ -26,8 +26,8 @@ MAX_DAYS = 366
 class UsageQuery(WireModel):
     """``start`` and ``end`` are days (``2026-01-31``); ``by`` is a list of columns to group by."""
 
-    start: date | None = None
-    end: date | None = None
+    start: Annotated[date, AS_DAY] | None = None
+    end: Annotated[date, AS_DAY] | None = None
     by: Identifier | None = None
     format: Literal["json", "csv"] = "json"
 
@@ -66,7 +66,7 @@ async def get_usage(request: Request, query: UsageQuery) -> Response:
     """Usage and cost by day, model and key, as JSON or CSV. Other keys' usage is for administrators only."""
     caller = caller_of(request)
     last = query.end or datetime.now(UTC).date()
-    first = query.start or last - timedelta(days=30)
+    first = query.start or last - min(timedelta(days=30), last - date.min)
     if not 0 <= (last - first).days <= MAX_DAYS:
         raise InvalidRequest(f"'start' is at most {MAX_DAYS} days before 'end'.", param="start")
     by = _groups(query.by)

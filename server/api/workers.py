@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import PlainTextResponse, Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import WireModel
+from backends.wire.common import AS_COUNT, WireModel
 from backends.workers.pool import WorkerView
 from server.answers.whole import json_response
 from server.api.models import local_row
@@ -25,7 +25,7 @@ MAX_LOG_LINES = 10_000
 class LogQuery(WireModel):
     """``lines`` counts from the end of the log."""
 
-    lines: Annotated[int, Field(ge=1, le=MAX_LOG_LINES)] = 200
+    lines: Annotated[int, Field(ge=1, le=MAX_LOG_LINES), AS_COUNT] = 200
 
 
 class WorkerCard(TypedDict):

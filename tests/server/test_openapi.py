@@ -230,3 +230,16 @@ async def test_query_parameters_are_described_and_checked_alike(gateway: Gateway
 async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) -> None:
     async with start(server={"docs": False}) as gateway:
         assert (await gateway.client.get("/openapi.json")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["usage?start=1793491200", "usage?end=0", "usage?start=20261101", "admin/workers/parrot/log?lines=%2B5",
+     "admin/workers/parrot/log?lines=5.0", "admin/workers/parrot/log?lines=1_0"],
+)  # fmt: skip
+async def test_query_parameters_take_one_spelling_of_a_value(gateway: Gateway, query: str) -> None:
+    assert (await gateway.client.get(f"/v1/{query}")).status_code == 400
+
+
+async def test_usage_up_to_the_first_day_of_all_is_an_empty_report(gateway: Gateway) -> None:
+    assert (await gateway.client.get("/v1/usage?end=0001-01-01")).json()["data"] == []
