@@ -42,6 +42,16 @@ _DEFAULTS = {
     # cores, llama.cpp decoded 5 to 10 times faster with sleeping ones.
     "OMP_WAIT_POLICY": "passive",
 }
+_FORCED = {
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONSAFEPATH": "1",
+    # Engines report their use to their makers by default; a worker reports nothing.
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
 _SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "AUTH")
 
 
@@ -53,7 +63,7 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
         if (name in _INHERITED or name.startswith(_INHERITED_PREFIXES))
         and not any(part in name.upper() for part in _SECRET_PARTS)
     }
-    return _DEFAULTS | kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    return _DEFAULTS | kept | _FORCED
 
 
 class WorkerProcess:

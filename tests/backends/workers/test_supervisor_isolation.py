@@ -41,6 +41,14 @@ async def test_a_workers_environment_holds_no_secrets(open_pool: OpenPool) -> No
         assert seen["OMP_WAIT_POLICY"] == "passive"
 
 
+async def test_a_worker_never_reports_its_use_to_the_makers_of_engines(open_pool: OpenPool) -> None:
+    switches = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
+    async with open_pool(environment={**os.environ, **dict.fromkeys(switches, "0")}) as h:
+        await h.pool.load(model())
+        seen = psutil.Process(h.view().pid).environ()
+        assert [seen[name] for name in switches] == ["1"] * 4
+
+
 async def test_the_log_is_there_after_the_worker_is_gone(open_pool: OpenPool) -> None:
     async with open_pool() as h:
         await h.ask(model())
