@@ -83,7 +83,10 @@ lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes
 	$(COMPILE) --extra starter --extra redis --extra otel --extra dev \
 		--output-file deploy/requirements-dev.lock pyproject.toml
 
+NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
+	"%d.%d. If there is another one, name it: make serve PYTHON=python3.12" % sys.version_info[:2])
 $(BIN)/python:
+	@$(PYTHON) -c '$(NEEDED)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml deploy/requirements.lock | $(BIN)/python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,16 +17,16 @@ DISTRIBUTION = "roundhouse-server"
 def install_command(extra: str, *, python: str | None = None) -> str:
     """The command that installs ``extra`` from where Roundhouse itself came: a checkout, a wheel, or an index.
 
-    ``python`` is the interpreter to install it for, when that is not the one that runs.
+    ``python`` is the interpreter to install it for; by default the one that runs.
     """
-    pip = f"{shlex.quote(python)} -m pip install" if python else "pip install"
+    pip = f"{shlex.quote(python or sys.executable)} -m pip install"
     source, editable = _source()
     return f"{pip} {'-e ' if editable else ''}{shlex.quote(f'{source}[{extra}]')}"
 
 
 @cache
 def _source() -> tuple[str, bool]:
-    """What pip can install Roundhouse from again, and whether as an editable checkout.
+    """The place from which pip can install Roundhouse again, and whether as an editable checkout.
 
     pip records a local folder or wheel in ``direct_url.json`` (PEP 610). One that is gone, as a container's build
     folder is, gives the name.

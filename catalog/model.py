@@ -288,7 +288,6 @@ class Endpoint(BaseModel):
     id: str = Field(pattern=r"^[\w][\w.-]*$")
     protocol: str = Field(
         default="openai",
-        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
         description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
         "anthropic; an unknown one is refused at start-up",
     )

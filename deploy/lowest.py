@@ -20,7 +20,7 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[Requirement]:
-    """What the project needs with ``extras`` on this machine; extras that name the project's own are followed."""
+    """The packages of the project with ``extras`` on this machine; an extra of the project itself is followed."""
     lines = [*project["dependencies"]]
     for extra in extras:
         lines += project["optional-dependencies"][extra]

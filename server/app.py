@@ -100,8 +100,10 @@ def create_app(
     )
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
-    for router in ROUTERS:
-        app.router.routes.extend(router.routes)  # include_router would put a layer of matching before each route
+    for router in ROUTERS:  # include_router would put a layer of matching before each route
+        app.router.routes.extend(router.routes)
+    if not settings.server.docs:
+        app.router.routes[:] = [its for its in app.routes if getattr(its, "path", None) != "/openapi.json"]
     _add_middleware(app, services, telemetry)
     return app
 

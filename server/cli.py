@@ -97,6 +97,22 @@ def serve(
     raise typer.Exit(run(settings, reload=lambda: load_settings(config, **overrides)))
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """An OpenAI-compatible inference server that runs local models and routes to remote ones."""
+    del asked  # its callback ends the command
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

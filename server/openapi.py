@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import WithDefaultSchema
 from typing_extensions import TypedDict
 
 from catalog import errors
@@ -60,6 +63,9 @@ OF_A_CALL = (
     errors.TotalTimeout,
 )
 """Further errors of requests that a model answers."""
+EVENT_SCHEMA = "x-event-schema"
+"""The schema of each event's data. A media type's own schema describes the whole body, and generated clients
+read by it; OpenAPI has ``itemSchema`` for the parts of a stream only from 3.2 on."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -99,8 +105,9 @@ def describe(app: FastAPI) -> Json:
 
 
 def _document(app: FastAPI) -> Json:
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     routes = [route for route in app.routes if isinstance(route, ContractRoute) and route.include_in_schema]
+    routes = [_without_head(route) for route in routes]
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=routes)
     schemas = _Schemas(route.contract for route in routes)
     for route in routes:
         for method in route.methods or ():
@@ -113,6 +120,13 @@ def _document(app: FastAPI) -> Json:
         "api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     }
     return document
+
+
+def _without_head(route: ContractRoute) -> ContractRoute:
+    """The route as the document has it: HEAD wherever there is GET goes without saying."""
+    told = copy(route)
+    told.methods = (route.methods or set()) - {"HEAD"}
+    return told
 
 
 def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
@@ -134,7 +148,7 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
     if contract.answers is not None:
         content = {"application/json": {"schema": schemas.of(contract.answers)}, **content}
     if contract.streams is not None:
-        content["text/event-stream"] = {"schema": schemas.of(contract.streams)}
+        content["text/event-stream"] = {"schema": {"type": "string"}, EVENT_SCHEMA: schemas.of(contract.streams)}
     answer: Json = {"description": "The answer.", "content": content}
     if contract.calls_model and not contract.admin:
         answer["headers"] = {
@@ -167,11 +181,21 @@ def _errors(route: ContractRoute, schema: Json) -> Json:
 
 
 def _query(model: type[BaseModel]) -> list[Json]:
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_WithoutNull)
     return [
         {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": its}
         for name, its in schema["properties"].items()
     ]
+
+
+class _WithoutNull(GenerateJsonSchema):
+    """Leaves out defaults of null: generators take a field with a default for one that is always there."""
+
+    def default_schema(self, schema: WithDefaultSchema) -> Json:
+        found = super().default_schema(schema)
+        if "default" in found and found["default"] is None:
+            del found["default"]
+        return found
 
 
 class _Schemas:
@@ -184,7 +208,7 @@ class _Schemas:
         inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None
         ]
-        found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)
+        found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_WithoutNull)
         self._found = {kind: its for (kind, _), its in found.items()}
         self.definitions: Json = schema.get("$defs", {})
 

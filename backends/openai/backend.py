@@ -105,32 +105,14 @@ class OpenAIBackend:
         document = await self._post(upstream, "/classify", body, "input")
         return classifications(document, request, upstream)
 
-    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
+    def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         path = "/audio/translations" if request.translate else "/audio/transcriptions"
         fields, files = transcription_form(
             request, upstream, self.parameters(upstream), streamed=self.streams_transcripts
         )
-        async with self.http.open(
-            upstream,
-            "POST",
-            self.path(upstream, path),
-            data=fields,
-            files=files,
-            key_header=self.key_header,
-        ) as response:
-            if response.media_type != "text/event-stream":
-                for event in transcript_events(await response.json(), upstream):
-                    yield event
-                return
-            finished = False
-            async for sent in response.events():
-                if sent.done:
-                    break
-                event = checked(sent.json(), sent.event, upstream)
-                finished = finished or event.get("type") == "transcript.text.done"
-                yield event
-            if not finished:
-                raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended the transcript before it was done.")
+        return self._typed_events(
+            upstream, path, transcript_events, "transcript.text.done", data=fields, files=files
+        )
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
         body = speech_body(request, upstream, self.parameters(upstream), self.default_voice)
@@ -140,24 +122,10 @@ class OpenAIBackend:
             async for chunk in response.iter_bytes():
                 yield chunk
 
-    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
+    def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         body = self.body(request, upstream)
-        async with self.http.open(
-            upstream, "POST", self.path(upstream, "/images/generations"), json=body, key_header=self.key_header
-        ) as response:
-            if response.media_type != "text/event-stream":
-                for event in image_events(await response.json(), upstream):
-                    yield event
-                return
-            finished = False
-            async for sent in response.events():
-                if sent.done:
-                    break
-                event = checked(sent.json(), sent.event, upstream)
-                finished = finished or event.get("type") == "image_generation.completed"
-                yield event
-            if not finished:
-                raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended before the image was complete.")
+        last = "image_generation.completed"
+        return self._typed_events(upstream, "/images/generations", image_events, last, json=body)
 
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
@@ -222,6 +190,35 @@ class OpenAIBackend:
         usage = watch.end()
         if usage is not None:
             yield usage
+
+    async def _typed_events(
+        self,
+        upstream: Upstream,
+        path: str,
+        take_apart: Callable[[Any, Upstream], Iterator[Json]],
+        last: str,
+        **sent: Any,
+    ) -> AsyncGenerator[Json]:
+        """The events of an answer whose events have types, checked; ``sent`` is the body for ``HttpClient.open``.
+
+        ``take_apart`` turns a plain answer into events. Raises StreamBroken when none has the type ``last``.
+        """
+        async with self.http.open(
+            upstream, "POST", self.path(upstream, path), key_header=self.key_header, **sent
+        ) as response:
+            if response.media_type != "text/event-stream":
+                for event in take_apart(await response.json(), upstream):
+                    yield event
+                return
+            finished = False
+            async for told in response.events():
+                if told.done:
+                    break
+                event = checked(told.json(), told.event, upstream)
+                finished = finished or event.get("type") == last
+                yield event
+            if not finished:
+                raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended its answer before it was complete.")
 
     async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str) -> Json:
         document = await self.http.post_json(

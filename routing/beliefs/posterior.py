@@ -139,7 +139,7 @@ class QualityPosterior:
         task_weight = cell_weight.sum(axis=1)
         task_sum = cell_sum.sum(axis=1)
 
-        # What a task borrows from the other tasks of its model.
+        # A task borrows from the other tasks of its model.
         to_model = rules.task_strength / (task_weight + rules.task_strength)
         model_shift, model_strength = np.zeros(len(TASKS)), np.full(len(TASKS), evidence.strength)
         for scores, known in self._observed_kinds(evidence):
@@ -151,7 +151,7 @@ class QualityPosterior:
         model_shift /= model_strength
         task_strength = 1 / (1 / rules.task_strength + 1 / model_strength)
 
-        # What a cell borrows from its task, without the cell itself.
+        # A cell borrows from its task, without the cell itself.
         parent_weight = task_strength[:, None] + task_weight[:, None] - cell_weight
         parent_shift = ((task_strength * model_shift)[:, None] + task_sum[:, None] - cell_sum) / parent_weight
         cell_strength = 1 / (1 / rules.complexity_strength + 1 / parent_weight)

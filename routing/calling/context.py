@@ -1,4 +1,4 @@
-"""What an attempt needs of the dispatcher that makes it."""
+"""The services that the dispatcher lends to its attempts."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _upstream(endpoint: Endpoint, model: str, secret: str | None, default: Timeo
 
 
 def need_of(facts: Facts) -> Need:
-    """What the call asks of a queue. Tokenising takes no slot."""
+    """The call's slots, flow and priority in a queue. Tokenising takes no slot."""
     batch = facts.intent.workload is not Workload.INTERACTIVE
     return Need(
         slots=0 if facts.tokens_only else 1,

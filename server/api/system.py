@@ -9,10 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from catalog.errors import NotFound, Unavailable
+from catalog.errors import Unavailable
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
-from server.edge.errors import NOTHING_HERE
 from server.edge.services import services_of
 from server.openapi import describe
 
@@ -52,11 +51,9 @@ async def root(request: Request) -> Response:
     )
 
 
-@route(router, "GET", "/openapi.json", Contract(answers=dict, raises=(NotFound,)))
+@route(router, "GET", "/openapi.json", Contract(answers=dict))
 async def get_openapi(request: Request) -> Response:
-    """This document: OpenAPI 3.1. Not found if ``[server] docs`` is off."""
-    if not services_of(request).settings.server.docs:
-        raise NotFound(NOTHING_HERE)
+    """This document: OpenAPI 3.1. There is none if ``[server] docs`` is off."""
     # Generated in a thread, as it takes half a second the first time.
     return json_response(await asyncio.to_thread(describe, request.app))
 

@@ -64,7 +64,7 @@ class ContractRoute(DirectRoute):
 def route(
     router: APIRouter, method: str, path: str, contract: Contract, *aliases: str
 ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
-    """Add a handler at ``path`` and its ``aliases``, which are not in the schema.
+    """Add a handler at ``path`` and its ``aliases``, which are not in the schema. GET stands for HEAD too.
 
     The handler is given the request, the path's parameters by name, and ``query`` and ``body`` if it reads them.
     """
@@ -75,7 +75,7 @@ def route(
             added = ContractRoute(
                 place,
                 served,
-                methods=[method],
+                methods=[method, "HEAD"] if method == "GET" else [method],
                 tags=router.tags,
                 operation_id=handler.__name__,
                 include_in_schema=place == path,

@@ -1,4 +1,4 @@
-"""What the gateway adds to a fast upstream, beside nginx, LiteLLM's proxy and Portkey's gateway, in one run.
+"""The time that a gateway adds to a fast upstream: Roundhouse, nginx, LiteLLM's proxy and Portkey's, in one run.
 
 All contestants stand in front of the same upstream. Rounds are interleaved, so that other load on the machine
 falls on all alike, and figures are medians over rounds.

@@ -87,7 +87,7 @@ def show(report: Report, console: Console) -> None:
             table.add_row(figure.name, f"not compared: {escape(figure.reason)}", "", bound, "")
             continue
         verdict = "" if figure.bound is None else "[red]missed" if figure.missed else "[green]ok"
-        beside = ", ".join(f"{name} {value:.4g}" for name, value in figure.beside.items())
+        beside = "\n".join(f"{name} {value:.4g}" for name, value in figure.beside.items())
         table.add_row(figure.name, beside, f"{figure.value:.4g} {figure.unit}".strip(), bound, verdict)
     if report.figures:
         console.print(table)

@@ -18,6 +18,7 @@ from catalog import installing
 from catalog.errors import EngineMissing
 from catalog.installing import DISTRIBUTION, install_command
 
+PIP = f"{shlex.quote(sys.executable)} -m pip"
 ROOT = Path(__file__).parents[2]
 Install = Callable[[dict[str, Any] | None], None]
 
@@ -43,26 +44,26 @@ def test_an_editable_checkout_is_installed_again_as_one(installed: Install, tmp_
     checkout = tmp_path / "my checkout"
     checkout.mkdir()
     installed({"url": checkout.as_uri(), "dir_info": {"editable": True}})
-    assert install_command("vllm") == f"pip install -e '{checkout}[vllm]'"
+    assert install_command("vllm") == f"{PIP} install -e '{checkout}[vllm]'"
 
 
 def test_a_folder_or_a_wheel_is_installed_again_from_its_place(installed: Install, tmp_path: Path) -> None:
     wheel = tmp_path / "roundhouse_server-9.9-py3-none-any.whl"
     wheel.touch()
     installed({"url": wheel.as_uri(), "archive_info": {}})
-    assert install_command("vllm") == f"pip install '{wheel}[vllm]'"
+    assert install_command("vllm") == f"{PIP} install '{wheel}[vllm]'"
 
 
 def test_from_an_index_or_a_folder_that_is_gone_it_is_installed_by_name(
     installed: Install, tmp_path: Path
 ) -> None:
     installed({"url": (tmp_path / "gone").as_uri(), "dir_info": {"editable": True}})
-    assert install_command("vllm") == "pip install 'roundhouse-server[vllm]'"
+    assert install_command("vllm") == f"{PIP} install 'roundhouse-server[vllm]'"
 
 
 def test_without_a_record_it_is_installed_by_name(installed: Install) -> None:
     installed(None)
-    assert install_command("vllm") == "pip install 'roundhouse-server[vllm]'"
+    assert install_command("vllm") == f"{PIP} install 'roundhouse-server[vllm]'"
 
 
 def test_the_command_is_for_the_interpreter_that_lacks_the_package(installed: Install, tmp_path: Path) -> None:

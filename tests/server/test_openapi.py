@@ -15,6 +15,7 @@ from catalog.errors import IdleTimeout, QueueFull, RoundhouseError
 from catalog.types import Json
 from server.api import ROUTERS
 from server.edge.contracts import ContractRoute
+from server.openapi import EVENT_SCHEMA
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
 
@@ -139,7 +140,8 @@ async def test_an_answer_has_the_shape_that_the_document_promises(
     got = await answer(gateway, ask)
     assert got.status_code == 200, got.text
     assert got.headers["content-type"].partition(";")[0] == ask.media_type
-    promised = document["paths"][ask.path][ask.method]["responses"]["200"]["content"][ask.media_type]["schema"]
+    content = document["paths"][ask.path][ask.method]["responses"]["200"]["content"][ask.media_type]
+    promised = content[EVENT_SCHEMA if ask.media_type == SSE else "schema"]
     if ask.media_type == SSE:
         told = [event for event in events(got.text) if event != "[DONE]"]
         assert told
@@ -159,7 +161,8 @@ def test_every_operation_and_media_type_of_the_document_is_asked_above() -> None
             contract = route.contract
             kinds = [*contract.media, *(["application/json"] if contract.answers is not None else [])]
             kinds += [SSE] if contract.streams is not None else []
-            promised |= {(route.path_format, next(iter(route.methods or ())).lower(), kind) for kind in kinds}
+            (method,) = (route.methods or set()) - {"HEAD"}
+            promised |= {(route.path_format, method.lower(), kind) for kind in kinds}
     assert {(ask.path, ask.method, ask.media_type) for ask in ASKS} == promised
 
 
@@ -229,7 +232,24 @@ async def test_query_parameters_are_described_and_checked_alike(gateway: Gateway
 
 async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) -> None:
     async with start(server={"docs": False}) as gateway:
-        assert (await gateway.client.get("/openapi.json")).status_code == 404
+        for method in ("GET", "HEAD", "POST"):
+            assert (await gateway.client.request(method, "/openapi.json")).status_code == 404
+
+
+async def test_head_works_wherever_get_does(gateway: Gateway, document: Json) -> None:
+    for method, path, _ in operations(document):
+        if method == "get":
+            path = path.format(trace_id="none", model_id="parrot")
+            plain, head = await gateway.client.get(path), await gateway.client.head(path)
+            assert (head.status_code, head.headers["content-type"]) == (
+                plain.status_code,
+                plain.headers["content-type"],
+            ), path
+
+
+async def test_no_field_has_a_default_of_null(document: Json) -> None:
+    """Generators of clients take a field with a default for one that is always there."""
+    assert b'"default":null' not in orjson.dumps(document)
 
 
 @pytest.mark.parametrize(
