@@ -72,7 +72,7 @@ class Breakers:
         self._failed_in: dict[CircuitKey, int | None] = {}
 
     def follow(self, process: Callable[[str], int | None]) -> None:
-        """Use ``process(model)``, the id of a local model's process (None without one): a new one starts afresh."""
+        """Use ``process(model)``, the id of a local model's process or None: the faults of an earlier one are forgotten."""
         self._process = process
 
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:

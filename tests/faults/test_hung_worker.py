@@ -1,4 +1,4 @@
-"""A worker that lives and does not answer is replaced: stopped, deadlocked, without its socket, without progress."""
+"""A worker that lives and does not answer is replaced: stopped, deadlocked, without socket or progress."""
 
 from __future__ import annotations
 

@@ -113,4 +113,4 @@ async def test_health_is_a_200_in_time(open_pool: OpenPool, tmp_path: Path) -> N
     async with await asyncio.start_unix_server(closes, tmp_path / "a.sock"):
         assert await unhealthy(str(tmp_path / "a.sock"), 0.2) == "it did not answer for 0.2 s"
     async with await asyncio.start_unix_server(dead, tmp_path / "b.sock"):
-        assert await unhealthy(str(tmp_path / "b.sock"), 30) == "it reports its health as 503"
+        assert await unhealthy(str(tmp_path / "b.sock"), 30) == "its health is 503"
