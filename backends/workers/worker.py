@@ -29,7 +29,9 @@ from catalog.errors import (
     Draining,
     FirstByteTimeout,
     IdleTimeout,
+    RequestFailed,
     RoundhouseError,
+    StreamBroken,
     UpstreamUnreachable,
     WorkerFailed,
 )
@@ -40,6 +42,9 @@ Clock = Callable[[], float]
 STALLS = 2
 """Requests in a row that time out without a completed one between them before a worker that still answers
 ``/health`` is replaced: its engine makes no progress."""
+FAULTS = 8
+"""Requests in a row that fail within the engine, without a completed one between them, before it is replaced: one
+of them may be poison, but a worker in order serves others."""
 
 
 class WorkerObserver(Protocol):
@@ -116,6 +121,7 @@ class Worker:
         self._check: asyncio.Task[None] | None = None
         self._unwell: str | None = None
         self._stalls = 0
+        self._faults = 0
         self._capacity = 0
         self._closing = False
         self._failure: RoundhouseError | None = None
@@ -209,7 +215,7 @@ class Worker:
             raise
         finally:
             if completed and need.slots:
-                self._stalls = 0
+                self._stalls = self._faults = 0
             self._slots.release(grant, completed=completed)
 
     async def ready(self) -> None:
@@ -272,6 +278,8 @@ class Worker:
             self._slots.close()
         elif isinstance(error, FirstByteTimeout | IdleTimeout):
             self._stalls += 1
+        elif isinstance(error, RequestFailed | StreamBroken):
+            self._faults += 1
         else:
             return
         self.check()
@@ -287,9 +295,9 @@ class Worker:
             self._unwell = reason
             self._slots.close()
             self._events.set()
-        elif self._stopping is None and self._stalls >= STALLS:
-            self._observer.died(self.model.id, f"{self._stalls} requests in a row got no answer in time")
-            self.ask_to_stop("unresponsive")
+        elif self._stopping is None and (self._stalls >= STALLS or self._faults >= FAULTS):
+            self._observer.died(self.model.id, f"its last {self._stalls + self._faults} requests failed")
+            self.ask_to_stop("failing")
         elif self._stopping is None and not self._slots.capacity:
             self._slots.resize(self._capacity)
 
@@ -337,7 +345,8 @@ class Worker:
         self._started_at = self._clock()
         self._set(WorkerState.READY)
         self._slots.last_used = None
-        self._unwell, self._stalls = None, 0
+        self._unwell = None
+        self._stalls = self._faults = 0
         self._capacity = launch.spec.slots + launch.spec.extra
         self._slots.open(self._capacity)
         await self._serve()

@@ -34,6 +34,8 @@ _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
 )
+_ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
+"""Errors that say nothing about a local model: its supervisor replaces a worker that died or only fails."""
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
@@ -72,7 +74,7 @@ class Breakers:
         self._failed_in: dict[CircuitKey, int | None] = {}
 
     def follow(self, process: Callable[[str], int | None]) -> None:
-        """Use ``process(model)``, the id of a local model's process or None: the faults of an earlier one are forgotten."""
+        """Use ``process(model)``, the id of a local model's process: faults of another are forgotten."""
         self._process = process
 
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:
@@ -274,6 +276,8 @@ def needs_of(facts: Facts) -> Needs:
 def is_fault(outcome: Outcome) -> bool:
     """Whether a failed attempt is evidence that the upstream is unhealthy."""
     if outcome.error in _NOT_THE_UPSTREAM:
+        return False
+    if outcome.endpoint == LOCAL_ENDPOINT and outcome.error in _ONE_REQUEST:
         return False
     # With a key, the key is at fault; an endpoint without keys that answers 429 is overloaded.
     return outcome.provider_key is None or outcome.error not in _KEY_FAULTS

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.serving import Gateway, ask, chat, client, serving, worker_row
+from tests.faults.serving import Gateway, ask, chat, client, serving, soon, worker_row
 
 
 @pytest.fixture
@@ -52,3 +52,27 @@ async def test_requests_that_get_no_token_replace_the_worker_and_leave_no_open_b
             assert {each.status for each in told} <= {503, 504}
             assert (await asyncio.wait_for(ask(session, chat("solo")), 15)).whole
             assert gateway.workers()[0]["pid"] != first
+
+
+async def test_what_one_request_makes_an_engine_raise_takes_the_model_from_nobody(tmp_path: Path) -> None:
+    with serving(tmp_path, model=[worker_row("solo", tmp_path)]) as gateway:
+        async with client(gateway) as session:
+            assert (await ask(session, chat("solo"))).whole
+            first = gateway.workers()[0]["pid"]
+            for _ in range(3):
+                for _ in range(7):
+                    told = await ask(session, chat("solo", status=500))
+                    assert (told.status, told.error and told.error["code"]) == (500, "request_failed")
+                assert (await ask(session, chat("solo"))).whole, "no circuit is open"
+            assert gateway.workers()[0]["pid"] == first
+            for _ in range(8):
+                await ask(session, chat("solo", status=500))
+            assert (await ask(session, chat("solo"))).whole
+            assert await soon_other(gateway, first), "a process that only fails is replaced"
+
+
+async def soon_other(gateway: Gateway, first: int) -> bool:
+    """Whether the next answers come from another process than ``first``."""
+    async with client(gateway) as session:
+        await soon(lambda: gateway.workers()[0]["pid"] != first, within=15)
+        return (await ask(session, chat("solo"))).whole
