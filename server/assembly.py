@@ -41,6 +41,7 @@ from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.persistence import Persistence
+from routing.plan import Block
 from routing.state.factory import create_state
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
@@ -268,9 +269,8 @@ def _runtime(
 ) -> Runtime:
     keys = memory.provider_keys
 
-    def unavailable(model: Model) -> str | None:
-        block = models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
-        return None if block is None else block.reason
+    def unavailable(model: Model) -> Block | None:
+        return models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
 
     return Runtime(
         live=models.live,

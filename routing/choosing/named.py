@@ -72,10 +72,13 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     lacks = needs - model.capabilities
     if not lacks:
         return
-    capable = world.index.names_capable(needs)
-    listed = ", ".join(f"'{name}'" for name in capable[:_MAX_LISTED])
-    more = " and others" if len(capable) > _MAX_LISTED else ""
-    advice = f"These can: {listed}{more}." if capable else "No model here can."
+    capable = [name for name in world.index.names_capable(needs) if permits(facts.allowed, name)]
+    ready = [name for name in capable if name not in world.blocked]
+    listed = ", ".join(f"'{name}'" for name in ready[:_MAX_LISTED])
+    more = " and others" if len(ready) > _MAX_LISTED else ""
+    advice = f"These can: {listed}{more}." if ready else "No model that is ready here can."
+    if capable and not ready:
+        advice += f" '{capable[0]}' could, but: {world.blocked[capable[0]].reason}"
     raise CapabilityMismatch(
         f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
         param="model",

@@ -25,7 +25,7 @@ MAX_FAILURES = 3
 """Failed scans in a row after which a server's rows are removed."""
 
 UpstreamOf = Callable[[Endpoint], Upstream]
-"""An endpoint's address, with a key if it needs one. Raises ModelUnavailable when none is usable."""
+"""An endpoint's address, with a key if it needs one. Raises ModelTemporarilyUnavailable when none is usable."""
 
 
 class DiscoverySettings(BaseModel):

@@ -30,6 +30,15 @@ async def test_downloaded_key_and_available_are_three_facts(gateway: Gateway) ->
     assert (local["loaded"], local["state"]) == (False, "stopped")
 
 
+async def test_models_that_lack_a_key_an_engine_or_a_pull_are_listed_on_demand(gateway: Gateway) -> None:
+    async def listed(query: str) -> set[str]:
+        return {row["id"] for row in (await gateway.client.get(f"/v1/models{query}")).json()["data"]}
+
+    assert "cloud/oracle" not in await listed("")
+    assert "parrot" in await listed("")
+    assert await listed("?all=true") - await listed("") == {"cloud/oracle"}
+
+
 async def test_the_routers_names_are_models_too(gateway: Gateway) -> None:
     for name in ("auto", "auto:fast", "auto:best", "auto:cheap", "auto:local", "AUTO:Best"):
         body = (await gateway.client.get(f"/v1/models/{name}")).json()
