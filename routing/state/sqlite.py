@@ -113,7 +113,7 @@ class SqliteState:
             ).fetchone()
             return row
 
-        row = await self._writer.request(read)
+        row = await self._writer.read(read)
         try:
             return None if row is None else decode(row[0])
         except ValueError:
@@ -129,7 +129,7 @@ class SqliteState:
             ).fetchall()
 
         found: dict[str, Any] = {}
-        for name, body in await self._writer.request(read):
+        for name, body in await self._writer.read(read):
             try:
                 found[name] = decode(body)
             except ValueError:
@@ -147,7 +147,7 @@ class SqliteState:
             sql = "SELECT name, value FROM counters WHERE name >= ? AND name < ?"
             return dict(db.execute(sql, (prefix, end)).fetchall())
 
-        counts: dict[str, int] = await self._writer.request(read)
+        counts: dict[str, int] = await self._writer.read(read)
         return counts
 
     async def hold(self, hold: Hold, timeout: float) -> Counter | None:
@@ -197,7 +197,7 @@ class SqliteState:
             )
             return [UsageRow(*row) for row in db.execute(sql, (first_day, last_day))]
 
-        rows: list[UsageRow] = await self._writer.request(read)
+        rows: list[UsageRow] = await self._writer.read(read)
         return rows
 
     def add_outcome(self, outcome: Outcome) -> None:
@@ -211,7 +211,7 @@ class SqliteState:
                 (query.since, query.until, query.trace, query.trace, query.limit),
             ).fetchall()
 
-        return [decode(body) for (body,) in await self._writer.request(read)]
+        return [decode(body) for (body,) in await self._writer.read(read)]
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
         def delete(db: sqlite3.Connection) -> None:
