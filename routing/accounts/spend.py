@@ -26,7 +26,7 @@ from catalog.errors import BudgetExceeded
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
-from routing.clock import Clock, SteadyWallClock
+from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
@@ -159,7 +159,7 @@ class Spend:
         self._store = store
         self._settings = settings
         self._key_caps = key_caps
-        self._wall = SteadyWallClock(clock)
+        self._wall = SteadyWallClock(clock, log_step)
         self._owner = owner or process_name()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}

@@ -101,8 +101,17 @@ async def test_a_key_expires(keys: VirtualKeys, clock: ManualClock) -> None:
     assert keys.authenticate(made.secret) is not None
     clock.advance(1)
     assert keys.authenticate(made.secret) is None
-    clock.set_wall(clock.wall() - 3600)
+
+
+async def test_a_clock_that_was_ahead_for_a_moment_ends_no_key_for_good(
+    keys: VirtualKeys, clock: ManualClock
+) -> None:
+    now = clock.wall()
+    made = await keys.create("alice", expires_at=now + 86_400)
+    clock.set_wall(now + 3 * 86_400)
     assert keys.authenticate(made.secret) is None
+    clock.set_wall(now)
+    assert keys.authenticate(made.secret) is not None
 
 
 async def test_an_expiry_in_the_past_and_an_invalid_name_are_refused(
