@@ -270,13 +270,14 @@ def _runtime(
     keys = memory.provider_keys
 
     def unavailable(model: Model) -> Block | None:
-        return models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        local = models.availability.blocked.get(model.id)
+        return local or keys.blocked(clock.monotonic()).get(model.endpoint_name)
 
     return Runtime(
         live=models.live,
         pool=pool,
         dispatcher=dispatcher,
-        downloaded=models.store.ready,
+        downloaded=models.availability.has_files,
         has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
         unavailable=unavailable,
         traces=memory.traces,
