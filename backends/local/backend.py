@@ -22,6 +22,7 @@ from backends.local.completions import (
     infill_chunk,
     mean_logprob,
 )
+from backends.local.conversation import renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
@@ -79,6 +80,7 @@ class LocalWorkerBackend:
         """
         tools = chosen_tools(request)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
+        body["messages"] = renderable(body["messages"])
         plan = None
         if not tools:
             for name in ("tools", "tool_choice", "parallel_tool_calls"):

@@ -12,7 +12,7 @@ _MAX_LIST = 2000
 
 
 def header_value(text: str) -> str:
-    """The text as the value of a header: printable ASCII as it is, all else percent-encoded as UTF-8 (RFC 3986)."""
+    """The text as a header: printable ASCII as it is, all else percent-encoded as UTF-8 (RFC 3986)."""
     if text.isascii() and text.isprintable():
         return text
     return quote(text.encode("utf-8", "replace"), safe=_SAFE)
