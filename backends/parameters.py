@@ -48,8 +48,8 @@ class ParameterTable:
 
     ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats, ``extras``
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
-    ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields within
-    messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
+    ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
+    within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
     """
 
     drops: frozenset[str] = frozenset()
@@ -86,7 +86,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
 
 
 def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
-    """The parameters that :func:`body_for` leaves out. Pure; only a translated chat's cost grows with the prompt."""
+    """The parameters that :func:`body_for` leaves out. Pure; only for translated chats does the cost grow."""
     left_out = _left_out(request, upstream, table)
     names = tuple(name for name, value in left_out.items() if _asks(name, value))
     if isinstance(request, TranslatedChat):

@@ -19,8 +19,8 @@ Source: OpenAI's API reference."""
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}), marks=frozenset({"reasoning_content", "extra_content"})
 )
-"""Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures are
-given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""
+"""Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
+are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""
 
 OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
 """Source: OpenRouter's page on prompt caching."""

@@ -29,7 +29,7 @@ class OutputConfig(WireModel):
 class MessagesRequest(WireModel):
     """A request for a message. ``max_tokens`` is required, as in Anthropic's API."""
 
-    model: ModelName
+    model: ModelName = "auto"
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
@@ -51,7 +51,7 @@ class MessagesRequest(WireModel):
 class CountTokensRequest(WireModel):
     """POST /v1/messages/count_tokens: the fields of a request that its prompt tokens depend on."""
 
-    model: ModelName
+    model: ModelName = "auto"
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None

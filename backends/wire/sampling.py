@@ -18,7 +18,7 @@ class Sampling(WireModel):
     """Sampling and form of the answer. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are samplers of
     llama.cpp and vLLM; ``stop`` is always a list, also if the caller gave one text."""
 
-    model: ModelName
+    model: ModelName = "auto"
 
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None

@@ -13,6 +13,7 @@ from backends.wire.chat import ChatRequest, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
 from server.answers.streams import event
+from server.edge.json_body import with_whole_numbers
 
 _EXTRAS = frozenset(
     {
@@ -21,7 +22,7 @@ _EXTRAS = frozenset(
         *("verbosity", "web_search_options"),
     }
 )
-"""Chat parameters that :class:`ChatRequest` does not declare. Source: OpenAI's API reference; the gateway's own."""
+"""Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""
 
 
 @cache
@@ -55,6 +56,8 @@ def validated(
     try:
         return TranslatedChat.of(body, left_out, foreign)
     except ValidationError as wrong:
+        if with_whole_numbers(wrong, body):
+            return validated(body, left_out, foreign=foreign, place=place)
         first = wrong.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None

@@ -90,7 +90,7 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None
             body["reasoning_effort"] = "none"
         case "enabled":
             budget = thinking.get("budget_tokens")
-            if not isinstance(budget, int):
+            if isinstance(budget, bool) or not isinstance(budget, int | float):
                 raise InvalidRequest("thinking.budget_tokens must be a number.", param="thinking.budget_tokens")
             named = next((name for bound, name in EFFORTS if budget <= bound), "high")
             body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else named
