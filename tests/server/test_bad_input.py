@@ -225,7 +225,9 @@ WHOLE: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("path", "body"), WHOLE)
-async def test_a_whole_number_may_be_written_with_a_point(gateway: Gateway, path: str, body: dict[str, Any]) -> None:
+async def test_a_whole_number_may_be_written_with_a_point(
+    gateway: Gateway, path: str, body: dict[str, Any]
+) -> None:
     answer = await gateway.client.post(path, json=body)
     assert answer.status_code == 200, answer.text
     twice = b'{"n": 1.0, "n": 1.0, ' + orjson.dumps(body)[1:]
