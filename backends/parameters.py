@@ -15,7 +15,8 @@ from backends.base import Upstream
 from backends.translation import NEUTRAL, QUIET
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
-from catalog.errors import InvalidRequest
+from backends.wire.sampling import Sampling
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 FORBIDDEN = frozenset(
@@ -50,6 +51,7 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
+    ``stops`` bounds the stop sequences.
     """
 
     drops: frozenset[str] = frozenset()
@@ -58,6 +60,7 @@ class ParameterTable:
     unknown_pass: bool = True
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
+    stops: int | None = None
 
 
 MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
@@ -68,9 +71,11 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     """The body to send, with the model's name at the upstream.
 
     ``upstream.parameters``, where the model's row has it, is a further bound. Raises InvalidRequest for a field of
-    :data:`FORBIDDEN`.
+    :data:`FORBIDDEN`, UnsupportedParameter for more stop sequences than the server takes.
     """
     refuse_forbidden(request)
+    if table.stops is not None and isinstance(request, Sampling):
+        check_stops(request, upstream, table.stops)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
     if not table.takes_strict:
@@ -93,6 +98,15 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
         body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
         names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
     return names
+
+
+def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
+    """Raises UnsupportedParameter for more stop sequences than ``most``."""
+    if request.stop is not None and len(request.stop) > most:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' takes at most {most} stop sequences, and the request has {len(request.stop)}.",
+            param="stop",
+        )
 
 
 def refuse_forbidden(request: WireModel) -> None:

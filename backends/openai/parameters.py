@@ -12,6 +12,7 @@ OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
     | {"input_type", "language", "sample_rate", "negative_prompt", "steps", "guidance_scale", "vad_filter"},
     renames={"max_tokens": "max_completion_tokens"},
+    stops=4,
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""

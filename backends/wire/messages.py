@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from backends.wire.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
-from backends.wire.common import Finite, ModelName, StopText, Text, WireModel
+from backends.wire.common import MAX_STOPS, Finite, ModelName, StopText, Text, WireModel
 
 Blocks = Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)]
 
@@ -34,7 +34,7 @@ class MessagesRequest(WireModel):
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
 
-    stop_sequences: Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=1)] | None = None
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None

@@ -92,7 +92,7 @@ class ModelList(TypedDict):
 async def list_models(request: Request) -> Response:
     """List every model that the caller may use, and the names under which the router chooses.
 
-    With the header ``anthropic-version`` it is a page in Anthropic's shape, by ``limit``, ``after_id``, ``before_id``.
+    With ``anthropic-version`` among the headers it is a page in Anthropic's shape.
     """
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)

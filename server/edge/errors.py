@@ -41,10 +41,8 @@ def as_error(error: BaseException) -> RoundhouseError:
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
     """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
-    if speaks_anthropic(scope):
-        body = anthropic_error(error, request_id=scope[REQUEST_ID])
-    else:
-        body = error.to_body()
+    anthropic = speaks_anthropic(scope)
+    body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
     return Response(
         orjson.dumps(body),
         status_code=error.status,

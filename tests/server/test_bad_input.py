@@ -48,7 +48,7 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
         ({**BODY, "n": 1.5}, "n"),
         ({**BODY, "n": 0.0}, "n"),
         ({**BODY, "n": True}, "n"),
-        ({**BODY, "stop": ["a"] * 5}, "stop"),
+        ({**BODY, "stop": ["a"] * 65}, "stop"),
         ({**BODY, "model": "m" * 500}, "model"),
         ({**BODY, "logit_bias": {"abc": 1}}, "logit_bias.abc"),
         ({**BODY, "response_format": {"type": "yaml"}}, "response_format.type"),
