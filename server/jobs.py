@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -161,4 +161,5 @@ def _job(
     judge: MakeJudge | None = None,
 ) -> Job[T]:
     facts = read(body, origin.headers, key=origin.caller.id)
-    return Job(facts, operation, body, origin.trace, judge)
+    left_out = body.left_out if isinstance(body, TranslatedChat) else ()
+    return Job(facts, operation, body, origin.trace, judge, left_out)

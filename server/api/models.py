@@ -17,9 +17,11 @@ from catalog.types import Json
 from routing.facts import Mode
 from routing.plan import NOT_SET_UP, Block
 from server.answers.whole import json_response
+from server.edge.bodies import read_query
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
+from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.runtime import Runtime
 
@@ -95,7 +97,10 @@ class ModelsQuery(WireModel):
 
 @route(router, "GET", "/v1/models", Contract(query=ModelsQuery, answers=ModelList))
 async def list_models(request: Request, query: ModelsQuery) -> Response:
-    """List the models that can answer this caller, and the names under which the router chooses."""
+    """List the models that can answer this caller, and the names under which the router chooses.
+
+    With ``anthropic-version`` among the headers it is a page in Anthropic's shape.
+    """
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
@@ -105,21 +110,34 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         block = runtime.unavailable(row)
         if query.all or block is None or block.code not in NOT_SET_UP:
             data.append(describe(row, views.get(row.id), runtime, services.created, block))
+    if speaks_anthropic(request.scope):
+        from server.wires.messages.models import PageQuery, page
+
+        return json_response(page(data, read_query(request, PageQuery)))
     return json_response({"object": "list", "data": data})
 
 
 @route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))
 async def get_model(request: Request, model_id: str) -> Response:
-    """Describe one model, by id, name or alias."""
+    """Describe one model, by id, name or alias; with the header ``anthropic-version`` in Anthropic's shape."""
+    card = _card(request, model_id)
+    if speaks_anthropic(request.scope):
+        from server.wires.messages.models import model_info
+
+        return json_response(model_info(card))
+    return json_response(card)
+
+
+def _card(request: Request, model_id: str) -> ModelCard:
     services, runtime = services_of(request), runtime_of(request)
     for mode in Mode:
         if model_id.lower() == auto_name(mode):
-            return json_response(_router_row(mode, services.created))
+            return _router_row(mode, services.created)
     row = runtime.catalog.resolve(model_id)
     if not caller_of(request).allows(row.id):
         raise NotPermitted.of_model(row.id)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
-    return json_response(describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row)))
+    return describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row))
 
 
 @route(
