@@ -213,7 +213,6 @@ def _dispatcher(
         clock=clock,
         rng=np.random.default_rng(),
         pins=lambda: memory.pins.current,
-        on_pin=memory.pins.pin,
     )
     leases = Leases(
         pool=pool,
@@ -231,6 +230,7 @@ def _dispatcher(
         spend=memory.spend,
         retries=RetryBudget(settings.retries, clock),
         traces=memory.traces,
+        pin=memory.pins.pin,
         sinks=(
             metrics,
             memory.breakers,

@@ -136,9 +136,9 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
         return facts
     if not is_auto(facts.requested):
         replicas = catalog.replicas(facts.requested)
-        if not any(caller.allows(row.id) for row in replicas):
+        if not any(caller.allows(row.id, catalog) for row in replicas):
             raise NotPermitted.of_model(replicas[0].id)
-    return replace(facts, allowed=caller.key.models)
+    return replace(facts, allowed=caller.models(catalog))
 
 
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:

@@ -23,7 +23,6 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
-from catalog.index import permits
 from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
 from routing.clock import Clock, SteadyWallClock
@@ -62,7 +61,7 @@ class KeyLimits(BaseModel):
 class KeyInfo(BaseModel):
     """A key without its secret. ``hint`` is the first characters of the secret; times are Unix time.
 
-    ``models`` are ids or patterns (``openai/*``); empty means all. ``previous`` is the digest of the secret before
+    ``models`` are ids, patterns of ids (``openai/*``), names or aliases; empty means all. ``previous`` is the digest of the secret before
     the last rotation, which is valid until ``previous_until``.
     """
 
@@ -79,10 +78,6 @@ class KeyInfo(BaseModel):
     limits: KeyLimits = KeyLimits()
     previous: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", repr=False)
     previous_until: float | None = None
-
-    def allows(self, model: str) -> bool:
-        """Whether the key may use a model, by its id."""
-        return permits(self.models, model)
 
     def public(self) -> dict[str, Any]:
         """The fields to show to an administrator: all but the digests."""

@@ -21,6 +21,7 @@ from catalog.errors import (
     UpstreamRejectedKey,
     UpstreamUnreachable,
 )
+from catalog.index import permits
 from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
@@ -33,7 +34,7 @@ from routing.calling.traces import Traces
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
-from routing.plan import Candidate, Plan, Strategy
+from routing.plan import Candidate, Exclusion, Plan, Strategy
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
@@ -83,8 +84,12 @@ class Dispatcher:
         clock: Clock,
         batched_sinks: Sequence[OutcomeSink] = (),
         after_batch: Callable[[], None] = lambda: None,
+        pin: Callable[[str, str], str] = lambda alias, model: model,
     ) -> None:
-        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``."""
+        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
+
+        ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to.
+        """
         self._clock = clock
         self._leases = leases
         self._plan = planner
@@ -92,6 +97,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
+        self._pin = pin
         self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
@@ -118,6 +124,11 @@ class Dispatcher:
         self._retries.deposit()
         try:
             attempt = await self._first_answer(job, plan)
+            if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
+                # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
+                await attempt.close()
+                plan = self._plan(job.facts)
+                attempt = await self._first_answer(job, plan)
         except BaseException as error:
             self._finish(job, error)
             raise
@@ -258,16 +269,22 @@ def _resting(candidate: Candidate) -> ModelUnavailable:
     )
 
 
+def own_exclusions(plan: Plan, facts: Facts) -> list[Exclusion]:
+    """The plan's exclusions without those of models that the caller's key may not use."""
+    return [exclusion for exclusion in plan.excluded if permits(facts.allowed, exclusion.model)]
+
+
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates: the reasons of its exclusions, the plan's first ones first."""
-    passes = any(e.code in _PASSING for e in plan.excluded)
+    excluded = own_exclusions(plan, facts)
+    passes = any(e.code in _PASSING for e in excluded)
     retry_after = 1.0 if passes else None
-    if plan.strategy is Strategy.EXPLICIT and plan.excluded:
-        if plan.excluded[0].code == EngineMissing.code:
-            return EngineMissing.told(plan.excluded[0].reason)
-        return ModelUnavailable(plan.excluded[0].reason, param="model", retry_after=retry_after)
-    reasons = "; ".join(f"{e.model}: {e.reason}" for e in list(plan.excluded)[:5])
-    more = len(plan.excluded) - 5
+    if plan.strategy is Strategy.EXPLICIT and excluded:
+        if excluded[0].code == EngineMissing.code:
+            return EngineMissing.told(excluded[0].reason)
+        return ModelUnavailable(excluded[0].reason, param="model", retry_after=retry_after)
+    reasons = "; ".join(f"{e.model}: {e.reason}" for e in excluded[:5])
+    more = len(excluded) - 5
     tail = f"; and {more} more" if more > 0 else ""
     return NoCandidate(
         f"No model can answer this {facts.capability.value} request. {reasons or 'The catalogue has none for it'}"

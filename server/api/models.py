@@ -92,7 +92,7 @@ async def list_models(request: Request) -> Response:
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
-    rows = [row for row in runtime.catalog if caller.allows(row.id)]
+    rows = [row for row in runtime.catalog if caller.allows(row.id, runtime.catalog)]
     data = [_router_row(mode, services.created) for mode in Mode]
     data += [describe(row, views.get(row.id), runtime, services.created) for row in rows]
     return json_response({"object": "list", "data": data})
@@ -106,7 +106,7 @@ async def get_model(request: Request, model_id: str) -> Response:
         if model_id.lower() == auto_name(mode):
             return json_response(_router_row(mode, services.created))
     row = runtime.catalog.resolve(model_id)
-    if not caller_of(request).allows(row.id):
+    if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
     return json_response(describe(row, views.get(row.id), runtime, services.created))

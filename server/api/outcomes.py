@@ -63,7 +63,8 @@ async def get_trace(request: Request, trace_id: str) -> Response:
     caller = caller_of(request)
     if found is None or not (caller.admin or found["request"]["key"] == caller.id):
         raise NotFound(f"There is no trace {trace_id[:64]!r} (any more).")
-    return json_response(found)
+    shown = [out for out in found["plan"]["excluded"] if caller.allows(out["model"], runtime_of(request).catalog)]
+    return json_response({**found, "plan": {**found["plan"], "excluded": shown}})
 
 
 @route(router, "POST", "/v1/outcomes", Contract(reads=OutcomeReport, answers=Learned, raises=(NotFound,)))

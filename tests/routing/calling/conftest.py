@@ -14,6 +14,7 @@ from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
 from routing.calling.traces import Traces, TraceSettings
+from routing.choosing.pins import Pins
 from routing.plan import Plan
 from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
@@ -42,7 +43,7 @@ async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
     pool, backend, recorder = CountingPool(), ScriptedBackend({}), Recorder()
     plans: list[Plan] = []
     dispatcher = Dispatcher(
-        planner=lambda facts: plans[0],
+        planner=lambda facts: plans.pop(0) if len(plans) > 1 else plans[0],
         leases=Leases(
             pool=pool,
             endpoint=lambda name: endpoints[name],
@@ -59,8 +60,9 @@ async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         sinks=(breakers, keys, traces, recorder),
         clock=clock,
         batched_sinks=(learning := Recorder(),),
+        pin=(pins := Pins()).pin,
     )
-    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning, pins)
     await dispatcher.settle()
     await state.close()
     assert pool.leased == 0
