@@ -61,8 +61,8 @@ class KeyLimits(BaseModel):
 class KeyInfo(BaseModel):
     """A key without its secret. ``hint`` is the first characters of the secret; times are Unix time.
 
-    ``models`` are ids, patterns of ids (``openai/*``), names or aliases; empty means all. ``previous`` is the digest of the secret before
-    the last rotation, which is valid until ``previous_until``.
+    ``models`` are ids, patterns of ids (``openai/*``), names or aliases; empty means all. ``previous``
+    is the digest of the secret before the last rotation, which is valid until ``previous_until``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -84,7 +84,7 @@ class Dispatcher:
         clock: Clock,
         batched_sinks: Sequence[OutcomeSink] = (),
         after_batch: Callable[[], None] = lambda: None,
-        pin: Callable[[str, str], str] = lambda alias, model: model,
+        pin: Callable[[str, str], str] = lambda _, model: model,
     ) -> None:
         """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
 

@@ -1,7 +1,7 @@
 """Pins an alias of embeddings to one model: another model would be another vector space.
 
-A pin holds for every caller. It is made by the first call that succeeds and that neither its key nor its own fields
-restricted (:func:`may_pin`), or by an administrator.
+A pin holds for every caller. It is made by the first call that succeeds and that neither its key nor its own
+fields restricted (:func:`may_pin`), or by an administrator.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Pins:
 def may_pin(facts: Facts, world: World) -> bool:
     """Whether the choice for this embedding request is free, so that it may hold for every caller.
 
-    The key's models and caps, and every preference or limit of the request's own, restrict a choice. A mode that the
-    alias itself names (``auto:fast``) does not.
+    The key's models and caps, and every preference or limit of the request's own, restrict a choice. A mode that
+    the alias itself names (``auto:fast``) does not.
     """
     if facts.capability is not Capability.EMBED or facts.allowed or world.key_capped:
         return False

@@ -65,8 +65,8 @@ def rank(
 def comparable(facts: Facts, world: World, rows: Ints) -> Ints:
     """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
 
-    Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change from
-    one call to the next as scores do.
+    Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
+    from one call to the next as scores do.
     """
     return rows[:1] if facts.capability is Capability.EMBED and not may_pin(facts, world) else rows
 
