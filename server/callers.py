@@ -15,7 +15,8 @@ from routing.accounts.virtual_keys import KeyInfo
 class Caller:
     """An authenticated caller. ``id`` names the key in logs, limits and spend; it is never the key.
 
-    ``metrics`` marks a key that may read /metrics and nothing else. ``key`` is the virtual key's record, with the models and limits that it is bound to.
+    ``metrics`` marks a key that may read /metrics and nothing else. ``key`` is the virtual key's record, with the
+    models and limits that it is bound to.
     """
 
     id: str

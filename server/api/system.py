@@ -84,7 +84,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format; the sum over all gateway processes.
 
-    They tell of every key's requests and of all models, so a key of the administrator or of ``metrics_keys`` is needed.
+    They tell of every key's requests and of all models, so a key of the administrator or of ``metrics_keys``
+    is needed.
     """
     services, caller = services_of(request), caller_of(request)
     if not (caller.admin or caller.metrics):
