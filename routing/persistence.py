@@ -108,7 +108,7 @@ class Persistence:
         """Write the last changes and close the state."""
         with contextlib.suppress(OSError):
             self._export()
-            await asyncio.wait_for(self._keys.sync(), timeout=2.0)
+            self._keys.close()
         await self._state.close()
 
     def _export(self) -> None:
