@@ -6,8 +6,8 @@ limit. A gateway in demand claims more than it needs now, as much as it used sin
 and at most a sixteenth of what is left, and serves the next requests from that without asking the store. ``sync``
 gives back what was not needed, so the last of a limit is out of other gateways' reach for a second at most.
 
-A reserve that is lost with its process counts as used. While the store does not answer within ``patience`` seconds,
-the last known totals decide, and what passes is added to the counters later.
+A reserve that is lost with its process counts as used. While the store does not answer within ``patience``
+seconds, the last known totals decide, and what passes is added to the counters later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class _Reserve:
-    """``left`` is claimed and unused; ``drawn`` was used since the last sync; ``total`` is the counter's last value.
+    """``left`` is claimed and unused; ``drawn`` was used since the last sync; ``total`` is the counter's last
+    value.
 
     ``full`` means that the limit was reached, so that refusals until the next sync need not ask the store.
     """

@@ -5,9 +5,9 @@ stored, which for a random key needs no salt. A presented key is hashed, looked 
 compared again in constant time.
 
 Requests and tokens are limited per calendar window (UTC), exactly, also by several gateways together
-(:mod:`routing.accounts.allowances`). A prompt's tokens are counted before the call, by the estimate, and an answer's
-when they are known: a call that a limit admits may pass it by its answer, and the next call is refused. Limits on
-money are caps of :class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
+(:mod:`routing.accounts.allowances`). A prompt's tokens are counted before the call, by the estimate, and an
+answer's when they are known: a call that a limit admits may pass it by its answer, and the next call is refused.
+Limits on money are caps of :class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class VirtualKeys:
     # ---- sharing
 
     async def sync(self) -> None:
-        """Give back what this process reserved of limits and does not need, and read the keys of other gateways."""
+        """Give back what this process reserved of limits and does not need; read the keys of other gateways."""
         renewed = self._state.generation != self._generation
         if renewed:
             self._generation = self._state.generation

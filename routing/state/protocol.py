@@ -5,7 +5,8 @@ usage per key and model, outcomes, and small documents by kind (learned posterio
 virtual keys, pins, traces).
 
 ``put``, ``count``, ``charge`` and ``add_outcome`` return at once; the writes follow in the background, in order
-and in batches. Only ``hold``, for calls under a spending cap, and ``claim``, for keys with limits, make a request wait.
+and in batches. Only ``hold``, for calls under a spending cap, and ``claim``, for keys with limits, make a
+request wait.
 
 **Money.** Amounts are whole nano-dollars, so that sums are exact. A :class:`Hold` is checked against the limits of
 its counters, added to them and stored in one transaction, *before* the call is made. A :class:`Charge` replaces it
@@ -61,7 +62,8 @@ class Hold:
 
 
 class Claim(NamedTuple):
-    """``amount`` to add to a counter within its limit, and ``extra`` of up to a sixteenth of the room left then."""
+    """``amount`` to add to a counter within its limit, and up to ``extra`` of a sixteenth of the room then
+    left."""
 
     counter: Counter
     amount: int
@@ -83,8 +85,8 @@ EXTRA_SHARE = 16
 class Claimed(NamedTuple):
     """The result of :meth:`State.claim`, by position of the claims.
 
-    ``refused`` is the position of a claim that did not fit, and then nothing was added. ``granted`` are the amounts
-    added, ``totals`` the counters afterwards.
+    ``refused`` is the position of a claim that did not fit, and then nothing was added. ``granted`` are the
+    amounts added, ``totals`` the counters afterwards.
     """
 
     refused: int | None

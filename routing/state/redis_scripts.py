@@ -61,8 +61,8 @@ return 1
 """
 
 # KEYS: counters   ARGV: the share of the room that may be taken as extra, then limit ('' is none), expiry, amount
-# and extra of each. Returns the position of a counter without room, or 0, then the amount added to each counter and
-# its total: see routing.state.protocol.Claim, which decides in the same way.
+# and extra of each. Returns the position of a counter without room, or 0, then the amount added to each counter
+# and its total: see routing.state.protocol.Claim, which decides in the same way.
 CLAIM = """
 local answer = {0}
 for i = 1, #KEYS do

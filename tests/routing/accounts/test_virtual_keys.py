@@ -233,13 +233,13 @@ async def test_an_answer_that_ends_in_the_next_window_is_corrected_in_its_own(
         (
             {"tokens": Rate(day=50)},
             51,
-            "50 tokens per day does not allow this request. This request has about 51",
+            "does not allow this request. This request has about 51",
             False,
         ),
         (
             {"tokens": Rate(day=50)},
             30,
-            "about 30 tokens, and of this API key's limit of 50 tokens per day 20 are",
+            "30 tokens, and of this API key's limit of 50 tokens per day 20 are",
             True,
         ),
         ({"requests": Rate(day=1)}, 1, "limit of 1 request per day is used up", True),
