@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,6 +32,7 @@ from routing.state.protocol import Counter, State
 
 _PREFIX = "rh-"
 _HINT_LENGTH = 7
+_MAX_KEPT_WINDOWS = 8192
 
 
 class Rate(BaseModel):
@@ -100,6 +101,15 @@ class NewKey:
         return f"NewKey(info={self.info!r})"
 
 
+class _Windows(NamedTuple):
+    """The counters of the windows of a rate, from ``since`` to before ``until``."""
+
+    rate: Rate
+    since: float
+    until: float
+    counters: tuple[Counter, ...]
+
+
 class VirtualKeys:
     """All keys, in memory, stored in the state."""
 
@@ -112,6 +122,7 @@ class VirtualKeys:
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
         self._allowances = Allowances(state)
+        self._windows: dict[tuple[str, str], _Windows] = {}
         self._generation = state.generation
 
     # ---- administration
@@ -212,8 +223,8 @@ class VirtualKeys:
         """
         now, limits = self._wall(), key.limits
         wanted = [
-            *((counter, 1) for counter in _counters(key.id, "requests", limits.requests, now)),
-            *((counter, facts.prompt_tokens) for counter in _counters(key.id, "tokens", limits.tokens, now)),
+            *[(counter, 1) for counter in self._counters(key.id, "requests", limits.requests, now)],
+            *[(counter, facts.prompt_tokens) for counter in self._counters(key.id, "tokens", limits.tokens, now)],
         ]
         refusal = await self._allowances.take(wanted)
         if refusal is not None:
@@ -231,13 +242,30 @@ class VirtualKeys:
         last = outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED) and outcome.valid is not False
         change = used - outcome.facts.prompt_tokens if last else used
         # In the windows of its beginning, where the estimate was counted.
-        for counter in _counters(key.id, "tokens", key.limits.tokens, self._wall() - outcome.duration):
+        for counter in self._counters(key.id, "tokens", key.limits.tokens, self._wall() - outcome.duration):
             self._allowances.correct(counter, change)
 
     def caps(self, key: str) -> Caps | None:
         """The spending caps of a key, for :class:`routing.accounts.spend.Spend`."""
         info = self._keys.get(key)
         return info.limits.spend if info is not None and info.limits.spend.limiting else None
+
+    def _counters(self, key: str, kind: str, rate: Rate, now: float) -> tuple[Counter, ...]:
+        """The counters of a key's windows at a time; those of the present are kept until a window ends."""
+        kept = self._windows.get((key, kind))
+        if kept is not None and kept.rate is rate and kept.since <= now < kept.until:
+            return kept.counters
+        spans = [(window_at(window, now), window, limit) for window, limit in rate.windows]
+        counters = tuple(
+            Counter(f"rate/{key}/{kind}/{window}/{span.name}", limit, span.keep_until)
+            for span, window, limit in spans
+        )
+        if kept is None or now >= kept.since:
+            until = min((span.end for span, _, _ in spans if span.end is not None), default=now)
+            if len(self._windows) >= _MAX_KEPT_WINDOWS:
+                self._windows.clear()
+            self._windows[key, kind] = _Windows(rate, now, until, counters)
+        return counters
 
     # ---- sharing
 
@@ -281,14 +309,6 @@ class VirtualKeys:
         self._by_digest[info.digest] = info.id
         if info.previous is not None:
             self._by_digest[info.previous] = info.id
-
-
-def _counters(key: str, kind: str, rate: Rate, now: float) -> list[Counter]:
-    counters = []
-    for window, limit in rate.windows:
-        span = window_at(window, now)
-        counters.append(Counter(f"rate/{key}/{kind}/{window}/{span.name}", limit, span.keep_until))
-    return counters
 
 
 def digest_of(secret: str) -> str:
