@@ -172,6 +172,7 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         parts=(breakers, provider_keys, pins, estimator),
         spend=spend,
         keys=virtual_keys,
+        counted=(provider_keys,),
     )
     await persistence.start()
     try:
