@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.persistence import Persistence
 from routing.plan import Block
-from routing.state.factory import create_state
+from routing.state.factory import StateSettings, create_state
+from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
@@ -52,6 +54,7 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
+from server.peers import Peers, answer_peer
 from server.runtime import Insight, Runtime
 from server.settings import STATE_FILE, Settings
 
@@ -65,11 +68,12 @@ async def open_runtime(
     clock: Clock | None = None,
     pool: WorkerPool | None = None,
     scrape: Callable[[], Awaitable[bytes]] | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open every part, and close them in the opposite order.
 
-    ``engines`` and ``clock`` default to this machine's; tests pass their own. ``pool`` and ``scrape`` are passed
-    where another process owns the workers and answers for all.
+    ``engines`` and ``clock`` default to this machine's; tests pass their own. ``pool``, ``scrape`` and ``peers``
+    are passed where another process owns the workers and answers for all.
 
     Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
     """
@@ -92,6 +96,9 @@ async def open_runtime(
         stack.callback(metrics.registry.unregister, series)
         updates = _updates(settings, clock, models, memory, calls)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, updates, scrape)
+        runtime.peers = peers
+        if settings.state.url is not None:
+            runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         async with _background(
             memory.persistence.run(), updates.watch_disk(), updates.discover(settings.discovery.interval)
         ):
@@ -166,6 +173,7 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         parts=(breakers, provider_keys, pins, estimator),
         spend=spend,
         keys=virtual_keys,
+        counted=(provider_keys,),
     )
     await persistence.start()
     try:
@@ -182,6 +190,18 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         )
     finally:
         await persistence.stop()
+
+
+@asynccontextmanager
+async def _redis_peers(state: StateSettings, runtime: Runtime) -> AsyncIterator[Peers]:
+    """The gateways of all machines that share the state in Redis."""
+    assert state.url is not None
+    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix)
+    await peers.start(partial(answer_peer, runtime))
+    try:
+        yield peers
+    finally:
+        await peers.close()
 
 
 @asynccontextmanager
@@ -214,7 +234,6 @@ def _dispatcher(
         clock=clock,
         rng=np.random.default_rng(),
         pins=lambda: memory.pins.current,
-        on_pin=memory.pins.pin,
     )
     leases = Leases(
         pool=pool,
@@ -232,6 +251,7 @@ def _dispatcher(
         spend=memory.spend,
         retries=RetryBudget(settings.retries, clock),
         traces=memory.traces,
+        pin=memory.pins.pin,
         sinks=(
             metrics,
             memory.breakers,

@@ -25,6 +25,7 @@ from routing.upstreams.provider_keys import KeyStatistics
 
 if TYPE_CHECKING:
     from server.observability.telemetry import Telemetry
+    from server.peers import Peers
     from server.settings import Settings
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Runtime:
     ``downloaded``, ``has_key`` and ``unavailable`` are facts about a row now. ``reload``
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
+    ``peers`` are the other gateway processes, where there are any.
     """
 
     live: HasCatalog
@@ -77,6 +79,7 @@ class Runtime:
     insight: Insight | None = None
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
+    peers: Peers | None = None
 
     @property
     def catalog(self) -> Catalog:

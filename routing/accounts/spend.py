@@ -209,6 +209,10 @@ class Spend:
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
 
+    def capped(self, key: str) -> bool:
+        """Whether the key has caps of its own, besides those of the whole gateway."""
+        return any(scope != "all" for scope, _ in self._scopes(key))
+
     def cap_usage(self, key: str) -> tuple[CapUsage, ...]:
         """The use of each cap that applies to a key."""
         now = self._wall()

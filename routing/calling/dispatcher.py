@@ -36,7 +36,7 @@ from routing.calling.traces import Traces
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
-from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Plan, Strategy
+from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Exclusion, Plan, Strategy
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
@@ -87,8 +87,12 @@ class Dispatcher:
         clock: Clock,
         batched_sinks: Sequence[OutcomeSink] = (),
         after_batch: Callable[[], None] = lambda: None,
+        pin: Callable[[str, str], str] = lambda _, model: model,
     ) -> None:
-        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``."""
+        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
+
+        ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to.
+        """
         self._clock = clock
         self._leases = leases
         self._plan = planner
@@ -96,6 +100,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
+        self._pin = pin
         self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
@@ -121,6 +126,11 @@ class Dispatcher:
         self._retries.deposit()
         try:
             attempt = await self._first_answer(job, plan)
+            if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
+                # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
+                await attempt.close()
+                plan = self._plan(job.facts)
+                attempt = await self._first_answer(job, plan)
         except BaseException as error:
             self._finish(job, error)
             raise
@@ -261,6 +271,11 @@ def _resting(candidate: Candidate) -> ModelTemporarilyUnavailable:
     )
 
 
+def own_exclusions(plan: Plan, facts: Facts) -> list[Exclusion]:
+    """The plan's exclusions without those of models that the caller's key may not use."""
+    return [exclusion for exclusion in plan.excluded if permits(facts.allowed, exclusion.model)]
+
+
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
@@ -269,14 +284,15 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     NoCandidate.
     """
     named = plan.strategy is Strategy.EXPLICIT
-    by_code = {exclusion.code: exclusion for exclusion in reversed(plan.excluded)}
-    message = _exclusions(plan, facts)
+    excluded = own_exclusions(plan, facts)
+    by_code = {exclusion.code: exclusion for exclusion in reversed(excluded)}
+    message = _told(excluded, facts)
     passing = next((by_code[code] for code in _PASSING if code in by_code), None)
     if passing is not None:
         return ModelTemporarilyUnavailable(passing.reason if named else message, param="model", retry_after=1.0)
     if OVER_BUDGET in by_code:
         return BudgetExceeded(message)
-    first = plan.excluded[0] if named and plan.excluded else None
+    first = excluded[0] if named and excluded else None
     if first is None or first.code not in NOT_SET_UP:
         return NoCandidate(message, param="model")
     if first.code == EngineMissing.code:
@@ -284,15 +300,10 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     return ModelUnavailable(first.reason, param="model")
 
 
-def _exclusions(plan: Plan, facts: Facts) -> str:
-    """The reasons, those that can be mended before those of models of another kind.
-
-    Models that the caller's key may not use are not named.
-    """
+def _told(excluded: Sequence[Exclusion], facts: Facts) -> str:
+    """The reasons, those that can be mended before those of models of another kind."""
     models: dict[tuple[bool, str], list[str]] = {}
-    for exclusion in plan.excluded:
-        if not permits(facts.allowed, exclusion.model):
-            continue
+    for exclusion in excluded:
         models.setdefault((exclusion.code == "capability", exclusion.reason), []).append(exclusion.model)
     told = []
     for _, reason in sorted(models, key=lambda key: key[0])[:_MAX_REASONS]:

@@ -11,7 +11,7 @@ from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.index import permits
 from catalog.model import Capability, Model
 from routing.choosing.filters import admit, cost_bound
-from routing.choosing.ranking import rank
+from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
 from routing.facts import Facts
@@ -106,7 +106,7 @@ def _plan_replicas(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
     )
     if len(rows):
-        scores = score(facts, world, settings, rng, rows, replicas=True)
+        scores = score(facts, world, settings, rng, comparable(facts, world, rows), replicas=True)
         return rank(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
     if not (index.capable((facts.capability, *needed.features, *facts.intent.require)) & in_group).any():
         _check_capabilities(facts, world, replicas[0])

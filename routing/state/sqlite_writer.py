@@ -90,9 +90,9 @@ class SqliteWriter:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, timeout + 5.0)
 
-    def submit(self, apply: Apply) -> None:
-        """Run a job soon, without a result."""
-        self._append(DatabaseJob(apply))
+    def submit(self, apply: Apply, *, urgent: bool = False) -> None:
+        """Run a job soon, without a result; at once if it is ``urgent``."""
+        self._append(DatabaseJob(apply, urgent=urgent))
 
     def count_dropped(self) -> None:
         """Count a row that was dropped because too many wait; logged when the disk recovers."""

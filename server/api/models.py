@@ -104,7 +104,7 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
-    rows = [row for row in runtime.catalog if caller.allows(row.id)]
+    rows = [row for row in runtime.catalog if caller.allows(row.id, runtime.catalog)]
     data = [_router_row(mode, services.created) for mode in Mode]
     for row in rows:
         block = runtime.unavailable(row)
@@ -134,7 +134,7 @@ def _card(request: Request, model_id: str) -> ModelCard:
         if model_id.lower() == auto_name(mode):
             return _router_row(mode, services.created)
     row = runtime.catalog.resolve(model_id)
-    if not caller_of(request).allows(row.id):
+    if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
     return describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row))

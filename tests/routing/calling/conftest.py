@@ -15,6 +15,7 @@ from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings
 from routing.calling.traces import Traces, TraceSettings
+from routing.choosing.pins import Pins
 from routing.plan import Plan
 from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
@@ -57,7 +58,7 @@ async def dispatcher(tmp_path: Path, money: SpendSettings, tracing: TraceSetting
     pool, backend, recorder = CountingPool(), ScriptedBackend({}), Recorder()
     plans: list[Plan] = []
     dispatcher = Dispatcher(
-        planner=lambda facts: plans[0],
+        planner=lambda facts: plans.pop(0) if len(plans) > 1 else plans[0],
         leases=Leases(
             pool=pool,
             endpoint=lambda name: endpoints[name],
@@ -74,8 +75,9 @@ async def dispatcher(tmp_path: Path, money: SpendSettings, tracing: TraceSetting
         sinks=(breakers, keys, traces, recorder),
         clock=clock,
         batched_sinks=(learning := Recorder(),),
+        pin=(pins := Pins()).pin,
     )
-    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning, pins)
     await dispatcher.settle()
     await state.close()
     assert pool.leased == 0

@@ -43,6 +43,31 @@ async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None
     assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
 
 
+async def test_only_a_successful_call_makes_a_pin(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (WorkerFailed("It died."),), "b": GOOD}
+    for model in ("a", "b"):
+        stand.will_try(local(model))
+        stand.plans[0] = replace(stand.plans[0], pin="auto")
+        if model == "a":
+            with pytest.raises(WorkerFailed):
+                await stand.ask()
+            assert not stand.pins.current
+    await stand.ask()
+    assert stand.pins.current == {"auto": "b"}
+
+
+async def test_an_answer_beside_a_pin_that_another_call_just_made_is_replaced_by_one_of_the_pinned_model(
+    stand: Stand,
+) -> None:
+    stand.backend.scripts = {"a": GOOD, "b": GOOD}
+    stand.will_try(local("b"))
+    pinned = stand.plans[0]
+    stand.will_try(local("a"))
+    stand.plans[:] = [replace(stand.plans[0], pin="auto"), pinned]
+    stand.pins.pin("auto", "b")
+    assert (await stand.ask())[0] == "b"
+
+
 async def test_a_remote_answer_is_paid_at_its_price_and_carries_a_key(stand: Stand) -> None:
     stand.backend.scripts = {"big": GOOD}
     stand.will_try(remote("big"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.server.api.test_chat import BODY, PATH
-from tests.server.conftest import Gateway
+from tests.server.conftest import Gateway, Start
+from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
 from tests.server.test_bad_input import error
 
 
@@ -90,6 +91,22 @@ async def test_metrics(gateway: Gateway) -> None:
         'roundhouse_device_used_bytes{device="cpu"} 10.0',
     ):
         assert line in text.splitlines(), line
+
+
+async def test_metrics_are_for_administrators_and_for_keys_that_read_nothing_else(start: Start) -> None:
+    async with start(**KEYS, metrics_keys="scraper-key") as gateway:
+        scraper = {"authorization": "Bearer scraper-key"}
+        error(await gateway.client.get("/metrics", headers=BEARER), 403, "permission_denied")
+        for headers in (ADMIN, scraper):
+            assert (await gateway.client.get("/metrics", headers=headers)).status_code == 200
+        for path in ("/v1/models", "/v1/usage", "/openapi.json"):
+            error(await gateway.client.get(path, headers=scraper), 403, "permission_denied")
+        error(await gateway.client.post(PATH, json=BODY, headers=scraper), 403, "permission_denied")
+
+
+async def test_a_metrics_key_alone_does_not_close_the_door_of_this_machine(start: Start) -> None:
+    async with start(metrics_keys="scraper-key") as gateway:
+        assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
 
 
 async def test_unknown_paths_share_one_metric(gateway: Gateway) -> None:
