@@ -2,6 +2,7 @@
 
 RoundhouseError                     500 server_error
 ├── ConfigurationError              the process cannot start; the CLI prints one line and exits 1
+├── RequestFailed                   500 request_failed: the engine failed at this one request
 ├── InvalidRequest                  400 invalid_request_error
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── UnsupportedParameter        400 unsupported_parameter
@@ -84,6 +85,13 @@ class ConfigurationError(RoundhouseError):
     """The process cannot start because of its settings, files or folders."""
 
     code = "configuration_error"
+
+
+class RequestFailed(RoundhouseError):
+    """A model's engine raised an exception at this request, and goes on serving others."""
+
+    code = "request_failed"
+    retryable = True
 
 
 # ---- errors of the request

@@ -84,6 +84,8 @@ async def open_runtime(
         memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
+        workers = pool
+        memory.breakers.follow(lambda model: workers.snapshot().process(model))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
         dispatcher = _dispatcher(settings, clock, metrics, models, memory, pool, calls)
         stack.push_async_callback(dispatcher.settle)

@@ -23,6 +23,7 @@ from catalog.errors import (
     InvalidRequest,
     ModelUnavailable,
     PayloadTooLarge,
+    RequestFailed,
     RoundhouseError,
     StreamBroken,
     UndecodableMedia,
@@ -87,6 +88,8 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
         return _refusal(status, headers, details, message, upstream)
     detail = f": {message}" if message else "."
     text = f"The endpoint '{upstream.endpoint}' answered with HTTP {status}{detail}"
+    if status == 500 and (upstream.engine or details.code == RequestFailed.code):
+        return RequestFailed(f"'{upstream.model}' failed at this request{detail}")
     if status in (503, 529):
         return UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
     if status in (504, 524):

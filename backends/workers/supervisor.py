@@ -318,6 +318,8 @@ class Supervisor:
                 if pid is None:
                     continue
                 used = await asyncio.to_thread(self._meter, pid, device)
+                if worker.in_use:
+                    worker.check()
                 if used and worker.pid == pid:
                     ready = worker.serving_since is not None
                     worker.memory = self._peaks.note(model, used, ready=ready, reserved=worker.memory)

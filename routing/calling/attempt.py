@@ -153,7 +153,8 @@ class Attempt(Generic[T]):
 
     async def _release(self) -> None:
         outcome = self._conclude()
-        self._error = None  # its traceback forms a reference cycle with this attempt
+        # Dropped, because its traceback forms a reference cycle with this attempt.
+        error, self._error = self._error, None
         if self._lease is not None:
             self._lease.reservation.settle(outcome.cost, outcome.usage)
         try:
@@ -161,8 +162,10 @@ class Attempt(Generic[T]):
                 await _aclose(self._source)
         finally:
             try:
-                await self._held.aclose()
+                # The pool sees why a call failed: a worker that does not answer is replaced.
+                await self._held.__aexit__(type(error) if error else None, error, None)
             finally:
+                error = None
                 self._context.record(outcome)
 
     def _conclude(self) -> Outcome:

@@ -11,7 +11,7 @@ probe that ends so frees the probe slot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +34,8 @@ _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
 )
+_ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
+"""Errors that say nothing about a local model: its supervisor replaces a worker that died or only fails."""
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
@@ -68,13 +70,20 @@ class Breakers:
         self._lacks: dict[CircuitKey, dict[Needs, Circuit]] = {}
         self._open: set[CircuitKey] = set()
         self._changed: set[CircuitKey] = set()
+        self._process: Callable[[str], int | None] = lambda _: None
+        self._failed_in: dict[CircuitKey, int | None] = {}
+
+    def follow(self, process: Callable[[str], int | None]) -> None:
+        """Use ``process(model)``, the id of a local model's process: faults of another are forgotten."""
+        self._process = process
 
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:
         """The models and endpoints that this request may not be sent to: usually an empty mapping."""
         if not self._open and not self._lacks:
             return _NO_BLOCKS
         blocks: dict[CircuitKey, Block] = {}
-        for key in self._open:
+        for key in tuple(self._open):
+            self._renew(key)
             if not self._faults[key].passes(now):
                 blocks[key] = Block("breaker_open", self._faults[key].last_error or "failed repeatedly")
         if self._lacks:
@@ -107,6 +116,8 @@ class Breakers:
         fault = self._faults.get(key)
         if fault is None:
             fault = self._faults[key] = self._new_fault_circuit(key)
+        if outcome.result is Result.FAILED:
+            self._renew(key)
         before = fault.opened_until
         fault.finished(outcome.facts)
         for circuit in self._need_circuits(key, outcome.facts):
@@ -161,6 +172,19 @@ class Breakers:
                 continue
             self._restore((model, endpoint), stored, lacks, now)
 
+    def _renew(self, key: CircuitKey) -> None:
+        """Forget the faults of a local model whose process has ended since. Called on the failing path only."""
+        if key[1] != LOCAL_ENDPOINT:
+            return
+        process = self._process(key[0])
+        if self._failed_in.setdefault(key, process) == process:
+            return
+        self._failed_in[key] = process
+        self._faults[key].renew()
+        if key in self._open:
+            self._open.discard(key)
+            self._changed.add(key)
+
     def _restore(
         self,
         key: CircuitKey,
@@ -169,7 +193,8 @@ class Breakers:
         now: float,
     ) -> None:
         # A circuit whose time is over is not restored: it would make the next attempt a probe without need.
-        if fault is not None and fault.open_for > 0 and key not in self._open:
+        # Nor is one of a local model, whose process ended with the run that stored it.
+        if fault is not None and fault.open_for > 0 and key not in self._open and key[1] != LOCAL_ENDPOINT:
             circuit = self._faults.setdefault(key, self._new_fault_circuit(key))
             circuit.restore(now, fault)
             self._open.add(key)
@@ -251,6 +276,8 @@ def needs_of(facts: Facts) -> Needs:
 def is_fault(outcome: Outcome) -> bool:
     """Whether a failed attempt is evidence that the upstream is unhealthy."""
     if outcome.error in _NOT_THE_UPSTREAM:
+        return False
+    if outcome.endpoint == LOCAL_ENDPOINT and outcome.error in _ONE_REQUEST:
         return False
     # With a key, the key is at fault; an endpoint without keys that answers 429 is overloaded.
     return outcome.provider_key is None or outcome.error not in _KEY_FAULTS

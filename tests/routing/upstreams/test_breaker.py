@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from catalog.model import Capability
+from catalog.model import LOCAL_ENDPOINT, Capability
 from routing.facts import Facts
 from routing.outcomes import Result
 from routing.upstreams.breaker import Breakers, BreakerSettings, needs_of
@@ -61,6 +61,32 @@ def test_a_replica_that_always_fails_is_out_after_five_failures() -> None:
         harness.attempt(Result.FAILED, error="upstream_error")
     assert harness.blocked() == "breaker_open"
     assert not harness.admit()
+
+
+def test_a_new_process_of_a_local_model_starts_with_a_closed_circuit() -> None:
+    harness = BreakerHarness()
+    process: int | None = 7
+    harness.breakers.follow(lambda _: process)
+    for _ in range(4):
+        harness.end(Result.FAILED, endpoint=LOCAL_ENDPOINT)
+    process = 8
+    for _ in range(4):
+        harness.end(Result.FAILED, endpoint=LOCAL_ENDPOINT)
+    assert not harness.breakers.blocked(CHAT, harness.clock.monotonic()), "the first four were another's"
+    harness.end(Result.FAILED, endpoint=LOCAL_ENDPOINT)
+    assert harness.breakers.blocked(CHAT, harness.clock.monotonic())
+    process = None
+    assert not harness.breakers.blocked(CHAT, harness.clock.monotonic()), "else no request would start the next"
+    assert harness.breakers.admit("model", LOCAL_ENDPOINT, CHAT, harness.clock.monotonic())
+    assert set(harness.breakers.export().values()) == {None}
+
+
+def test_the_circuit_of_a_local_model_does_not_outlive_the_gateway() -> None:
+    harness, later = BreakerHarness(), BreakerHarness()
+    for _ in range(5):
+        harness.end(Result.FAILED, endpoint=LOCAL_ENDPOINT)
+    later.breakers.adopt(harness.breakers.export())
+    assert later.breakers.admit("model", LOCAL_ENDPOINT, CHAT, later.clock.monotonic())
 
 
 def test_a_success_resets_the_count() -> None:
