@@ -58,10 +58,12 @@ class Catalog:
         object.__setattr__(self, "_by_id", everything)
         object.__setattr__(self, "_by_name", _groups(everything.values()))
         object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
+        object.__setattr__(self, "_named", {})
 
     _by_id: dict[str, Model] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, tuple[Model, ...]] = field(init=False, repr=False, compare=False)
     _endpoints: dict[str, Endpoint] = field(init=False, repr=False, compare=False)
+    _named: dict[tuple[str, ...], tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     # ---- building
 
@@ -131,6 +133,14 @@ class Catalog:
     def get(self, model_id: str) -> Model | None:
         """Return the row with this id, ignoring case, or ``None``."""
         return self._by_id.get(model_id.lower())
+
+    def with_aliases(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the patterns of a key, and the ids of the models that one of them means by name or alias."""
+        known = self._named.get(patterns)
+        if known is None:
+            found = [row.id for pattern in patterns for row in self._find(pattern.strip())]
+            known = self._named[patterns] = tuple(dict.fromkeys((*patterns, *found)))
+        return known
 
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Return the ids of models whose id, name or alias resembles ``name``, the nearest first."""

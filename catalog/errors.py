@@ -12,18 +12,19 @@ RoundhouseError                     500 server_error
 │   ├── RequestTimeout              408 request_timeout: the body did not arrive in time
 │   ├── PayloadTooLarge             413 payload_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type: the body has another type or encoding
-│   └── HeadersTooLarge             431 headers_too_large
+│   ├── HeadersTooLarge             431 headers_too_large
+│   └── NoCandidate                 400 no_candidate: every model excluded for good, with the reasons
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
 ├── NotFound                        404 not_found
-│   └── ModelNotFound               404 model_not_found, with the nearest names
+│   ├── ModelNotFound               404 model_not_found, with the nearest names
+│   └── ModelUnavailable            404 model_unavailable: not pulled, no key, does not fit
+│       └── EngineMissing           404 engine_missing: names the extra to install
 ├── RateLimited                     429 rate_limit_exceeded, Retry-After
 │   ├── QueueFull                   429 queue_full
 │   └── BudgetExceeded              429 insufficient_quota
 ├── Unavailable                     503 service_unavailable, Retry-After
-│   ├── EngineMissing               503 engine_missing: names the extra to install
-│   ├── ModelUnavailable            503 model_unavailable: not pulled, no key, does not fit
-│   ├── NoCandidate                 503 no_candidate: every candidate excluded, with the reasons
+│   ├── ModelTemporarilyUnavailable 503 model_temporarily_unavailable: failed just now, rate limited, no memory
 │   ├── WorkerFailed                503 worker_failed: did not start, or died before an answer
 │   └── Draining                    503 draining
 ├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
@@ -174,6 +175,12 @@ class HeadersTooLarge(InvalidRequest):
     code = "headers_too_large"
 
 
+class NoCandidate(InvalidRequest):
+    """The router excluded every model, for reasons that do not pass by themselves; the message gives them."""
+
+    code = "no_candidate"
+
+
 class NotAuthenticated(RoundhouseError):
     """The API key is missing or unknown."""
 
@@ -219,6 +226,35 @@ class ModelNotFound(NotFound):
         self.nearest = nearest
 
 
+class ModelUnavailable(NotFound):
+    """The model is known, but is not pulled, has no key, or exceeds the device's memory: waiting does not help."""
+
+    code = "model_unavailable"
+    retryable = True
+
+
+class EngineMissing(ModelUnavailable):
+    """The engine's package is not installed, or no engine has this name."""
+
+    code = "engine_missing"
+
+    def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
+        missing = f" ({package} is missing)" if package else ""
+        command = install_command(extra, python=python)
+        super().__init__(f"The engine '{engine}' is not installed{missing}. Install it with: {command}")
+        self.engine = engine
+        self.extra = extra
+
+    @classmethod
+    def told(cls, message: str, *, engine: str = "") -> EngineMissing:
+        """Make the error from a message that was composed earlier."""
+        error = cls(engine, extra="")
+        error.message = message
+        error.args = (message,)
+        error.param = "model"
+        return error
+
+
 # ---- temporary refusals
 
 
@@ -254,39 +290,10 @@ class Unavailable(RoundhouseError):
     retryable = True
 
 
-class EngineMissing(Unavailable):
-    """The engine's package is not installed, or no engine has this name."""
+class ModelTemporarilyUnavailable(Unavailable):
+    """A model failed just now, its keys are rate limited, or no memory is free for it."""
 
-    code = "engine_missing"
-
-    def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
-        missing = f" ({package} is missing)" if package else ""
-        command = install_command(extra, python=python)
-        super().__init__(f"The engine '{engine}' is not installed{missing}. Install it with: {command}")
-        self.engine = engine
-        self.extra = extra
-
-    @classmethod
-    def told(cls, message: str, *, engine: str = "") -> EngineMissing:
-        """Make the error from a message that was composed earlier."""
-        error = cls(engine, extra="")
-        error.message = message
-        error.args = (message,)
-        error.param = "model"
-        return error
-
-
-class ModelUnavailable(Unavailable):
-    """The model is known, but is not pulled, has no key, or exceeds the device's memory."""
-
-    code = "model_unavailable"
-
-
-class NoCandidate(Unavailable):
-    """The router excluded every model; the message gives the reasons."""
-
-    code = "no_candidate"
-    retryable = False
+    code = "model_temporarily_unavailable"
 
 
 class WorkerFailed(Unavailable):

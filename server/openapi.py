@@ -47,6 +47,7 @@ OF_A_CALL = (
     errors.BudgetExceeded,
     errors.EngineMissing,
     errors.ModelUnavailable,
+    errors.ModelTemporarilyUnavailable,
     errors.NoCandidate,
     errors.WorkerFailed,
     errors.UpstreamError,

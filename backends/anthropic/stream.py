@@ -156,7 +156,10 @@ class AnthropicStream:
         reason = FINISH_REASONS.get(stop, "stop")
         if self.answer_by_tool and reason == "tool_calls":
             reason = "stop"
-        yield self._chunks.delta({}, finish_reason=reason)
+        last = self._chunks.delta({}, finish_reason=reason)
+        if delta.get("stop_sequence") is not None:
+            last["choices"][0]["stop_reason"] = delta["stop_sequence"]
+        yield last
         self.finished = True
         yield self._chunks.usage(self._total())
 

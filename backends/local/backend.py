@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -22,15 +22,17 @@ from backends.local.completions import (
     infill_chunk,
     mean_logprob,
 )
+from backends.local.conversation import renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
+from backends.local.stops import TIMED, Counts, stopped
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -79,6 +81,7 @@ class LocalWorkerBackend:
         """
         tools = chosen_tools(request)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
+        body["messages"] = renderable(body["messages"])
         plan = None
         if not tools:
             for name in ("tools", "tool_choice", "parallel_tool_calls"):
@@ -91,8 +94,10 @@ class LocalWorkerBackend:
             plan = ToolPlan.of(request, tools)
             body = bind(body, plan)
         usage = UsageSum()
+        stops = body.pop("stop", ()) if _tells_stops(request, upstream) else ()
         streams = [
-            self._choice(upstream, single, index, plan, usage) for index, single in enumerate(choice_bodies(body))
+            self._choice(upstream, single, index, plan, usage, stops)
+            for index, single in enumerate(choice_bodies(body))
         ]
         head: Json = {}
         async with aclosing(merged(streams, at_once=AT_ONCE)) as chunks:
@@ -102,12 +107,24 @@ class LocalWorkerBackend:
         yield {**head, "choices": [], "usage": usage.total()}
 
     def _choice(
-        self, upstream: Upstream, body: Json, index: int, plan: ToolPlan | None, usage: UsageSum
+        self,
+        upstream: Upstream,
+        body: Json,
+        index: int,
+        plan: ToolPlan | None,
+        usage: UsageSum,
+        stops: Sequence[str],
     ) -> AsyncGenerator[Json]:
-        chunks = self._regular(upstream, body, index, usage)
-        return as_tool_calls(chunks, plan) if plan else chunks
+        counts = Counts() if stops else None
+        chunks = self._regular(upstream, {**body, **TIMED} if stops else body, index, usage, counts)
+        chunks = as_tool_calls(chunks, plan) if plan else chunks
+        if counts is None:
+            return chunks
+        return stopped(chunks, stops, lambda: usage.add(counts.usage()))
 
-    async def _regular(self, upstream: Upstream, body: Json, index: int, usage: UsageSum) -> AsyncGenerator[Json]:
+    async def _regular(
+        self, upstream: Upstream, body: Json, index: int, usage: UsageSum, counts: Counts | None
+    ) -> AsyncGenerator[Json]:
         stream = self._openai.stream(
             upstream, "/chat/completions", body, chat_chunks, "messages", errors=worker_error
         )
@@ -115,8 +132,10 @@ class LocalWorkerBackend:
             async for chunk in chunks:
                 if chunk.get("usage"):
                     usage.add(chunk["usage"])
-                else:
-                    yield regular(chunk, index)
+                    continue
+                if counts is not None:
+                    counts.see(chunk)
+                yield regular(chunk, index)
 
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
         """Whether the model's chat template takes tools; the worker is asked once."""
@@ -292,6 +311,11 @@ class LocalWorkerBackend:
         """``{"content": text}``."""
         body = {"tokens": request.tokens}
         return checked(await self._http.post_json(_root(upstream), "/detokenize", body), "", upstream)
+
+
+def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:
+    """Whether the gateway stops the text: the Messages API says which sequence did, llama-server does not."""
+    return isinstance(request, TranslatedChat) and bool(request.stop) and upstream.engine in (None, "llamacpp")
 
 
 def _root(upstream: Upstream) -> Upstream:

@@ -19,6 +19,7 @@ WORKER = ParameterTable(
     ),
     unknown_pass=False,
     takes_strict=True,
+    marks=frozenset({"reasoning_content"}),
 )  # fmt: skip
 """llama-server and our own worker app. Source: llama.cpp's page on its server."""
 
@@ -38,6 +39,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "metadata", "typical_p"}),
         extras=frozenset({"chat_template_kwargs", "ignore_eos", "min_tokens", "stop_token_ids"}),
         unknown_pass=False,
+        marks=WORKER.marks,
     ),
     "llama-cpp-python": replace(
         WORKER, extras=frozenset({"chat_template_kwargs", "ignore_eos"}), takes_strict=False

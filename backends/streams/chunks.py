@@ -1,6 +1,6 @@
 """Writes the chunks of a chat answer in OpenAI's shape, for providers that stream another one.
 
-Three fields go beyond OpenAI's, under names that clients already read:
+Four fields go beyond OpenAI's, under names that clients already read:
 
 ``reasoning_content``
     the text of the model's reasoning, named as by DeepSeek, vLLM and llama.cpp; deltas are concatenated;
@@ -8,7 +8,9 @@ Three fields go beyond OpenAI's, under names that clients already read:
     Anthropic's thinking blocks with their signatures, each complete, named as by LiteLLM; lists are concatenated.
     Tool use goes on if a client sends the assistant's message back unchanged;
 ``extra_content.google.thought_signature``
-    Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint.
+    Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint;
+``stop_reason``
+    beside a choice's finish_reason: the stop sequence that ended the text, named as by vLLM.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator
 
-from backends.wire.common import Finite, Identifier, ModelName, Seed, StopText, WireModel
+from backends.wire.common import MAX_STOPS, Finite, Identifier, ModelName, Seed, StopText, WireModel
 
 
 class StreamOptions(WireModel):
@@ -18,10 +18,10 @@ class Sampling(WireModel):
     """Sampling and form of the answer. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are samplers of
     llama.cpp and vLLM; ``stop`` is always a list, also if the caller gave one text."""
 
-    model: ModelName
+    model: ModelName = "auto"
 
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     seed: Seed | None = None
 
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None

@@ -26,7 +26,7 @@ from catalog.errors import BudgetExceeded
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
-from routing.clock import Clock, SteadyWallClock
+from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
@@ -159,7 +159,7 @@ class Spend:
         self._store = store
         self._settings = settings
         self._key_caps = key_caps
-        self._wall = SteadyWallClock(clock)
+        self._wall = SteadyWallClock(clock, log_step)
         self._owner = owner or process_name()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
@@ -208,6 +208,10 @@ class Spend:
         ]
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
+
+    def capped(self, key: str) -> bool:
+        """Whether the key has caps of its own, besides those of the whole gateway."""
+        return any(scope != "all" for scope, _ in self._scopes(key))
 
     def cap_usage(self, key: str) -> tuple[CapUsage, ...]:
         """The use of each cap that applies to a key."""

@@ -81,7 +81,7 @@ class Attempt(Generic[T]):
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            self.dropped = self.job.left_out + backend.dropped(self.job.request, lease.upstream)
             if self.dropped and self.job.facts.intent.strict:
                 raise UnsupportedParameter(
                     f"'{self.model.id}' cannot honour: {', '.join(self.dropped)}. Remove them, or do not ask "

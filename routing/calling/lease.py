@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
-from catalog.errors import ModelUnavailable
+from catalog.errors import ModelTemporarilyUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
@@ -69,7 +69,7 @@ class Leases:
     async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
-        Raises BudgetExceeded, QueueFull, ModelUnavailable (no usable key), and the worker pool's errors.
+        Raises BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
         """
         model = candidate.model
         reservation = await held.enter_async_context(
@@ -102,7 +102,7 @@ class Leases:
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
         """The upstream of a remote row with the next of its keys, and that key's position.
 
-        Raises ModelUnavailable when the endpoint wants a key and has none to use.
+        Raises ModelTemporarilyUnavailable when the endpoint wants a key and has none to use.
         """
         assert isinstance(model.source, UpstreamSource)
         endpoint = self._endpoint(model.source.endpoint)
@@ -130,7 +130,7 @@ def upstream_of(
 ) -> tuple[Upstream, int | None]:
     """The address of an endpoint with the next of its keys, and that key's position.
 
-    Raises ModelUnavailable when the endpoint wants a key and has none to use.
+    Raises ModelTemporarilyUnavailable when the endpoint wants a key and has none to use.
     """
     secret, position = _next_key(endpoint, keys, now)
     return _upstream(endpoint, model, secret, default), position
@@ -141,7 +141,7 @@ def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | Non
         return None, None
     key = keys.take(endpoint.id, now)
     if key is None:
-        raise ModelUnavailable(
+        raise ModelTemporarilyUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
             "Set one, or wait for the rate limit to reset."
         )

@@ -11,7 +11,7 @@ from catalog.index import Bools, Floats, Index, Ints
 from catalog.model import Capability
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
-from routing.plan import Exclusion
+from routing.plan import OVER_BUDGET, Exclusion
 from routing.settings import RoutingSettings
 
 SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
@@ -179,10 +179,11 @@ def _not_blocked(world: World) -> Bools:
 
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
     limit = _cost_limit(facts, world)
+    code = "cost" if limit == facts.intent.max_cost else OVER_BUDGET
     return [
         Filter("price_unknown", ~np.isnan(bound), lambda _: "its price is unknown, and a limit on cost applies"),
         Filter(
-            "cost",
+            code,
             ~(bound > limit),
             lambda row: f"it may cost ${bound[row]:.6f}, more than the ${limit:.6f} allowed",
         ),

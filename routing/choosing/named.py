@@ -11,7 +11,7 @@ from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.index import permits
 from catalog.model import Capability, Model
 from routing.choosing.filters import admit, cost_bound
-from routing.choosing.ranking import rank
+from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
 from routing.facts import Facts
@@ -72,10 +72,13 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     lacks = needs - model.capabilities
     if not lacks:
         return
-    capable = world.index.names_capable(needs)
-    listed = ", ".join(f"'{name}'" for name in capable[:_MAX_LISTED])
-    more = " and others" if len(capable) > _MAX_LISTED else ""
-    advice = f"These can: {listed}{more}." if capable else "No model here can."
+    capable = [name for name in world.index.names_capable(needs) if permits(facts.allowed, name)]
+    ready = [name for name in capable if name not in world.blocked]
+    listed = ", ".join(f"'{name}'" for name in ready[:_MAX_LISTED])
+    more = " and others" if len(ready) > _MAX_LISTED else ""
+    advice = f"These can: {listed}{more}." if ready else "No model that is ready here can."
+    if capable and not ready:
+        advice += f" '{capable[0]}' could, but: {world.blocked[capable[0]].reason}"
     raise CapabilityMismatch(
         f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
         param="model",
@@ -103,7 +106,7 @@ def _plan_replicas(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
     )
     if len(rows):
-        scores = score(facts, world, settings, rng, rows, replicas=True)
+        scores = score(facts, world, settings, rng, comparable(facts, world, rows), replicas=True)
         return rank(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
     if not (index.capable((facts.capability, *needed.features, *facts.intent.require)) & in_group).any():
         _check_capabilities(facts, world, replicas[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ MAX_REST = 300.0
 """Seconds that a rate-limited key is not used if the provider does not say; doubled up to the maximum."""
 MAX_RETRY_AFTER = 3600.0
 """Longest ``retry-after`` in seconds that is honoured."""
+_COUNTED = ("used", "ok", "failed", "rate_limited", "rejected")
 _HEALTH_DECAY = 0.8
 _MIN_HEALTH = 0.05
 _NO_BLOCKS: Mapping[str, Block] = MappingProxyType({})
@@ -96,7 +97,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatistics:
-    """Counts of a key's calls by result.
+    """Counts of a key's calls by result, over restarts and over all gateways that share the state.
 
     ``resting`` is the seconds that it still rests; ``out`` means rejected and unused until the keys are reloaded;
     ``health``, in (0, 1], is the discounted share of successes among successes, rate limits and rejections.
@@ -116,7 +117,10 @@ class KeyStatistics:
 
 @dataclass(slots=True)
 class _Entry:
-    """A key in its pool. ``credit`` is its current weight in smooth weighted round robin."""
+    """A key in its pool. ``credit`` is its current weight in smooth weighted round robin.
+
+    ``stored`` are the counts that the state has, by field.
+    """
 
     secret: str = field(repr=False)
     used: int = 0
@@ -129,6 +133,7 @@ class _Entry:
     limits_in_a_row: int = 0
     rests_until: float = 0.0
     out: bool = False
+    stored: dict[str, int] = field(default_factory=dict)
 
     def usable(self, now: float) -> bool:
         return not self.out and self.rests_until <= now
@@ -173,7 +178,9 @@ class KeyPools:
             if needs_key(endpoint):
                 secrets = self._resolve(endpoint)
                 pools[endpoint.id] = [known.get((endpoint.id, secret)) or _Entry(secret) for secret in secrets]
-        for pool in pools.values():
+        for name, pool in pools.items():
+            if any(entry.out for entry in pool):
+                self._changed.add(name)
             for entry in pool:
                 entry.out = False
         self._pools = pools
@@ -223,7 +230,8 @@ class KeyPools:
         if not pool:
             return Block("no_key", f"no key is set for the endpoint '{endpoint}'")
         if all(entry.out for entry in pool):
-            return Block("keys_rejected", f"the endpoint '{endpoint}' refused every key")
+            reason = f"the endpoint '{endpoint}' refused every key; once that is corrected, reload (SIGHUP)"
+            return Block("keys_rejected", reason)
         return Block("keys_resting", f"the keys of '{endpoint}' are rate limited for another {rest:.0f} s")
 
     def record(self, outcome: Outcome) -> None:
@@ -280,10 +288,7 @@ class KeyPools:
         )
 
     def export(self) -> dict[str, dict[str, Any] | None]:
-        """The resting keys of the endpoints that changed since the last export, by digest.
-
-        Rejections are not stored: a restart is a reload, which makes the keys usable again.
-        """
+        """The resting and the rejected keys of the endpoints that changed since the last export, by digest."""
         changed, self._changed = self._changed, set()
         now, wall = self._clock.monotonic(), self._clock.wall()
         return {
@@ -291,16 +296,17 @@ class KeyPools:
                 digest_of(entry.secret): {
                     "rests_until": wall + max(0.0, entry.rests_until - now),
                     "limits": entry.limits_in_a_row,
+                    "out": entry.out,
                 }
                 for entry in self._pools.get(endpoint, ())
-                if entry.rests_until > now
+                if entry.rests_until > now or entry.out
             }
             or None
             for endpoint in changed
         }
 
     def adopt(self, documents: Mapping[str, Any]) -> None:
-        """Load rests that an earlier run or another gateway stored; invalid ones are skipped."""
+        """Load rests and rejections that an earlier run or another gateway stored; invalid ones are skipped."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         for endpoint, document in documents.items():
             for entry in self._pools.get(endpoint, ()):
@@ -308,6 +314,7 @@ class KeyPools:
                     stored = document[digest_of(entry.secret)]
                     rest = min(MAX_RETRY_AFTER, float(stored["rests_until"]) - wall)
                     limits = int(stored["limits"])
+                    entry.out = entry.out or stored.get("out") is True
                 except (KeyError, TypeError, ValueError, OverflowError):
                     continue
                 if rest > 0 and now + rest > entry.rests_until:
@@ -315,6 +322,32 @@ class KeyPools:
                     entry.limits_in_a_row = max(entry.limits_in_a_row, limits)
             if endpoint in self._pools:
                 self._block_if_unusable(endpoint, now)
+
+    def export_counts(self) -> dict[str, int]:
+        """What was added to each key's counts since the last call, by ``endpoint/digest/field``."""
+        changes: dict[str, int] = {}
+        for name, entry, counted in self._counts():
+            value = getattr(entry, counted)
+            if change := value - entry.stored.get(counted, 0):
+                changes[name] = change
+                entry.stored[counted] = value
+        return changes
+
+    def adopt_counts(self, totals: Mapping[str, int]) -> None:
+        """Load the counts of an earlier run and of other gateways, added up, with those of this one."""
+        for name, entry, counted in self._counts():
+            total = totals.get(name)
+            if total is not None:
+                since = getattr(entry, counted) - entry.stored.get(counted, 0)
+                setattr(entry, counted, total + since)
+                entry.stored[counted] = total
+
+    def _counts(self) -> Iterator[tuple[str, _Entry, str]]:
+        for endpoint, pool in self._pools.items():
+            for entry in pool:
+                digest = digest_of(entry.secret)
+                for counted in _COUNTED:
+                    yield f"{endpoint}/{digest}/{counted}", entry, counted
 
 
 def needs_key(endpoint: Endpoint) -> bool:

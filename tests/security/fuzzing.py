@@ -32,6 +32,7 @@ EXTRAS = (
     "routing", "api_base", "api_key", "chat_template", "chat_template_kwargs", "grammar", "fake", "top_k", "min_p",
     "keep_alive", "strict", "__proto__", "model_config", "self", "json_schema", "extra_body", "cache_prompt", "",
     "thinking", "stream_options", "truncate", "ignore_eos", "json", "mirostat", "dry_sequence_breakers",
+    "日", "é", "a\nb", "a\r\nX: y", "\x00", "a, b", "💥", "x" * 5000, "timings",
 )  # fmt: skip
 WORDS = ("Hello", "The quick brown fox", "你好 世界", "مرحبا", "😀", "def f(x):\n    return x", "1 + 1 = ?", "a")
 

@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.wire.headers import header_list
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -150,8 +151,8 @@ def error_response(error: RoundhouseError) -> Response:
 
 def dropped(names: Iterable[str]) -> dict[str, str]:
     """Make the header that lists parameters without effect; none if there are none."""
-    listed = ", ".join(dict.fromkeys(names))
-    return {DROPPED: listed.encode("ascii", "replace").decode()} if listed else {}
+    listed = header_list(names)
+    return {DROPPED: listed} if listed else {}
 
 
 def parse(model: type[M], body: bytes) -> M:

@@ -22,6 +22,7 @@ from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge
 from routing.calling.operations import CHAT
 from routing.calling.traces import Traces
+from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
@@ -143,6 +144,7 @@ class Stand:
     spend: Spend
     traces: Traces
     learning: Recorder
+    pins: Pins
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(

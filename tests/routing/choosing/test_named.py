@@ -25,6 +25,16 @@ def test_a_named_model_without_the_capability_is_a_mismatch_that_lists_models_wi
         choose(Facts(capability=Capability.EMBED, requested="talks"), here)
 
 
+def test_a_mismatch_names_only_models_that_are_ready_and_that_the_key_may_use() -> None:
+    rows = [remote("talks"), remote("mine", capabilities=EMBED), remote("theirs", capabilities=EMBED)]
+    wants = Facts(capability=Capability.EMBED, requested="talks", allowed=("talks", "mine"))
+    with pytest.raises(CapabilityMismatch, match="These can: 'mine'\\."):
+        choose(wants, world(rows))
+    blocked = {"mine": Block("no_key", "no key is set")}
+    with pytest.raises(CapabilityMismatch, match=r"No model .*'mine' could, but: no key is set"):
+        choose(wants, world(rows, blocked=blocked))
+
+
 def test_the_features_of_a_discovered_model_are_not_checked() -> None:
     wants_tools = chat(requested="m", features=frozenset({Capability.TOOLS}))
     assert choose(wants_tools, world([remote("m", origin="discovered")])).candidates
