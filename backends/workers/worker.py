@@ -22,7 +22,7 @@ from backends.workers.health import CallFailures, unhealthy
 from backends.workers.logs import WorkerLog
 from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerState, WorkerView
-from backends.workers.process import WorkerProcess, describe_exit
+from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from catalog.errors import (
@@ -337,7 +337,7 @@ class Worker:
             reason = f"not ready within {self._settings.start_timeout:g} s"
         if reason is not None:
             logged = await asyncio.to_thread(self.log.tail, 200, since=before)
-            reason = launch.explain(logged) or reason
+            reason = launch.explain(logged) or explain_crash(reason, logged)
             raise WorkerFailed(
                 f"The worker of '{self.model.id}' did not start: {reason.rstrip('.')}. "
                 f"Its log: roundhouse logs {self.model.id}"
@@ -431,6 +431,7 @@ class Worker:
         self._crashes = 0 if self._slots.completed else self._crashes
         self._crashes += 1
         self._restarts += 1
+        reason = explain_crash(reason, await asyncio.to_thread(self.log.tail, 100))
         self._observer.died(self.model.id, reason)
         await self._end_process(grace)
         if self._crashes >= self._settings.crash_limit:

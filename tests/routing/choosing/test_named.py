@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from catalog.errors import CapabilityMismatch, ModelNotFound
-from catalog.model import Capability
+from catalog.errors import CapabilityMismatch, ContextLengthExceeded, ModelNotFound
+from catalog.model import Capability, Limits
 from routing.facts import Complexity, Facts, Task
 from routing.plan import Block, Strategy
 from tests.routing.catalogue import chat, local, remote, world
@@ -52,6 +52,16 @@ def test_a_named_model_that_is_blocked_leaves_no_candidate_and_says_why() -> Non
 def test_a_name_that_no_model_has_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
         choose(chat(requested="nobody"), world([remote("m")]))
+
+
+def test_a_prompt_far_over_a_local_models_window_is_refused_before_a_worker_tokenises_it() -> None:
+    here = world(
+        [local("m", limits=Limits(context_window=8192)), remote("far", limits=Limits(context_window=8192))]
+    )
+    with pytest.raises(ContextLengthExceeded, match="8192 tokens, but the request needs 1250000 tokens"):
+        choose(chat(requested="m", prompt_tokens=1_250_000), here)
+    assert choose(chat(requested="m", prompt_tokens=15_000), here).candidates, "the worker counts exactly"
+    assert choose(chat(requested="far", prompt_tokens=1_250_000), here).candidates, "its server refuses it"
 
 
 # ---- replicas
