@@ -80,7 +80,7 @@ def _whole_safetensors(path: Path) -> bool:
         ends = [int(tensor["data_offsets"][1]) for name, tensor in head.items() if name != "__metadata__"]
     except (struct.error, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return False
-    return size >= 8 + length + max(ends, default=0)
+    return bool(size >= 8 + length + max(ends, default=0))
 
 
 def _json(path: Path) -> object:
