@@ -13,6 +13,7 @@ RoundhouseError                     500 server_error
 │   ├── PayloadTooLarge             413 payload_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type: the body has another type or encoding
 │   ├── HeadersTooLarge             431 headers_too_large
+│   ├── PriceUnknown                400 price_unknown: a limit on cost applies
 │   └── NoCandidate                 400 no_candidate: every model excluded for good, with the reasons
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
@@ -175,6 +176,17 @@ class HeadersTooLarge(InvalidRequest):
     code = "headers_too_large"
 
 
+class PriceUnknown(InvalidRequest):
+    """A limit on cost applies, and the model's price is unknown; another candidate may have one."""
+
+    code = "price_unknown"
+    retryable = True
+    reason: ClassVar[str] = (
+        "its price is unknown, and a limit on cost applies. Give its row a price, "
+        "or set spend.unknown_price to 'allow'"
+    )
+
+
 class NoCandidate(InvalidRequest):
     """The router excluded every model, for reasons that do not pass by themselves; the message gives them."""
 
@@ -217,12 +229,11 @@ class ModelNotFound(NotFound):
     """No model has this id, name or alias."""
 
     code = "model_not_found"
+    where: ClassVar[str] = "GET /v1/models lists the models."
 
     def __init__(self, name: str, *, nearest: tuple[str, ...] = ()) -> None:
         hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else ""
-        super().__init__(
-            f"The model {name[:200]!r} does not exist.{hint} GET /v1/models lists the models.", param="model"
-        )
+        super().__init__(f"The model {name[:200]!r} does not exist.{hint} {self.where}", param="model")
         self.nearest = nearest
 
 

@@ -79,6 +79,7 @@ class Planner:
             headroom=self._spend.headroom(facts.key),
             pins=self._pins(),
             queued_ahead=self._queued_ahead(),
+            unknown_price_allowed=self._spend.unknown_price_allowed,
             key_capped=facts.capability is Capability.EMBED and self._spend.capped(facts.key),
         )
 
