@@ -89,11 +89,16 @@ class ConfigurationError(RoundhouseError):
 
 
 class InvalidRequest(RoundhouseError):
-    """The request is invalid; sending it again will not help."""
+    """The request is invalid; sending it again will not help.
+
+    ``lacks``, if an upstream said that the model cannot do this, names the capabilities and parameters that it
+    lacks; empty if it named none. Another model may answer, and this one is not asked for them again for a while.
+    """
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    lacks: frozenset[str] | None = None
 
 
 class ContextLengthExceeded(InvalidRequest):

@@ -24,7 +24,6 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
 from backends.workers.worker import WorkerObserver
-from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
@@ -76,7 +75,7 @@ async def open_runtime(
     engines = engines or builtin_engines(settings.workers.python)
     models = await _open_models(settings, engines)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
+        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live))
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
@@ -150,10 +149,10 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
 
 
 @asynccontextmanager
-async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
+async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> AsyncIterator[_Memory]:
     state = create_state(settings.state, settings.data_dir / STATE_FILE)
-    breakers = Breakers(settings.breakers, clock)
-    provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+    breakers = Breakers(settings.breakers, clock, live.fingerprint)
+    provider_keys = KeyPools(live.current.servers, SecretResolver(os.environ), clock)
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)

@@ -16,6 +16,7 @@ import orjson
 from backends.base import Upstream
 from backends.http.connect import ProxyRefused
 from backends.http.connection import ConnectionLost, NotHttp
+from backends.http.mismatch import lacks
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
@@ -91,8 +92,11 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
         return UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
     if status in (504, 524):
         return UpstreamTimeout(text, upstream_status=status)
-    if status == 501:
-        return CapabilityMismatch(text, param="model")
+    missing = lacks(details.code, details.param, details.message) if status in (500, 501) else None
+    if missing is not None or status == 501:
+        return _lacking(
+            CapabilityMismatch(message or text, param=details.param or "model"), missing or frozenset()
+        )
     if status < 400:
         return UpstreamProtocolError(
             f"The endpoint '{upstream.endpoint}' answered with HTTP {status}; redirects are not followed.",
@@ -113,10 +117,10 @@ def _refusal(
         return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
     if status == 404 and (details.param == "model" or {details.code, details.type} & _NO_MODEL):
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
+    missing = lacks(details.code, details.param, details.message)
     if status in (404, 405):
-        return CapabilityMismatch(
-            f"{endpoint} does not serve this kind of request (HTTP {status}).", param="model"
-        )
+        reason = message if missing else f"{endpoint} does not serve this kind of request (HTTP {status})."
+        return _lacking(CapabilityMismatch(reason, param="model"), missing or frozenset())
     if status == 408:
         return UpstreamTimeout(f"{endpoint} gave up waiting for the request.", upstream_status=status)
     if status == 413:
@@ -126,13 +130,24 @@ def _refusal(
     too_long = _context_length(details, upstream)
     if too_long is not None:
         return too_long
+    text = message or f"{endpoint} refused the request with HTTP {status}."
     error = _BY_CODE.get(details.code, InvalidRequest)
-    return error(message or f"{endpoint} refused the request with HTTP {status}.", param=details.param)
+    if missing is None:
+        return error(text, param=details.param)
+    if error is InvalidRequest:
+        error = CapabilityMismatch
+    return _lacking(error(text, param=details.param or "model"), missing)
+
+
+def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:
+    error.lacks = missing
+    return error
 
 
 # Codes given by OpenAI, by other Roundhouse gateways and by local workers.
 _BY_CODE: Mapping[str, type[InvalidRequest]] = {
     "unsupported_parameter": UnsupportedParameter,
+    "unsupported_value": UnsupportedParameter,
     "undecodable_media": UndecodableMedia,
     "model_capability_mismatch": CapabilityMismatch,
 }

@@ -41,10 +41,12 @@ def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream
             raise _wrong(upstream, "vectors without a valid index")
         vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
         if request.dimensions is not None and _length(vector) != request.dimensions:
-            raise UnsupportedParameter(
+            error = UnsupportedParameter(
                 f"The model '{upstream.model}' makes vectors of {_length(vector)} dimensions only.",
                 param="dimensions",
             )
+            error.lacks = frozenset({"dimensions"})
+            raise error
         ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
         lengths.add(len(vector))
     if len(lengths) > 1:

@@ -152,7 +152,7 @@ class Dispatcher:
                 succeeded = False
                 try:
                     candidate = queue.popleft()
-                    if not self._admitted(candidate, job.facts):
+                    if not self._admitted(candidate, job.facts, named=plan.strategy is Strategy.EXPLICIT):
                         succeeded, last = True, last or _resting(candidate)
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
@@ -164,7 +164,7 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if self._is_worth_repeating(error, candidate, leased_again):
                             queue.appendleft(candidate)
-                        elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
+                        elif not (error.retryable or (queue and _is_of_this_model(error))):
                             raise
                         continue
                     succeeded = True
@@ -207,9 +207,9 @@ class Dispatcher:
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         return attempt
 
-    def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
-        model = candidate.model
-        return self._breakers.admit(model.id, model.endpoint_name, facts, self._clock.monotonic())
+    def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:
+        model, now = candidate.model, self._clock.monotonic()
+        return self._breakers.admit(model.id, model.endpoint_name, facts, now, despite_lacks=named)
 
     def _backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend of the upstream's protocol. Raises CapabilityMismatch if it lacks this capability."""
@@ -252,6 +252,11 @@ def _reason(attempt: Attempt[Any], plan: Plan) -> str:
     return f"{attempt.model.id} after {', '.join(attempt.failures)}; the first choice was {reason}"
 
 
+def _is_of_this_model(error: RoundhouseError) -> bool:
+    """Whether a request was refused for what this model lacks, so that another may answer it."""
+    return isinstance(error, _ANOTHER_MODEL) or getattr(error, "lacks", None) is not None
+
+
 def _resting(candidate: Candidate) -> ModelUnavailable:
     return ModelUnavailable(
         f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.", retry_after=1
@@ -260,8 +265,11 @@ def _resting(candidate: Candidate) -> ModelUnavailable:
 
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates: the reasons of its exclusions, the plan's first ones first."""
-    passes = any(e.code in _PASSING for e in plan.excluded)
-    retry_after = 1.0 if passes else None
+    codes = {e.code for e in plan.excluded}
+    retry_after = 1.0 if codes & _PASSING else None
+    if "breaker_cannot" in codes and retry_after is None:
+        lacking = [f"{e.model}: {e.reason}" for e in plan.excluded if e.code == "breaker_cannot"]
+        return CapabilityMismatch(f"No model can answer this request. {'; '.join(lacking[:5])}.", param="model")
     if plan.strategy is Strategy.EXPLICIT and plan.excluded:
         if plan.excluded[0].code == EngineMissing.code:
             return EngineMissing.told(plan.excluded[0].reason)

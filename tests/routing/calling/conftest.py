@@ -75,7 +75,7 @@ async def dispatcher(tmp_path: Path, money: SpendSettings, tracing: TraceSetting
         clock=clock,
         batched_sinks=(learning := Recorder(),),
     )
-    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning)
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning, breakers, clock)
     await dispatcher.settle()
     await state.close()
     assert pool.leased == 0

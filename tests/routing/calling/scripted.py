@@ -25,6 +25,8 @@ from routing.calling.traces import Traces
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.upstreams.breaker import Breakers
+from tests.routing.clocks import ManualClock
 
 Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
@@ -143,6 +145,8 @@ class Stand:
     spend: Spend
     traces: Traces
     learning: Recorder
+    breakers: Breakers
+    clock: ManualClock
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(
