@@ -43,7 +43,7 @@ RoundhouseError                     500 server_error
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from catalog.installing import install_command
 
@@ -306,13 +306,15 @@ class Draining(Unavailable):
 class UpstreamError(RoundhouseError):
     """An upstream answered with an error or violated its protocol.
 
-    ``upstream_status`` is its HTTP status, if it sent one.
+    ``upstream_status`` is its HTTP status, if it sent one. ``scope`` is what a rate limit or a refusal of the key
+    applies to, if the upstream says so: the model, or the key with every model.
     """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    scope: Literal["model", "key"] | None = None
 
     def __init__(
         self,

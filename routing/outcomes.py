@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from routing.facts import Facts
 
@@ -54,7 +54,7 @@ class Outcome:
     time. ``provider_key`` is the position of the key in its pool, never the key itself. ``error`` is the code of
     a :class:`catalog.errors.RoundhouseError`. ``unstreamed`` marks an answer that the upstream did not stream:
     the time of its first token is unknown, so ``first_chunk`` is None. ``lacks`` are the capabilities and
-    parameters that the model was said to lack.
+    parameters that the model was said to lack; ``scope`` is what a rate limit or a refused key applies to.
     """
 
     trace: str
@@ -77,6 +77,7 @@ class Outcome:
     provider_key: int | None = None
     unstreamed: bool = False
     lacks: frozenset[str] = frozenset()
+    scope: Literal["model", "key"] | None = None
 
 
 class OutcomeSink(Protocol):

@@ -268,7 +268,9 @@ def _runtime(
     keys = memory.provider_keys
 
     def unavailable(model: Model) -> str | None:
-        block = models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        block = models.availability.block_of(model) or keys.block_of(
+            model.endpoint_name, model.id, clock.monotonic()
+        )
         return None if block is None else block.reason
 
     return Runtime(
@@ -276,7 +278,7 @@ def _runtime(
         pool=pool,
         dispatcher=dispatcher,
         downloaded=models.store.ready,
-        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
+        has_key=lambda model: keys.block_of(model.endpoint_name, model.id, clock.monotonic()) is None,
         unavailable=unavailable,
         traces=memory.traces,
         learner=memory.learner,

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -111,10 +111,14 @@ def _refusal(
     endpoint = f"The endpoint '{upstream.endpoint}'"
     if status in (401, 402, 403):
         code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
-        return UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
+        rejected = UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
+        rejected.scope = "model" if _of_model(details.message, upstream) else None
+        return rejected
     if status == 429:
         text = f"{endpoint} says that it gets too many requests" + (f": {message}" if message else ".")
-        return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited.scope = limit_scope(details.message, upstream, details.code, details.type)
+        return limited
     if status == 404 and (details.param == "model" or {details.code, details.type} & _NO_MODEL):
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
     missing = lacks(details.code, details.param, details.message)
@@ -142,6 +146,27 @@ def _refusal(
 def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:
     error.lacks = missing
     return error
+
+
+_OF_ACCOUNT = re.compile(r"quota|billing|credit|balance|spend", re.IGNORECASE)
+_MODEL_WORD = re.compile(r"\b(?:model|deployment|engine)\b|PerModel", re.IGNORECASE)
+
+
+def limit_scope(message: str, upstream: Upstream, *codes: str) -> Literal["model", "key"] | None:
+    """What a rate limit applies to, by its message: OpenAI's, Groq's and Google's name the model.
+
+    A quota of money (OpenAI's ``insufficient_quota``) is the account's. None if the message says neither.
+    """
+    if "insufficient_quota" in codes:
+        return "key"
+    if _of_model(message, upstream):
+        return "model"
+    return "key" if _OF_ACCOUNT.search(message) else None
+
+
+def _of_model(message: str, upstream: Upstream) -> bool:
+    name = upstream.model.rpartition("/")[2].casefold()
+    return bool(_MODEL_WORD.search(message)) or (len(name) > 2 and name in message.casefold())
 
 
 # Codes given by OpenAI, by other Roundhouse gateways and by local workers.

@@ -194,6 +194,7 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )
 

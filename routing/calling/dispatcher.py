@@ -200,6 +200,8 @@ class Dispatcher:
         try:
             await attempt.start(complete=escalate)
         except BaseException as error:
+            if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
+                error.message += f" Check the key in {source}."
             await attempt.close(error)
             raise
         if escalate and attempt.verdict() is False:

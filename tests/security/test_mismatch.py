@@ -83,3 +83,21 @@ async def test_a_malformed_request_is_the_callers_400_and_closes_nothing(
             assert message in assert_error(answer, 400, "invalid_request")["message"]
         provider.fault = Fault()
         assert (await running.client.post("/v1/chat/completions", json=chat("far"))).status_code == 200
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "upstream_rate_limited"), (401, "upstream_rejected_key")])
+async def test_one_models_limit_or_rejection_closes_no_other_model_of_the_endpoint(
+    site: OpenSite, provider: FakeOpenAI, status: int, code: str
+) -> None:
+    async with site() as running:
+        provider.fault = Fault(status=status, headers={"retry-after": "3600"})
+        answer = await running.client.post("/v1/chat/completions", json=chat("far"))
+        error = assert_error(answer, answer.status_code, code)
+        assert status != 401 or PROVIDER_KEY_ENV in error["message"]
+        provider.fault = Fault()
+        answer = await running.client.post("/v1/chat/completions", json=chat("far"))
+        error = assert_error(answer, 503, "model_unavailable")
+        assert status != 401 or PROVIDER_KEY_ENV in error["message"]
+        assert (await running.client.post("/v1/chat/completions", json=chat("farther"))).status_code == 200
+        vector = {"model": "vector", "input": "Hello"}
+        assert (await running.client.post("/v1/embeddings", json=vector)).status_code == 200
