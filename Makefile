@@ -37,8 +37,8 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-fuzz: $(VENV)/.dev  ## A hundred thousand bodies against the whole gateway: minutes.
-	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py
+fuzz: $(VENV)/.dev  ## A hundred thousand bodies, and ten thousand wrong answers of upstreams: minutes.
+	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py tests/security/test_fuzz_upstream.py
 
 AUDIT := $(VENV)-audit
 audit: | $(AUDIT)/bin/python  ## Known vulnerabilities of what is locked; says so when their list cannot be had.

@@ -46,7 +46,7 @@ RoundhouseError                     500 server_error
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from catalog.installing import install_command
 
@@ -99,11 +99,16 @@ class RequestFailed(RoundhouseError):
 
 
 class InvalidRequest(RoundhouseError):
-    """The request is invalid; sending it again will not help."""
+    """The request is invalid; sending it again will not help.
+
+    ``lacks``, if an upstream said that the model cannot do this, names the capabilities and parameters that it
+    lacks; empty if it named none. Another model may answer, and this one is not asked for them again for a while.
+    """
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    lacks: frozenset[str] | None = None
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -327,13 +332,15 @@ class Draining(Unavailable):
 class UpstreamError(RoundhouseError):
     """An upstream answered with an error or violated its protocol.
 
-    ``upstream_status`` is its HTTP status, if it sent one.
+    ``upstream_status`` is its HTTP status, if it sent one. ``scope`` is what a rate limit or a refusal of the key
+    applies to, if the upstream says so: the model, or the key with every model.
     """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    scope: Literal["model", "key"] | None = None
 
     def __init__(
         self,

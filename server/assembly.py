@@ -25,7 +25,6 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
 from backends.workers.worker import WorkerObserver
-from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
@@ -81,7 +80,7 @@ async def open_runtime(
     engines = engines or builtin_engines(settings.workers.python)
     models = await _open_models(settings, engines)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
+        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live))
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
         workers = pool
@@ -160,10 +159,10 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
 
 
 @asynccontextmanager
-async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
+async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> AsyncIterator[_Memory]:
     state = create_state(settings.state, settings.data_dir / STATE_FILE)
-    breakers = Breakers(settings.breakers, clock)
-    provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+    breakers = Breakers(settings.breakers, clock, live.fingerprint)
+    provider_keys = KeyPools(live.current.servers, SecretResolver(os.environ), clock)
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
@@ -293,14 +292,14 @@ def _runtime(
 
     def unavailable(model: Model) -> Block | None:
         local = models.availability.blocked.get(model.id)
-        return local or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        return local or keys.block_of(model.endpoint_name, model.id, clock.monotonic())
 
     return Runtime(
         live=models.live,
         pool=pool,
         dispatcher=dispatcher,
         downloaded=models.availability.has_files,
-        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
+        has_key=lambda model: keys.block_of(model.endpoint_name, model.id, clock.monotonic()) is None,
         unavailable=unavailable,
         traces=memory.traces,
         learner=memory.learner,

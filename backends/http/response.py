@@ -57,6 +57,16 @@ class UpstreamResponse:
             self._deadlines.progress()
             yield chunk
 
+    async def iter_audio(self) -> AsyncIterator[bytes]:
+        """The body as :meth:`iter_bytes`. Raises UpstreamProtocolError when it is text by its content type."""
+        kind = self.media_type
+        if kind.startswith("text/") or kind == "application/json":
+            raise UpstreamProtocolError(
+                f"The endpoint '{self._upstream.endpoint}' answered with '{kind[:80]}' where audio was asked for."
+            )
+        async for chunk in self.iter_bytes():
+            yield chunk
+
     async def read(self, limit: int | None = None) -> bytes:
         """The whole body, bounded as in :meth:`iter_bytes`."""
         chunks: list[bytes] = []

@@ -41,6 +41,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError, StreamBroken, UnsupportedParameter
+from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
@@ -341,5 +342,7 @@ def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream:
         message = error_details(body).message
         if message.startswith(_NO_MEDIA):
             kind = message.partition(" ")[0]
-            return CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error = CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error.lacks = frozenset({Capability.VISION if kind == "image" else f"{kind}_input"})
+            return error
     return read_error(status, headers, body, upstream)

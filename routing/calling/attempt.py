@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 from backends.plain import asks_plainly
 from catalog.errors import (
-    CapabilityMismatch,
     Draining,
     EngineMissing,
     InvalidRequest,
@@ -198,6 +197,8 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            scope=getattr(failure, "scope", None),
+            lacks=getattr(failure, "lacks", None) or frozenset(),
         )
 
     def _result(self) -> Result:
@@ -206,7 +207,7 @@ class Attempt(Generic[T]):
             if not self._ended and self._observer.finish_reason is None:
                 return Result.CANCELLED
             return Result.REFUSAL if self._observer.finish_reason == "content_filter" else Result.SUCCESS
-        if isinstance(error, CapabilityMismatch | EngineMissing):
+        if isinstance(error, EngineMissing) or getattr(error, "lacks", None) is not None:
             return Result.CANNOT
         if isinstance(error, InvalidRequest | RateLimited | Draining):
             return Result.REJECTED

@@ -128,8 +128,6 @@ def _regular(chunk: dict[str, Any]) -> Usage:
     if believed.known:
         usage = chunk["usage"]
         usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
-        if type(usage.get("total_tokens")) is not int:
-            usage["total_tokens"] = believed.input + believed.output
     return believed
 
 
@@ -153,9 +151,22 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
 
 
 def _believed(item: dict[str, Any]) -> Usage:
-    """The usage of an item. One that cannot be true is unknown, and taken out of the item."""
+    """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
     usage = token_usage(item.get("usage"))
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)
+    told = item["usage"]
+    if type(told.get("total_tokens")) is not int:
+        told["total_tokens"] = usage.input + usage.output
+    if told.get("prompt_tokens") is None and told.get("input_tokens") is None:
+        told["prompt_tokens"] = usage.input
+    for name in _DETAILS & told.keys():
+        if told[name]:
+            told[name] = {key: count for key, count in told[name].items() if type(count) is int}
     return usage
+
+
+_DETAILS = frozenset(
+    {"prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"}
+)

@@ -22,7 +22,7 @@ _CHECKED_FEATURES = frozenset(
     {Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA}
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
-_LEFT_TO_UPSTREAM = frozenset({"context", "memory"})
+_LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot"})
 """Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
 _MAX_LISTED = 5
 
@@ -57,7 +57,7 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     _check_capabilities(facts, world, model)
     block = world.blocked.get(model.id)
     named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
-    if block is not None:
+    if block is not None and block.code not in _LEFT_TO_UPSTREAM:
         excluded: Exclusion | None = Exclusion(model.id, block.code, block.reason)
     else:
         excluded = broken_limit(facts, world, settings, model)

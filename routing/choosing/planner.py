@@ -105,10 +105,10 @@ class Planner:
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
         """Blocks by model id. The same mapping while nothing changes: the index caches filters by its identity."""
-        by_key = self._keys.blocked(now)
+        by_key, by_key_of_model = self._keys.blocked(now), self._keys.blocked_models(now)
         by_breaker = self._breakers.blocked(facts, now)
         unavailable = self._availability.blocked
-        sources = unavailable, by_key, by_breaker
+        sources = unavailable, by_key, by_key_of_model, by_breaker
         merged_from, merged = self._merged
         if merged_from and all(new is old for new, old in zip(sources, merged_from, strict=True)):
             return merged
@@ -116,6 +116,8 @@ class Planner:
         for endpoint, block in by_key.items():
             for model in self._by_endpoint.get(endpoint, ()):
                 blocked.setdefault(model, block)
+        for model, block in by_key_of_model.items():
+            blocked.setdefault(model, block)
         for (model, _), block in by_breaker.items():
             blocked.setdefault(model, block)
         self._merged = sources, blocked

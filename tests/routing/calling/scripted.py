@@ -26,6 +26,8 @@ from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.upstreams.breaker import Breakers
+from tests.routing.clocks import ManualClock
 
 Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
@@ -145,6 +147,8 @@ class Stand:
     traces: Traces
     learning: Recorder
     pins: Pins
+    breakers: Breakers
+    clock: ManualClock
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(

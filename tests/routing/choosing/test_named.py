@@ -79,6 +79,11 @@ def test_a_named_model_that_is_blocked_leaves_no_candidate_and_says_why() -> Non
     assert [(e.code, e.reason) for e in made.excluded] == [("no_key", "no key works")]
 
 
+def test_a_named_model_that_was_said_to_lack_something_is_still_asked() -> None:
+    here = world([remote("m")], blocked={"m": Block("breaker_cannot", "answered that it cannot do: tools")})
+    assert [c.model.id for c in choose(chat(requested="m"), here).candidates] == ["m"]
+
+
 def test_a_name_that_no_model_has_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
         choose(chat(requested="nobody"), world([remote("m")]))
