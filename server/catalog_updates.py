@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import replace
 
@@ -55,14 +56,19 @@ class CatalogUpdates:
         self._availability = availability
         self._keys = keys
         self._discovery = discovery
+        self._changed = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set once every source of models was asked, or did not answer in time."""
 
     async def reload(self, settings: Settings) -> None:
-        """Apply the rows, endpoints and provider keys of new settings. Raises ConfigurationError."""
+        """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
         fresh = await asyncio.to_thread(read_catalog, settings, self._store)
         self._keys.reload(fresh.servers)
+        self._discovery.configure(settings.discovery)
         fresh = merged(replace(fresh, discovered=self._live.current.discovered), self._discovery, ())
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
         self._live.current = replace(fresh, version=self._live.current.version + 1)
+        self._changed.set()
 
     async def watch_disk(self) -> None:
         """Notice models that are pulled or removed; runs until cancelled."""
@@ -70,14 +76,19 @@ class CatalogUpdates:
             await asyncio.sleep(DISK_INTERVAL)
             await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
 
-    async def discover(self, interval: float) -> None:
-        """Ask the servers and folders of the settings every ``interval`` seconds; runs until cancelled."""
+    async def discover(self) -> None:
+        """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled."""
+        asyncio.get_running_loop().call_later(self._discovery.patience, self.looked.set)
         while True:
+            self._changed.clear()
             found = await self._discovery.scan(self._live.current.servers)
             self._discovery.note(found)
             if merged(self._live.current, self._discovery, found) is not self._live.current:
                 await self._publish(found)
-            await asyncio.sleep(interval)
+            self.looked.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._discovery.interval):
+                    await self._changed.wait()
 
     async def _publish(self, found: tuple[Listing, ...]) -> None:
         rows = tuple(merged(self._live.current, self._discovery, found))
