@@ -110,6 +110,7 @@ class _Models:
     """The models: rows, files, and whether they can run here."""
 
     store: Store
+    engines: Engines
     live: LiveCatalog
     availability: Availability
 
@@ -151,10 +152,10 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
-    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store))
-    availability = Availability(store, engines.missing)
+    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
+    availability = Availability(store, engines.missing, engines.missing_file)
     await asyncio.to_thread(availability.refresh, tuple(live.current))
-    return _Models(store, live, availability)
+    return _Models(store, engines, live, availability)
 
 
 @asynccontextmanager
@@ -296,7 +297,9 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         calls.backends,
         lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
     )
-    return CatalogUpdates(models.live, models.store, models.availability, memory.provider_keys, discovery)
+    return CatalogUpdates(
+        models.live, models.store, models.engines, models.availability, memory.provider_keys, discovery
+    )
 
 
 def _runtime(

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 from backends.http import HttpClient
 from backends.registry import backends, check_protocols
+from backends.workers.engines.registry import Engines, builtin_engines, check_engines
 from catalog.catalog import Catalog
+from catalog.errors import ConfigurationError, ModelNotFound
 from catalog.model import Endpoint
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
@@ -23,11 +25,34 @@ DISK_INTERVAL = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed."""
 
 
-def read_catalog(settings: Settings, store: Store) -> Catalog:
-    """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
-    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
-    check_protocols(catalog.servers)
+def read_catalog(settings: Settings, store: Store, engines: Engines | None = None) -> Catalog:
+    """The built-in rows, those of pulled models, and the user's.
+
+    Raises ConfigurationError, which says what to correct, for a wrong row and for a preferred model that is not
+    there.
+    """
+    try:
+        catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+        check_protocols(catalog.servers)
+        check_engines(catalog, engines or builtin_engines(settings.workers.python))
+        check_preferred(settings, catalog)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error.message.rstrip('.')}. Correct it in {settings.source}.") from error
     return catalog
+
+
+def check_preferred(settings: Settings, catalog: Catalog) -> None:
+    """Raises ConfigurationError for a preferred model that is unknown and cannot be discovered, either."""
+    routing, discovery = settings.routing, settings.discovery
+    if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
+        return
+    named = [(f"routing.preferred.{capability}", name) for capability, name in routing.preferred.items()]
+    named += [("routing.speech.preferred", name) for name in routing.speech.preferred]
+    for setting, name in named:
+        try:
+            catalog.resolve(name)
+        except ModelNotFound as error:
+            raise ConfigurationError(f"Invalid setting '{setting}': {error.message}") from None
 
 
 class LiveCatalog:
@@ -49,9 +74,16 @@ class CatalogUpdates:
     """Puts a newer catalogue in force. Nothing that runs is touched."""
 
     def __init__(
-        self, live: LiveCatalog, store: Store, availability: Availability, keys: KeyPools, discovery: Discovery
+        self,
+        live: LiveCatalog,
+        store: Store,
+        engines: Engines,
+        availability: Availability,
+        keys: KeyPools,
+        discovery: Discovery,
     ) -> None:
         self._live = live
+        self._engines = engines
         self._store = store
         self._availability = availability
         self._keys = keys
@@ -62,7 +94,7 @@ class CatalogUpdates:
 
     async def reload(self, settings: Settings) -> None:
         """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
-        fresh = await asyncio.to_thread(read_catalog, settings, self._store)
+        fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
         fresh = merged(replace(fresh, discovered=self._live.current.discovered), self._discovery, ())

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
+
 from catalog.errors import EngineMissing
 from catalog.model import Model
 from routing.plan import Block
@@ -22,10 +24,17 @@ class ModelStore(Protocol):
 
 
 class Availability:
-    """Blocks of local models, by id: not pulled, or without their engine."""
+    """Blocks of local models, by id: not pulled, without their engine, or without a file that their row names."""
 
-    def __init__(self, store: ModelStore, engine_missing: Callable[[str], EngineMissing | None]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        engine_missing: Callable[[str], EngineMissing | None],
+        missing_file: Callable[[Model], str | None] = lambda _: None,
+    ) -> None:
+        """``missing_file`` returns what the row's engine options lack on this disk."""
         self._store = store
+        self._missing_file = missing_file
         self._engine_missing = engine_missing
         self.blocked: Mapping[str, Block] = {}
 
@@ -33,6 +42,11 @@ class Availability:
         """Check again. It waits for the file system, so call it from a thread, or at start."""
         blocked = {model.id: block for model in models if (block := self.block_of(model)) is not None}
         if blocked != self.blocked:
+            for model in models:
+                block = blocked.get(model.id)
+                if model.origin == "user" and block is not None and block != self.blocked.get(model.id):
+                    log = structlog.get_logger("routing.upstreams.availability")
+                    log.warning("model cannot be used", model=model.id, reason=block.reason)
             self.blocked = blocked
 
     def block_of(self, model: Model) -> Block | None:
@@ -45,4 +59,7 @@ class Availability:
         if missing_engine is not None:
             return Block(missing_engine.code, missing_engine.message)
         missing_files = self._store.missing(model)
-        return Block("not_pulled", missing_files) if missing_files is not None else None
+        if missing_files is not None:
+            return Block("not_pulled", missing_files)
+        missing_file = self._missing_file(model)
+        return None if missing_file is None else Block("missing_file", missing_file)
