@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,17 @@ class BackendSettings(BaseModel):
             if url.scheme != "http" or not url.raw_host:
                 raise ValueError("a proxy is 'http://host:port'; others (https://, socks5://) are not supported")
         return proxy
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                ssl.create_default_context(cafile=str(file.expanduser()))
+            except OSError as error:  # also ssl.SSLError
+                reason = error.strerror or "no certificates are in it"
+                raise ValueError(f"{file} cannot be read ({reason}); name a file of certificates in PEM") from None
+        return file
 
     def timeouts(self) -> Timeouts:
         """The times of an endpoint that sets none of its own."""

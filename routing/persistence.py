@@ -85,6 +85,10 @@ class Persistence:
         self._failing = False
         self._log = structlog.get_logger("roundhouse.state")
 
+    def configure(self, settings: PersistenceSettings) -> None:
+        """Use other intervals, after the present one."""
+        self._settings = settings
+
     async def start(self) -> None:
         """Open the state and load every part from it. Raises ConfigurationError as the state does."""
         await self._state.start()

@@ -62,7 +62,8 @@ class Runtime:
     ``downloaded``, ``has_key`` and ``unavailable`` are facts about a row now. ``reload``
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
-    ``peers`` are the other gateway processes, where there are any.
+    ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
+    models were asked for the first time, or did not answer in time.
     """
 
     live: HasCatalog
@@ -80,6 +81,7 @@ class Runtime:
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
+    looked: Callable[[], bool] = lambda: True
 
     @property
     def catalog(self) -> Catalog:

@@ -167,6 +167,11 @@ class Spend:
         self._known_scopes: dict[str, tuple[Caps | None, tuple[tuple[str, Caps], ...]]] = {}
         self._generation = store.generation
 
+    def configure(self, settings: SpendSettings) -> None:
+        """Use other caps from the next call on; what was spent counts."""
+        self._settings = settings
+        self._known_scopes.clear()
+
     # ---- prices
 
     def cost(self, price: Price, usage: Usage, capability: Capability | None = None) -> float | None:

@@ -84,6 +84,15 @@ class Breakers:
         """Use ``process(model)``, the id of a local model's process: faults of another are forgotten."""
         self._process = process
 
+    def configure(self, settings: BreakerSettings) -> None:
+        """Use other settings, also for the circuits that exist: their counts, and how long they are open, stay."""
+        self._settings = settings
+        for key, fault in self._faults.items():
+            fault.configure(self._new_fault_circuit(key))
+        for lacks in self._lacks.values():
+            for circuit in lacks.values():
+                circuit.configure(self._new_need_circuit())
+
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:
         """The models and endpoints that this request may not be sent to: usually an empty mapping."""
         if not self._open and not self._lacks:
