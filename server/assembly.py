@@ -22,9 +22,9 @@ from backends.base import Backend
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
+from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
-from backends.workers.worker import WorkerObserver
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 from backends.base import Upstream
 from backends.queueing import FairSlots, Need
 from backends.registry import WORKER
-from backends.workers.health import unhealthy
+from backends.workers.health import CallFailures, unhealthy
 from backends.workers.logs import WorkerLog
+from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit
 from backends.workers.settings import WorkerSettings
@@ -27,42 +28,13 @@ from backends.workers.spec import WorkerSpec
 from catalog.errors import (
     ConnectTimeout,
     Draining,
-    FirstByteTimeout,
-    IdleTimeout,
-    RequestFailed,
     RoundhouseError,
-    StreamBroken,
     UpstreamUnreachable,
     WorkerFailed,
 )
 from catalog.model import Model
 
 Clock = Callable[[], float]
-
-STALLS = 2
-"""Requests in a row that time out without a completed one between them before a worker that still answers
-``/health`` is replaced: its engine makes no progress."""
-FAULTS = 8
-"""Requests in a row that fail within the engine, without a completed one between them, before it is replaced: one
-of them may be poison, but a worker in order serves others."""
-
-
-class WorkerObserver(Protocol):
-    """Receives the events of workers, for metrics and logs. Called in the event loop, so it must not block."""
-
-    def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str, reason: str) -> None: ...
-    def died(self, model: str, reason: str) -> None: ...
-    def unloaded(self, model: str, *, evicted: bool) -> None: ...
-
-
-class NoObserver:
-    """Ignores all events."""
-
-    def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str, reason: str) -> None: ...
-    def died(self, model: str, reason: str) -> None: ...
-    def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +54,10 @@ class Host(Protocol):
         ...
 
     async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess: ...
+
+    async def overrun(self, worker: Worker) -> str:
+        """Watch a process that loads; return the reason once it holds more memory than it was granted."""
+        ...
 
     def changed(self) -> None:
         """Called when a worker may have become idle or memory free."""
@@ -120,8 +96,7 @@ class Worker:
         self._stopping: str | None = None
         self._check: asyncio.Task[None] | None = None
         self._unwell: str | None = None
-        self._stalls = 0
-        self._faults = 0
+        self._failures_in_a_row = CallFailures()
         self._capacity = 0
         self._closing = False
         self._failure: RoundhouseError | None = None
@@ -215,7 +190,7 @@ class Worker:
             raise
         finally:
             if completed and need.slots:
-                self._stalls = self._faults = 0
+                self._failures_in_a_row = CallFailures()
             self._slots.release(grant, completed=completed)
 
     async def ready(self) -> None:
@@ -276,11 +251,7 @@ class Worker:
         """Check the process after a failed call. Until then a worker that could not be reached gets no calls."""
         if isinstance(error, UpstreamUnreachable | ConnectTimeout):
             self._slots.close()
-        elif isinstance(error, FirstByteTimeout | IdleTimeout):
-            self._stalls += 1
-        elif isinstance(error, RequestFailed | StreamBroken):
-            self._faults += 1
-        else:
+        elif not self._failures_in_a_row.count(error):
             return
         self.check()
 
@@ -295,8 +266,8 @@ class Worker:
             self._unwell = reason
             self._slots.close()
             self._events.set()
-        elif self._stopping is None and (self._stalls >= STALLS or self._faults >= FAULTS):
-            self._observer.died(self.model.id, f"its last {self._stalls + self._faults} requests failed")
+        elif self._stopping is None and self._failures_in_a_row.too_many:
+            self._observer.died(self.model.id, f"its last {self._failures_in_a_row.total} requests failed")
             self.ask_to_stop("failing")
         elif self._stopping is None and not self._slots.capacity:
             self._slots.resize(self._capacity)
@@ -345,8 +316,7 @@ class Worker:
         self._started_at = self._clock()
         self._set(WorkerState.READY)
         self._slots.last_used = None
-        self._unwell = None
-        self._stalls = self._faults = 0
+        self._unwell, self._failures_in_a_row = None, CallFailures()
         self._capacity = launch.spec.slots + launch.spec.extra
         self._slots.open(self._capacity)
         await self._serve()
@@ -362,7 +332,7 @@ class Worker:
         self._process = await self._host.spawn(launch, self.log)
         try:
             async with asyncio.timeout(self._settings.start_timeout):
-                reason = await self._process.ready()
+                reason = await self._ready_or_overrun(self._process)
         except TimeoutError:
             reason = f"not ready within {self._settings.start_timeout:g} s"
         if reason is not None:
@@ -383,6 +353,24 @@ class Worker:
             engine=launch.spec.engine,
         )
         return launch
+
+    async def _ready_or_overrun(self, process: WorkerProcess) -> str | None:
+        """Wait until it is ready and return None, or return the reason of its failure. One that takes more memory
+        than it was granted is killed at once, as it would go on.
+        """
+        ready = asyncio.create_task(process.ready())
+        overrun = asyncio.create_task(self._host.overrun(self))
+        try:
+            await asyncio.wait({ready, overrun}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                return ready.result()
+            self._process = None
+            await process.stop(0)
+            return overrun.result()
+        finally:
+            for task in (ready, overrun):
+                task.cancel()
+            await asyncio.gather(ready, overrun, return_exceptions=True)
 
     async def _while_wanted(self, start: Coroutine[Any, Any, Launch]) -> Launch | None:
         """Run the start; cancel it and return None once no request waits for it any more."""

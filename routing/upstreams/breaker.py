@@ -35,7 +35,15 @@ Fingerprint = Callable[[str], str]
 
 _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
-    {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
+    {
+        "model_unavailable",
+        "service_unavailable",
+        "insufficient_quota",
+        "queue_full",
+        "rate_limit_exceeded",
+        "draining",
+        "no_candidate",
+    }
 )
 _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
 """Errors that say nothing about a local model: its supervisor replaces a worker that died or only fails."""

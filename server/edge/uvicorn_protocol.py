@@ -10,7 +10,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from catalog.errors import HeadersTooLarge, InvalidRequest
+from catalog.errors import HeadersTooLarge, InvalidRequest, RoundhouseError, Unavailable
+from server.edge.descriptors import DescriptorReserve
 from server.edge.disconnect import ClientConnection
 from server.edge.gate import request_id
 from server.scope import ABORT, BODY_HERE, CONNECTION
@@ -19,14 +20,15 @@ from server.settings import ServerSettings
 LINGER = 1.0
 """Seconds that a refused client may go on sending its body, so that it reads the refusal."""
 
-_PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+_PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
 def protocol_for(settings: ServerSettings) -> type[asyncio.Protocol]:
-    """The protocol class with these settings' limits; uvicorn takes a class."""
+    """The protocol class with these settings' limits and this process's descriptors; uvicorn takes a class."""
 
     class Protocol(BoundedProtocol):
         limits = settings
+        descriptors = DescriptorReserve()
 
     return Protocol
 
@@ -79,6 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
     __slots__ = ("_connection", "_deadline", "_header_bytes", "_refusal")
 
     limits: ServerSettings
+    descriptors: DescriptorReserve
 
     def __init__(
         self,
@@ -90,13 +93,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
-        self._refusal: InvalidRequest | None = None
+        self._refusal: RoundhouseError | None = None
         self._connection: ClientConnection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._connection = ClientConnection(self.flow.resume_reading)
         self._arm(self.limits.timeouts.headers)
+        descriptor = transport.get_extra_info("socket").fileno()
+        if self.descriptors.exhausts(descriptor):
+            self.descriptors.warn()
+            self._refusal = Unavailable("This server has too many connections open. Try again.", retry_after=1)
+            if self.descriptors.is_last(descriptor):
+                self.send_400_response("")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -122,6 +131,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
+        if self._refusal is not None:
+            raise self._refusal
         self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         super().on_headers_complete()
@@ -142,8 +153,8 @@ class BoundedProtocol(HttpToolsProtocol):
         body = orjson.dumps(error.to_body())
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"x-request-id: %s\r\nconnection: close\r\n\r\n%s"
-            % (error.status, _PHRASES[error.status], len(body), request_id(None).encode(), body)
+            b"x-request-id: %s\r\n%sconnection: close\r\n\r\n%s"
+            % (error.status, _PHRASES[error.status], len(body), request_id(None).encode(), _lines(error), body)
         )
         self.transport.close()
 
@@ -153,7 +164,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse()
 
     def _refuse(self) -> None:
-        self._refusal = HeadersTooLarge("The headers are too large.")
+        self._refusal = self._refusal or HeadersTooLarge("The headers are too large.")
         raise self._refusal  # httptools turns it into its own error, which uvicorn answers with send_400_response
 
     def _arm(self, seconds: float) -> None:
@@ -169,3 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport is not None:
             self.transport.abort()
+
+
+def _lines(error: RoundhouseError) -> bytes:
+    return "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers().items()).encode()

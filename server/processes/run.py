@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.app import OpenRuntime, create_app
+from server.edge.descriptors import DescriptorReserve, raise_limit
 from server.edge.uvicorn_protocol import protocol_for
 from server.observability.logging import configure_logging
 from server.processes.reload import SettingsLoader
@@ -47,6 +48,7 @@ def run(
     one line on standard error and status 1.
     """
     configure_logging(settings.log)
+    raise_limit()
     try:
         check_data_dir(settings.data_dir)
         if settings.server.processes > 1:
@@ -89,6 +91,7 @@ async def serve(
     accepts connections, in place of the log line. ``admin_listener`` is as in :func:`administration`.
     """
     log = structlog.get_logger("server.processes.run")
+    asyncio.get_running_loop().set_exception_handler(DescriptorReserve().handle)
     async with app.router.lifespan_context(app):
         server = GatewayServer(uvicorn_config(app, settings), shared=on_listening is not None)
         handlers = SignalHandlers(server, app.state.services, reload)

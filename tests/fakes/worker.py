@@ -11,6 +11,7 @@ content is a JSON object (which a gateway does not drop):
 ``exit_start``    exit with this code before it is ready, after a line on standard error
 ``hold_mib``      allocate that much memory
 ``spin``          compute for ever, from the first such request on
+``grow_start``    allocate up to so many MiB before it is ready, and never be ready
 ``ignore_term``   ignore SIGTERM
 ``child``         start a child process, whose id is in ``/stats``
 ``delay``         seconds before the first token
@@ -331,6 +332,9 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
         os._exit(options["exit_start"])
     if "fail_start" in options:
         raise RuntimeError(options["fail_start"])
+    if "grow_start" in options:
+        grown = [b"x" * 2**20 for _ in range(options["grow_start"])]
+        time.sleep(3600 + len(grown))
     held = bytearray(options.get("hold_mib", 0) * 2**20)
     for i in range(0, len(held), 4096):
         held[i] = 1
