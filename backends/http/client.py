@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
@@ -40,6 +40,7 @@ class HttpClient:
         self.settings = settings or BackendSettings()
         self._propagate = propagate
         self._pools = Pools(self.settings)
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,8 +51,14 @@ class HttpClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection, and what :meth:`at_close` was told of."""
+        while self._at_close:
+            await self._at_close.pop()()
         await self._pools.aclose()
+
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call ``close`` when this client is closed: for a backend's resources, which live as long."""
+        self._at_close.append(close)
 
     def close_idle(self) -> None:
         """Close the connections to every upstream that has no call in progress."""

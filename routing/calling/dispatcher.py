@@ -16,6 +16,7 @@ from catalog.errors import (
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
+    UnsupportedParameter,
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -42,7 +43,7 @@ Planner = Callable[[Facts], Plan]
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
 _PASSING = frozenset({"breaker_open", "keys_resting"})
 """Codes of exclusions that pass by themselves, so that trying again may help."""
-_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch)
+_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
 
 class Opening(Generic[T]):

@@ -32,8 +32,11 @@ Needs = frozenset[Capability]
 
 _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
-    {"model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate"}
-)
+    {
+        "model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate",
+        "answer_invalid",
+    }
+)  # fmt: skip
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
