@@ -72,8 +72,12 @@ def compiled(kind: str, text: str) -> dict[str, Any]:
 
 def fits_schema(schema: Any, text: str) -> None:
     """Raises Refused for a text that is not JSON of this schema."""
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import Draft7Validator, Draft202012Validator, validator_for
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+    from jsonschema.validators import (  # type: ignore[import-untyped]
+        Draft7Validator,
+        Draft202012Validator,
+        validator_for,
+    )
     from referencing import Registry
 
     try:

@@ -19,6 +19,7 @@ from backends.http.errors import TRANSPORT_ERRORS, ErrorReader, misconfigured, r
 from backends.http.multipart import FormField, FormFile, multipart
 from backends.http.pools import Pool, Pools
 from backends.http.response import UpstreamResponse
+from backends.notices import note
 from backends.settings import BackendSettings
 from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
@@ -161,6 +162,8 @@ class _Call:
             if not 200 <= answer.status < 300:
                 body = await self._error_body(answer)
                 raise self._errors(answer.status, answer.headers, body, self._upstream)
+            if self._upstream.uds is not None:
+                note(answer.headers)
         except BaseException:
             self._close()
             raise

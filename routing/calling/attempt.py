@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
 from backends.constraints.request import FIELDS as FORMS
+from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
     CapabilityMismatch,
@@ -85,10 +86,14 @@ class Attempt(Generic[T]):
             self.dropped = backend.dropped(self.job.request, lease.upstream)
             if self.dropped:
                 self._refuse(self.dropped)
+            reported = collect() if lease.upstream.uds is not None else None
             self._unstreamed = asks_plainly(self.job.request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
+            if reported:
+                self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
+                self._refuse(self.dropped)
         except BaseException as error:
             self._error = error
             raise

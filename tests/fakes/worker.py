@@ -39,6 +39,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -153,7 +154,8 @@ class FakeWorker:
     async def _generate(
         self, request: dict[str, Any], switches: dict[str, Any], path: str, writer: asyncio.StreamWriter
     ) -> None:
-        schema = ((request.get("response_format") or {}).get("json_schema") or {}).get("schema")
+        bound = re.fullmatch(r"%llguidance \{\}\nstart: %json (.*)\n", request.get("grammar") or "")
+        schema = json.loads(bound[1]) if bound else None
         if schema is not None and "text" not in switches:
             switches = {**switches, "text": json.dumps(instance(schema)), "tokens": 1}
         shape = _Shape(path, self.spec.model_id)

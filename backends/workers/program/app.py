@@ -29,13 +29,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.notices import DROPPED
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
-
-DROPPED = "x-roundhouse-dropped"
-"""Response header that lists the request's parameters without effect, separated by commas."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
