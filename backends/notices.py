@@ -1,6 +1,7 @@
 """Collects what a worker says it left out of a request, in its header ``x-roundhouse-dropped``.
 
-Only the worker knows some of it: whether its model has a prompt for ``input_type``, or its voice takes instructions.
+Only the worker knows some of it: whether its model has a prompt for ``input_type``, or its voice takes
+instructions.
 """
 
 from __future__ import annotations

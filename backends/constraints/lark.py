@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
@@ -15,8 +14,8 @@ HEADER = "%llguidance {}\n"
 FREE_TEXT = r"/(\s*[^{\s](?s:.)*)?/"
 """Any text that does not begin with a brace, and so is not a call."""
 
-_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,40}"
-"""Small models repeat whitespace without end where a schema allows any."""
+_COMPACT: Json = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Small models repeat whitespace without end where it is free, so JSON is written on one line."""
 
 
 def grammar(rules: str) -> str:
@@ -31,9 +30,7 @@ def literal(text: str) -> str:
 
 def json_value(schema: Json, *, lenient: bool = False) -> str:
     """A JSON value of a schema. ``lenient``: keywords that llguidance lacks are ignored, not refused."""
-    options: dict[str, Any] = {"whitespace_pattern": _WHITESPACE}
-    if lenient:
-        options["lenient"] = True
+    options = {**_COMPACT, "lenient": True} if lenient else _COMPACT
     return f"%json {orjson.dumps({**schema, 'x-guidance': options}).decode()}"
 
 

@@ -109,10 +109,13 @@ async def test_an_answer_that_was_cut_by_its_length_is_not_judged(
 async def test_a_completion_has_its_form_too(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
-    request = CompletionRequest.model_validate({"model": "m", "prompt": "a", "guided_choice": ["yes", "no"]})
-    with pytest.raises(AnswerInvalid):
-        await assemble_completion(backend.complete(upstream, request))
-    assert "guided_choice" not in (await fake.call()).body
+    for asked in ({"guided_choice": ["yes", "no"]}, {"response_format": form(DIGITS)}):
+        request = CompletionRequest.model_validate({"model": "m", "prompt": "a", "max_tokens": 99, **asked})
+        with pytest.raises(AnswerInvalid):
+            await assemble_completion(backend.complete(upstream, request))
+        sent = fake.calls[-1].body
+        assert "grammar" in sent
+        assert not asked.keys() & sent.keys()
 
 
 @pytest.mark.parametrize(

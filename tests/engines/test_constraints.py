@@ -188,7 +188,8 @@ def test_every_way_to_ask_for_a_form_is_kept(
 CALL = {
     "name": "book",
     "parameters": thing(
-        day={"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}, seats={"multipleOf": 7, "type": "integer"}
+        day={"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"},
+        seats={"multipleOf": 7, "type": "integer", "minimum": 0, "maximum": 70},
     ),
 }
 
