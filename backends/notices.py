@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
+from urllib.parse import unquote
 
 DROPPED = "x-roundhouse-dropped"
 
@@ -25,4 +26,4 @@ def note(headers: Mapping[str, str]) -> None:
     """Add the names in a worker's headers to the list of the present task, if it has one."""
     listed, names = headers.get(DROPPED), _noted.get()
     if listed and names is not None:
-        names.extend(name for name in listed.split(", ") if name not in names)
+        names.extend(name for name in map(unquote, listed.split(", ")) if name not in names)

@@ -6,16 +6,17 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from backends.base import Upstream
 from backends.translation import NEUTRAL, QUIET
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
-from catalog.errors import InvalidRequest
+from backends.wire.sampling import Sampling
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 FORBIDDEN = frozenset(
@@ -48,7 +49,9 @@ class ParameterTable:
 
     ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats, ``extras``
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
-    ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on.
+    ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
+    within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
+    ``stops`` bounds the stop sequences.
     """
 
     drops: frozenset[str] = frozenset()
@@ -56,15 +59,23 @@ class ParameterTable:
     extras: frozenset[str] = frozenset()
     unknown_pass: bool = True
     takes_strict: bool = False
+    marks: frozenset[str] = frozenset()
+    stops: int | None = None
+
+
+MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
+"""Fields within messages and tools that translations write for providers of the other API."""
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
     """The body to send, with the model's name at the upstream.
 
     ``upstream.parameters``, where the model's row has it, is a further bound. Raises InvalidRequest for a field of
-    :data:`FORBIDDEN`.
+    :data:`FORBIDDEN`, UnsupportedParameter for more stop sequences than the server takes.
     """
     refuse_forbidden(request)
+    if table.stops is not None and isinstance(request, Sampling):
+        check_stops(request, upstream, table.stops)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
     if not table.takes_strict:
@@ -73,13 +84,29 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
+        if isinstance(request, TranslatedChat):
+            for holder, name in _marks(body, table):
+                del holder[name]
     return body
 
 
 def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
-    """The parameters that :func:`body_for` leaves out. Pure; the cost does not grow with the prompt."""
+    """The parameters that :func:`body_for` leaves out. Pure; only for translated chats does the cost grow."""
     left_out = _left_out(request, upstream, table)
-    return tuple(name for name, value in left_out.items() if _asks(name, value))
+    names = tuple(name for name, value in left_out.items() if _asks(name, value))
+    if isinstance(request, TranslatedChat):
+        body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
+        names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
+    return names
+
+
+def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
+    """Raises UnsupportedParameter for more stop sequences than ``most``."""
+    if request.stop is not None and len(request.stop) > most:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' takes at most {most} stop sequences, and the request has {len(request.stop)}.",
+            param="stop",
+        )
 
 
 def refuse_forbidden(request: WireModel) -> None:
@@ -95,13 +122,25 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     """The fields, with their values, that the upstream is not sent."""
     extra = request.model_extra or {}
     wanted = request.model_fields_set - _ALWAYS
-    if all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
+    foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
+    if foreign.isdisjoint(wanted) and all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
         return {}
     return {
         name: extra[name] if name in extra else getattr(request, name)
         for name in (*type(request).model_fields, *extra)
-        if name in wanted and not _taken(name, table, upstream, unknown=name in extra)
+        if name in wanted and (name in foreign or not _taken(name, table, upstream, unknown=name in extra))
     }
+
+
+def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
+    """The objects within messages and tools that have a mark which the server does not take, and its name."""
+    unknown = MARKS - table.marks
+    for message in (*body.get("messages", ()), *body.get("tools", ())):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else ()
+        for holder in (message, *parts, *(message.get("tool_calls") or ())):
+            for name in unknown & holder.keys():
+                yield holder, name
 
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from catalog import toml_rows
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
-from catalog.model import Capability, Endpoint, Model, UpstreamSource
+from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
 from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]
@@ -58,10 +58,12 @@ class Catalog:
         object.__setattr__(self, "_by_id", everything)
         object.__setattr__(self, "_by_name", _groups(everything.values()))
         object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
+        object.__setattr__(self, "_named", {})
 
     _by_id: dict[str, Model] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, tuple[Model, ...]] = field(init=False, repr=False, compare=False)
     _endpoints: dict[str, Endpoint] = field(init=False, repr=False, compare=False)
+    _named: dict[tuple[str, ...], tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     # ---- building
 
@@ -92,7 +94,9 @@ class Catalog:
         for server in toml_rows.user_endpoints(user_endpoints, known_servers):
             known_servers[server.id] = server
         return cls(
-            own=tuple(merged.values()), servers=tuple(known_servers.values()), apple_silicon=on_apple_silicon()
+            own=tuple(_priced(row, known_servers) for row in merged.values()),
+            servers=tuple(known_servers.values()),
+            apple_silicon=on_apple_silicon(),
         )
 
     def with_discovered(self, source: str, found: Iterable[Model]) -> Catalog:
@@ -131,6 +135,14 @@ class Catalog:
     def get(self, model_id: str) -> Model | None:
         """Return the row with this id, ignoring case, or ``None``."""
         return self._by_id.get(model_id.lower())
+
+    def with_aliases(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the patterns of a key, and the ids of the models that one of them means by name or alias."""
+        known = self._named.get(patterns)
+        if known is None:
+            found = [row.id for pattern in patterns for row in self._find(pattern.strip())]
+            known = self._named[patterns] = tuple(dict.fromkeys((*patterns, *found)))
+        return known
 
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Return the ids of models whose id, name or alias resembles ``name``, the nearest first."""
@@ -251,6 +263,14 @@ def _names_of(row: Model) -> tuple[str, ...]:
 
 def _aliases_of(row: Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys(alias.lower() for alias in row.aliases))
+
+
+def _priced(row: Model, servers: Mapping[str, Endpoint]) -> Model:
+    """The row; one without a price at a private endpoint is free, as the rows that are discovered there are."""
+    server = servers.get(row.source.endpoint) if isinstance(row.source, UpstreamSource) else None
+    if server is None or not server.private or row.price != Price():
+        return row
+    return row.model_copy(update={"price": FREE})
 
 
 def _at_most(value: float | None, limit: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 RoundhouseError                     500 server_error
 ├── ConfigurationError              the process cannot start; the CLI prints one line and exits 1
+├── RequestFailed                   500 request_failed: the engine failed at this one request
 ├── InvalidRequest                  400 invalid_request_error
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── UnsupportedParameter        400 unsupported_parameter
@@ -11,18 +12,20 @@ RoundhouseError                     500 server_error
 │   ├── RequestTimeout              408 request_timeout: the body did not arrive in time
 │   ├── PayloadTooLarge             413 payload_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type: the body has another type or encoding
-│   └── HeadersTooLarge             431 headers_too_large
+│   ├── HeadersTooLarge             431 headers_too_large
+│   ├── PriceUnknown                400 price_unknown: a limit on cost applies
+│   └── NoCandidate                 400 no_candidate: every model excluded for good, with the reasons
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
 ├── NotFound                        404 not_found
-│   └── ModelNotFound               404 model_not_found, with the nearest names
+│   ├── ModelNotFound               404 model_not_found, with the nearest names
+│   └── ModelUnavailable            404 model_unavailable: not pulled, no key, does not fit
+│       └── EngineMissing           404 engine_missing: names the extra to install
 ├── RateLimited                     429 rate_limit_exceeded, Retry-After
 │   ├── QueueFull                   429 queue_full
 │   └── BudgetExceeded              429 insufficient_quota
 ├── Unavailable                     503 service_unavailable, Retry-After
-│   ├── EngineMissing               503 engine_missing: names the extra to install
-│   ├── ModelUnavailable            503 model_unavailable: not pulled, no key, does not fit
-│   ├── NoCandidate                 503 no_candidate: every candidate excluded, with the reasons
+│   ├── ModelTemporarilyUnavailable 503 model_temporarily_unavailable: failed just now, rate limited, no memory
 │   ├── WorkerFailed                503 worker_failed: did not start, or died before an answer
 │   └── Draining                    503 draining
 ├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
@@ -44,7 +47,7 @@ RoundhouseError                     500 server_error
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from catalog.installing import install_command
 
@@ -86,15 +89,27 @@ class ConfigurationError(RoundhouseError):
     code = "configuration_error"
 
 
+class RequestFailed(RoundhouseError):
+    """A model's engine raised an exception at this request, and goes on serving others."""
+
+    code = "request_failed"
+    retryable = True
+
+
 # ---- errors of the request
 
 
 class InvalidRequest(RoundhouseError):
-    """The request is invalid; sending it again will not help."""
+    """The request is invalid; sending it again will not help.
+
+    ``lacks``, if an upstream said that the model cannot do this, names the capabilities and parameters that it
+    lacks; empty if it named none. Another model may answer, and this one is not asked for them again for a while.
+    """
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    lacks: frozenset[str] | None = None
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -167,6 +182,23 @@ class HeadersTooLarge(InvalidRequest):
     code = "headers_too_large"
 
 
+class PriceUnknown(InvalidRequest):
+    """A limit on cost applies, and the model's price is unknown; another candidate may have one."""
+
+    code = "price_unknown"
+    retryable = True
+    reason: ClassVar[str] = (
+        "its price is unknown, and a limit on cost applies. Give its row a price, "
+        "or set spend.unknown_price to 'allow'"
+    )
+
+
+class NoCandidate(InvalidRequest):
+    """The router excluded every model, for reasons that do not pass by themselves; the message gives them."""
+
+    code = "no_candidate"
+
+
 class NotAuthenticated(RoundhouseError):
     """The API key is missing or unknown."""
 
@@ -203,13 +235,41 @@ class ModelNotFound(NotFound):
     """No model has this id, name or alias."""
 
     code = "model_not_found"
+    where: ClassVar[str] = "GET /v1/models lists the models."
 
     def __init__(self, name: str, *, nearest: tuple[str, ...] = ()) -> None:
         hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else ""
-        super().__init__(
-            f"The model {name[:200]!r} does not exist.{hint} GET /v1/models lists the models.", param="model"
-        )
+        super().__init__(f"The model {name[:200]!r} does not exist.{hint} {self.where}", param="model")
         self.nearest = nearest
+
+
+class ModelUnavailable(NotFound):
+    """The model is known, but is not pulled, has no key, or exceeds the device's memory: waiting does not help."""
+
+    code = "model_unavailable"
+    retryable = True
+
+
+class EngineMissing(ModelUnavailable):
+    """The engine's package is not installed, or no engine has this name."""
+
+    code = "engine_missing"
+
+    def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
+        missing = f" ({package} is missing)" if package else ""
+        command = install_command(extra, python=python)
+        super().__init__(f"The engine '{engine}' is not installed{missing}. Install it with: {command}")
+        self.engine = engine
+        self.extra = extra
+
+    @classmethod
+    def told(cls, message: str, *, engine: str = "") -> EngineMissing:
+        """Make the error from a message that was composed earlier."""
+        error = cls(engine, extra="")
+        error.message = message
+        error.args = (message,)
+        error.param = "model"
+        return error
 
 
 # ---- temporary refusals
@@ -247,39 +307,10 @@ class Unavailable(RoundhouseError):
     retryable = True
 
 
-class EngineMissing(Unavailable):
-    """The engine's package is not installed, or no engine has this name."""
+class ModelTemporarilyUnavailable(Unavailable):
+    """A model failed just now, its keys are rate limited, or no memory is free for it."""
 
-    code = "engine_missing"
-
-    def __init__(self, engine: str, *, extra: str, package: str | None = None, python: str | None = None) -> None:
-        missing = f" ({package} is missing)" if package else ""
-        command = install_command(extra, python=python)
-        super().__init__(f"The engine '{engine}' is not installed{missing}. Install it with: {command}")
-        self.engine = engine
-        self.extra = extra
-
-    @classmethod
-    def told(cls, message: str, *, engine: str = "") -> EngineMissing:
-        """Make the error from a message that was composed earlier."""
-        error = cls(engine, extra="")
-        error.message = message
-        error.args = (message,)
-        error.param = "model"
-        return error
-
-
-class ModelUnavailable(Unavailable):
-    """The model is known, but is not pulled, has no key, or exceeds the device's memory."""
-
-    code = "model_unavailable"
-
-
-class NoCandidate(Unavailable):
-    """The router excluded every model; the message gives the reasons."""
-
-    code = "no_candidate"
-    retryable = False
+    code = "model_temporarily_unavailable"
 
 
 class WorkerFailed(Unavailable):
@@ -302,13 +333,15 @@ class Draining(Unavailable):
 class UpstreamError(RoundhouseError):
     """An upstream answered with an error or violated its protocol.
 
-    ``upstream_status`` is its HTTP status, if it sent one.
+    ``upstream_status`` is its HTTP status, if it sent one. ``scope`` is what a rate limit or a refusal of the key
+    applies to, if the upstream says so: the model, or the key with every model.
     """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    scope: Literal["model", "key"] | None = None
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.clock import Clock
 from routing.outcomes import Outcome
-from routing.state.protocol import State
+from routing.state.protocol import Counter, State
 
 
 class Persistable(Protocol):
@@ -35,6 +35,20 @@ class Persistable(Protocol):
     def export(self) -> Mapping[str, Any]: ...
 
     def adopt(self, documents: Mapping[str, Any]) -> None: ...
+
+
+class Counted(Protocol):
+    """A component with counts that add up over gateways and restarts, by name.
+
+    ``export_counts`` returns what was added since its last call, ``adopt_counts`` gets the sums.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    def export_counts(self) -> Mapping[str, int]: ...
+
+    def adopt_counts(self, totals: Mapping[str, int]) -> None: ...
 
 
 class PersistenceSettings(BaseModel):
@@ -58,11 +72,13 @@ class Persistence:
         parts: Sequence[Persistable],
         spend: Spend,
         keys: VirtualKeys,
+        counted: Sequence[Counted] = (),
     ) -> None:
         self._state = state
         self._settings = settings
         self._clock = clock
         self._parts = tuple(parts)
+        self._counted = tuple(counted)
         self._spend = spend
         self._keys = keys
         self._pruned_at = clock.monotonic()
@@ -108,16 +124,23 @@ class Persistence:
         """Write the last changes and close the state."""
         with contextlib.suppress(OSError):
             self._export()
-            await asyncio.wait_for(self._keys.sync(), timeout=2.0)
+            self._keys.close()
         await self._state.close()
 
     def _export(self) -> None:
         for part in self._parts:
             for name, document in part.export().items():
                 self._state.put(part.kind, name, document)
+        for counts in self._counted:
+            for name, amount in counts.export_counts().items():
+                self._state.count((Counter(f"{counts.kind}/{name}"),), amount)
 
     async def _adopt(self) -> None:
         for part in self._parts:
             documents = await self._state.documents(part.kind)
             if documents:
                 part.adopt(documents)
+        for counts in self._counted:
+            prefix = f"{counts.kind}/"
+            totals = await self._state.counts(prefix)
+            counts.adopt_counts({name.removeprefix(prefix): total for name, total in totals.items()})

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar, overload
 
+from catalog.errors import EngineMissing
 from catalog.model import Model
 
 T = TypeVar("T")
+
+NOT_SET_UP = frozenset({"no_key", "no_engine", EngineMissing.code, "not_pulled", "keys_rejected", "memory"})
+"""Codes of exclusions that last until someone changes this server's set-up."""
+OVER_BUDGET = "budget"
+"""The code of exclusions by a spending cap."""
 
 
 class Strategy(StrEnum):

@@ -72,8 +72,7 @@ def create_app(
         settings=settings,
         authenticator=authenticator
         or Keys(
-            settings.api_keys,
-            settings.admin_keys,
+            settings,
             lambda: services.runtime.keys if services.runtime else None,
             allow_anonymous=may_allow_anonymous(settings.server),
         ),

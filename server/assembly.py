@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
 from backends.workers.worker import WorkerObserver
-from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
@@ -41,7 +41,9 @@ from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.persistence import Persistence
-from routing.state.factory import create_state
+from routing.plan import Block
+from routing.state.factory import StateSettings, create_state
+from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
@@ -51,6 +53,7 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
+from server.peers import Peers, answer_peer
 from server.runtime import Insight, Runtime
 from server.settings import STATE_FILE, Settings
 
@@ -64,11 +67,12 @@ async def open_runtime(
     clock: Clock | None = None,
     pool: WorkerPool | None = None,
     scrape: Callable[[], Awaitable[bytes]] | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open every part, and close them in the opposite order.
 
-    ``engines`` and ``clock`` default to this machine's; tests pass their own. ``pool`` and ``scrape`` are passed
-    where another process owns the workers and answers for all.
+    ``engines`` and ``clock`` default to this machine's; tests pass their own. ``pool``, ``scrape`` and ``peers``
+    are passed where another process owns the workers and answers for all.
 
     Raises ConfigurationError when the data folder cannot be used or a row cannot be understood.
     """
@@ -76,9 +80,11 @@ async def open_runtime(
     engines = engines or builtin_engines(settings.workers.python)
     models = await _open_models(settings, engines)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
+        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live))
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
+        workers = pool
+        memory.breakers.follow(lambda model: workers.snapshot().process(model))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
         dispatcher = _dispatcher(settings, clock, metrics, models, memory, pool, calls)
         stack.push_async_callback(dispatcher.settle)
@@ -91,6 +97,9 @@ async def open_runtime(
         stack.callback(metrics.registry.unregister, series)
         updates = _updates(settings, clock, models, memory, calls)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, updates, scrape)
+        runtime.peers = peers
+        if settings.state.url is not None:
+            runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         async with _background(
             memory.persistence.run(), updates.watch_disk(), updates.discover(settings.discovery.interval)
         ):
@@ -150,10 +159,10 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
 
 
 @asynccontextmanager
-async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
+async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> AsyncIterator[_Memory]:
     state = create_state(settings.state, settings.data_dir / STATE_FILE)
-    breakers = Breakers(settings.breakers, clock)
-    provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+    breakers = Breakers(settings.breakers, clock, live.fingerprint)
+    provider_keys = KeyPools(live.current.servers, SecretResolver(os.environ), clock)
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
@@ -165,6 +174,7 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         parts=(breakers, provider_keys, pins, estimator),
         spend=spend,
         keys=virtual_keys,
+        counted=(provider_keys,),
     )
     await persistence.start()
     try:
@@ -181,6 +191,18 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         )
     finally:
         await persistence.stop()
+
+
+@asynccontextmanager
+async def _redis_peers(state: StateSettings, runtime: Runtime) -> AsyncIterator[Peers]:
+    """The gateways of all machines that share the state in Redis."""
+    assert state.url is not None
+    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix)
+    await peers.start(partial(answer_peer, runtime))
+    try:
+        yield peers
+    finally:
+        await peers.close()
 
 
 @asynccontextmanager
@@ -213,7 +235,6 @@ def _dispatcher(
         clock=clock,
         rng=np.random.default_rng(),
         pins=lambda: memory.pins.current,
-        on_pin=memory.pins.pin,
     )
     leases = Leases(
         pool=pool,
@@ -231,6 +252,7 @@ def _dispatcher(
         spend=memory.spend,
         retries=RetryBudget(settings.retries, clock),
         traces=memory.traces,
+        pin=memory.pins.pin,
         sinks=(
             metrics,
             memory.breakers,
@@ -268,16 +290,16 @@ def _runtime(
 ) -> Runtime:
     keys = memory.provider_keys
 
-    def unavailable(model: Model) -> str | None:
-        block = models.availability.block_of(model) or keys.blocked(clock.monotonic()).get(model.endpoint_name)
-        return None if block is None else block.reason
+    def unavailable(model: Model) -> Block | None:
+        local = models.availability.blocked.get(model.id)
+        return local or keys.block_of(model.endpoint_name, model.id, clock.monotonic())
 
     return Runtime(
         live=models.live,
         pool=pool,
         dispatcher=dispatcher,
-        downloaded=models.store.ready,
-        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
+        downloaded=models.availability.has_files,
+        has_key=lambda model: keys.block_of(model.endpoint_name, model.id, clock.monotonic()) is None,
         unavailable=unavailable,
         traces=memory.traces,
         learner=memory.learner,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from catalog.catalog import Catalog
+from catalog.index import permits
 from routing.accounts.virtual_keys import KeyInfo
 
 
@@ -13,16 +15,22 @@ from routing.accounts.virtual_keys import KeyInfo
 class Caller:
     """An authenticated caller. ``id`` names the key in logs, limits and spend; it is never the key.
 
-    ``key`` is the virtual key's record, with the models and limits that it is bound to.
+    ``metrics`` marks a key that may read /metrics and nothing else. ``key`` is the virtual key's record, with the
+    models and limits that it is bound to.
     """
 
     id: str
     admin: bool = False
+    metrics: bool = False
     key: KeyInfo | None = None
 
-    def allows(self, model: str) -> bool:
+    def models(self, catalog: Catalog) -> tuple[str, ...]:
+        """The ids and patterns of the models that this caller may use; empty means all."""
+        return () if self.key is None else catalog.with_aliases(self.key.models)
+
+    def allows(self, model: str, catalog: Catalog) -> bool:
         """Whether this caller may use the model with this id."""
-        return self.key is None or self.key.allows(model)
+        return permits(self.models(catalog), model)
 
 
 ANONYMOUS = Caller(id="anonymous", admin=True)

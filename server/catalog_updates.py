@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from hashlib import sha256
+
+import orjson
 
 from backends.http import HttpClient
 from backends.registry import backends, check_protocols
 from catalog.catalog import Catalog
-from catalog.model import Endpoint
+from catalog.model import Endpoint, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
@@ -34,6 +37,16 @@ class LiveCatalog:
 
     def __init__(self, current: Catalog) -> None:
         self.current = current
+        self._fingerprints: tuple[Catalog, dict[str, str]] = (current, {})
+
+    def fingerprint(self, model: str) -> str:
+        """A digest of the content of a model's row and its endpoint; empty for a model that is not listed."""
+        catalog, known = self._fingerprints
+        if catalog is not self.current:
+            catalog, known = self._fingerprints = (self.current, {})
+        if model not in known:
+            known[model] = _fingerprint(catalog, model)
+        return known[model]
 
     def snapshot(self) -> Catalog:
         """The catalogue now."""
@@ -84,6 +97,17 @@ class CatalogUpdates:
         await asyncio.to_thread(self._availability.refresh, rows)
         # Merged anew: a reload may have replaced the catalogue meanwhile.
         self._live.current = merged(self._live.current, self._discovery, found)
+
+
+def _fingerprint(catalog: Catalog, model: str) -> str:
+    row = catalog.get(model)
+    if row is None:
+        return ""
+    content = [row.model_dump()]
+    if isinstance(row.source, UpstreamSource):
+        content.append(catalog.endpoint(row.source.endpoint).model_dump())
+    # Sorted, as the order of a set differs from process to process.
+    return sha256(orjson.dumps(content, default=sorted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -> Catalog:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, TypeVar
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -24,6 +25,7 @@ from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, NotPermitted
 from catalog.model import Capability
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyInfo, VirtualKeys
 from routing.calling import operations
 from routing.calling.answer import Answer
 from routing.calling.job import Job
@@ -136,21 +138,43 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
         return facts
     if not is_auto(facts.requested):
         replicas = catalog.replicas(facts.requested)
-        if not any(caller.allows(row.id) for row in replicas):
+        if not any(caller.allows(row.id, catalog) for row in replicas):
             raise NotPermitted.of_model(replicas[0].id)
-    return replace(facts, allowed=caller.key.models)
+    return replace(facts, allowed=caller.models(catalog))
 
 
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`, and RateLimited when the key's own limits are used up.
+    Raises as :func:`permitted`; entering raises RateLimited when the key's own limits are used up.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     facts = permitted(job.facts, caller, runtime.catalog)
-    if caller.key is not None and runtime.keys is not None:
-        runtime.keys.check_and_count(caller.key, facts)
-    return runtime.dispatcher.open(job if facts is job.facts else replace(job, facts=facts))
+    opening = runtime.dispatcher.open(job if facts is job.facts else replace(job, facts=facts))
+    if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
+        return opening
+    return _WithinLimits(runtime.keys, caller.key, facts, opening)
+
+
+class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
+    """Counts a job against its key's limits before it opens. Entering raises RateLimited."""
+
+    def __init__(
+        self, keys: VirtualKeys, key: KeyInfo, facts: Facts, opening: AbstractAsyncContextManager[Answer[T]]
+    ) -> None:
+        self._keys = keys
+        self._key = key
+        self._facts = facts
+        self._opening = opening
+
+    async def __aenter__(self) -> Answer[T]:
+        await self._keys.admit(self._key, self._facts)
+        return await self._opening.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, traceback)
 
 
 def _job(
@@ -161,4 +185,5 @@ def _job(
     judge: MakeJudge | None = None,
 ) -> Job[T]:
     facts = read(body, origin.headers, key=origin.caller.id)
-    return Job(facts, operation, body, origin.trace, judge)
+    left_out = body.left_out if isinstance(body, TranslatedChat) else ()
+    return Job(facts, operation, body, origin.trace, judge, left_out)

@@ -69,15 +69,14 @@ class Report(TypedDict):
 def report(runtime: Runtime, settings: RoutingSettings) -> Report:
     """Build the report. It contains no secret and no prompt, and executes no request."""
     rows = tuple(runtime.catalog)
-    usable = tuple(row for row in rows if runtime.unavailable(row) is None)
+    blocks = {row.id: block for row in rows if (block := runtime.unavailable(row)) is not None}
+    usable = tuple(row for row in rows if row.id not in blocks)
     return {
         "object": "report",
         "models": {
             "known": len(rows),
             "usable": [_model(row, runtime) for row in usable],
-            "not_usable": [
-                {"model": row.id, "reason": runtime.unavailable(row)} for row in rows if row not in usable
-            ],
+            "not_usable": [{"model": model, "reason": block.reason} for model, block in blocks.items()],
         },
         "providers": [_provider(server, rows, runtime) for server in runtime.catalog.servers],
         "defaults": {
@@ -113,7 +112,8 @@ def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Js
     insight = runtime.insight
     circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
     keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]
-    reasons = {runtime.unavailable(row) for row in own}
+    blocks = [runtime.unavailable(row) for row in own]
+    reasons = [block.reason for block in blocks if block is not None]
     return {
         "provider": server.id,
         "protocol": server.protocol,
@@ -122,8 +122,8 @@ def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Js
         "models": len(own),
         "needs_key": bool(server.key_env or server.key_keyring),
         "keys": [_key(key) for key in keys],
-        "usable": None in reasons,
-        "reason": None if None in reasons or not reasons else min(filter(None, reasons)),
+        "usable": None in blocks,
+        "reason": None if None in blocks else min(reasons, default=None),
         "breakers": {name: state.value for name, state in circuits.items() if state is not CircuitState.CLOSED},
     }
 

@@ -19,12 +19,13 @@ from routing.calling.job import Job
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.facts import Facts
-from routing.plan import Plan
+from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 
 if TYPE_CHECKING:
     from server.observability.telemetry import Telemetry
+    from server.peers import Peers
     from server.settings import Settings
 
 T = TypeVar("T")
@@ -58,9 +59,10 @@ class Insight:
 class Runtime:
     """The parts behind the gate; tests put in their own.
 
-    ``downloaded``, ``has_key`` and ``unavailable`` (the reason, or ``None``) are facts about a row now. ``reload``
+    ``downloaded``, ``has_key`` and ``unavailable`` are facts about a row now. ``reload``
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
+    ``peers`` are the other gateway processes, where there are any.
     """
 
     live: HasCatalog
@@ -68,7 +70,7 @@ class Runtime:
     dispatcher: Dispatches
     downloaded: Callable[[Model], bool]
     has_key: Callable[[Model], bool]
-    unavailable: Callable[[Model], str | None]
+    unavailable: Callable[[Model], Block | None]
     traces: Traces
     learner: Learner
     spend: Spend
@@ -77,6 +79,7 @@ class Runtime:
     insight: Insight | None = None
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
+    peers: Peers | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -37,6 +37,8 @@ _SECTION = ConfigDict(frozen=True, extra="forbid")
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
+KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
+"""Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
 STATE_FILE = "state.sqlite3"
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
@@ -240,11 +242,17 @@ class Settings(BaseSettings):
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="keys that may also use the admin routes; not allowed in the settings file"
     )
+    metrics_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="keys that may read /metrics and nothing else; not allowed in the settings file"
+    )
     api_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
         default=None, description="name of an environment variable with more api_keys, comma-separated"
     )
     admin_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
         default=None, description="name of an environment variable with more admin_keys, comma-separated"
+    )
+    metrics_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
+        default=None, description="name of an environment variable with more metrics_keys, comma-separated"
     )
     model: tuple[dict[str, Any], ...] = Field(
         default=(), description="[[model]] rows: models added to the catalogue, or changed in it"
@@ -257,7 +265,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            for name in ("api_keys", "admin_keys"):
+            for name in KEY_SETTINGS:
                 if isinstance(data.get(name), str):
                     data = {**data, name: tuple(k.strip() for k in data[name].split(",") if k.strip())}
         return data
@@ -280,7 +288,7 @@ class _SettingsFile(TomlConfigSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
-        for name in ("api_keys", "admin_keys"):
+        for name in KEY_SETTINGS:
             if name in data:
                 raise ConfigurationError(
                     f"Keys do not belong in the settings file: set ROUNDHOUSE_{name.upper()}, or name an "
@@ -354,7 +362,7 @@ def _find_file(path: Path | None) -> Path | None:
 def _with_named_secrets(settings: Settings) -> Settings:
     """Add the secrets of the environment variables that ``*_env`` settings name."""
     update: dict[str, Any] = {}
-    for field in ("api_keys", "admin_keys"):
+    for field in KEY_SETTINGS:
         if (variable := getattr(settings, f"{field}_env")) is not None:
             update[field] = (*getattr(settings, field), *_keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:

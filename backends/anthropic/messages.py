@@ -79,7 +79,8 @@ def _assistant(message: Message) -> list[Json]:
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
-        blocks.append(_with_cache({"type": "text", "text": part.text or part.refusal or ""}, part))
+        if text := part.text or part.refusal:  # Anthropic refuses empty text
+            blocks.append(_with_cache({"type": "text", "text": text}, part))
     refusal = extra.get("refusal")
     if isinstance(refusal, str) and refusal:
         blocks.append({"type": "text", "text": refusal})

@@ -7,13 +7,14 @@ from typing import Any
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
-from backends.parameters import refuse_forbidden
+from backends.parameters import check_stops, refuse_forbidden
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 MAX_CANDIDATES = 8
+MAX_STOPS = 5
 _NUMBERS = {
     "n": "candidateCount",
     "temperature": "temperature",
@@ -61,7 +62,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
         body["systemInstruction"] = {"parts": [{"text": system}]}
     _tools(request, body, dropped)
     config: Json = {}
-    _sampling(request, config, dropped)
+    _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)
     _response_format(request, can, "tools" in body, config, dropped)
     if config:
@@ -111,7 +112,7 @@ def _calling_config(choice: Any, *, strict: bool) -> Json | None:
             raise UnsupportedParameter("Gemini does not take this tool_choice.", param="tool_choice")
 
 
-def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
+def _sampling(request: ChatRequest, upstream: Upstream, config: Json, dropped: Dropped) -> None:
     for name, field in _NUMBERS.items():
         if is_set(request, name):
             value = getattr(request, name)
@@ -124,6 +125,7 @@ def _sampling(request: ChatRequest, config: Json, dropped: Dropped) -> None:
     if request.output_limit is not None:
         config["maxOutputTokens"] = request.output_limit
     if request.stop:
+        check_stops(request, upstream, MAX_STOPS)
         config["stopSequences"] = list(request.stop)
     if request.logprobs:
         config["responseLogprobs"] = True

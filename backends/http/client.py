@@ -21,7 +21,7 @@ from backends.http.pools import Pool, Pools
 from backends.http.response import UpstreamResponse
 from backends.notices import note
 from backends.settings import BackendSettings
-from catalog.errors import InvalidRequest, StreamBroken, UpstreamProtocolError, UpstreamTimeout
+from catalog.errors import InvalidRequest
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods whose requests may be sent a second time (RFC 9110, section 9.2.2)."""
@@ -160,7 +160,7 @@ class _Call:
             self._body = None  # else a long stream holds a copy of its prompt to the end
             answer = UpstreamResponse(connection, self._upstream, self._deadlines, self._settings)
             if not 200 <= answer.status < 300:
-                body = await self._error_body(answer)
+                body = await answer.error_body(self._settings.max_error_bytes)
                 raise self._errors(answer.status, answer.headers, body, self._upstream)
             if self._upstream.uds is not None:
                 note(answer.headers)
@@ -205,9 +205,10 @@ class _Call:
     async def _exchange(self, connection: Connection, head: bytes) -> Connection:
         """Write the request and wait for the head of its answer."""
         connection.send(head, self._body)
-        self._deadlines.start_wait(connection)
         try:
-            await connection.read_head()
+            while not connection.head_complete:
+                self._deadlines.start_wait(connection)
+                await connection.wait()
         except DeadlinePassed:
             raise self._deadlines.error() from None
         finally:
@@ -232,18 +233,6 @@ class _Call:
             )
         except ValueError:
             raise misconfigured(self._upstream, "an address or a header that is not valid") from None
-
-    async def _error_body(self, answer: UpstreamResponse) -> bytes:
-        """The beginning of an error's body. A body that is too long or cut short raises nothing."""
-        body = b""
-        try:
-            async for chunk in answer.iter_bytes():
-                body += chunk
-                if len(body) >= self._settings.max_error_bytes:
-                    break
-        except (StreamBroken, UpstreamTimeout, UpstreamProtocolError):
-            pass
-        return body[: self._settings.max_error_bytes]
 
 
 def _address(upstream: Upstream, path: str) -> URL:

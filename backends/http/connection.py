@@ -84,6 +84,11 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(head)
 
+    @property
+    def head_complete(self) -> bool:
+        """Whether ``status`` and ``headers`` have come."""
+        return self._head_complete
+
     async def read_head(self) -> None:
         """Wait until ``status`` and ``headers`` have come."""
         while not self._head_complete:

@@ -67,12 +67,13 @@ class Deadlines:
     """The deadlines of one call, in the event loop's time. ``first_byte`` and ``total`` run from its start.
 
     A call waits once for each piece of its answer. All its waits share one timer, which is set again only when it
-    fires: a context manager with a timer of its own would cost more than reading the piece.
+    fires: a context manager with a timer of its own would cost more than reading the piece. The timer ends a wait,
+    and an upstream that always has bytes ready causes none, so each piece is compared with the clock as well.
     """
 
     __slots__ = (
-        "_connection", "_fires_at", "_first_at", "_loop", "_timer", "_times", "_total_at", "_until", "_upstream",
-        "answering",
+        "_answering", "_connection", "_fires_at", "_limit", "_loop", "_progressed", "_timer", "_times",
+        "_total_at", "_until", "_upstream",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream) -> None:
@@ -80,24 +81,41 @@ class Deadlines:
         self._upstream = upstream
         self._times: Timeouts = upstream.timeouts
         now = self._loop.time()
-        self._first_at = now + self._times.first_byte
+        self._limit = now + self._times.first_byte
+        """The end of ``first_byte``; once the answer has begun, the end of the current ``idle``."""
         self._total_at = now + self._times.total
         self._connection: Connection | None = None
         self._until: float | None = None
         self._fires_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.answering = False
-        """Whether the answer's first piece has come, so that the idle timeout applies."""
+        self._answering = False
+        self._progressed = False
 
     def first_byte_by(self) -> float:
         """The time by which the answer must begin."""
-        return min(self._first_at, self._total_at)
+        return min(self._limit, self._total_at)
+
+    def progress(self) -> None:
+        """Note a piece of the answer: ``idle`` starts at the next wait. Raises TotalTimeout past ``total``."""
+        self._answering = self._progressed = True
+        if self._loop.time() >= self._total_at:
+            raise self.error()
+
+    def no_progress(self) -> None:
+        """Note bytes that are no part of the answer, such as comments. Raises UpstreamTimeout past a deadline."""
+        if self._loop.time() >= self.first_byte_by():
+            raise self.error()
 
     def start_wait(self, connection: Connection) -> None:
-        """Start a wait for more of the answer; past its deadline, DeadlinePassed is raised in it."""
-        limit = self._loop.time() + self._times.idle if self.answering else self._first_at
+        """Start a wait for more of the answer. Past its deadline, DeadlinePassed is raised here or in the wait."""
+        now = self._loop.time()
+        if self._progressed:
+            self._progressed = False
+            self._limit = now + self._times.idle
+        self._until = until = min(self._limit, self._total_at)
+        if now >= until:
+            raise DeadlinePassed
         self._connection = connection
-        self._until = until = min(limit, self._total_at)
         if self._timer is None or until < self._fires_at:
             self._set(until)
 
@@ -117,7 +135,7 @@ class Deadlines:
         endpoint = f"The endpoint '{self._upstream.endpoint}'"
         if self._loop.time() >= self._total_at:
             return TotalTimeout(f"{endpoint} took longer than {self._times.total:g} s for the whole answer.")
-        if self.answering:
+        if self._answering:
             return IdleTimeout(f"{endpoint} sent nothing for {self._times.idle:g} s within its answer.")
         return FirstByteTimeout(f"{endpoint} did not begin to answer within {self._times.first_byte:g} s.")
 

@@ -16,7 +16,7 @@ from backends.http.deadlines import DeadlinePassed, Deadlines
 from backends.http.errors import TRANSPORT_ERRORS, translate
 from backends.settings import BackendSettings
 from backends.streams.sse import ServerSentEvent, SSEReader
-from catalog.errors import RoundhouseError, UpstreamProtocolError
+from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
 _GZIP_OR_ZLIB = 47
 """zlib's window bits (``wbits``) that detect either format by its header."""
@@ -54,16 +54,34 @@ class UpstreamResponse:
     async def iter_bytes(self, limit: int | None = None) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives. ``limit`` bounds its bytes (default: ``max_response_bytes``)."""
         while chunk := await self._next_chunk(limit):
-            self._deadlines.answering = True
+            self._deadlines.progress()
+            yield chunk
+
+    async def iter_audio(self) -> AsyncIterator[bytes]:
+        """The body as :meth:`iter_bytes`. Raises UpstreamProtocolError when it is text by its content type."""
+        kind = self.media_type
+        if kind.startswith("text/") or kind == "application/json":
+            raise UpstreamProtocolError(
+                f"The endpoint '{self._upstream.endpoint}' answered with '{kind[:80]}' where audio was asked for."
+            )
+        async for chunk in self.iter_bytes():
             yield chunk
 
     async def read(self, limit: int | None = None) -> bytes:
         """The whole body, bounded as in :meth:`iter_bytes`."""
         chunks: list[bytes] = []
         while chunk := await self._next_chunk(limit):
-            self._deadlines.answering = True
+            self._deadlines.progress()
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def error_body(self, limit: int) -> bytes:
+        """The first ``limit`` bytes of an error's body, as far as they come whole and within ``first_byte``."""
+        body = b""
+        with contextlib.suppress(StreamBroken, UpstreamTimeout, UpstreamProtocolError):
+            while len(body) < limit and (chunk := await self._next_chunk(None)):
+                body += chunk
+        return body[:limit]
 
     async def json(self) -> Any:
         """The whole body, parsed. Raises UpstreamProtocolError when it is not JSON."""
@@ -77,7 +95,7 @@ class UpstreamResponse:
             ) from None
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """The body as server-sent events. A comment restarts the idle timeout, but does not end ``first_byte``.
+        """The body as server-sent events. A comment is no part of the answer: no deadline waits longer for it.
 
         Raises UpstreamProtocolError when the answer has another content type.
         """
@@ -95,8 +113,10 @@ class UpstreamResponse:
         reader = SSEReader(max_event=self._settings.max_event_bytes)
         while chunk := await self._next_chunk(None):
             if events := reader.feed(chunk):
-                self._deadlines.answering = True
+                self._deadlines.progress()
                 yield events
+            else:
+                self._deadlines.no_progress()
 
     async def drain(self, seconds: float) -> None:
         """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -24,14 +24,16 @@ from backends.local.completions import (
     infill_chunk,
     mean_logprob,
 )
+from backends.local.conversation import renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
+from backends.local.stops import TIMED, Counts, stopped
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -47,6 +49,7 @@ from catalog.errors import (
     StreamBroken,
     UnsupportedParameter,
 )
+from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
@@ -90,13 +93,15 @@ class LocalWorkerBackend:
         and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
+        body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
         )
         body = await self._sampled(request, binding.body, upstream)
         usage = UsageSum()
+        stops = body.pop("stop", ()) if _tells_stops(request, upstream) else ()
         streams = [
-            binding.chunks(self._regular(upstream, single, index, usage))
+            self._choice(upstream, single, index, binding, usage, stops)
             for index, single in enumerate(choice_bodies(body))
         ]
         head: Json = {}
@@ -106,7 +111,26 @@ class LocalWorkerBackend:
                 yield {**chunk, "id": head["id"], "created": head["created"]}
         yield {**head, "choices": [], "usage": usage.total()}
 
-    async def _regular(self, upstream: Upstream, body: Json, index: int, usage: UsageSum) -> AsyncGenerator[Json]:
+    def _choice(
+        self,
+        upstream: Upstream,
+        body: Json,
+        index: int,
+        binding: Binding,
+        usage: UsageSum,
+        stops: Sequence[str],
+    ) -> AsyncGenerator[Json]:
+        if not stops:
+            return binding.chunks(self._regular(upstream, body, index, usage, None))
+        counts = Counts()
+        chunks = self._regular(upstream, {**body, **TIMED}, index, usage, counts)
+        if binding.calls:  # a sequence ends the text that the caller sees, not the JSON of a call
+            return stopped(binding.chunks(chunks), stops, lambda: usage.add(counts.usage()))
+        return binding.chunks(stopped(chunks, stops, lambda: usage.add(counts.usage())))
+
+    async def _regular(
+        self, upstream: Upstream, body: Json, index: int, usage: UsageSum, counts: Counts | None
+    ) -> AsyncGenerator[Json]:
         stream = self._openai.stream(
             upstream, "/chat/completions", body, chat_chunks, "messages", errors=worker_error
         )
@@ -114,8 +138,10 @@ class LocalWorkerBackend:
             async for chunk in chunks:
                 if chunk.get("usage"):
                     usage.add(chunk["usage"])
-                else:
-                    yield regular(chunk, index)
+                    continue
+                if counts is not None:
+                    counts.see(chunk)
+                yield regular(chunk, index)
 
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
         """Whether the model's chat template takes tools; the worker is asked once."""
@@ -335,6 +361,11 @@ class LocalWorkerBackend:
         return checked(await self._http.post_json(_root(upstream), "/detokenize", body), "", upstream)
 
 
+def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:
+    """Whether the gateway stops the text: the Messages API says which sequence did, llama-server does not."""
+    return isinstance(request, TranslatedChat) and bool(request.stop) and upstream.engine in (None, "llamacpp")
+
+
 def _root(upstream: Upstream) -> Upstream:
     """The worker's address without ``/v1``."""
     return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
@@ -358,5 +389,7 @@ def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream:
         message = error_details(body).message
         if message.startswith(_NO_MEDIA):
             kind = message.partition(" ")[0]
-            return CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error = CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error.lacks = frozenset({Capability.VISION if kind == "image" else f"{kind}_input"})
+            return error
     return read_error(status, headers, body, upstream)

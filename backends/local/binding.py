@@ -31,10 +31,14 @@ _NATIVE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A request's body for the worker; ``chunks`` makes an answer's chunks regular and checks them."""
+    """A request's body for the worker; ``chunks`` makes an answer's chunks regular and checks them.
+
+    ``calls``: the answer may hold tool calls.
+    """
 
     body: Json
     chunks: Wrap
+    calls: bool = False
 
 
 async def bind_answer(
@@ -62,6 +66,7 @@ async def bind_answer(
         return Binding(
             _vllm_body(body, constraint_of(request, checked=False)) if engine == "vllm" else body,
             lambda chunks: checked_native(chunks, tools, checker),
+            calls=True,
         )
     plan = await ToolPlan.of(request, tools, checker)
     bound = without_form(bind(body, plan))
@@ -70,7 +75,9 @@ async def bind_answer(
         bound["response_format"] = {"type": "json_schema", "json_schema": schema}
     else:
         bound["grammar"] = await plan.grammar(checker)
-    return Binding(bound, lambda chunks: as_tool_calls(chunks, plan, checker, as_schema=engine == "vllm"))
+    return Binding(
+        bound, lambda chunks: as_tool_calls(chunks, plan, checker, as_schema=engine == "vllm"), calls=True
+    )
 
 
 def _needs_plan(request: ChatRequest, tools: tuple[FunctionDefinition, ...], engine: str | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from backends.local.logprobs import chat_logprobs
 from backends.local.tool_schema import ToolPlan, plain_messages
+from backends.streams.chunks import added
 from catalog.types import Json
 
 AT_ONCE = 4
@@ -20,14 +21,13 @@ class UsageSum:
     prompts: dict[int, Json] = field(default_factory=dict)
 
     def add(self, usage: Json, prompt: int = 0) -> None:
-        self.completion += usage.get("completion_tokens", 0)
+        self.completion = added(self.completion, usage.get("completion_tokens", 0))
         self.prompts.setdefault(prompt, usage)
 
     def total(self) -> Json:
-        prompt = sum(usage.get("prompt_tokens", 0) for usage in self.prompts.values())
-        cached = sum(
-            (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0) for usage in self.prompts.values()
-        )
+        details = [usage.get("prompt_tokens_details") for usage in self.prompts.values()]
+        prompt = added(*(usage.get("prompt_tokens", 0) for usage in self.prompts.values()))
+        cached = added(*(one.get("cached_tokens", 0) for one in details if isinstance(one, dict)))
         return {
             "prompt_tokens": prompt,
             "completion_tokens": self.completion,

@@ -19,6 +19,7 @@ WORKER = ParameterTable(
     ),
     unknown_pass=False,
     takes_strict=True,
+    marks=frozenset({"reasoning_content"}),
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -46,6 +47,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "metadata", "typical_p"}),
         extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         unknown_pass=False,
+        marks=WORKER.marks,
     ),
     "llama-cpp-python": replace(
         WORKER,

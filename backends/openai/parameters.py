@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -11,15 +12,24 @@ OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
     | {"input_type", "language", "sample_rate", "negative_prompt", "steps", "guidance_scale", "vad_filter"},
     renames={"max_tokens": "max_completion_tokens"},
+    stops=4,
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""
 
-COMPATIBLE = ParameterTable(drops=frozenset({"vad_filter"}))
-"""Any other server of OpenAI's wire, of unknown make: it refuses what it does not take."""
+COMPATIBLE = ParameterTable(
+    drops=frozenset({"vad_filter"}), marks=frozenset({"reasoning_content", "extra_content"})
+)
+"""Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
+are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""
+
+OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
+"""Source: OpenRouter's page on prompt caching."""
+
+_BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER}
 
 
 @lru_cache(maxsize=256)
 def table_at(base_url: str) -> ParameterTable:
     """The table of the server at this address."""
-    return OPENAI if urlsplit(base_url).hostname == "api.openai.com" else COMPATIBLE
+    return _BY_HOST.get(urlsplit(base_url).hostname or "", COMPATIBLE)

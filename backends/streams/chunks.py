@@ -1,6 +1,6 @@
 """Writes the chunks of a chat answer in OpenAI's shape, for providers that stream another one.
 
-Three fields go beyond OpenAI's, under names that clients already read:
+Four fields go beyond OpenAI's, under names that clients already read:
 
 ``reasoning_content``
     the text of the model's reasoning, named as by DeepSeek, vLLM and llama.cpp; deltas are concatenated;
@@ -8,7 +8,9 @@ Three fields go beyond OpenAI's, under names that clients already read:
     Anthropic's thinking blocks with their signatures, each complete, named as by LiteLLM; lists are concatenated.
     Tool use goes on if a client sends the assistant's message back unchanged;
 ``extra_content.google.thought_signature``
-    Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint.
+    Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint;
+``stop_reason``
+    beside a choice's finish_reason: the stop sequence that ended the text, named as by vLLM.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from backends.streams.shapes import WrongShape, regular_delta
 from catalog.types import Json
 
 
@@ -28,7 +31,10 @@ class ChunkWriter:
     created: int
 
     def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
-        """A chunk with one choice."""
+        """A chunk with one choice. Raises WrongShape when a part of the delta has another type than OpenAI's."""
+        regular_delta(delta)
+        if type(index) is not int:
+            raise WrongShape("index", index, "a position")
         choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice])
 
@@ -55,6 +61,11 @@ class ChunkWriter:
             "model": self.model,
             "choices": choices,
         }
+
+
+def added(*counts: Any) -> int:
+    """The sum of a provider's counts; -1, which is not believed, when one of them is not a count."""
+    return sum(counts) if all(type(count) is int for count in counts) else -1
 
 
 def usage(*, prompt: int, completion: int, cached: int = 0, cache_write: int = 0, reasoning: int = 0) -> Json:

@@ -25,7 +25,7 @@ MEDIA_TYPES: dict[str, str] = {
 class SpeechRequest(WireModel):
     """A text to speak. ``voice`` is a name of ``/v1/audio/voices``; ``sample_rate`` and ``language`` are ours."""
 
-    model: ModelName
+    model: ModelName = "auto"
     input: Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
     voice: Identifier | None = None
     instructions: Text | None = None
@@ -40,7 +40,7 @@ class SpeechRequest(WireModel):
 class TranscriptionRequest(WireModel):
     """Audio to transcribe: the fields of the multipart form, and the file's bytes."""
 
-    model: ModelName
+    model: ModelName = "auto"
     file: bytes = Field(repr=False, exclude=True)
     filename: SkipJsonSchema[Annotated[str, StringConstraints(max_length=1024)]] = "audio"
     language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None

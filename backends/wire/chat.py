@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
 from backends.wire.common import Identifier, Text, WireModel
 from backends.wire.sampling import Sampling
@@ -115,3 +115,29 @@ class ChatRequest(Sampling):
     def output_limit(self) -> int | None:
         """The caller's bound on tokens of the answer, from either of its two names."""
         return self.max_completion_tokens or self.max_tokens
+
+
+class TranslatedChat(ChatRequest):
+    """A chat translated from a request of another API.
+
+    ``left_out`` names the fields of that request that no chat has. ``foreign`` names those that are kept for
+    providers of the other API alone, and marks within messages and tools may be kept for them, too.
+    """
+
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
+    _foreign: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return self._left_out
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        return self._foreign
+
+    @classmethod
+    def of(cls, body: dict[str, Any], left_out: tuple[str, ...], foreign: frozenset[str]) -> TranslatedChat:
+        """Validate a body. Raises pydantic's ValidationError."""
+        chat = cls.model_validate(body)
+        chat._left_out, chat._foreign = left_out, foreign
+        return chat

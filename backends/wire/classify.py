@@ -39,7 +39,7 @@ def classification(index: int, scores: Sequence[float], labels: Sequence[str]) -
 class ClassifyRequest(WireModel):
     """Texts to classify by ``labels``. An input is a text or an object with ``text``."""
 
-    model: ModelName
+    model: ModelName = "auto"
     input: NonEmpty | Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_INPUTS)]
     labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS), AfterValidator(_distinct)]
     user: Identifier | None = None

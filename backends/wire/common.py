@@ -17,6 +17,8 @@ Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Identifier = Annotated[str, StringConstraints(max_length=256)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+MAX_STOPS = 64
+"""Stop sequences of one request; OpenAI itself takes four."""
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

@@ -16,7 +16,7 @@ Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=1_000_000)]
 class EmbeddingRequest(WireModel):
     """Texts, or lists of token ids, to embed; the answer keeps their order."""
 
-    model: ModelName
+    model: ModelName = "auto"
     input: (
         NonEmpty
         | Annotated[list[NonEmpty], Field(min_length=1, max_length=MAX_INPUTS)]

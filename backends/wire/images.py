@@ -12,7 +12,7 @@ from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, Wire
 class ImageRequest(WireModel):
     """Pictures to draw. Of several, picture ``i`` has ``seed + i``."""
 
-    model: ModelName
+    model: ModelName = "auto"
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
     n: Annotated[int, Field(ge=1, le=10)] | None = None
     size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9]\d{1,3}x[1-9]\d{1,3})$")] | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from backends.wire.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
-from backends.wire.common import Finite, ModelName, StopText, Text, WireModel
+from backends.wire.common import MAX_STOPS, Finite, ModelName, StopText, Text, WireModel
 
 Blocks = Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)]
 
@@ -29,12 +29,12 @@ class OutputConfig(WireModel):
 class MessagesRequest(WireModel):
     """A request for a message. ``max_tokens`` is required, as in Anthropic's API."""
 
-    model: ModelName
+    model: ModelName = "auto"
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
 
-    stop_sequences: Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=1)] | None = None
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -51,7 +51,7 @@ class MessagesRequest(WireModel):
 class CountTokensRequest(WireModel):
     """POST /v1/messages/count_tokens: the fields of a request that its prompt tokens depend on."""
 
-    model: ModelName
+    model: ModelName = "auto"
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None

@@ -15,7 +15,7 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 class RerankRequest(WireModel):
     """Documents to order by relevance to ``query``. A document is a text or an object with ``text``."""
 
-    model: ModelName
+    model: ModelName = "auto"
     query: NonEmpty
     documents: Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_DOCUMENTS)]
     top_n: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = None

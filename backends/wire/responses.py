@@ -37,7 +37,7 @@ class TextConfig(WireModel):
 class ResponsesRequest(WireModel):
     """A request for a model response. Nothing is stored: ``input`` holds the whole conversation."""
 
-    model: ModelName
+    model: ModelName = "auto"
     input: Text | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)]
     instructions: Text | None = None
 

@@ -6,7 +6,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from backends.wire.common import Finite, Identifier, ModelName, Seed, StopText, TokenId, WireModel
+from backends.wire.common import (
+    MAX_STOPS,
+    Finite,
+    Identifier,
+    ModelName,
+    Seed,
+    StopText,
+    TokenId,
+    WireModel,
+)
 from backends.wire.schema import Schema, check_pattern
 
 MAX_GRAMMAR = 100_000
@@ -47,10 +56,10 @@ class Sampling(WireModel):
     vLLM's, the ``guided_*`` fields are its older names, ``grammar`` (GBNF or llguidance's Lark) is llama.cpp's.
     ``stop`` is always a list, also if the caller gave one text."""
 
-    model: ModelName
+    model: ModelName = "auto"
 
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     seed: Seed | None = None
 
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None

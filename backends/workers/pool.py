@@ -61,6 +61,10 @@ class PoolSnapshot:
     workers: tuple[WorkerView, ...] = ()
     devices: tuple[DeviceView, ...] = ()
 
+    def process(self, model: str) -> int | None:
+        """Return the id of the model's process, ready or not; None without one."""
+        return next((worker.pid for worker in self.workers if worker.model == model), None)
+
 
 class WorkerPool(Protocol):
     """Runs models on devices: a supervisor in this process or in its parent, or a cluster's scheduler."""

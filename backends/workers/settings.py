@@ -39,6 +39,9 @@ class WorkerSettings(BaseModel):
         description="by engine, another Python interpreter, with Roundhouse and the engine's extra installed",
     )
 
+    unresponsive: float = Field(
+        default=10.0, gt=0, description="longest wait for a worker's health before its process is replaced"
+    )
     sample_interval: float = Field(default=2.0, gt=0, description="between two measurements")
     runaway: float = Field(
         default=30.0, gt=0, description="processor time that an idle worker may use before it is stopped"

@@ -26,7 +26,7 @@ from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from backends.workers.worker import Clock, Launch, NoObserver, Worker, WorkerObserver
-from catalog.errors import ConfigurationError, Draining, ModelUnavailable
+from catalog.errors import ConfigurationError, Draining, ModelTemporarilyUnavailable, ModelUnavailable
 from catalog.model import Model
 
 
@@ -256,8 +256,8 @@ class Supervisor:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
 
         A busy worker whose memory is needed is drained once the newcomer has waited, and the worker has served,
-        for ``patience`` seconds. Raises ModelUnavailable if the model can never fit, or no memory became free in
-        time.
+        for ``patience`` seconds. Raises ModelUnavailable if the model can never fit, and
+        ModelTemporarilyUnavailable if no memory became free in time.
         """
         async with self._placing:
             since = self._clock()
@@ -283,7 +283,7 @@ class Supervisor:
         now = self._clock()
         pause = since + self._settings.placement_timeout - now
         if pause <= 0:
-            raise ModelUnavailable(
+            raise ModelTemporarilyUnavailable(
                 f"No memory became free for '{worker.model.id}' in {now - since:.0f} s: other models are busy.",
                 retry_after=10,
             )
@@ -318,6 +318,8 @@ class Supervisor:
                 if pid is None:
                     continue
                 used = await asyncio.to_thread(self._meter, pid, device)
+                if worker.in_use:
+                    worker.check()
                 if used and worker.pid == pid:
                     ready = worker.serving_since is not None
                     worker.memory = self._peaks.note(model, used, ready=ready, reserved=worker.memory)

@@ -18,15 +18,33 @@ from typing import Any, Protocol
 from backends.base import Upstream
 from backends.queueing import FairSlots, Need
 from backends.registry import WORKER
+from backends.workers.health import unhealthy
 from backends.workers.logs import WorkerLog
 from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
-from catalog.errors import Draining, RoundhouseError, WorkerFailed
+from catalog.errors import (
+    ConnectTimeout,
+    Draining,
+    FirstByteTimeout,
+    IdleTimeout,
+    RequestFailed,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamUnreachable,
+    WorkerFailed,
+)
 from catalog.model import Model
 
 Clock = Callable[[], float]
+
+STALLS = 2
+"""Requests in a row that time out without a completed one between them before a worker that still answers
+``/health`` is replaced: its engine makes no progress."""
+FAULTS = 8
+"""Requests in a row that fail within the engine, without a completed one between them, before it is replaced: one
+of them may be poison, but a worker in order serves others."""
 
 
 class WorkerObserver(Protocol):
@@ -100,6 +118,11 @@ class Worker:
         self._upstream: Upstream | None = None
         self._events = asyncio.Event()
         self._stopping: str | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._unwell: str | None = None
+        self._stalls = 0
+        self._faults = 0
+        self._capacity = 0
         self._closing = False
         self._failure: RoundhouseError | None = None
         self._retry_at = 0.0
@@ -186,7 +209,13 @@ class Worker:
         try:
             yield upstream
             completed = True
+        except RoundhouseError as error:
+            if self._process is process:
+                self._doubt(error)
+            raise
         finally:
+            if completed and need.slots:
+                self._stalls = self._faults = 0
             self._slots.release(grant, completed=completed)
 
     async def ready(self) -> None:
@@ -221,6 +250,12 @@ class Worker:
             self._slots.close()
             self._events.set()
 
+    def check(self) -> None:
+        """Ask a ready process for its health, once at a time; one that does not answer is replaced."""
+        if self._check is None and self._process is not None and self._upstream is not None:
+            examination = self._examine(self._process, self._upstream.uds or "")
+            self._check = asyncio.create_task(examination, name=f"health {self.model.id}", context=Context())
+
     async def stopped(self) -> None:
         """Wait until it has no process."""
         await self._gone.wait()
@@ -230,8 +265,41 @@ class Worker:
         self._closing = True
         self._slots.fail(lambda: Draining("Roundhouse is shutting down.", retry_after=5))
         self._task.cancel()
+        if self._check is not None:
+            self._check.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    # ---- health
+
+    def _doubt(self, error: RoundhouseError) -> None:
+        """Check the process after a failed call. Until then a worker that could not be reached gets no calls."""
+        if isinstance(error, UpstreamUnreachable | ConnectTimeout):
+            self._slots.close()
+        elif isinstance(error, FirstByteTimeout | IdleTimeout):
+            self._stalls += 1
+        elif isinstance(error, RequestFailed | StreamBroken):
+            self._faults += 1
+        else:
+            return
+        self.check()
+
+    async def _examine(self, process: WorkerProcess, socket: str) -> None:
+        try:
+            reason = await unhealthy(socket, self._settings.unresponsive)
+        finally:
+            self._check = None
+        if self._process is not process or not process.alive():
+            return
+        if reason is not None:
+            self._unwell = reason
+            self._slots.close()
+            self._events.set()
+        elif self._stopping is None and (self._stalls >= STALLS or self._faults >= FAULTS):
+            self._observer.died(self.model.id, f"its last {self._stalls + self._faults} requests failed")
+            self.ask_to_stop("failing")
+        elif self._stopping is None and not self._slots.capacity:
+            self._slots.resize(self._capacity)
 
     # ---- the owner task
 
@@ -277,7 +345,10 @@ class Worker:
         self._started_at = self._clock()
         self._set(WorkerState.READY)
         self._slots.last_used = None
-        self._slots.open(launch.spec.slots + launch.spec.extra)
+        self._unwell = None
+        self._stalls = self._faults = 0
+        self._capacity = launch.spec.slots + launch.spec.extra
+        self._slots.open(self._capacity)
         await self._serve()
 
     async def _start(self) -> Launch:
@@ -337,6 +408,9 @@ class Worker:
         try:
             while not exited.done():
                 self._events.clear()
+                if self._unwell is not None:
+                    await self._died(self._unwell, grace=0)
+                    return
                 left = self._time_left()
                 if self._stopping is not None and self._state is WorkerState.READY:
                     self._set(WorkerState.DRAINING)
@@ -346,7 +420,7 @@ class Worker:
                 event = asyncio.create_task(self._events.wait())
                 await asyncio.wait({exited, event}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 event.cancel()
-            await self._died(exited.result())
+            await self._died(describe_exit(exited.result()))
         finally:
             exited.cancel()
 
@@ -365,30 +439,30 @@ class Worker:
         self._set(WorkerState.STOPPED)
         self._observer.unloaded(self.model.id, evicted=self._stopping == "evicted")
 
-    async def _died(self, code: int) -> None:
+    async def _died(self, reason: str, *, grace: float | None = None) -> None:
         self._crashes = 0 if self._slots.completed else self._crashes
         self._crashes += 1
         self._restarts += 1
-        self._observer.died(self.model.id, describe_exit(code))
-        await self._end_process()
+        self._observer.died(self.model.id, reason)
+        await self._end_process(grace)
         if self._crashes >= self._settings.crash_limit:
             self._fail(
                 WorkerFailed(
                     f"The worker of '{self.model.id}' died {self._crashes} times in a row, at last "
-                    f"{describe_exit(code)}. Its log: roundhouse logs {self.model.id}"
+                    f"{reason}. Its log: roundhouse logs {self.model.id}"
                 )
             )
         else:
             self._set(WorkerState.STOPPED)
 
-    async def _end_process(self) -> None:
-        """Stop the process, if any, then release its memory and slots."""
+    async def _end_process(self, grace: float | None = None) -> None:
+        """Stop the process, if any, then release its memory and slots. ``grace`` defaults to the setting."""
         self._slots.lost()
         self._upstream = None
         process, self._process = self._process, None
         if process is not None:
             try:
-                await process.stop(self._settings.stop_grace)
+                await process.stop(self._settings.stop_grace if grace is None else grace)
             except asyncio.CancelledError:
                 await process.stop(0)
                 raise

@@ -79,7 +79,11 @@ class Store:
             return None
         if isinstance(source, PathSource):
             path = Path(source.path).expanduser()
-            return refusal(model.engine, path) if path.exists() else f"The model '{model.id}' is not at {path}."
+            if not path.exists():
+                return f"The model '{model.id}' is not at {path}."
+            if not (path.is_file() or path.is_dir()):
+                return f"The model '{model.id}' is neither a file nor a folder: {path}."
+            return refusal(model.engine, path)
         stored = manifest.read(self._row(model.id))
         if stored is None:
             return f"The model '{model.id}' is not on this machine. Pull it with: roundhouse pull {model.id}"

@@ -22,11 +22,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.errors import BudgetExceeded
+from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
-from routing.clock import Clock, SteadyWallClock
+from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
@@ -159,7 +159,7 @@ class Spend:
         self._store = store
         self._settings = settings
         self._key_caps = key_caps
-        self._wall = SteadyWallClock(clock)
+        self._wall = SteadyWallClock(clock, log_step)
         self._owner = owner or process_name()
         self._holds = (f"{self._owner}/{token_hex(4)}/{number}" for number in count(1))
         self._totals: dict[str, int] = {}
@@ -208,6 +208,15 @@ class Spend:
         ]
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
+
+    @property
+    def unknown_price_allowed(self) -> bool:
+        """Whether caps let a call be made whose price is unknown."""
+        return self._settings.unknown_price == "allow"
+
+    def capped(self, key: str) -> bool:
+        """Whether the key has caps of its own, besides those of the whole gateway."""
+        return any(scope != "all" for scope, _ in self._scopes(key))
 
     def cap_usage(self, key: str) -> tuple[CapUsage, ...]:
         """The use of each cap that applies to a key."""
@@ -351,11 +360,8 @@ class Spend:
     def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None) -> None:
         limits = [caps.request for _, caps in scopes if caps.request is not None]
         if amount is None:
-            if self._settings.unknown_price == "refuse":
-                raise BudgetExceeded(
-                    "The price of this model is unknown, and a spending cap applies. Give the model a price in "
-                    "the catalogue, or set spend.unknown_price to 'allow'."
-                )
+            if not self.unknown_price_allowed:
+                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
             return
         if limits and to_nano(amount) > to_nano(min(limits)):
             raise BudgetExceeded(

@@ -4,10 +4,10 @@ A key is ``rh-`` and 43 characters (256 random bits). It is shown once, at creat
 stored, which for a random key needs no salt. A presented key is hashed, looked up by the whole digest, and
 compared again in constant time.
 
-Requests and tokens are limited per calendar window (UTC). They are counted in memory, so that a check costs no
-I/O. Gateways that share a store exchange their counts at every :meth:`VirtualKeys.sync` (about every second);
-together they may exceed a limit by what was counted in between. Limits on money are exact: they are caps of
-:class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
+Requests and tokens are limited per calendar window (UTC), exactly, also by several gateways together
+(:mod:`routing.accounts.allowances`). A prompt's tokens are counted before the call, by the estimate, and an
+answer's when they are known: a call that a limit admits may pass it by its answer, and the next call is refused.
+Limits on money are caps of :class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
-from catalog.index import permits
+from routing.accounts.allowances import Allowances, Refusal
 from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
 from routing.clock import Clock, SteadyWallClock
@@ -33,6 +32,7 @@ from routing.state.protocol import Counter, State
 
 _PREFIX = "rh-"
 _HINT_LENGTH = 7
+_MAX_KEPT_WINDOWS = 8192
 
 
 class Rate(BaseModel):
@@ -58,12 +58,17 @@ class KeyLimits(BaseModel):
     tokens: Rate = Rate()
     spend: Caps = Caps()
 
+    @property
+    def rates(self) -> bool:
+        """Whether requests or tokens are limited."""
+        return bool(self.requests.windows or self.tokens.windows)
+
 
 class KeyInfo(BaseModel):
     """A key without its secret. ``hint`` is the first characters of the secret; times are Unix time.
 
-    ``models`` are ids or patterns (``openai/*``); empty means all. ``previous`` is the digest of the secret before
-    the last rotation, which is valid until ``previous_until``.
+    ``models`` are ids, patterns of ids (``openai/*``), names or aliases; empty means all. ``previous``
+    is the digest of the secret before the last rotation, which is valid until ``previous_until``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,10 +84,6 @@ class KeyInfo(BaseModel):
     limits: KeyLimits = KeyLimits()
     previous: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", repr=False)
     previous_until: float | None = None
-
-    def allows(self, model: str) -> bool:
-        """Whether the key may use a model, by its id."""
-        return permits(self.models, model)
 
     def public(self) -> dict[str, Any]:
         """The fields to show to an administrator: all but the digests."""
@@ -100,6 +101,15 @@ class NewKey:
         return f"NewKey(info={self.info!r})"
 
 
+class _Windows(NamedTuple):
+    """The counters of the windows of a rate, from ``since`` to before ``until``."""
+
+    rate: Rate
+    since: float
+    until: float
+    counters: tuple[Counter, ...]
+
+
 class VirtualKeys:
     """All keys, in memory, stored in the state."""
 
@@ -111,16 +121,15 @@ class VirtualKeys:
         self._wall = SteadyWallClock(clock)
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
-        self._unwritten: dict[Counter, int] = {}
+        self._allowances = Allowances(state)
+        self._windows: dict[tuple[str, str], _Windows] = {}
         self._generation = state.generation
 
     # ---- administration
 
     async def start(self) -> None:
-        """Read the keys and their counts. Invalid records are skipped and logged."""
+        """Read the keys. Invalid records are skipped and logged."""
         await self._read()
-        self._counts = await self._state.counts("rate/")
 
     async def create(
         self,
@@ -132,7 +141,7 @@ class VirtualKeys:
         admin: bool = False,
     ) -> NewKey:
         """Create a key. It is stored when this returns. Raises InvalidRequest for an invalid name or expiry."""
-        if expires_at is not None and expires_at <= self._wall():
+        if expires_at is not None and expires_at <= self._clock.wall():
             raise InvalidRequest("expires_at is in the past.", param="expires_at")
         secret = _PREFIX + secrets.token_urlsafe(32)
         try:
@@ -160,7 +169,9 @@ class VirtualKeys:
         """A key by its id. Raises NotFound."""
         info = self._keys.get(key)
         if info is None:
-            raise NotFound(f"There is no API key with the id {key[:100]!r}.", param="key")
+            raise NotFound(
+                f"There is no API key with the id {key[:100]!r}. The ids: roundhouse keys list", param="key"
+            )
         return info
 
     async def revoke(self, key: str) -> KeyInfo:
@@ -185,13 +196,13 @@ class VirtualKeys:
                 "digest": digest_of(secret),
                 "hint": secret[:_HINT_LENGTH],
                 "previous": info.digest if grace > 0 else None,
-                "previous_until": self._wall() + grace if grace > 0 else None,
+                "previous_until": self._clock.wall() + grace if grace > 0 else None,
             }
         )
         await self._store(info)
         return NewKey(info, secret)
 
-    # ---- during a request: memory only
+    # ---- during a request
 
     def authenticate(self, presented: str) -> KeyInfo | None:
         """The key with this secret, unless it is revoked or expired."""
@@ -199,7 +210,7 @@ class VirtualKeys:
         info = self._keys.get(self._by_digest.get(digest, ""))
         if info is None or info.revoked_at is not None:
             return None
-        now = self._wall()
+        now = self._clock.wall()  # as the system has it: a clock that was ahead for a moment ends no key for good
         if info.expires_at is not None and info.expires_at <= now:
             return None
         if hmac.compare_digest(info.digest, digest):
@@ -207,24 +218,19 @@ class VirtualKeys:
         recent = info.previous_until is not None and now < info.previous_until
         return info if recent and hmac.compare_digest(info.previous or "", digest) else None
 
-    def check_and_count(self, key: KeyInfo, facts: Facts) -> None:
+    async def admit(self, key: KeyInfo, facts: Facts) -> None:
         """Count a request and its prompt against the key's limits, all or nothing.
 
-        Raises RateLimited with the seconds until the window ends, without them for a prompt that exceeds the
-        limit of a whole window, because waiting would not help.
+        Raises RateLimited with the seconds until the window ends, without them when waiting would not help.
         """
-        now = self._wall()
-        additions = [
-            *self._counters_for(key.id, "requests", key.limits.requests, 1, now),
-            *self._counters_for(key.id, "tokens", key.limits.tokens, facts.prompt_tokens, now),
+        now, limits = self._wall(), key.limits
+        wanted = [
+            *[(counter, 1) for counter in self._counters(key.id, "requests", limits.requests, now)],
+            *[(counter, facts.prompt_tokens) for counter in self._counters(key.id, "tokens", limits.tokens, now)],
         ]
-        for counter, amount in additions:
-            used = self._counts.get(counter.name, 0)
-            limit = counter.limit or 0
-            if used + amount > limit or used >= limit:
-                raise _rate_limited(counter, now, exceeds_window=amount > limit)
-        for counter, amount in additions:
-            self._add(counter, amount)
+        refusal = await self._allowances.take(wanted)
+        if refusal is not None:
+            raise _rate_limited(refusal, now)
 
     def record(self, outcome: Outcome) -> None:
         """Correct the counted tokens by those that an attempt used.
@@ -237,30 +243,47 @@ class VirtualKeys:
         used = outcome.usage.input + outcome.usage.output
         last = outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED) and outcome.valid is not False
         change = used - outcome.facts.prompt_tokens if last else used
-        for counter, _ in self._counters_for(key.id, "tokens", key.limits.tokens, 0, self._wall()):
-            self._add(counter, change)
+        # In the windows of its beginning, where the estimate was counted.
+        for counter in self._counters(key.id, "tokens", key.limits.tokens, self._wall() - outcome.duration):
+            self._allowances.correct(counter, change)
 
     def caps(self, key: str) -> Caps | None:
         """The spending caps of a key, for :class:`routing.accounts.spend.Spend`."""
         info = self._keys.get(key)
         return info.limits.spend if info is not None and info.limits.spend.limiting else None
 
+    def _counters(self, key: str, kind: str, rate: Rate, now: float) -> tuple[Counter, ...]:
+        """The counters of a key's windows at a time; those of the present are kept until a window ends."""
+        kept = self._windows.get((key, kind))
+        if kept is not None and kept.rate is rate and kept.since <= now < kept.until:
+            return kept.counters
+        spans = [(window_at(window, now), window, limit) for window, limit in rate.windows]
+        counters = tuple(
+            Counter(f"rate/{key}/{kind}/{window}/{span.name}", limit, span.keep_until)
+            for span, window, limit in spans
+        )
+        if kept is None or now >= kept.since:
+            until = min((span.end for span, _, _ in spans if span.end is not None), default=now)
+            if len(self._windows) >= _MAX_KEPT_WINDOWS:
+                self._windows.clear()
+            self._windows[key, kind] = _Windows(rate, now, until, counters)
+        return counters
+
     # ---- sharing
 
     async def sync(self) -> None:
-        """Write this process's counts, and read the counts and keys of other gateways."""
-        if self._state.generation != self._generation:
+        """Give back what this process reserved of limits and does not need; read the keys of other gateways."""
+        renewed = self._state.generation != self._generation
+        if renewed:
             self._generation = self._state.generation
             for info in self._keys.values():
                 self._state.put(self.kind, info.id, info.model_dump(mode="json"))
-        unwritten, self._unwritten = self._unwritten, {}
-        for counter, amount in unwritten.items():
-            self._state.count((counter,), amount)
-        counts = await self._state.counts("rate/")
-        for counter, amount in self._unwritten.items():
-            counts[counter.name] = counts.get(counter.name, 0) + amount
-        self._counts = counts
+        self._allowances.sync(generation_changed=renewed)
         await self._read()
+
+    def close(self) -> None:
+        """Give back all that this process reserved of limits."""
+        self._allowances.close()
 
     async def _read(self) -> None:
         for name, document in (await self._state.documents(self.kind)).items():
@@ -289,32 +312,25 @@ class VirtualKeys:
         if info.previous is not None:
             self._by_digest[info.previous] = info.id
 
-    def _counters_for(
-        self, key: str, kind: str, rate: Rate, amount: int, now: float
-    ) -> Sequence[tuple[Counter, int]]:
-        additions = []
-        for window, limit in rate.windows:
-            span = window_at(window, now)
-            name = f"rate/{key}/{kind}/{window}/{span.name}"
-            additions.append((Counter(name, limit, span.keep_until), amount))
-        return additions
-
-    def _add(self, counter: Counter, amount: int) -> None:
-        self._counts[counter.name] = max(0, self._counts.get(counter.name, 0) + amount)
-        self._unwritten[counter] = self._unwritten.get(counter, 0) + amount
-
 
 def digest_of(secret: str) -> str:
     """SHA-256 of a key, in hex. Invalid Unicode gets a digest too, which no key has."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _rate_limited(counter: Counter, now: float, *, exceeds_window: bool) -> RateLimited:
-    _, _, what, window, _ = counter.name.split("/")
-    if exceeds_window:
-        return RateLimited(f"This request has more tokens than the key's limit of {counter.limit} per {window}.")
+def _rate_limited(refusal: Refusal, now: float) -> RateLimited:
+    _, _, what, window, _ = refusal.counter.name.split("/")
+    limit = refusal.counter.limit or 0
+    limited = f"limit of {limit} {what if limit != 1 else what.removesuffix('s')} per {window}"
+    if refusal.amount > limit or limit == 0:
+        asked = f" This request has about {refusal.amount}." if limit else " An administrator can create another."
+        return RateLimited(f"This API key's {limited} does not allow this request.{asked}")
     end = window_at(Window(window), now).end
     wait = None if end is None else max(0.001, end - now)
+    left = limit - refusal.total
+    if left <= 0:
+        return RateLimited(f"This API key's {limited} is used up.", retry_after=wait)
     return RateLimited(
-        f"This API key's limit of {counter.limit} {what} per {window} is used up.", retry_after=wait
+        f"This request has about {refusal.amount} {what}, and of this API key's {limited} {left} are left.",
+        retry_after=wait,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
+from backends.wire.headers import header_list, header_value
 from routing.calling.attempt import Attempt
 
 T = TypeVar("T")
@@ -37,11 +38,11 @@ class Answer(Generic[T]):
         headers = {
             "x-roundhouse-model": self.model.id,
             "x-roundhouse-trace": self.trace,
-            "x-roundhouse-reason": self.reason.encode("ascii", "replace").decode().replace("\n", " "),
+            "x-roundhouse-reason": header_value(self.reason),
             "x-roundhouse-attempts": str(self.attempts),
         }
         if self.dropped:
-            headers["x-roundhouse-dropped"] = ", ".join(self.dropped)
+            headers["x-roundhouse-dropped"] = header_list(self.dropped)
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:

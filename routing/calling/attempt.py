@@ -11,7 +11,6 @@ from backends.constraints.request import FIELDS as FORMS
 from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
-    CapabilityMismatch,
     Draining,
     EngineMissing,
     InvalidRequest,
@@ -83,7 +82,7 @@ class Attempt(Generic[T]):
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            self.dropped = self.job.left_out + backend.dropped(self.job.request, lease.upstream)
             if self.dropped:
                 self._refuse(self.dropped)
             reported = collect() if lease.upstream.uds is not None else None
@@ -170,7 +169,8 @@ class Attempt(Generic[T]):
 
     async def _release(self) -> None:
         outcome = self._conclude()
-        self._error = None  # its traceback forms a reference cycle with this attempt
+        # Dropped, because its traceback forms a reference cycle with this attempt.
+        error, self._error = self._error, None
         if self._lease is not None:
             self._lease.reservation.settle(outcome.cost, outcome.usage)
         try:
@@ -178,8 +178,10 @@ class Attempt(Generic[T]):
                 await _aclose(self._source)
         finally:
             try:
-                await self._held.aclose()
+                # The pool sees why a call failed: a worker that does not answer is replaced.
+                await self._held.__aexit__(type(error) if error else None, error, None)
             finally:
+                error = None
                 self._context.record(outcome)
 
     def _conclude(self) -> Outcome:
@@ -212,6 +214,8 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            scope=getattr(failure, "scope", None),
+            lacks=getattr(failure, "lacks", None) or frozenset(),
         )
 
     def _result(self) -> Result:
@@ -220,7 +224,7 @@ class Attempt(Generic[T]):
             if not self._ended and self._observer.finish_reason is None:
                 return Result.CANCELLED
             return Result.REFUSAL if self._observer.finish_reason == "content_filter" else Result.SUCCESS
-        if isinstance(error, CapabilityMismatch | EngineMissing):
+        if isinstance(error, EngineMissing) or getattr(error, "lacks", None) is not None:
             return Result.CANNOT
         if isinstance(error, InvalidRequest | RateLimited | Draining):
             return Result.REJECTED

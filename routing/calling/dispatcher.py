@@ -10,9 +10,11 @@ from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
 from catalog.errors import (
+    BudgetExceeded,
     CapabilityMismatch,
     ContextLengthExceeded,
     EngineMissing,
+    ModelTemporarilyUnavailable,
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
@@ -22,6 +24,7 @@ from catalog.errors import (
     UpstreamRejectedKey,
     UpstreamUnreachable,
 )
+from catalog.index import permits
 from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
@@ -34,15 +37,16 @@ from routing.calling.traces import Traces
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
-from routing.plan import Candidate, Plan, Strategy
+from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Exclusion, Plan, Strategy
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
 Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
-_PASSING = frozenset({"breaker_open", "keys_resting"})
+_PASSING = ("breaker_open", "keys_resting")
 """Codes of exclusions that pass by themselves, so that trying again may help."""
+_MAX_REASONS = 5
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
 
@@ -84,8 +88,12 @@ class Dispatcher:
         clock: Clock,
         batched_sinks: Sequence[OutcomeSink] = (),
         after_batch: Callable[[], None] = lambda: None,
+        pin: Callable[[str, str], str] = lambda _, model: model,
     ) -> None:
-        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``."""
+        """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
+
+        ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to.
+        """
         self._clock = clock
         self._leases = leases
         self._plan = planner
@@ -93,6 +101,7 @@ class Dispatcher:
         self._breakers = breakers
         self._retries = retries
         self._traces = traces
+        self._pin = pin
         self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
@@ -107,8 +116,7 @@ class Dispatcher:
         Leaving the block closes the upstream, gives everything back and records the attempt's one outcome.
         Cancelling while entering does the same.
 
-        Raises NoCandidate, ModelUnavailable or EngineMissing when the plan is empty, else what the last attempt
-        raised.
+        Raises the error of :func:`nothing_left` when the plan is empty, else the last attempt's.
         """
         return Opening(self, job)
 
@@ -119,6 +127,11 @@ class Dispatcher:
         self._retries.deposit()
         try:
             attempt = await self._first_answer(job, plan)
+            if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
+                # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
+                await attempt.close()
+                plan = self._plan(job.facts)
+                attempt = await self._first_answer(job, plan)
         except BaseException as error:
             self._finish(job, error)
             raise
@@ -153,7 +166,7 @@ class Dispatcher:
                 succeeded = False
                 try:
                     candidate = queue.popleft()
-                    if not self._admitted(candidate, job.facts):
+                    if not self._admitted(candidate, job.facts, named=plan.strategy is Strategy.EXPLICIT):
                         succeeded, last = True, last or _resting(candidate)
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
@@ -165,7 +178,7 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if self._is_worth_repeating(error, candidate, leased_again):
                             queue.appendleft(candidate)
-                        elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
+                        elif not (error.retryable or (queue and _is_of_this_model(error))):
                             raise
                         continue
                     succeeded = True
@@ -201,6 +214,8 @@ class Dispatcher:
         try:
             await attempt.start(complete=escalate)
         except BaseException as error:
+            if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
+                error.message += f" Check the key in {source}."
             await attempt.close(error)
             raise
         if escalate and attempt.verdict() is False:
@@ -208,9 +223,9 @@ class Dispatcher:
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         return attempt
 
-    def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
-        model = candidate.model
-        return self._breakers.admit(model.id, model.endpoint_name, facts, self._clock.monotonic())
+    def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:
+        model, now = candidate.model, self._clock.monotonic()
+        return self._breakers.admit(model.id, model.endpoint_name, facts, now, despite_lacks=named)
 
     def _backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend of the upstream's protocol. Raises CapabilityMismatch if it lacks this capability."""
@@ -253,26 +268,62 @@ def _reason(attempt: Attempt[Any], plan: Plan) -> str:
     return f"{attempt.model.id} after {', '.join(attempt.failures)}; the first choice was {reason}"
 
 
-def _resting(candidate: Candidate) -> ModelUnavailable:
-    return ModelUnavailable(
+def _is_of_this_model(error: RoundhouseError) -> bool:
+    """Whether a request was refused for what this model lacks, so that another may answer it."""
+    return isinstance(error, _ANOTHER_MODEL) or getattr(error, "lacks", None) is not None
+
+
+def _resting(candidate: Candidate) -> ModelTemporarilyUnavailable:
+    return ModelTemporarilyUnavailable(
         f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.", retry_after=1
     )
 
 
+def own_exclusions(plan: Plan, facts: Facts) -> list[Exclusion]:
+    """The plan's exclusions without those of models that the caller's key may not use."""
+    return [exclusion for exclusion in plan.excluded if permits(facts.allowed, exclusion.model)]
+
+
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
-    """The error for a plan without candidates: the reasons of its exclusions, the plan's first ones first."""
-    passes = any(e.code in _PASSING for e in plan.excluded)
-    retry_after = 1.0 if passes else None
-    if plan.strategy is Strategy.EXPLICIT and plan.excluded:
-        if plan.excluded[0].code == EngineMissing.code:
-            return EngineMissing.told(plan.excluded[0].reason)
-        return ModelUnavailable(plan.excluded[0].reason, param="model", retry_after=retry_after)
-    reasons = "; ".join(f"{e.model}: {e.reason}" for e in list(plan.excluded)[:5])
-    more = len(plan.excluded) - 5
-    tail = f"; and {more} more" if more > 0 else ""
-    return NoCandidate(
-        f"No model can answer this {facts.capability.value} request. {reasons or 'The catalogue has none for it'}"
-        f"{tail}. POST /v1/route explains it in full.",
-        param="model",
-        retry_after=retry_after,
+    """The error for a plan without candidates, with the reasons of its exclusions.
+
+    ModelTemporarilyUnavailable if an exclusion passes by itself, BudgetExceeded if one is by a spending cap.
+    Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ModelUnavailable or
+    EngineMissing for a model asked for by name, else NoCandidate.
+    """
+    named = plan.strategy is Strategy.EXPLICIT
+    excluded = own_exclusions(plan, facts)
+    by_code = {exclusion.code: exclusion for exclusion in reversed(excluded)}
+    message = _told(excluded, facts)
+    passing = next((by_code[code] for code in _PASSING if code in by_code), None)
+    if passing is not None:
+        return ModelTemporarilyUnavailable(passing.reason if named else message, param="model", retry_after=1.0)
+    if OVER_BUDGET in by_code:
+        return BudgetExceeded(message)
+    if "breaker_cannot" in by_code:
+        return CapabilityMismatch(message, param="model")
+    first = excluded[0] if named and excluded else None
+    if first is None or first.code not in NOT_SET_UP:
+        return NoCandidate(message, param="model")
+    if first.code == EngineMissing.code:
+        return EngineMissing.told(first.reason)
+    return ModelUnavailable(first.reason, param="model")
+
+
+def _told(excluded: Sequence[Exclusion], facts: Facts) -> str:
+    """The reasons, those that can be mended before those of models of another kind."""
+    models: dict[tuple[bool, str], list[str]] = {}
+    for exclusion in excluded:
+        models.setdefault((exclusion.code == "capability", exclusion.reason), []).append(exclusion.model)
+    told = []
+    for _, reason in sorted(models, key=lambda key: key[0])[:_MAX_REASONS]:
+        names = models[_, reason]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told.append(f"{', '.join(names[:3])}{more}: {reason}")
+    left = len(models) - len(told)
+    tail = f"; and {left} further reasons" if left else ""
+    reasons = "; ".join(told) or "There is none for it that your key may use"
+    return (
+        f"No model can answer this {facts.capability.value} request. {reasons}{tail}. "
+        "POST /v1/route explains it in full."
     )

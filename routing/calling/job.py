@@ -23,7 +23,8 @@ class Job(Generic[T]):
 
     ``request`` is the validated body. ``trace`` is the id under which attempts are recorded. ``judge`` creates
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
-    invalid answer is held back and the next candidate is asked.
+    invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
+    model is given.
     """
 
     facts: Facts
@@ -31,3 +32,4 @@ class Job(Generic[T]):
     request: WireModel
     trace: str
     judge: MakeJudge | None = None
+    left_out: tuple[str, ...] = ()

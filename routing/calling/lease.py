@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
-from catalog.errors import ModelUnavailable
+from catalog.errors import ModelTemporarilyUnavailable
 from catalog.model import Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
 from routing.upstreams.concurrency import ConcurrencyLimits
-from routing.upstreams.provider_keys import KeyPools
+from routing.upstreams.provider_keys import KeyPools, source_of
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Leases:
     async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
-        Raises BudgetExceeded, QueueFull, ModelUnavailable (no usable key), and the worker pool's errors.
+        Raises BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
         """
         model = candidate.model
         reservation = await held.enter_async_context(
@@ -102,14 +102,14 @@ class Leases:
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
         """The upstream of a remote row with the next of its keys, and that key's position.
 
-        Raises ModelUnavailable when the endpoint wants a key and has none to use.
+        Raises ModelTemporarilyUnavailable when the endpoint wants a key and has none to use.
         """
         assert isinstance(model.source, UpstreamSource)
         endpoint = self._endpoint(model.source.endpoint)
         known = self._addresses.get(model.id)
         if known is None or known.model is not model or known.endpoint is not endpoint:
             known = self._addresses[model.id] = _Addresses(model, endpoint)
-        secret, position = _next_key(endpoint, self._keys, now)
+        secret, position = _next_key(endpoint, self._keys, now, model.id)
         upstream = known.by_key.get(secret)
         if upstream is None:
             upstream = known.by_key[secret] = replace(
@@ -120,9 +120,13 @@ class Leases:
         return upstream, position
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
-        """Whether the candidate's endpoint has another usable key."""
-        endpoint = candidate.model.endpoint_name
-        return candidate.model.local is False and endpoint not in self._keys.blocked(now)
+        """Whether the candidate's endpoint has another key that the model can use."""
+        model = candidate.model
+        return not model.local and self._keys.block_of(model.endpoint_name, model.id, now) is None
+
+    def key_source(self, model: Model) -> str:
+        """The place that the keys of a model's endpoint are read from; empty without keys."""
+        return source_of(self._endpoint(model.source.endpoint)) if isinstance(model.source, UpstreamSource) else ""
 
 
 def upstream_of(
@@ -130,20 +134,20 @@ def upstream_of(
 ) -> tuple[Upstream, int | None]:
     """The address of an endpoint with the next of its keys, and that key's position.
 
-    Raises ModelUnavailable when the endpoint wants a key and has none to use.
+    Raises ModelTemporarilyUnavailable when the endpoint wants a key and has none to use.
     """
     secret, position = _next_key(endpoint, keys, now)
     return _upstream(endpoint, model, secret, default), position
 
 
-def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | None, int | None]:
+def _next_key(endpoint: Endpoint, keys: KeyPools, now: float, model: str = "") -> tuple[str | None, int | None]:
     if not (endpoint.key_env or endpoint.key_keyring):
         return None, None
-    key = keys.take(endpoint.id, now)
+    key = keys.take(endpoint.id, now, model)
     if key is None:
-        raise ModelUnavailable(
+        raise ModelTemporarilyUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
-            "Set one, or wait for the rate limit to reset."
+            f"Set one in {source_of(endpoint)}, or wait for the rate limit to reset."
         )
     return key.secret, key.position
 

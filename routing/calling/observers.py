@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from routing.calling.usage import audio_seconds, token_usage
 from routing.outcomes import Usage
 
 
@@ -36,9 +37,8 @@ class ChunkObserver:
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
-        usage = item.get("usage")
-        if usage is not None:
-            self.usage = token_usage(usage)
+        if item.get("usage") is not None:
+            self.usage = _regular(item)
         for choice in item.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason is not None:
@@ -69,9 +69,10 @@ class ObjectObserver:
         item["model"] = self._model
         self.begun = True
         self.finish_reason = "stop"
-        usage = item.get("usage")
-        if usage is not None or self._units:
-            self.usage = replace(token_usage(usage or {}), units=self._units)
+        if item.get("usage") is not None:
+            self.usage = replace(_believed(item), units=self._units)
+        elif self._units:
+            self.usage = Usage(units=self._units)
 
 
 class TranscriptObserver:
@@ -86,9 +87,7 @@ class TranscriptObserver:
         if item.get("type") == "transcript.text.done":
             self.begun = True
             self.finish_reason = "stop"
-            usage = token_usage(item.get("usage") or {})
-            minutes = float(item.get("duration") or 0.0) / 60
-            self.usage = Usage(input=usage.input, output=usage.output, units=minutes)
+            self.usage = _of_transcript(item)
         elif item.get("delta"):
             self.begun = True
 
@@ -119,18 +118,55 @@ class ImageObserver:
         if item.get("type", "").endswith(".completed"):
             self._images += 1
             self.finish_reason = "stop"
-            usage = token_usage(item.get("usage") or {})
-            self.usage = Usage(input=usage.input, output=usage.output, units=self._images)
+            tokens = Usage() if item.get("usage") is None else _believed(item)
+            self.usage = replace(tokens, units=self._images)
 
 
-def token_usage(usage: Mapping[str, Any]) -> Usage:
-    """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``)."""
-    prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-    output = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
-    return Usage(
-        input=int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0),
-        output=int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
-        cached=int(prompt.get("cached_tokens") or 0),
-        reasoning=int(output.get("reasoning_tokens") or 0),
-        cache_write=int(prompt.get("cache_write_tokens") or 0),
-    )
+def _regular(chunk: dict[str, Any]) -> Usage:
+    """The usage of a chunk, which gets OpenAI's names and whole numbers in it."""
+    believed = _believed(chunk)
+    if believed.known:
+        usage = chunk["usage"]
+        usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
+    return believed
+
+
+def _of_transcript(done: dict[str, Any]) -> Usage:
+    """The tokens and minutes of a transcript: it has either, or both; one with neither has no known usage."""
+    usage = done.get("usage")
+    of_time = isinstance(usage, dict) and usage.get("type") == "duration"
+    seconds = done.get("duration")
+    if seconds is None and of_time:
+        seconds = usage.get("seconds")
+    tokens = Usage(known=seconds is not None) if usage is None or of_time else _believed(done)
+    if seconds is None:
+        return tokens
+    known = audio_seconds(seconds)
+    if known is None:
+        done.pop("duration", None)
+        if of_time:
+            del done["usage"]
+        return Usage(known=False)
+    return replace(tokens, units=known / 60)
+
+
+def _believed(item: dict[str, Any]) -> Usage:
+    """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
+    usage = token_usage(item.get("usage"))
+    if usage is None:
+        item.pop("usage", None)
+        return Usage(known=False)
+    told = item["usage"]
+    if type(told.get("total_tokens")) is not int:
+        told["total_tokens"] = usage.input + usage.output
+    if told.get("prompt_tokens") is None and told.get("input_tokens") is None:
+        told["prompt_tokens"] = usage.input
+    for name in _DETAILS & told.keys():
+        if told[name]:
+            told[name] = {key: count for key, count in told[name].items() if type(count) is int}
+    return usage
+
+
+_DETAILS = frozenset(
+    {"prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"}
+)

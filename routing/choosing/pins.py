@@ -1,9 +1,18 @@
-"""Pins an alias of embeddings to one model: another model would be another vector space."""
+"""Pins an alias of embeddings to one model: another model would be another vector space.
+
+A pin holds for every caller. It is made by the first call that succeeds and that neither its key nor its own
+fields restricted (:func:`may_pin`), or by an administrator.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from catalog.model import Capability
+from routing.choosing.world import World
+from routing.facts import Facts, Intent, Mode, Workload
 
 
 class Pins:
@@ -48,3 +57,17 @@ class Pins:
             model = document.get("model") if isinstance(document, dict) else None
             if isinstance(model, str) and alias not in self._changed:
                 self._pins[alias] = model
+
+
+def may_pin(facts: Facts, world: World) -> bool:
+    """Whether the choice for this embedding request is free, so that it may hold for every caller.
+
+    The key's models and caps, and every preference or limit of the request's own, restrict a choice. A mode that
+    the alias itself names (``auto:fast``) does not.
+    """
+    if facts.capability is not Capability.EMBED or facts.allowed or world.key_capped:
+        return False
+    _, _, mode = facts.requested.casefold().partition("auto:")
+    free = Intent(mode=Mode(mode) if mode else Mode.AUTO)
+    stated = replace(facts.intent, task=None, workload=Workload.INTERACTIVE, escalate=False, strict=False)
+    return stated == free

@@ -10,7 +10,7 @@ import numpy as np
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.index import Index
-from catalog.model import UpstreamSource
+from catalog.model import Capability, UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
 from routing.choosing import policy
@@ -43,7 +43,6 @@ class Planner:
         clock: Clock,
         rng: np.random.Generator,
         pins: Callable[[], Mapping[str, str]] = dict,
-        on_pin: Callable[[str, str], object] | None = None,
     ) -> None:
         self._catalog = catalog
         self._availability = availability
@@ -57,24 +56,13 @@ class Planner:
         self._clock = clock
         self._rng = rng
         self._pins = pins
-        self._on_pin = on_pin
         self._compiled: Catalog | None = None
         self._index = Index(())
         self._by_endpoint: dict[str, tuple[str, ...]] = {}
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
     def __call__(self, facts: Facts) -> Plan:
-        """The plan for a request; passes a new pin to ``on_pin``.
-
-        Raises ModelNotFound and CapabilityMismatch for a model asked for by name.
-        """
-        plan = self.explain(facts)
-        if plan.pin is not None and plan.candidates and self._on_pin is not None:
-            self._on_pin(plan.pin, plan.candidates[0].model.id)
-        return plan
-
-    def explain(self, facts: Facts) -> Plan:
-        """The plan, without side effects."""
+        """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         return policy.plan(facts, self.world(facts), self._settings, self._rng)
 
     def world(self, facts: Facts) -> World:
@@ -91,6 +79,8 @@ class Planner:
             headroom=self._spend.headroom(facts.key),
             pins=self._pins(),
             queued_ahead=self._queued_ahead(),
+            unknown_price_allowed=self._spend.unknown_price_allowed,
+            key_capped=facts.capability is Capability.EMBED and self._spend.capped(facts.key),
         )
 
     def _compile(self) -> None:
@@ -115,10 +105,10 @@ class Planner:
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
         """Blocks by model id. The same mapping while nothing changes: the index caches filters by its identity."""
-        by_key = self._keys.blocked(now)
+        by_key, by_key_of_model = self._keys.blocked(now), self._keys.blocked_models(now)
         by_breaker = self._breakers.blocked(facts, now)
         unavailable = self._availability.blocked
-        sources = unavailable, by_key, by_breaker
+        sources = unavailable, by_key, by_key_of_model, by_breaker
         merged_from, merged = self._merged
         if merged_from and all(new is old for new, old in zip(sources, merged_from, strict=True)):
             return merged
@@ -126,6 +116,8 @@ class Planner:
         for endpoint, block in by_key.items():
             for model in self._by_endpoint.get(endpoint, ()):
                 blocked.setdefault(model, block)
+        for model, block in by_key_of_model.items():
+            blocked.setdefault(model, block)
         for (model, _), block in by_breaker.items():
             blocked.setdefault(model, block)
         self._merged = sources, blocked

@@ -11,7 +11,7 @@ import numpy as np
 
 from routing.choosing.filters import Filtered, admit, admitted_rows, cost_bound
 from routing.choosing.named import plan_named, plan_pinned
-from routing.choosing.ranking import choice_of, describe, rank
+from routing.choosing.ranking import choice_of, comparable, describe, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
 from routing.facts import Facts
@@ -48,6 +48,7 @@ def _plan_auto(facts: Facts, world: World, settings: RoutingSettings, rng: np.ra
     if not len(rows):
         filtered = admit(facts, world, settings, bound)
         return Plan((), excluded, Strategy.SCHEMA, _why_empty(facts, filtered))
+    rows = comparable(facts, world, rows)
     if len(rows) == 1:
         return _plan_only(facts, world, settings, rows.item(0), excluded)
     return rank(facts, world, settings, score(facts, world, settings, rng, rows), excluded)

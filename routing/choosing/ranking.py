@@ -9,6 +9,7 @@ import numpy as np
 from catalog.index import Floats, Ints
 from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
+from routing.choosing.pins import may_pin
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
 from routing.facts import Facts
@@ -43,7 +44,7 @@ def rank(
     if strategy is None:
         explores = scores.final is not scores.expected and scores.expected.item(first) < scores.expected.max()
         strategy, pin = choice_of(facts, world, settings, row, observed, explores=bool(explores))
-    elif facts.capability is Capability.EMBED:
+    elif may_pin(facts, world):
         strategy, pin = Strategy.PINNED, facts.requested.casefold()
     # Another embedding model is another vector space, so a pin has no fallback.
     chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
@@ -61,11 +62,20 @@ def rank(
     )
 
 
+def comparable(facts: Facts, world: World, rows: Ints) -> Ints:
+    """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
+
+    Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
+    from one call to the next as scores do.
+    """
+    return rows[:1] if facts.capability is Capability.EMBED and not may_pin(facts, world) else rows
+
+
 def choice_of(
     facts: Facts, world: World, settings: RoutingSettings, row: int, observed: float, *, explores: bool = False
 ) -> tuple[Strategy, str | None]:
     """The strategy by which the router chose this row, and the alias to pin to it, if any."""
-    if facts.capability is Capability.EMBED:
+    if may_pin(facts, world):
         return Strategy.PINNED, facts.requested.casefold()
     if world.index.models[row].id == settings.preferred.get(facts.capability):
         return Strategy.PREFERRED, None

@@ -24,6 +24,8 @@ class World:
     spend, ``None`` without a cap. ``pins`` maps an alias of embeddings to its model; the mapping is live.
     ``queued_ahead`` gives, by model id, the calls ahead of a new one where the endpoint is at its limit. ``now``
     is monotonic time; ``wall`` is wall-clock time, with which failures fade (``None``: they do not).
+    ``key_capped`` tells, for embeddings, whether the caller's key has spending caps
+    of its own. ``unknown_price_allowed`` tells whether spending caps let a model of unknown price answer.
     """
 
     index: Index
@@ -35,3 +37,5 @@ class World:
     pins: Mapping[str, str] = field(default_factory=dict)
     queued_ahead: Mapping[str, float] = field(default_factory=dict)
     wall: float | None = None
+    key_capped: bool = False
+    unknown_price_allowed: bool = False

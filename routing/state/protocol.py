@@ -5,7 +5,8 @@ usage per key and model, outcomes, and small documents by kind (learned posterio
 virtual keys, pins, traces).
 
 ``put``, ``count``, ``charge`` and ``add_outcome`` return at once; the writes follow in the background, in order
-and in batches. Only ``hold``, for calls under a spending cap, makes a request wait.
+and in batches. Only ``hold``, for calls under a spending cap, and ``claim``, for keys with limits, make a
+request wait.
 
 **Money.** Amounts are whole nano-dollars, so that sums are exact. A :class:`Hold` is checked against the limits of
 its counters, added to them and stored in one transaction, *before* the call is made. A :class:`Charge` replaces it
@@ -58,6 +59,39 @@ class Hold:
     key: str
     model: str
     endpoint: str
+
+
+class Claim(NamedTuple):
+    """``amount`` to add to a counter within its limit, and up to ``extra`` of a sixteenth of the room then
+    left."""
+
+    counter: Counter
+    amount: int
+    extra: int = 0
+
+    def granted(self, total: int) -> int | None:
+        """What may be added to a counter that has ``total``; ``None`` if the amount itself does not fit."""
+        if self.counter.limit is None:
+            return self.amount + self.extra
+        room = self.counter.limit - total - self.amount
+        if room < 0 or total >= self.counter.limit:
+            return None
+        return self.amount + min(self.extra, room // EXTRA_SHARE)
+
+
+EXTRA_SHARE = 16
+
+
+class Claimed(NamedTuple):
+    """The result of :meth:`State.claim`, by position of the claims.
+
+    ``refused`` is the position of a claim that did not fit, and then nothing was added. ``granted`` are the
+    amounts added, ``totals`` the counters afterwards.
+    """
+
+    refused: int | None
+    granted: tuple[int, ...]
+    totals: tuple[int, ...]
 
 
 class UsageRow(NamedTuple):
@@ -150,8 +184,16 @@ class State(Protocol):
         """The documents of a kind, by name; expired and unreadable ones are left out."""
         ...
 
-    def count(self, counters: Sequence[Counter], amount: int) -> None:
-        """Add to each counter, regardless of its limit. In the background."""
+    def count(self, counters: Sequence[Counter], amount: int, *, urgent: bool = False) -> None:
+        """Add to each counter, regardless of its limit. In the background; at once if it is ``urgent``."""
+        ...
+
+    async def claim(self, claims: Sequence[Claim], timeout: float) -> Claimed:
+        """Add every claim to its counter, or none if one does not fit, in one transaction.
+
+        Raises TimeoutError when the store does not answer within ``timeout`` seconds, and ConnectionError. The
+        claims are then not added, except if the store had begun to.
+        """
         ...
 
     async def counts(self, prefix: str) -> dict[str, int]:

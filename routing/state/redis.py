@@ -29,8 +29,20 @@ import structlog
 from catalog.errors import ConfigurationError
 from catalog.installing import install_command
 from routing.outcomes import Outcome
-from routing.state.protocol import USAGE_SUMS, Charge, Counter, Hold, OutcomeQuery, UsageRow, decode, encode
-from routing.state.redis_scripts import ABANDON, CHARGE, HOLD, ScriptBatcher, resolves_within
+from routing.state.protocol import (
+    EXTRA_SHARE,
+    USAGE_SUMS,
+    Charge,
+    Claim,
+    Claimed,
+    Counter,
+    Hold,
+    OutcomeQuery,
+    UsageRow,
+    decode,
+    encode,
+)
+from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, HOLD, ScriptBatcher, resolves_within
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -154,7 +166,9 @@ class RedisState:
                 found[name.decode()] = document
         return found
 
-    def count(self, counters: Sequence[Counter], amount: int) -> None:
+    def count(self, counters: Sequence[Counter], amount: int, *, urgent: bool = False) -> None:
+        del urgent  # a round trip is begun at once in any case
+
         def send(pipe: Pipeline) -> None:
             for counter in counters:
                 pipe.incrby(self._counter(counter), amount)
@@ -162,6 +176,26 @@ class RedisState:
                     pipe.expireat(self._counter(counter), int(counter.expires_at))
 
         self._append(_PipelineJob(send))
+
+    async def claim(self, claims: Sequence[Claim], timeout: float) -> Claimed:
+        keys = [self._counter(claim.counter) for claim in claims]
+        arguments = [str(EXTRA_SHARE)]
+        for claim in claims:
+            limit = claim.counter.limit
+            bound = "" if limit is None else str(limit)
+            arguments += [bound, _expiry(claim.counter), str(claim.amount), str(claim.extra)]
+        assert self._scripts is not None, "the state was not started"
+        decision = self._scripts.submit(CLAIM, keys, arguments)
+        try:
+            if not await resolves_within(decision, timeout):
+                raise TimeoutError
+            refused, *numbers = decision.result()
+        except self._errors as error:
+            self._log_failure(error)
+            raise ConnectionError(f"the state's Redis server does not answer ({type(error).__name__})") from None
+        finally:
+            decision.cancel()
+        return Claimed(refused - 1 if refused else None, tuple(numbers[::2]), tuple(numbers[1::2]))
 
     async def counts(self, prefix: str) -> dict[str, int]:
         start = f"{self._name}c:"

@@ -60,6 +60,32 @@ end
 return 1
 """
 
+# KEYS: counters   ARGV: the share of the room that may be taken as extra, then limit ('' is none), expiry, amount
+# and extra of each. Returns the position of a counter without room, or 0, then the amount added to each counter
+# and its total: see routing.state.protocol.Claim, which decides in the same way.
+CLAIM = """
+local answer = {0}
+for i = 1, #KEYS do
+  local limit, amount = ARGV[i * 4 - 2], tonumber(ARGV[i * 4])
+  local total = tonumber(redis.call('GET', KEYS[i]) or '0')
+  local granted = amount + tonumber(ARGV[i * 4 + 1])
+  if limit ~= '' then
+    local room = tonumber(limit) - total - amount
+    if answer[1] == 0 and (room < 0 or total >= tonumber(limit)) then answer[1] = i end
+    granted = amount + math.min(granted - amount, math.max(0, math.floor(room / tonumber(ARGV[1]))))
+  end
+  answer[i * 2] = granted
+  answer[i * 2 + 1] = total
+end
+if answer[1] ~= 0 then return answer end
+for i = 1, #KEYS do
+  answer[i * 2 + 1] = redis.call('INCRBY', KEYS[i], string.format('%.0f', answer[i * 2]))
+  local expiry = ARGV[i * 4 - 1]
+  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
+end
+return answer
+"""
+
 # KEYS: holds, usage   ARGV: id, number of sums, field and value of each. Returns 0 if the hold is gone.
 ABANDON = """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -74,7 +100,7 @@ MAX_BATCH = 500
 WAIT_SLICES = 25
 
 
-async def resolves_within(future: asyncio.Future[int], seconds: float) -> bool:
+async def resolves_within(future: asyncio.Future[Any], seconds: float) -> bool:
     """Whether a future is done within ``seconds``, not counting time in which the event loop was busy.
 
     The wait is cut into ``WAIT_SLICES`` timeouts, each of which takes at least one turn of the loop. A loop that
@@ -93,11 +119,11 @@ class _Call:
     script: str
     keys: Sequence[str]
     arguments: Sequence[Any]
-    result: asyncio.Future[int]
+    result: asyncio.Future[Any]
 
 
 class ScriptBatcher:
-    """Runs scripts that return an integer, in order. Those submitted during a round trip share the next one.
+    """Runs scripts, in order. Those submitted during a round trip share the next one.
 
     In a burst of requests, opening a connection for each would take longer than a capped call may wait. ``errors``
     are the exceptions that the client raises when Redis is unreachable.
@@ -110,9 +136,9 @@ class ScriptBatcher:
         self._submitted = asyncio.Event()
         self._task = asyncio.create_task(self._run_all(), name="state-redis-scripts")
 
-    def submit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[int]:
+    def submit(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[Any]:
         """The script's result, or the error of the round trip. A future cancelled in time is never sent."""
-        result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.append(_Call(script, keys, arguments, result))
         self._submitted.set()
         return result
@@ -150,4 +176,4 @@ class ScriptBatcher:
             if isinstance(result, BaseException):
                 call.result.set_exception(result)
             else:
-                call.result.set_result(int(result))
+                call.result.set_result(result)

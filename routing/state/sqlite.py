@@ -18,6 +18,8 @@ from routing.outcomes import Outcome
 from routing.state.protocol import (
     USAGE_SUMS,
     Charge,
+    Claim,
+    Claimed,
     Counter,
     Hold,
     OutcomeQuery,
@@ -113,7 +115,7 @@ class SqliteState:
             ).fetchone()
             return row
 
-        row = await self._writer.request(read)
+        row = await self._writer.read(read)
         try:
             return None if row is None else decode(row[0])
         except ValueError:
@@ -129,16 +131,30 @@ class SqliteState:
             ).fetchall()
 
         found: dict[str, Any] = {}
-        for name, body in await self._writer.request(read):
+        for name, body in await self._writer.read(read):
             try:
                 found[name] = decode(body)
             except ValueError:
                 continue
         return found
 
-    def count(self, counters: Sequence[Counter], amount: int) -> None:
+    def count(self, counters: Sequence[Counter], amount: int, *, urgent: bool = False) -> None:
         rows = [(counter.name, amount, counter.expires_at) for counter in counters]
-        self._writer.submit(lambda db: db.executemany(_ADD_COUNTER, rows))
+        self._writer.submit(lambda db: db.executemany(_ADD_COUNTER, rows), urgent=urgent)
+
+    async def claim(self, claims: Sequence[Claim], timeout: float) -> Claimed:
+        given_up = False
+
+        def decide(db: sqlite3.Connection) -> Claimed | None:
+            return None if given_up else _claim(db, claims)
+
+        decision = self._writer.request(decide)
+        try:
+            async with asyncio.timeout(timeout):
+                claimed: Claimed = await decision
+        finally:
+            given_up = True
+        return claimed
 
     async def counts(self, prefix: str) -> dict[str, int]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
@@ -147,7 +163,7 @@ class SqliteState:
             sql = "SELECT name, value FROM counters WHERE name >= ? AND name < ?"
             return dict(db.execute(sql, (prefix, end)).fetchall())
 
-        counts: dict[str, int] = await self._writer.request(read)
+        counts: dict[str, int] = await self._writer.read(read)
         return counts
 
     async def hold(self, hold: Hold, timeout: float) -> Counter | None:
@@ -197,7 +213,7 @@ class SqliteState:
             )
             return [UsageRow(*row) for row in db.execute(sql, (first_day, last_day))]
 
-        rows: list[UsageRow] = await self._writer.request(read)
+        rows: list[UsageRow] = await self._writer.read(read)
         return rows
 
     def add_outcome(self, outcome: Outcome) -> None:
@@ -211,7 +227,7 @@ class SqliteState:
                 (query.since, query.until, query.trace, query.trace, query.limit),
             ).fetchall()
 
-        return [decode(body) for (body,) in await self._writer.request(read)]
+        return [decode(body) for (body,) in await self._writer.read(read)]
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
         def delete(db: sqlite3.Connection) -> None:
@@ -222,12 +238,26 @@ class SqliteState:
         await self._writer.request(delete)
 
 
+def _claim(db: sqlite3.Connection, claims: Sequence[Claim]) -> Claimed:
+    totals = [_value(db, claim.counter) for claim in claims]
+    granted = [claim.granted(total) for claim, total in zip(claims, totals, strict=True)]
+    if None in granted:
+        return Claimed(granted.index(None), (), tuple(totals))
+    added = tuple(amount for amount in granted if amount is not None)
+    for claim, amount in zip(claims, added, strict=True):
+        _add_to_counters(db, (claim.counter,), amount)
+    return Claimed(None, added, tuple(total + amount for total, amount in zip(totals, added, strict=True)))
+
+
+def _value(db: sqlite3.Connection, counter: Counter) -> int:
+    row = db.execute("SELECT value FROM counters WHERE name = ?", (counter.name,)).fetchone()
+    return row[0] if row else 0
+
+
 def _exceeded_counter(db: sqlite3.Connection, hold: Hold) -> Counter | None:
     for counter in hold.counters:
-        if counter.limit is not None:
-            row = db.execute("SELECT value FROM counters WHERE name = ?", (counter.name,)).fetchone()
-            if (row[0] if row else 0) + hold.amount > counter.limit:
-                return counter
+        if counter.limit is not None and _value(db, counter) + hold.amount > counter.limit:
+            return counter
     return None
 
 

@@ -6,7 +6,8 @@ in the operating system's page cache: it survives the death of the process, thou
 https://www.sqlite.org/pragma.html#pragma_synchronous).
 
 When the database is locked, the disk full or an I/O error occurs, the batch is kept and retried; the log says so
-once, and once more on recovery. A damaged file is moved aside and replaced by an empty one.
+once, and once more on recovery. Reads do not wait for that: they are answered from what was written. A damaged
+file is moved aside and replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 
 import structlog
 
+from catalog.errors import Unavailable
+
 Apply = Callable[[sqlite3.Connection], Any]
 
 INVALID_DATA = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError)
@@ -38,11 +41,15 @@ would take the GIL from the event loop once per request."""
 
 @dataclass(slots=True)
 class DatabaseJob:
-    """A function to run in the next transaction, which starts at once if the job is ``urgent``."""
+    """A function to run in the next transaction, which starts at once if the job is ``urgent``.
+
+    One that only ``reads`` does not wait for a transaction that cannot be committed.
+    """
 
     apply: Apply
     future: asyncio.Future[Any] | None = None
     urgent: bool = False
+    reads: bool = False
 
 
 class SqliteWriter:
@@ -57,6 +64,7 @@ class SqliteWriter:
         self._jobs: deque[DatabaseJob] = deque()
         self._wake = threading.Condition()
         self._urgent = False
+        self._reads_wait = False
         self._stopping: float | None = None
         self._ended = False
         self._failing = False
@@ -82,9 +90,9 @@ class SqliteWriter:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, timeout + 5.0)
 
-    def submit(self, apply: Apply) -> None:
-        """Run a job soon, without a result."""
-        self._append(DatabaseJob(apply))
+    def submit(self, apply: Apply, *, urgent: bool = False) -> None:
+        """Run a job soon, without a result; at once if it is ``urgent``."""
+        self._append(DatabaseJob(apply, urgent=urgent))
 
     def count_dropped(self) -> None:
         """Count a row that was dropped because too many wait; logged when the disk recovers."""
@@ -94,21 +102,29 @@ class SqliteWriter:
         """Log data that cannot be written, now or later."""
         self._log.error("state.job_failed", error=repr(error))
 
-    def request(self, apply: Apply, *, urgent: bool = True) -> asyncio.Future[Any]:
+    def request(self, apply: Apply, *, urgent: bool = True, reads: bool = False) -> asyncio.Future[Any]:
         """Run a job; the future gets its result once it is committed, or the error that it raised.
 
         A job that is not ``urgent`` waits for others, to share their transaction.
         """
         assert self._loop is not None, "the writer was not started"
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._append(DatabaseJob(apply, future, urgent=urgent))
+        self._append(DatabaseJob(apply, future, urgent=urgent, reads=reads))
         return future
+
+    def read(self, apply: Apply) -> asyncio.Future[Any]:
+        """Run a job that writes nothing. It sees all earlier jobs, except those that cannot be written at present.
+
+        The future gets Unavailable if the file cannot be read either.
+        """
+        return self.request(apply, reads=True)
 
     def _append(self, job: DatabaseJob) -> None:
         with self._wake:
             if not self._ended:
                 self._jobs.append(job)
                 self._urgent = self._urgent or job.urgent
+                self._reads_wait = self._reads_wait or job.reads
                 if self._urgent or len(self._jobs) in (1, self._batch):
                     self._wake.notify()
                 return
@@ -165,7 +181,9 @@ class SqliteWriter:
                 self._recover(error)
                 if self._stopping is not None and time.monotonic() > self._stopping:
                     return False
-                time.sleep(delay)
+                jobs[:] = self._without_reads(jobs, delay)
+                if not jobs:
+                    return True
                 delay = min(_MAX_RETRY_DELAY, delay * 2)
                 continue
             if self._failing:
@@ -174,6 +192,28 @@ class SqliteWriter:
                 self._dropped = 0
             self._resolve(results)
             return True
+
+    def _without_reads(self, jobs: list[DatabaseJob], seconds: float) -> list[DatabaseJob]:
+        """Answer the reads of a batch and those that arrive within ``seconds``; returns the rest of the batch."""
+        until = time.monotonic() + seconds
+        reads = [job for job in jobs if job.reads]
+        while True:
+            self._resolve([self._read(job) for job in reads])
+            with self._wake:
+                if not self._wake.wait_for(lambda: self._reads_wait, max(0.0, until - time.monotonic())):
+                    return [job for job in jobs if not job.reads]
+                reads = [job for job in self._jobs if job.reads]
+                self._jobs = deque(job for job in self._jobs if not job.reads)
+                self._reads_wait = False
+
+    def _read(self, job: DatabaseJob) -> tuple[asyncio.Future[Any], BaseException | None, Any]:
+        assert job.future is not None
+        try:
+            if self._connection is None:
+                raise sqlite3.OperationalError("it is not open")
+            return job.future, None, job.apply(self._connection)
+        except (sqlite3.Error, *INVALID_DATA) as error:
+            return job.future, Unavailable(f"The state in {self.path} cannot be read: {error}"), None
 
     def _commit(self, jobs: list[DatabaseJob]) -> list[tuple[asyncio.Future[Any], BaseException | None, Any]]:
         if self._connection is None:
@@ -289,3 +329,5 @@ def _complete(results: list[tuple[asyncio.Future[Any], BaseException | None, Any
             future.set_result(result)
         else:
             future.set_exception(error)
+            if isinstance(error, ConnectionError):
+                future.exception()  # logged as state.lost; asyncio would log each future that is not awaited, too

@@ -137,6 +137,12 @@ class Circuit:
         if self.failures >= self._threshold or self._over_rate(now):
             self._open(now)
 
+    def renew(self) -> None:
+        """Close it and forget its faults; attempts in flight stay counted."""
+        self.failures = 0
+        self.last_error = None
+        self._close()
+
     def export(self, now: float) -> dict[str, Any]:
         """The JSON document of an open circuit, with times relative to now."""
         assert self.opened_until is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from backends.base import Discover, Timeouts, Upstream
 from catalog.discovery import hugging_face_cache, rows_from_folder
 from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamUnreachable
 from catalog.model import Endpoint, Model
+from catalog.store.file_checks import FileChecks
 
 MAX_FAILURES = 3
 """Failed scans in a row after which a server's rows are removed."""
 
 UpstreamOf = Callable[[Endpoint], Upstream]
-"""An endpoint's address, with a key if it needs one. Raises ModelUnavailable when none is usable."""
+"""An endpoint's address, with a key if it needs one. Raises ModelTemporarilyUnavailable when none is usable."""
 
 
 class DiscoverySettings(BaseModel):
@@ -33,7 +35,9 @@ class DiscoverySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     interval: float = Field(default=30.0, gt=0, description="seconds between two scans")
-    timeout: float = Field(default=5.0, gt=0, description="seconds that a server may take to list its models")
+    timeout: float = Field(
+        default=5.0, gt=0, description="seconds that a server or a folder may take to list its models"
+    )
     folders: tuple[Path, ...] = Field(default=(), description="folders whose GGUF files become models")
     hugging_face_cache: bool = Field(default=False, description="GGUF files in the hub's cache become models too")
 
@@ -58,6 +62,7 @@ class Discovery:
         self._backends = backends
         self._upstream = upstream
         self._failures: dict[str, int] = {}
+        self._reads: FileChecks[Listing] = FileChecks(settings.timeout)
         self._folders: dict[str, tuple[object, tuple[Model, ...]]] = {}
 
     def sources(self, servers: Iterable[Endpoint]) -> frozenset[str]:
@@ -65,10 +70,17 @@ class Discovery:
         return frozenset(server.id for server in servers if server.discover) | {str(f) for f in self._paths()}
 
     async def scan(self, servers: Iterable[Endpoint]) -> tuple[Listing, ...]:
-        """The present models: all servers at once, folders in a thread. A failing source does not raise."""
+        """The present models: all servers at once, folders in threads. A failing source does not raise."""
         servers_asked = [self._ask(server) for server in servers if server.discover]
-        folders_read = [asyncio.to_thread(self._read, folder) for folder in self._paths()]
-        return tuple(await asyncio.gather(*servers_asked, *folders_read))
+        of_folders = asyncio.create_task(asyncio.to_thread(self._read_all))
+        of_servers = await asyncio.gather(*servers_asked)
+        return (*of_servers, *await of_folders)
+
+    def _read_all(self) -> tuple[Listing, ...]:
+        names = {str(folder): folder for folder in self._paths()}
+        found = self._reads.run({name: partial(self._read, folder) for name, folder in names.items()})
+        slow = "it was not read in time"
+        return tuple(found.get(name) or Listing(name, None, slow) for name in names)
 
     def note(self, listings: Iterable[Listing]) -> None:
         """Count failures per source; log when a source starts to fail and when it recovers."""

@@ -15,10 +15,13 @@ from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode
+from routing.plan import NOT_SET_UP, Block
 from server.answers.whole import json_response
+from server.edge.bodies import read_query
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
+from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.runtime import Runtime
 
@@ -86,30 +89,55 @@ class ModelList(TypedDict):
     data: list[ModelCard]
 
 
-@route(router, "GET", "/v1/models", Contract(answers=ModelList))
-async def list_models(request: Request) -> Response:
-    """List every model that the caller may use, and the names under which the router chooses."""
+class ModelsQuery(WireModel):
+    """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull."""
+
+    all: bool = False
+
+
+@route(router, "GET", "/v1/models", Contract(query=ModelsQuery, answers=ModelList))
+async def list_models(request: Request, query: ModelsQuery) -> Response:
+    """List the models that can answer this caller, and the names under which the router chooses.
+
+    With ``anthropic-version`` among the headers it is a page in Anthropic's shape.
+    """
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
-    rows = [row for row in runtime.catalog if caller.allows(row.id)]
+    rows = [row for row in runtime.catalog if caller.allows(row.id, runtime.catalog)]
     data = [_router_row(mode, services.created) for mode in Mode]
-    data += [describe(row, views.get(row.id), runtime, services.created) for row in rows]
+    for row in rows:
+        block = runtime.unavailable(row)
+        if query.all or block is None or block.code not in NOT_SET_UP:
+            data.append(describe(row, views.get(row.id), runtime, services.created, block))
+    if speaks_anthropic(request.scope):
+        from server.wires.messages.models import PageQuery, page
+
+        return json_response(page(data, read_query(request, PageQuery)))
     return json_response({"object": "list", "data": data})
 
 
 @route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))
 async def get_model(request: Request, model_id: str) -> Response:
-    """Describe one model, by id, name or alias."""
+    """Describe one model, by id, name or alias; with the header ``anthropic-version`` in Anthropic's shape."""
+    card = _card(request, model_id)
+    if speaks_anthropic(request.scope):
+        from server.wires.messages.models import model_info
+
+        return json_response(model_info(card))
+    return json_response(card)
+
+
+def _card(request: Request, model_id: str) -> ModelCard:
     services, runtime = services_of(request), runtime_of(request)
     for mode in Mode:
         if model_id.lower() == auto_name(mode):
-            return json_response(_router_row(mode, services.created))
+            return _router_row(mode, services.created)
     row = runtime.catalog.resolve(model_id)
-    if not caller_of(request).allows(row.id):
+    if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
-    return json_response(describe(row, views.get(row.id), runtime, services.created))
+    return describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row))
 
 
 @route(
@@ -124,7 +152,7 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
     row = local_row(runtime, model_id)
     async with Guard(request, services_of(request).in_flight):
         view = await runtime.pool.load(row, keep_alive=body.keep_alive)
-    return json_response(describe(row, view, runtime, services_of(request).created))
+    return json_response(describe(row, view, runtime, services_of(request).created, runtime.unavailable(row)))
 
 
 @route(
@@ -146,11 +174,12 @@ def auto_name(mode: Mode) -> str:
     return "auto" if mode is Mode.AUTO else f"auto:{mode.value}"
 
 
-def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int) -> ModelCard:
-    """The card of a row; ``view`` is its worker, if it has one."""
+def describe(
+    row: Model, view: WorkerView | None, runtime: Runtime, created: int, block: Block | None
+) -> ModelCard:
+    """The card of a row; ``view`` is its worker, if it has one, and ``block`` says why it cannot answer."""
     local = row.local
     loaded = view is not None and view.state.value in ("ready", "draining")
-    reason = runtime.unavailable(row)
     return {
         "id": row.id,
         "object": "model",
@@ -178,8 +207,8 @@ def describe(row: Model, view: WorkerView | None, runtime: Runtime, created: int
         "loaded": loaded,
         "downloaded": runtime.downloaded(row) if local else None,
         "key_configured": None if local else runtime.has_key(row),
-        "available": reason is None,
-        "unavailable_reason": reason,
+        "available": block is None,
+        "unavailable_reason": None if block is None else block.reason,
         "price": row.price.model_dump(),
         "parameters": None if row.parameters is None else sorted(row.parameters),
         "origin": row.origin,

@@ -17,6 +17,7 @@ from server.answers.whole import json_response
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
+from server.peers import Verdict, find_trace, learn
 
 router = APIRouter(tags=["routing"])
 
@@ -59,11 +60,12 @@ class Learned(TypedDict):
 @route(router, "GET", "/v1/traces/{trace_id}", Contract(answers=Trace))
 async def get_trace(request: Request, trace_id: str) -> Response:
     """A request's trace, attempt by attempt. Requests of other keys are not shown."""
-    found = await runtime_of(request).traces.find(trace_id)
+    found = await find_trace(runtime_of(request), trace_id)
     caller = caller_of(request)
     if found is None or not (caller.admin or found["request"]["key"] == caller.id):
         raise NotFound(f"There is no trace {trace_id[:64]!r} (any more).")
-    return json_response(found)
+    shown = [out for out in found["plan"]["excluded"] if caller.allows(out["model"], runtime_of(request).catalog)]
+    return json_response({**found, "plan": {**found["plan"], "excluded": shown}})
 
 
 @route(router, "POST", "/v1/outcomes", Contract(reads=OutcomeReport, answers=Learned, raises=(NotFound,)))
@@ -72,23 +74,12 @@ async def report_outcome(request: Request, body: OutcomeReport) -> Response:
     if (body.score is None) == (body.accepted is None):
         raise InvalidRequest("Give either 'score' (0 to 1) or 'accepted' (true or false).", param="score")
     runtime, caller = runtime_of(request), caller_of(request)
-    outcome = runtime.traces.answered(body.trace)
-    if outcome is None or not (caller.admin or outcome.facts.key == caller.id):
-        raise NotFound(f"There is no answered trace {body.trace[:64]!r} (any more).", param="trace")
     score = body.score if body.score is not None else float(bool(body.accepted))
-    lesson = runtime.learner.report(outcome.facts, outcome.model, score, trace=body.trace)
+    learned = await learn(runtime, Verdict(trace=body.trace, score=score, key=caller.id, admin=caller.admin))
+    if learned is None:
+        raise NotFound(f"There is no answered trace {body.trace[:64]!r} (any more).", param="trace")
     note = {"note": body.note} if body.note and services_of(request).settings.log.prompts else {}
     structlog.get_logger("server.outcomes").info(
-        "outcome reported", of=body.trace, model=lesson.model, score=score, noted=body.note is not None, **note
+        "outcome reported", of=body.trace, model=learned["model"], score=score, noted=body.note is not None, **note
     )
-    return json_response(
-        {
-            "object": "outcome",
-            "trace": body.trace,
-            "model": lesson.model,
-            "task": lesson.task.value,
-            "complexity": lesson.complexity.value,
-            "expected_quality": {"before": lesson.before, "after": lesson.after},
-            "change_detected": lesson.changed,
-        }
-    )
+    return json_response({"object": "outcome", "trace": body.trace, **learned})

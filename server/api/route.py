@@ -14,6 +14,7 @@ from backends.wire.common import WireModel
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.model import Capability
 from catalog.types import Json
+from routing.calling.dispatcher import own_exclusions
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
 from server.answers.whole import json_response
@@ -70,10 +71,9 @@ async def explain_route(request: Request) -> Response:
 
     The body is that of the endpoint asked about, recognised by its fields or named by ``capability``.
     """
-    facts = _facts(await read_body(request), request)
     runtime = runtime_of(request)
-    plan = runtime.dispatcher.explain(permitted(facts, caller_of(request), runtime.catalog))
-    return json_response(explained(facts, plan))
+    facts = permitted(_facts(await read_body(request), request), caller_of(request), runtime.catalog)
+    return json_response(explained(facts, runtime.dispatcher.explain(facts)))
 
 
 def _facts(body: bytes, request: Request) -> Facts:
@@ -106,7 +106,7 @@ def _named(name: Any) -> Capability:
 
 
 def explained(facts: Facts, plan: Plan) -> RoutePlan:
-    """A plan in the shape of ``POST /v1/route``."""
+    """A plan in the shape of ``POST /v1/route``, without the models that the caller's key may not use."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
     return {
         "object": "route",
@@ -126,7 +126,9 @@ def explained(facts: Facts, plan: Plan) -> RoutePlan:
         },
         "order": [candidate.model.id for candidate in plan.candidates],
         "candidates": [_candidate(candidate) for candidate in (plan.considered or plan.candidates)],
-        "excluded": [{"model": out.model, "code": out.code, "reason": out.reason} for out in plan.excluded],
+        "excluded": [
+            {"model": out.model, "code": out.code, "reason": out.reason} for out in own_exclusions(plan, facts)
+        ],
     }
 
 

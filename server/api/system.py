@@ -9,8 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from catalog.errors import Unavailable
+from catalog.errors import NotPermitted, Unavailable
 from server.answers.whole import json_response
+from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import services_of
 from server.openapi import describe
@@ -79,10 +80,16 @@ async def ready(request: Request) -> Response:
     return json_response({"status": "ready"})
 
 
-@route(router, "GET", "/metrics", Contract(media={"text/plain": str}))
+@route(router, "GET", "/metrics", Contract(media={"text/plain": str}, raises=(NotPermitted,)))
 async def metrics(request: Request) -> Response:
-    """Every metric in Prometheus' text format; the sum over all gateway processes."""
-    services = services_of(request)
+    """Every metric in Prometheus' text format; the sum over all gateway processes.
+
+    They tell of every key's requests and of all models, so a key of the administrator or of ``metrics_keys``
+    is needed.
+    """
+    services, caller = services_of(request), caller_of(request)
+    if not (caller.admin or caller.metrics):
+        raise NotPermitted("This needs an admin key, or one of metrics_keys in the settings.")
     scrape = services.runtime.scrape if services.runtime is not None else None
     text = services.metrics.render() if scrape is None else await scrape()
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

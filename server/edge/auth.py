@@ -15,6 +15,7 @@ from server.edge.callers import caller_of
 from server.edge.errors import NOTHING_HERE
 from server.edge.services import services_of
 from server.scope import ADMIN_LISTENER
+from server.settings import Settings
 
 
 class Keys:
@@ -27,19 +28,23 @@ class Keys:
 
     def __init__(
         self,
-        keys: Iterable[SecretStr],
-        admin_keys: Iterable[SecretStr],
+        settings: Settings,
         virtual: Callable[[], VirtualKeys | None] = lambda: None,
         *,
         allow_anonymous: bool = True,
     ) -> None:
-        self._callers: Mapping[str, Caller] = {**_callers(keys, admin=False), **_callers(admin_keys, admin=True)}
+        self._callers: Mapping[str, Caller] = {
+            **_callers(settings.metrics_keys, metrics=True),
+            **_callers(settings.api_keys),
+            **_callers(settings.admin_keys, admin=True),
+        }
+        self._closed = any(not caller.metrics for caller in self._callers.values())
         self._virtual = virtual
         self._allow_anonymous = allow_anonymous
 
-    def with_settings(self, keys: Iterable[SecretStr], admin_keys: Iterable[SecretStr]) -> Keys:
+    def with_settings(self, settings: Settings) -> Keys:
         """The same virtual keys with new keys of the settings."""
-        return Keys(keys, admin_keys, self._virtual, allow_anonymous=self._allow_anonymous)
+        return Keys(settings, self._virtual, allow_anonymous=self._allow_anonymous)
 
     def authenticate(self, key: str | None) -> Caller:
         virtual = self._virtual()
@@ -51,16 +56,16 @@ class Keys:
             info = virtual.authenticate(key) if virtual is not None else None
             if info is not None:
                 return Caller(id=info.id, admin=info.admin, key=info)
-        if self._allow_anonymous and not self._callers and (virtual is None or not virtual.list()):
+        if self._allow_anonymous and not self._closed and (virtual is None or not virtual.list()):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
         raise NotAuthenticated("The API key is unknown, expired or revoked.")
 
 
-def _callers(keys: Iterable[SecretStr], *, admin: bool) -> dict[str, Caller]:
+def _callers(keys: Iterable[SecretStr], *, admin: bool = False, metrics: bool = False) -> dict[str, Caller]:
     digests = (digest_of(key.get_secret_value()) for key in keys)
-    return {digest: Caller(id=f"settings-{digest[:12]}", admin=admin) for digest in digests}
+    return {digest: Caller(id=f"settings-{digest[:12]}", admin=admin, metrics=metrics) for digest in digests}
 
 
 def require_admin(request: Request) -> Caller:

@@ -1,4 +1,4 @@
-"""Turns every kind of failure into OpenAI's error object, or Anthropic's on its paths."""
+"""Turns every kind of failure into OpenAI's error object, or Anthropic's for its clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.scope import REQUEST_ID
 
 ANTHROPIC_PATHS = "/v1/messages"
 """The beginning of the paths of Anthropic's API."""
-NOTHING_HERE = "There is nothing at this path. GET /openapi.json lists what there is."
+NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -40,16 +40,21 @@ def as_error(error: BaseException) -> RoundhouseError:
 
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
-    """The HTTP answer for an error of a request: in Anthropic's shape on its paths, else in OpenAI's."""
-    if scope["path"].startswith(ANTHROPIC_PATHS):
-        body = anthropic_error(error, request_id=scope[REQUEST_ID])
-    else:
-        body = error.to_body()
+    """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
+    anthropic = speaks_anthropic(scope)
+    body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
     return Response(
         orjson.dumps(body),
         status_code=error.status,
         headers=error.headers(),
         media_type="application/json",
+    )
+
+
+def speaks_anthropic(scope: Scope) -> bool:
+    """Whether the client is one of Anthropic's API: by the path, or by the header that its SDKs always send."""
+    return scope["path"].startswith(ANTHROPIC_PATHS) or any(
+        name == b"anthropic-version" for name, _ in scope["headers"]
     )
 
 

@@ -32,6 +32,7 @@ from server.settings import ServerSettings
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
 
+METRICS_PATH = "/metrics"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 CLIENT_CLOSED_REQUEST = 499
 """The status in logs and metrics of a request whose client left; it is never sent."""
@@ -122,6 +123,8 @@ class _Passage:
             return
         caller = services.authenticator.authenticate(presented_key(headers))
         scope[CALLER] = caller
+        if caller.metrics and scope["path"] != METRICS_PATH:
+            raise NotPermitted("This key may read /metrics and nothing else.")
         if scope["method"] != "POST":
             await self._app(scope, receive, self._send_marked)
             return

@@ -20,6 +20,9 @@ MAX_ITEMS = 8_000_000
 _LONG_NUMBER = b"0" * 19
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 MAX_MESSAGE = 400
+MAX_REPAIRS = 10_000
+MAX_WHOLE = 2**53
+"""The largest number up to which a float is exact."""
 
 
 def parse(model: type[M], body: bytes) -> M:
@@ -34,12 +37,47 @@ def parse(model: type[M], body: bytes) -> M:
     try:
         value = model.model_validate_json(body)
     except ValidationError as error:
-        raise from_validation(error, body) from None
+        value = _second_reading(model, body, error)
     try:
         _strict_json(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not usable JSON: {_brief(str(error))}.") from None
     return value
+
+
+def _second_reading(model: type[M], body: bytes, error: ValidationError) -> M:
+    """The value, if only whole numbers are written as 1.0. Raises InvalidRequest otherwise."""
+    sent = _loads(body)
+    if not with_whole_numbers(error, sent):
+        raise from_validation(error, body) from None
+    try:
+        return model.model_validate_json(orjson.dumps(sent))
+    except ValidationError as still:
+        raise from_validation(still, body) from None
+
+
+def with_whole_numbers(error: ValidationError, sent: Any) -> bool:
+    """Turn 1.0 into 1 in ``sent`` where ``error`` wants an integer; return whether there was any.
+
+    JSON has one type of numbers, and some languages write every number with a point (RFC 8259, section 6).
+    """
+    if not isinstance(sent, dict) or error.error_count() > MAX_REPAIRS:
+        return False
+    found = False
+    for detail in error.errors(include_url=False, include_context=False):
+        number = detail["input"]
+        if detail["type"] not in _NOT_WHOLE or not isinstance(number, float) or not number.is_integer():
+            continue
+        *path, last = _path(detail, sent)
+        holder: Any = sent
+        for step in path:
+            holder = holder[step]
+        if abs(number) <= MAX_WHOLE and holder[last] == number:
+            holder[last], found = int(number), True
+    return found
+
+
+_NOT_WHOLE = frozenset({"int_type", "int_from_float"})
 
 
 def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> InvalidRequest:

@@ -44,6 +44,8 @@ BACKOFF, BACKOFF_LIMIT = 0.25, 10.0
 """Seconds before a gateway that died is restarted: the first time, and at most after doubling."""
 BACKOFF_RESET = 30.0
 """Seconds of running after which the next restart waits only :data:`BACKOFF` again."""
+PEER_TIMEOUT = 2.0
+"""Seconds that a gateway has to answer another one's question."""
 KILL_AFTER = 15.0
 """Seconds after the drain's deadline at which a gateway that still runs is killed."""
 
@@ -151,15 +153,31 @@ class Fleet:
         async def metrics(_: JsonValue) -> JsonValue:
             return await self._metrics.render()
 
+        async def peers(question: JsonValue) -> JsonValue:
+            return await self._ask_others(gateway, question)
+
         service.offer(channel)
         channel.answer("settings", settings)
         channel.answer("metrics", metrics)
+        channel.answer("peers", peers)
         gateway = await GatewayChild.start(channel, self._listener, self._admin)
         channel.hear("samples", lambda samples: self._metrics.report(gateway.pid, samples))
         self._gateways.add(gateway)
         if self._stopping.is_set():
             gateway.terminate()
         return gateway
+
+    async def _ask_others(self, asking: GatewayChild, question: JsonValue) -> JsonValue:
+        """The first answer of another gateway that knows one, or ``None``."""
+        others = [other for other in self._gateways if other is not asking and other.ready.is_set()]
+        answers = await asyncio.gather(*(self._ask(other, question) for other in others))
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _ask(self, gateway: GatewayChild, question: JsonValue) -> JsonValue:
+        with contextlib.suppress(RoundhouseError, TimeoutError):
+            async with asyncio.timeout(PEER_TIMEOUT):
+                return await gateway.channel.call("peer", question)
+        return None
 
     async def _wait_for_exit(self, gateway: GatewayChild) -> None:
         """Wait until it exits; once all are to stop, at most until :data:`KILL_AFTER`, then kill it."""

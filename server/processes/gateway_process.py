@@ -22,6 +22,7 @@ from catalog.errors import RoundhouseError
 from server.app import create_app
 from server.assembly import open_runtime
 from server.observability.logging import configure_logging
+from server.peers import answer_peer
 from server.processes.reload import apply_settings
 from server.processes.run import serve
 from server.processes.scrape import export
@@ -60,13 +61,18 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
     async def samples(_: JsonValue) -> JsonValue:
         return export(app.state.services.metrics.registry)
 
+    async def answer(question: JsonValue) -> JsonValue:
+        return await answer_peer(app.state.services.runtime, question)
+
     async def reload(changed: JsonValue) -> JsonValue:
         await apply_settings(app.state.services, Settings.model_validate(changed))
 
     try:
-        app = create_app(settings, open_runtime=partial(open_runtime, pool=pool, scrape=scrape))
+        opening = partial(open_runtime, pool=pool, scrape=scrape, peers=_Fleet(channel))
+        app = create_app(settings, open_runtime=opening)
         channel.answer("samples", samples)
         channel.answer("reload", reload)
+        channel.answer("peer", answer)
         await serve(app, settings, listener, admin_listener=admin, on_listening=lambda: channel.tell("ready"))
     except RoundhouseError as error:
         await channel.call("failed", error.message)
@@ -75,6 +81,16 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
         orphaned.cancel()
     channel.tell("samples", export(app.state.services.metrics.registry))
     return 0
+
+
+class _Fleet:
+    """The other gateway processes of this machine, asked through the parent."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def ask(self, question: JsonValue) -> JsonValue:
+        return await self._channel.call("peers", question)
 
 
 async def _exit_when_orphaned(channel: Channel) -> None:

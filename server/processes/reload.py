@@ -45,4 +45,4 @@ async def apply_settings(services: Services, settings: Settings) -> None:
     services.settings = settings
     services.in_flight.limits = settings.server.limits
     if isinstance(services.authenticator, Keys):
-        services.authenticator = services.authenticator.with_settings(settings.api_keys, settings.admin_keys)
+        services.authenticator = services.authenticator.with_settings(settings)

@@ -2,12 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Protocol
 
-from catalog.errors import RoundhouseError
+from pydantic import ValidationError
+
+from backends.local.parameters import ENGINES, WORKER
+from backends.wire.chat import ChatRequest, TranslatedChat
+from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
 from server.answers.streams import event
+from server.edge.json_body import with_whole_numbers
+
+_EXTRAS = frozenset(
+    {
+        *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
+        *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
+        *("verbosity", "web_search_options"),
+    }
+)
+"""Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""
+
+
+@cache
+def chat_parameters() -> frozenset[str]:
+    """The names of all chat parameters: OpenAI's, the local engines' and the gateway's."""
+    return frozenset(ChatRequest.model_fields).union(
+        _EXTRAS, WORKER.extras, *(table.extras for table in ENGINES.values())
+    )
+
+
+def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Json, tuple[str, ...]]:
+    """The unknown fields of a request that go on with its chat, and the names of the others.
+
+    ``foreign`` are fields that only providers of the request's own API take.
+    """
+    kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
+    return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
+
+
+def validated(
+    body: Json,
+    left_out: tuple[str, ...],
+    *,
+    foreign: frozenset[str] = frozenset(),
+    place: Callable[[str], str] = lambda name: name,
+) -> TranslatedChat:
+    """The chat of a translated body. ``place`` gives the caller's name of a field that is refused.
+
+    Raises InvalidRequest.
+    """
+    try:
+        return TranslatedChat.of(body, left_out, foreign)
+    except ValidationError as wrong:
+        if with_whole_numbers(wrong, body):
+            return validated(body, left_out, foreign=foreign, place=place)
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
 
 
 class Translation(Protocol):

@@ -484,3 +484,10 @@ async def test_the_official_sdk_reads_the_fake_so_its_wire_is_true(fake: FakeAnt
         with pytest.raises(anthropic.APIStatusError) as caught:
             await client.messages.create(model=NEW, max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
         assert caught.value.type == "overloaded_error"
+
+
+def test_an_empty_answer_at_the_end_is_left_out() -> None:
+    hello = {"role": "user", "content": "Hi"}
+    for content in ("", None, [{"type": "text", "text": ""}]):
+        body, _ = sent(messages=[hello, {"role": "assistant", "content": content}])
+        assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]

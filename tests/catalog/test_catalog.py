@@ -151,6 +151,18 @@ def test_a_missing_price_is_unknown_and_not_free() -> None:
     assert row not in Catalog.builtin().models(max_input_price=1e9)
 
 
+@pytest.mark.parametrize(
+    ("private", "price", "known"), [(True, {}, 0), (False, {}, None), (True, {"input": 2}, 2)]
+)
+def test_a_row_without_a_price_is_free_at_a_private_endpoint(
+    private: bool, price: dict[str, float], known: float | None
+) -> None:
+    endpoint = {"id": "lab", "base_url": "http://10.0.0.7/v1", "private": private}
+    source = {"kind": "upstream", "endpoint": "lab", "model": "m"}
+    row = {"id": "lab/m", "capabilities": ["chat"], "source": source, "price": price}
+    assert Catalog.load(user_models=[row], user_endpoints=[endpoint]).resolve("lab/m").price.input == known
+
+
 def found_row(model_id: str) -> Model:
     return Model(id=model_id, capabilities=frozenset({Capability.CHAT}), source=PathSource(path="/x"))
 

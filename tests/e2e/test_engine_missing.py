@@ -25,7 +25,7 @@ def test_the_answer_names_the_extra_and_the_interpreter_that_wants_it(tmp_path: 
         body = {"model": "apple", "messages": [{"role": "user", "content": "Hi."}]}
         answer = httpx.post(f"{server.v1}/chat/completions", json=body)
     assert (row["engine"], row["available"]) == ("mlx", False)
-    assert answer.status_code == 503
+    assert answer.status_code == 404
     error = answer.json()["error"]
     assert error["code"] == "engine_missing"
     assert install_command("mlx", python=str(python)) in error["message"]

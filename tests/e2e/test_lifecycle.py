@@ -181,3 +181,23 @@ async def test_concurrent_chats_overlap(server: Served) -> None:
     assert set(chunks) == set(range(8))
     changes = sum(one != other for one, other in itertools.pairwise(chunks))
     assert changes > 100, "answers came one after another, not together"
+
+
+def test_a_stopped_worker_is_replaced_while_its_request_waits(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, environment={"ROUNDHOUSE_WORKERS__UNRESPONSIVE": "1"}) as server,
+        openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0, timeout=60) as sdk,
+    ):
+
+        def ask() -> str | None:
+            answer = sdk.chat.completions.create(
+                model=CHAT, messages=[{"role": "user", "content": "Say hello."}], max_tokens=5
+            )
+            return answer.choices[0].message.content
+
+        assert ask()
+        pid = workers(server)[0]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        assert ask()
+        assert workers(server)[0]["pid"] != pid
+        assert not alive(pid)

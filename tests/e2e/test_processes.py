@@ -192,7 +192,7 @@ async def test_an_open_breaker_and_a_new_key_are_known_in_the_other_process(tmp_
 
                 assert await eventually(knows, within=30)
                 status, body = await ask(second, PAID)
-                assert (status, body["error"]["code"]) == (503, "model_unavailable")
+                assert (status, body["error"]["code"]) == (503, "model_temporarily_unavailable")
                 assert len(fake.calls) == 5, "the other process need not learn it the hard way"
 
             command = [sys.executable, "-m", "server.cli", "keys", "create", "a friend"]

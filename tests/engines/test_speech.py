@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -11,7 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from backends.workers.engines.common.audio import decode, wav_header
+from backends.workers.engines.common.audio import Samples, decode, wav_header
+from backends.workers.engines.speech.hibari import HibariVoices, readable
+from catalog.errors import InvalidRequest
 from tests.conformance.capability_checks import SENTENCE, events
 from tests.conformance.worker import Worker
 
@@ -152,3 +155,45 @@ async def test_sentences_come_as_they_are_ready_and_speaking_stops_when_the_clie
     await hibari.until_active(0, within=60)
     after = await hibari.stats()
     assert (after["cancelled"], after["done"]) == (before["cancelled"] + 1, before["done"])
+
+
+@pytest.mark.parametrize("number", ["9" * 37, "$" + "9" * 400, "9," * 50, "\u0663" * 60, "-" + "1" * 40 + "th"])
+async def test_a_long_number_is_read_digit_by_digit(hibari: Worker, number: str) -> None:
+    digits = sum(character.isdigit() for character in number)
+    answer = await _speak(hibari, f"The number is {number}.", response_format="flac")
+    assert answer.status_code == 200
+    assert _seconds(answer.content) > 0.2 * digits
+
+
+def test_numbers_that_are_read_as_one_stay() -> None:
+    assert readable("In 1999 it was 1,234,567,890,123.50 or 9.99") == "In 1999 it was 1,234,567,890,123.50 or 9.99"
+    assert readable("x" + "12345678901234567" + "y") == "x1 2 3 4 5 6 7 8 9 0, 1 2 3 4 5 6 7y"
+
+
+async def test_nothing_of_a_long_word_is_dropped(hibari: Worker) -> None:
+    short, long = [
+        _seconds((await _speak(hibari, word, response_format="flac")).content)
+        for word in ("tokilanu" * 2, "tokilanu" * 20)
+    ]
+    assert long > 5 * short
+
+
+def test_what_one_text_makes_the_rules_raise_is_that_requests_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hibari import Hibari
+
+    told = Hibari.phonemize
+
+    def raises(self: Hibari, text: str) -> Any:
+        if "poison" in text:
+            raise IndexError
+        return told(self, text)
+
+    monkeypatch.setattr(Hibari, "phonemize", raises)
+    voices = HibariVoices(threads=1)
+
+    def speak(text: str) -> Iterator[Samples]:
+        return voices.sentences(text, voices.voices[0], language="en-US", speed=1.0)
+
+    with pytest.raises(InvalidRequest, match="cannot read this sentence"):
+        next(speak("Good morning. This is poison."))
+    assert len(next(speak("Good morning."))), "nor does it hold the rules' lock"

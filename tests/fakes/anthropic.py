@@ -206,6 +206,11 @@ def details_of(stop: str) -> Json | None:
     return {"type": "refusal", "category": "general_harms", "explanation": "I cannot help with that."}
 
 
+def sequence_of(body: Json, stop: str | None) -> str | None:
+    """The first stop sequence, if one ended the text: a test has one."""
+    return body.get("stop_sequences", ["END"])[0] if stop == "stop_sequence" else None
+
+
 def message_of(body: Json, blocks: list[Json], stop: str | None) -> Json:
     return {
         "id": "msg_fake",
@@ -214,7 +219,7 @@ def message_of(body: Json, blocks: list[Json], stop: str | None) -> Json:
         "model": body["model"],
         "content": blocks,
         "stop_reason": stop,
-        "stop_sequence": None,
+        "stop_sequence": sequence_of(body, stop),
         "stop_details": details_of(stop or ""),
         "usage": usage_of(body, blocks),
     }
@@ -232,7 +237,7 @@ def stream_of(body: Json, blocks: list[Json], stop: str) -> Iterator[Json]:
         for delta in _deltas(block):
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
-    delta = {"stop_reason": stop, "stop_sequence": None, "stop_details": details_of(stop)}
+    delta = {"stop_reason": stop, "stop_sequence": sequence_of(body, stop), "stop_details": details_of(stop)}
     yield {"type": "message_delta", "delta": delta, "usage": usage_of(body, blocks)}
     yield {"type": "message_stop"}
 

@@ -51,7 +51,9 @@ class FakeLlamaServer(FakeOpenAI):
         return {"error": {"code": status, "message": message, "type": kind or "server_error"}}
 
     async def chat(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """No content in the first delta, ``id`` in logprobs, timings at the end, usage of one choice."""
+        """No content in the first delta, ``id`` in logprobs, timings at the end or on every chunk, usage of one
+        choice.
+        """
         body = call.body
         needed = openai_chat.prompt_tokens(body["messages"])
         if needed > self.context:
@@ -72,14 +74,16 @@ class FakeLlamaServer(FakeOpenAI):
 
     @staticmethod
     def _chat_events(body: Json, said: openai_chat.Answer) -> Iterator[bytes]:
-        for chunk in openai_chat.chat_chunks(body, said):
+        for count, chunk in enumerate(openai_chat.chat_chunks(body, said)):
+            if body.get("timings_per_token"):
+                chunk["timings"] = {"cache_n": 1, "prompt_n": 3, "predicted_n": count}
             for choice in chunk["choices"]:
                 if "role" in choice["delta"]:
                     choice["delta"] = {"role": "assistant", "content": None}
                 for entry in (choice["logprobs"] or {}).get("content", ()):
                     entry["id"] = 7
                 if choice["finish_reason"]:
-                    chunk["timings"] = {"predicted_n": 1}
+                    chunk.setdefault("timings", {"predicted_n": 1})
             yield event(chunk)
         yield DONE
 

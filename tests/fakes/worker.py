@@ -18,6 +18,8 @@ its content is a JSON object (which a gateway does not drop):
 ``interval``      seconds between tokens
 ``tokens``        number of tokens to send
 ``stall_after``   send no more after that many tokens, and leave the connection open
+``mute``          from this request on, answer nothing: the event loop hangs
+``unlisten``      delete the socket and close it, as this request begins
 ``die_at``        kill the process with SIGKILL before that token
 ``cut_at``        close the connection before that token
 ``malformed_at``  send invalid JSON in place of that token
@@ -77,7 +79,7 @@ class FakeWorker:
         if options.get("child"):
             child = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
             self.stats.child = child.pid
-        server = await asyncio.start_unix_server(self._connection, self.spec.socket)
+        self.server = server = await asyncio.start_unix_server(self._connection, self.spec.socket)
         print(f"fake worker of {self.spec.model_id} listens", flush=True)
         ready()
         await stopped.wait()
@@ -129,6 +131,11 @@ class FakeWorker:
         writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
         """Answer the request; stop and count it as cancelled if the client disconnects."""
+        if switches.get("unlisten"):
+            self.server.close()
+            os.unlink(self.spec.socket)  # noqa: PTH108
+        while switches.get("mute"):
+            time.sleep(0.01)  # noqa: ASYNC251 -- the fault itself
         if switches.get("spin"):
             threading.Thread(target=_spin, daemon=True).start()
         self.stats.active += 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from structlog.testing import capture_logs
 
+from catalog.model import Endpoint
 from routing.accounts.spend import Caps, Spend, SpendSettings
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.outcomes import Result, Usage
@@ -13,8 +15,11 @@ from routing.persistence import Persistence, PersistenceSettings
 from routing.state.protocol import OutcomeQuery
 from routing.state.sqlite import SqliteState
 from routing.upstreams.breaker import Breakers, BreakerSettings
+from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from tests.routing.clocks import ManualClock
 from tests.routing.outcome_factory import CHAT, outcome
+
+CLOUD = Endpoint(id="cloud", base_url="http://cloud/v1", key_env=("KEYS",))
 
 
 class Gateway:
@@ -24,16 +29,25 @@ class Gateway:
         self.clock = ManualClock()
         self.state = SqliteState(path)
         self.breakers = Breakers(BreakerSettings(open_seconds=10), self.clock)
+        self.provider_keys = KeyPools([CLOUD], SecretResolver({"KEYS": "one,two"}), self.clock)
         self.keys = VirtualKeys(self.state, self.clock)
         self.spend = Spend(self.state, SpendSettings(caps=Caps(total=1)), self.clock)
         self.persistence = Persistence(
             self.state,
             PersistenceSettings(),
             self.clock,
-            parts=[self.breakers],
+            parts=[self.breakers, self.provider_keys],
+            counted=[self.provider_keys],
             spend=self.spend,
             keys=self.keys,
         )
+
+    def use_key(self, result: Result, **fields: Any) -> int:
+        """Make a call with the next key; returns its position."""
+        key = self.provider_keys.take("cloud", self.clock.monotonic())
+        assert key is not None
+        self.provider_keys.record(outcome(result, endpoint="cloud", provider_key=key.position, **fields))
+        return key.position
 
     def break_model(self) -> None:
         for _ in range(5):
@@ -59,6 +73,47 @@ async def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None
     assert after.keys.authenticate(made.secret) is not None
     assert after.spend.headroom("alice") == 0.75
     await after.persistence.stop()
+
+
+async def test_the_statistics_of_provider_keys_and_a_refused_key_survive_a_restart_until_a_reload(
+    tmp_path: Path,
+) -> None:
+    before = Gateway(tmp_path / "s.sqlite")
+    await before.persistence.start()
+    before.use_key(Result.SUCCESS)
+    before.use_key(Result.FAILED, error="upstream_rejected_key")
+    before.use_key(Result.SUCCESS)
+    await before.persistence.stop()
+
+    after = Gateway(tmp_path / "s.sqlite")
+    await after.persistence.start()
+    first, second = after.provider_keys.statistics()
+    assert (first.used, first.ok, first.rejected, first.out) == (2, 2, 0, False)
+    assert (second.used, second.ok, second.rejected, second.out) == (1, 0, 1, True)
+    assert after.use_key(Result.SUCCESS) == 0
+    after.provider_keys.reload([CLOUD])
+    await after.persistence.exchange()
+    assert not any(key.out for key in after.provider_keys.statistics())
+    await after.persistence.stop()
+
+    again = Gateway(tmp_path / "s.sqlite")
+    await again.persistence.start()
+    first, second = again.provider_keys.statistics()
+    assert (first.used, second.used, second.out) == (3, 1, False)
+    await again.persistence.stop()
+
+
+async def test_the_statistics_of_provider_keys_add_up_over_gateways(tmp_path: Path) -> None:
+    one, other = Gateway(tmp_path / "s.sqlite"), Gateway(tmp_path / "s.sqlite")
+    for gateway in (one, other):
+        await gateway.persistence.start()
+    for gateway in (one, other, one):
+        gateway.use_key(Result.SUCCESS)
+        await gateway.persistence.exchange()
+    for gateway in (one, other):
+        await gateway.persistence.exchange()
+        assert sum(key.ok for key in gateway.provider_keys.statistics()) == 3
+        await gateway.persistence.stop()
 
 
 async def test_gateways_learn_from_each_other(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def assert_error(response: httpx.Response, status: int, code: str | None = None)
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
+    if response.request.method == "HEAD":
+        return {}
     body = response.json()
     assert set(body) == {"error"}
     error: dict[str, Any] = body["error"]

@@ -32,6 +32,7 @@ EXTRAS = (
     "routing", "api_base", "api_key", "chat_template", "chat_template_kwargs", "grammar", "fake", "top_k", "min_p",
     "keep_alive", "strict", "__proto__", "model_config", "self", "json_schema", "extra_body", "cache_prompt", "",
     "thinking", "stream_options", "truncate", "ignore_eos", "json", "mirostat", "dry_sequence_breakers",
+    "日", "é", "a\nb", "a\r\nX: y", "\x00", "a, b", "💥", "x" * 5000, "timings",
 )  # fmt: skip
 _SCHEMAS = frozenset({"schema", "parameters", "guided_json", "json", "input_schema"})
 _KEYWORDS: tuple[tuple[Any, ...], ...] = (
@@ -51,13 +52,13 @@ class Fuzzer:
     """Generates bodies; ``names`` are the models to ask for, by path."""
 
     def __init__(self, seed: int, names: Mapping[str, str]) -> None:
-        self._random = random.Random(seed)
+        self.random = random.Random(seed)
         self._names = names
         self._documents: dict[type[BaseModel], dict[str, Any]] = {}
 
     def body(self, path: str, model: type[BaseModel]) -> bytes:
         """A body for ``path``, whose type is ``model``."""
-        draw = self._random
+        draw = self.random
         document = self._documents.get(model)
         if document is None:
             document = self._documents[model] = model.model_json_schema()
@@ -68,14 +69,14 @@ class Fuzzer:
             for _ in range(draw.choice((0, 0, 0, 1, 2))):
                 value[draw.choice(EXTRAS)] = draw.choice(NASTY)
         for _ in range(draw.choice((0, 0, 1, 1, 2))):
-            value = self._spoilt(value)
+            value = self.spoilt(value)
         if draw.random() < 0.01:
             value = self._deep(value)
         text = json.dumps(value, ensure_ascii=draw.random() < 0.9).encode("utf-8", "surrogatepass")
-        return self._bytes(text) if draw.random() < 0.08 else text
+        return self.garbled(text) if draw.random() < 0.08 else text
 
     def _value(self, schema: Mapping[str, Any], defs: Mapping[str, Any], name: str, depth: int) -> Any:
-        draw = self._random
+        draw = self.random
         if "$ref" in schema:
             return self._value(defs[schema["$ref"].rpartition("/")[2]], defs, name, depth)
         if "anyOf" in schema or "oneOf" in schema:
@@ -109,7 +110,7 @@ class Fuzzer:
                 return draw.choice(NASTY)
 
     def _object(self, schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        draw, required = self._random, set(schema.get("required", ()))
+        draw, required = self.random, set(schema.get("required", ()))
         chance = 0.25 if depth < 3 else 0.1
         made = {
             name: self._value(inner, defs, name, depth + 1)
@@ -143,16 +144,16 @@ class Fuzzer:
         return made
 
     def _text(self, schema: Mapping[str, Any], name: str) -> str:
-        draw = self._random
+        draw = self.random
         if name == "type":
             return draw.choice(("text", "image_url", "input_audio", "file", "refusal", "function", "input_text"))
         if "pattern" in schema:
             return draw.choice(("7", "en", "256x256", "auto"))
         return draw.choice(WORDS)[: schema.get("maxLength", 10**6)]
 
-    def _spoilt(self, value: Any) -> Any:
+    def spoilt(self, value: Any) -> Any:
         """``value`` with one place in it replaced, removed or doubled."""
-        draw = self._random
+        draw = self.random
         if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
             return draw.choice(NASTY)
         if isinstance(value, dict):
@@ -161,20 +162,21 @@ class Fuzzer:
             if draw.random() < 0.1:
                 del changed[name]
             else:
-                changed[name] = self._spoilt(value[name])
+                changed[name] = self.spoilt(value[name])
             return changed
         position = draw.randrange(len(value))
         if draw.random() < 0.1:
             return value * draw.choice((0, 2, 40))
-        return [*value[:position], self._spoilt(value[position]), *value[position + 1 :]]
+        return [*value[:position], self.spoilt(value[position]), *value[position + 1 :]]
 
     def _deep(self, value: Any) -> Any:
-        for level in range(self._random.choice((70, 150, 220, 400))):
+        for level in range(self.random.choice((70, 150, 220, 400))):
             value = [value] if level % 2 else {"type": value}
         return {"model": "near", "messages": [{"role": "user", "content": "x"}], "tools": value, "deep": value}
 
-    def _bytes(self, text: bytes) -> bytes:
-        draw = self._random
+    def garbled(self, text: bytes) -> bytes:
+        """``text`` that is cut, doubled, encoded otherwise, or replaced by brackets without end."""
+        draw = self.random
         at = draw.randrange(len(text) + 1)
         return draw.choice(
             (

@@ -58,7 +58,7 @@ async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str],
 
 
 def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None:
-    """The fault of an answer, or None. A 503 because the caller's wishes exclude every model is a refusal."""
+    """The fault of an answer, or None."""
     if status == 200:
         if b"event: error" in answer or b'data: {"error"' in answer:
             return "an error within the stream"
@@ -67,7 +67,7 @@ def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None
         error: Any = json.loads(answer)["error"]
     except (ValueError, KeyError, TypeError):
         return f"status {status} without an error object"
-    if not 400 <= status < 500 and error.get("code") != "no_candidate":
+    if not 400 <= status < 500:
         return f"status {status}"
     if not isinstance(error.get("message"), str) or not error["message"] or len(answer) > 4000:
         return "an error without a message, or with too long a one"

@@ -162,7 +162,7 @@ async def test_a_key_reaches_its_models_only_by_name_by_alias_and_through_the_ro
         if answer.status_code == 200:
             assert answer.headers["x-roundhouse-model"] in {"far", "farther"}
         else:
-            assert_error(answer, 503, "no_candidate")
+            assert_error(answer, 400, "no_candidate")
     headers = {"x-api-key": bound}
     assert_error(await running.client.get("/v1/models/near", headers=headers), 403, "permission_denied")
     listed = (await running.client.get("/v1/models", headers=headers)).json()["data"]
@@ -176,7 +176,7 @@ async def test_a_key_without_any_model_that_can_answer_gets_no_answer(running: S
     keys = running.runtime.keys
     assert keys is not None
     bound = (await keys.create("bound", models=("nothing-here",))).secret
-    assert_error(await asked(running, bound, model="auto"), 503, "no_candidate")
+    assert_error(await asked(running, bound, model="auto"), 400, "no_candidate")
 
 
 async def limited(site: Site, **limits: Any) -> str:
@@ -364,7 +364,8 @@ async def test_administration_can_have_an_address_of_its_own(site: OpenSite) -> 
         nowhere = await open_site.client.get("/v1/nowhere", headers=AS_ADMIN)
         for method, path in admin_routes():
             hidden = await open_site.client.request(method, path, headers=AS_ADMIN)
-            assert assert_error(hidden, 404, "not_found") == nowhere.json()["error"], path
+            error = assert_error(hidden, 404, "not_found")
+            assert method == "HEAD" or error == nowhere.json()["error"], path
         assert (await admin.get("/v1/admin/workers")).status_code == 200
         assert (await admin.post("/v1/models/near/load", json={})).status_code == 200
         assert_error(await admin.get("/v1/admin/workers", headers={"authorization": ""}), 401)

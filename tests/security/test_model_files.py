@@ -70,6 +70,15 @@ def test_whispers_model_bin_is_ctranslate2s_and_no_pickle(tmp_path: Path) -> Non
             store.path(row(tmp_path, "whisper"))
 
 
+@pytest.mark.parametrize("engine", ["llamacpp", "onnx", "whisper"])
+def test_a_path_that_is_neither_file_nor_folder_is_never_opened(tmp_path: Path, engine: str) -> None:
+    pipe = tmp_path / "m.gguf"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(ModelUnavailable, match="neither a file nor a folder"):
+            Store(tmp_path / "store").path(row(path, engine))
+
+
 def test_a_file_that_is_no_gguf_is_no_model_of_llamacpp(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"\x7fELF" + bytes(100))

@@ -36,7 +36,7 @@ from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
-from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.plan import Block, Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
@@ -300,7 +300,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         dispatcher=dispatcher,
         downloaded=lambda _: True,
         has_key=lambda _: False,
-        unavailable=lambda row: None if row.local else "no key is set for the endpoint 'cloud'",
+        unavailable=lambda row: None if row.local else Block("no_key", "no key is set for the endpoint 'cloud'"),
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
         spend=Spend(state, SpendSettings(), clock),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from httpx import Response
 
@@ -30,7 +31,7 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": [{"role": "user", "content": "Hi"}]}, "model"),
+        ({"model": None, "messages": [{"role": "user", "content": "Hi"}]}, "model"),
         ({"model": "parrot"}, "messages"),
         ({"model": "parrot", "messages": []}, "messages"),
         ({"model": "parrot", "messages": "Hi"}, "messages"),
@@ -44,7 +45,10 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
         ({**BODY, "temperature": -1}, "temperature"),
         ({**BODY, "max_tokens": 1e300}, "max_tokens"),
         ({**BODY, "n": -5}, "n"),
-        ({**BODY, "stop": ["a"] * 5}, "stop"),
+        ({**BODY, "n": 1.5}, "n"),
+        ({**BODY, "n": 0.0}, "n"),
+        ({**BODY, "n": True}, "n"),
+        ({**BODY, "stop": ["a"] * 65}, "stop"),
         ({**BODY, "model": "m" * 500}, "model"),
         ({**BODY, "logit_bias": {"abc": 1}}, "logit_bias.abc"),
         ({**BODY, "response_format": {"type": "yaml"}}, "response_format.type"),
@@ -92,7 +96,11 @@ async def test_ten_megabytes_of_brackets_are_refused(gateway: Gateway, opening: 
 
 async def test_an_error_never_repeats_values_of_the_request(gateway: Gateway) -> None:
     marker = "xyzzy" * 100
-    for body in ({**BODY, "temperature": marker}, {**BODY, "messages": marker}, {**BODY, "stop": [marker] * 9}):
+    for body in (
+        {**BODY, "temperature": marker},
+        {**BODY, "messages": marker},
+        {**BODY, "stop": {"a": marker}},
+    ):
         answer = await gateway.client.post(PATH, json=body)
         assert answer.status_code == 400
         assert "xyzzy" not in answer.text
@@ -206,3 +214,52 @@ async def test_an_internal_error_reveals_no_details(gateway: Gateway, fault: typ
 )
 async def test_every_endpoint_names_the_field(gateway: Gateway, path: str, body: Any, param: str) -> None:
     assert error(await gateway.client.post(path, json=body), 400, "invalid_request")["param"] == param
+
+
+WHOLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    (PATH, {**BODY, "n": 1.0, "max_tokens": 5e1, "seed": -7.0}),
+    ("/v1/completions", {"model": "parrot", "prompt": [1.0, 2.0], "max_tokens": 5.0}),
+    ("/v1/completions", {"model": "parrot", "prompt": [[1.0, 2], [3.0]], "n": 1.0}),
+    ("/v1/embeddings", {"model": "parrot", "input": [[1.0, 2.0]], "dimensions": 2.0}),
+    ("/v1/images/generations", {"model": "parrot", "prompt": "A", "n": 1.0}),
+    ("/v1/responses", {"model": "parrot", "input": "Hi", "max_output_tokens": 5.0, "n": 1.0}),
+    ("/v1/messages", {**BODY, "max_tokens": 5.0, "thinking": {"type": "enabled", "budget_tokens": 1024.0}}),
+    ("/detokenize", {"model": "parrot", "tokens": [72.0, 105.0]}),
+)
+
+
+@pytest.mark.parametrize(("path", "body"), WHOLE)
+async def test_a_whole_number_may_be_written_with_a_point(
+    gateway: Gateway, path: str, body: dict[str, Any]
+) -> None:
+    answer = await gateway.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    twice = b'{"n": 1.0, "n": 1.0, ' + orjson.dumps(body)[1:]
+    assert (await gateway.client.post(path, content=twice, headers=JSON)).status_code == 400
+
+
+UNNAMED: tuple[tuple[str, dict[str, Any]], ...] = (
+    (PATH, {"messages": BODY["messages"]}),
+    ("/v1/completions", {"prompt": "Hi"}),
+    ("/v1/embeddings", {"input": "Hi"}),
+    ("/v1/rerank", {"query": "Hi", "documents": ["a"]}),
+    ("/v1/classify", {"input": "Hi", "labels": ["a", "b"]}),
+    ("/v1/images/generations", {"prompt": "A"}),
+    ("/v1/audio/speech", {"input": "Hi"}),
+    ("/v1/responses", {"input": "Hi"}),
+    ("/v1/messages", {"messages": BODY["messages"], "max_tokens": 5}),
+    ("/tokenize", {"content": "Hi"}),
+)
+
+
+@pytest.mark.parametrize(("path", "body"), UNNAMED)
+async def test_without_a_model_the_router_chooses(gateway: Gateway, path: str, body: dict[str, Any]) -> None:
+    answer = await gateway.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert gateway.dispatcher.facts[-1].requested == "auto"
+
+
+async def test_a_form_without_a_model_is_the_routers_too(gateway: Gateway) -> None:
+    answer = await gateway.client.post("/v1/audio/transcriptions", files={"file": ("a.wav", b"RIFF")})
+    assert answer.status_code == 200, answer.text
+    assert gateway.dispatcher.facts[-1].requested == "auto"

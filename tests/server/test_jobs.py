@@ -92,7 +92,8 @@ async def test_the_key_bounds_the_rate_of_jobs_that_no_request_brought(runtime: 
     async with open_job(runtime, job, caller):
         pass
     with pytest.raises(RateLimited):
-        open_job(runtime, job, caller)
+        async with open_job(runtime, job, caller):
+            pass
 
 
 def test_a_job_that_contradicts_itself_is_refused_before_it_is_opened() -> None:

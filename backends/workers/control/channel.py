@@ -9,6 +9,8 @@ Messages are JSON objects, one per line (encoded JSON contains no newline)::
     {"done": 7, "error": {"type": "QueueFull", "message": ..., "carries": {...}}}
     {"end": 8}                                       cancels the call, or releases what is held
     {"end": 8, "failed": true}                       ... because the caller's use of it failed
+    {"end": 8, "failed": {"type": "IdleTimeout", ...}}
+                                                     ... with this error, which the held operation is told
     {"note": "snapshot", "with": {...}}              a notification without an answer
 
 Each call is a task of the receiver, so a slow call delays no other. When the socket closes, for whatever reason,
@@ -113,8 +115,9 @@ class Channel(asyncio.Protocol):
             del self._asked[number]
         try:
             yield value
-        except BaseException:
-            self._send({"end": number, "failed": True})
+        except BaseException as error:
+            told = error_to_json(error) if isinstance(error, RoundhouseError) else True
+            self._send({"end": number, "failed": told})
             raise
         self._send({"end": number})
 
@@ -207,7 +210,8 @@ class Channel(asyncio.Protocol):
         except _GivenUp:
             pass
         except RoundhouseError as error:
-            self._send({"done": number, "error": error_to_json(error)})
+            if not work.answered:  # else it is the peer's own
+                self._send({"done": number, "error": error_to_json(error)})
         except Exception as error:  # the boundary: a bug here must not leave the peer waiting
             self._log.error("control call failed", call=name, exc_info=error)
             self._send({"done": number, "error": error_to_json(RoundhouseError("An internal error occurred."))})
@@ -225,9 +229,9 @@ class _Work:
     def __init__(self) -> None:
         self.answered = False
         self._ended = asyncio.Event()
-        self._failed = False
+        self._failed: JsonValue = False
 
-    def end(self, *, failed: bool) -> None:
+    def end(self, *, failed: JsonValue) -> None:
         self._failed = failed
         if self.answered:
             self._ended.set()
@@ -236,6 +240,8 @@ class _Work:
 
     async def until_ended(self) -> None:
         await self._ended.wait()
+        if isinstance(self._failed, dict):
+            raise error_from_json(self._failed)
         if self._failed:
             raise _GivenUp
 

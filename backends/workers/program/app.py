@@ -4,6 +4,7 @@ The engine supplies its routes and how to load. The app guarantees:
 
 - every path but ``/health`` requires the worker's key;
 - every error has OpenAI's shape;
+- an exception that one request causes is that request's error, and no other's;
 - a disconnect stops the client's work, streamed or not;
 - an error before the first byte is an HTTP error; after it, an SSE stream gets an error event and any other body
   is cut off, so neither looks complete.
@@ -30,10 +31,18 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.notices import DROPPED
+from backends.wire.headers import header_list
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import InvalidRequest, MethodNotAllowed, NotAuthenticated, NotFound, RoundhouseError
+from catalog.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotAuthenticated,
+    NotFound,
+    RequestFailed,
+    RoundhouseError,
+)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -140,8 +149,8 @@ def error_response(error: RoundhouseError) -> Response:
 
 def dropped(names: Iterable[str]) -> dict[str, str]:
     """Make the header that lists parameters without effect; none if there are none."""
-    listed = ", ".join(dict.fromkeys(names))
-    return {DROPPED: listed.encode("ascii", "replace").decode()} if listed else {}
+    listed = header_list(names)
+    return {DROPPED: listed} if listed else {}
 
 
 def parse(model: type[M], body: bytes) -> M:
@@ -280,4 +289,4 @@ def _as_typed(error: Exception) -> RoundhouseError:
     if isinstance(error, RoundhouseError):
         return error
     _log.error("request failed", exc_info=error)
-    return RoundhouseError("The worker failed at this request; its log says why.")
+    return RequestFailed("The worker's log says why.")

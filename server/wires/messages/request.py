@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.messages.blocks import to_messages
+from server.wires.translation import split_extras, validated
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
 """Reasoning effort by the largest thinking budget in tokens; above the last it is high. Our own choice."""
 
 
-def to_chat(request: MessagesRequest | CountTokensRequest) -> ChatRequest:
-    """Translate the request; the chat is always streamed. Unknown fields are passed on for the provider to judge.
+_ANTHROPICS = frozenset({"cache_control", "speed", "inference_geo", "service_tier"})
+"""Fields that only Anthropic takes (``service_tier`` has other values elsewhere)."""
+
+
+def to_chat(request: MessagesRequest | CountTokensRequest) -> TranslatedChat:
+    """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     Raises :class:`UnsupportedParameter` for Anthropic's own tools and uploaded files.
     """
-    body: Json = {**(request.model_extra or {}), "model": request.model, "stream": True}
+    extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
+    body: Json = {**extras, "model": request.model, "stream": True}
     body["stream_options"] = {"include_usage": True}
     body["messages"] = to_messages(request.system, request.messages)
     if isinstance(request, MessagesRequest):
@@ -33,19 +37,14 @@ def to_chat(request: MessagesRequest | CountTokensRequest) -> ChatRequest:
             body["user"] = user
     if request.tools:
         body["tools"] = [_tool(tool, position) for position, tool in enumerate(request.tools)]
+        left_out += tuple(dict.fromkeys(f"tools.{name}" for tool in request.tools for name in tool.keys() - _TOOL))
     _tool_choice(request.tool_choice, body)
     _thinking(request, body)
     _format(request, body)
-    return _validated(body)
+    return validated(body, left_out, foreign=_ANTHROPICS)
 
 
-def _validated(body: Json) -> ChatRequest:
-    try:
-        return ChatRequest.model_validate(body)
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise InvalidRequest(f"{place}: {first['msg']}", param=place) from None
+_TOOL = frozenset({"type", "name", "description", "strict", "input_schema", "cache_control"})
 
 
 def _tool(tool: Json, position: int) -> Json:
@@ -91,7 +90,7 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None
             body["reasoning_effort"] = "none"
         case "enabled":
             budget = thinking.get("budget_tokens")
-            if not isinstance(budget, int):
+            if isinstance(budget, bool) or not isinstance(budget, int | float):
                 raise InvalidRequest("thinking.budget_tokens must be a number.", param="thinking.budget_tokens")
             named = next((name for bound, name in EFFORTS if budget <= bound), "high")
             body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else named

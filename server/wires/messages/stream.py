@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -31,12 +31,13 @@ class MessageStream:
     Each returns the events to send, named by their ``type``; :meth:`message` is the message that they describe.
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
-    signature, or an empty one.
+    signature, or an empty one. ``stop_sequences`` are the caller's.
     """
 
     message_id: str
     model: str = ""
     prompt_tokens: int = 0
+    stop_sequences: Sequence[str] = ()
     _content: list[Json] = field(default_factory=list)
     _open: _OpenBlock | None = None
     _started: bool = False
@@ -44,6 +45,7 @@ class MessageStream:
     _refusal: list[str] = field(default_factory=list)
     _usage: Json = field(default_factory=dict)
     _stop: str | None = None
+    _sequence: str | None = None
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
@@ -67,7 +69,11 @@ class MessageStream:
             raise StreamBroken("The answer ended without a finish_reason.")
         yield from self._close()
         self._stop = "refusal" if self._refusal else STOP_REASONS.get(self._finish_reason, "end_turn")
-        delta = {"stop_reason": self._stop, "stop_sequence": None, "stop_details": self._details()}
+        if self._stop == "end_turn" and self._sequence is not None:
+            self._stop = "stop_sequence"
+        else:
+            self._sequence = None
+        delta = {"stop_reason": self._stop, "stop_sequence": self._sequence, "stop_details": self._details()}
         yield {"type": "message_delta", "delta": delta, "usage": self._usage}
         yield {"type": "message_stop"}
 
@@ -84,7 +90,7 @@ class MessageStream:
             "model": self.model,
             "content": list(self._content),
             "stop_reason": self._stop,
-            "stop_sequence": None,
+            "stop_sequence": self._sequence if self._stop else None,
             "stop_details": self._details() if self._stop else None,
             "usage": self._usage,
         }
@@ -111,6 +117,8 @@ class MessageStream:
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if choice.get("stop_reason") in self.stop_sequences:
+            self._sequence = choice["stop_reason"]
 
     def _signed(self, block: Json) -> Iterator[Json]:
         """Sign and close the open thinking block, or add a whole one whose text was not streamed."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.items import to_messages
+from server.wires.translation import split_extras, validated
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
 
 
-def to_chat(request: ResponsesRequest) -> ChatRequest:
-    """Translate the request; the chat is always streamed. Unknown fields are passed on for the provider to judge.
+def to_chat(request: ResponsesRequest) -> TranslatedChat:
+    """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     ``max_tool_calls`` is ignored: it limits OpenAI's own tools, which are not supported. Raises
     :class:`UnsupportedParameter` for fields that need stored responses or OpenAI's services.
@@ -26,7 +25,8 @@ def to_chat(request: ResponsesRequest) -> ChatRequest:
     messages = to_messages(request.input)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
-    body: Json = {**(request.model_extra or {}), "model": request.model, "messages": messages, "stream": True}
+    extras, left_out = split_extras(request.model_extra or {}, frozenset())
+    body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
     body["stream_options"] = {"include_usage": True}
     renamed = {"max_completion_tokens": request.max_output_tokens}
     same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
@@ -40,16 +40,7 @@ def to_chat(request: ResponsesRequest) -> ChatRequest:
         body["logprobs"] = True
         if request.top_logprobs:
             body["top_logprobs"] = request.top_logprobs
-    return _validated(body)
-
-
-def _validated(body: Json) -> ChatRequest:
-    try:
-        return ChatRequest.model_validate(body)
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise InvalidRequest(f"{place}: {first['msg']}", param=place.replace("messages", "input")) from None
+    return validated(body, left_out, place=lambda name: name.replace("messages", "input"))
 
 
 def _refuse_state(request: ResponsesRequest) -> None:

@@ -36,6 +36,7 @@ from catalog.errors import (
     RoundhouseError,
     Unavailable,
     UpstreamError,
+    UpstreamUnreachable,
     WorkerFailed,
 )
 from catalog.model import Model
@@ -120,6 +121,20 @@ async def test_a_lease_through_the_socket_is_a_lease(open_pool: OpenPool) -> Non
             async with client(upstream) as http:
                 assert (await http.post("/chat/completions", json={"messages": []})).status_code == 200
         await owner.harness.until(lambda: owner.harness.view().busy == 0)
+
+
+async def test_the_owner_is_told_why_a_call_failed_and_replaces_a_worker_that_cannot_be_reached(
+    open_pool: OpenPool,
+) -> None:
+    async with owned(open_pool) as owner:
+        pool, _ = await owner.gateway()
+        async with pool.lease(model(), Need()) as upstream, client(upstream) as http:
+            await http.post("/chat/completions", json={"messages": [], "fake": {"unlisten": True}})
+        with pytest.raises(UpstreamUnreachable):
+            async with pool.lease(model(), Need()):
+                raise UpstreamUnreachable("refused")
+        assert await ask(pool, model())
+        assert owner.harness.view().restarts == 1
 
 
 async def test_two_gateways_share_one_worker_and_both_see_it(open_pool: OpenPool) -> None:

@@ -10,6 +10,7 @@ import pytest
 from backends.queueing import Need
 from backends.workers.pool import WorkerState
 from catalog.errors import (
+    ModelTemporarilyUnavailable,
     ModelUnavailable,
 )
 from tests.backends.workers.conftest import MIB, OpenPool, client, model
@@ -42,7 +43,7 @@ async def test_a_busy_model_is_never_evicted_and_the_other_waits_for_it(open_poo
 
 async def test_a_model_that_waits_too_long_for_memory_is_unavailable(open_pool: OpenPool) -> None:
     async with open_pool(placement_timeout=0.2, patience=0.1) as h, h.pool.lease(model("a", mib=800), Need()):
-        with pytest.raises(ModelUnavailable, match="busy") as refused:
+        with pytest.raises(ModelTemporarilyUnavailable, match="busy") as refused:
             await h.ask(model("b", mib=800))
         assert refused.value.retry_after
 

@@ -23,9 +23,12 @@ from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge
 from routing.calling.operations import CHAT
 from routing.calling.traces import Traces
+from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.upstreams.breaker import Breakers
+from tests.routing.clocks import ManualClock
 
 Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
@@ -147,6 +150,9 @@ class Stand:
     spend: Spend
     traces: Traces
     learning: Recorder
+    pins: Pins
+    breakers: Breakers
+    clock: ManualClock
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from catalog.errors import (
+    BudgetExceeded,
+    EngineMissing,
+    ModelTemporarilyUnavailable,
     ModelUnavailable,
     NoCandidate,
+    RoundhouseError,
     UnsupportedParameter,
     WorkerFailed,
 )
 from catalog.model import Capability, UpstreamSource
+from routing.calling.dispatcher import nothing_left
 from routing.calling.traces import TraceSettings
 from routing.facts import Facts, Intent
 from routing.outcomes import Result
-from routing.plan import Strategy
+from routing.plan import Exclusion, Plan, Strategy
 from tests.garbage import left_in_cycles
 from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, Stand, local, remote
 
@@ -34,6 +41,31 @@ async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None
     outcome = stand.recorder.outcomes[0]
     assert (outcome.result, outcome.finish_reason, outcome.attempt) == (Result.SUCCESS, "stop", 1)
     assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
+
+
+async def test_only_a_successful_call_makes_a_pin(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (WorkerFailed("It died."),), "b": GOOD}
+    for model in ("a", "b"):
+        stand.will_try(local(model))
+        stand.plans[0] = replace(stand.plans[0], pin="auto")
+        if model == "a":
+            with pytest.raises(WorkerFailed):
+                await stand.ask()
+            assert not stand.pins.current
+    await stand.ask()
+    assert stand.pins.current == {"auto": "b"}
+
+
+async def test_an_answer_beside_a_pin_that_another_call_just_made_is_replaced_by_one_of_the_pinned_model(
+    stand: Stand,
+) -> None:
+    stand.backend.scripts = {"a": GOOD, "b": GOOD}
+    stand.will_try(local("b"))
+    pinned = stand.plans[0]
+    stand.will_try(local("a"))
+    stand.plans[:] = [replace(stand.plans[0], pin="auto"), pinned]
+    stand.pins.pin("auto", "b")
+    assert (await stand.ask())[0] == "b"
 
 
 async def test_a_remote_answer_is_paid_at_its_price_and_carries_a_key(stand: Stand) -> None:
@@ -83,6 +115,46 @@ async def test_no_candidate_says_why(stand: Stand) -> None:
     stand.will_try(strategy=Strategy.EXPLICIT)
     with pytest.raises(ModelUnavailable, match="is not pulled"):
         await stand.ask()
+
+
+def excluding(*exclusions: tuple[str, str, str], strategy: Strategy = Strategy.SCHEMA) -> Plan:
+    return Plan((), [Exclusion(*each) for each in exclusions], strategy, "")
+
+
+CHAT = Facts(capability=Capability.CHAT)
+NO_KEY = ("far", "no_key", "no key is set")
+BREAKS = ("near", "breaker_open", "failed repeatedly")
+
+
+@pytest.mark.parametrize(
+    ("plan", "status", "kind"),
+    [
+        (excluding(NO_KEY), 400, NoCandidate),
+        (excluding(NO_KEY, strategy=Strategy.EXPLICIT), 404, ModelUnavailable),
+        (excluding(("m", "engine_missing", "pip it"), strategy=Strategy.EXPLICIT), 404, EngineMissing),
+        (excluding(("m", "privacy", "it is remote"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
+        (excluding(("m", "breaker_cannot", "cannot do: tools"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
+        (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
+        (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
+        (excluding(NO_KEY, ("m", "budget", "too dear")), 429, BudgetExceeded),
+        (excluding(), 400, NoCandidate),
+    ],
+)
+def test_only_what_may_pass_is_worth_trying_again(plan: Plan, status: int, kind: type[RoundhouseError]) -> None:
+    error = nothing_left(plan, CHAT)
+    assert (type(error), error.status) == (kind, status)
+    assert (status == 503) == (error.retry_after is not None)
+
+
+def test_reasons_that_can_be_mended_come_first_and_one_that_many_share_is_told_once() -> None:
+    unfit = [(f"embedder-{n}", "capability", "it cannot do: chat") for n in range(30)]
+    message = nothing_left(excluding(*unfit, NO_KEY), CHAT).message
+    assert "far: no key is set; embedder-0, embedder-1, embedder-2 and 27 more: it cannot do: chat" in message
+
+
+def test_models_that_the_callers_key_may_not_use_are_not_named() -> None:
+    plan = excluding(NO_KEY, ("secret", "capability", "it cannot do: chat"))
+    assert "secret" not in nothing_left(plan, replace(CHAT, allowed=("f*",))).message
 
 
 async def test_who_learns_is_told_of_an_answer_after_it_left_and_of_a_failure_at_once(stand: Stand) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog.errors import CapabilityMismatch, ModelNotFound
-from catalog.model import Capability
-from routing.facts import Complexity, Facts, Task
+from catalog.model import Capability, Price
+from routing.facts import Complexity, Facts, Mode, Task
 from routing.plan import Block, Strategy
 from tests.routing.catalogue import chat, local, remote, world
 from tests.routing.choosing.plans import EMBED, choose, codes, firsts, group
@@ -25,6 +27,44 @@ def test_a_named_model_without_the_capability_is_a_mismatch_that_lists_models_wi
         choose(Facts(capability=Capability.EMBED, requested="talks"), here)
 
 
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ({"local_only": True}, "privacy"),
+        ({"mode": Mode.LOCAL}, "privacy"),
+        ({"tags": frozenset({"fast"})}, "tags"),
+        ({"exclude": frozenset({"m"})}, "excluded"),
+        ({"max_cost": 1e-9}, "cost"),
+    ],
+)
+def test_the_callers_limits_hold_for_a_model_asked_for_by_name(limit: dict[str, Any], code: str) -> None:
+    here = world([remote("m")])
+    plan = choose(chat(requested="m", output_tokens=100, **limit), here)
+    assert [exclusion.code for exclusion in plan.excluded] == [code]
+    assert not plan.candidates
+    assert choose(chat(requested="m", output_tokens=100), here).candidates
+
+
+def test_a_named_model_of_unknown_price_is_refused_where_a_limit_on_cost_applies() -> None:
+    rows = [remote("m", price=Price())]
+    capped = world(rows, headroom=5.0)
+    assert [exclusion.code for exclusion in choose(chat(requested="m"), capped).excluded] == ["price_unknown"]
+    assert choose(chat(requested="m"), world(rows, headroom=5.0, unknown_price_allowed=True)).candidates
+    assert choose(chat(requested="m"), world(rows)).candidates
+    spent = world([remote("m")], headroom=0.0)
+    assert choose(chat(requested="m"), spent).candidates, "the reservation refuses it and says when the cap ends"
+
+
+def test_a_mismatch_names_only_models_that_are_ready_and_that_the_key_may_use() -> None:
+    rows = [remote("talks"), remote("mine", capabilities=EMBED), remote("theirs", capabilities=EMBED)]
+    wants = Facts(capability=Capability.EMBED, requested="talks", allowed=("talks", "mine"))
+    with pytest.raises(CapabilityMismatch, match="These can: 'mine'\\."):
+        choose(wants, world(rows))
+    blocked = {"mine": Block("no_key", "no key is set")}
+    with pytest.raises(CapabilityMismatch, match=r"No model .*'mine' could, but: no key is set"):
+        choose(wants, world(rows, blocked=blocked))
+
+
 def test_the_features_of_a_discovered_model_are_not_checked() -> None:
     wants_tools = chat(requested="m", features=frozenset({Capability.TOOLS}))
     assert choose(wants_tools, world([remote("m", origin="discovered")])).candidates
@@ -37,6 +77,11 @@ def test_a_named_model_that_is_blocked_leaves_no_candidate_and_says_why() -> Non
     made = choose(chat(requested="m"), here)
     assert not made.candidates
     assert [(e.code, e.reason) for e in made.excluded] == [("no_key", "no key works")]
+
+
+def test_a_named_model_that_was_said_to_lack_something_is_still_asked() -> None:
+    here = world([remote("m")], blocked={"m": Block("breaker_cannot", "answered that it cannot do: tools")})
+    assert [c.model.id for c in choose(chat(requested="m"), here).candidates] == ["m"]
 
 
 def test_a_name_that_no_model_has_is_not_found() -> None:

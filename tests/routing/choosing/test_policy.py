@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from catalog.model import Capability, Endpoint
+from catalog.model import Capability, Endpoint, Price
 from routing.choosing.policy import is_auto, plan
 from routing.choosing.world import World
-from routing.facts import Complexity, Facts, Intent, Task
+from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
 from routing.plan import Strategy
 from tests.routing.catalogue import SETTINGS, chat, remote, rng, world
-from tests.routing.choosing.plans import EMBED, choose, codes
+from tests.routing.choosing.plans import EMBED, choose, codes, firsts
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,37 @@ def test_the_first_choice_of_an_embedding_model_is_a_pin_without_fallback() -> N
     assert len(made.candidates) == 1
     assert made.pin == "auto"
     assert made.strategy is Strategy.PINNED
+
+
+@pytest.mark.parametrize(
+    "restricted",
+    [
+        Facts(capability=Capability.EMBED, allowed=("b", "c")),
+        Facts(capability=Capability.EMBED, intent=Intent(exclude=frozenset({"a"}))),
+        Facts(capability=Capability.EMBED, intent=Intent(max_cost=1.0)),
+        Facts(capability=Capability.EMBED, intent=Intent(mode=Mode.CHEAP)),
+        Facts(capability=Capability.EMBED, intent=Intent(prefer_fast=True)),
+    ],
+)
+def test_a_restricted_embedding_request_makes_no_pin_and_always_gets_the_same_model(restricted: Facts) -> None:
+    rows = [remote(name, capabilities=EMBED, price=Price(input=0.1, output=0)) for name in "abc"]
+    chosen = firsts(restricted, world(rows))
+    assert list(chosen) == ["b" if restricted.allowed or restricted.intent.exclude else "a"]
+    made = choose(restricted, world(rows))
+    assert made.pin is None
+    assert made.strategy is not Strategy.PINNED
+    assert len(made.candidates) == 1
+
+
+def test_a_key_with_caps_of_its_own_makes_no_pin() -> None:
+    here = world([remote("a", capabilities=EMBED)])
+    assert choose(Facts(capability=Capability.EMBED), replace(here, key_capped=True)).pin is None
+
+
+def test_what_does_not_steer_the_choice_does_not_prevent_a_pin() -> None:
+    intent = Intent(mode=Mode.FAST, workload=Workload.BATCH, strict=True)
+    facts = Facts(capability=Capability.EMBED, requested="auto:fast", intent=intent)
+    assert choose(facts, world([remote("a", capabilities=EMBED)])).pin == "auto:fast"
 
 
 def test_a_pinned_alias_stands_for_its_model_or_for_nothing() -> None:

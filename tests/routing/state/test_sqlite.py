@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +120,53 @@ async def test_a_full_disk_is_logged_once_and_charges_are_written_when_there_is_
     assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
     assert (await state.counts("spend/"))[DAY.name] == 25
     await state.close()
+
+
+@pytest.mark.parametrize("trouble", ["locked", "full"])
+async def test_reads_go_around_writes_that_cannot_be_made(
+    tmp_path: Path, failures: list[BaseException], trouble: str
+) -> None:
+    state = SqliteState(tmp_path / "s.sqlite")
+    await state.start()
+    await state.charge(charge(None, 25))
+    locker = sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)
+    if trouble == "locked":
+        locker.execute("BEGIN IMMEDIATE")
+    else:
+        pages = "PRAGMA max_page_count = "
+        fill = "PRAGMA page_count"
+        await state._writer.request(lambda db: db.execute(pages + str(db.execute(fill).fetchone()[0])))
+    state.put("big", "document", "x" * 200_000)
+    await until(lambda: len(failures) >= 1)
+    assert (await asyncio.wait_for(state.counts("spend/"), 5))[DAY.name] == 25
+    assert len(await asyncio.wait_for(state.usage("2000-01-01", "2100-01-01"), 5)) == 1
+    assert await asyncio.wait_for(state.document("big", "document"), 5) is None
+    locker.close()
+    if trouble == "full":
+        assert state._writer._connection is not None
+        state._writer._connection.execute(pages + "1000000")
+    await asyncio.wait_for(state.flush(), 30)
+    assert await state.document("big", "document") == "x" * 200_000
+    await state.close()
+
+
+async def test_what_is_lost_at_the_end_is_logged_once_and_not_per_write(
+    tmp_path: Path, failures: list[BaseException]
+) -> None:
+    unretrieved: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unretrieved.append(context))
+    state = SqliteState(tmp_path / "s.sqlite")
+    await state.start()
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as locker:
+        locker.execute("BEGIN IMMEDIATE")
+        state.charge(charge(None, 25))
+        await until(lambda: len(failures) >= 1)
+        with capture_logs() as logs:
+            await state._writer.stop(timeout=0)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [entry["event"] for entry in logs] == ["state.lost"]
+    assert unretrieved == []
 
 
 async def test_a_file_damaged_while_it_is_open_is_replaced_and_the_batch_is_kept(tmp_path: Path) -> None:

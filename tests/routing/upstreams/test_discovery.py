@@ -10,7 +10,7 @@ import pytest
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.settings import BackendSettings
-from catalog.errors import ModelUnavailable
+from catalog.errors import ModelTemporarilyUnavailable
 from catalog.model import Capability, Endpoint
 from routing.calling.lease import upstream_of
 from routing.upstreams.discovery import MAX_FAILURES, Discovery, DiscoverySettings, Listing
@@ -126,5 +126,5 @@ async def test_files_in_folders_are_rows_until_they_are_deleted(http: HttpClient
 def test_without_a_usable_key_no_server_is_called() -> None:
     locked = Endpoint(id="locked", base_url="http://127.0.0.1:9", key_env=("A",))
     keys = KeyPools([locked], SecretResolver({}), ManualClock())
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelTemporarilyUnavailable):
         upstream_of(locked, "m", keys, 0.0, BackendSettings().timeouts())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.server.api.test_chat import BODY, PATH
-from tests.server.conftest import Gateway
+from tests.server.conftest import Gateway, Start
+from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
 from tests.server.test_bad_input import error
 
 
@@ -28,6 +29,15 @@ async def test_downloaded_key_and_available_are_three_facts(gateway: Gateway) ->
     local = (await gateway.client.get("/v1/models/songbird")).json()
     assert (local["downloaded"], local["key_configured"], local["available"]) == (True, None, True)
     assert (local["loaded"], local["state"]) == (False, "stopped")
+
+
+async def test_models_that_lack_a_key_an_engine_or_a_pull_are_listed_on_demand(gateway: Gateway) -> None:
+    async def listed(query: str) -> set[str]:
+        return {row["id"] for row in (await gateway.client.get(f"/v1/models{query}")).json()["data"]}
+
+    assert "cloud/oracle" not in await listed("")
+    assert "parrot" in await listed("")
+    assert await listed("?all=true") - await listed("") == {"cloud/oracle"}
 
 
 async def test_the_routers_names_are_models_too(gateway: Gateway) -> None:
@@ -81,6 +91,22 @@ async def test_metrics(gateway: Gateway) -> None:
         'roundhouse_device_used_bytes{device="cpu"} 10.0',
     ):
         assert line in text.splitlines(), line
+
+
+async def test_metrics_are_for_administrators_and_for_keys_that_read_nothing_else(start: Start) -> None:
+    async with start(**KEYS, metrics_keys="scraper-key") as gateway:
+        scraper = {"authorization": "Bearer scraper-key"}
+        error(await gateway.client.get("/metrics", headers=BEARER), 403, "permission_denied")
+        for headers in (ADMIN, scraper):
+            assert (await gateway.client.get("/metrics", headers=headers)).status_code == 200
+        for path in ("/v1/models", "/v1/usage", "/openapi.json"):
+            error(await gateway.client.get(path, headers=scraper), 403, "permission_denied")
+        error(await gateway.client.post(PATH, json=BODY, headers=scraper), 403, "permission_denied")
+
+
+async def test_a_metrics_key_alone_does_not_close_the_door_of_this_machine(start: Start) -> None:
+    async with start(metrics_keys="scraper-key") as gateway:
+        assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
 
 
 async def test_unknown_paths_share_one_metric(gateway: Gateway) -> None:

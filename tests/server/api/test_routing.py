@@ -86,6 +86,31 @@ async def test_another_keys_trace_does_not_exist(start: Start) -> None:
         error(await gateway.client.get(path, headers={"x-api-key": "other-key"}), 404, "not_found")
 
 
+async def test_a_trace_and_a_route_name_no_model_that_the_key_may_not_use(start: Start) -> None:
+    async with start(**KEYS) as gateway:
+        made = await gateway.keys.create("app", models=("parrot",))
+        headers = {"x-api-key": made.secret}
+        answered = await gateway.client.post(PATH, json=BODY, headers=headers)
+        path = f"/v1/traces/{answered.headers['x-roundhouse-trace']}"
+        route = (await gateway.client.post("/v1/route", json=BODY, headers=headers)).text
+        assert "oracle" not in (await gateway.client.get(path, headers=headers)).text + route
+        assert "oracle" in (await gateway.client.get(path, headers=ADMIN)).text
+
+
+async def test_a_key_bound_to_an_alias_may_use_that_alias(start: Start) -> None:
+    async with start(**KEYS) as gateway:
+        made = await gateway.keys.create("app", models=("Polly",))
+        headers = {"x-api-key": made.secret}
+        for model in ("polly", "auto", "parrot"):
+            answer = await gateway.client.post(PATH, json={**BODY, "model": model}, headers=headers)
+            assert answer.status_code == 200, model
+        assert gateway.dispatcher.facts[-1].allowed == ("Polly", "parrot")
+        refused = await gateway.client.post(PATH, json={**BODY, "model": "cloud/oracle"}, headers=headers)
+        error(refused, 403, "permission_denied")
+        listed = (await gateway.client.get("/v1/models", headers=headers)).json()["data"]
+        assert [row["id"] for row in listed if not row.get("router")] == ["parrot"]
+
+
 async def test_priors_are_for_administrators(start: Start) -> None:
     body = {"benchmarks": {"parrot": {"chat": 0.9}}}
     async with start(**KEYS) as gateway:

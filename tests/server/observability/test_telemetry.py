@@ -66,7 +66,7 @@ def trace(tmp_path: Path) -> Trace:
             settings = Settings.model_validate(
                 {
                     "data_dir": tmp_path,
-                    "api_keys": KEY,
+                    "admin_keys": KEY,
                     "log": {"access": False},
                     "endpoint": [{"id": name, "base_url": provider.base_url} for name in ("one", "two")],
                     "model": [row(name) for name in ("one", "two")],

@@ -84,3 +84,44 @@ async def test_unknown_paths_and_methods_below_messages_are_refused_in_anthropic
         body = refused.json()
         assert (body["type"], set(body["error"])) == ("error", {"type", "message"})
         assert body["request_id"] == refused.headers["x-request-id"]
+
+
+async def test_anthropics_sdk_lists_the_models_in_pages(serve: Start) -> None:
+    async with serve(api_keys="any") as gateway, claude(gateway) as client:
+        every = [model.id async for model in client.models.list()]
+        assert {"auto", "parrot", "songbird"} <= set(every)
+        first = await client.models.list(limit=2)
+        assert ([model.id for model in first.data], first.has_more) == (every[:2], True)
+        assert (first.first_id, first.last_id) == (every[0], every[1])
+        assert [model.id async for model in first] == every, "the SDK walks the pages by after_id"
+        before = await client.models.list(limit=2, before_id=every[3])
+        assert ([model.id for model in before.data], before.has_more) == (every[1:3], True)
+        last = await client.models.list(after_id=every[-1])
+        assert (last.data, last.has_more, last.first_id) == ([], False, None)
+        parrot = await client.models.retrieve("polly")
+        assert (parrot.id, parrot.type, parrot.display_name) == ("parrot", "model", "parrot")
+        assert parrot.max_input_tokens == 4096
+        assert parrot.created_at.tzinfo is not None
+
+
+async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(serve: Start) -> None:
+    async with serve(api_keys="any") as gateway:
+        async with claude(gateway) as client:
+            for refused in (
+                client.models.retrieve("nowhere"),
+                client.models.list(after_id="nowhere"),
+                client.models.list(limit=5000),
+                client.get("/v1/files", cast_to=object),
+                client.messages.batches.list(),
+            ):
+                with pytest.raises(anthropic.APIStatusError) as raised:
+                    await refused
+                body = raised.value.response.json()
+                assert (body["type"], set(body["error"])) == ("error", {"type", "message"})
+                assert raised.value.status_code in (400, 404)
+        async with claude(gateway, key="wrong") as client:
+            with pytest.raises(anthropic.AuthenticationError) as unknown:
+                await client.models.list()
+            assert unknown.value.response.json()["error"]["type"] == "authentication_error"
+        plain = (await gateway.client.get("/v1/models/nowhere", headers={"x-api-key": "any"})).json()
+        assert set(plain["error"]) == {"message", "type", "param", "code"}, "other clients get OpenAI's"

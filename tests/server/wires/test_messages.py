@@ -316,3 +316,21 @@ async def test_an_openai_model_answers_too() -> None:
             )
     assert json.loads(answer.model_dump_json())["content"][0]["text"] == "The quick brown"
     assert answer.stop_reason == "max_tokens"
+
+
+def test_the_stop_sequence_that_ended_the_text_is_told() -> None:
+    def told(choice: Json) -> Json:
+        stream = MessageStream(message_id="msg_1", stop_sequences=["END"])
+        list(stream.feed({"choices": [{"index": 0, "delta": {"content": "a"}}]}))
+        list(stream.feed({"choices": [{"index": 0, "delta": {}, **choice}]}))
+        delta = next(event for event in stream.finish() if event["type"] == "message_delta")["delta"]
+        message = stream.message()
+        assert (message["stop_reason"], message["stop_sequence"]) == (delta["stop_reason"], delta["stop_sequence"])
+        return {name: delta[name] for name in ("stop_reason", "stop_sequence")}
+
+    by_sequence = {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert told({"finish_reason": "stop", "stop_reason": "END"}) == by_sequence
+    plain = {"stop_reason": "end_turn", "stop_sequence": None}
+    assert told({"finish_reason": "stop", "stop_reason": None}) == plain
+    assert told({"finish_reason": "stop", "stop_reason": 7}) == plain, "vLLM's id of a stop token"
+    assert told({"finish_reason": "length", "stop_reason": "END"})["stop_sequence"] is None

@@ -157,9 +157,8 @@ class Batcher(Generic[R]):
         self._begun |= run.jobs
         try:
             results = await loop.run_in_executor(self._threads, call)
-        except Exception as error:  # handed to every request in the batch
-            for job in run.jobs & self._open:
-                self._settle(job, error)
+        except Exception as error:  # handed to the request that caused it
+            await self._blame(batch, run.jobs & self._open, error)
         else:
             for (job, index, _), result in zip(batch, results, strict=True):
                 job.results[index] = result
@@ -168,6 +167,13 @@ class Batcher(Generic[R]):
                     self._settle(job)
         finally:
             self._runs.discard(run)
+
+    async def _blame(self, batch: list[_Entry[R]], jobs: set[_Job[R]], error: Exception) -> None:
+        """Fail the one request of a batch; run the parts of several apart, as one of them may be the cause."""
+        if len(jobs) == 1:
+            self._settle(jobs.pop(), error)
+        for job in jobs:
+            await self._run([entry for entry in batch if entry[0] is job])
 
     @staticmethod
     def _settle(job: _Job[R], error: Exception | None = None) -> None:

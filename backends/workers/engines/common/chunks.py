@@ -37,12 +37,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The text and logprobs that become visible with a token. ``count`` is the number of tokens so far."""
+    """The text and logprobs that become visible with a token. ``count`` is the number of tokens so far.
+
+    ``stop`` is the stop sequence that ended the text, if one did.
+    """
 
     text: str
     logprobs: list[Json]
     count: int
     finish: Finish | None = None
+    stop: str | None = None
 
 
 class ChatOutputParser(Protocol):
@@ -86,14 +90,14 @@ async def visible_pieces(
             entry = _entry(token, decode) if logprobs and not ended else None
             text, entries = ("", []) if ended else written.add(token.id, entry)
             if written.stop.found:
-                yield Piece(text, entries, count, "stop")
+                yield Piece(text, entries, count, "stop", written.stop.sequence)
                 return
             if token.finish is None:
                 yield Piece(text, entries, count)
                 continue
             rest, last = written.end()
             finish = "stop" if written.stop.found else token.finish
-            yield Piece(text + rest, entries + last, count, finish)
+            yield Piece(text + rest, entries + last, count, finish, written.stop.sequence)
 
 
 async def chat_events(
@@ -116,7 +120,8 @@ async def chat_events(
                 yield _chunk(head, {"delta": {}, "logprobs": _entries(logprobs)})
             if piece.finish is not None:
                 reason = "tool_calls" if text.called and piece.finish == "stop" else piece.finish
-                yield _chunk(head, {"delta": {}}, finish=reason)
+                stopped = {} if piece.stop is None else {"stop_reason": piece.stop}
+                yield _chunk(head, {"delta": {}, **stopped}, finish=reason)
                 yield sse_event({**head, "choices": [], "usage": _usage(prompt_tokens, piece.count)})
     yield DONE
 

@@ -48,15 +48,21 @@ class StopFilter:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._kept = ""
-        self.found = False
+        self.sequence: str | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether a stop sequence is complete."""
+        return self.sequence is not None
 
     def feed(self, text: str) -> str:
-        """Return the text that cannot be part of a stop sequence; sets ``found`` once one is complete."""
+        """Return the text that cannot be part of a stop sequence; sets ``sequence`` to the first complete one."""
         text = self._kept + text
-        places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        places = [(at, len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if places:
-            self.found, self._kept = True, ""
-            return text[: min(places)]
+            at, _, self.sequence = min(places)
+            self._kept = ""
+            return text[:at]
         kept = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._kept = text[len(text) - kept :]
         return text[: len(text) - kept]

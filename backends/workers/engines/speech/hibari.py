@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.voices import Voice
-from catalog.errors import EngineMissing
+from catalog.errors import EngineMissing, InvalidRequest
 
 if TYPE_CHECKING:
     from hibari import Hibari
 
 _AMERICAN, _BRITISH = "en-US", "en-GB"
+_NUMBER = re.compile(r"\d+(?:,\d+)*")
+LONGEST_NUMBER = 15
+"""Digits of the longest number that is read as one; longer ones are read digit by digit (hibari's own names of
+numbers end at 36 digits, with an IndexError)."""
+_DIGITS_A_CLAUSE = 10
 
 
 class HibariVoices:
@@ -55,10 +62,38 @@ class HibariVoices:
         speaker = self._speakers[voice.name]
         accent = self._accents[language]
         noise = np.random.default_rng(0)
-        for sentence in speaker.split_sentences(text):
-            for phonemes in accent.phonemes(speaker, sentence):
-                samples: Samples = speaker.from_ids(speaker.ids(phonemes), speed, noise)
-                yield samples
+        # All is read before anything is spoken, so that a text that cannot be read is refused as a whole.
+        sentences = [accent.phonemes(speaker, sentence) for sentence in speaker.split_sentences(readable(text))]
+        for phonemes in (each for sentence in sentences for each in sentence):
+            samples: Samples = speaker.from_ids(speaker.ids(phonemes), speed, noise)
+            yield samples
+
+
+def readable(text: str) -> str:
+    """Write numbers of more than :data:`LONGEST_NUMBER` digits as digits, in clauses of ten."""
+
+    def digits(found: re.Match[str]) -> str:
+        each = [str(int(character)) for character in found[0] if character != ","]
+        if len(each) <= LONGEST_NUMBER:
+            return found[0]
+        starts = range(0, len(each), _DIGITS_A_CLAUSE)
+        return ", ".join(" ".join(each[start : start + _DIGITS_A_CLAUSE]) for start in starts)
+
+    return _NUMBER.sub(digits, text)
+
+
+class WholeWords:
+    """Reads words that the dictionary lacks, in pieces: the net drops what is past its longest input."""
+
+    def __init__(self, net: Any) -> None:
+        self._net = net
+
+    def __call__(self, word: str) -> str | None:
+        longest = int(self._net.maxlen)
+        pieces = -(-len(word) // longest)
+        size = -(-len(word) // max(1, pieces))
+        read = [self._net(word[start : start + size]) for start in range(0, len(word), max(1, size))]
+        return " ".join(filter(None, read)) or None
 
 
 class _Accent:
@@ -74,6 +109,14 @@ class _Accent:
             if self._rules is None:
                 from hibari import Hibari
                 from hibari.g2p import G2P
+                from hibari.g2p.oov import ASSETS, OOV
 
-                self._rules = Hibari(speaker.voice, speaker.model_path, g2p=G2P(british=self._british))
-            return [str(each) for each in self._rules.phonemize(sentence)]
+                net = OOV(str(Path(ASSETS) / ("oov_gb.onnx" if self._british else "oov.onnx")))
+                rules = G2P(oov=WholeWords(net), british=self._british)
+                self._rules = Hibari(speaker.voice, speaker.model_path, g2p=rules)
+            try:
+                return [str(each) for each in self._rules.phonemize(sentence)]
+            except Exception as error:  # the rules are pure: any exception is caused by the text
+                raise InvalidRequest(
+                    f"The voice cannot read this sentence: {sentence[:60]!r}.", param="input"
+                ) from error

@@ -147,6 +147,19 @@ async def test_a_failure_belongs_to_the_requests_in_its_batch(batcher: Batcher[i
     assert batcher.stats.failed == 1
 
 
+async def test_a_failure_is_not_shared_with_another_request_of_the_batch(
+    batcher: Batcher[int], runner: FakeRunner
+) -> None:
+    good = asyncio.create_task(batcher.run([text(3, 7)]))
+    bad = asyncio.create_task(batcher.run([text(3, -1)]))
+    other = asyncio.create_task(batcher.run([text(3, 8)]))
+    assert await good == [7]
+    assert await other == [8]
+    with pytest.raises(ValueError, match="cannot run"):
+        await bad
+    assert runner.batches[0] == [3, 3, 3], "they shared a batch"
+
+
 @pytest.fixture
 async def two_lanes(runner: FakeRunner) -> AsyncIterator[Batcher[int]]:
     made: Batcher[int] = Batcher(runner, budget=100, lanes=2)

@@ -18,13 +18,17 @@ import psutil
 import pytest
 
 from backends.base import Upstream
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
 from backends.queueing import Need
+from backends.wire.chat import ChatRequest
 from backends.workers.pool import WorkerState
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, WorkerFailed
 from catalog.model import Model, PathSource
+from tests.backends.answers import assemble_chat
 from tests.backends.workers.conftest import client
 from tests.conformance.starter_store import starter_store
 
@@ -107,6 +111,39 @@ async def test_it_answers_counts_tokens_and_tells_what_a_prompt_too_long_needs(
             refused = (await http.post("/chat/completions", json=long)).json()["error"]
         assert refused["type"] == "exceed_context_size_error"
         assert refused["n_ctx"] == pool.context(smollm) == 2048, "what a request can use is what the pool says"
+
+
+STRICT_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'developer' or (m.role == 'system' and not loop.first) %}"
+    "{{ raise_exception('System message must be at the beginning.') }}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The rule of Qwen3.5's template about system messages."""
+
+
+async def test_agents_conversations_are_answered_where_the_template_wants_the_system_message_first(
+    smollm: Model, tmp_path: Path
+) -> None:
+    template = tmp_path / "strict.jinja"
+    template.write_text(STRICT_TEMPLATE)
+    source = PathSource(path=str(starter_store().path(smollm)))
+    options = {"chat_template_file": str(template)}
+    row = smollm.model_copy(update={"id": "strict", "source": source, "options": options})
+    user = {"role": "user", "content": "Say hello."}
+    claude_code = [{"role": "system", "content": "A"}, user, {"role": "system", "content": "B"}]
+    codex = [{"role": "developer", "content": "A"}, {"role": "developer", "content": "B"}, user]
+    trailing = [user, {"role": "assistant", "content": ""}]
+    async with supervisor(tmp_path, slots=1) as pool, pool.lease(row, Need()) as upstream, HttpClient() as http:
+        backend = LocalWorkerBackend(http)
+        prompts = {}
+        for name, messages in {"a": claude_code, "b": codex, "c": trailing, "d": [user]}.items():
+            body = {"model": "m", "messages": messages, "max_tokens": 4, "temperature": 0}
+            answer = await assemble_chat(backend.chat(upstream, ChatRequest.model_validate(body)))
+            prompts[name] = answer["usage"]["prompt_tokens"], answer["choices"][0]["message"]["content"]
+        assert prompts["a"] == prompts["b"]
+        assert prompts["c"] == prompts["d"]
+        assert not prompts["c"][1].startswith("assistant")
 
 
 async def test_a_request_cannot_bring_its_own_chat_template(smollm: Model, tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Makes a conversation one that every chat template renders as it was meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catalog.errors import InvalidRequest
+from catalog.types import Json
+
+_SYSTEM = frozenset({"system", "developer"})
+
+
+def renderable(messages: list[Json]) -> list[Json]:
+    """The messages with one system message at most, at the beginning, and no empty answer at the end.
+
+    Many templates (Qwen's) refuse a system message elsewhere, and few know the role ``developer``. An empty answer
+    at the end would be continued without the template's opening of an answer; one with text is a prefill.
+
+    Raises InvalidRequest if nothing is left to answer.
+    """
+    kept = list(messages)
+    while kept and _is_empty_answer(kept[-1]):
+        kept.pop()
+    if not kept:
+        raise InvalidRequest("The conversation holds nothing to answer: add a message.", param="messages")
+    if not any(message["role"] in _SYSTEM for message in kept[1:]) and kept[0]["role"] != "developer":
+        return kept
+    system = [message for message in kept if message["role"] in _SYSTEM]
+    rest = [message for message in kept if message["role"] not in _SYSTEM]
+    return [{**system[0], "role": "system", "content": _joined([m.get("content") for m in system])}, *rest]
+
+
+def _is_empty_answer(message: Json) -> bool:
+    if message["role"] != "assistant" or message.get("tool_calls") or message.get("reasoning_content"):
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return not any(part.get("type") != "text" or part.get("text") for part in content)
+    return not content
+
+
+def _joined(contents: list[Any]) -> str | list[Json]:
+    """The contents as one text with a blank line between messages; as parts if one of them is not text."""
+    if any(isinstance(part, dict) and part.get("type") != "text" for c in contents for part in c or ()):
+        texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in contents if c]
+        return [part for parts in texts for part in parts]
+    joined = ("\n".join(part.get("text") or "" for part in c) if isinstance(c, list) else c for c in contents)
+    return "\n\n".join(text for text in joined if text)

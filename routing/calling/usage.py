@@ -1,0 +1,73 @@
+"""Reads the usage that an upstream reports, and believes only figures that can be true.
+
+Money, limits and learning follow these figures, so a wrong one is not repaired: the usage is then unknown, and the
+amount reserved for the call is booked instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from routing.outcomes import Usage
+
+MOST_TOKENS = 100_000_000
+"""Tokens of one call beyond any context window and any batch."""
+MOST_SECONDS = 7 * 86_400.0
+"""Seconds of audio beyond any file that is accepted."""
+
+
+def token_usage(usage: Any) -> Usage | None:
+    """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``).
+
+    None unless it holds whole numbers with ``0 <= cached + cache_write <= input``, at most :data:`MOST_TOKENS`.
+    Reasoning tokens are part of the output, but some providers (xAI) count them beside it: more of them than
+    output are added. Rerankers give ``total_tokens`` alone.
+    """
+    try:
+        prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        answer = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        given, output = _first(usage, "prompt_tokens", "input_tokens"), _first(usage, *_OUTPUT)
+        if given is None and output is None:
+            given = usage["total_tokens"]
+        read = Usage(
+            input=_count(given),
+            output=_count(output),
+            cached=_count(prompt.get("cached_tokens")),
+            reasoning=_count(answer.get("reasoning_tokens")),
+            cache_write=_count(prompt.get("cache_write_tokens")),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    if read.cached + read.cache_write > read.input:
+        return None
+    if read.reasoning > read.output:
+        return Usage(
+            read.input, read.output + read.reasoning, read.cached, read.reasoning, 0.0, True, read.cache_write
+        )
+    return read
+
+
+_OUTPUT = ("completion_tokens", "output_tokens")
+
+
+def _first(usage: dict[str, Any], one: str, other: str) -> Any:
+    value = usage.get(one)
+    return usage.get(other) if value is None else value
+
+
+def _count(value: Any) -> int:
+    """A count of tokens; a missing one is 0. Raises ValueError unless it is plausible."""
+    if value is None:
+        return 0
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+        raise ValueError("not a count of tokens")
+    return value
+
+
+def audio_seconds(value: Any) -> float | None:
+    """A duration; None unless it is plausible."""
+    if type(value) not in (int, float) or not 0 <= value <= MOST_SECONDS:
+        return None
+    return float(value)

@@ -1,0 +1,74 @@
+"""What one gateway process asks the others: a trace, or to take a report on an answer, that it does not have
+itself.
+
+Traces stay in the memory of the process that served the request, because storing each one would cost every
+request.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from catalog.types import Json
+from server.runtime import Runtime
+
+
+class Peers(Protocol):
+    """The other gateway processes."""
+
+    async def ask(self, question: Json) -> Any:
+        """The first answer that is not ``None``; ``None`` if no process knows."""
+        ...
+
+
+class Verdict(BaseModel):
+    """A report on an answer, by the caller ``key``; an administrator may report on answers of every key."""
+
+    trace: str
+    score: float
+    key: str
+    admin: bool
+
+
+async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
+    """Answer another process's question from this one's memory; ``None`` if it does not know."""
+    if runtime is None:
+        return None
+    if "trace" in question:
+        return runtime.traces.get(str(question["trace"]))
+    return _learn(runtime, Verdict.model_validate(question["verdict"]))
+
+
+async def find_trace(runtime: Runtime, trace: str) -> Json | None:
+    """A trace from this process, the state, or another process; ``None`` if there is none (any more)."""
+    found = await runtime.traces.find(trace)
+    if found is None and runtime.peers is not None:
+        found = await runtime.peers.ask({"trace": trace})
+    return found
+
+
+async def learn(runtime: Runtime, verdict: Verdict) -> Json | None:
+    """Learn from a verdict, here or in the process that served the request.
+
+    Returns its effect, or ``None`` if there is no such answered trace, or it is another key's.
+    """
+    learned = _learn(runtime, verdict)
+    if learned is None and runtime.peers is not None:
+        learned = await runtime.peers.ask({"verdict": verdict.model_dump()})
+    return learned
+
+
+def _learn(runtime: Runtime, verdict: Verdict) -> Json | None:
+    outcome = runtime.traces.answered(verdict.trace)
+    if outcome is None or not (verdict.admin or outcome.facts.key == verdict.key):
+        return None
+    lesson = runtime.learner.report(outcome.facts, outcome.model, verdict.score, trace=verdict.trace)
+    return {
+        "model": lesson.model,
+        "task": lesson.task.value,
+        "complexity": lesson.complexity.value,
+        "expected_quality": {"before": lesson.before, "after": lesson.after},
+        "change_detected": lesson.changed,
+    }

@@ -1,0 +1,140 @@
+"""Usage is believed only where it can be true; otherwise it is unknown and the reserved amount is booked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.model import Capability, Price
+from catalog.types import Json
+from routing.accounts.costs import cost_nano
+from routing.calling.observers import ChunkObserver, ImageObserver, ObjectObserver, TranscriptObserver
+from routing.calling.usage import MOST_TOKENS, token_usage
+from routing.facts import Facts
+from tests.routing.calling.scripted import Stand, end, remote, text
+
+PRICE = Price(input=3, output=15, cache_read=0.3, cache_write=3.75)
+FALSE: list[Any] = [
+    "abc", 5, True, [], {}, [{"prompt_tokens": 1}], {"prompt_tokens": None}, {"tokens": 5},
+    {"prompt_tokens": -1, "completion_tokens": 5},
+    {"prompt_tokens": 5, "completion_tokens": -1},
+    {"prompt_tokens": 10**18, "completion_tokens": 5},
+    {"prompt_tokens": 5, "completion_tokens": 10**18},
+    {"prompt_tokens": "5", "completion_tokens": 5},
+    {"prompt_tokens": 5.5, "completion_tokens": 5},
+    {"prompt_tokens": 1e300, "completion_tokens": 5},
+    {"prompt_tokens": True, "completion_tokens": 5},
+    {"prompt_tokens": [5], "completion_tokens": {}},
+    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}},
+    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -6}},
+    {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 3}},
+    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": "many"},
+    {"prompt_tokens": 5, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": -1}},
+    {"total_tokens": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("usage", FALSE, ids=repr)
+async def test_usage_that_cannot_be_true_is_unknown_and_the_reserved_amount_is_booked(
+    capped: Stand, usage: Any
+) -> None:
+    capped.backend.scripts = {"liar": (text("fine"), end(), {"choices": [], "usage": usage})}
+    capped.will_try(remote("liar"))
+    _, items = await capped.ask(capped.job(Facts(Capability.CHAT, prompt_tokens=1000, output_tokens=500)))
+    assert all(item.get("usage") is None for item in items)
+    outcome = capped.recorder.outcomes[0]
+    assert not outcome.usage.known
+    assert outcome.cost is None
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)  # 1,000 tokens at $1 and 500 at $2
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+COUNTS = JSON | st.integers(-3, 50)
+DETAILS = JSON | st.fixed_dictionaries({}, optional={"cached_tokens": COUNTS, "cache_write_tokens": COUNTS})
+USAGES = JSON | st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": COUNTS,
+        "completion_tokens": COUNTS,
+        "input_tokens": COUNTS,
+        "total_tokens": COUNTS,
+        "prompt_tokens_details": DETAILS,
+        "completion_tokens_details": JSON | st.fixed_dictionaries({"reasoning_tokens": COUNTS}),
+    },
+)
+
+
+@given(USAGES)
+def test_no_usage_costs_less_than_nothing_or_more_than_its_bound(usage: Any) -> None:
+    read = token_usage(usage)
+    if read is None:
+        return
+    assert 0 <= read.cached + read.cache_write <= read.input <= MOST_TOKENS
+    assert 0 <= read.reasoning <= read.output <= 2 * MOST_TOKENS
+    assert (cost_nano(PRICE, read) or 0) >= 0
+
+
+@given(USAGES, JSON)
+def test_an_observer_takes_any_usage_and_leaves_a_regular_one(usage: Any, duration: Any) -> None:
+    chunk: Json = {"choices": [], "usage": usage}
+    ChunkObserver("m").see(chunk)
+    if chunk.get("usage") is not None:
+        assert all(
+            type(chunk["usage"][name]) is int for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        )
+    ObjectObserver("m", units=1.0).see({"usage": usage})
+    ImageObserver().see({"type": "image_generation.completed", "usage": usage})
+    transcript = TranscriptObserver()
+    transcript.see({"type": "transcript.text.done", "usage": usage, "duration": duration})
+    assert transcript.usage.units >= 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "input_", "output"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 2}, 7, 2),
+        ({"input_tokens": 7, "output_tokens": 2}, 7, 2),
+        ({"prompt_tokens": 7.0, "completion_tokens": None}, 7, 0),
+        ({"total_tokens": 9}, 9, 0),
+        (
+            {"prompt_tokens": 7, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 90}},
+            7,
+            92,
+        ),
+        (
+            {"prompt_tokens": 7, "completion_tokens": 92, "completion_tokens_details": {"reasoning_tokens": 90}},
+            7,
+            92,
+        ),
+    ],
+)
+def test_the_spellings_of_usage_are_read(usage: Json, input_: int, output: int) -> None:
+    read = token_usage(usage)
+    assert read is not None
+    assert (read.input, read.output) == (input_, output)
+
+
+@pytest.mark.parametrize(
+    ("done", "minutes", "known"),
+    [
+        ({"duration": 30}, 0.5, True),
+        ({"usage": {"type": "duration", "seconds": 30}}, 0.5, True),
+        ({"usage": {"type": "tokens", "input_tokens": 5, "output_tokens": 1}}, 0.0, True),
+        ({}, 0.0, False),
+        ({"duration": -30}, 0.0, False),
+        ({"duration": "long"}, 0.0, False),
+        ({"duration": 1e18}, 0.0, False),
+        ({"usage": {"type": "duration", "seconds": -30}}, 0.0, False),
+    ],
+)
+def test_a_transcript_without_a_plausible_length_is_not_free(done: Json, minutes: float, known: bool) -> None:
+    observer = TranscriptObserver()
+    observer.see({"type": "transcript.text.done", "text": "a", **done})
+    assert (observer.usage.units, observer.usage.known) == (minutes, known)
