@@ -35,6 +35,7 @@ RoundhouseError                     500 server_error
 │   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
 │   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
 │   ├── StreamBroken                502 stream_broken: ended before its finish_reason
+│   ├── AnswerInvalid               502 answer_invalid: the answer lacks the form that was asked for
 │   └── UpstreamTimeout             504 upstream_timeout
 │       ├── ConnectTimeout          504 connect_timeout
 │       ├── FirstByteTimeout        504 first_byte_timeout
@@ -392,6 +393,12 @@ class StreamBroken(UpstreamError):
     """A stream ended without a finish reason, so the answer is incomplete."""
 
     code = "stream_broken"
+
+
+class AnswerInvalid(UpstreamError):
+    """A finished answer does not have the form that the request asks for, such as its JSON schema."""
+
+    code = "answer_invalid"
 
 
 class UpstreamTimeout(UpstreamError):

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
+from backends.constraints.request import FIELDS as FORMS
+from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
     Draining,
@@ -81,19 +83,34 @@ class Attempt(Generic[T]):
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             self.dropped = self.job.left_out + backend.dropped(self.job.request, lease.upstream)
-            if self.dropped and self.job.facts.intent.strict:
-                raise UnsupportedParameter(
-                    f"'{self.model.id}' cannot honour: {', '.join(self.dropped)}. Remove them, or do not ask "
-                    "for strict.",
-                    param=self.dropped[0],
-                )
+            if self.dropped:
+                self._refuse(self.dropped)
+            reported = collect() if lease.upstream.uds is not None else None
             self._unstreamed = asks_plainly(self.job.request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
+            if reported:
+                self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
+                self._refuse(self.dropped)
         except BaseException as error:
             self._error = error
             raise
+
+    def _refuse(self, dropped: tuple[str, ...]) -> None:
+        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for anything dropped."""
+        if self.job.facts.intent.strict:
+            raise UnsupportedParameter(
+                f"'{self.model.id}' cannot honour: {', '.join(dropped)}. Remove them, or do not ask for strict.",
+                param=dropped[0],
+            )
+        form = next((name for name in dropped if name in FORMS), None)
+        if form is not None:
+            raise UnsupportedParameter(
+                f"'{self.model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
+                "another model.",
+                param=form,
+            )
 
     async def _pull(self) -> bool:
         assert self._source is not None

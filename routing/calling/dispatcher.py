@@ -18,6 +18,7 @@ from catalog.errors import (
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
+    UnsupportedParameter,
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -46,7 +47,7 @@ _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
 _PASSING = ("breaker_open", "keys_resting")
 """Codes of exclusions that pass by themselves, so that trying again may help."""
 _MAX_REASONS = 5
-_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch)
+_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
 
 class Opening(Generic[T]):

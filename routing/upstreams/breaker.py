@@ -36,15 +36,10 @@ Fingerprint = Callable[[str], str]
 _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {
-        "model_unavailable",
-        "service_unavailable",
-        "insufficient_quota",
-        "queue_full",
-        "rate_limit_exceeded",
-        "draining",
-        "no_candidate",
+        "model_unavailable", "model_temporarily_unavailable", "service_unavailable", "insufficient_quota",
+        "queue_full", "rate_limit_exceeded", "draining", "no_candidate", "answer_invalid",
     }
-)
+)  # fmt: skip
 _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
 """Errors that say nothing about a local model: its supervisor replaces a worker that died or only fails."""
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from catalog.types import Json
 from tests.fakes import openai_chat
 from tests.fakes.openai import DONE, FakeOpenAI, event
 from tests.fakes.server import Call, Route
+
+VOCABULARY = 0x110000
+"""A token is a character."""
 
 
 class FakeLlamaServer(FakeOpenAI):
@@ -31,6 +36,7 @@ class FakeLlamaServer(FakeOpenAI):
 
     def routes(self) -> list[Route]:
         own: list[Route] = [
+            ("GET", "/v1/models", self.listed),
             ("GET", "/props", self.props),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
@@ -59,6 +65,9 @@ class FakeLlamaServer(FakeOpenAI):
         if not self.takes_tools:
             body = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
         said = openai_chat.answer(body, self.reply, refuse=False)
+        bound = re.fullmatch(r"%llguidance \{\}\nstart: %json (.*)\n", body.get("grammar", ""))
+        if bound is not None:
+            said = openai_chat.limited(json.dumps(openai_chat.example_of(json.loads(bound[1]))), body)
         if self.scripted is not None:
             said = openai_chat.limited(self.scripted, body)
         return await self.stream(request, call, self._chat_events(body, said))
@@ -99,6 +108,11 @@ class FakeLlamaServer(FakeOpenAI):
 
     async def infill(self, request: web.Request, call: Call) -> web.StreamResponse:
         return self.refused(call, 501, "Infill is not supported by this model", kind="not_supported_error")
+
+    async def listed(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The model's row says how many tokens it has."""
+        row = {"id": "local", "object": "model", "created": 1, "meta": {"n_vocab": VOCABULARY}}
+        return await self.document(request, call, {"object": "list", "data": [row]})
 
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}

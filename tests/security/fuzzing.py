@@ -34,6 +34,17 @@ EXTRAS = (
     "thinking", "stream_options", "truncate", "ignore_eos", "json", "mirostat", "dry_sequence_breakers",
     "日", "é", "a\nb", "a\r\nX: y", "\x00", "a, b", "💥", "x" * 5000, "timings",
 )  # fmt: skip
+_SCHEMAS = frozenset({"schema", "parameters", "guided_json", "json", "input_schema"})
+_KEYWORDS: tuple[tuple[Any, ...], ...] = (
+    ("pattern", r"^\d{1,3}$", "[a-z]+", "^(?=a)a", r"\bx", "("), ("format", "date", "uri", "int32", "ipv4"),
+    ("enum", ["a", 1, None], [], "a"), ("const", 3, {"a": []}), ("multipleOf", 7, 0, 0.1), ("minimum", 5, -1e300),
+    ("not", {"const": 1}), ("if", {"type": "string"}), ("uniqueItems", True), ("propertyNames", {"pattern": "a"}),
+    ("anyOf", [{"type": "string"}, {"type": "integer"}], []), ("oneOf", [{"const": 1}, {"const": 2}], [{}, {}]),
+    ("allOf", [{"type": "string"}, {"type": "integer"}], [{"maxLength": 2}]), ("contains", {}),
+    ("patternProperties", {"^x": {"type": "integer"}}), ("minProperties", 2), ("items", [{}, True]),
+    ("title", "T"), ("x-guidance", {"lenient": True}), ("$id", "http://a/b"), ("minLength", 3, 10**9),
+    ("patern", "a"), ("$ref", "#", "#/nowhere", "http://x/y"),
+)  # fmt: skip
 WORDS = ("Hello", "The quick brown fox", "你好 世界", "مرحبا", "😀", "def f(x):\n    return x", "1 + 1 = ?", "a")
 
 
@@ -68,16 +79,18 @@ class Fuzzer:
         draw = self.random
         if "$ref" in schema:
             return self._value(defs[schema["$ref"].rpartition("/")[2]], defs, name, depth)
-        for branches in ("anyOf", "oneOf"):
-            if branches in schema:
-                chosen = [b for b in schema[branches] if b.get("type") != "null"] or schema[branches]
-                return self._value(draw.choice(chosen), defs, name, depth)
+        if "anyOf" in schema or "oneOf" in schema:
+            branches = schema.get("anyOf") or schema["oneOf"]
+            chosen = [branch for branch in branches if branch.get("type") != "null"] or branches
+            return self._value(draw.choice(chosen), defs, name, depth)
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
             return draw.choice(schema["enum"])
         match schema.get("type"):
             case "object":
+                if name in _SCHEMAS and draw.random() < 0.9:
+                    return self._schema(0)
                 return self._object(schema, defs, depth)
             case "array":
                 least = schema.get("minItems", 0)
@@ -106,6 +119,28 @@ class Fuzzer:
         }
         if not schema.get("properties") and draw.random() < 0.5:
             made[draw.choice(("type", "url", "text", "data", "name", "42"))] = draw.choice(NASTY)
+        return made
+
+    def _schema(self, depth: int) -> Any:
+        """A JSON schema, mostly of keywords that mean something to each other."""
+        draw = self._random
+        if depth > 3 or draw.random() < 0.02:
+            return draw.choice((True, False, {}, {"$ref": "#"}, *NASTY[-20:]))
+        if draw.random() < 0.03:
+            name, width = draw.choice(("anyOf", "allOf", "prefixItems")), draw.choice((1, 2, 5))
+            steps = draw.choice((3, 12, 60))
+            chain = {f"n{at}": {name: [{"$ref": f"#/$defs/n{at + 1}"}] * width} for at in range(steps)}
+            return {"$ref": "#/$defs/n0", "$defs": {**chain, f"n{steps}": self._schema(depth + 1)}}
+        made: dict[str, Any] = {"type": draw.choice(("object", "object", "array", "string", "integer", "boolean"))}
+        if made["type"] == "object":
+            made["properties"] = {each: self._schema(depth + 1) for each in draw.sample(("a", "b", "é", "x-y"), 2)}
+            made["required"] = list(made["properties"])[: draw.randrange(3)]
+            made["additionalProperties"] = draw.random() < 0.3
+        if made["type"] == "array":
+            made |= {"items": self._schema(depth + 1), "minItems": draw.randrange(3), "maxItems": 3}
+        for _ in range(draw.choice((0, 0, 0, 1))):
+            keyword = draw.choice(_KEYWORDS)
+            made[keyword[0]] = draw.choice(keyword[1:])
         return made
 
     def _text(self, schema: Mapping[str, Any], name: str) -> str:

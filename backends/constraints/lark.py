@@ -1,0 +1,39 @@
+"""Writes constraints as llguidance's Lark grammars. Source: docs/syntax.md of llguidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from catalog.types import Json
+
+HEADER = "%llguidance {}\n"
+"""The first line, by which llama-server tells such a grammar from GBNF."""
+
+FREE_TEXT = r"/(\s*[^{\s](?s:.)*)?/"
+"""Any text that does not begin with a brace, and so is not a call."""
+
+_COMPACT: Json = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Small models repeat whitespace without end where it is free, so JSON is written on one line."""
+
+
+def grammar(rules: str) -> str:
+    """A whole grammar; ``rules`` define ``start``."""
+    return f"{HEADER}{rules}\n"
+
+
+def literal(text: str) -> str:
+    """A text as a terminal."""
+    return orjson.dumps(text).decode()
+
+
+def json_value(schema: Json, *, lenient: bool = False) -> str:
+    """A JSON value of a schema. ``lenient``: keywords that llguidance lacks are ignored, not refused."""
+    options = {**_COMPACT, "lenient": True} if lenient else _COMPACT
+    return f"%json {orjson.dumps({**schema, 'x-guidance': options}).decode()}"
+
+
+def choice(texts: Sequence[str]) -> str:
+    """One of several texts."""
+    return " | ".join(literal(text) for text in dict.fromkeys(texts))
