@@ -123,7 +123,7 @@ class Fuzzer:
 
     def _schema(self, depth: int) -> Any:
         """A JSON schema, mostly of keywords that mean something to each other."""
-        draw = self._random
+        draw = self.random
         if depth > 3 or draw.random() < 0.02:
             return draw.choice((True, False, {}, {"$ref": "#"}, *NASTY[-20:]))
         if draw.random() < 0.03:
