@@ -14,8 +14,9 @@ HEADER = "%llguidance {}\n"
 FREE_TEXT = r"/(\s*[^{\s](?s:.)*)?/"
 """Any text that does not begin with a brace, and so is not a call."""
 
-_COMPACT: Json = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-"""Small models repeat whitespace without end where it is free, so JSON is written on one line."""
+_COMPACT: Json = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON on one line, as small models repeat whitespace without end where it is free. The separators are texts in
+llguidance 1.0 and regular expressions in later versions."""
 
 
 def grammar(rules: str) -> str:

@@ -219,7 +219,7 @@ def test_the_arguments_of_a_call_have_their_schema(client: httpx.Client, choice:
         arguments = list(pieces.values())
     assert len(arguments) >= 4
     for given in arguments:
-        Draft202012Validator(CALL["parameters"]).validate(json.loads(given))  # type: ignore[arg-type]
+        Draft202012Validator(CALL["parameters"]).validate(json.loads(given))
 
 
 def test_a_schema_bomb_is_refused_and_a_neighbour_is_answered(client: httpx.Client) -> None:
