@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from backends.plain import asks_plainly
 from catalog.errors import (
     CapabilityMismatch,
+    ContextLengthExceeded,
     Draining,
     EngineMissing,
     InvalidRequest,
@@ -94,6 +95,10 @@ class Attempt(Generic[T]):
                 pass
         except BaseException as error:
             self._error = error
+            if isinstance(error, ContextLengthExceeded):
+                limits = self.model.limits
+                limit = limits.context_window or limits.max_input_tokens
+                error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
 
     async def _pull(self) -> bool:
