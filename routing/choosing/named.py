@@ -66,6 +66,8 @@ def _plan_single(facts: Facts, world: World, model: Model, strategy: Strategy) -
 
 
 def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
+    if facts.tokens_only and model.tokenizes:
+        return
     needs = {facts.capability, *facts.intent.require}
     if model.origin != "discovered":
         needs |= facts.features & _CHECKED_FEATURES
