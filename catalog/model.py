@@ -280,6 +280,11 @@ class Model(BaseModel):
         return not isinstance(self.source, UpstreamSource)
 
     @property
+    def tokenizes(self) -> bool:
+        """Whether a worker of this model has a tokenizer to ask."""
+        return self.local and self.engine in TOKENIZING
+
+    @property
     def endpoint_name(self) -> str:
         """The id of the endpoint that serves this model, or ``LOCAL_ENDPOINT``."""
         return self.source.endpoint if isinstance(self.source, UpstreamSource) else LOCAL_ENDPOINT
@@ -288,6 +293,10 @@ class Model(BaseModel):
     def endpoints(self) -> frozenset[Capability]:
         """The capabilities that are endpoints of the API."""
         return self.capabilities & ENDPOINTS
+
+
+TOKENIZING = frozenset({"llamacpp", "onnx", "whisper", "mlx", "vllm", "llama-cpp-python"})
+"""Engines that serve ``/tokenize`` and ``/detokenize``, for models of any capability."""
 
 
 class Endpoint(BaseModel):

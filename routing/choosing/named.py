@@ -70,6 +70,8 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
 
 
 def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
+    if facts.tokens_only and model.tokenizes:
+        return
     needs = {facts.capability, *facts.intent.require}
     if model.origin != "discovered":
         needs |= facts.features & _CHECKED_FEATURES

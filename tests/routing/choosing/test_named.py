@@ -89,6 +89,23 @@ def test_a_name_that_no_model_has_is_not_found() -> None:
         choose(chat(requested="nobody"), world([remote("m")]))
 
 
+def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
+    rows = [local("gguf", capabilities=frozenset({Capability.COMPLETION})), local("vectors", capabilities=EMBED)]
+    rows += [
+        local("ear", engine="whisper", capabilities=frozenset({Capability.TRANSCRIBE})),
+        local("mouth", engine="speech", capabilities=frozenset({Capability.SPEAK})),
+        remote("far", capabilities=EMBED),
+    ]
+    here = world(rows)
+    for name in ("gguf", "vectors", "ear"):
+        assert choose(chat(requested=name, tokens_only=True), here).candidates
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name), here)
+    for name in ("mouth", "far"):
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name, tokens_only=True), here)
+
+
 # ---- replicas
 
 
