@@ -104,11 +104,13 @@ async def listening(
         await serve(reader, writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
-    for writer in writers:
-        writer.transport.abort()
-    await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 # ---- timeouts
