@@ -47,7 +47,9 @@ class BackendSettings(BaseModel):
     )
     keepalive: float = Field(default=15.0, ge=0, description="how long an idle connection is kept")
     max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="one whole answer")
-    max_event_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="one event of a stream")
+    max_event_bytes: int = Field(
+        default=32 * 1024 * 1024, gt=0, description="one event of a stream, or one JSON answer"
+    )
     max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
 
     proxy: SecretStr | None = Field(

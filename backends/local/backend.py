@@ -117,10 +117,12 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
         body = self._openai.body(request, upstream)
         body["messages"] = renderable(body["messages"])
-        tools = chosen_tools(request)
-        if tools and not await self._template_takes_tools(upstream):
-            body = bind(body, ToolPlan.of(request, tools))
-        counted = await self._http.post_json(upstream, "/chat/completions/input_tokens", body, errors=worker_error)
+        binding = await bind_answer(
+            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+        )
+        counted = await self._http.post_json(
+            upstream, "/chat/completions/input_tokens", binding.body, errors=worker_error
+        )
         return {"input_tokens": checked(counted, "", upstream)["input_tokens"]}
 
     def _choice(
