@@ -53,8 +53,8 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import Peers, answer_peer
-from server.runtime import Insight, Runtime
+from server.peers import answer_peer
+from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 
 
