@@ -298,7 +298,13 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
     )
     return CatalogUpdates(
-        models.live, models.store, models.engines, models.availability, memory.provider_keys, discovery
+        models.live,
+        models.store,
+        models.engines,
+        models.availability,
+        memory.provider_keys,
+        discovery,
+        settings.routing,
     )
 
 
