@@ -53,8 +53,8 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import Peers, answer_peer
-from server.runtime import Insight, Runtime
+from server.peers import answer_peer
+from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 
 
@@ -173,7 +173,8 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
         state,
         settings.persistence,
         clock,
-        parts=(breakers, provider_keys, pins, estimator),
+        parts=(breakers, provider_keys, estimator),
+        first_wins=(pins,),
         spend=spend,
         keys=virtual_keys,
         counted=(provider_keys,),
@@ -300,7 +301,13 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
     )
     return CatalogUpdates(
-        models.live, models.store, models.engines, models.availability, memory.provider_keys, discovery
+        models.live,
+        models.store,
+        models.engines,
+        models.availability,
+        memory.provider_keys,
+        discovery,
+        settings.routing,
     )
 
 

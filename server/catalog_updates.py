@@ -10,6 +10,8 @@ from hashlib import sha256
 
 import orjson
 
+import structlog
+
 from backends.http import HttpClient
 from backends.registry import backends, check_protocols
 from backends.workers.engines.registry import Engines, builtin_engines, check_engines
@@ -19,6 +21,7 @@ from catalog.model import Endpoint, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
+from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
@@ -46,16 +49,24 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
 
 def check_preferred(settings: Settings, catalog: Catalog) -> None:
     """Raises ConfigurationError for a preferred model that is unknown and cannot be discovered, either."""
-    routing, discovery = settings.routing, settings.discovery
+    discovery = settings.discovery
     if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
         return
+    for setting, error in unknown_preferred(settings.routing, catalog):
+        raise ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+
+
+def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
+    """The settings that prefer a model which the catalogue does not have."""
+    unknown = []
     named = [(f"routing.preferred.{capability}", name) for capability, name in routing.preferred.items()]
     named += [("routing.speech.preferred", name) for name in routing.speech.preferred]
     for setting, name in named:
         try:
             catalog.resolve(name)
         except ModelNotFound as error:
-            raise ConfigurationError(f"Invalid setting '{setting}': {error.message}") from None
+            unknown.append((setting, error))
+    return unknown
 
 
 class LiveCatalog:
@@ -94,8 +105,10 @@ class CatalogUpdates:
         availability: Availability,
         keys: KeyPools,
         discovery: Discovery,
+        routing: RoutingSettings,
     ) -> None:
         self._live = live
+        self._routing = routing
         self._engines = engines
         self._store = store
         self._availability = availability
@@ -110,6 +123,7 @@ class CatalogUpdates:
         fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
+        self._routing = settings.routing
         fresh = merged(replace(fresh, discovered=self._live.current.discovered), self._discovery, ())
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
         self._live.current = replace(fresh, version=self._live.current.version + 1)
@@ -124,6 +138,7 @@ class CatalogUpdates:
     async def discover(self) -> None:
         """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled."""
         asyncio.get_running_loop().call_later(self._discovery.patience, self.looked.set)
+        checked: RoutingSettings | None = None
         while True:
             self._changed.clear()
             found = await self._discovery.scan(self._live.current.servers)
@@ -131,6 +146,11 @@ class CatalogUpdates:
             if merged(self._live.current, self._discovery, found) is not self._live.current:
                 await self._publish(found)
             self.looked.set()
+            if checked is not self._routing:
+                checked = self._routing
+                for setting, error in unknown_preferred(checked, self._live.current):
+                    log = structlog.get_logger("server.catalog")
+                    log.warning("preferred model is unknown", setting=setting, reason=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._discovery.interval):
                     await self._changed.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -303,7 +304,7 @@ class Settings(BaseSettings):
 class _SettingsFile(TomlConfigSettingsSource):
     """The settings file. Raises ConfigurationError for a secret in it."""
 
-    def _read_file(self, file_path: Path) -> dict[str, Any]:
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         # A byte order mark, which Windows' editors write, is not TOML.
         return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
 

@@ -34,7 +34,7 @@ from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
 from server.processes.gateway_child import GatewayChild
-from server.processes.reload import SettingsLoader, changed_settings
+from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
 from server.processes.signals import handle_signals
 from server.processes.sockets import bind, bind_admin, loop_factory, url_of
@@ -227,9 +227,9 @@ class Fleet:
         """Send the settings to every gateway, also to those started later. A refusal is logged."""
         try:
             fresh = load()
+            changed = applicable(self._settings, fresh)
             document = dump_with_secrets(fresh)
             serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
-            changed = changed_settings(self._settings, fresh)
             for gateway in serving:  # the first to refuse keeps the others as they are
                 await gateway.channel.call("reload", document)
         except RoundhouseError as error:

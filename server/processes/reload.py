@@ -106,10 +106,7 @@ async def apply_settings(services: Services, settings: Settings) -> list[str]:
     Returns the names of those that changed. Raises ConfigurationError, and applies nothing, when a setting of
     :data:`NEEDS_RESTART` has changed.
     """
-    changed = changed_settings(services.settings, settings)
-    refused = [name for name in changed if _in_table(name, NEEDS_RESTART)]
-    if refused:
-        raise ConfigurationError(f"A change of {', '.join(refused)} needs a restart.")
+    changed = applicable(services.settings, settings)
     runtime = services.runtime
     if runtime is not None and runtime.reload is not None:
         await runtime.reload(settings)
@@ -122,9 +119,13 @@ async def apply_settings(services: Services, settings: Settings) -> list[str]:
     return changed
 
 
-def changed_settings(old: Settings, new: Settings) -> list[str]:
-    """The names of the settings whose values differ."""
-    return [name for name in setting_names(Settings) if attrgetter(name)(old) != attrgetter(name)(new)]
+def applicable(old: Settings, new: Settings) -> list[str]:
+    """The names of the settings whose values differ. Raises ConfigurationError if one of them needs a restart."""
+    changed = [name for name in setting_names(Settings) if attrgetter(name)(old) != attrgetter(name)(new)]
+    refused = [name for name in changed if _in_table(name, NEEDS_RESTART)]
+    if refused:
+        raise ConfigurationError(f"A change of {', '.join(refused)} needs a restart.")
+    return changed
 
 
 def setting_names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

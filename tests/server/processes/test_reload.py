@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from operator import attrgetter
@@ -198,6 +199,16 @@ async def test_a_folder_of_models_is_found_after_a_reload_and_lost_after_another
     await has(True)
     await running.reload()
     await has(False)
+
+
+async def test_a_preferred_model_that_no_source_lists_is_warned_of(tmp_path: Path, logs: io.StringIO) -> None:
+    found = {"discovery": {"folders": [str(tmp_path)]}, "routing": {"preferred": {"chat": "smollm2-135m-instrct"}}}
+    app = create_app(settings(data_dir=tmp_path, **found), open_runtime=open_runtime)
+    async with app.router.lifespan_context(app), asyncio.timeout(30):
+        while "preferred model is unknown" not in logs.getvalue():
+            await asyncio.sleep(0.01)
+    assert "routing.preferred.chat" in logs.getvalue()
+    assert "smollm2-135m-instruct" in logs.getvalue()
 
 
 HELD: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
