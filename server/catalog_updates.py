@@ -9,7 +9,6 @@ from dataclasses import replace
 from hashlib import sha256
 
 import orjson
-
 import structlog
 
 from backends.http import HttpClient

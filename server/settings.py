@@ -64,6 +64,9 @@ class LimitSettings(BaseModel):
     form_field_bytes: int = Field(
         default=MIB, gt=0, description="largest field of a multipart body, other than its file"
     )
+    speech_characters: int = Field(
+        default=4096, gt=0, le=100_000, description="longest text to speak; OpenAI's own limit is 4096"
+    )
     header_bytes: int = Field(
         default=32 * 1024, gt=0, description="largest head of a request: request line and all headers"
     )

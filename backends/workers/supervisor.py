@@ -123,11 +123,11 @@ class Supervisor:
         await worker.ready()
         return worker.view()
 
-    async def unload(self, model_id: str) -> bool:
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
         worker = self._workers.get(model_id)
         if worker is None or not worker.loaded:
             return False
-        worker.ask_to_stop("unloaded")
+        worker.ask_to_stop("unloaded", force=force)
         await worker.stopped()
         return True
 

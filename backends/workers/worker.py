@@ -22,7 +22,7 @@ from backends.workers.health import CallFailures, unhealthy
 from backends.workers.logs import WorkerLog
 from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerState, WorkerView
-from backends.workers.process import WorkerProcess, describe_exit
+from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from catalog.errors import (
@@ -94,6 +94,7 @@ class Worker:
         self._upstream: Upstream | None = None
         self._events = asyncio.Event()
         self._stopping: str | None = None
+        self._forced = False
         self._check: asyncio.Task[None] | None = None
         self._unwell: str | None = None
         self._failures_in_a_row = CallFailures()
@@ -217,10 +218,13 @@ class Worker:
         if self.loaded:
             self.ask_to_stop("reloaded")
 
-    def ask_to_stop(self, why: str) -> None:
-        """Grant no more leases and stop once the present ones end. The queue is kept for the next start."""
+    def ask_to_stop(self, why: str, *, force: bool = False) -> None:
+        """Grant no more leases and stop once the present ones end, or with ``force`` at once, which breaks their
+        streams. The queue is kept for the next start.
+        """
         if self.loaded:
             self._stopping = why
+            self._forced = self._forced or force
             self.leaving = True
             self._slots.close()
             self._events.set()
@@ -298,7 +302,7 @@ class Worker:
 
     async def _start_and_serve(self) -> None:
         self._gone.clear()
-        self._stopping = None
+        self._stopping, self._forced = None, False
         began = self._clock()
         try:
             launch = await self._while_wanted(self._start())
@@ -337,7 +341,7 @@ class Worker:
             reason = f"not ready within {self._settings.start_timeout:g} s"
         if reason is not None:
             logged = await asyncio.to_thread(self.log.tail, 200, since=before)
-            reason = launch.explain(logged) or reason
+            reason = launch.explain(logged) or explain_crash(reason, logged)
             raise WorkerFailed(
                 f"The worker of '{self.model.id}' did not start: {reason.rstrip('.')}. "
                 f"Its log: roundhouse logs {self.model.id}"
@@ -402,8 +406,9 @@ class Worker:
                 left = self._time_left()
                 if self._stopping is not None and self._state is WorkerState.READY:
                     self._set(WorkerState.DRAINING)
-                if (left is not None and left <= 0) or (self._stopping is not None and not self._slots.users):
-                    await self._stop_idle()
+                leaves = self._stopping is not None and (self._forced or not self._slots.users)
+                if leaves or (left is not None and left <= 0):
+                    await self._stop()
                     return
                 event = asyncio.create_task(self._events.wait())
                 await asyncio.wait({exited, event}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -419,11 +424,11 @@ class Worker:
         since = self._slots.last_used or self._started_at or 0.0
         return since + self.keep_alive - self._clock()
 
-    async def _stop_idle(self) -> None:
+    async def _stop(self) -> None:
         self._slots.close()
         self._set(WorkerState.DRAINING)
         self.leaving = True
-        await self._end_process()
+        await self._end_process(0 if self._forced else None)
         self._set(WorkerState.STOPPED)
         self._observer.unloaded(self.model.id, evicted=self._stopping == "evicted")
 
@@ -431,6 +436,7 @@ class Worker:
         self._crashes = 0 if self._slots.completed else self._crashes
         self._crashes += 1
         self._restarts += 1
+        reason = explain_crash(reason, await asyncio.to_thread(self.log.tail, 100))
         self._observer.died(self.model.id, reason)
         await self._end_process(grace)
         if self._crashes >= self._settings.crash_limit:

@@ -9,6 +9,7 @@ its content is a JSON object (which a gateway does not drop):
 ``start_hold``    not ready before this file exists
 ``fail_start``    report that the model cannot be loaded, with this reason
 ``exit_start``    exit with this code before it is ready, after a line on standard error
+``crash_start``   print this line and crash with SIGSEGV before it is ready
 ``hold_mib``      allocate that much memory
 ``spin``          compute for ever, from the first such request on
 ``grow_start``    allocate up to so many MiB before it is ready, and never be ready
@@ -328,6 +329,9 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
     if "exit_start" in options:
         print("fake worker: broken as told", file=sys.stderr, flush=True)
         os._exit(options["exit_start"])
+    if "crash_start" in options:
+        print(options["crash_start"], file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
     if "fail_start" in options:
         raise RuntimeError(options["fail_start"])
     if "grow_start" in options:
