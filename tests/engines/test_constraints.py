@@ -73,9 +73,10 @@ ENFORCED: dict[str, dict[str, Any]] = {
     "recursion by definitions": {
         "$ref": "#/$defs/node",
         "$defs": {
-            "node": thing(
-                v={"enum": [1, 2]}, kids={"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 1}
-            )
+            "node": {
+                "type": "object", "required": ["v"], "additionalProperties": False,
+                "properties": {"v": {"enum": [1, 2]}, "next": {"$ref": "#/$defs/node"}},
+            }
         },
     },
     "prefixItems": {
