@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import median
 from typing import Generic, TypeVar
 
 from catalog.errors import QueueFull, RoundhouseError
@@ -132,6 +133,12 @@ class _Waiter:
     future: asyncio.Future[Grant] = field(repr=False)
 
 
+LONGEST_WAIT = 60.0
+"""Seconds that a refused request is told to wait at most: by then the queue is another one."""
+_HOLDS = 16
+_LATELY = 120.0
+
+
 class FairSlots:
     """The slots of one worker or endpoint and the queue for them, which also exists while a worker loads.
 
@@ -155,7 +162,7 @@ class FairSlots:
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._held: set[Grant] = set()
         self._capacity = 0
-        self._hold_seconds = 1.0
+        self._holds: deque[tuple[float, float]] = deque(maxlen=_HOLDS)
         self._granted_at: dict[Grant, float] = {}
         self.last_used: float | None = None
         self.completed = 0
@@ -251,16 +258,21 @@ class FairSlots:
         self._held.discard(grant)
         held_for = now - self._granted_at.pop(grant)
         if grant.slots and completed:
-            self._hold_seconds += 0.2 * (held_for - self._hold_seconds)
+            self._holds.append((now, held_for))
         self.completed += completed
         self.last_used = now
         self._grant()
         self._changed()
 
     def estimated_wait(self) -> float:
-        """Estimate the wait of a new request in seconds, from a moving average of how long slots are held."""
+        """Estimate the wait of a new request in seconds, 1 to :data:`LONGEST_WAIT`.
+
+        The median of how long slots were held of late: one long request says nothing about the next.
+        """
+        since = self._clock() - _LATELY
+        lately = [seconds for ended, seconds in self._holds if ended >= since]
         rounds = (len(self._queue) + 1) / max(1, self._capacity)
-        return max(1.0, rounds * self._hold_seconds)
+        return min(LONGEST_WAIT, max(1.0, rounds * (median(lately) if lately else 1.0)))
 
     def _full(self) -> QueueFull:
         return QueueFull(

@@ -207,9 +207,10 @@ class Catalog:
     def _find(self, name: str) -> tuple[Model, ...]:
         lowered = name.lower()
         row = self._by_id.get(lowered)
-        if row is not None:
-            return (row,)
         found = self._by_name.get(lowered, ())
+        # The user's own name for a model wins over the id of a row that came with the program.
+        if row is not None and (row.origin == "user" or not any(each.origin == "user" for each in found)):
+            return (row,)
         if found or "/" not in lowered:
             return found
         provider, _, rest = lowered.partition("/")

@@ -118,15 +118,28 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
     def __init__(self, *, model: str, limit: int | None, requested: int | None, param: str = "messages") -> None:
-        bound = f"is {limit} tokens, but" if limit is not None else "is exceeded:"
-        needs = f"{requested} tokens" if requested is not None else "more than that"
-        super().__init__(
-            f"This model's maximum context length {bound} the request needs {needs} ('{model}'). "
-            "Shorten the prompt or choose a model with a larger context window.",
-            param=param,
-        )
+        super().__init__("", param=param)
+        self.model = model
         self.limit = limit
         self.requested = requested
+        self._say()
+
+    def complete(self, *, limit: int | None, estimate: int) -> None:
+        """Fill in the numbers that the model's server did not give: the row's limit and the estimated tokens."""
+        self.limit = limit if self.limit is None else self.limit
+        about = ""
+        if self.requested is None:
+            self.requested, about = estimate, "about "
+        self._say(about)
+
+    def _say(self, about: str = "") -> None:
+        bound = f"is {self.limit} tokens, but" if self.limit is not None else "is exceeded:"
+        needs = f"{about}{self.requested} tokens" if self.requested is not None else "more than that"
+        self.message = (
+            f"This model's maximum context length {bound} the request needs {needs} ('{self.model}'). "
+            "Shorten the prompt or choose a model with a larger context window."
+        )
+        self.args = (self.message,)
 
 
 class UnsupportedParameter(InvalidRequest):

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -52,6 +63,9 @@ class LimitSettings(BaseModel):
     form_fields: int = Field(default=64, gt=0, description="most fields of a multipart body")
     form_field_bytes: int = Field(
         default=MIB, gt=0, description="largest field of a multipart body, other than its file"
+    )
+    speech_characters: int = Field(
+        default=4096, gt=0, le=100_000, description="longest text to speak; OpenAI's own limit is 4096"
     )
     header_bytes: int = Field(
         default=32 * 1024, gt=0, description="largest head of a request: request line and all headers"
@@ -261,6 +275,13 @@ class Settings(BaseSettings):
         default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
     )
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> str:
+        """Where the rows are written, for messages."""
+        return "the settings" if self._file is None else str(self._file)
+
     @model_validator(mode="before")
     @classmethod
     def _split_keys(cls, data: Any) -> Any:
@@ -285,6 +306,10 @@ class Settings(BaseSettings):
 
 class _SettingsFile(TomlConfigSettingsSource):
     """The settings file. Raises ConfigurationError for a secret in it."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        # A byte order mark, which Windows' editors write, is not TOML.
+        return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
@@ -315,11 +340,14 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
-            file.read_text(encoding="utf-8")
+            file.read_text(encoding="utf-8-sig")
         settings = source(**overrides)
         settings = _with_named_secrets(settings)
+        settings._file = file
     except OSError as error:
-        raise ConfigurationError(f"Cannot read the settings file {file}: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"Cannot read the settings file {file}: {error.strerror}. Name another with --config, or remove it."
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
@@ -356,7 +384,7 @@ def _find_file(path: Path | None) -> Path | None:
     if named is not None:
         return named.expanduser()
     here = Path(FILE_NAME)
-    return here if here.is_file() else None
+    return here if here.exists() else None
 
 
 def _with_named_secrets(settings: Settings) -> Settings:

@@ -115,10 +115,13 @@ class HttpClient:
         async with self.open(upstream, "GET", path, **options) as response:
             return await response.json()
 
-    async def post_json(self, upstream: Upstream, path: str, body: Any, **options: Any) -> Any:
-        """POST a JSON document and return the one in the answer. ``options`` are those of :meth:`open`."""
+    async def post_json(self, upstream: Upstream, path: str, body: Any, *, room: int = 0, **options: Any) -> Any:
+        """POST a JSON document and return the one in the answer, which may take ``room`` bytes more than others.
+
+        ``options`` are those of :meth:`open`.
+        """
         async with self.open(upstream, "POST", path, json=body, **options) as response:
-            return await response.json()
+            return await response.json(room=room)
 
 
 class _Call:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import socket
@@ -27,6 +28,7 @@ from catalog.errors import (
     RequestFailed,
     RoundhouseError,
     StreamBroken,
+    Unavailable,
     UndecodableMedia,
     UnsupportedParameter,
     UpstreamError,
@@ -59,8 +61,10 @@ TRANSPORT_ERRORS = (OSError, ConnectionLost, NotHttp)
 """Raised by connecting and by an exchange on a connection."""
 
 
-def translate(exc: Exception, upstream: Upstream) -> UpstreamError:
+def translate(exc: Exception, upstream: Upstream) -> RoundhouseError:
     """Translate one of :data:`TRANSPORT_ERRORS`. Raise the result ``from None``."""
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return Unavailable("This server has no file left to open for a connection. Try again.", retry_after=1)
     if isinstance(exc, ConnectionLost) and exc.begun:
         return StreamBroken(f"The endpoint '{upstream.endpoint}' closed the connection within its answer.")
     for kind, error, failure in _TABLE:

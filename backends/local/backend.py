@@ -118,6 +118,20 @@ class LocalWorkerBackend:
                 yield {**chunk, "id": head["id"], "created": head["created"]}
         yield {**head, "choices": [], "usage": usage.total()}
 
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
+        if upstream.engine not in (None, "llamacpp"):
+            raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
+        body = self._openai.body(request, upstream)
+        body["messages"] = renderable(body["messages"])
+        binding = await bind_answer(
+            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+        )
+        counted = await self._http.post_json(
+            upstream, "/chat/completions/input_tokens", binding.body, errors=worker_error
+        )
+        return {"input_tokens": checked(counted, "", upstream)["input_tokens"]}
+
     def _choice(
         self,
         upstream: Upstream,

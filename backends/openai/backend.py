@@ -40,6 +40,10 @@ from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken,
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
+_VECTOR = 8192 * 25
+"""Bytes of a long vector as text."""
+_PICTURE = 24 * 1024 * 1024
+"""Bytes of a large picture as base64."""
 _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
@@ -95,7 +99,8 @@ class OpenAIBackend:
         body = self.body(request, upstream)
         if over is not None:
             body["encoding_format"] = over
-        document = await self._post(upstream, "/embeddings", body, "input")
+        room = len(request.items()) * _VECTOR
+        document = await self._post(upstream, "/embeddings", body, "input", room=room)
         return embedding_list(document, request, upstream)
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
@@ -129,7 +134,8 @@ class OpenAIBackend:
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         body = self.body(request, upstream)
         last = "image_generation.completed"
-        return self._typed_events(upstream, "/images/generations", image_events, last, json=body)
+        room = (request.n or 1) * _PICTURE
+        return self._typed_events(upstream, "/images/generations", image_events, last, room=room, json=body)
 
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
@@ -204,6 +210,8 @@ class OpenAIBackend:
         path: str,
         take_apart: Callable[[Any, Upstream], Iterator[Json]],
         last: str,
+        *,
+        room: int = 0,
         **sent: Any,
     ) -> AsyncGenerator[Json]:
         """The events of an answer whose events have types, checked; ``sent`` is the body for ``HttpClient.open``.
@@ -214,7 +222,7 @@ class OpenAIBackend:
             upstream, "POST", self.path(upstream, path), key_header=self.key_header, **sent
         ) as response:
             if response.media_type != "text/event-stream":
-                document = checked(await response.json(), "", upstream)
+                document = checked(await response.json(room=room), "", upstream)
                 with reading(f"The endpoint '{upstream.endpoint}'"):
                     events = list(take_apart(document, upstream))
                 for event in events:
@@ -232,9 +240,14 @@ class OpenAIBackend:
             if not finished:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended its answer before it was complete.")
 
-    async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str) -> Json:
+    async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str, *, room: int = 0) -> Json:
         document = await self.http.post_json(
-            upstream, self.path(upstream, path), body, key_header=self.key_header, errors=blaming(prompt)
+            upstream,
+            self.path(upstream, path),
+            body,
+            room=room,
+            key_header=self.key_header,
+            errors=blaming(prompt),
         )
         return checked(document, "", upstream)
 

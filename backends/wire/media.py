@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Iterator
@@ -14,6 +13,11 @@ from backends.wire.chat import ContentPart, FunctionCall, Message
 from catalog.errors import InvalidRequest, UndecodableMedia
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?P<params>(?:;[\w.+-]+=[^;,]*)*);base64,", re.IGNORECASE)
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_SLICE = 1 << 20
+_LONGEST_HEAD = 1024
+"""Characters of a data URL before its data."""
 
 
 def parts_of(message: Message) -> Iterator[ContentPart]:
@@ -46,7 +50,7 @@ def is_data_url(url: str) -> bool:
 
 def read_data_url(url: str) -> tuple[str, str]:
     """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` for any other text."""
-    match = _DATA_URL.match(url)
+    match = _DATA_URL.match(url, 0, _LONGEST_HEAD)
     if match is None:
         raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param="messages")
     return match["type"].lower(), checked_base64(url[match.end() :])
@@ -54,12 +58,17 @@ def read_data_url(url: str) -> tuple[str, str]:
 
 def checked_base64(data: str) -> str:
     """``data``, if it is base64 of at least one byte; raises :class:`UndecodableMedia` otherwise."""
-    try:
-        if data and base64.b64decode(data, validate=True):
-            return data
-    except (binascii.Error, ValueError):
-        pass
+    # Faster than decoding it or a regular expression, as megabytes are checked on the event loop.
+    raw = data.encode("ascii", "replace")
+    padding = raw.translate(None, _BASE64)
+    if raw and len(raw) % 4 == 0 and padding in (b"", b"=", b"==") and raw.endswith(padding):
+        return data
     raise UndecodableMedia("The data is not base64.", param="messages")
+
+
+def decoded(data: str) -> bytes:
+    """The bytes of a text that :func:`checked_base64` has passed, decoded in slices: each holds Python's lock."""
+    return b"".join(binascii.a2b_base64(data[start : start + _SLICE]) for start in range(0, len(data), _SLICE))
 
 
 def image_url(part: ContentPart) -> str:

@@ -5,6 +5,7 @@ Formats: PNG (W3C, section 11.2.2), JPEG (ITU-T T.81, annex B), GIF89a, WebP (RF
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from catalog.errors import PayloadTooLarge, UndecodableMedia
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
+MAX_SEGMENTS = 4096
+"""Segments of a JPEG before its size; photographs have some dozens."""
+_FILL = re.compile(rb"\xff+")
 
 
 class Picture(NamedTuple):
@@ -61,15 +65,14 @@ def _read(data: bytes) -> Picture | None:
 
 
 def _jpeg(data: bytes) -> Picture | None:
-    """Finds the frame header (SOF) after the segments before it."""
+    """Finds the frame header (SOF) after the segments before it. Fill bytes may precede each marker (B.1.1.2)."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        fill = _FILL.match(data, position)
+        if fill is None:
             return None
+        position = fill.end() - 1
         marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, position + 5)
             return Picture("jpeg", width, height)

@@ -42,16 +42,33 @@ class PeakMemory:
         self._ready.discard(model)
 
 
+def private_memory(pid: int) -> int:
+    """Return the bytes of this machine's memory that a process tree alone holds, without pages of mapped files."""
+    return sum(_private(process) for process in _tree(pid))
+
+
 def measure(pid: int, device: str) -> int:
     """Return the bytes of a process tree: resident memory, or on an NVIDIA device the driver's figure."""
-    try:
-        root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return 0
+    processes = _tree(pid)
     if device.startswith("cuda"):
         return _on_nvidia({process.pid for process in processes}, int(device.partition(":")[2] or 0))
     return sum(_resident(process) for process in processes)
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _private(process: psutil.Process) -> int:
+    try:
+        memory = process.memory_info()
+    except psutil.Error:
+        return 0
+    return max(0, int(memory.rss) - int(getattr(memory, "shared", 0)))
 
 
 def _resident(process: psutil.Process) -> int:

@@ -89,8 +89,8 @@ class WorkerPool(Protocol):
         """
         ...
 
-    async def unload(self, model_id: str) -> bool:
-        """Drain and stop the model's worker; False if it was not loaded."""
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
+        """Drain and stop the model's worker; False if it was not loaded. ``force`` ends running calls."""
         ...
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:

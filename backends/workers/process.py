@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -215,6 +216,24 @@ def describe_exit(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+_CRASH = re.compile(r"killed by SIG(SEGV|ABRT|BUS|FPE|ILL)")
+_LAST_WORDS = re.compile(
+    r"what\(\):\s*.+|\S*ASSERT\S*\(.+\) failed.*|Assertion [`'].+' failed.*|Fatal Python error: .+"
+)
+
+
+def explain_crash(reason: str, log: str) -> str:
+    """Add to an exit's description the likely cause and the log's last words, if native code has crashed."""
+    crash = _CRASH.match(reason)
+    if crash is None:
+        return reason
+    words = _LAST_WORDS.findall(log)
+    said = f" ({words[-1].strip()[:200]})" if words else ""
+    if crash[1] == "ILL":
+        return f"{reason}: this processor lacks an instruction that the engine was built with{said}"
+    return f"{reason}: its native code crashed, as for a damaged header or chat template in the model's file{said}"
 
 
 class SocketFolder:

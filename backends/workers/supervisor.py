@@ -18,16 +18,20 @@ from backends.base import Upstream
 from backends.queueing import Need
 from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines, files_memory
 from backends.workers.logs import WorkerLog
-from backends.workers.memory import Meter, PeakMemory, measure
+from backends.workers.memory import Meter, PeakMemory, measure, private_memory
+from backends.workers.observer import NoObserver, WorkerObserver
 from backends.workers.placement import DeviceBudget, Evict, HostDevice, Place, Tenant, TooLarge, decide
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
 from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
-from backends.workers.worker import Clock, Launch, NoObserver, Worker, WorkerObserver
+from backends.workers.worker import Clock, Launch, Worker
 from catalog.errors import ConfigurationError, Draining, ModelTemporarilyUnavailable, ModelUnavailable
 from catalog.model import Model
+
+LOAD_INTERVAL = 0.2
+"""Seconds between two looks at the memory of a worker that loads: a template may take gigabytes in seconds."""
 
 
 class ModelFiles(Protocol):
@@ -119,11 +123,11 @@ class Supervisor:
         await worker.ready()
         return worker.view()
 
-    async def unload(self, model_id: str) -> bool:
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
         worker = self._workers.get(model_id)
         if worker is None or not worker.loaded:
             return False
-        worker.ask_to_stop("unloaded")
+        worker.ask_to_stop("unloaded", force=force)
         await worker.stopped()
         return True
 
@@ -209,6 +213,18 @@ class Supervisor:
         with log.append() as file:
             return await WorkerProcess.start(launch.command, launch.spec, log=file, environment=self._environment)
 
+    async def overrun(self, worker: Worker) -> str:
+        pid = worker.pid
+        assert pid is not None
+        while True:
+            await asyncio.sleep(LOAD_INTERVAL)
+            used, granted = await asyncio.to_thread(private_memory, pid), self._granted(worker)
+            if used > granted:
+                return (
+                    f"it took {_mib(used)} MiB of memory while it loaded, more than the {_mib(granted)} MiB left "
+                    "for it. Its files, its options or its chat template ask for too much"
+                )
+
     def changed(self) -> None:
         self._moved.set()
         self._watcher()
@@ -251,6 +267,14 @@ class Supervisor:
                 )
             return (model.device,)
         return tuple(sorted(usable, key=lambda device: device == "cpu"))
+
+    def _granted(self, worker: Worker) -> int:
+        """Return the bytes of this machine's memory that a loading worker may hold: its need, or all that no other
+        worker uses.
+        """
+        host = next((budget for budget in self._budgets if budget.device == "cpu"), self._budgets[0])
+        others = sum(each.memory for each in self._workers.values() if each is not worker and each.device == "cpu")
+        return max(worker.memory, host.size - others)
 
     async def _place(self, worker: Worker, need: int, allowed: tuple[str, ...]) -> None:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
@@ -317,11 +341,12 @@ class Supervisor:
                 pid, device = worker.pid, worker.device
                 if pid is None:
                     continue
+                # Asked before: what was measured while it loaded says little about what it will need.
+                ready = worker.serving_since is not None
                 used = await asyncio.to_thread(self._meter, pid, device)
                 if worker.in_use:
                     worker.check()
                 if used and worker.pid == pid:
-                    ready = worker.serving_since is not None
                     worker.memory = self._peaks.note(model, used, ready=ready, reserved=worker.memory)
                 rest = (pid, worker.view().last_used) if worker.idle and worker.pid == pid else None
                 if self._runaways.check(model, rest, processor_time(pid)):

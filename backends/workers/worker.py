@@ -18,51 +18,23 @@ from typing import Any, Protocol
 from backends.base import Upstream
 from backends.queueing import FairSlots, Need
 from backends.registry import WORKER
-from backends.workers.health import unhealthy
+from backends.workers.health import CallFailures, unhealthy
 from backends.workers.logs import WorkerLog
+from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerState, WorkerView
-from backends.workers.process import WorkerProcess, describe_exit
+from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from catalog.errors import (
     ConnectTimeout,
     Draining,
-    FirstByteTimeout,
-    IdleTimeout,
-    RequestFailed,
     RoundhouseError,
-    StreamBroken,
     UpstreamUnreachable,
     WorkerFailed,
 )
 from catalog.model import Model
 
 Clock = Callable[[], float]
-
-STALLS = 2
-"""Requests in a row that time out without a completed one between them before a worker that still answers
-``/health`` is replaced: its engine makes no progress."""
-FAULTS = 8
-"""Requests in a row that fail within the engine, without a completed one between them, before it is replaced: one
-of them may be poison, but a worker in order serves others."""
-
-
-class WorkerObserver(Protocol):
-    """Receives the events of workers, for metrics and logs. Called in the event loop, so it must not block."""
-
-    def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str, reason: str) -> None: ...
-    def died(self, model: str, reason: str) -> None: ...
-    def unloaded(self, model: str, *, evicted: bool) -> None: ...
-
-
-class NoObserver:
-    """Ignores all events."""
-
-    def loaded(self, model: str, seconds: float) -> None: ...
-    def load_failed(self, model: str, reason: str) -> None: ...
-    def died(self, model: str, reason: str) -> None: ...
-    def unloaded(self, model: str, *, evicted: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +54,10 @@ class Host(Protocol):
         ...
 
     async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess: ...
+
+    async def overrun(self, worker: Worker) -> str:
+        """Watch a process that loads; return the reason once it holds more memory than it was granted."""
+        ...
 
     def changed(self) -> None:
         """Called when a worker may have become idle or memory free."""
@@ -103,7 +79,7 @@ class Worker:
     ) -> None:
         self.model = model
         self.log = log
-        self.keep_alive = model.keep_alive if model.keep_alive is not None else settings.keep_alive
+        self.keep_alive = _keep_alive(model, settings)
         self.memory = 0
         self.device = ""
         self.leaving = False
@@ -118,10 +94,10 @@ class Worker:
         self._upstream: Upstream | None = None
         self._events = asyncio.Event()
         self._stopping: str | None = None
+        self._forced = False
         self._check: asyncio.Task[None] | None = None
         self._unwell: str | None = None
-        self._stalls = 0
-        self._faults = 0
+        self._failures_in_a_row = CallFailures()
         self._capacity = 0
         self._closing = False
         self._failure: RoundhouseError | None = None
@@ -215,7 +191,7 @@ class Worker:
             raise
         finally:
             if completed and need.slots:
-                self._stalls = self._faults = 0
+                self._failures_in_a_row = CallFailures()
             self._slots.release(grant, completed=completed)
 
     async def ready(self) -> None:
@@ -237,15 +213,18 @@ class Worker:
         if model == self.model:
             return
         self.model = model
-        self.keep_alive = model.keep_alive if model.keep_alive is not None else self._settings.keep_alive
+        self.keep_alive = _keep_alive(model, self._settings)
         self._failure, self._failures = None, 0
         if self.loaded:
             self.ask_to_stop("reloaded")
 
-    def ask_to_stop(self, why: str) -> None:
-        """Grant no more leases and stop once the present ones end. The queue is kept for the next start."""
+    def ask_to_stop(self, why: str, *, force: bool = False) -> None:
+        """Grant no more leases and stop once the present ones end, or with ``force`` at once, which breaks their
+        streams. The queue is kept for the next start.
+        """
         if self.loaded:
             self._stopping = why
+            self._forced = self._forced or force
             self.leaving = True
             self._slots.close()
             self._events.set()
@@ -276,11 +255,7 @@ class Worker:
         """Check the process after a failed call. Until then a worker that could not be reached gets no calls."""
         if isinstance(error, UpstreamUnreachable | ConnectTimeout):
             self._slots.close()
-        elif isinstance(error, FirstByteTimeout | IdleTimeout):
-            self._stalls += 1
-        elif isinstance(error, RequestFailed | StreamBroken):
-            self._faults += 1
-        else:
+        elif not self._failures_in_a_row.count(error):
             return
         self.check()
 
@@ -295,8 +270,8 @@ class Worker:
             self._unwell = reason
             self._slots.close()
             self._events.set()
-        elif self._stopping is None and (self._stalls >= STALLS or self._faults >= FAULTS):
-            self._observer.died(self.model.id, f"its last {self._stalls + self._faults} requests failed")
+        elif self._stopping is None and self._failures_in_a_row.too_many:
+            self._observer.died(self.model.id, f"its last {self._failures_in_a_row.total} requests failed")
             self.ask_to_stop("failing")
         elif self._stopping is None and not self._slots.capacity:
             self._slots.resize(self._capacity)
@@ -327,7 +302,7 @@ class Worker:
 
     async def _start_and_serve(self) -> None:
         self._gone.clear()
-        self._stopping = None
+        self._stopping, self._forced = None, False
         began = self._clock()
         try:
             launch = await self._while_wanted(self._start())
@@ -345,8 +320,7 @@ class Worker:
         self._started_at = self._clock()
         self._set(WorkerState.READY)
         self._slots.last_used = None
-        self._unwell = None
-        self._stalls = self._faults = 0
+        self._unwell, self._failures_in_a_row = None, CallFailures()
         self._capacity = launch.spec.slots + launch.spec.extra
         self._slots.open(self._capacity)
         await self._serve()
@@ -362,12 +336,12 @@ class Worker:
         self._process = await self._host.spawn(launch, self.log)
         try:
             async with asyncio.timeout(self._settings.start_timeout):
-                reason = await self._process.ready()
+                reason = await self._ready_or_overrun(self._process)
         except TimeoutError:
             reason = f"not ready within {self._settings.start_timeout:g} s"
         if reason is not None:
             logged = await asyncio.to_thread(self.log.tail, 200, since=before)
-            reason = launch.explain(logged) or reason
+            reason = launch.explain(logged) or explain_crash(reason, logged)
             raise WorkerFailed(
                 f"The worker of '{self.model.id}' did not start: {reason.rstrip('.')}. "
                 f"Its log: roundhouse logs {self.model.id}"
@@ -383,6 +357,24 @@ class Worker:
             engine=launch.spec.engine,
         )
         return launch
+
+    async def _ready_or_overrun(self, process: WorkerProcess) -> str | None:
+        """Wait until it is ready and return None, or return the reason of its failure. One that takes more memory
+        than it was granted is killed at once, as it would go on.
+        """
+        ready = asyncio.create_task(process.ready())
+        overrun = asyncio.create_task(self._host.overrun(self))
+        try:
+            await asyncio.wait({ready, overrun}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                return ready.result()
+            self._process = None
+            await process.stop(0)
+            return overrun.result()
+        finally:
+            for task in (ready, overrun):
+                task.cancel()
+            await asyncio.gather(ready, overrun, return_exceptions=True)
 
     async def _while_wanted(self, start: Coroutine[Any, Any, Launch]) -> Launch | None:
         """Run the start; cancel it and return None once no request waits for it any more."""
@@ -414,8 +406,9 @@ class Worker:
                 left = self._time_left()
                 if self._stopping is not None and self._state is WorkerState.READY:
                     self._set(WorkerState.DRAINING)
-                if (left is not None and left <= 0) or (self._stopping is not None and not self._slots.users):
-                    await self._stop_idle()
+                leaves = self._stopping is not None and (self._forced or not self._slots.users)
+                if leaves or (left is not None and left <= 0):
+                    await self._stop()
                     return
                 event = asyncio.create_task(self._events.wait())
                 await asyncio.wait({exited, event}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -431,11 +424,11 @@ class Worker:
         since = self._slots.last_used or self._started_at or 0.0
         return since + self.keep_alive - self._clock()
 
-    async def _stop_idle(self) -> None:
+    async def _stop(self) -> None:
         self._slots.close()
         self._set(WorkerState.DRAINING)
         self.leaving = True
-        await self._end_process()
+        await self._end_process(0 if self._forced else None)
         self._set(WorkerState.STOPPED)
         self._observer.unloaded(self.model.id, evicted=self._stopping == "evicted")
 
@@ -443,6 +436,7 @@ class Worker:
         self._crashes = 0 if self._slots.completed else self._crashes
         self._crashes += 1
         self._restarts += 1
+        reason = explain_crash(reason, await asyncio.to_thread(self.log.tail, 100))
         self._observer.died(self.model.id, reason)
         await self._end_process(grace)
         if self._crashes >= self._settings.crash_limit:
@@ -499,3 +493,9 @@ def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
     copy.__dict__.update(error.__dict__)
     copy.retry_after = retry_after
     return copy
+
+
+def _keep_alive(model: Model, settings: WorkerSettings) -> float | None:
+    """Seconds that an idle worker is kept; ``None``: for ever."""
+    seconds = model.keep_alive if model.keep_alive is not None else settings.keep_alive
+    return None if seconds is None or seconds < 0 else seconds

@@ -11,6 +11,7 @@ from backends.constraints.request import FIELDS as FORMS
 from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
+    ContextLengthExceeded,
     Draining,
     EngineMissing,
     InvalidRequest,
@@ -95,6 +96,10 @@ class Attempt(Generic[T]):
                 self._refuse(self.dropped)
         except BaseException as error:
             self._error = error
+            if isinstance(error, ContextLengthExceeded):
+                limits = self.model.limits
+                limit = limits.context_window or limits.max_input_tokens
+                error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:

@@ -66,6 +66,11 @@ class Leases:
         self._timeouts = timeouts
         self._addresses: dict[str, _Addresses] = {}
 
+    def configure(self, timeouts: Timeouts) -> None:
+        """Use other timeouts from the next call on."""
+        self._timeouts = timeouts
+        self._addresses.clear()
+
     async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 

@@ -134,10 +134,11 @@ def _regular(chunk: dict[str, Any]) -> Usage:
 def _of_transcript(done: dict[str, Any]) -> Usage:
     """The tokens and minutes of a transcript: it has either, or both; one with neither has no known usage."""
     usage = done.get("usage")
-    of_time = isinstance(usage, dict) and usage.get("type") == "duration"
     seconds = done.get("duration")
-    if seconds is None and of_time:
-        seconds = usage.get("seconds")
+    of_time = False
+    if isinstance(usage, dict) and usage.get("type") == "duration":
+        of_time = True
+        seconds = usage.get("seconds") if seconds is None else seconds
     tokens = Usage(known=seconds is not None) if usage is None or of_time else _believed(done)
     if seconds is None:
         return tokens

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from catalog.errors import CapabilityMismatch, NotPermitted
+from catalog.errors import CapabilityMismatch, ContextLengthExceeded, NotPermitted
 from catalog.index import permits
 from catalog.model import Capability, Model
 from routing.choosing.filters import admit, broken_limit, cost_bound
@@ -25,10 +25,13 @@ _CHECKED_FEATURES = frozenset(
 _LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot"})
 """Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
 _MAX_LISTED = 5
+_FAR_TOO_LONG = 2
+"""Times a local model's context window that an estimated prompt may have: the estimate may be wrong by less, and
+tokenising megabytes would keep the worker from others."""
 
 
 def plan_named(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
-    """The plan for a name. Raises ModelNotFound, CapabilityMismatch and NotPermitted."""
+    """The plan for a name. Raises ModelNotFound, CapabilityMismatch, NotPermitted, ContextLengthExceeded."""
     replicas = world.index.replicas(facts.requested)
     if len(replicas) == 1:
         return _plan_single(facts, world, settings, replicas[0], Strategy.EXPLICIT)
@@ -64,12 +67,17 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     if excluded is not None:
         return Plan((), (excluded,), strategy, f"{model.id}: {excluded.reason}")
     row = world.index.rows[model.id]
+    if model.local and not facts.tokens_only and facts.prompt_tokens > _FAR_TOO_LONG * world.index.context[row]:
+        window = int(world.index.context[row])
+        raise ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
     expected = world.estimator.expect(row, facts, world.pool, world.now, world.queued_ahead)
     candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))
 
 
 def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
+    if facts.tokens_only and model.tokenizes:
+        return
     needs = {facts.capability, *facts.intent.require}
     if model.origin != "discovered":
         needs |= facts.features & _CHECKED_FEATURES

@@ -61,6 +61,10 @@ class Planner:
         self._by_endpoint: dict[str, tuple[str, ...]] = {}
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
+    def configure(self, settings: RoutingSettings) -> None:
+        """Use other settings from the next plan on."""
+        self._settings = settings
+
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         return policy.plan(facts, self.world(facts), self._settings, self._rng)

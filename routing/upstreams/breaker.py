@@ -36,8 +36,8 @@ Fingerprint = Callable[[str], str]
 _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {
-        "model_unavailable", "insufficient_quota", "queue_full", "rate_limit_exceeded", "draining", "no_candidate",
-        "answer_invalid",
+        "model_unavailable", "model_temporarily_unavailable", "service_unavailable", "insufficient_quota",
+        "queue_full", "rate_limit_exceeded", "draining", "no_candidate", "answer_invalid",
     }
 )  # fmt: skip
 _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
@@ -86,6 +86,15 @@ class Breakers:
     def follow(self, process: Callable[[str], int | None]) -> None:
         """Use ``process(model)``, the id of a local model's process: faults of another are forgotten."""
         self._process = process
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """Use other settings, also for the circuits that exist: their counts, and how long they are open, stay."""
+        self._settings = settings
+        for key, fault in self._faults.items():
+            fault.configure(self._new_fault_circuit(key))
+        for lacks in self._lacks.values():
+            for circuit in lacks.values():
+                circuit.configure(self._new_need_circuit())
 
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:
         """The models and endpoints that this request may not be sent to: usually an empty mapping."""

@@ -24,7 +24,7 @@ from server.edge.bodies import read_form
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
 from server.edge.json_body import from_validation
-from server.edge.services import runtime_of
+from server.edge.services import runtime_of, services_of
 from server.jobs import speech_job, transcription_job
 
 router = APIRouter(tags=["audio"])
@@ -83,6 +83,11 @@ async def create_translation(request: Request) -> Response:
 )
 async def create_speech(request: Request, body: SpeechRequest) -> Response:
     """Speak a text: as audio while it is made, or as events that carry it."""
+    longest = services_of(request).settings.server.limits.speech_characters
+    if len(body.input) > longest:
+        raise InvalidRequest(
+            f"The text has {len(body.input)} characters; the limit is {longest}. Send it in parts.", param="input"
+        )
     job = speech_job(body, origin_of(request))
     if body.stream_format == "sse":
         return await stream_events(request, job, SpeechEncoder(prompt_tokens=job.facts.prompt_tokens))

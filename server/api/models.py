@@ -34,6 +34,12 @@ class LoadRequest(WireModel):
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
 
 
+class UnloadRequest(WireModel):
+    """``force`` ends the running requests: their streams get an error event."""
+
+    force: bool = False
+
+
 class Unloaded(TypedDict):
     """``unloaded`` is false if the model was not loaded."""
 
@@ -159,13 +165,13 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
     router,
     "POST",
     "/v1/models/{model_id:path}/unload",
-    Contract(answers=Unloaded, admin=True, raises=(CapabilityMismatch,)),
+    Contract(reads=UnloadRequest, optional=True, answers=Unloaded, admin=True, raises=(CapabilityMismatch,)),
 )
-async def unload_model(request: Request, model_id: str) -> Response:
-    """Wait for a model's requests to end, then stop its worker."""
+async def unload_model(request: Request, model_id: str, body: UnloadRequest) -> Response:
+    """Wait for a model's requests to end, then stop its worker; with ``force`` they end with an error."""
     runtime = runtime_of(request)
     row = local_row(runtime, model_id)
-    was_loaded = await runtime.pool.unload(row.id)
+    was_loaded = await runtime.pool.unload(row.id, force=body.force)
     return json_response({"id": row.id, "object": "model", "unloaded": was_loaded})
 
 

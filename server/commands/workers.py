@@ -91,9 +91,16 @@ def warm(
 
 
 @app.command()
-def unload(model: ModelId, url: Url = None, key: Key = None, config: Config = None) -> None:
+def unload(
+    model: ModelId,
+    force: Annotated[bool, typer.Option("--force", help="End its running requests with an error.")] = False,
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
     """Unload a model once its running requests have ended."""
-    document = ServerClient(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/unload")
+    path = f"/v1/models/{quote(model, safe='/')}/unload"
+    document = ServerClient(url, key, config).post(path, {"force": force})
     typer.echo(f"{document['id']} is unloaded" if document.get("unloaded", True) else f"{model} was not loaded")
 
 

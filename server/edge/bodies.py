@@ -18,7 +18,7 @@ from starlette.types import Message, Receive
 
 from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.edge.disconnect import ClientGone
-from server.edge.json_body import from_validation, parse
+from server.edge.json_body import SHORT, from_validation, parse
 from server.edge.services import services_of
 from server.scope import BODY_HERE
 from server.settings import TimeoutSettings
@@ -36,7 +36,8 @@ async def read_json(request: Request, model: type[M], *, optional: bool = False)
     headers = request.headers
     if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return model()
-    return parse(model, await read_body(request))
+    body = await read_body(request)
+    return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
 
 
 def read_query(request: Request, model: type[M]) -> M:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from backends.workers.worker import WorkerObserver
+from backends.workers.observer import WorkerObserver
 from routing.outcomes import Outcome, Result
 
 _WARNED = frozenset({Result.FAILED, Result.CANNOT})

@@ -40,7 +40,7 @@ class _Series(Generic[M]):
 
 class Metrics:
     """Counts requests, attempts (as a :class:`routing.outcomes.OutcomeSink`) and events of workers (as a
-    :class:`backends.workers.worker.WorkerObserver`).
+    :class:`backends.workers.observer.WorkerObserver`).
     """
 
     def __init__(

@@ -65,7 +65,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
         return await answer_peer(app.state.services.runtime, question)
 
     async def reload(changed: JsonValue) -> JsonValue:
-        await apply_settings(app.state.services, Settings.model_validate(changed))
+        return await apply_settings(app.state.services, Settings.model_validate(changed))
 
     try:
         opening = partial(open_runtime, pool=pool, scrape=scrape, peers=_Fleet(channel))

@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,14 @@ async def test_a_vector_that_is_no_base64_of_float32_is_an_error_of_the_worker(u
     for damaged in ("%%%", base64.b64encode(b"123").decode()):
         with pytest.raises(UpstreamProtocolError, match="not base64 of float32"):
             embedding_list({"data": [{"index": 0, "embedding": damaged}]}, request, upstream)
+
+
+async def test_a_chats_tokens_are_counted_by_the_worker_with_its_tools(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    plain = await backend.count(upstream, chat())
+    with_tools = await backend.count(upstream, chat(tools=TOOLS))
+    assert 0 < plain["input_tokens"] < with_tools["input_tokens"]
+    assert [call.path for call in fake.calls if call.path.endswith("completions")] == []
+    with pytest.raises(CapabilityMismatch):
+        await backend.count(replace(upstream, engine="mlx"), chat())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backends.queueing import INTERACTIVE_PER_BATCH, FairQueue, FairSlots, Grant, Need, Priority
+from backends.queueing import INTERACTIVE_PER_BATCH, LONGEST_WAIT, FairQueue, FairSlots, Grant, Need, Priority
 from catalog.errors import QueueFull, WorkerFailed
 
 
@@ -103,6 +103,32 @@ async def test_the_queue_is_bounded_and_says_when_to_come_again() -> None:
     assert refused.value.retry_after >= 1
     some.release(held)
     some.release(await waiting)
+
+
+async def test_a_refusals_wait_follows_the_queue_and_not_one_long_request_of_before() -> None:
+    now = 0.0
+    some = FairSlots(max_queue=4, changed=lambda: None, clock=lambda: now)
+    some.open(1)
+
+    async def served(seconds: float) -> None:
+        nonlocal now
+        grant = await some.acquire(Need())
+        now += seconds
+        some.release(grant)
+
+    await served(900)
+    assert some.estimated_wait() == LONGEST_WAIT
+    for _ in range(3):
+        await served(2)
+    assert some.estimated_wait() == 2
+    held = await some.acquire(Need())
+    waiting = [await queued(some, Need()) for _ in range(4)]
+    assert some.estimated_wait() == 10, "five rounds"
+    some.release(held)
+    for task in waiting:
+        some.release(await task)
+    now += 1000
+    assert some.estimated_wait() == 1, "what was long ago says nothing"
 
 
 async def test_a_cancelled_wait_leaves_no_trace() -> None:

@@ -51,35 +51,39 @@ def at(liar: FakeLiar, protocol: str = "openai") -> Upstream:
     return Upstream("liar", protocol, liar.base_url, "m")
 
 
-NOT_A_LIST: tuple[Any, ...] = (5, "abc", True, {"a": 1})
-NOT_AN_OBJECT: tuple[Any, ...] = (5, "abc", True, [1], [])
-NOT_A_TEXT: tuple[Any, ...] = (5, True, {"a": 1})
+def of(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+NO_LIST: tuple[Any, ...] = (5, "abc", True, {"a": 1})
+NO_OBJECT: tuple[Any, ...] = (5, "abc", True, [1], [])
+NO_TEXT: tuple[Any, ...] = (5, True, {"a": 1})
 
 GOOD: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
 CHUNKS: list[Any] = [
-    *({"choices": wrong} for wrong in (*NOT_A_LIST, [5], ["a"], [None], [[]], [True])),
-    *({"choices": [{"index": wrong, "delta": {}}]} for wrong in ("0", -1, 1.5, [0], {}, True)),
-    *({"choices": [{"index": 0, "delta": wrong}]} for wrong in NOT_AN_OBJECT),
-    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in NOT_A_TEXT),
-    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in ([5], [{"type": "text", "text": 5}])),
-    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in ([{"type": "file"}], [[]], [None])),
-    *({"choices": [{"index": 0, "delta": {"role": wrong}}]} for wrong in NOT_A_TEXT),
-    *({"choices": [{"index": 0, "delta": {"refusal": wrong}}]} for wrong in (*NOT_A_TEXT, [])),
-    *({"choices": [{"index": 0, "delta": {"reasoning_content": wrong}}]} for wrong in (*NOT_A_TEXT, ["a"])),
-    *({"choices": [{"index": 0, "delta": {"tool_calls": wrong}}]} for wrong in (*NOT_A_LIST, [5], ["a"], [None])),
-    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": wrong}]}}]} for wrong in ("0", -1, [], {})),
-    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"id": wrong}]}}]} for wrong in (5, [], {})),
-    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": wrong}]}}]} for wrong in NOT_AN_OBJECT),
+    *({"choices": wrong} for wrong in of(*NO_LIST, [5], ["a"], [None], [[]], [True])),
+    *({"choices": [{"index": wrong, "delta": {}}]} for wrong in of("0", -1, 1.5, [0], {}, True)),
+    *({"choices": [{"index": 0, "delta": wrong}]} for wrong in NO_OBJECT),
+    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in NO_TEXT),
+    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in of([5], [{"text": 5}])),
+    *({"choices": [{"index": 0, "delta": {"content": wrong}}]} for wrong in of([{"type": "file"}], [[]], [None])),
+    *({"choices": [{"index": 0, "delta": {"role": wrong}}]} for wrong in NO_TEXT),
+    *({"choices": [{"index": 0, "delta": {"refusal": wrong}}]} for wrong in of(*NO_TEXT, [])),
+    *({"choices": [{"index": 0, "delta": {"reasoning_content": wrong}}]} for wrong in of(*NO_TEXT, ["a"])),
+    *({"choices": [{"index": 0, "delta": {"tool_calls": wrong}}]} for wrong in of(*NO_LIST, [5], ["a"], [None])),
+    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": wrong}]}}]} for wrong in of("0", -1, [], {})),
+    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"id": wrong}]}}]} for wrong in of(5, [], {})),
+    *({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": wrong}]}}]} for wrong in NO_OBJECT),
     *(
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {name: wrong}}]}}]}
         for name in ("name", "arguments")
-        for wrong in (5, True, [])
+        for wrong in of(5, True, [])
     ),
-    *({"choices": [{"index": 0, "delta": {"function_call": wrong}}]} for wrong in NOT_AN_OBJECT),
-    *({"choices": [{"index": 0, "delta": {}, "finish_reason": wrong}]} for wrong in (5, True, [], {})),
-    *({"choices": [{"index": 0, "delta": {}, "logprobs": wrong}]} for wrong in NOT_AN_OBJECT),
-    *({"choices": [{"index": 0, "delta": {}, "logprobs": {"content": wrong}}]} for wrong in (5, "a", {})),
-    *({"choices": [GOOD["choices"][0], wrong]} for wrong in (5, [], None, "a")),
+    *({"choices": [{"index": 0, "delta": {"function_call": wrong}}]} for wrong in NO_OBJECT),
+    *({"choices": [{"index": 0, "delta": {}, "finish_reason": wrong}]} for wrong in of(5, True, [], {})),
+    *({"choices": [{"index": 0, "delta": {}, "logprobs": wrong}]} for wrong in NO_OBJECT),
+    *({"choices": [{"index": 0, "delta": {}, "logprobs": {"content": wrong}}]} for wrong in of(5, "a", {})),
+    *({"choices": [GOOD["choices"][0], wrong]} for wrong in of(5, [], None, "a")),
     5, "abc", True, [], [1],
 ]  # fmt: skip
 END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -129,17 +133,17 @@ NUMBERED = [
         "object": "chat.completion",
         "choices": [{"index": 0, "message": {"tool_calls": [{"index": wrong}]}}],
     }
-    for wrong in ("0", -1, [], {})
+    for wrong in of("0", -1, [], {})
 ]
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        *({"choices": wrong} for wrong in (*NOT_A_LIST, [5], ["a"], [None], [], None)),
-        *({"choices": [{"text": wrong, "finish_reason": "stop"}]} for wrong in (*NOT_A_TEXT, [])),
-        *({"choices": [{"text": "a", "finish_reason": wrong}]} for wrong in (5, [])),
-        *({"choices": [{"text": "a", "finish_reason": "stop", "logprobs": wrong}]} for wrong in NOT_AN_OBJECT),
+        *({"choices": wrong} for wrong in of(*NO_LIST, [5], ["a"], [None], [], None)),
+        *({"choices": [{"text": wrong, "finish_reason": "stop"}]} for wrong in of(*NO_TEXT, [])),
+        *({"choices": [{"text": "a", "finish_reason": wrong}]} for wrong in of(5, [])),
+        *({"choices": [{"text": "a", "finish_reason": "stop", "logprobs": wrong}]} for wrong in NO_OBJECT),
         {"choices": [{"text": "a", "finish_reason": "stop", "logprobs": {"tokens": 5}}]},
         {"message": "no choices"}, 5, [], "abc",
     ],
@@ -162,10 +166,10 @@ VECTORS = [ONE, {"index": 1, "embedding": [0.0, 1]}]
 @pytest.mark.parametrize(
     "document",
     [
-        *({"data": wrong} for wrong in (*NOT_A_LIST, None, [], [5, 5], [[], []], VECTORS[:1], [*VECTORS, ONE])),
-        *({"data": [ONE, {"index": wrong, "embedding": [0.0, 1]}]} for wrong in (0, 2, -1, "1", 1.0, True, [])),
-        *({"data": [ONE, {"index": 1, "embedding": wrong}]} for wrong in (5, None, {}, [], ["a", "b"], [[1], 2])),
-        *({"data": [ONE, {"index": 1, "embedding": wrong}]} for wrong in ("", "!!", "AAA=", [1.0], [True, 1])),
+        *({"data": wrong} for wrong in of(*NO_LIST, None, [], [5, 5], [[], []], VECTORS[:1], [*VECTORS, ONE])),
+        *({"data": [ONE, {"index": wrong, "embedding": [0.0, 1]}]} for wrong in of(0, 2, -1, "1", 1.0, True, [])),
+        *({"data": [ONE, {"index": 1, "embedding": wrong}]} for wrong in of(5, None, {}, [], ["a", "b"], [[], 2])),
+        *({"data": [ONE, {"index": 1, "embedding": wrong}]} for wrong in of("", "!!", "AAA=", [1.0], [True, 1])),
         {"data": [ONE, {"index": 1, "embedding": [1.0, None]}]},
         {}, 5, [], "abc",
     ],
@@ -181,7 +185,7 @@ async def test_embeddings_of_a_wrong_shape_are_a_protocol_error(
 
 
 RANKS: list[Any] = [
-    *NOT_A_LIST, None, [5], ["a"], [[]], [{}], [{"index": 0}], [{"index": 5, "score": 1}],
+    *NO_LIST, None, [5], ["a"], [[]], [{}], [{"index": 0}], [{"index": 5, "score": 1}],
     [{"index": 0, "score": "high"}], [{"index": 0, "score": 1}, {"index": 0, "score": 0.5}],
     [{"index": 1e400, "score": 1}], [{"index": "x", "score": 1}], [{"index": 0, "score": None}],
 ]  # fmt: skip
@@ -195,7 +199,7 @@ async def test_ranks_of_a_wrong_shape_are_a_protocol_error(liar: FakeLiar, http:
 
 
 CLASSES: list[Any] = [
-    *NOT_A_LIST, None, [5], ["a"], [{}], [{"predictions": 5}], [{"predictions": [5]}],
+    *NO_LIST, None, [5], ["a"], [{}], [{"predictions": 5}], [{"predictions": [5]}],
     [{"predictions": [{"label": [], "score": 1}]}], [{"predictions": [{"label": "x", "score": 1}]}],
     [{"predictions": [{"label": "x", "score": 9}, {"label": "y", "score": 1}]}],
 ]  # fmt: skip
@@ -242,7 +246,7 @@ async def test_an_event_of_a_wrong_shape_is_a_protocol_error(liar: FakeLiar, htt
 
 
 @pytest.mark.parametrize(
-    "images", [*NOT_A_LIST, None, [], [5], ["a"], [{}], [{"b64_json": 5}], [{"url": []}]], ids=repr
+    "images", [*NO_LIST, None, [], [5], ["a"], [{}], [{"b64_json": 5}], [{"url": []}]], ids=repr
 )
 async def test_pictures_of_a_wrong_shape_are_a_protocol_error(
     liar: FakeLiar, http: HttpClient, images: Any

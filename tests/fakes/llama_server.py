@@ -44,6 +44,7 @@ class FakeLlamaServer(FakeOpenAI):
             ("POST", "/detokenize", self.detokenize),
             ("POST", "/infill", self.infill),
             ("POST", "/apply-template", self.apply_template),
+            ("POST", f"{self.prefix}/chat/completions/input_tokens", self.input_tokens),
             ("POST", "/completion", self.next_token),
         ]
         return [*own, *super().routes()]
@@ -124,6 +125,11 @@ class FakeLlamaServer(FakeOpenAI):
         """A prompt with each turn between bars."""
         said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
         return await self.document(request, call, {"prompt": f"{said}|assistant: {self.opens}"})
+
+    async def input_tokens(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The tokens of the whole prompt, not of the messages alone."""
+        counted = openai_chat.prompt_tokens(call.body["messages"])
+        return await self.document(request, call, {"input_tokens": counted, "object": "response.input_tokens"})
 
     async def next_token(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Probabilities of one letter: the model's own, or after the samplers, which apply a bias."""

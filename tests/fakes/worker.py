@@ -9,8 +9,10 @@ its content is a JSON object (which a gateway does not drop):
 ``start_hold``    not ready before this file exists
 ``fail_start``    report that the model cannot be loaded, with this reason
 ``exit_start``    exit with this code before it is ready, after a line on standard error
+``crash_start``   print this line and crash with SIGSEGV before it is ready
 ``hold_mib``      allocate that much memory
 ``spin``          compute for ever, from the first such request on
+``grow_start``    allocate up to so many MiB before it is ready, and never be ready
 ``ignore_term``   ignore SIGTERM
 ``child``         start a child process, whose id is in ``/stats``
 ``delay``         seconds before the first token
@@ -327,8 +329,14 @@ def serve(spec: Any, ready: Callable[[], None]) -> None:
     if "exit_start" in options:
         print("fake worker: broken as told", file=sys.stderr, flush=True)
         os._exit(options["exit_start"])
+    if "crash_start" in options:
+        print(options["crash_start"], file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
     if "fail_start" in options:
         raise RuntimeError(options["fail_start"])
+    if "grow_start" in options:
+        grown = [b"x" * 2**20 for _ in range(options["grow_start"])]
+        time.sleep(3600 + len(grown))
     held = bytearray(options.get("hold_mib", 0) * 2**20)
     for i in range(0, len(held), 4096):
         held[i] = 1

@@ -90,3 +90,15 @@ async def test_a_worker_killed_before_its_first_token_is_never_noticed_when_anot
                 assert (await ask(session, chat(each))).whole
     figures.at_least(1, f"killed before the first byte, {rounds} times: answered by another, unseen",
                      100 * unseen / rounds, 100, "%")  # fmt: skip
+
+
+async def test_a_forced_unload_ends_a_running_stream_with_an_error_event(gateway: Gateway) -> None:
+    async with client(gateway) as session:
+        stream = asyncio.create_task(ask(session, chat("solo", stream=True, name="long", **ENDLESS)))
+        await worker_at(gateway, "first", "long")
+        async with session.post("/v1/models/solo/unload", json={"force": True}) as answer:
+            assert (await answer.json())["unloaded"] is True
+        broken = await asyncio.wait_for(stream, 10)
+        assert broken.error is not None
+        assert not broken.done
+        assert (await ask(session, chat("solo"))).whole

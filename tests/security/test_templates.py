@@ -93,3 +93,17 @@ async def test_a_template_without_end_keeps_its_model_from_starting_and_no_longe
         with pytest.raises(WorkerFailed, match="not ready within 4 s"):
             await pool.load(row)
         assert pool.snapshot().workers[0].pid is None
+
+
+async def test_a_template_that_takes_all_memory_ends_with_its_worker_and_the_error_says_so(
+    tmp_path: Path,
+) -> None:
+    doubles = (
+        "{% set ns = namespace(s='x' * 1000) %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+    )
+    row = with_template(tmp_path, doubles + PLAIN)
+    budget = 1200 * 2**20
+    async with supervisor(tmp_path, slots=1, memory={"cpu": budget}) as pool:
+        with pytest.raises(WorkerFailed, match="more than the 1200 MiB left for it"):
+            await pool.load(row)
+        assert pool.snapshot().workers[0].pid is None

@@ -264,6 +264,7 @@ class FakePool:
             queued=3,
         )
         self.loaded: list[tuple[str, float | None]] = []
+        self.forced = False
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
@@ -276,7 +277,8 @@ class FakePool:
         self.loaded.append((model.id, keep_alive))
         return self.view
 
-    async def unload(self, model_id: str) -> bool:
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
+        self.forced = force
         return model_id == "parrot"
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:

@@ -44,8 +44,8 @@ class RemotePool:
         self._introduce(model)
         return view_from_json(await self._channel.call("load", {"model": model.id, "keep_alive": keep_alive}))
 
-    async def unload(self, model_id: str) -> bool:
-        return bool(await self._channel.call("unload", {"model": model_id}))
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
+        return bool(await self._channel.call("unload", {"model": model_id, "force": force}))
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         return str(await self._channel.call("log", {"model": model_id, "lines": lines}))

@@ -3,7 +3,7 @@
 Operations (see :mod:`backends.workers.control.channel` for the wire)::
 
     lease    {"model": ID, "need": {...}}   -> upstream; held until "end", or until the socket closes
-    load     {"model": ID, "keep_alive": S} -> view          unload  {"model": ID}             -> bool
+    load     {"model": ID, "keep_alive": S} -> view          unload  {"model": ID, "force": B} -> bool
     log      {"model": ID, "lines": N}      -> text          drain   {"deadline": S}           -> null
     snapshot null                           -> snapshot
     note     "model" {row}     from the gateway: the row to use for this id from now on
@@ -67,7 +67,7 @@ class PoolService:
             return view
 
         async def unload(call: JsonValue) -> JsonValue:
-            unloaded = await pool.unload(call["model"])
+            unloaded = await pool.unload(call["model"], force=call["force"])
             self._send()
             return unloaded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import importlib
 import os
 import resource
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--children", action="store_true", help="the engine starts processes of its own")
     arguments = parser.parse_args()
 
+    faulthandler.enable()  # a crash of native code names the Python line that called it, in the worker's log
     _restrict(die_with_parent=not arguments.children)
     spec = WorkerSpec.model_validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()

@@ -1,6 +1,8 @@
-"""Refusals that mean "this model cannot do that" are told from those that concern the request."""
+"""Refusals that mean "this model cannot do that", or "not with this key", are told from those of the request."""
 
 from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
 
 import orjson
 import pytest
@@ -8,10 +10,16 @@ import pytest
 from backends.base import Upstream
 from backends.http.errors import read_error, stream_error
 from backends.http.mismatch import lacks
-from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+    UnsupportedParameter,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+)
 
 UPSTREAM = Upstream("e", "openai", "http://x", "m")
-CANNOT: list[tuple[str, set[str]]] = [
+CANNOT: list[tuple[str, AbstractSet[str]]] = [
     # OpenAI, Azure
     ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
      {"max_tokens"}),
@@ -73,38 +81,40 @@ CANNOT: list[tuple[str, set[str]]] = [
 
 
 @pytest.mark.parametrize(("message", "missing"), CANNOT, ids=[message[:50] for message, _ in CANNOT])
-def test_a_models_lack_is_recognised_by_the_messages_of_known_servers(message: str, missing: set[str]) -> None:
+def test_a_models_lack_is_recognised_by_the_messages_of_known_servers(
+    message: str, missing: AbstractSet[str]
+) -> None:
     for shape in ({"error": {"message": message}}, {"error": message}, {"message": message, "object": "error"}):
         error = read_error(400, {}, orjson.dumps(shape), UPSTREAM)
         assert isinstance(error, InvalidRequest)
         assert error.status == 400
-        assert error.lacks == missing
+        assert error.lacks == frozenset(missing)
     streamed = stream_error({"error": {"message": message, "code": 400}}, UPSTREAM)
     assert isinstance(streamed, InvalidRequest)
-    assert streamed.lacks == missing
+    assert streamed.lacks == frozenset(missing)
 
 
 def test_a_lack_is_recognised_by_its_code_and_status() -> None:
     body = {"error": {"message": "No.", "code": "unsupported_parameter", "param": "tools[0].type"}}
     error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
     assert isinstance(error, UnsupportedParameter)
-    assert (error.lacks, error.param) == ({"tools"}, "tools[0].type")
+    assert (error.lacks, error.param) == (frozenset({"tools"}), "tools[0].type")
     body = {"error": {"message": "It cannot.", "code": "model_capability_mismatch"}}
     error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
-    assert error.lacks == set()
+    assert error.lacks == frozenset()
     for status in (404, 405, 501):
         error = read_error(status, {}, b"", UPSTREAM)
         assert isinstance(error, CapabilityMismatch)
-        assert error.lacks == set()
+        assert error.lacks == frozenset()
     hint = b'{"error": {"message": "image input is not supported - hint: mmproj", "code": 500}}'
     error = read_error(500, {}, hint, UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
-    assert error.lacks == {"vision"}
+    assert error.lacks == frozenset({"vision"})
     router = b'{"error": {"message": "No endpoints found that support tool use.", "code": 404}}'
     error = read_error(404, {}, router, UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
-    assert error.lacks == {"tools"}
+    assert error.lacks == frozenset({"tools"})
 
 
 REQUESTS_FAULT = [
@@ -133,3 +143,30 @@ def test_any_other_refusal_stays_the_callers_own(message: str) -> None:
     error = read_error(400, {}, orjson.dumps({"error": {"message": message, "param": "messages"}}), UPSTREAM)
     assert type(error) is InvalidRequest
     assert error.lacks is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "scope"),
+    [
+        (429, "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM).", None, "model"),
+        (429, "Rate limit reached for model `llama-3.3-70b` in organization `org_x`.", None, "model"),
+        (
+            429,
+            "This would exceed your organization's rate limit (org: x, model: claude-sonnet-4-5).",
+            None,
+            "model",
+        ),
+        (429, "You exceeded your current quota, please check your plan.", "insufficient_quota", "key"),
+        (429, "Your credit balance is too low.", None, "key"),
+        (429, "Too many requests.", None, None),
+        (401, "Incorrect API key provided.", "invalid_api_key", None),
+        (403, "Project `x` does not have access to model `gpt-4o`.", "model_not_found", "model"),
+    ],
+)
+def test_a_limit_or_rejection_says_whether_it_is_of_the_model_or_of_the_key(
+    status: int, message: str, code: str | None, scope: str | None
+) -> None:
+    body = orjson.dumps({"error": {"message": message, "code": code}})
+    error = read_error(status, {}, body, Upstream("e", "openai", "http://x", "gpt-4o"))
+    assert isinstance(error, UpstreamRateLimited | UpstreamRejectedKey)
+    assert error.scope == scope

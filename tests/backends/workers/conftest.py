@@ -48,7 +48,7 @@ class FakeStore:
 
 @dataclass
 class Witness:
-    """A :class:`backends.workers.worker.WorkerObserver` that records the events."""
+    """A :class:`backends.workers.observer.WorkerObserver` that records the events."""
 
     loads: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

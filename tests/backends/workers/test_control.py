@@ -245,7 +245,7 @@ async def test_errors_cross_as_they_are(open_pool: OpenPool) -> None:
         pool, _ = await owner.gateway()
         with pytest.raises(EngineMissing) as missing:
             await ask(pool, model(engine="absent"))
-        assert (missing.value.engine, missing.value.extra, missing.value.status) == ("absent", "nowhere", 503)
+        assert (missing.value.engine, missing.value.extra, missing.value.status) == ("absent", "nowhere", 404)
         owner.harness.store.absent.add("gone")
         with pytest.raises(ModelUnavailable, match="'gone' is not pulled"):
             await pool.load(model("gone"))

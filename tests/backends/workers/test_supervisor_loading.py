@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from backends.workers.pool import WorkerState
+from backends.workers.process import explain_crash
 from catalog.errors import (
     ConfigurationError,
     EngineMissing,
@@ -106,3 +107,19 @@ async def test_a_start_that_takes_too_long_is_ended(open_pool: OpenPool) -> None
         with pytest.raises(WorkerFailed, match=r"not ready within 0\.3 s"):
             await h.ask(model(start_delay=600))
         assert h.view().pid is None
+
+
+async def test_the_cause_of_a_crash_of_native_code_is_named(open_pool: OpenPool) -> None:
+    async with open_pool() as h:
+        with pytest.raises(WorkerFailed) as failed:
+            await h.pool.load(model(crash_start="GGML_ASSERT(n_head > 0) failed"))
+        assert "killed by SIGSEGV: its native code crashed" in failed.value.message
+        assert "header or chat template" in failed.value.message
+        assert "(GGML_ASSERT(n_head > 0) failed)" in failed.value.message
+
+
+def test_only_a_crash_is_explained() -> None:
+    assert explain_crash("killed by SIGKILL", "what():  x") == "killed by SIGKILL"
+    assert explain_crash("exit code 1", "") == "exit code 1"
+    assert "(what():  bad_alloc)" in explain_crash("killed by SIGABRT", "terminate called\n  what():  bad_alloc")
+    assert "processor lacks an instruction" in explain_crash("killed by SIGILL", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from backends.workers.pool import WorkerState
 from catalog.errors import (
     ModelTemporarilyUnavailable,
     ModelUnavailable,
+    WorkerFailed,
 )
 from tests.backends.workers.conftest import MIB, OpenPool, client, model
 
@@ -170,3 +172,46 @@ async def test_a_worker_that_computes_for_nobody_is_ended_and_one_that_rests_is_
         assert await h.ask(model()), "and starts again when it is wanted"
         assert h.view().pid != spinning
         assert h.view("calm").state is WorkerState.READY
+
+
+async def test_a_loading_worker_that_takes_more_than_is_left_for_it_is_ended_and_the_error_says_so(
+    open_pool: OpenPool,
+) -> None:
+    async with open_pool(stop_grace=60) as h:
+        await h.pool.load(model("other", mib=850))
+        with pytest.raises(WorkerFailed, match=r"it took \d+ MiB of memory .* more than the 150 MiB left"):
+            await h.pool.load(model(mib=50, grow_start=250))
+        assert h.view().pid is None
+        assert h.view("other").state is WorkerState.READY
+        assert h.view().memory == 0
+
+
+async def test_a_loading_worker_may_take_more_than_its_estimate_where_there_is_room(open_pool: OpenPool) -> None:
+    async with open_pool(start_timeout=2) as h:
+        with pytest.raises(WorkerFailed, match="not ready within 2 s"):
+            await h.pool.load(model(mib=1, grow_start=150))
+
+
+async def test_a_measurement_that_began_while_a_model_loaded_does_not_lower_what_it_will_need(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    measuring, measured, later = threading.Event(), threading.Event(), 0
+    go = tmp_path / "go"
+
+    def meter(pid: int, device: str) -> int:
+        nonlocal later
+        if not measured.is_set():
+            measuring.set()
+            measured.wait(30)
+            return 1 * MIB
+        later += 1
+        return 0
+
+    async with open_pool(sample_interval=0.01, meter=meter) as h:
+        loading = asyncio.create_task(h.pool.load(model("a", mib=800, start_hold=str(go))))
+        await h.until(measuring.is_set)
+        go.touch()
+        await loading
+        measured.set()
+        await h.until(lambda: later >= 1)
+        assert h.view("a").memory == 800 * MIB

@@ -73,6 +73,24 @@ async def test_unloading_waits_for_those_who_use_it(open_pool: OpenPool, tmp_pat
         assert await answer, "not cut off"
 
 
+async def test_a_forced_unload_ends_a_worker_in_use_also_one_that_is_draining(open_pool: OpenPool) -> None:
+    async with open_pool(stop_grace=600) as h:
+        for draining in (False, True):
+            stream = asyncio.create_task(h.ask(model(ignore_term=True), tokens=10**6, interval=0.01, stream=True))
+            await h.until(lambda: bool(h.pool.snapshot().workers) and h.view().busy == 1)
+            waiting = asyncio.create_task(h.pool.unload("m")) if draining else None
+            if waiting is not None:
+                await h.until_state(WorkerState.DRAINING)
+            async with asyncio.timeout(30):
+                assert await h.pool.unload("m", force=True)
+            with pytest.raises(httpx.HTTPError):
+                await stream
+            assert waiting is None or await waiting
+            assert h.view().pid is None
+        assert h.witness.deaths == [], "it was wanted"
+        assert await h.ask(model()), "and starts again when it is wanted"
+
+
 async def test_a_changed_row_is_a_new_worker_and_cuts_nobody_off(open_pool: OpenPool, tmp_path: Path) -> None:
     async with open_pool() as h:
         go = tmp_path / "go"

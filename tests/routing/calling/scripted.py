@@ -101,7 +101,7 @@ class CountingPool:
     async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
         raise NotImplementedError
 
-    async def unload(self, model_id: str) -> bool:
+    async def unload(self, model_id: str, *, force: bool = False) -> bool:
         raise NotImplementedError
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:

@@ -22,7 +22,7 @@ from catalog.errors import (
     UpstreamUnreachable,
     WorkerFailed,
 )
-from catalog.model import Capability
+from catalog.model import Capability, Limits
 from catalog.types import Json
 from routing.calling.operations import CHAT
 from routing.outcomes import Result
@@ -239,3 +239,28 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
     expected = [("cloud/a", Result.SUCCESS), ("cloud/a", Result.FAILED), ("lan/b", Result.SUCCESS)]
     assert stand.results == expected[: 2 + others]
     assert stand.recorder.outcomes[1].error == "upstream_unreachable"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ContextLengthExceeded(model="a", limit=None, requested=None),
+            "is 4096 tokens, but the request needs about 7",
+        ),
+        (
+            ContextLengthExceeded(model="a", limit=10, requested=None),
+            "is 10 tokens, but the request needs about 7 ",
+        ),
+        (ContextLengthExceeded(model="a", limit=10, requested=30), "is 10 tokens, but the request needs 30 "),
+    ],
+)
+async def test_a_context_error_says_both_numbers(stand: Stand, error: ContextLengthExceeded, told: str) -> None:
+    stand.backend.scripts = {"a": (error,)}
+    stand.will_try(remote("a").model_copy(update={"limits": Limits(context_window=4096)}))
+    job = stand.job()
+    with pytest.raises(ContextLengthExceeded) as raised:
+        async with stand.dispatcher.open(replace(job, facts=replace(job.facts, prompt_tokens=7))):
+            pass
+    assert told in raised.value.message
+    assert told in str(raised.value)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import CapabilityMismatch, ModelNotFound
-from catalog.model import Capability, Price
+from catalog.errors import CapabilityMismatch, ContextLengthExceeded, ModelNotFound
+from catalog.model import Capability, Limits, Price
 from routing.facts import Complexity, Facts, Mode, Task
 from routing.plan import Block, Strategy
 from tests.routing.catalogue import chat, local, remote, world
@@ -87,6 +87,33 @@ def test_a_named_model_that_was_said_to_lack_something_is_still_asked() -> None:
 def test_a_name_that_no_model_has_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
         choose(chat(requested="nobody"), world([remote("m")]))
+
+
+def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
+    rows = [local("gguf", capabilities=frozenset({Capability.COMPLETION})), local("vectors", capabilities=EMBED)]
+    rows += [
+        local("ear", engine="whisper", capabilities=frozenset({Capability.TRANSCRIBE})),
+        local("mouth", engine="speech", capabilities=frozenset({Capability.SPEAK})),
+        remote("far", capabilities=EMBED),
+    ]
+    here = world(rows)
+    for name in ("gguf", "vectors", "ear"):
+        assert choose(chat(requested=name, tokens_only=True), here).candidates
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name), here)
+    for name in ("mouth", "far"):
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name, tokens_only=True), here)
+
+
+def test_a_prompt_far_over_a_local_models_window_is_refused_before_a_worker_tokenises_it() -> None:
+    here = world(
+        [local("m", limits=Limits(context_window=8192)), remote("far", limits=Limits(context_window=8192))]
+    )
+    with pytest.raises(ContextLengthExceeded, match="8192 tokens, but the request needs 1250000 tokens"):
+        choose(chat(requested="m", prompt_tokens=1_250_000), here)
+    assert choose(chat(requested="m", prompt_tokens=15_000), here).candidates, "the worker counts exactly"
+    assert choose(chat(requested="far", prompt_tokens=1_250_000), here).candidates, "its server refuses it"
 
 
 # ---- replicas

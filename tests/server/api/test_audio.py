@@ -158,3 +158,15 @@ def test_clock() -> None:
     assert clock(59.9996, ".") == "00:01:00.000"
     assert clock(400_000.25, ",") == "111:06:40,250"
     assert clock(-1, ",") == "00:00:00,000"
+
+
+async def test_a_text_to_speak_is_bounded_by_the_setting(gateway: Gateway) -> None:
+    async def speak(characters: int) -> Any:
+        return await gateway.client.post("/v1/audio/speech", json={"model": "songbird", "input": "a" * characters})
+
+    longest = gateway.services.settings.server.limits.speech_characters
+    assert longest == 4096, "as OpenAI's"
+    assert (await speak(longest)).status_code == 200
+    refused = error(await speak(longest + 1), 400, "invalid_request")
+    assert refused["param"] == "input"
+    assert "4097 characters; the limit is 4096" in refused["message"]

@@ -14,9 +14,10 @@ import pytest
 import structlog
 
 from backends.workers.logs import WorkerLog
+from backends.workers.observer import NoObserver
 from backends.workers.process import WorkerProcess
 from backends.workers.settings import WorkerSettings
-from backends.workers.worker import Launch, NoObserver, Worker
+from backends.workers.worker import Launch, Worker
 from catalog.errors import ModelUnavailable, WorkerFailed
 from catalog.model import Capability
 from routing.facts import Facts

@@ -21,12 +21,12 @@ from backends.constraints.lark import after_thought
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.sampling import Sampling
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, visible_pieces
 from backends.workers.engines.common.guidance import matcher_factory
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
+from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.mlx.chat_parser import MlxOutputParser
 from backends.workers.engines.mlx.decoder import Decoder, Loaded, MlxSampling
 from backends.workers.program.app import json_response, parse, serve_engine, stream_response
@@ -91,8 +91,7 @@ class MlxEngine:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._complete, methods=["POST"]),
             Route("/infill", self._infill, methods=["POST"]),
-            Route("/tokenize", self._tokenize, methods=["POST"]),
-            Route("/detokenize", self._detokenize, methods=["POST"]),
+            *token_routes(lambda: self._texts),
             Route("/props", self._props),
         ]
 
@@ -269,20 +268,6 @@ class MlxEngine:
     async def _infill(self, http: Request) -> Response:
         del http
         raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
-
-    async def _tokenize(self, http: Request) -> Response:
-        request = parse(TokenizeRequest, await http.body())
-        if not request.parse_special:
-            raise UnsupportedParameter("The engine mlx always parses special tokens.", param="parse_special")
-        found = await asyncio.to_thread(self._texts.tokenize, request.content, add_special=request.add_special)
-        if request.with_pieces:
-            return json_response({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
-        return json_response({"tokens": [token for token, _ in found]})
-
-    async def _detokenize(self, http: Request) -> Response:
-        request = parse(DetokenizeRequest, await http.body())
-        self._known(request.tokens, "tokens")
-        return json_response({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
 
     async def _props(self, http: Request) -> Response:
         del http
