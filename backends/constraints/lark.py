@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import orjson
@@ -22,6 +23,12 @@ llguidance 1.0 and regular expressions in later versions."""
 def grammar(rules: str) -> str:
     """A whole grammar; ``rules`` define ``start``."""
     return f"{HEADER}{rules}\n"
+
+
+def after_thought(grammar: str, end: str) -> str:
+    """The grammar behind a thought that the prompt has opened and ``end`` closes."""
+    thought = f"start: thought gap answer\nthought[suffix={literal(end)}]: /(?s:.*)/\ngap: /\\s{{0,2}}/\n"
+    return re.sub(r"^start:", f"{thought}answer:".replace("\\", r"\\"), grammar, count=1, flags=re.MULTILINE)
 
 
 def literal(text: str) -> str:

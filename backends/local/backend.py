@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+import orjson
+
 from backends.base import Upstream
 from backends.constraints.checker import Checker
+from backends.constraints.lark import after_thought
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
@@ -53,6 +57,8 @@ from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
+_OPENED = re.compile(r"<(think|thinking|thought|reason|reasoning|seed:think)>\s*$")
+"""The tag of a thought at the end of a prompt."""
 
 
 class _WorkerWire(OpenAIBackend):
@@ -76,6 +82,7 @@ class LocalWorkerBackend:
         self._checker = Checker()
         http.at_close(self._checker.aclose)
         self._takes_tools: dict[str, bool] = {}
+        self._thoughts: dict[tuple[str, bytes], str | None] = {}
         self._vocabularies: dict[str, int | None] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
@@ -97,7 +104,7 @@ class LocalWorkerBackend:
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
         )
-        body = await self._sampled(request, binding.body, upstream)
+        body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops = body.pop("stop", ()) if _tells_stops(request, upstream) else ()
         streams = [
@@ -156,6 +163,29 @@ class LocalWorkerBackend:
                 if counts is not None:
                     counts.see(chunk)
                 yield regular(chunk, index)
+
+    async def _after_thought(self, body: Json, upstream: Upstream) -> Json:
+        """The body with its grammar behind the thought that the chat template opens, if it opens one.
+
+        llama-server applies a grammar from the first token, and takes all before the end of a thought for it.
+        """
+        if "grammar" not in body or upstream.engine not in (None, "llamacpp"):
+            return body
+        arguments = orjson.dumps(body.get("chat_template_kwargs"))
+        key = (upstream.uds or upstream.base_url, arguments)
+        if key not in self._thoughts:
+            probe = {"messages": [{"role": "user", "content": "Hello"}]}
+            if "chat_template_kwargs" in body:
+                probe["chat_template_kwargs"] = body["chat_template_kwargs"]
+            answer = checked(await self._http.post_json(_root(upstream), "/apply-template", probe), "", upstream)
+            opened = _OPENED.search(answer.get("prompt") or "")
+            if len(self._thoughts) >= _MAX_KNOWN:
+                self._thoughts.clear()
+            self._thoughts[key] = f"</{opened[1]}>" if opened else None
+        end = self._thoughts[key]
+        if end is None:
+            return body
+        return {**body, "grammar": after_thought(body["grammar"], end), "reasoning_format": "deepseek"}
 
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
         """Whether the model's chat template takes tools; the worker is asked once."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backends.base import Upstream
+from backends.constraints.checker import Checker
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
@@ -34,6 +35,13 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeLlamaServer]:
 async def backend() -> AsyncIterator[LocalWorkerBackend]:
     async with HttpClient() as http:
         yield LocalWorkerBackend(http)
+
+
+@pytest.fixture
+async def checker() -> AsyncIterator[Checker]:
+    made = Checker()
+    yield made
+    await made.aclose()
 
 
 @pytest.fixture
@@ -80,7 +88,7 @@ async def test_every_form_reaches_the_worker_as_one_grammar(
     fake.scripted = "never of this form"
     with pytest.raises(AnswerInvalid):
         await assemble_chat(backend.chat(upstream, chat(**asked)))
-    sent = (await fake.call()).body
+    sent = fake.calls[-1].body
     assert sent["grammar"].startswith("%llguidance")
     assert rule in sent["grammar"]
     assert not {"response_format", "structured_outputs", "guided_json", "guided_regex"} & sent.keys()
@@ -96,6 +104,18 @@ async def test_the_last_chunk_of_a_wrong_answer_never_leaves(
             seen.append(chunk)  # noqa: PERF401 - the chunks before the error
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in seen) in fake.scripted
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in seen)
+
+
+async def test_a_form_comes_after_the_thought_that_a_template_opens(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, checker: Checker
+) -> None:
+    fake.scripted, fake.opens = '{"id": "7"}', "<think>\n"
+    await assemble_chat(backend.chat(upstream, chat(response_format=form(DIGITS))))
+    grammar = fake.calls[-1].body["grammar"]
+    await checker.check_text('Hm. {"id": 5}</think>\n\n{"id": "7"}', grammar)
+    for wrong in ('{"id": "7"}', 'Hm.</think>{"id": "x"}', 'Hm.</think>{"id": "7"} and</think>{"id": "7"}'):
+        with pytest.raises(AnswerInvalid):
+            await checker.check_text(wrong, grammar)
 
 
 async def test_an_answer_that_was_cut_by_its_length_is_not_judged(

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]
 
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
+from backends.wire.chat import ChatRequest
+from tests.backends.answers import assemble_chat
+from tests.conformance.worker import KEY, worker_of
 from tests.e2e.serving import Served, served
 
 pytestmark = pytest.mark.engine
@@ -66,9 +73,10 @@ ENFORCED: dict[str, dict[str, Any]] = {
     "recursion by definitions": {
         "$ref": "#/$defs/node",
         "$defs": {
-            "node": thing(
-                v={"enum": [1, 2]}, kids={"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 1}
-            )
+            "node": {
+                "type": "object", "required": ["v"], "additionalProperties": False,
+                "properties": {"v": {"enum": [1, 2]}, "next": {"$ref": "#/$defs/node"}},
+            }
         },
     },
     "prefixItems": {
@@ -234,3 +242,36 @@ def test_a_schema_bomb_is_refused_and_a_neighbour_is_answered(client: httpx.Clie
     called = body({}, tools=[tool], response_format=None)
     assert client.post("/chat/completions", json=called).status_code == 400
     assert answers(client, body({"type": "boolean"}))[0][0] in ("true", "false")
+
+
+THINKS = """
+{%- for message in messages %}
+{%- if message.role == 'assistant' %}{{- '<|im_start|>assistant\\n' }}
+{%- if message.reasoning_content is string %}
+{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}
+{{- message.content + '<|im_end|>\\n' }}
+{%- else %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}
+"""
+"""A template that opens a thought in the prompt, as those of Qwen's and DeepSeek's thinking models do."""
+
+
+async def test_a_form_comes_after_a_thought(tmp_path: Path) -> None:
+    template = tmp_path / "thinks.jinja"
+    template.write_text(THINKS)
+    asked = {**body({"enum": ["red", "blue"]}), "max_tokens": 300, "seed": 4, "temperature": 0.3}
+    with worker_of(MODEL, chat_template_file=str(template)) as running:
+        upstream = Upstream(
+            "w", "worker", "http://worker/v1", "m", uds=running.spec.socket, api_key=KEY, engine="llamacpp"
+        )
+        async with HttpClient() as http:
+            chunks = LocalWorkerBackend(http).chat(upstream, ChatRequest.model_validate(asked))
+            choice = (await assemble_chat(chunks))["choices"][0]
+    thought = choice["message"].get("reasoning_content") or ""
+    assert "</think>" not in thought
+    if choice["finish_reason"] == "stop":
+        assert choice["message"]["content"] in ('"red"', '"blue"')
+    else:  # it thought until it was cut
+        assert thought
+        assert not choice["message"]["content"]

@@ -32,6 +32,8 @@ class FakeLlamaServer(FakeOpenAI):
         self.takes_tools = takes_tools
         self.context = 64
         self.scripted: str | None = None
+        self.opens = ""
+        """What its chat template begins every answer with."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
 
     def routes(self) -> list[Route]:
@@ -122,7 +124,7 @@ class FakeLlamaServer(FakeOpenAI):
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""
         said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
-        return await self.document(request, call, {"prompt": f"{said}|assistant: "})
+        return await self.document(request, call, {"prompt": f"{said}|assistant: {self.opens}"})
 
     async def input_tokens(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The tokens of the whole prompt, not of the messages alone."""

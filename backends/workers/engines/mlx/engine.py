@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from backends.constraints.lark import after_thought
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.sampling import Sampling
@@ -135,10 +136,13 @@ class MlxEngine:
             tools = []
         prompt = await asyncio.to_thread(self._prompt, request, tools, extra.get("chat_template_kwargs") or {})
         wanted = (request.top_logprobs or 0) if request.logprobs else None
+        text = MlxOutputParser(self._tokenizer, prompt, tools)
+        if request.grammar is not None and text.thinks:
+            bound = after_thought(request.grammar, self._tokenizer.think_end)
+            request = request.model_copy(update={"grammar": bound})
         sampling = self._sampling(
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
-        text = MlxOutputParser(self._tokenizer, prompt, tools)
         pieces = self._pieces(prompt, sampling, request.stop, wanted)
         events = chat_events(pieces, text, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream_response(http, events, media_type="text/event-stream")
