@@ -1,8 +1,6 @@
 # Two commands are all that a newcomer needs: `make serve` and `make test`.
-PYTHON ?= python3
+PYTHON := $(or $(PYTHON),python3)
 VENV   ?= .venv
-HOST   ?= 127.0.0.1
-PORT   ?= 8000
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -13,7 +11,9 @@ space := $(empty) $(empty)
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
-	@exec $(BIN)/roundhouse serve --host $(HOST) --port $(PORT) --starter
+	@exec $(BIN)/roundhouse serve $(call option,HOST,--host) $(call option,PORT,--port) --starter
+# An option of serve, if the variable stands on make's own command line: shells export HOST, too.
+option = $(if $(filter command,$(firstword $(origin $1))),$2 $($1))
 
 setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 	$(BIN)/roundhouse pull starter
@@ -37,8 +37,8 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-fuzz: $(VENV)/.dev  ## A hundred thousand bodies against the whole gateway: minutes.
-	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py
+fuzz: $(VENV)/.dev  ## A hundred thousand bodies, and ten thousand wrong answers of upstreams: minutes.
+	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py tests/security/test_fuzz_upstream.py
 
 AUDIT := $(VENV)-audit
 audit: | $(AUDIT)/bin/python  ## Known vulnerabilities of what is locked; says so when their list cannot be had.

@@ -157,6 +157,16 @@ class Draw(Protocol):
 
 
 @runtime_checkable
+class Count(Protocol):
+    """``count`` gives a chat's exact number of prompt tokens: ``{"input_tokens": 40}``.
+
+    Raises CapabilityMismatch where the model's server cannot tell.
+    """
+
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json: ...
+
+
+@runtime_checkable
 class Tokenize(Protocol):
     """``tokenize`` gives a text's token ids, ``detokenize`` their text; the round trip is exact."""
 

@@ -16,6 +16,7 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -88,11 +89,13 @@ class OllamaBackend:
         root = _root(upstream)
         tags = await self._http.get_json(root, "/api/tags")
         shown: dict[str, Json] = {}
-        for row in tags.get("models") or ():
+        for row in listed_entries(tags, "models"):
             name = row.get("model") or row.get("name")
             if isinstance(name, str):
-                shown[name] = await self._http.post_json(root, "/api/show", {"model": name})
-        return rows_from_tags(server, tags, shown)
+                details = await self._http.post_json(root, "/api/show", {"model": name})
+                shown[name] = details if isinstance(details, dict) else {}
+        with reading(f"The endpoint '{upstream.endpoint}'"):
+            return rows_from_tags(server, tags, shown)
 
     async def _keep_alive(self, upstream: Upstream, request: WireModel) -> None:
         """Set how long Ollama keeps the model loaded: the last call decides, and ``/v1`` has no field for it."""

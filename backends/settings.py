@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,9 @@ class BackendSettings(BaseModel):
     )
     keepalive: float = Field(default=15.0, ge=0, description="how long an idle connection is kept")
     max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="one whole answer")
-    max_event_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="one event of a stream")
+    max_event_bytes: int = Field(
+        default=32 * 1024 * 1024, gt=0, description="one event of a stream, or one JSON answer"
+    )
     max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
 
     proxy: SecretStr | None = Field(
@@ -67,6 +70,17 @@ class BackendSettings(BaseModel):
             if url.scheme != "http" or not url.raw_host:
                 raise ValueError("a proxy is 'http://host:port'; others (https://, socks5://) are not supported")
         return proxy
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                ssl.create_default_context(cafile=str(file.expanduser()))
+            except OSError as error:  # also ssl.SSLError
+                reason = error.strerror or "no certificates are in it"
+                raise ValueError(f"{file} cannot be read ({reason}); name a file of certificates in PEM") from None
+        return file
 
     def timeouts(self) -> Timeouts:
         """The times of an endpoint that sets none of its own."""

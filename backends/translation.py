@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.streams.shapes import WrongShape
 from backends.wire.chat import ChatRequest
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
@@ -93,5 +94,7 @@ def reading(provider: str) -> Iterator[None]:
     """Raises UpstreamProtocolError for an answer of another shape than the code in the block reads."""
     try:
         yield
+    except WrongShape as wrong:
+        raise UpstreamProtocolError(f"{provider} sent an answer of a wrong shape: {wrong}.") from wrong
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
         raise UpstreamProtocolError(f"{provider} sent an answer of an unexpected shape: {wrong!r:.200}") from wrong

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from catalog import toml_rows
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
-from catalog.model import Capability, Endpoint, Model, UpstreamSource
+from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
 from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]
@@ -94,7 +94,9 @@ class Catalog:
         for server in toml_rows.user_endpoints(user_endpoints, known_servers):
             known_servers[server.id] = server
         return cls(
-            own=tuple(merged.values()), servers=tuple(known_servers.values()), apple_silicon=on_apple_silicon()
+            own=tuple(_priced(row, known_servers) for row in merged.values()),
+            servers=tuple(known_servers.values()),
+            apple_silicon=on_apple_silicon(),
         )
 
     def with_discovered(self, source: str, found: Iterable[Model]) -> Catalog:
@@ -205,9 +207,10 @@ class Catalog:
     def _find(self, name: str) -> tuple[Model, ...]:
         lowered = name.lower()
         row = self._by_id.get(lowered)
-        if row is not None:
-            return (row,)
         found = self._by_name.get(lowered, ())
+        # The user's own name for a model wins over the id of a row that came with the program.
+        if row is not None and (row.origin == "user" or not any(each.origin == "user" for each in found)):
+            return (row,)
         if found or "/" not in lowered:
             return found
         provider, _, rest = lowered.partition("/")
@@ -261,6 +264,14 @@ def _names_of(row: Model) -> tuple[str, ...]:
 
 def _aliases_of(row: Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys(alias.lower() for alias in row.aliases))
+
+
+def _priced(row: Model, servers: Mapping[str, Endpoint]) -> Model:
+    """The row; one without a price at a private endpoint is free, as the rows that are discovered there are."""
+    server = servers.get(row.source.endpoint) if isinstance(row.source, UpstreamSource) else None
+    if server is None or not server.private or row.price != Price():
+        return row
+    return row.model_copy(update={"price": FREE})
 
 
 def _at_most(value: float | None, limit: float | None) -> bool:

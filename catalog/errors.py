@@ -13,6 +13,7 @@ RoundhouseError                     500 server_error
 │   ├── PayloadTooLarge             413 payload_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type: the body has another type or encoding
 │   ├── HeadersTooLarge             431 headers_too_large
+│   ├── PriceUnknown                400 price_unknown: a limit on cost applies
 │   └── NoCandidate                 400 no_candidate: every model excluded for good, with the reasons
 ├── NotAuthenticated                401 invalid_api_key
 ├── NotPermitted                    403 permission_denied
@@ -34,6 +35,7 @@ RoundhouseError                     500 server_error
 │   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
 │   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
 │   ├── StreamBroken                502 stream_broken: ended before its finish_reason
+│   ├── AnswerInvalid               502 answer_invalid: the answer lacks the form that was asked for
 │   └── UpstreamTimeout             504 upstream_timeout
 │       ├── ConnectTimeout          504 connect_timeout
 │       ├── FirstByteTimeout        504 first_byte_timeout
@@ -45,7 +47,7 @@ RoundhouseError                     500 server_error
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from catalog.installing import install_command
 
@@ -98,11 +100,16 @@ class RequestFailed(RoundhouseError):
 
 
 class InvalidRequest(RoundhouseError):
-    """The request is invalid; sending it again will not help."""
+    """The request is invalid; sending it again will not help.
+
+    ``lacks``, if an upstream said that the model cannot do this, names the capabilities and parameters that it
+    lacks; empty if it named none. Another model may answer, and this one is not asked for them again for a while.
+    """
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    lacks: frozenset[str] | None = None
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -111,15 +118,28 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
     def __init__(self, *, model: str, limit: int | None, requested: int | None, param: str = "messages") -> None:
-        bound = f"is {limit} tokens, but" if limit is not None else "is exceeded:"
-        needs = f"{requested} tokens" if requested is not None else "more than that"
-        super().__init__(
-            f"This model's maximum context length {bound} the request needs {needs} ('{model}'). "
-            "Shorten the prompt or choose a model with a larger context window.",
-            param=param,
-        )
+        super().__init__("", param=param)
+        self.model = model
         self.limit = limit
         self.requested = requested
+        self._say()
+
+    def complete(self, *, limit: int | None, estimate: int) -> None:
+        """Fill in the numbers that the model's server did not give: the row's limit and the estimated tokens."""
+        self.limit = limit if self.limit is None else self.limit
+        about = ""
+        if self.requested is None:
+            self.requested, about = estimate, "about "
+        self._say(about)
+
+    def _say(self, about: str = "") -> None:
+        bound = f"is {self.limit} tokens, but" if self.limit is not None else "is exceeded:"
+        needs = f"{about}{self.requested} tokens" if self.requested is not None else "more than that"
+        self.message = (
+            f"This model's maximum context length {bound} the request needs {needs} ('{self.model}'). "
+            "Shorten the prompt or choose a model with a larger context window."
+        )
+        self.args = (self.message,)
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -175,6 +195,17 @@ class HeadersTooLarge(InvalidRequest):
     code = "headers_too_large"
 
 
+class PriceUnknown(InvalidRequest):
+    """A limit on cost applies, and the model's price is unknown; another candidate may have one."""
+
+    code = "price_unknown"
+    retryable = True
+    reason: ClassVar[str] = (
+        "its price is unknown, and a limit on cost applies. Give its row a price, "
+        "or set spend.unknown_price to 'allow'"
+    )
+
+
 class NoCandidate(InvalidRequest):
     """The router excluded every model, for reasons that do not pass by themselves; the message gives them."""
 
@@ -217,12 +248,11 @@ class ModelNotFound(NotFound):
     """No model has this id, name or alias."""
 
     code = "model_not_found"
+    where: ClassVar[str] = "GET /v1/models lists the models."
 
     def __init__(self, name: str, *, nearest: tuple[str, ...] = ()) -> None:
         hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else ""
-        super().__init__(
-            f"The model {name[:200]!r} does not exist.{hint} GET /v1/models lists the models.", param="model"
-        )
+        super().__init__(f"The model {name[:200]!r} does not exist.{hint} {self.where}", param="model")
         self.nearest = nearest
 
 
@@ -316,13 +346,15 @@ class Draining(Unavailable):
 class UpstreamError(RoundhouseError):
     """An upstream answered with an error or violated its protocol.
 
-    ``upstream_status`` is its HTTP status, if it sent one.
+    ``upstream_status`` is its HTTP status, if it sent one. ``scope`` is what a rate limit or a refusal of the key
+    applies to, if the upstream says so: the model, or the key with every model.
     """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    scope: Literal["model", "key"] | None = None
 
     def __init__(
         self,
@@ -374,6 +406,12 @@ class StreamBroken(UpstreamError):
     """A stream ended without a finish reason, so the answer is incomplete."""
 
     code = "stream_broken"
+
+
+class AnswerInvalid(UpstreamError):
+    """A finished answer does not have the form that the request asks for, such as its JSON schema."""
+
+    code = "answer_invalid"
 
 
 class UpstreamTimeout(UpstreamError):

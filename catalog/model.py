@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _not_the_routers(name: str) -> str:
+    if name.casefold() == "auto" or name.casefold().startswith("auto:"):
+        raise ValueError("'auto' and 'auto:...' are the router's own names; choose another")
+    return name
+
+
+_Name = Annotated[str, AfterValidator(_not_the_routers)]
 
 
 class Capability(StrEnum):
@@ -186,20 +197,20 @@ class Performance(BaseModel):
     """Published or measured figures, used until this machine has its own."""
 
     model_config = _FROZEN
-    latency_p50_ms: float | None = None
-    latency_p99_ms: float | None = None
-    tokens_per_second: float | None = None
-    prefill_tokens_per_second: float | None = None
-    load_seconds: float | None = None
+    latency_p50_ms: _NonNegative | None = None
+    latency_p99_ms: _NonNegative | None = None
+    tokens_per_second: _NonNegative | None = None
+    prefill_tokens_per_second: _NonNegative | None = None
+    load_seconds: _NonNegative | None = None
 
 
 class Size(BaseModel):
     """The size of a model; ``disk`` and ``memory`` in bytes."""
 
     model_config = _FROZEN
-    parameters: int | None = Field(default=None, description="count of weights")
-    disk: int | None = None
-    memory: int | None = Field(default=None, description="resident when loaded, KV cache included")
+    parameters: int | None = Field(default=None, ge=0, description="count of weights")
+    disk: int | None = Field(default=None, ge=0)
+    memory: int | None = Field(default=None, ge=0, description="resident when loaded, KV cache included")
     quantization: str | None = None
 
 
@@ -231,9 +242,9 @@ class Model(BaseModel):
 
     model_config = _FROZEN
 
-    id: str = Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$")
-    name: str | None = None
-    aliases: tuple[str, ...] = ()
+    id: _Name = Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$")
+    name: _Name | None = None
+    aliases: tuple[_Name, ...] = ()
     provider: str = "local"
     family: str | None = None
     version: str | None = None
@@ -255,7 +266,9 @@ class Model(BaseModel):
         default=None, description="request parameters this model takes; None: all that its protocol takes"
     )
     options: dict[str, Any] = {}
-    keep_alive: float | None = Field(default=None, description="seconds idle before unloading; None: the setting")
+    keep_alive: float | None = Field(
+        default=None, description="seconds idle before unloading; negative: never; None: the setting"
+    )
     optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
@@ -265,6 +278,11 @@ class Model(BaseModel):
     def local(self) -> bool:
         """Whether Roundhouse itself runs this model on this machine."""
         return not isinstance(self.source, UpstreamSource)
+
+    @property
+    def tokenizes(self) -> bool:
+        """Whether a worker of this model has a tokenizer to ask."""
+        return self.local and self.engine in TOKENIZING
 
     @property
     def endpoint_name(self) -> str:
@@ -277,6 +295,10 @@ class Model(BaseModel):
         return self.capabilities & ENDPOINTS
 
 
+TOKENIZING = frozenset({"llamacpp", "onnx", "whisper", "mlx", "vllm", "llama-cpp-python"})
+"""Engines that serve ``/tokenize`` and ``/detokenize``, for models of any capability."""
+
+
 class Endpoint(BaseModel):
     """A server that Roundhouse calls but does not start: its address, protocol, keys and timeouts.
 
@@ -285,7 +307,7 @@ class Endpoint(BaseModel):
     """
 
     model_config = _FROZEN
-    id: str = Field(pattern=r"^[\w][\w.-]*$")
+    id: str = Field(pattern=r"^[\w][\w.-]*$", description=f"not '{LOCAL_ENDPOINT}', which means this machine")
     protocol: str = Field(
         default="openai",
         description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
@@ -307,3 +329,26 @@ class Endpoint(BaseModel):
     max_concurrency: int | None = Field(
         default=None, gt=0, description="concurrent calls of each gateway process; further calls are queued"
     )
+
+    @field_validator("id")
+    @classmethod
+    def _not_this_machine(cls, name: str) -> str:
+        if name == LOCAL_ENDPOINT:
+            raise ValueError(f"'{LOCAL_ENDPOINT}' means this machine; choose another id")
+        return name
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 -- raises for one that is no number
+        except ValueError:
+            parts = urlsplit("")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a key or password does not belong in a URL; name its variable in key_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it must be a URL such as https://api.example.com/v1")
+        if parts.query or parts.fragment:
+            raise ValueError("it must not have a query or fragment: put parameters into 'query'")
+        return url

@@ -80,5 +80,6 @@ def _say(error: Any) -> str:
         return "there is no such field"
     if error["type"] == "missing":
         return "this field is needed"
+    said = error["msg"].removeprefix("Value error, ")
     shown = repr(error.get("input"))
-    return f"{error['msg']} (it is {shown[:80]})"
+    return said if "@" in shown else f"{said} (it is {shown[:80]})"  # a URL may have a password

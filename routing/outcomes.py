@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from routing.facts import Facts
 
@@ -49,11 +49,12 @@ class Usage:
 class Outcome:
     """One attempt, from lease to last byte.
 
-    ``REFUSAL``: the model declined, which is no failure; ``CANNOT``: the model lacks a capability;
+    ``REFUSAL``: the model declined, which is no failure; ``CANNOT``: its server said that it lacks something;
     ``REJECTED``: the request was wrong; ``CANCELLED``: the caller left. Times are seconds; ``at`` is wall-clock
     time. ``provider_key`` is the position of the key in its pool, never the key itself. ``error`` is the code of
     a :class:`catalog.errors.RoundhouseError`. ``unstreamed`` marks an answer that the upstream did not stream:
-    the time of its first token is unknown, so ``first_chunk`` is None.
+    the time of its first token is unknown, so ``first_chunk`` is None. ``lacks`` are the capabilities and
+    parameters that the model was said to lack; ``scope`` is what a rate limit or a refused key applies to.
     """
 
     trace: str
@@ -75,6 +76,8 @@ class Outcome:
     valid: bool | None = None
     provider_key: int | None = None
     unstreamed: bool = False
+    lacks: frozenset[str] = frozenset()
+    scope: Literal["model", "key"] | None = None
 
 
 class OutcomeSink(Protocol):

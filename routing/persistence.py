@@ -73,11 +73,14 @@ class Persistence:
         spend: Spend,
         keys: VirtualKeys,
         counted: Sequence[Counted] = (),
+        first_wins: Sequence[Persistable] = (),
     ) -> None:
+        """Of ``first_wins`` a stored document holds against a new one: they adopt before they export."""
         self._state = state
         self._settings = settings
         self._clock = clock
-        self._parts = tuple(parts)
+        self._parts = (*first_wins, *parts)
+        self._first_wins = tuple(first_wins)
         self._counted = tuple(counted)
         self._spend = spend
         self._keys = keys
@@ -85,12 +88,17 @@ class Persistence:
         self._failing = False
         self._log = structlog.get_logger("roundhouse.state")
 
+    def configure(self, settings: PersistenceSettings) -> None:
+        """Use other intervals, after the present one."""
+        self._settings = settings
+
     async def start(self) -> None:
         """Open the state and load every part from it. Raises ConfigurationError as the state does."""
         await self._state.start()
         await self._spend.start()
         await self._keys.start()
-        await self._adopt()
+        await self._adopt(self._parts)
+        await self._adopt_counts()
 
     def record(self, outcome: Outcome) -> None:
         """Store an outcome for reports; persistence is an :class:`~routing.outcomes.OutcomeSink`."""
@@ -105,10 +113,12 @@ class Persistence:
     async def exchange(self) -> None:
         """Write the changes of this process and read those of others, once."""
         try:
+            await self._adopt(self._first_wins)
             self._export()
             await self._spend.refresh()
             await self._keys.sync()
-            await self._adopt()
+            await self._adopt(self._parts)
+            await self._adopt_counts()
             if self._clock.monotonic() - self._pruned_at >= self._settings.prune_every:
                 self._pruned_at = self._clock.monotonic()
                 wall = self._clock.wall()
@@ -135,11 +145,13 @@ class Persistence:
             for name, amount in counts.export_counts().items():
                 self._state.count((Counter(f"{counts.kind}/{name}"),), amount)
 
-    async def _adopt(self) -> None:
-        for part in self._parts:
+    async def _adopt(self, parts: Sequence[Persistable]) -> None:
+        for part in parts:
             documents = await self._state.documents(part.kind)
             if documents:
                 part.adopt(documents)
+
+    async def _adopt_counts(self) -> None:
         for counts in self._counted:
             prefix = f"{counts.kind}/"
             totals = await self._state.counts(prefix)

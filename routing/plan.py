@@ -12,7 +12,9 @@ from catalog.model import Model
 
 T = TypeVar("T")
 
-NOT_SET_UP = frozenset({"no_key", "no_engine", EngineMissing.code, "not_pulled", "keys_rejected", "memory"})
+NOT_SET_UP = frozenset(
+    {"no_key", "no_engine", EngineMissing.code, "not_pulled", "missing_file", "keys_rejected", "memory"}
+)
 """Codes of exclusions that last until someone changes this server's set-up."""
 OVER_BUDGET = "budget"
 """The code of exclusions by a spending cap."""

@@ -25,7 +25,6 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
-from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
@@ -54,8 +53,8 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import Peers, answer_peer
-from server.runtime import Insight, Runtime
+from server.peers import answer_peer
+from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 
 
@@ -81,13 +80,14 @@ async def open_runtime(
     engines = engines or builtin_engines(settings.workers.python)
     models = await _open_models(settings, engines)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live.current))
+        memory = await stack.enter_async_context(_open_memory(settings, clock, models.live))
         if pool is None:
             pool = await stack.enter_async_context(own_workers(settings, models.store, engines, metrics))
         workers = pool
         memory.breakers.follow(lambda model: workers.snapshot().process(model))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
-        dispatcher = _dispatcher(settings, clock, metrics, models, memory, pool, calls)
+        routing = _open_routing(settings, clock, models, memory, pool, calls)
+        dispatcher = _dispatcher(clock, metrics, memory, calls, routing)
         stack.push_async_callback(dispatcher.settle)
         series = metrics.watch_routing(
             memory.breakers.states,
@@ -97,13 +97,13 @@ async def open_runtime(
         )
         stack.callback(metrics.registry.unregister, series)
         updates = _updates(settings, clock, models, memory, calls)
-        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, updates, scrape)
+        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, scrape)
+        runtime.reload = partial(_reload, updates, memory, routing)
+        runtime.looked = updates.looked.is_set
         runtime.peers = peers
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
-        async with _background(
-            memory.persistence.run(), updates.watch_disk(), updates.discover(settings.discovery.interval)
-        ):
+        async with _background(memory.persistence.run(), updates.watch_disk(), updates.discover()):
             yield runtime
 
 
@@ -112,6 +112,7 @@ class _Models:
     """The models: rows, files, and whether they can run here."""
 
     store: Store
+    engines: Engines
     live: LiveCatalog
     availability: Availability
 
@@ -153,17 +154,17 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
-    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store))
-    availability = Availability(store, engines.missing)
+    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
+    availability = Availability(store, engines.missing, engines.missing_file)
     await asyncio.to_thread(availability.refresh, tuple(live.current))
-    return _Models(store, live, availability)
+    return _Models(store, engines, live, availability)
 
 
 @asynccontextmanager
-async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> AsyncIterator[_Memory]:
+async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> AsyncIterator[_Memory]:
     state = create_state(settings.state, settings.data_dir / STATE_FILE)
-    breakers = Breakers(settings.breakers, clock)
-    provider_keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
+    breakers = Breakers(settings.breakers, clock, live.fingerprint)
+    provider_keys = KeyPools(live.current.servers, SecretResolver(os.environ), clock)
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
@@ -172,7 +173,8 @@ async def _open_memory(settings: Settings, clock: Clock, catalog: Catalog) -> As
         state,
         settings.persistence,
         clock,
-        parts=(breakers, provider_keys, pins, estimator),
+        parts=(breakers, provider_keys, estimator),
+        first_wins=(pins,),
         spend=spend,
         keys=virtual_keys,
         counted=(provider_keys,),
@@ -214,15 +216,18 @@ async def _open_calls(settings: Settings, clock: Clock, live: LiveCatalog) -> As
         yield _Calls(backends(http), concurrency, telemetry)
 
 
-def _dispatcher(
-    settings: Settings,
-    clock: Clock,
-    metrics: Metrics,
-    models: _Models,
-    memory: _Memory,
-    pool: WorkerPool,
-    calls: _Calls,
-) -> Dispatcher:
+@dataclass(frozen=True, slots=True)
+class _Routing:
+    """The parts that a dispatcher decides and calls with."""
+
+    planner: Planner
+    leases: Leases
+    retries: RetryBudget
+
+
+def _open_routing(
+    settings: Settings, clock: Clock, models: _Models, memory: _Memory, pool: WorkerPool, calls: _Calls
+) -> _Routing:
     planner = Planner(
         catalog=models.live.snapshot,
         availability=models.availability,
@@ -245,13 +250,17 @@ def _dispatcher(
         concurrency=calls.concurrency,
         timeouts=settings.backends.timeouts(),
     )
+    return _Routing(planner, leases, RetryBudget(settings.retries, clock))
+
+
+def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, routing: _Routing) -> Dispatcher:
     return Dispatcher(
-        planner=planner,
-        leases=leases,
+        planner=routing.planner,
+        leases=routing.leases,
         backends=calls.backends,
         breakers=memory.breakers,
         spend=memory.spend,
-        retries=RetryBudget(settings.retries, clock),
+        retries=routing.retries,
         traces=memory.traces,
         pin=memory.pins.pin,
         sinks=(
@@ -269,6 +278,21 @@ def _dispatcher(
     )
 
 
+async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, settings: Settings) -> None:
+    """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
+
+    Raises ConfigurationError for an invalid row, and applies nothing then.
+    """
+    await updates.reload(settings)
+    memory.spend.configure(settings.spend)
+    memory.breakers.configure(settings.breakers)
+    memory.traces.configure(settings.traces)
+    memory.persistence.configure(settings.persistence)
+    routing.planner.configure(settings.routing)
+    routing.leases.configure(settings.backends.timeouts())
+    routing.retries.configure(settings.retries)
+
+
 def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:
     timeouts = settings.backends.timeouts()
     discovery = Discovery(
@@ -276,7 +300,15 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         calls.backends,
         lambda server: upstream_of(server, "", memory.provider_keys, clock.monotonic(), timeouts)[0],
     )
-    return CatalogUpdates(models.live, models.store, models.availability, memory.provider_keys, discovery)
+    return CatalogUpdates(
+        models.live,
+        models.store,
+        models.engines,
+        models.availability,
+        memory.provider_keys,
+        discovery,
+        settings.routing,
+    )
 
 
 def _runtime(
@@ -286,27 +318,25 @@ def _runtime(
     pool: WorkerPool,
     dispatcher: Dispatcher,
     calls: _Calls,
-    updates: CatalogUpdates,
     scrape: Callable[[], Awaitable[bytes]] | None,
 ) -> Runtime:
     keys = memory.provider_keys
 
     def unavailable(model: Model) -> Block | None:
         local = models.availability.blocked.get(model.id)
-        return local or keys.blocked(clock.monotonic()).get(model.endpoint_name)
+        return local or keys.block_of(model.endpoint_name, model.id, clock.monotonic())
 
     return Runtime(
         live=models.live,
         pool=pool,
         dispatcher=dispatcher,
         downloaded=models.availability.has_files,
-        has_key=lambda model: model.endpoint_name not in keys.blocked(clock.monotonic()),
+        has_key=lambda model: keys.block_of(model.endpoint_name, model.id, clock.monotonic()) is None,
         unavailable=unavailable,
         traces=memory.traces,
         learner=memory.learner,
         spend=memory.spend,
         keys=memory.virtual_keys,
-        reload=updates.reload,
         insight=Insight(
             estimator=memory.estimator,
             pins=memory.pins,

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import replace
+from hashlib import sha256
+
+import orjson
+import structlog
 
 from backends.http import HttpClient
 from backends.registry import backends, check_protocols
+from backends.workers.engines.registry import Engines, builtin_engines, check_engines
 from catalog.catalog import Catalog
-from catalog.model import Endpoint
+from catalog.errors import ConfigurationError, ModelNotFound
+from catalog.model import Endpoint, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
+from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
@@ -22,11 +30,44 @@ DISK_INTERVAL = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed."""
 
 
-def read_catalog(settings: Settings, store: Store) -> Catalog:
-    """The built-in rows, those of pulled models, and the user's. Raises ConfigurationError."""
-    catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
-    check_protocols(catalog.servers)
+def read_catalog(settings: Settings, store: Store, engines: Engines | None = None) -> Catalog:
+    """The built-in rows, those of pulled models, and the user's.
+
+    Raises ConfigurationError, which says what to correct, for a wrong row and for a preferred model that is not
+    there.
+    """
+    try:
+        catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+        check_protocols(catalog.servers)
+        check_engines(catalog, engines or builtin_engines(settings.workers.python))
+        check_preferred(settings, catalog)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error.message.rstrip('.')}. Correct it in {settings.file or 'the settings'}."
+        ) from error
     return catalog
+
+
+def check_preferred(settings: Settings, catalog: Catalog) -> None:
+    """Raises ConfigurationError for a preferred model that is unknown and cannot be discovered, either."""
+    discovery = settings.discovery
+    if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
+        return
+    for setting, error in unknown_preferred(settings.routing, catalog):
+        raise ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+
+
+def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
+    """The settings that prefer a model which the catalogue does not have."""
+    unknown = []
+    named = [(f"routing.preferred.{capability}", name) for capability, name in routing.preferred.items()]
+    named += [("routing.speech.preferred", name) for name in routing.speech.preferred]
+    for setting, name in named:
+        try:
+            catalog.resolve(name)
+        except ModelNotFound as error:
+            unknown.append((setting, error))
+    return unknown
 
 
 class LiveCatalog:
@@ -34,6 +75,16 @@ class LiveCatalog:
 
     def __init__(self, current: Catalog) -> None:
         self.current = current
+        self._fingerprints: tuple[Catalog, dict[str, str]] = (current, {})
+
+    def fingerprint(self, model: str) -> str:
+        """A digest of the content of a model's row and its endpoint; empty for a model that is not listed."""
+        catalog, known = self._fingerprints
+        if catalog is not self.current:
+            catalog, known = self._fingerprints = (self.current, {})
+        if model not in known:
+            known[model] = _fingerprint(catalog, model)
+        return known[model]
 
     def snapshot(self) -> Catalog:
         """The catalogue now."""
@@ -48,21 +99,36 @@ class CatalogUpdates:
     """Puts a newer catalogue in force. Nothing that runs is touched."""
 
     def __init__(
-        self, live: LiveCatalog, store: Store, availability: Availability, keys: KeyPools, discovery: Discovery
+        self,
+        live: LiveCatalog,
+        store: Store,
+        engines: Engines,
+        availability: Availability,
+        keys: KeyPools,
+        discovery: Discovery,
+        routing: RoutingSettings,
     ) -> None:
         self._live = live
+        self._routing = routing
+        self._engines = engines
         self._store = store
         self._availability = availability
         self._keys = keys
         self._discovery = discovery
+        self._changed = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set once every source of models was asked, or did not answer in time."""
 
     async def reload(self, settings: Settings) -> None:
-        """Apply the rows, endpoints and provider keys of new settings. Raises ConfigurationError."""
-        fresh = await asyncio.to_thread(read_catalog, settings, self._store)
+        """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
+        fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
         self._keys.reload(fresh.servers)
+        self._discovery.configure(settings.discovery)
+        self._routing = settings.routing
         fresh = merged(replace(fresh, discovered=self._live.current.discovered), self._discovery, ())
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
         self._live.current = replace(fresh, version=self._live.current.version + 1)
+        self._changed.set()
 
     async def watch_disk(self) -> None:
         """Notice models that are pulled or removed; runs until cancelled."""
@@ -70,20 +136,42 @@ class CatalogUpdates:
             await asyncio.sleep(DISK_INTERVAL)
             await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
 
-    async def discover(self, interval: float) -> None:
-        """Ask the servers and folders of the settings every ``interval`` seconds; runs until cancelled."""
+    async def discover(self) -> None:
+        """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled."""
+        asyncio.get_running_loop().call_later(self._discovery.patience, self.looked.set)
+        checked: RoutingSettings | None = None
         while True:
+            self._changed.clear()
             found = await self._discovery.scan(self._live.current.servers)
             self._discovery.note(found)
             if merged(self._live.current, self._discovery, found) is not self._live.current:
                 await self._publish(found)
-            await asyncio.sleep(interval)
+            self.looked.set()
+            if checked is not self._routing:
+                checked = self._routing
+                for setting, error in unknown_preferred(checked, self._live.current):
+                    log = structlog.get_logger("server.catalog")
+                    log.warning("preferred model is unknown", setting=setting, reason=error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._discovery.interval):
+                    await self._changed.wait()
 
     async def _publish(self, found: tuple[Listing, ...]) -> None:
         rows = tuple(merged(self._live.current, self._discovery, found))
         await asyncio.to_thread(self._availability.refresh, rows)
         # Merged anew: a reload may have replaced the catalogue meanwhile.
         self._live.current = merged(self._live.current, self._discovery, found)
+
+
+def _fingerprint(catalog: Catalog, model: str) -> str:
+    row = catalog.get(model)
+    if row is None:
+        return ""
+    content = [row.model_dump()]
+    if isinstance(row.source, UpstreamSource):
+        content.append(catalog.endpoint(row.source.endpoint).model_dump())
+    # Sorted, as the order of a set differs from process to process.
+    return sha256(orjson.dumps(content, default=sorted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -> Catalog:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from catalog.errors import RoundhouseError
+from catalog.errors import ModelNotFound, RoundhouseError
 
 COMMANDS = {
     "models": ("pull", "rm", "list", "show"),
@@ -132,7 +132,8 @@ def main() -> None:
     try:
         app()
     except RoundhouseError as error:
-        typer.echo(f"roundhouse: {error.message}", err=True)
+        message = error.message.replace(ModelNotFound.where, "All models: roundhouse list --all")
+        typer.echo(f"roundhouse: {message}", err=True)
         sys.exit(1)
 
 

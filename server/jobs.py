@@ -107,6 +107,12 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_image, operations.DRAW, body, origin)
 
 
+def count_job(chat: Job[Json], model: str) -> Job[Json]:
+    """Count the prompt tokens of a chat's job by the tokenizer of ``model``; the one item has them."""
+    facts = replace(chat.facts, requested=model, output_tokens=0, tokens_only=True)
+    return replace(chat, facts=facts, operation=operations.COUNT, judge=None)
+
+
 def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
     """Split a text into token ids; the one item has them."""
     return _job(reading.read_tokens, operations.TOKENIZE, body, origin)

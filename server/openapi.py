@@ -48,6 +48,7 @@ OF_A_CALL = (
     errors.EngineMissing,
     errors.ModelUnavailable,
     errors.ModelTemporarilyUnavailable,
+    errors.PriceUnknown,
     errors.NoCandidate,
     errors.WorkerFailed,
     errors.UpstreamError,
@@ -182,21 +183,20 @@ def _errors(route: ContractRoute, schema: Json) -> Json:
 
 
 def _query(model: type[BaseModel]) -> list[Json]:
-    schema = model.model_json_schema(schema_generator=_WithoutNull)
+    schema = model.model_json_schema(schema_generator=_NoDefaults)
     return [
         {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": its}
         for name, its in schema["properties"].items()
     ]
 
 
-class _WithoutNull(GenerateJsonSchema):
-    """Leaves out defaults of null: generators take a field with a default for one that is always there."""
+class _NoDefaults(GenerateJsonSchema):
+    """Writes defaults as ``x-default``: generators take a field with ``default`` for one that is always there."""
 
     def default_schema(self, schema: WithDefaultSchema) -> Json:
         found = super().default_schema(schema)
-        if "default" in found and found["default"] is None:
-            del found["default"]
-        return found
+        default = found.pop("default", None)
+        return found if default is None else {**found, "x-default": default}
 
 
 class _Schemas:
@@ -209,7 +209,7 @@ class _Schemas:
         inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None
         ]
-        found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_WithoutNull)
+        found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_NoDefaults)
         self._found = {kind: its for (kind, _), its in found.items()}
         self.definitions: Json = schema.get("$defs", {})
 

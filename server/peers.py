@@ -7,20 +7,12 @@ request.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
 from catalog.types import Json
 from server.runtime import Runtime
-
-
-class Peers(Protocol):
-    """The other gateway processes."""
-
-    async def ask(self, question: Json) -> Any:
-        """The first answer that is not ``None``; ``None`` if no process knows."""
-        ...
 
 
 class Verdict(BaseModel):

@@ -16,6 +16,7 @@ from routing.settings import RoutingSettings
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.runtime import Runtime
+from server.settings import KEY_SETTINGS, Settings
 
 _ONE_PIXEL_PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
@@ -49,11 +50,15 @@ SCENARIOS: dict[str, Json] = {
 }
 """The bodies of the sample requests, by name."""
 
+_NOT_SHOWN = {"model", "endpoint", *KEY_SETTINGS}
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
 class Report(TypedDict):
-    """The state of the server; ``scenarios`` has the router's choice for each sample request."""
+    """The state of the server; ``scenarios`` has the router's choice for each sample request.
+
+    ``settings`` are those in force, without rows and secrets.
+    """
 
     object: Literal["report"]
     models: Json
@@ -64,9 +69,10 @@ class Report(TypedDict):
     scenarios: list[Json]
     priors: list[Json]
     speech: Json
+    settings: Json
 
 
-def report(runtime: Runtime, settings: RoutingSettings) -> Report:
+def report(runtime: Runtime, settings: Settings) -> Report:
     """Build the report. It contains no secret and no prompt, and executes no request."""
     rows = tuple(runtime.catalog)
     blocks = {row.id: block for row in rows if (block := runtime.unavailable(row)) is not None}
@@ -90,7 +96,8 @@ def report(runtime: Runtime, settings: RoutingSettings) -> Report:
         },
         "scenarios": [{"scenario": name, **_scenario(runtime, body)} for name, body in SCENARIOS.items()],
         "priors": [_prior(row, runtime) for row in usable if row.capabilities.intersection(_LEARNED)],
-        "speech": _speech(runtime, usable, settings),
+        "speech": _speech(runtime, usable, settings.routing),
+        "settings": settings.model_dump(mode="json", exclude=_NOT_SHOWN),
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.model import Model
+from catalog.types import Json
 from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
@@ -25,7 +26,6 @@ from routing.upstreams.provider_keys import KeyStatistics
 
 if TYPE_CHECKING:
     from server.observability.telemetry import Telemetry
-    from server.peers import Peers
     from server.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +37,14 @@ class Dispatches(Protocol):
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
     def explain(self, facts: Facts) -> Plan: ...
+
+
+class Peers(Protocol):
+    """The other gateway processes; see :mod:`server.peers`."""
+
+    async def ask(self, question: Json) -> Any:
+        """The first answer that is not ``None``; ``None`` if no process knows."""
+        ...
 
 
 class HasCatalog(Protocol):
@@ -62,7 +70,8 @@ class Runtime:
     ``downloaded``, ``has_key`` and ``unavailable`` are facts about a row now. ``reload``
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
-    ``peers`` are the other gateway processes, where there are any.
+    ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
+    models were asked for the first time, or did not answer in time.
     """
 
     live: HasCatalog
@@ -80,6 +89,7 @@ class Runtime:
     attach: Callable[[Telemetry], None] | None = None
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
+    looked: Callable[[], bool] = lambda: True
 
     @property
     def catalog(self) -> Catalog:

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -264,6 +275,18 @@ class Settings(BaseSettings):
         default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
     )
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The settings file, for messages."""
+        return self._file
+
+    def read_from(self, file: Path | None) -> Self:
+        """These settings, which remember their file."""
+        self._file = file
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _split_keys(cls, data: Any) -> Any:
@@ -288,6 +311,10 @@ class Settings(BaseSettings):
 
 class _SettingsFile(TomlConfigSettingsSource):
     """The settings file. Raises ConfigurationError for a secret in it."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        # A byte order mark, which Windows' editors write, is not TOML.
+        return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
@@ -318,11 +345,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
-            file.read_text(encoding="utf-8")
+            file.read_text(encoding="utf-8-sig")
         settings = source(**overrides)
-        settings = _with_named_secrets(settings)
+        settings = _with_named_secrets(settings).read_from(file)
     except OSError as error:
-        raise ConfigurationError(f"Cannot read the settings file {file}: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"Cannot read the settings file {file}: {error.strerror}. Name another with --config, or remove it."
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
@@ -359,7 +388,7 @@ def _find_file(path: Path | None) -> Path | None:
     if named is not None:
         return named.expanduser()
     here = Path(FILE_NAME)
-    return here if here.is_file() else None
+    return here if here.exists() else None
 
 
 def _with_named_secrets(settings: Settings) -> Settings:

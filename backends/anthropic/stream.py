@@ -13,7 +13,7 @@ import orjson
 
 from backends.anthropic.errors import read_stream_error
 from backends.base import Upstream
-from backends.streams.chunks import ChunkWriter, usage
+from backends.streams.chunks import ChunkWriter, added, usage
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -91,7 +91,7 @@ class AnthropicStream:
         self._writer = ChunkWriter(
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
-        self._count(message.get("usage") or {})
+        self._count(message.get("usage"))
         return self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:
@@ -145,7 +145,7 @@ class AnthropicStream:
             yield self._chunks.tool_arguments(block.position, partial)
 
     def _message_delta(self, event: Json) -> Iterator[Json]:
-        self._count(event.get("usage") or {})
+        self._count(event.get("usage"))
         delta = event["delta"]
         stop = delta.get("stop_reason")
         if stop is None or self.finished:
@@ -163,17 +163,19 @@ class AnthropicStream:
         self.finished = True
         yield self._chunks.usage(self._total())
 
-    def _count(self, counts: Json) -> None:
+    def _count(self, counts: Any) -> None:
         """Counts are cumulative: a later one replaces an earlier one, and an absent one changes nothing."""
-        self._usage |= {name: value for name, value in counts.items() if value is not None}
+        if isinstance(counts, dict):
+            self._usage |= {name: value for name, value in counts.items() if value is not None}
 
     def _total(self) -> Json:
-        cached = self._usage.get("cache_read_input_tokens", 0)
-        written = self._usage.get("cache_creation_input_tokens", 0)
+        cached = added(self._usage.get("cache_read_input_tokens", 0))
+        written = added(self._usage.get("cache_creation_input_tokens", 0))
+        details = self._usage.get("output_tokens_details")
         return usage(
-            prompt=self._usage.get("input_tokens", 0) + cached + written,
-            completion=self._usage.get("output_tokens", 0),
+            prompt=added(self._usage.get("input_tokens", 0), cached, written),
+            completion=added(self._usage.get("output_tokens", 0)),
             cached=cached,
             cache_write=written,
-            reasoning=(self._usage.get("output_tokens_details") or {}).get("thinking_tokens", 0),
+            reasoning=added(details.get("thinking_tokens") or 0) if isinstance(details, dict) else 0,
         )

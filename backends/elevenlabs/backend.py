@@ -11,6 +11,7 @@ from backends.elevenlabs import speech, transcription
 from backends.elevenlabs.errors import read_elevenlabs_error
 from backends.http import HttpClient
 from backends.parameters import refuse_forbidden
+from backends.streams.shapes import regular_event
 from backends.translation import reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
@@ -59,7 +60,7 @@ class ElevenLabsBackend:
             key_header=_KEY_HEADER,
             errors=read_elevenlabs_error,
         ) as response:
-            async for chunk in response.iter_bytes():
+            async for chunk in response.iter_audio():
                 if chunk:
                     empty = False
                     yield chunk
@@ -82,6 +83,8 @@ class ElevenLabsBackend:
             answer = await response.json()
         with reading("ElevenLabs"):
             events = list(transcription.events(answer, request))
+            for event in events:
+                regular_event(event)
         for event in events:
             yield event
 

@@ -55,8 +55,11 @@ def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json])
     texts = request.items()
     if len(rows) != len(texts):
         raise UpstreamProtocolError(f"Google answered {len(texts)} texts with {len(rows)} vectors.")
-    vectors = np.asarray(rows, dtype="<f4")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        vectors = np.asarray(rows, dtype="<f4")
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not vectors.size or not np.isfinite(lengths).all():
+        raise UpstreamProtocolError("Google answered with vectors that are not numbers.")
     vectors = vectors / np.where(lengths > 0, lengths, 1)
     as_text = request.encoding_format == "base64"
     return {
@@ -75,7 +78,8 @@ def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json])
 
 
 def _usage(texts: list[Any], answers: list[Json]) -> Json:
-    counts = [(answer.get("usageMetadata") or {}).get("promptTokenCount") for answer in answers]
+    metadata = [answer.get("usageMetadata") for answer in answers]
+    counts = [one.get("promptTokenCount") if isinstance(one, dict) else None for one in metadata]
     if all(isinstance(count, int) for count in counts):
         total = sum(count for count in counts if isinstance(count, int))
         return {"prompt_tokens": total, "total_tokens": total}

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import read_error, scrub
+from backends.http.errors import limit_scope, read_error, scrub
 from catalog.errors import (
     ContextLengthExceeded,
     RoundhouseError,
@@ -39,10 +39,14 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     where = f"The endpoint '{upstream.endpoint}'"
     details = [one for one in error.get("details") or () if isinstance(one, dict)]
     if {str(one.get("reason")) for one in details} & _KEY_REASONS:
-        return UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
+        rejected = UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
+        rejected.scope = "key"
+        return rejected
     if status == 429:
         text = f"{where} says that it gets too many requests: {message}"
-        return UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))
+        limited.scope = "model" if "PerModel" in str(details) else limit_scope(message, upstream)
+        return limited
     if status == 400 and error.get("status") == "FAILED_PRECONDITION":
         return UpstreamError(f"{where} does not serve this account or place: {message}", upstream_status=status)
     if status == 400 and (found := _TOO_LONG.search(message)):

@@ -9,7 +9,7 @@ import orjson
 
 from backends.base import Upstream
 from backends.google.errors import read_stream_error
-from backends.streams.chunks import ChunkWriter, usage
+from backends.streams.chunks import ChunkWriter, added, usage
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamError, UpstreamProtocolError
 from catalog.types import Json
@@ -68,7 +68,9 @@ class GeminiStream:
                     model=payload.get("modelVersion") or self.upstream.model,
                     created=self.created,
                 )
-            self._usage |= payload.get("usageMetadata") or {}
+            counts = payload.get("usageMetadata")
+            if isinstance(counts, dict):
+                self._usage |= counts
             blocked = (payload.get("promptFeedback") or {}).get("blockReason")
             if blocked:
                 yield from self._blocked(blocked)
@@ -151,11 +153,11 @@ class GeminiStream:
     def _total(self) -> Json:
         """Gemini counts thoughts beside the answer, OpenAI within it; cached tokens are within the prompt."""
         count = self._usage.get
-        thoughts = count("thoughtsTokenCount") or 0
+        thoughts = added(count("thoughtsTokenCount") or 0)
         return usage(
-            prompt=(count("promptTokenCount") or 0) + (count("toolUsePromptTokenCount") or 0),
-            completion=(count("candidatesTokenCount") or 0) + thoughts,
-            cached=count("cachedContentTokenCount") or 0,
+            prompt=added(count("promptTokenCount") or 0, count("toolUsePromptTokenCount") or 0),
+            completion=added(count("candidatesTokenCount") or 0, thoughts),
+            cached=added(count("cachedContentTokenCount") or 0),
             reasoning=thoughts,
         )
 

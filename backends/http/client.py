@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
@@ -19,6 +19,7 @@ from backends.http.errors import TRANSPORT_ERRORS, ErrorReader, misconfigured, r
 from backends.http.multipart import FormField, FormFile, multipart
 from backends.http.pools import Pool, Pools
 from backends.http.response import UpstreamResponse
+from backends.notices import note
 from backends.settings import BackendSettings
 from catalog.errors import InvalidRequest
 
@@ -40,6 +41,7 @@ class HttpClient:
         self.settings = settings or BackendSettings()
         self._propagate = propagate
         self._pools = Pools(self.settings)
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,8 +52,14 @@ class HttpClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection, and what :meth:`at_close` was told of."""
+        while self._at_close:
+            await self._at_close.pop()()
         await self._pools.aclose()
+
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call ``close`` when this client is closed: for a backend's resources, which live as long."""
+        self._at_close.append(close)
 
     def close_idle(self) -> None:
         """Close the connections to every upstream that has no call in progress."""
@@ -107,10 +115,13 @@ class HttpClient:
         async with self.open(upstream, "GET", path, **options) as response:
             return await response.json()
 
-    async def post_json(self, upstream: Upstream, path: str, body: Any, **options: Any) -> Any:
-        """POST a JSON document and return the one in the answer. ``options`` are those of :meth:`open`."""
+    async def post_json(self, upstream: Upstream, path: str, body: Any, *, room: int = 0, **options: Any) -> Any:
+        """POST a JSON document and return the one in the answer, which may take ``room`` bytes more than others.
+
+        ``options`` are those of :meth:`open`.
+        """
         async with self.open(upstream, "POST", path, json=body, **options) as response:
-            return await response.json()
+            return await response.json(room=room)
 
 
 class _Call:
@@ -154,6 +165,8 @@ class _Call:
             if not 200 <= answer.status < 300:
                 body = await answer.error_body(self._settings.max_error_bytes)
                 raise self._errors(answer.status, answer.headers, body, self._upstream)
+            if self._upstream.uds is not None:
+                note(answer.headers)
         except BaseException:
             self._close()
             raise

@@ -10,13 +10,14 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from backends.base import Upstream
 from backends.http.connect import ProxyRefused
 from backends.http.connection import ConnectionLost, NotHttp
+from backends.http.mismatch import lacks
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
@@ -98,8 +99,11 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
         return UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
     if status in (504, 524):
         return UpstreamTimeout(text, upstream_status=status)
-    if status == 501:
-        return CapabilityMismatch(text, param="model")
+    missing = lacks(details.code, details.param, details.message) if status in (500, 501) else None
+    if missing is not None or status == 501:
+        return _lacking(
+            CapabilityMismatch(message or text, param=details.param or "model"), missing or frozenset()
+        )
     if status < 400:
         return UpstreamProtocolError(
             f"The endpoint '{upstream.endpoint}' answered with HTTP {status}; redirects are not followed.",
@@ -114,16 +118,20 @@ def _refusal(
     endpoint = f"The endpoint '{upstream.endpoint}'"
     if status in (401, 402, 403):
         code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
-        return UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
+        rejected = UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
+        rejected.scope = "model" if _of_model(details.message, upstream) else None
+        return rejected
     if status == 429:
         text = f"{endpoint} says that it gets too many requests" + (f": {message}" if message else ".")
-        return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited.scope = limit_scope(details.message, upstream, details.code, details.type)
+        return limited
     if status == 404 and (details.param == "model" or {details.code, details.type} & _NO_MODEL):
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
+    missing = lacks(details.code, details.param, details.message)
     if status in (404, 405):
-        return CapabilityMismatch(
-            f"{endpoint} does not serve this kind of request (HTTP {status}).", param="model"
-        )
+        reason = message if missing else f"{endpoint} does not serve this kind of request (HTTP {status})."
+        return _lacking(CapabilityMismatch(reason, param="model"), missing or frozenset())
     if status == 408:
         return UpstreamTimeout(f"{endpoint} gave up waiting for the request.", upstream_status=status)
     if status == 413:
@@ -133,13 +141,45 @@ def _refusal(
     too_long = _context_length(details, upstream)
     if too_long is not None:
         return too_long
+    text = message or f"{endpoint} refused the request with HTTP {status}."
     error = _BY_CODE.get(details.code, InvalidRequest)
-    return error(message or f"{endpoint} refused the request with HTTP {status}.", param=details.param)
+    if missing is None:
+        return error(text, param=details.param)
+    if error is InvalidRequest:
+        error = CapabilityMismatch
+    return _lacking(error(text, param=details.param or "model"), missing)
+
+
+def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:
+    error.lacks = missing
+    return error
+
+
+_OF_ACCOUNT = re.compile(r"quota|billing|credit|balance|spend", re.IGNORECASE)
+_MODEL_WORD = re.compile(r"\b(?:model|deployment|engine)\b|PerModel", re.IGNORECASE)
+
+
+def limit_scope(message: str, upstream: Upstream, *codes: str) -> Literal["model", "key"] | None:
+    """What a rate limit applies to, by its message: OpenAI's, Groq's and Google's name the model.
+
+    A quota of money (OpenAI's ``insufficient_quota``) is the account's. None if the message says neither.
+    """
+    if "insufficient_quota" in codes:
+        return "key"
+    if _of_model(message, upstream):
+        return "model"
+    return "key" if _OF_ACCOUNT.search(message) else None
+
+
+def _of_model(message: str, upstream: Upstream) -> bool:
+    name = upstream.model.rpartition("/")[2].casefold()
+    return bool(_MODEL_WORD.search(message)) or (len(name) > 2 and name in message.casefold())
 
 
 # Codes given by OpenAI, by other Roundhouse gateways and by local workers.
 _BY_CODE: Mapping[str, type[InvalidRequest]] = {
     "unsupported_parameter": UnsupportedParameter,
+    "unsupported_value": UnsupportedParameter,
     "undecodable_media": UndecodableMedia,
     "model_capability_mismatch": CapabilityMismatch,
 }

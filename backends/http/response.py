@@ -15,13 +15,14 @@ from backends.http.connection import Connection
 from backends.http.deadlines import DeadlinePassed, Deadlines
 from backends.http.errors import TRANSPORT_ERRORS, translate
 from backends.settings import BackendSettings
+from backends.streams.json_text import loads
 from backends.streams.sse import ServerSentEvent, SSEReader
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
 _GZIP_OR_ZLIB = 47
 """zlib's window bits (``wbits``) that detect either format by its header."""
 _INFLATED = 256 * 1024
-"""Bytes decompressed at a time, so that a small compressed piece cannot fill the memory before it is measured."""
+"""Bytes decompressed at a time, so that a small compressed piece cannot fill the memory or hold the event loop."""
 
 
 class UpstreamResponse:
@@ -31,7 +32,10 @@ class UpstreamResponse:
     UpstreamProtocolError if it is too long or does not decompress.
     """
 
-    __slots__ = ("_connection", "_deadlines", "_inflate", "_settings", "_size", "_upstream", "headers", "status")
+    __slots__ = (
+        "_compressed", "_connection", "_deadlines", "_inflate", "_mid_member", "_settings", "_size", "_upstream",
+        "headers", "status",
+    )  # fmt: skip
 
     def __init__(
         self, connection: Connection, upstream: Upstream, deadlines: Deadlines, settings: BackendSettings
@@ -45,6 +49,8 @@ class UpstreamResponse:
         self._deadlines = deadlines
         self._settings = settings
         self._inflate = self._decompressor(self.headers.get("content-encoding"))
+        self._compressed = b""
+        self._mid_member = False
 
     @property
     def media_type(self) -> str:
@@ -55,6 +61,16 @@ class UpstreamResponse:
         """The body, piece by piece as it arrives. ``limit`` bounds its bytes (default: ``max_response_bytes``)."""
         while chunk := await self._next_chunk(limit):
             self._deadlines.progress()
+            yield chunk
+
+    async def iter_audio(self) -> AsyncIterator[bytes]:
+        """The body as :meth:`iter_bytes`. Raises UpstreamProtocolError when it is text by its content type."""
+        kind = self.media_type
+        if kind.startswith("text/") or kind == "application/json":
+            raise UpstreamProtocolError(
+                f"The endpoint '{self._upstream.endpoint}' answered with '{kind[:80]}' where audio was asked for."
+            )
+        async for chunk in self.iter_bytes():
             yield chunk
 
     async def read(self, limit: int | None = None) -> bytes:
@@ -73,19 +89,27 @@ class UpstreamResponse:
                 body += chunk
         return body[:limit]
 
-    async def json(self) -> Any:
-        """The whole body, parsed. Raises UpstreamProtocolError when it is not JSON."""
-        body = await self.read()
+    async def json(self, *, room: int = 0) -> Any:
+        """The whole body, parsed. Its bytes are bounded by ``max_event_bytes`` and ``room`` for what was asked.
+
+        Raises UpstreamProtocolError when it is too long, has too many parts, or is not JSON. An answer of this
+        machine's own workers is bounded by ``max_response_bytes`` alone.
+        """
+        settings = self._settings
+        most = min(settings.max_response_bytes, settings.max_event_bytes + room)
+        body = await self.read(most if self._upstream.uds is None else None)
         try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
+            return loads(body) if self._upstream.uds is None else orjson.loads(body)
+        except (UpstreamProtocolError, orjson.JSONDecodeError) as wrong:
+            reason = wrong.message if isinstance(wrong, UpstreamProtocolError) else "It is not JSON."
             raise UpstreamProtocolError(
-                f"The endpoint '{self._upstream.endpoint}' answered with a body that is not JSON.",
+                f"The endpoint '{self._upstream.endpoint}' answered with a body that cannot be read. {reason}",
                 upstream_status=self.status,
             ) from None
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """The body as server-sent events. A comment is no part of the answer: no deadline waits longer for it.
+        """The body as server-sent events. A comment is no part of the answer: no deadline waits longer for it, but
+        for ``idle`` with this machine's own workers, which send one per step of a picture.
 
         Raises UpstreamProtocolError when the answer has another content type.
         """
@@ -106,7 +130,7 @@ class UpstreamResponse:
                 self._deadlines.progress()
                 yield events
             else:
-                self._deadlines.no_progress()
+                self._deadlines.no_progress(working=self._upstream.uds is not None)
 
     async def drain(self, seconds: float) -> None:
         """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""
@@ -122,9 +146,10 @@ class UpstreamResponse:
         connection, deadlines = self._connection, self._deadlines
         try:
             while True:
-                chunk = connection.take()
-                if chunk and self._inflate is not None:
-                    chunk = self._inflated(self._inflate, chunk, limit)
+                if self._inflate is None:
+                    chunk = connection.take()
+                else:
+                    chunk = await self._inflated(connection)
                 if chunk or connection.at_end:
                     break
                 deadlines.start_wait(connection)
@@ -149,20 +174,31 @@ class UpstreamResponse:
             return zlib.decompressobj(_GZIP_OR_ZLIB)
         raise self._undecodable()
 
-    def _inflated(self, inflate: zlib._Decompress, data: bytes, limit: int | None) -> bytes:
-        pieces: list[bytes] = []
-        size = self._size
-        try:
-            while data:
-                piece = inflate.decompress(data, _INFLATED)
-                size += len(piece)
-                if size > self._bound(limit):
-                    raise self._too_large(limit)
-                pieces.append(piece)
-                data = inflate.unconsumed_tail
-        except zlib.error:
-            raise self._undecodable() from None
-        return b"".join(pieces)
+    async def _inflated(self, connection: Connection) -> bytes:
+        """At most ``_INFLATED`` bytes of the body; empty if more has to arrive, and at its end.
+
+        The body may have several members (RFC 1952, section 2.2). Raises UpstreamProtocolError if it does not
+        decompress, or ends within a member.
+        """
+        while data := self._compressed or connection.take():
+            assert self._inflate is not None
+            if not self._mid_member:
+                data = data.lstrip(b"\0")  # padding before a member
+            try:
+                piece = self._inflate.decompress(data, _INFLATED)
+            except zlib.error:
+                raise self._undecodable() from None
+            self._compressed = self._inflate.unconsumed_tail
+            self._mid_member = not self._inflate.eof and (self._mid_member or bool(data))
+            if self._inflate.eof:
+                self._compressed = self._inflate.unused_data
+                self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+            if piece:
+                return piece
+            await asyncio.sleep(0)
+        if self._mid_member and connection.at_end:
+            raise self._undecodable()
+        return b""
 
     def _bound(self, limit: int | None) -> int:
         return self._settings.max_response_bytes if limit is None else limit

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+import orjson
+
 from backends.base import Upstream
+from backends.constraints.checker import Checker
+from backends.constraints.lark import after_thought
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
-from backends.local.chat import AT_ONCE, UsageSum, as_tool_calls, bind, choice_bodies, regular
+from backends.local.binding import Binding, bind_answer, bind_text
+from backends.local.chat import AT_ONCE, UsageSum, choice_bodies, regular
 from backends.local.classify import Likelihoods, left_out
 from backends.local.completions import (
     ChoiceCall,
@@ -27,7 +33,6 @@ from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
 from backends.local.stops import TIMED, Counts, stopped
-from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -39,11 +44,21 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from catalog.errors import CapabilityMismatch, RoundhouseError, StreamBroken, UnsupportedParameter
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    UnsupportedParameter,
+)
+from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
+_OPENED = re.compile(r"<(think|thinking|thought|reason|reasoning|seed:think)>\s*$")
+"""The tag of a thought at the end of a prompt."""
 
 
 class _WorkerWire(OpenAIBackend):
@@ -64,7 +79,11 @@ class LocalWorkerBackend:
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._likelihoods = Likelihoods(http, worker_error)
+        self._checker = Checker()
+        http.at_close(self._checker.aclose)
         self._takes_tools: dict[str, bool] = {}
+        self._thoughts: dict[tuple[str, bytes], str | None] = {}
+        self._vocabularies: dict[str, int | None] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
@@ -77,26 +96,19 @@ class LocalWorkerBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices as they arrive, then their total usage.
 
-        Tools are enforced by a JSON schema when the model's chat template does not take them.
+        The answer has the form that the request asks for (:mod:`backends.local.binding`): a grammar enforces it,
+        and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
-        tools = chosen_tools(request)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
         body["messages"] = renderable(body["messages"])
-        plan = None
-        if not tools:
-            for name in ("tools", "tool_choice", "parallel_tool_calls"):
-                body.pop(name, None)
-        elif await self._template_takes_tools(upstream):
-            body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] in {t.name for t in tools}]
-            if not isinstance(request.tool_choice, str | None):
-                body["tool_choice"] = "required"
-        else:
-            plan = ToolPlan.of(request, tools)
-            body = bind(body, plan)
+        binding = await bind_answer(
+            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+        )
+        body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops = body.pop("stop", ()) if _tells_stops(request, upstream) else ()
         streams = [
-            self._choice(upstream, single, index, plan, usage, stops)
+            self._choice(upstream, single, index, binding, usage, stops)
             for index, single in enumerate(choice_bodies(body))
         ]
         head: Json = {}
@@ -106,21 +118,36 @@ class LocalWorkerBackend:
                 yield {**chunk, "id": head["id"], "created": head["created"]}
         yield {**head, "choices": [], "usage": usage.total()}
 
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
+        if upstream.engine not in (None, "llamacpp"):
+            raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
+        body = self._openai.body(request, upstream)
+        body["messages"] = renderable(body["messages"])
+        binding = await bind_answer(
+            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+        )
+        counted = await self._http.post_json(
+            upstream, "/chat/completions/input_tokens", binding.body, errors=worker_error
+        )
+        return {"input_tokens": checked(counted, "", upstream)["input_tokens"]}
+
     def _choice(
         self,
         upstream: Upstream,
         body: Json,
         index: int,
-        plan: ToolPlan | None,
+        binding: Binding,
         usage: UsageSum,
         stops: Sequence[str],
     ) -> AsyncGenerator[Json]:
-        counts = Counts() if stops else None
-        chunks = self._regular(upstream, {**body, **TIMED} if stops else body, index, usage, counts)
-        chunks = as_tool_calls(chunks, plan) if plan else chunks
-        if counts is None:
-            return chunks
-        return stopped(chunks, stops, lambda: usage.add(counts.usage()))
+        if not stops:
+            return binding.chunks(self._regular(upstream, body, index, usage, None))
+        counts = Counts()
+        chunks = self._regular(upstream, {**body, **TIMED}, index, usage, counts)
+        if binding.calls:  # a sequence ends the text that the caller sees, not the JSON of a call
+            return stopped(binding.chunks(chunks), stops, lambda: usage.add(counts.usage()))
+        return binding.chunks(stopped(chunks, stops, lambda: usage.add(counts.usage())))
 
     async def _regular(
         self, upstream: Upstream, body: Json, index: int, usage: UsageSum, counts: Counts | None
@@ -137,6 +164,29 @@ class LocalWorkerBackend:
                     counts.see(chunk)
                 yield regular(chunk, index)
 
+    async def _after_thought(self, body: Json, upstream: Upstream) -> Json:
+        """The body with its grammar behind the thought that the chat template opens, if it opens one.
+
+        llama-server applies a grammar from the first token, and takes all before the end of a thought for it.
+        """
+        if "grammar" not in body or upstream.engine not in (None, "llamacpp"):
+            return body
+        arguments = orjson.dumps(body.get("chat_template_kwargs"))
+        key = (upstream.uds or upstream.base_url, arguments)
+        if key not in self._thoughts:
+            probe = {"messages": [{"role": "user", "content": "Hello"}]}
+            if "chat_template_kwargs" in body:
+                probe["chat_template_kwargs"] = body["chat_template_kwargs"]
+            answer = checked(await self._http.post_json(_root(upstream), "/apply-template", probe), "", upstream)
+            opened = _OPENED.search(answer.get("prompt") or "")
+            if len(self._thoughts) >= _MAX_KNOWN:
+                self._thoughts.clear()
+            self._thoughts[key] = f"</{opened[1]}>" if opened else None
+        end = self._thoughts[key]
+        if end is None:
+            return body
+        return {**body, "grammar": after_thought(body["grammar"], end), "reasoning_format": "deepseek"}
+
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
         """Whether the model's chat template takes tools; the worker is asked once."""
         key = upstream.uds or upstream.base_url
@@ -150,16 +200,57 @@ class LocalWorkerBackend:
             self._takes_tools[key] = known
         return known
 
+    async def _vocabulary(self, upstream: Upstream) -> int | None:
+        """The number of the model's tokens, if the worker tells it; it is asked once."""
+        key = upstream.uds or upstream.base_url
+        if key not in self._vocabularies:
+            listed = checked(await self._http.get_json(upstream, "/models"), "", upstream)
+            row = next(iter(listed.get("data") or ()), None) or {}
+            size = (row.get("meta") or {}).get("n_vocab")
+            if len(self._vocabularies) >= _MAX_KNOWN:
+                self._vocabularies.clear()
+            self._vocabularies[key] = size if isinstance(size, int) else None
+        return self._vocabularies[key]
+
+    async def _sampled(self, request: Sampling, body: Json, upstream: Upstream) -> Json:
+        """The body with parameters by the names and in the forms that the engine knows.
+
+        Raises InvalidRequest for a token outside the vocabulary.
+        """
+        if "repetition_penalty" in body:
+            body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
+        if request.logit_bias:
+            await self._in_vocabulary(map(int, request.logit_bias), "logit_bias", upstream)
+        if request.stop_token_ids and upstream.engine in (None, "llamacpp"):
+            await self._in_vocabulary(request.stop_token_ids, "stop_token_ids", upstream)
+            answers = [
+                await self.detokenize(upstream, DetokenizeRequest(tokens=[token]))
+                for token in body.pop("stop_token_ids")
+            ]
+            texts = [answer["content"] for answer in answers if answer["content"]]
+            body["stop"] = [*(body.get("stop") or ()), *texts]
+        return body
+
+    async def _in_vocabulary(self, tokens: Iterable[int], param: str, upstream: Upstream) -> None:
+        """Raises InvalidRequest for a token beyond the vocabulary, if the worker tells its size."""
+        highest, size = max(tokens, default=-1), await self._vocabulary(upstream)
+        if size is not None and highest >= size:
+            raise InvalidRequest(
+                f"{param} has the token {highest}, and '{upstream.model}' has the tokens 0 to {size - 1}.",
+                param=param,
+            )
+
     # ---- completions
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
         body = self._openai.body(request, upstream)
-        calls = calls_of(request, body)
+        binding = await bind_text(request, body, upstream.engine, self._checker)
+        calls = calls_of(request, await self._sampled(request, binding.body, upstream))
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
-        streams = [self._chunks_of(upstream, call, request, usage) for call in calls]
+        streams = [self._chunks_of(upstream, call, request, usage, binding) for call in calls]
         if tries > count:
             streams = [
                 self._best(streams[at : at + tries], count, at // tries) for at in range(0, len(streams), tries)
@@ -184,7 +275,7 @@ class LocalWorkerBackend:
                 yield chunk
 
     async def _chunks_of(
-        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest, usage: UsageSum
+        self, upstream: Upstream, call: ChoiceCall, request: CompletionRequest, usage: UsageSum, binding: Binding
     ) -> AsyncGenerator[Json]:
         """The chunks of one choice: the echo, then the decoded text."""
         # best_of chooses by logprobs, even when the caller wants none.
@@ -196,7 +287,7 @@ class LocalWorkerBackend:
             choice = {"text": echo, "logprobs": None, "finish_reason": "length"}
             yield writer.regular({**_head(upstream), "choices": [choice]})
             return
-        async with aclosing(self._decoded(upstream, call, request)) as chunks:
+        async with aclosing(binding.chunks(self._decoded(upstream, call, request))) as chunks:
             async for chunk in chunks:
                 if chunk.get("usage"):
                     usage.add(chunk["usage"], call.position)
@@ -308,7 +399,8 @@ class LocalWorkerBackend:
         return checked(await self._http.post_json(_root(upstream), "/tokenize", body), "", upstream)
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
-        """``{"content": text}``."""
+        """``{"content": text}``. Raises InvalidRequest for a token that the model does not have."""
+        await self._in_vocabulary(request.tokens, "tokens", upstream)
         body = {"tokens": request.tokens}
         return checked(await self._http.post_json(_root(upstream), "/detokenize", body), "", upstream)
 
@@ -341,5 +433,7 @@ def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream:
         message = error_details(body).message
         if message.startswith(_NO_MEDIA):
             kind = message.partition(" ")[0]
-            return CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error = CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
+            error.lacks = frozenset({Capability.VISION if kind == "image" else f"{kind}_input"})
+            return error
     return read_error(status, headers, body, upstream)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from backends.parameters import ParameterTable
 
 WORKER = ParameterTable(
-    drops=frozenset({"user", "metadata", "reasoning_effort"}),
+    drops=frozenset({"user", "metadata", "reasoning_effort", "min_tokens"}),
     extras=frozenset(
         {
             "cache_prompt", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",
-            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar",
+            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range",
             "ignore_eos", "mirostat", "mirostat_eta", "mirostat_tau", "reasoning_format", "repeat_last_n",
             "top_n_sigma", "truncate", "xtc_probability", "xtc_threshold",
         }
@@ -21,28 +21,39 @@ WORKER = ParameterTable(
     takes_strict=True,
     marks=frozenset({"reasoning_content"}),
 )  # fmt: skip
-"""llama-server and our own worker app. Source: llama.cpp's page on its server."""
+"""llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
+``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
+server."""
 
 _LLAMA_ONLY = frozenset(
     {
         "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
-        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar", "mirostat", "mirostat_eta",
+        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "mirostat", "mirostat_eta",
         "mirostat_tau", "reasoning_format", "repeat_last_n", "top_n_sigma", "truncate",
     }
 )  # fmt: skip
 
+_OWN_DECODING = frozenset({"min_tokens"})
+"""Parameters of the engines that sample in our own loop; llama-server has nothing of the kind."""
+
 ENGINES: Mapping[str, ParameterTable] = {
     "mlx": replace(
-        WORKER, drops=WORKER.drops | {"typical_p"}, extras=WORKER.extras - _LLAMA_ONLY, takes_strict=False
+        WORKER,
+        drops=(WORKER.drops - _OWN_DECODING) | {"typical_p"},
+        extras=WORKER.extras - _LLAMA_ONLY,
+        takes_strict=False,
     ),
     "vllm": ParameterTable(
         drops=frozenset({"user", "metadata", "typical_p"}),
-        extras=frozenset({"chat_template_kwargs", "ignore_eos", "min_tokens", "stop_token_ids"}),
+        extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         unknown_pass=False,
         marks=WORKER.marks,
     ),
     "llama-cpp-python": replace(
-        WORKER, extras=frozenset({"chat_template_kwargs", "ignore_eos"}), takes_strict=False
+        WORKER,
+        drops=WORKER.drops - _OWN_DECODING,
+        extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
+        takes_strict=False,
     ),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False

@@ -1,8 +1,9 @@
 """Tool calls of models whose chat template does not take tools.
 
-llama-server silently ignores ``tools`` there. Its JSON-schema output works with every model, so the system
-message describes the tools and a schema binds the answer: the arguments alone when one tool is named, otherwise
-``{"tool_calls": [{"name", "arguments"}]}``, or ``{"content"}`` where the model may choose.
+llama-server silently ignores ``tools`` there. A grammar works with every model, so the system message describes
+the tools and a grammar binds the answer: the arguments alone when one tool is named, otherwise
+``{"tool_calls": [{"name", "arguments"}]}``. Where the model may choose, text that does not begin with a brace is
+an answer without a call; if the request sets the form of the answer, that is ``{"content": ...}``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,19 @@ from typing import Any
 
 import orjson
 
+from backends.constraints import lark
+from backends.constraints.checker import Checker
+from backends.constraints.request import Constraint, constraint_of
+from backends.constraints.schema import check_expansion, checked_schema
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice, Tool
-from catalog.errors import InvalidRequest, StreamBroken
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 MAX_PARALLEL_CALLS = 4
+CALLS = '{"tool_calls": ['
+CONTENT = '{"content": '
 _ANY_OBJECT: Json = {"type": "object"}
+_KINDS = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
 
 
 def chosen_tools(request: ChatRequest) -> tuple[FunctionDefinition, ...]:
@@ -51,37 +59,77 @@ def new_call_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """The schema and the instructions that bind the answer to one request.
+    """The form and the instructions that bind the answer to one request.
 
-    ``named``: the answer is the arguments of this tool. ``optional``: the model may answer in text, of the schema
-    ``content``. ``parallel``: it may call several tools.
+    ``named``: the answer is the arguments of this tool. ``optional``: the model may answer without a call, in text
+    or in the form ``content``. ``parallel``: it may call several tools. ``parameters`` has a schema per tool, or
+    None where a tool's own cannot be compiled and its calls are only checked.
     """
 
     tools: tuple[FunctionDefinition, ...]
     named: FunctionDefinition | None
     optional: bool
     parallel: bool
-    content: Json
+    content: Constraint | None
+    parameters: tuple[Json | None, ...]
 
     @classmethod
-    def of(cls, request: ChatRequest, tools: tuple[FunctionDefinition, ...]) -> ToolPlan:
-        named = tools[0] if isinstance(request.tool_choice, NamedToolChoice) else None
-        form = request.response_format
-        content: Json = {"type": "string"}
-        if form is not None and form.type == "json_object":
-            content = _ANY_OBJECT
-        elif form is not None and form.json_schema is not None and form.json_schema.schema_ is not None:
-            content = form.json_schema.schema_
+    async def of(cls, request: ChatRequest, tools: tuple[FunctionDefinition, ...], checker: Checker) -> ToolPlan:
+        """The plan of a request.
+
+        A strict tool's schema is enforced or refused. That of any other is enforced as far as it can be, and every
+        call is checked against the whole of it. Raises UnsupportedParameter.
+        """
         return cls(
             tools=tools,
-            named=named,
+            named=tools[0] if isinstance(request.tool_choice, NamedToolChoice) else None,
             optional=request.tool_choice in (None, "auto"),
             parallel=request.parallel_tool_calls is not False,
-            content=content,
+            content=constraint_of(request),
+            parameters=tuple([await _enforceable(tool, checker) for tool in tools]),
         )
 
+    async def grammar(self, checker: Checker) -> str:
+        """The Lark grammar of the answer. Raises UnsupportedParameter for a form that goes with no tools."""
+        if self.named is not None:
+            return await checker.compile_rules(f"start: {self._arguments(0)}", "tools")
+        more = MAX_PARALLEL_CALLS - 1 if self.parallel else 0
+        rules = [
+            f"calls: {lark.literal(CALLS)} call ({lark.literal(', ')} call){{0,{more}}} {lark.literal(']}')}",
+            "call: " + " | ".join(f"call_{at}" for at in range(len(self.tools))),
+        ]
+        for at, tool in enumerate(self.tools):
+            head = f'{{"name": {lark.literal(tool.name)}, "arguments": '
+            rules += [
+                f"call_{at}: {lark.literal(head)} args_{at} {lark.literal('}')}",
+                f"args_{at}: {self._arguments(at)}",
+            ]
+        if not self.optional:
+            return await checker.compile_rules("\n".join(["start: calls", *rules]), "tools")
+        rules += self._content_rules()
+        return await checker.compile_rules("\n".join(["start: calls | content", *rules]), "tools")
+
+    def _arguments(self, at: int) -> str:
+        schema = self.parameters[at]
+        return lark.json_value(_ANY_OBJECT if schema is None else schema, lenient=not self.tools[at].strict)
+
+    def _content_rules(self) -> list[str]:
+        bound = self.content
+        if bound is None:
+            return [f"content: {lark.FREE_TEXT}"]
+        if bound.kind not in ("json", "choice"):
+            raise UnsupportedParameter(
+                f"A local model takes {bound.param} or tools that it may call, not both in one request.",
+                param=bound.param,
+            )
+        form = lark.json_value(bound.value) if bound.kind == "json" else lark.choice(bound.value)
+        return [f"content: {lark.literal(CONTENT)} form {lark.literal('}')}", f"form: {form}"]
+
     def schema(self) -> Json:
-        """The JSON schema of the answer; ``$defs`` of the tools' schemas are hoisted to its root."""
+        """The answer's JSON schema, for a server that takes no Lark grammar; text is ``{"content"}`` there.
+
+        ``$defs`` of the tools' schemas are hoisted to its root.
+        """
         definitions: Json = {}
         if self.named is not None:
             return self.named.parameters or _ANY_OBJECT
@@ -102,7 +150,8 @@ class ToolPlan:
         }
         schema = _object({"tool_calls": listed})
         if self.optional:
-            schema = {"anyOf": [schema, _object({"content": hoisted(self.content, "content", definitions)})]}
+            content = self.content.value if self.content and self.content.kind == "json" else {"type": "string"}
+            schema = {"anyOf": [schema, _object({"content": hoisted(content, "content", definitions)})]}
         return {**schema, "$defs": definitions} if definitions else schema
 
     def instructions(self) -> str:
@@ -119,24 +168,27 @@ class ToolPlan:
             how = (
                 'To call tools, answer with {"tool_calls": [{"name": ..., "arguments": {...}}]} and nothing else.'
             )
-            if self.optional:
+            if self.optional and self.content is not None:
                 how += ' To answer without a tool, write {"content": ...}.'
+            elif self.optional:
+                how += " To answer without a tool, write plain text."
         return f"You can call these tools:\n{listed}\n{how}"
 
-    def read(self, text: str) -> tuple[str | None, list[tuple[str, str]]]:
-        """The content, or the name and arguments of each call, in a complete answer.
 
-        Raises StreamBroken if it does not match the schema.
-        """
-        try:
-            answer = orjson.loads(text)
-            if "content" in answer and self.optional:
-                content = answer["content"]
-                return content if isinstance(content, str) else orjson.dumps(content).decode(), []
-            calls = [(call["name"], orjson.dumps(call["arguments"]).decode()) for call in answer["tool_calls"]]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise StreamBroken("The model's answer is not the tool call that its schema asks for.") from None
-        return None, calls
+async def _enforceable(tool: FunctionDefinition, checker: Checker) -> Json | None:
+    """The schema of a tool's arguments for llguidance; None if it is not strict and cannot be compiled."""
+    schema = tool.parameters or _ANY_OBJECT
+    if not schema.keys() & _KINDS:
+        schema = {**schema, "type": "object"}
+    param = f"tools.{tool.name}.parameters"
+    if tool.strict:
+        return checked_schema(schema, param)
+    check_expansion(schema, param)
+    try:
+        await checker.compile_rules(f"start: {lark.json_value(schema, lenient=True)}", param)
+    except UnsupportedParameter:
+        return None
+    return schema
 
 
 def _object(properties: Json) -> Json:

@@ -5,7 +5,9 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from secrets import token_hex
 from typing import Any, ClassVar, Literal
 
 from backends.base import Upstream
@@ -24,6 +26,8 @@ from backends.openai.parameters import table_at
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
+from backends.streams.shapes import WrongShape, regular_choice, regular_event
+from backends.translation import reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -36,6 +40,10 @@ from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken,
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
+_VECTOR = 8192 * 25
+"""Bytes of a long vector as text."""
+_PICTURE = 24 * 1024 * 1024
+"""Bytes of a large picture as base64."""
 _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
@@ -91,7 +99,8 @@ class OpenAIBackend:
         body = self.body(request, upstream)
         if over is not None:
             body["encoding_format"] = over
-        document = await self._post(upstream, "/embeddings", body, "input")
+        room = len(request.items()) * _VECTOR
+        document = await self._post(upstream, "/embeddings", body, "input", room=room)
         return embedding_list(document, request, upstream)
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
@@ -119,13 +128,14 @@ class OpenAIBackend:
         async with self.http.open(
             upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
         ) as response:
-            async for chunk in response.iter_bytes():
+            async for chunk in response.iter_audio():
                 yield chunk
 
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         body = self.body(request, upstream)
         last = "image_generation.completed"
-        return self._typed_events(upstream, "/images/generations", image_events, last, json=body)
+        room = (request.n or 1) * _PICTURE
+        return self._typed_events(upstream, "/images/generations", image_events, last, room=room, json=body)
 
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
@@ -156,7 +166,7 @@ class OpenAIBackend:
         else:
             body["stream"] = True
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        watch = StreamWatch(upstream)
+        watch = StreamWatch(upstream, chat=take_apart is chat_chunks)
         async with self.http.open(
             upstream,
             "POST",
@@ -167,7 +177,10 @@ class OpenAIBackend:
         ) as response:
             kind = response.media_type
             if kind == "application/json" or (plain and kind != "text/event-stream"):
-                for chunk in take_apart(checked(await response.json(), "", upstream)):
+                document = checked(await response.json(), "", upstream)
+                with reading(f"The endpoint '{upstream.endpoint}'"):
+                    chunks = list(take_apart(document))
+                for chunk in chunks:
                     if watch.see(chunk):
                         yield chunk
             else:
@@ -197,6 +210,8 @@ class OpenAIBackend:
         path: str,
         take_apart: Callable[[Any, Upstream], Iterator[Json]],
         last: str,
+        *,
+        room: int = 0,
         **sent: Any,
     ) -> AsyncGenerator[Json]:
         """The events of an answer whose events have types, checked; ``sent`` is the body for ``HttpClient.open``.
@@ -207,7 +222,11 @@ class OpenAIBackend:
             upstream, "POST", self.path(upstream, path), key_header=self.key_header, **sent
         ) as response:
             if response.media_type != "text/event-stream":
-                for event in take_apart(await response.json(), upstream):
+                document = checked(await response.json(room=room), "", upstream)
+                with reading(f"The endpoint '{upstream.endpoint}'"):
+                    events = list(take_apart(document, upstream))
+                for event in events:
+                    regular(event, upstream)
                     yield event
                 return
             finished = False
@@ -215,14 +234,20 @@ class OpenAIBackend:
                 if told.done:
                     break
                 event = checked(told.json(), told.event, upstream)
+                regular(event, upstream)
                 finished = finished or event.get("type") == last
                 yield event
             if not finished:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended its answer before it was complete.")
 
-    async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str) -> Json:
+    async def _post(self, upstream: Upstream, path: str, body: Json, prompt: str, *, room: int = 0) -> Json:
         document = await self.http.post_json(
-            upstream, self.path(upstream, path), body, key_header=self.key_header, errors=blaming(prompt)
+            upstream,
+            self.path(upstream, path),
+            body,
+            room=room,
+            key_header=self.key_header,
+            errors=blaming(prompt),
         )
         return checked(document, "", upstream)
 
@@ -230,27 +255,55 @@ class OpenAIBackend:
 class StreamWatch:
     """Checks the chunks of one answer: which choices have ended, and the usage."""
 
-    __slots__ = ("_ended", "_head", "_open", "_upstream", "_usage")
+    __slots__ = (
+        "_calls", "_chat", "_created", "_ended", "_head", "_id", "_object", "_open", "_upstream",
+        "_usage",
+    )  # fmt: skip
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, *, chat: bool) -> None:
+        """``chat``: the chunks are of a chat, not of a text completion."""
         self._upstream = upstream
+        self._chat = chat
+        self._calls: dict[int, int] = {}
+        self._object = "chat.completion.chunk" if chat else "text_completion"
+        self._id = ""
+        self._created = 0
         self._open: set[int] = set()
         self._ended: set[int] = set()
         self._usage: Json | None = None
         self._head: Json = {}
 
     def see(self, chunk: Json) -> bool:
-        """Note a chunk and make it regular; False if it holds nothing to pass on now."""
+        """Note a chunk and make it regular; False if it holds nothing to pass on now.
+
+        Raises UpstreamProtocolError for a chunk whose parts have other types than OpenAI's. Usage is checked by
+        the reader of the answer: wrong figures do not spoil a good answer.
+        """
         usage = chunk.pop("usage", None)
-        if usage:
+        if type(usage) is dict:
             self._usage = usage
+        if (
+            type(chunk.get("id")) is not str
+            or type(chunk.get("created")) is not int
+            or type(chunk.get("service_tier")) not in _TEXT
+            or type(chunk.get("system_fingerprint")) not in _TEXT
+        ):
+            self._regular_head(chunk)
+        chunk["object"] = self._object
         choices = chunk.get("choices")
         if not choices:
             self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
             return bool(chunk.keys() & _HEADED)
         self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
+        if type(choices) is not list:
+            raise _wrong(self._upstream, WrongShape("choices", choices, "a list"))
         for choice in choices:
-            index = choice.setdefault("index", 0)
+            try:
+                index = regular_choice(choice, chat=self._chat)
+            except WrongShape as wrong:
+                raise _wrong(self._upstream, wrong) from None
+            if self._chat and choice["delta"].get("tool_calls"):
+                self._number(index, choice["delta"]["tool_calls"])
             if index in self._ended:
                 choice["finish_reason"] = None
             elif choice.get("finish_reason"):
@@ -260,6 +313,27 @@ class StreamWatch:
                 choice["finish_reason"] = None
                 self._open.add(index)
         return True
+
+    def _regular_head(self, chunk: Json) -> None:
+        """Give the chunk the fields that clients demand where the server has none or one of another type."""
+        if not self._id:
+            self._id = ("chatcmpl-" if self._chat else "cmpl-") + token_hex(12)
+            self._created = int(time.time())
+        if type(chunk.get("id")) is not str:
+            chunk["id"] = self._id
+        if type(chunk.get("created")) is not int:
+            chunk["created"] = self._created
+        for name in ("service_tier", "system_fingerprint"):
+            if type(chunk.get(name)) not in _TEXT:
+                del chunk[name]
+
+    def _number(self, choice: int, calls: list[Json]) -> None:
+        """Give calls a position where the server gives none: one with an id is the next, any other goes on."""
+        for call in calls:
+            if type(call.get("index")) is not int:
+                last = self._calls.get(choice, -1)
+                call["index"] = max(0, last + 1 if call.get("id") else last)
+            self._calls[choice] = call["index"]
 
     def end(self) -> Json | None:
         """The usage chunk, if there is usage. Raises StreamBroken unless every choice has ended."""
@@ -272,6 +346,7 @@ class StreamWatch:
         return {**self._head, "choices": [], "usage": self._usage}
 
 
+_TEXT = (str, type(None))
 _HEADED = frozenset({"prompt_filter_results"})
 
 
@@ -282,9 +357,21 @@ def checked(document: Any, event: str, upstream: Upstream) -> Json:
     """
     if not isinstance(document, dict):
         raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent something other than a JSON object.")
-    if event == "error" or document.get("error"):
+    if event == "error" or document.get("error") or document.get("object") == "error":
         raise stream_error(document, upstream)
     return document
+
+
+def regular(event: Json, upstream: Upstream) -> None:
+    """Check an event with a type. Raises UpstreamProtocolError."""
+    try:
+        regular_event(event)
+    except WrongShape as wrong:
+        raise _wrong(upstream, wrong) from None
+
+
+def _wrong(upstream: Upstream, wrong: WrongShape) -> UpstreamProtocolError:
+    return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent an answer of a wrong shape: {wrong}.")
 
 
 def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:

@@ -32,17 +32,25 @@ def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream
     if not isinstance(rows, list) or len(rows) != len(request.items()):
         raise _wrong(upstream, "a number of vectors that differs from the number of inputs")
     ordered: list[Json | None] = [None] * len(rows)
+    lengths: set[int] = set()
     for position, row in enumerate(rows):
+        if type(row) is not dict:
+            raise _wrong(upstream, "vectors that are not objects")
         index = row.get("index", position)
-        if not isinstance(index, int) or not 0 <= index < len(rows) or ordered[index] is not None:
+        if type(index) is not int or not 0 <= index < len(rows) or ordered[index] is not None:
             raise _wrong(upstream, "vectors without a valid index")
         vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
         if request.dimensions is not None and _length(vector) != request.dimensions:
-            raise UnsupportedParameter(
+            error = UnsupportedParameter(
                 f"The model '{upstream.model}' makes vectors of {_length(vector)} dimensions only.",
                 param="dimensions",
             )
+            error.lacks = frozenset({"dimensions"})
+            raise error
         ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
+        lengths.add(len(vector))
+    if len(lengths) > 1:
+        raise _wrong(upstream, "vectors of different lengths")
     return {**document, "object": "list", "data": ordered}
 
 
@@ -52,17 +60,28 @@ def encoded(vector: Any, form: str, upstream: Upstream) -> list[float] | NDArray
     Floats that the server sent as base64 stay an array: orjson writes each as the shortest text of that float32.
     """
     if isinstance(vector, str):
-        return vector if form == "base64" else _float32(vector, upstream)
-    if not isinstance(vector, list):
+        floats = _float32(vector, upstream)
+        return vector if form == "base64" else floats
+    if not isinstance(vector, list) or not vector or not _NUMBERS.issuperset(map(type, vector)):
         raise _wrong(upstream, "an embedding that is not a list of numbers")
     if form == "float":
         return vector
-    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+    with np.errstate(over="ignore"):
+        floats = np.asarray(vector, dtype="<f4")
+    if not np.isfinite(floats).all():
+        raise _wrong(upstream, "an embedding beyond the range of float32")
+    return base64.b64encode(floats.tobytes()).decode()
+
+
+_NUMBERS = frozenset({int, float})
 
 
 def _float32(packed: str, upstream: Upstream) -> NDArray[np.float32]:
     try:
-        return np.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4")
+        floats = np.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4")
+        if not floats.size or not np.isfinite(floats).all():
+            raise ValueError
+        return floats
     except ValueError:
         raise _wrong(upstream, "an embedding that is not base64 of float32") from None
 
@@ -82,10 +101,12 @@ def rerank_results(document: Json, request: RerankRequest, upstream: Upstream) -
         raise _wrong(upstream, "no results")
     try:
         pairs = [(int(row["index"]), float(row.get("relevance_score", row.get("score")))) for row in rows]
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise _wrong(upstream, "results without index and score") from None
     if any(not 0 <= index < len(request.documents) or not math.isfinite(score) for index, score in pairs):
         raise _wrong(upstream, "a result for a document that was not sent")
+    if len({index for index, _ in pairs}) < len(pairs):
+        raise _wrong(upstream, "two results for one document")
     if any(not 0.0 <= score <= 1.0 for _, score in pairs):
         pairs = [(index, _logistic(score)) for index, score in pairs]
     pairs.sort(key=lambda pair: (-pair[1], pair[0]))
@@ -111,7 +132,7 @@ def classifications(document: Json, request: ClassifyRequest, upstream: Upstream
         for position, row in enumerate(rows):
             by_label = {entry["label"]: float(entry["score"]) for entry in row["predictions"]}
             scores[int(row.get("index", position))] = [by_label[label] for label in request.labels]
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise _wrong(upstream, "a classification without a score for each label") from None
     if sorted(scores) != list(range(len(request.texts()))):
         raise _wrong(upstream, "a number of classifications that differs from the number of texts")
@@ -140,7 +161,7 @@ def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
 def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
     """The events of a stream that says the same as a plain list of images; the usage is on the last."""
     images = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(images, list) or not images:
+    if not isinstance(images, list) or not images or any(type(image) is not dict for image in images):
         raise _wrong(upstream, "no image")
     shared = {
         name: document[name] for name in ("size", "quality", "background", "output_format") if name in document

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from backends.streams.shapes import WrongShape
 from catalog.types import Json
 
 _BODY = frozenset({"choices", "object"})
@@ -66,8 +67,9 @@ class _Choice:
         if self.logprobs is None:
             self.logprobs = {}
         for name, value in logprobs.items():
-            if isinstance(value, list):
-                self.logprobs[name] = [*(self.logprobs.get(name) or ()), *value]
+            kept = self.logprobs.get(name)
+            if isinstance(value, list) and isinstance(kept, list | None):
+                self.logprobs[name] = [*(kept or ()), *value]
             else:
                 self.logprobs.setdefault(name, value)
 
@@ -180,24 +182,43 @@ class CompletionAssembler(_Assembler):
 
 
 def chat_chunks(document: Json) -> Iterator[Json]:
-    """A plain ``chat.completion`` as the chunks of a stream: one with everything, then the usage."""
+    """A plain ``chat.completion`` as the chunks of a stream: one with everything, then the usage.
+
+    Raises WrongShape when it has no choices with a message.
+    """
     head = {name: document[name] for name in document if name not in ("choices", "usage", "object")}
     head["object"] = "chat.completion.chunk"
     choices = []
-    for choice in document.get("choices") or ():
-        delta = dict(choice.get("message") or {})
+    for choice in _choices(document):
+        message = choice.get("message")
+        if type(message) is not dict:
+            raise WrongShape("message", message, "an object")
+        delta = dict(message)
         if delta.get("tool_calls"):
-            delta["tool_calls"] = [{"index": at, **call} for at, call in enumerate(delta["tool_calls"])]
+            calls = delta["tool_calls"]
+            if type(calls) is not list or any(type(call) is not dict for call in calls):
+                raise WrongShape("tool_calls", calls, "a list of objects")
+            delta["tool_calls"] = [{**call, "index": at} for at, call in enumerate(calls)]
         choices.append({**{name: choice[name] for name in choice if name != "message"}, "delta": delta})
     yield {**head, "choices": choices}
     yield from _usage_chunk(head, document)
 
 
 def completion_chunks(document: Json) -> Iterator[Json]:
-    """A plain ``text_completion`` as the chunks of a stream: one with everything, then the usage."""
+    """A plain ``text_completion`` as the chunks of a stream: one with everything, then the usage.
+
+    Raises WrongShape when it has no choices.
+    """
     head = {name: document[name] for name in document if name not in ("choices", "usage")}
-    yield {**head, "choices": document.get("choices") or []}
+    yield {**head, "choices": _choices(document)}
     yield from _usage_chunk(head, document)
+
+
+def _choices(document: Json) -> list[Json]:
+    choices = document.get("choices")
+    if type(choices) is not list or not choices or any(type(choice) is not dict for choice in choices):
+        raise WrongShape("choices", choices, "a list of objects")
+    return choices
 
 
 def _usage_chunk(head: Json, document: Json) -> Iterable[Json]:

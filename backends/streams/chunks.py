@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from backends.streams.shapes import WrongShape, regular_delta
 from catalog.types import Json
 
 
@@ -30,7 +31,10 @@ class ChunkWriter:
     created: int
 
     def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
-        """A chunk with one choice."""
+        """A chunk with one choice. Raises WrongShape when a part of the delta has another type than OpenAI's."""
+        regular_delta(delta)
+        if type(index) is not int:
+            raise WrongShape("index", index, "a position")
         choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice])
 
@@ -57,6 +61,11 @@ class ChunkWriter:
             "model": self.model,
             "choices": choices,
         }
+
+
+def added(*counts: Any) -> int:
+    """The sum of a provider's counts; -1, which is not believed, when one of them is not a count."""
+    return sum(counts) if all(type(count) is int for count in counts) else -1
 
 
 def usage(*, prompt: int, completion: int, cached: int = 0, cache_write: int = 0, reasoning: int = 0) -> Json:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import orjson
-
+from backends.streams.json_text import loads
 from catalog.errors import UpstreamProtocolError
 
 _BOM = b"\xef\xbb\xbf"
@@ -31,11 +30,8 @@ class ServerSentEvent(NamedTuple):
         return self.data.strip() == b"[DONE]"
 
     def json(self) -> Any:
-        """The data as JSON. Raises UpstreamProtocolError if it is not."""
-        try:
-            return orjson.loads(self.data)
-        except orjson.JSONDecodeError:
-            raise UpstreamProtocolError("An event of the upstream's stream is not JSON.") from None
+        """The data as JSON. Raises UpstreamProtocolError if it is not, or is excessive."""
+        return loads(self.data)
 
 
 class SSEReader:

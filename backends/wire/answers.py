@@ -297,7 +297,10 @@ class TokenList(TypedDict):
 
 
 class DetokenizedText(TypedDict):
+    """``exact`` is false if the model's tokenizer normalises texts, so that the original one is lost."""
+
     content: str
+    exact: NotRequired[bool]
     model: NotRequired[str]
 
 

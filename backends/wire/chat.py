@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, StringConstraints
+from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
 from backends.wire.common import Identifier, Text, WireModel
 from backends.wire.sampling import Sampling
@@ -55,7 +55,14 @@ class FunctionDefinition(WireModel):
 
 class Tool(WireModel):
     type: Literal["function", "custom"] = "function"
-    function: FunctionDefinition | None = None
+    function: FunctionDefinition | None = Field(default=None, validate_default=True)
+
+    @field_validator("function")
+    @classmethod
+    def _present(cls, value: FunctionDefinition | None, info: ValidationInfo) -> FunctionDefinition | None:
+        if value is None and info.data.get("type") == "function":
+            raise ValueError("a tool of type 'function' needs its function, with a name")
+        return value
 
 
 class NamedFunction(WireModel):
@@ -70,13 +77,20 @@ class NamedToolChoice(WireModel):
 class JsonSchema(WireModel):
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     description: Text | None = None
-    schema_: Schema | None = Field(default=None, alias="schema")
+    schema_: Schema = Field(alias="schema")
     strict: bool | None = None
 
 
 class ResponseFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    json_schema: JsonSchema | None = Field(default=None, validate_default=True)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _present(cls, value: JsonSchema | None, info: ValidationInfo) -> JsonSchema | None:
+        if value is None and info.data.get("type") == "json_schema":
+            raise ValueError("the type 'json_schema' needs a json_schema, with a name and a schema")
+        return value
 
 
 class ChatRequest(Sampling):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from backends.wire.chat import ResponseFormat
 from backends.wire.common import Text, TokenId
 from backends.wire.sampling import Sampling
 
@@ -27,3 +28,4 @@ class CompletionRequest(Sampling):
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from backends.wire.common import MAX_STOPS, Finite, Identifier, ModelName, Seed, StopText, WireModel
+from backends.wire.common import (
+    MAX_STOPS,
+    Finite,
+    Identifier,
+    ModelName,
+    Seed,
+    StopText,
+    TokenId,
+    WireModel,
+)
+from backends.wire.schema import Schema, check_pattern
+
+MAX_GRAMMAR = 100_000
+MAX_CHOICES = 1000
+
+
+def _checked(pattern: str) -> str:
+    check_pattern(pattern)
+    return pattern
+
+
+Regex = Annotated[str, StringConstraints(min_length=1), AfterValidator(_checked)]
+Choices = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=10_000)]],
+    Field(min_length=1, max_length=MAX_CHOICES),
+]
+Grammar = Annotated[str, StringConstraints(min_length=1, max_length=MAX_GRAMMAR)]
 
 
 class StreamOptions(WireModel):
@@ -14,9 +40,21 @@ class StreamOptions(WireModel):
     include_obfuscation: bool | None = None
 
 
+class StructuredOutputs(WireModel):
+    """vLLM's field for the form of the answer; one of its members is set."""
+
+    json_: Schema | str | None = Field(default=None, alias="json")
+    json_object: bool | None = None
+    regex: Regex | None = None
+    choice: Choices | None = None
+    grammar: Grammar | None = None
+
+
 class Sampling(WireModel):
     """Sampling and form of the answer. ``top_k``, ``min_p``, ``repeat_penalty`` and ``typical_p`` are samplers of
-    llama.cpp and vLLM; ``stop`` is always a list, also if the caller gave one text."""
+    llama.cpp and vLLM, and ``repetition_penalty`` is vLLM's name of ``repeat_penalty``; ``structured_outputs`` is
+    vLLM's, the ``guided_*`` fields are its older names, ``grammar`` (GBNF or llguidance's Lark) is llama.cpp's.
+    ``stop`` is always a list, also if the caller gave one text."""
 
     model: ModelName = "auto"
 
@@ -30,6 +68,9 @@ class Sampling(WireModel):
     min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     typical_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[Finite, Field(gt=0, le=100)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: (
@@ -42,6 +83,13 @@ class Sampling(WireModel):
         ]
         | None
     ) = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | str | None = None
+    guided_regex: Regex | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Grammar | None = None
+    grammar: Grammar | None = None
+
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Identifier | None = None

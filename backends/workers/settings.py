@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,9 +14,13 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     memory_fraction: float = Field(default=0.8, gt=0, le=1, description="of a device's memory, for all workers")
-    memory: dict[str, int] = Field(default={}, description="budgets by device id, instead of the fraction")
+    memory: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default={}, description="budgets by device id, instead of the fraction"
+    )
 
-    keep_alive: float | None = Field(default=900.0, description="idle time before unloading; None: never")
+    keep_alive: float | None = Field(
+        default=900.0, allow_inf_nan=False, description="idle time before unloading; negative or None: never"
+    )
     slots: int | None = Field(default=None, ge=1, le=512, description="requests decoded concurrently")
     extra: int = Field(default=0, ge=0, le=64, description="requests sent to a worker beyond its slots")
     context: int = Field(default=8192, ge=128, description="tokens per request, unless the row gives them")

@@ -79,7 +79,7 @@ class Worker:
     ) -> None:
         self.model = model
         self.log = log
-        self.keep_alive = model.keep_alive if model.keep_alive is not None else settings.keep_alive
+        self.keep_alive = _keep_alive(model, settings)
         self.memory = 0
         self.device = ""
         self.leaving = False
@@ -213,7 +213,7 @@ class Worker:
         if model == self.model:
             return
         self.model = model
-        self.keep_alive = model.keep_alive if model.keep_alive is not None else self._settings.keep_alive
+        self.keep_alive = _keep_alive(model, self._settings)
         self._failure, self._failures = None, 0
         if self.loaded:
             self.ask_to_stop("reloaded")
@@ -493,3 +493,9 @@ def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
     copy.__dict__.update(error.__dict__)
     copy.retry_after = retry_after
     return copy
+
+
+def _keep_alive(model: Model, settings: WorkerSettings) -> float | None:
+    """Seconds that an idle worker is kept; ``None``: for ever."""
+    seconds = model.keep_alive if model.keep_alive is not None else settings.keep_alive
+    return None if seconds is None or seconds < 0 else seconds

@@ -22,7 +22,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.errors import BudgetExceeded
+from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
@@ -167,6 +167,11 @@ class Spend:
         self._known_scopes: dict[str, tuple[Caps | None, tuple[tuple[str, Caps], ...]]] = {}
         self._generation = store.generation
 
+    def configure(self, settings: SpendSettings) -> None:
+        """Use other caps from the next call on; what was spent counts."""
+        self._settings = settings
+        self._known_scopes.clear()
+
     # ---- prices
 
     def cost(self, price: Price, usage: Usage, capability: Capability | None = None) -> float | None:
@@ -208,6 +213,11 @@ class Spend:
         ]
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
+
+    @property
+    def unknown_price_allowed(self) -> bool:
+        """Whether caps let a call be made whose price is unknown."""
+        return self._settings.unknown_price == "allow"
 
     def capped(self, key: str) -> bool:
         """Whether the key has caps of its own, besides those of the whole gateway."""
@@ -312,7 +322,7 @@ class Spend:
             raise
         if refused is not None:
             self._add(counters, -held)
-            raise _exceeded(refused, now)
+            raise _exceeded(refused, held, self._totals.get(refused.name, 0), now)
         return hold
 
     def charge(
@@ -355,24 +365,22 @@ class Spend:
     def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None) -> None:
         limits = [caps.request for _, caps in scopes if caps.request is not None]
         if amount is None:
-            if self._settings.unknown_price == "refuse":
-                raise BudgetExceeded(
-                    "The price of this model is unknown, and a spending cap applies. Give the model a price in "
-                    "the catalogue, or set spend.unknown_price to 'allow'."
-                )
+            if not self.unknown_price_allowed:
+                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
             return
         if limits and to_nano(amount) > to_nano(min(limits)):
             raise BudgetExceeded(
-                f"This request may cost {amount:.6f} dollars, more than the {min(limits):.6f} allowed for one "
-                "request. Ask for fewer output tokens or a cheaper model."
+                f"This request may cost {dollars(to_nano(amount))}, more than the {dollars(to_nano(min(limits)))} "
+                "allowed for one request. Ask for fewer output tokens or a cheaper model."
             )
 
     def _check_windows(self, counters: tuple[Counter, ...], held: int, now: float) -> None:
         if held == 0:
             return
         for counter in counters:
-            if counter.limit is not None and self._totals.get(counter.name, 0) + held > counter.limit:
-                raise _exceeded(counter, now)
+            spent = self._totals.get(counter.name, 0)
+            if counter.limit is not None and spent + held > counter.limit:
+                raise _exceeded(counter, held, spent, now)
 
     def _add(self, counters: tuple[Counter, ...], change: int) -> None:
         if change == 0:
@@ -383,13 +391,33 @@ class Spend:
                 self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change
 
 
-def _exceeded(counter: Counter, now: float) -> BudgetExceeded:
+def _exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExceeded:
+    """The refusal of a call that may cost ``held``, by a cap of which ``spent`` is used; nano-dollars.
+
+    It says when to try again only where waiting helps.
+    """
     _, *scope, window, _ = counter.name.split("/")
-    span = window_at(Window(window), now)
+    limit = counter.limit or 0
     whose = "this gateway" if scope == ["all"] else "this API key"
-    cap = (counter.limit or 0) / NANO
-    until = None if span.end is None else max(0.0, span.end - now)
+    cap = f"{'total ' if window == Window.TOTAL else ''}spending cap of {whose}"
+    cap += f" ({dollars(limit)}{'' if window == Window.TOTAL else f' per {window}'})"
+    if held > limit:
+        return BudgetExceeded(
+            f"This request may cost {dollars(held)}, more than the {cap} allows at all. Ask for fewer output "
+            "tokens or a cheaper model."
+        )
+    end = window_at(Window(window), now).end
+    until = None if end is None else max(0.0, end - now)
     when = "" if until is None else f" The next {window} begins in {until:.0f} s."
+    if spent >= limit or spent + held <= limit:  # in the second case by other gateways, since the last refresh
+        return BudgetExceeded(f"The {cap} is used up.{when}", retry_after=until)
     return BudgetExceeded(
-        f"The {window} spending cap of {whose} ({cap:.2f} dollars) is used up.{when}", retry_after=until
+        f"This request may cost {dollars(held)}, and of the {cap} {dollars(limit - spent)} are left.{when}",
+        retry_after=until,
     )
+
+
+def dollars(nano: int) -> str:
+    """An amount as text, exact, with two decimals at least."""
+    whole, part = divmod(nano, NANO)
+    return f"${whole}.{f'{part:09d}'.rstrip('0'):0<2}"

@@ -169,7 +169,9 @@ class VirtualKeys:
         """A key by its id. Raises NotFound."""
         info = self._keys.get(key)
         if info is None:
-            raise NotFound(f"There is no API key with the id {key[:100]!r}.", param="key")
+            raise NotFound(
+                f"There is no API key with the id {key[:100]!r}. The ids: roundhouse keys list", param="key"
+            )
         return info
 
     async def revoke(self, key: str) -> KeyInfo:

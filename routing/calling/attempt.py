@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
+from backends.constraints.request import FIELDS as FORMS
+from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
-    CapabilityMismatch,
+    ContextLengthExceeded,
     Draining,
     EngineMissing,
     InvalidRequest,
@@ -82,19 +84,38 @@ class Attempt(Generic[T]):
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             self.dropped = self.job.left_out + backend.dropped(self.job.request, lease.upstream)
-            if self.dropped and self.job.facts.intent.strict:
-                raise UnsupportedParameter(
-                    f"'{self.model.id}' cannot honour: {', '.join(self.dropped)}. Remove them, or do not ask "
-                    "for strict.",
-                    param=self.dropped[0],
-                )
+            if self.dropped:
+                self._refuse(self.dropped)
+            reported = collect() if lease.upstream.uds is not None else None
             self._unstreamed = asks_plainly(self.job.request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
+            if reported:
+                self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
+                self._refuse(self.dropped)
         except BaseException as error:
             self._error = error
+            if isinstance(error, ContextLengthExceeded):
+                limits = self.model.limits
+                limit = limits.context_window or limits.max_input_tokens
+                error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _refuse(self, dropped: tuple[str, ...]) -> None:
+        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for anything dropped."""
+        if self.job.facts.intent.strict:
+            raise UnsupportedParameter(
+                f"'{self.model.id}' cannot honour: {', '.join(dropped)}. Remove them, or do not ask for strict.",
+                param=dropped[0],
+            )
+        form = next((name for name in dropped if name in FORMS), None)
+        if form is not None:
+            raise UnsupportedParameter(
+                f"'{self.model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
+                "another model.",
+                param=form,
+            )
 
     async def _pull(self) -> bool:
         assert self._source is not None
@@ -198,6 +219,8 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            scope=getattr(failure, "scope", None),
+            lacks=getattr(failure, "lacks", None) or frozenset(),
         )
 
     def _result(self) -> Result:
@@ -206,7 +229,7 @@ class Attempt(Generic[T]):
             if not self._ended and self._observer.finish_reason is None:
                 return Result.CANCELLED
             return Result.REFUSAL if self._observer.finish_reason == "content_filter" else Result.SUCCESS
-        if isinstance(error, CapabilityMismatch | EngineMissing):
+        if isinstance(error, EngineMissing) or getattr(error, "lacks", None) is not None:
             return Result.CANNOT
         if isinstance(error, InvalidRequest | RateLimited | Draining):
             return Result.REJECTED

@@ -18,6 +18,7 @@ from catalog.errors import (
     ModelUnavailable,
     NoCandidate,
     RoundhouseError,
+    UnsupportedParameter,
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -46,7 +47,7 @@ _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
 _PASSING = ("breaker_open", "keys_resting")
 """Codes of exclusions that pass by themselves, so that trying again may help."""
 _MAX_REASONS = 5
-_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch)
+_ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
 
 class Opening(Generic[T]):
@@ -165,7 +166,7 @@ class Dispatcher:
                 succeeded = False
                 try:
                     candidate = queue.popleft()
-                    if not self._admitted(candidate, job.facts):
+                    if not self._admitted(candidate, job.facts, named=plan.strategy is Strategy.EXPLICIT):
                         succeeded, last = True, last or _resting(candidate)
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
@@ -177,7 +178,7 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if self._is_worth_repeating(error, candidate, leased_again):
                             queue.appendleft(candidate)
-                        elif not (error.retryable or (queue and isinstance(error, _ANOTHER_MODEL))):
+                        elif not (error.retryable or (queue and _is_of_this_model(error))):
                             raise
                         continue
                     succeeded = True
@@ -213,6 +214,8 @@ class Dispatcher:
         try:
             await attempt.start(complete=escalate)
         except BaseException as error:
+            if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
+                error.message += f" Check the key in {source}."
             await attempt.close(error)
             raise
         if escalate and attempt.verdict() is False:
@@ -220,9 +223,9 @@ class Dispatcher:
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         return attempt
 
-    def _admitted(self, candidate: Candidate, facts: Facts) -> bool:
-        model = candidate.model
-        return self._breakers.admit(model.id, model.endpoint_name, facts, self._clock.monotonic())
+    def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:
+        model, now = candidate.model, self._clock.monotonic()
+        return self._breakers.admit(model.id, model.endpoint_name, facts, now, despite_lacks=named)
 
     def _backend(self, upstream: Upstream, protocol: type, model: Model) -> Any:
         """The backend of the upstream's protocol. Raises CapabilityMismatch if it lacks this capability."""
@@ -265,6 +268,11 @@ def _reason(attempt: Attempt[Any], plan: Plan) -> str:
     return f"{attempt.model.id} after {', '.join(attempt.failures)}; the first choice was {reason}"
 
 
+def _is_of_this_model(error: RoundhouseError) -> bool:
+    """Whether a request was refused for what this model lacks, so that another may answer it."""
+    return isinstance(error, _ANOTHER_MODEL) or getattr(error, "lacks", None) is not None
+
+
 def _resting(candidate: Candidate) -> ModelTemporarilyUnavailable:
     return ModelTemporarilyUnavailable(
         f"'{candidate.model.id}' failed too often just now and is being tested. Try again shortly.", retry_after=1
@@ -280,8 +288,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
     ModelTemporarilyUnavailable if an exclusion passes by itself, BudgetExceeded if one is by a spending cap.
-    Otherwise trying again does not help: ModelUnavailable or EngineMissing for a model asked for by name, else
-    NoCandidate.
+    Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ModelUnavailable or
+    EngineMissing for a model asked for by name, else NoCandidate.
     """
     named = plan.strategy is Strategy.EXPLICIT
     excluded = own_exclusions(plan, facts)
@@ -292,6 +300,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return ModelTemporarilyUnavailable(passing.reason if named else message, param="model", retry_after=1.0)
     if OVER_BUDGET in by_code:
         return BudgetExceeded(message)
+    if "breaker_cannot" in by_code:
+        return CapabilityMismatch(message, param="model")
     first = excluded[0] if named and excluded else None
     if first is None or first.code not in NOT_SET_UP:
         return NoCandidate(message, param="model")

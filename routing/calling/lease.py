@@ -19,7 +19,7 @@ from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
 from routing.upstreams.concurrency import ConcurrencyLimits
-from routing.upstreams.provider_keys import KeyPools
+from routing.upstreams.provider_keys import KeyPools, source_of
 
 
 @dataclass(slots=True)
@@ -66,6 +66,11 @@ class Leases:
         self._timeouts = timeouts
         self._addresses: dict[str, _Addresses] = {}
 
+    def configure(self, timeouts: Timeouts) -> None:
+        """Use other timeouts from the next call on."""
+        self._timeouts = timeouts
+        self._addresses.clear()
+
     async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
@@ -109,7 +114,7 @@ class Leases:
         known = self._addresses.get(model.id)
         if known is None or known.model is not model or known.endpoint is not endpoint:
             known = self._addresses[model.id] = _Addresses(model, endpoint)
-        secret, position = _next_key(endpoint, self._keys, now)
+        secret, position = _next_key(endpoint, self._keys, now, model.id)
         upstream = known.by_key.get(secret)
         if upstream is None:
             upstream = known.by_key[secret] = replace(
@@ -120,9 +125,13 @@ class Leases:
         return upstream, position
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
-        """Whether the candidate's endpoint has another usable key."""
-        endpoint = candidate.model.endpoint_name
-        return candidate.model.local is False and endpoint not in self._keys.blocked(now)
+        """Whether the candidate's endpoint has another key that the model can use."""
+        model = candidate.model
+        return not model.local and self._keys.block_of(model.endpoint_name, model.id, now) is None
+
+    def key_source(self, model: Model) -> str:
+        """The place that the keys of a model's endpoint are read from; empty without keys."""
+        return source_of(self._endpoint(model.source.endpoint)) if isinstance(model.source, UpstreamSource) else ""
 
 
 def upstream_of(
@@ -136,14 +145,14 @@ def upstream_of(
     return _upstream(endpoint, model, secret, default), position
 
 
-def _next_key(endpoint: Endpoint, keys: KeyPools, now: float) -> tuple[str | None, int | None]:
+def _next_key(endpoint: Endpoint, keys: KeyPools, now: float, model: str = "") -> tuple[str | None, int | None]:
     if not (endpoint.key_env or endpoint.key_keyring):
         return None, None
-    key = keys.take(endpoint.id, now)
+    key = keys.take(endpoint.id, now, model)
     if key is None:
         raise ModelTemporarilyUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
-            "Set one, or wait for the rate limit to reset."
+            f"Set one in {source_of(endpoint)}, or wait for the rate limit to reset."
         )
     return key.secret, key.position
 

@@ -70,7 +70,9 @@ class ObjectObserver:
         self.begun = True
         self.finish_reason = "stop"
         if item.get("usage") is not None:
-            self.usage = replace(_believed(item), units=self._units)
+            usage = _believed(item)
+            known = usage.known and bool(usage.input or usage.output or self._units)
+            self.usage = replace(usage, units=self._units, known=known)
         elif self._units:
             self.usage = Usage(units=self._units)
 
@@ -123,26 +125,30 @@ class ImageObserver:
 
 
 def _regular(chunk: dict[str, Any]) -> Usage:
-    """The usage of a chunk, which gets OpenAI's names and whole numbers in it."""
+    """The usage of a chunk, which gets OpenAI's names and whole numbers in it.
+
+    Zeros for all are a placeholder of servers that do not count: they pass on, and the usage is unknown.
+    """
     believed = _believed(chunk)
+    if believed.known and not (believed.input or believed.output):
+        return Usage(known=False)
     if believed.known:
         usage = chunk["usage"]
         usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
-        if type(usage.get("total_tokens")) is not int:
-            usage["total_tokens"] = believed.input + believed.output
     return believed
 
 
 def _of_transcript(done: dict[str, Any]) -> Usage:
     """The tokens and minutes of a transcript: it has either, or both; one with neither has no known usage."""
     usage = done.get("usage")
-    of_time = isinstance(usage, dict) and usage.get("type") == "duration"
     seconds = done.get("duration")
-    if seconds is None and of_time:
-        seconds = usage.get("seconds")
+    of_time = False
+    if isinstance(usage, dict) and usage.get("type") == "duration":
+        of_time = True
+        seconds = usage.get("seconds") if seconds is None else seconds
     tokens = Usage(known=seconds is not None) if usage is None or of_time else _believed(done)
     if seconds is None:
-        return tokens
+        return replace(tokens, known=tokens.known and bool(tokens.input or tokens.output))
     known = audio_seconds(seconds)
     if known is None:
         done.pop("duration", None)
@@ -153,9 +159,22 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
 
 
 def _believed(item: dict[str, Any]) -> Usage:
-    """The usage of an item. One that cannot be true is unknown, and taken out of the item."""
+    """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
     usage = token_usage(item.get("usage"))
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)
+    told = item["usage"]
+    if type(told.get("total_tokens")) is not int:
+        told["total_tokens"] = usage.input + usage.output
+    if told.get("prompt_tokens") is None and told.get("input_tokens") is None:
+        told["prompt_tokens"] = usage.input
+    for name in _DETAILS & told.keys():
+        if told[name]:
+            told[name] = {key: count for key, count in told[name].items() if type(count) is int}
     return usage
+
+
+_DETAILS = frozenset(
+    {"prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"}
+)

@@ -9,7 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from backends.base import Chat, Classify, Complete, Draw, Embed, Rerank, Speak, Tokenize, Transcribe, Upstream
+from backends.base import (
+    Chat,
+    Classify,
+    Complete,
+    Count,
+    Draw,
+    Embed,
+    Rerank,
+    Speak,
+    Tokenize,
+    Transcribe,
+    Upstream,
+)
 from catalog.types import Json
 from routing.calling.observers import (
     AnswerObserver,
@@ -78,6 +90,9 @@ SPEAK: Operation[bytes] = Operation(
 )
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
+)
+COUNT: Operation[Json] = Operation(
+    Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object
 )
 TOKENIZE: Operation[Json] = Operation(
     Tokenize, lambda backend, upstream, body: once(backend.tokenize(upstream, body)), _object

@@ -40,6 +40,15 @@ class RetryBudget:
         self._pending = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def configure(self, settings: RetrySettings) -> None:
+        """Use other limits. With another window the counts begin anew."""
+        if settings.window != self._settings.window:
+            self._slices.clear()
+            self._offered = self._spent = self._pending = 0
+        self._settings = settings
+        self._slice = settings.window / 10
+        self._wake()
+
     def deposit(self) -> None:
         """Count one incoming request."""
         self._current()[1] += 1

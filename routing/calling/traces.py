@@ -12,7 +12,7 @@
                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
                    "finish_reason", "error", "status", "valid", "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
-     "prompt": the request's body, only when kept}
+     "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
 Prompts are not kept unless the setting says so; keys never are: ``key`` is the id of the caller's key, and
 ``provider_key`` a position.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.errors import RoundhouseError
@@ -48,6 +49,12 @@ class TraceSettings(BaseModel):
     store_prompts: bool = Field(
         default=False, description="keep the request's body in the trace, without an audio file's bytes"
     )
+    prompt_bytes: int = Field(
+        default=100_000, ge=1, description="of a kept prompt as JSON; of a longer one only its beginning is kept"
+    )
+    prompt_memory: int = Field(
+        default=64 * 1024 * 1024, ge=1, description="bytes of all prompts in memory; the oldest are dropped first"
+    )
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
     persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
 
@@ -63,7 +70,8 @@ class _Trace:
     excluded: Sequence[Exclusion]
     more_candidates: int
     exclusions: int
-    prompt: Any = None
+    prompt: bytes | None = None
+    prompt_size: int = 0
     attempts: list[Outcome] = field(default_factory=list)
     finished: bool = False
     error: tuple[str, str] | None = None
@@ -77,14 +85,20 @@ class Traces:
     def __init__(self, settings: TraceSettings, clock: Clock, state: State | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._state = state if settings.persist else None
+        self._state = state
+        self._with_prompts: deque[_Trace] = deque()
+        self._prompt_memory = 0
         self._ring: OrderedDict[str, _Trace] = OrderedDict()
         self._explained: deque[str] = deque()
+
+    def configure(self, settings: TraceSettings) -> None:
+        """Use other limits from the next trace on."""
+        self._settings = settings
 
     def start(self, trace: str, facts: Facts, plan: Plan, prompt: Callable[[], Any] | None = None) -> None:
         """Begin the trace of a request. ``prompt`` returns its body; it is called only if prompts are kept."""
         candidates = self._settings.candidates
-        self._ring[trace] = _Trace(
+        begun = self._ring[trace] = _Trace(
             id=trace,
             at=self._clock.wall(),
             facts=facts,
@@ -94,16 +108,28 @@ class Traces:
             excluded=plan.excluded,
             more_candidates=max(0, len(plan.candidates) - candidates),
             exclusions=len(plan.excluded),
-            prompt=prompt() if prompt is not None and self._settings.store_prompts else None,
         )
+        if prompt is not None and self._settings.store_prompts:
+            self._keep_prompt(begun, prompt())
         self._ring.move_to_end(trace)
         self._explained.append(trace)
-        if len(self._explained) > self._settings.explained:
+        while len(self._explained) > self._settings.explained:
             old = self._ring.get(self._explained.popleft())
             if old is not None:
                 old.excluded = ()
         while len(self._ring) > self._settings.capacity:
             self._ring.popitem(last=False)
+
+    def _keep_prompt(self, trace: _Trace, prompt: Any) -> None:
+        body = orjson.dumps(prompt, default=repr, option=orjson.OPT_NON_STR_KEYS)
+        trace.prompt_size = len(body)
+        trace.prompt = body[: self._settings.prompt_bytes]
+        self._prompt_memory += len(trace.prompt)
+        self._with_prompts.append(trace)
+        while self._prompt_memory > self._settings.prompt_memory or len(self._with_prompts) > len(self._ring):
+            oldest = self._with_prompts.popleft()
+            self._prompt_memory -= len(oldest.prompt or b"")
+            oldest.prompt = None
 
     def record(self, outcome: Outcome) -> None:
         """Add an ended attempt to its trace."""
@@ -129,7 +155,7 @@ class Traces:
     async def find(self, trace: str) -> dict[str, Any] | None:
         """As :meth:`get`; also looks in the state if traces are persisted."""
         found = self.get(trace)
-        if found is None and self._state is not None:
+        if found is None and self._state is not None and self._settings.persist:
             found = await self._state.document(self.kind, trace)
         return found
 
@@ -142,7 +168,7 @@ class Traces:
         return _document(trace, self._settings.excluded)
 
     def _persist(self, trace: _Trace) -> None:
-        if self._state is not None:
+        if self._state is not None and self._settings.persist:
             until = self._clock.wall() + self._settings.persist_seconds
             self._state.put(self.kind, trace.id, self._document(trace), expires_at=until)
 
@@ -207,8 +233,15 @@ def _document(trace: _Trace, shown: int) -> dict[str, Any]:
         "error": {"code": trace.error[0], "message": trace.error[1]} if trace.error else None,
     }
     if trace.prompt is not None:
-        document["prompt"] = trace.prompt
+        document["prompt"] = _prompt(trace.prompt, trace.prompt_size)
     return document
+
+
+def _prompt(kept: bytes, size: int) -> Any:
+    """The prompt as it was; of one that is not kept whole the first characters of its JSON."""
+    if len(kept) == size:
+        return orjson.loads(kept)
+    return {"bytes": size, "beginning": kept.decode(errors="ignore")}
 
 
 def _attempt(outcome: Outcome) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from catalog.errors import PriceUnknown
 from catalog.index import Bools, Floats, Index, Ints
-from catalog.model import Capability
+from catalog.model import Capability, Model
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
@@ -16,6 +17,9 @@ from routing.settings import RoutingSettings
 
 SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 """Capabilities to which the speech policy applies."""
+_LIMITS = frozenset({"privacy", "tags", "speech_policy", "excluded", "cost", PriceUnknown.code})
+"""Codes of the rules that hold for a model asked for by name, too. Caps are left to the reservation, which says
+when they end."""
 _RESERVED_OUTPUT = 256
 """Tokens of answer that must fit in the context window when the caller set no bound."""
 
@@ -26,6 +30,19 @@ class Filter(NamedTuple):
     code: str
     passing: Bools
     reason: Callable[[int], str]
+
+
+def broken_limit(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Exclusion | None:
+    """The caller's limit (on privacy, tags, exclusions, cost) that one model does not keep, if there is one."""
+    intent, bound = facts.intent, cost_bound(facts, world)
+    speech = facts.capability in SPEECH and not settings.speech.allow_remote
+    limited = intent.local_only or intent.mode is Mode.LOCAL or intent.tags or intent.exclude or speech
+    row = world.index.rows[model.id]
+    if not limited and (bound is None or bound[row] <= _cost_limit(facts, world)):
+        return None
+    rules = admit(facts, world, settings, bound).rules
+    broken = next((rule for rule in rules if rule.code in _LIMITS and not rule.passing[row]), None)
+    return None if broken is None else Exclusion(model.id, broken.code, broken.reason(row))
 
 
 class Filtered(NamedTuple):
@@ -67,7 +84,9 @@ def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: 
     rows = _cached_rows(facts, world, settings, index, intent)
     if bound is None:
         return rows
-    affordable: Ints = rows[bound[rows] <= _cost_limit(facts, world)]  # false for an unknown price (NaN)
+    limit = _cost_limit(facts, world)
+    costs = bound[rows]
+    affordable: Ints = rows[(costs <= limit) if _price_needed(facts, world) else ~(costs > limit)]  # NaN: unknown
     return affordable
 
 
@@ -180,14 +199,17 @@ def _not_blocked(world: World) -> Bools:
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
     limit = _cost_limit(facts, world)
     code = "cost" if limit == facts.intent.max_cost else OVER_BUDGET
-    return [
-        Filter("price_unknown", ~np.isnan(bound), lambda _: "its price is unknown, and a limit on cost applies"),
-        Filter(
-            code,
-            ~(bound > limit),
-            lambda row: f"it may cost ${bound[row]:.6f}, more than the ${limit:.6f} allowed",
-        ),
-    ]
+    over = Filter(
+        code, ~(bound > limit), lambda row: f"it may cost ${bound[row]:.6f}, more than the ${limit:.6f} allowed"
+    )
+    if not _price_needed(facts, world):
+        return [over]
+    return [Filter(PriceUnknown.code, ~np.isnan(bound), lambda _: PriceUnknown.reason), over]
+
+
+def _price_needed(facts: Facts, world: World) -> bool:
+    """Whether the limit on cost excludes models of unknown price. There must be a limit."""
+    return facts.intent.max_cost is not None or not world.unknown_price_allowed
 
 
 def _cost_limit(facts: Facts, world: World) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from catalog.errors import CapabilityMismatch, ContextLengthExceeded, NotPermitted
 from catalog.index import permits
 from catalog.model import Capability, Model
-from routing.choosing.filters import admit, cost_bound
+from routing.choosing.filters import admit, broken_limit, cost_bound
 from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
@@ -22,7 +22,7 @@ _CHECKED_FEATURES = frozenset(
     {Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA}
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
-_LEFT_TO_UPSTREAM = frozenset({"context", "memory"})
+_LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot"})
 """Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
 _MAX_LISTED = 5
 _FAR_TOO_LONG = 2
@@ -34,7 +34,7 @@ def plan_named(facts: Facts, world: World, settings: RoutingSettings, rng: np.ra
     """The plan for a name. Raises ModelNotFound, CapabilityMismatch, NotPermitted, ContextLengthExceeded."""
     replicas = world.index.replicas(facts.requested)
     if len(replicas) == 1:
-        return _plan_single(facts, world, replicas[0], Strategy.EXPLICIT)
+        return _plan_single(facts, world, settings, replicas[0], Strategy.EXPLICIT)
     return plan_pinned(facts, world, settings) or _plan_replicas(facts, world, settings, rng, replicas)
 
 
@@ -49,19 +49,23 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
     model = world.index.resolve(pinned)
     filtered = admit(facts, world, settings, cost_bound(facts, world))
     if filtered.admitted[world.index.rows[model.id]]:
-        return _plan_single(facts, world, model, Strategy.PINNED)
+        return _plan_single(facts, world, settings, model, Strategy.PINNED)
     broken = [exclusion for exclusion in filtered.exclusions(world) if exclusion.model == model.id]
     return Plan((), broken, Strategy.PINNED, f"'{facts.requested}' is pinned to {model.id}: {broken[0].reason}")
 
 
-def _plan_single(facts: Facts, world: World, model: Model, strategy: Strategy) -> Plan:
+def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: Model, strategy: Strategy) -> Plan:
     if not permits(facts.allowed, model.id):
         raise NotPermitted.of_model(model.id)
     _check_capabilities(facts, world, model)
     block = world.blocked.get(model.id)
     named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
-    if block is not None:
-        return Plan((), (Exclusion(model.id, block.code, block.reason),), strategy, f"{model.id}: {block.reason}")
+    if block is not None and block.code not in _LEFT_TO_UPSTREAM:
+        excluded: Exclusion | None = Exclusion(model.id, block.code, block.reason)
+    else:
+        excluded = broken_limit(facts, world, settings, model)
+    if excluded is not None:
+        return Plan((), (excluded,), strategy, f"{model.id}: {excluded.reason}")
     row = world.index.rows[model.id]
     if model.local and not facts.tokens_only and facts.prompt_tokens > _FAR_TOO_LONG * world.index.context[row]:
         window = int(world.index.context[row])
@@ -72,6 +76,8 @@ def _plan_single(facts: Facts, world: World, model: Model, strategy: Strategy) -
 
 
 def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
+    if facts.tokens_only and model.tokenizes:
+        return
     needs = {facts.capability, *facts.intent.require}
     if model.origin != "discovered":
         needs |= facts.features & _CHECKED_FEATURES
@@ -96,8 +102,7 @@ def _plan_replicas(
 ) -> Plan:
     """The replicas of one name, scored as under ``auto``, other failure domains first among the fallbacks.
 
-    The router chooses, so the caller's limits hold, unlike for a single model asked for by name. Embeddings are
-    pinned to the first choice, because replicas of one name need not share a vector space.
+    Embeddings are pinned to the first choice, because replicas of one name need not share a vector space.
     """
     index = world.index
     ids = frozenset(model.id for model in replicas)
@@ -118,5 +123,5 @@ def _plan_replicas(
         _check_capabilities(facts, world, replicas[0])
     left_to_upstream = np.flatnonzero(filtered.admitted_but_for(_LEFT_TO_UPSTREAM) & in_group)
     if len(left_to_upstream):
-        return _plan_single(facts, world, index.models[left_to_upstream[0]], Strategy.EXPLICIT)
+        return _plan_single(facts, world, settings, index.models[left_to_upstream[0]], Strategy.EXPLICIT)
     return Plan((), excluded, Strategy.EXPLICIT, f"'{facts.requested}': {excluded[0].reason}")

@@ -18,7 +18,8 @@ from routing.facts import Facts, Intent, Mode, Workload
 class Pins:
     """Aliases and the model ids they are pinned to; stored by :mod:`routing.persistence`.
 
-    Only :meth:`pin` with ``change``, an operator's explicit request, replaces a pin.
+    Only :meth:`pin` with ``change`` and :meth:`unpin`, an operator's explicit requests, replace a pin. Of the
+    pins that two gateways make at the same time the first in the store holds.
     """
 
     kind = "pin"
@@ -26,6 +27,7 @@ class Pins:
     def __init__(self) -> None:
         self._pins: dict[str, str] = {}
         self._changed: set[str] = set()
+        self._ordered: set[str] = set()
 
     @property
     def current(self) -> Mapping[str, str]:
@@ -37,6 +39,8 @@ class Pins:
         if change or alias not in self._pins:
             self._pins[alias] = model
             self._changed.add(alias)
+            if change:
+                self._ordered.add(alias)
         return self._pins[alias]
 
     def unpin(self, alias: str) -> bool:
@@ -44,19 +48,25 @@ class Pins:
         if self._pins.pop(alias, None) is None:
             return False
         self._changed.add(alias)
+        self._ordered.add(alias)
         return True
 
     def export(self) -> Mapping[str, Any]:
-        """Pins changed since the last export; ``None`` for a removed one."""
+        """Pins changed since the last export. A removed one stays as a document without a model, for other
+        gateways."""
         changed, self._changed = self._changed, set()
-        return {alias: {"model": self._pins[alias]} if alias in self._pins else None for alias in changed}
+        self._ordered.clear()
+        return {alias: {"model": self._pins.get(alias)} for alias in changed}
 
     def adopt(self, documents: Mapping[str, Any]) -> None:
-        """Load stored pins, except those changed here and not yet exported."""
+        """Load stored pins, except those that an operator changed here and that are not yet exported."""
         for alias, document in documents.items():
-            model = document.get("model") if isinstance(document, dict) else None
-            if isinstance(model, str) and alias not in self._changed:
+            model = document.get("model") if isinstance(document, dict) else ""
+            if isinstance(model, str) and model and alias not in self._ordered:
                 self._pins[alias] = model
+                self._changed.discard(alias)
+            elif model is None and alias not in self._changed:
+                self._pins.pop(alias, None)
 
 
 def may_pin(facts: Facts, world: World) -> bool:

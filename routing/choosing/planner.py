@@ -61,6 +61,10 @@ class Planner:
         self._by_endpoint: dict[str, tuple[str, ...]] = {}
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
+    def configure(self, settings: RoutingSettings) -> None:
+        """Use other settings from the next plan on."""
+        self._settings = settings
+
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         return policy.plan(facts, self.world(facts), self._settings, self._rng)
@@ -79,6 +83,7 @@ class Planner:
             headroom=self._spend.headroom(facts.key),
             pins=self._pins(),
             queued_ahead=self._queued_ahead(),
+            unknown_price_allowed=self._spend.unknown_price_allowed,
             key_capped=facts.capability is Capability.EMBED and self._spend.capped(facts.key),
         )
 
@@ -104,10 +109,10 @@ class Planner:
 
     def _blocked(self, facts: Facts, now: float) -> Mapping[str, Block]:
         """Blocks by model id. The same mapping while nothing changes: the index caches filters by its identity."""
-        by_key = self._keys.blocked(now)
+        by_key, by_key_of_model = self._keys.blocked(now), self._keys.blocked_models(now)
         by_breaker = self._breakers.blocked(facts, now)
         unavailable = self._availability.blocked
-        sources = unavailable, by_key, by_breaker
+        sources = unavailable, by_key, by_key_of_model, by_breaker
         merged_from, merged = self._merged
         if merged_from and all(new is old for new, old in zip(sources, merged_from, strict=True)):
             return merged
@@ -115,6 +120,8 @@ class Planner:
         for endpoint, block in by_key.items():
             for model in self._by_endpoint.get(endpoint, ()):
                 blocked.setdefault(model, block)
+        for model, block in by_key_of_model.items():
+            blocked.setdefault(model, block)
         for (model, _), block in by_breaker.items():
             blocked.setdefault(model, block)
         self._merged = sources, blocked

@@ -25,7 +25,7 @@ class World:
     ``queued_ahead`` gives, by model id, the calls ahead of a new one where the endpoint is at its limit. ``now``
     is monotonic time; ``wall`` is wall-clock time, with which failures fade (``None``: they do not).
     ``key_capped`` tells, for embeddings, whether the caller's key has spending caps
-    of its own.
+    of its own. ``unknown_price_allowed`` tells whether spending caps let a model of unknown price answer.
     """
 
     index: Index
@@ -38,3 +38,4 @@ class World:
     queued_ahead: Mapping[str, float] = field(default_factory=dict)
     wall: float | None = None
     key_capped: bool = False
+    unknown_price_allowed: bool = False

@@ -7,6 +7,8 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, ContentPart, Message
 from backends.wire.classify import ClassifyRequest
@@ -20,10 +22,14 @@ from catalog.model import Capability
 from routing.facts import Complexity, Facts, Intent, Task
 from routing.reading.complexity import complexity_of, shape_of, task_of
 from routing.reading.intent import read_intent
-from routing.reading.tokens import estimate_tokens, profile
+from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _TOKENS_PER_MESSAGE = 4
+_TOKENS_PER_TOOL = 8
+_TOKENS_PER_CALL = 8
+_CHARACTERS_PER_FILE_TOKEN = 30
+"""Characters of a file in base64 per token: a page of a PDF is 60 to 100 kB and 1,500 to 3,000 tokens."""
 _TOKENS_PER_IMAGE = 800
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
@@ -38,24 +44,29 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     """Facts of a chat. Raises InvalidRequest for an unknown routing field or value, as every reader here."""
     features: set[Capability] = set()
     texts: list[str] = []
+    others: list[str] = []
     tokens = 0
     last = ""
     for message in request.messages:
-        text, extra = _message(message, features)
+        text, extra = _message(message, features, others)
         tokens += extra + _TOKENS_PER_MESSAGE
         texts.append(text)
         if message.role == "user":
             last = text
-    last_profile = profile(last)
-    tokens += round(_total(texts, last, last_profile.tokens))
+    costs = costs_of(request.model)
+    last_profile = profile(last, costs)
     tools = request.tools or ()
     schema, labels = _schema(request)
     if tools:
         features.add(Capability.TOOLS)
-        tokens += sum(_size(tool.function.parameters) * 6 + 20 for tool in tools if tool.function)
+        tokens += _TOKENS_PER_TOOL * len(tools)
+        others += [_written(tool.function) for tool in tools if tool.function]
     if schema:
         features.add(Capability.JSON_SCHEMA)
-        tokens += schema * 4
+        others.append(_written(request.response_format))
+    tokens += round(_total(texts, last, last_profile.tokens, costs))
+    if others:
+        tokens += estimate_tokens("\n".join(others), costs)
     output_tokens = request.output_limit
     shape = shape_of(
         last,
@@ -253,10 +264,18 @@ def _textual(
     )
 
 
-def _message(message: Message, features: set[Capability]) -> tuple[str, int]:
-    """A message's text, and the estimated tokens of its tool calls and media."""
+def _message(message: Message, features: set[Capability], others: list[str]) -> tuple[str, int]:
+    """A message's text, and the estimated tokens of its media; its reasoning and calls are added to ``others``."""
     content = message.content
-    extra = sum(len(call.function.arguments) // 3 + 8 for call in message.tool_calls or () if call.function)
+    extra = 0
+    if message.role == "assistant":
+        others += [
+            f"{call.function.name} {call.function.arguments}" for call in message.tool_calls or () if call.function
+        ]
+        extra = _TOKENS_PER_CALL * len(message.tool_calls or ())
+        reasoning = (message.model_extra or {}).get("reasoning_content")
+        if isinstance(reasoning, str):
+            others.append(reasoning)
     if content is None:
         return "", extra
     if isinstance(content, str):
@@ -265,6 +284,8 @@ def _message(message: Message, features: set[Capability]) -> tuple[str, int]:
     for part in content:
         if part.text is not None:
             texts.append(part.text)
+        elif part.refusal is not None:
+            texts.append(part.refusal)
         else:
             extra += _media(part, features)
     return "\n".join(texts), extra
@@ -279,13 +300,18 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
     if part.file is not None:
         features.add(Capability.DOCUMENTS)
-        return _TOKENS_PER_IMAGE
+        return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
     return 0
 
 
-def _total(texts: Iterable[str], known: str, tokens: float) -> float:
+def _written(part: WireModel | None) -> str:
+    """The JSON text of a part of the request."""
+    return "" if part is None else orjson.dumps(part.model_dump(exclude_unset=True, by_alias=True)).decode()
+
+
+def _total(texts: Iterable[str], known: str, tokens: float, costs: Costs) -> float:
     """Estimated tokens of all texts; ``known`` is one of them and has ``tokens``."""
-    return sum(tokens if text is known else profile(text).tokens for text in texts if text)
+    return sum(tokens if text is known else profile(text, costs).tokens for text in texts if text)
 
 
 def _estimate(texts: list[str]) -> int:

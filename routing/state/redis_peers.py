@@ -68,10 +68,12 @@ class RedisPeers:
                 await self._subscribed.wait()
                 others = await self._client.publish(f"{self._name}ask", body) - 1
                 for _ in range(others):
-                    _, answer = await self._client.blpop([reply], timeout=ANSWER_WITHIN)
-                    if (known := decode(answer)) is not None:
+                    popped = await self._client.blpop([reply], timeout=ANSWER_WITHIN)
+                    if popped is not None and (known := decode(popped[1])) is not None:
                         return known
-        except (*self._errors, TimeoutError, TypeError):  # TypeError: no answer came in time
+        except TimeoutError:
+            return None
+        except self._errors:
             return None
         return None
 
@@ -100,5 +102,7 @@ class RedisPeers:
                 pipe.rpush(asked["reply"], encode(known))
                 pipe.expire(asked["reply"], int(ANSWER_WITHIN * 5))
                 await pipe.execute()
-        except (*self._errors, ValueError, KeyError, TypeError) as error:
+        except self._errors as error:
             self._log.warning("peers.not_answered", error=type(error).__name__)
+        except (ValueError, KeyError, TypeError) as error:  # another version's question
+            self._log.warning("peers.not_understood", error=type(error).__name__)

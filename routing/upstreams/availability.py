@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+import structlog
+
 from catalog.errors import EngineMissing
 from catalog.model import Model
 from catalog.store.file_checks import FileChecks
@@ -24,12 +26,19 @@ class ModelStore(Protocol):
 
 
 class Availability:
-    """Blocks of local models, by id: not pulled, or without their engine."""
+    """Blocks of local models, by id: not pulled, without their engine, or without a file that their row names."""
 
-    def __init__(self, store: ModelStore, engine_missing: Callable[[str], EngineMissing | None]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        engine_missing: Callable[[str], EngineMissing | None],
+        missing_file: Callable[[Model], str | None] = lambda _: None,
+    ) -> None:
+        """``missing_file`` returns what the row's engine options lack on this disk."""
         self._store = store
+        self._missing_file = missing_file
         self._engine_missing = engine_missing
-        self._files: FileChecks[str | None] = FileChecks()
+        self._files: FileChecks[Block | None] = FileChecks()
         self._absent: frozenset[str] = frozenset()
         self.blocked: Mapping[str, Block] = {}
 
@@ -39,29 +48,38 @@ class Availability:
         A row whose files are on a mount that hangs is blocked after two seconds, and no other.
         """
         local = [model for model in models if model.local]
-        missing = self._files.run({model.id: partial(self._missing, model) for model in local})
-        self._absent = frozenset(model.id for model in local if missing.get(model.id, "") is not None)
-        blocked = {model.id: block for model in local if (block := self._block(model, missing)) is not None}
+        files = self._files.run({model.id: partial(self._files_block, model) for model in local})
+        blocked = {model.id: block for model in local if (block := self._block(model, files)) is not None}
+        whole = {name for name, block in files.items() if block is None or block.code == "missing_file"}
+        self._absent = frozenset(model.id for model in local if model.id not in whole)
         if blocked != self.blocked:
+            for model in models:
+                block = blocked.get(model.id)
+                if model.origin == "user" and block is not None and block != self.blocked.get(model.id):
+                    log = structlog.get_logger("routing.upstreams.availability")
+                    log.warning("model cannot be used", model=model.id, reason=block.reason)
             self.blocked = blocked
 
     def has_files(self, model: Model) -> bool:
         """Whether a local model's files were complete at the last check."""
         return model.id not in self._absent
 
-    def _missing(self, model: Model) -> str | None:
+    def _files_block(self, model: Model) -> Block | None:
         try:
-            return self._store.missing(model)
+            missing_files = self._store.missing(model)
+            if missing_files is not None:
+                return Block("not_pulled", missing_files)
+            missing_file = self._missing_file(model)
+            return None if missing_file is None else Block("missing_file", missing_file)
         except OSError as error:
-            return f"The files of '{model.id}' cannot be read: {error.strerror or error}."
+            return Block("not_pulled", f"The files of '{model.id}' cannot be read: {error.strerror or error}.")
 
-    def _block(self, model: Model, missing: Mapping[str, str | None]) -> Block | None:
+    def _block(self, model: Model, files: Mapping[str, Block | None]) -> Block | None:
         if model.engine is None:
             return Block("no_engine", f"the row of '{model.id}' names no engine")
         missing_engine = self._engine_missing(model.engine)
         if missing_engine is not None:
             return Block(missing_engine.code, missing_engine.message)
-        if model.id not in missing:
+        if model.id not in files:
             return Block("not_pulled", f"the file system does not answer about the files of '{model.id}'")
-        reason = missing[model.id]
-        return None if reason is None else Block("not_pulled", reason)
+        return files[model.id]

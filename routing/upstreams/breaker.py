@@ -1,7 +1,8 @@
 """Circuit breakers: a model that keeps failing at an endpoint is not called for a while, then probed.
 
 Each (model, endpoint) has one circuit for faults, and one per set of *needs* that the model turned out to lack: a
-model that cannot take images still gets plain text.
+model that cannot take images still gets plain text. What was learned of a lack belongs to the content of the
+model's row and endpoint: a change of either ends it, and so does an answer that proves the contrary.
 
 ``FAILED`` is a fault, unless its error says nothing about the upstream (no key, no budget, a full queue of ours)
 or concerns the key that was used (401, 403, 429; see :mod:`routing.upstreams.provider_keys`). ``CANNOT`` counts
@@ -17,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.model import LOCAL_ENDPOINT, Capability
+from catalog.model import LOCAL_ENDPOINT
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
@@ -27,21 +28,18 @@ from routing.upstreams.circuit import Circuit, CircuitState, StoredCircuit
 CircuitKey = tuple[str, str]
 """Model id, endpoint name."""
 
-Needs = frozenset[Capability]
-"""The capability and the features that a request uses."""
+Needs = frozenset[str]
+"""The capability, features and parameters that a request uses, by name."""
+Fingerprint = Callable[[str], str]
+"""Returns a digest of the content of a model's row and its endpoint, by the model's id."""
 
 _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {
-        "model_unavailable",
-        "service_unavailable",
-        "insufficient_quota",
-        "queue_full",
-        "rate_limit_exceeded",
-        "draining",
-        "no_candidate",
+        "model_unavailable", "model_temporarily_unavailable", "service_unavailable", "insufficient_quota",
+        "queue_full", "rate_limit_exceeded", "draining", "no_candidate", "answer_invalid",
     }
-)
+)  # fmt: skip
 _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
 """Errors that say nothing about a local model: its supervisor replaces a worker that died or only fails."""
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})
@@ -71,11 +69,15 @@ class Breakers:
 
     kind = "breaker"
 
-    def __init__(self, settings: BreakerSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: BreakerSettings, clock: Clock, fingerprint: Fingerprint = lambda _model: ""
+    ) -> None:
         self._settings = settings
+        self._fingerprint = fingerprint
         self._clock = clock
         self._faults: dict[CircuitKey, Circuit] = {}
         self._lacks: dict[CircuitKey, dict[Needs, Circuit]] = {}
+        self._learned_of: dict[CircuitKey, str] = {}
         self._open: set[CircuitKey] = set()
         self._changed: set[CircuitKey] = set()
         self._process: Callable[[str], int | None] = lambda _: None
@@ -84,6 +86,15 @@ class Breakers:
     def follow(self, process: Callable[[str], int | None]) -> None:
         """Use ``process(model)``, the id of a local model's process: faults of another are forgotten."""
         self._process = process
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """Use other settings, also for the circuits that exist: their counts, and how long they are open, stay."""
+        self._settings = settings
+        for key, fault in self._faults.items():
+            fault.configure(self._new_fault_circuit(key))
+        for lacks in self._lacks.values():
+            for circuit in lacks.values():
+                circuit.configure(self._new_need_circuit())
 
     def blocked(self, facts: Facts, now: float) -> Mapping[CircuitKey, Block]:
         """The models and endpoints that this request may not be sent to: usually an empty mapping."""
@@ -95,7 +106,9 @@ class Breakers:
             if not self._faults[key].passes(now):
                 blocks[key] = Block("breaker_open", self._faults[key].last_error or "failed repeatedly")
         if self._lacks:
-            needs = needs_of(facts)
+            needs = needs_of(facts) | facts.parameters
+            for key in self._outdated():
+                self._forget_lacks(key)
             for key, lacks in self._lacks.items():
                 for need, circuit in lacks.items():
                     if need <= needs and not circuit.passes(now):
@@ -103,14 +116,20 @@ class Breakers:
                         blocks[key] = Block("breaker_cannot", f"answered that it cannot do: {names}")
         return blocks
 
-    def admit(self, model: str, endpoint: str, facts: Facts, now: float) -> bool:
-        """Whether an attempt may be made. After ``True`` the caller must :meth:`record` its outcome once."""
+    def admit(self, model: str, endpoint: str, facts: Facts, now: float, *, despite_lacks: bool = False) -> bool:
+        """Whether an attempt may be made. After ``True`` the caller must :meth:`record` its outcome once.
+
+        ``despite_lacks`` admits a request for what the model was said to lack: its own refusal is the answer to a
+        caller who named it, and shows when that has changed.
+        """
         key = (model, endpoint)
         fault = self._faults.get(key)
         if fault is None:
             fault = self._faults[key] = self._new_fault_circuit(key)
         need_circuits = self._need_circuits(key, facts)
-        if not fault.passes(now) or not all(circuit.passes(now) for circuit in need_circuits):
+        if not fault.passes(now):
+            return False
+        if not despite_lacks and not all(circuit.passes(now) for circuit in need_circuits):
             return False
         fault.admit(facts)
         for circuit in need_circuits:
@@ -132,10 +151,11 @@ class Breakers:
             circuit.finished(outcome.facts)
         if outcome.result in (Result.SUCCESS, Result.REFUSAL):
             fault.succeeded(now)
-            self._clear_lacks(key, outcome.facts, now)
+            self._clear_lacks(key, outcome.facts)
         elif outcome.result is Result.CANNOT:
             fault.succeeded(now)
-            self._record_lack(key, outcome, now)
+            if not outcome.facts.tokens_only:  # a model that splits no text may still answer
+                self._record_lack(key, outcome, now)
         elif outcome.result is Result.FAILED and is_fault(outcome):
             fault.failed(now, _reason(outcome))
         if fault.opened_until != before:
@@ -172,9 +192,11 @@ class Breakers:
                 age = max(0.0, wall - float(document["saved_at"]))
                 fault = document.get("fault")
                 lacks = [
-                    (frozenset(Capability(value) for value in need), StoredCircuit.parse(circuit, age))
+                    (frozenset(str(value)[:80] for value in need), StoredCircuit.parse(circuit, age))
                     for need, circuit in document.get("lacks", ())
                 ]
+                if document.get("row", "") != self._fingerprint(model):
+                    lacks = []
                 stored = None if fault is None else StoredCircuit.parse(fault, age)
             except (AttributeError, KeyError, TypeError, ValueError):
                 continue
@@ -212,6 +234,7 @@ class Breakers:
                 circuit = self._new_need_circuit()
                 circuit.restore(now, stored)
                 self._lacks.setdefault(key, {})[need] = circuit
+                self._learned_of[key] = self._fingerprint(key[0])
 
     def _new_fault_circuit(self, key: CircuitKey) -> Circuit:
         """A circuit without a rate for models on this machine: their supervisor restarts a worker that died, and
@@ -238,25 +261,36 @@ class Breakers:
         lacks = self._lacks.get(key)
         if not lacks:
             return []
-        needs = needs_of(facts)
+        needs = needs_of(facts) | facts.parameters
         return [circuit for need, circuit in lacks.items() if need <= needs]
 
-    def _clear_lacks(self, key: CircuitKey, facts: Facts, now: float) -> None:
+    def _clear_lacks(self, key: CircuitKey, facts: Facts) -> None:
         """A success proves that the model has everything that the request needed."""
         lacks = self._lacks.get(key)
         if not lacks:
             return
-        needs = needs_of(facts)
+        needs = needs_of(facts) | facts.parameters
         for need in [need for need in lacks if need <= needs]:
-            lacks[need].succeeded(now)
-            if lacks[need].opened_until is None:
-                del lacks[need]
-                self._changed.add(key)
+            del lacks[need]
+            self._changed.add(key)
         if not lacks:
-            del self._lacks[key]
+            self._forget_lacks(key)
+
+    def _outdated(self) -> list[CircuitKey]:
+        """The models whose rows or endpoints have changed since they were said to lack something."""
+        return [key for key in self._lacks if self._learned_of[key] != self._fingerprint(key[0])]
+
+    def _forget_lacks(self, key: CircuitKey) -> None:
+        self._lacks.pop(key, None)
+        self._learned_of.pop(key, None)
+        self._changed.add(key)
 
     def _record_lack(self, key: CircuitKey, outcome: Outcome, now: float) -> None:
-        circuit = self._lacks.setdefault(key, {}).setdefault(needs_of(outcome.facts), self._new_need_circuit())
+        row = self._fingerprint(key[0])
+        if self._learned_of.setdefault(key, row) != row:
+            self._forget_lacks(key)
+            self._learned_of[key] = row
+        circuit = self._lacks.setdefault(key, {}).setdefault(lacking(outcome), self._new_need_circuit())
         before = circuit.opened_until
         circuit.failed(now, outcome.error)
         if circuit.opened_until != before:
@@ -267,6 +301,7 @@ class Breakers:
         lacks = self._lacks.get(key, {})
         return {
             "saved_at": self._clock.wall(),
+            "row": self._learned_of.get(key, ""),
             "fault": self._faults[key].export(now) if key in self._open else None,
             "lacks": [
                 [sorted(need), circuit.export(now)]
@@ -277,8 +312,15 @@ class Breakers:
 
 
 def needs_of(facts: Facts) -> Needs:
-    """Needs of a request. A model that lacks them fails every request that needs a superset."""
+    """Needs of a request, without its parameters. A model that lacks them fails every request with a superset."""
     return facts.features | {facts.capability}
+
+
+def lacking(outcome: Outcome) -> Needs:
+    """What a model that could not answer is not asked for again: what it was said to lack, else all needs."""
+    facts = outcome.facts
+    named = outcome.lacks & (needs_of(facts) | facts.parameters)
+    return named | {facts.capability} if named else needs_of(facts)
 
 
 def is_fault(outcome: Outcome) -> bool:

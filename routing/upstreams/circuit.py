@@ -96,6 +96,18 @@ class Circuit:
         self.opened_until: float | None = None
         self.last_error: str | None = None
 
+    def configure(self, like: Circuit) -> None:
+        """Take the thresholds and delays of another circuit."""
+        self._threshold = like._threshold
+        self._first_delay = like._first_delay
+        self._cap = like._cap
+        self._rate = like._rate
+        self._window = like._window
+        self._window_minimum = like._window_minimum
+        self._recent = deque(self._recent, maxlen=like._recent.maxlen)
+        kept = self._first_delay if self.opened_until is None else self._delay
+        self._delay = min(max(kept, self._first_delay), self._cap)
+
     def state(self, now: float) -> CircuitState:
         if self.opened_until is None:
             return CircuitState.CLOSED

@@ -65,6 +65,20 @@ class Discovery:
         self._reads: FileChecks[Listing] = FileChecks(settings.timeout)
         self._folders: dict[str, tuple[object, tuple[Model, ...]]] = {}
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two scans."""
+        return self._settings.interval
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which a scan ends, unless a folder's file system hangs."""
+        return self._settings.timeout + 1.0
+
+    def configure(self, settings: DiscoverySettings) -> None:
+        """Use other folders and times from the next scan on."""
+        self._settings = settings
+
     def sources(self, servers: Iterable[Endpoint]) -> frozenset[str]:
         """The names of all sources, with these endpoints."""
         return frozenset(server.id for server in servers if server.discover) | {str(f) for f in self._paths()}

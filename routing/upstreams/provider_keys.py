@@ -1,5 +1,8 @@
 """Pools of provider keys: several per endpoint, used round robin; limited ones rest, rejected ones are taken out.
 
+Most providers limit and permit each model by itself, so a limit or a rejection holds for the model that was
+called. It holds for the key as a whole if the provider says so, or if a second model is refused meanwhile.
+
 A key's secret is in :attr:`Key.secret` only: not in a ``repr``, an error or a document. Outcomes, statistics and
 logs name a key by its *position* in its pool. Documents name it by a digest of the secret, which stays the same
 when the keys are listed in another order.
@@ -27,8 +30,8 @@ ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
 FIRST_REST = 1.0
 MAX_REST = 300.0
 """Seconds that a rate-limited key is not used if the provider does not say; doubled up to the maximum."""
-MAX_RETRY_AFTER = 3600.0
-"""Longest ``retry-after`` in seconds that is honoured."""
+MAX_RETRY_AFTER = 300.0
+"""Longest ``retry-after`` in seconds that is honoured: a call every five minutes costs less than a wrong one."""
 _COUNTED = ("used", "ok", "failed", "rate_limited", "rejected")
 _HEALTH_DECAY = 0.8
 _MIN_HEALTH = 0.05
@@ -99,7 +102,8 @@ class Key:
 class KeyStatistics:
     """Counts of a key's calls by result, over restarts and over all gateways that share the state.
 
-    ``resting`` is the seconds that it still rests; ``out`` means rejected and unused until the keys are reloaded;
+    ``resting`` is the seconds that it still rests, for one model or all; ``out`` means rejected for all models and
+    unused until the keys are reloaded;
     ``health``, in (0, 1], is the discounted share of successes among successes, rate limits and rejections.
     """
 
@@ -116,10 +120,32 @@ class KeyStatistics:
 
 
 @dataclass(slots=True)
+class _Use:
+    """Whether a key can be used: by one model, or by all."""
+
+    limits_in_a_row: int = 0
+    rests_until: float = 0.0
+    out: bool = False
+
+    def usable(self, now: float) -> bool:
+        return not self.out and self.rests_until <= now
+
+    def rest(self, now: float, retry_after: float | None) -> None:
+        """Start a rest. Of many calls that get a 429 at the same moment, only the first lengthens the rest."""
+        if self.rests_until <= now:
+            self.limits_in_a_row += 1
+        backoff = min(MAX_REST, FIRST_REST * 2.0 ** min(self.limits_in_a_row - 1, 30))
+        seconds = backoff if retry_after is None else min(MAX_RETRY_AFTER, max(0.0, retry_after))
+        if self.rests_until <= now or retry_after is not None:
+            self.rests_until = max(self.rests_until, now + seconds)
+
+
+@dataclass(slots=True)
 class _Entry:
     """A key in its pool. ``credit`` is its current weight in smooth weighted round robin.
 
-    ``stored`` are the counts that the state has, by field.
+    ``all`` is its use by every model, ``models`` by single ones; ``limited`` are the models with a 429 since the
+    key's last success. ``stored`` are the counts that the state has, by field.
     """
 
     secret: str = field(repr=False)
@@ -130,27 +156,44 @@ class _Entry:
     rejected: int = 0
     health: float = 1.0
     credit: float = 0.0
-    limits_in_a_row: int = 0
-    rests_until: float = 0.0
-    out: bool = False
+    all: _Use = field(default_factory=_Use)
+    models: dict[str, _Use] = field(default_factory=dict)
+    limited: set[str] = field(default_factory=set)
     stored: dict[str, int] = field(default_factory=dict)
 
-    def usable(self, now: float) -> bool:
-        return not self.out and self.rests_until <= now
+    def usable(self, now: float, model: str) -> bool:
+        if not self.all.usable(now):
+            return False
+        use = self.models.get(model) if self.models else None
+        return use is None or use.usable(now)
+
+    def free_at(self, model: str | None) -> float:
+        """When the key can be used by a model, or by any for ``None``; infinite if it is out."""
+        uses = [self.all]
+        if model in self.models:
+            uses.append(self.models[model])
+        return max(math.inf if use.out else use.rests_until for use in uses)
 
     def update_health(self, succeeded: bool) -> None:
         step = 1.0 if succeeded else 0.0
         self.health = max(_MIN_HEALTH, _HEALTH_DECAY * self.health + (1 - _HEALTH_DECAY) * step)
 
-    def rest(self, now: float, retry_after: float | None) -> None:
-        """Start a rest. Of many calls that get a 429 at the same moment, only the first lengthens the rest."""
+    def limit(self, now: float, outcome: Outcome) -> None:
+        """Rest for the model that was limited; for all, if the provider says so or a second model is limited."""
         self.rate_limited += 1
-        if self.rests_until <= now:
-            self.limits_in_a_row += 1
-        backoff = min(MAX_REST, FIRST_REST * 2.0 ** min(self.limits_in_a_row - 1, 30))
-        seconds = backoff if retry_after is None else min(MAX_RETRY_AFTER, max(0.0, retry_after))
-        if self.rests_until <= now or retry_after is not None:
-            self.rests_until = max(self.rests_until, now + seconds)
+        self.limited.add(outcome.model)
+        self.models.setdefault(outcome.model, _Use()).rest(now, outcome.retry_after)
+        resting = sum(1 for model in self.limited if not self.models[model].usable(now))
+        if outcome.scope == "key" or (outcome.scope is None and resting > 1):
+            self.all.rest(now, outcome.retry_after)
+
+    def reject(self, outcome: Outcome) -> None:
+        """Take the key out for the model that refused it; for all, if a second does and none ever took it."""
+        self.rejected += 1
+        self.models.setdefault(outcome.model, _Use()).out = True
+        refused = sum(1 for use in self.models.values() if use.out)
+        if outcome.scope == "key" or (outcome.scope is None and refused > 1 and not self.ok):
+            self.all.out = True
 
 
 class KeyPools:
@@ -164,6 +207,9 @@ class KeyPools:
         self._pools: dict[str, list[_Entry]] = {}
         self._unusable_until: dict[str, float] = {}
         self._permanent_blocks: Mapping[str, Block] | None = None
+        self._models_until: dict[str, tuple[str, float]] = {}
+        self._permanent_model_blocks: Mapping[str, Block] | None = None
+        self._sources: dict[str, str] = {}
         self._changed: set[str] = set()
         self.reload(endpoints)
 
@@ -174,21 +220,28 @@ class KeyPools:
         """
         known = {(name, entry.secret): entry for name, pool in self._pools.items() for entry in pool}
         pools: dict[str, list[_Entry]] = {}
+        sources: dict[str, str] = {}
         for endpoint in endpoints:
             if needs_key(endpoint):
+                sources[endpoint.id] = source_of(endpoint)
                 secrets = self._resolve(endpoint)
                 pools[endpoint.id] = [known.get((endpoint.id, secret)) or _Entry(secret) for secret in secrets]
         for name, pool in pools.items():
-            if any(entry.out for entry in pool):
+            if any(use.out for entry in pool for use in (entry.all, *entry.models.values())):
                 self._changed.add(name)
             for entry in pool:
-                entry.out = False
-        self._pools = pools
+                for use in (entry.all, *entry.models.values()):
+                    use.out = False
+        self._pools, self._sources = pools, sources
         self._unusable_until = {name: math.inf for name, pool in pools.items() if not pool}
-        self._permanent_blocks = None
+        self._models_until = {}
+        self._permanent_blocks = self._permanent_model_blocks = None
+        now = self._clock.monotonic()
+        for name, pool in pools.items():
+            self._block_if_unusable(name, {model for entry in pool for model in entry.models}, now)
 
-    def take(self, endpoint: str, now: float) -> Key | None:
-        """The next key, healthier ones more often; ``None`` when none is usable at present.
+    def take(self, endpoint: str, now: float, model: str = "") -> Key | None:
+        """The next key for a model, healthier ones more often; ``None`` when none is usable at present.
 
         The order is nginx's smooth weighted round robin: every key gains its weight, and the one with the highest
         sum is taken and loses the total. With equal weights that is plain round robin.
@@ -196,7 +249,7 @@ class KeyPools:
         pool = self._pools.get(endpoint, ())
         best, position, total = None, -1, 0.0
         for index, entry in enumerate(pool):
-            if not entry.usable(now):
+            if not entry.usable(now, model):
                 continue
             entry.credit += entry.health
             total += entry.health
@@ -225,14 +278,34 @@ class KeyPools:
             self._permanent_blocks = blocks
         return blocks
 
-    def _block(self, endpoint: str, rest: float) -> Block:
-        pool = self._pools[endpoint]
-        if not pool:
-            return Block("no_key", f"no key is set for the endpoint '{endpoint}'")
-        if all(entry.out for entry in pool):
-            reason = f"the endpoint '{endpoint}' refused every key; once that is corrected, reload (SIGHUP)"
+    def blocked_models(self, now: float) -> Mapping[str, Block]:
+        """Blocks of the models, by id, for which no key of their endpoint is usable; as :meth:`blocked`."""
+        if not self._models_until:
+            return _NO_BLOCKS
+        if self._permanent_model_blocks is not None:
+            return self._permanent_model_blocks
+        for model in [model for model, (_, until) in self._models_until.items() if until <= now]:
+            del self._models_until[model]
+        blocks = {
+            model: self._block(endpoint, until - now, f" for '{model}'")
+            for model, (endpoint, until) in self._models_until.items()
+        }
+        if all(until == math.inf for _, until in self._models_until.values()):
+            self._permanent_model_blocks = blocks
+        return blocks
+
+    def block_of(self, endpoint: str, model: str, now: float) -> Block | None:
+        """The block of a model without a usable key; ``None`` if it has one."""
+        return self.blocked(now).get(endpoint) or self.blocked_models(now).get(model)
+
+    def _block(self, endpoint: str, rest: float, whom: str = "") -> Block:
+        source = self._sources[endpoint]
+        if not self._pools[endpoint]:
+            return Block("no_key", f"no key is set for the endpoint '{endpoint}'; set {source}")
+        if rest == math.inf:
+            reason = f"the endpoint '{endpoint}' refused every key{whom}; check {source} and reload"
             return Block("keys_rejected", reason)
-        return Block("keys_resting", f"the keys of '{endpoint}' are rate limited for another {rest:.0f} s")
+        return Block("keys_resting", f"the keys of '{endpoint}' are rate limited{whom} for another {rest:.0f} s")
 
     def record(self, outcome: Outcome) -> None:
         """Update the key that an attempt used."""
@@ -242,30 +315,40 @@ class KeyPools:
             return
         entry, now = pool[position], self._clock.monotonic()
         if outcome.error == "upstream_rejected_key" or outcome.status in (401, 403):
-            entry.rejected += 1
-            entry.out = True
+            entry.reject(outcome)
             entry.update_health(False)
         elif outcome.error == "upstream_rate_limited" or outcome.status == 429:
-            entry.rest(now, outcome.retry_after)
+            entry.limit(now, outcome)
             entry.update_health(False)
         elif outcome.result in (Result.SUCCESS, Result.REFUSAL):
             entry.ok += 1
-            entry.limits_in_a_row = 0
+            entry.all.limits_in_a_row = 0
+            if entry.models:
+                entry.limited.clear()
+                use = entry.models.get(outcome.model)
+                if use is not None:
+                    use.limits_in_a_row = 0
+                    if use.usable(now):
+                        del entry.models[outcome.model]
             entry.update_health(True)
             return
         else:
             entry.failed += outcome.result is Result.FAILED
             return
         self._changed.add(outcome.endpoint)
-        self._block_if_unusable(outcome.endpoint, now)
+        self._block_if_unusable(outcome.endpoint, (outcome.model,), now)
 
-    def _block_if_unusable(self, endpoint: str, now: float) -> None:
+    def _block_if_unusable(self, endpoint: str, models: Iterable[str], now: float) -> None:
         pool = self._pools[endpoint]
-        if any(entry.usable(now) for entry in pool):
-            return
-        resting = [entry.rests_until for entry in pool if not entry.out]
-        self._unusable_until[endpoint] = min(resting, default=math.inf)
-        self._permanent_blocks = None
+        until = min((entry.free_at(None) for entry in pool), default=math.inf)
+        if until > now:
+            self._unusable_until[endpoint] = until
+            self._permanent_blocks = None
+        for model in models:
+            until = min((entry.free_at(model) for entry in pool), default=math.inf)
+            if until > now:
+                self._models_until[model] = endpoint, until
+                self._permanent_model_blocks = None
 
     def statistics(self) -> tuple[KeyStatistics, ...]:
         """The statistics of every key, in the order of the pools."""
@@ -279,8 +362,8 @@ class KeyPools:
                 failed=entry.failed,
                 rate_limited=entry.rate_limited,
                 rejected=entry.rejected,
-                resting=max(0.0, entry.rests_until - now),
-                out=entry.out,
+                resting=max(0.0, *(use.rests_until - now for use in (entry.all, *entry.models.values()))),
+                out=entry.all.out,
                 health=entry.health,
             )
             for endpoint, pool in self._pools.items()
@@ -288,18 +371,30 @@ class KeyPools:
         )
 
     def export(self) -> dict[str, dict[str, Any] | None]:
-        """The resting and the rejected keys of the endpoints that changed since the last export, by digest."""
+        """The resting and the rejected keys of the endpoints that changed since the last export.
+
+        They are by digest and model; what holds for all models has an empty name.
+        """
         changed, self._changed = self._changed, set()
         now, wall = self._clock.monotonic(), self._clock.wall()
+
+        def rests(entry: _Entry) -> dict[str, Any]:
+            uses = {"": entry.all, **entry.models}
+            return {
+                model: {
+                    "rests_until": wall + max(0.0, use.rests_until - now),
+                    "limits": use.limits_in_a_row,
+                    "out": use.out,
+                }
+                for model, use in uses.items()
+                if use.rests_until > now or use.out
+            }
+
         return {
             endpoint: {
-                digest_of(entry.secret): {
-                    "rests_until": wall + max(0.0, entry.rests_until - now),
-                    "limits": entry.limits_in_a_row,
-                    "out": entry.out,
-                }
+                digest_of(entry.secret): stored
                 for entry in self._pools.get(endpoint, ())
-                if entry.rests_until > now or entry.out
+                if (stored := rests(entry))
             }
             or None
             for endpoint in changed
@@ -311,17 +406,25 @@ class KeyPools:
         for endpoint, document in documents.items():
             for entry in self._pools.get(endpoint, ()):
                 try:
-                    stored = document[digest_of(entry.secret)]
-                    rest = min(MAX_RETRY_AFTER, float(stored["rests_until"]) - wall)
-                    limits = int(stored["limits"])
-                    entry.out = entry.out or stored.get("out") is True
-                except (KeyError, TypeError, ValueError, OverflowError):
+                    uses = {
+                        str(model): (
+                            min(MAX_RETRY_AFTER, float(use["rests_until"]) - wall),
+                            int(use["limits"]),
+                            use.get("out") is True,
+                        )
+                        for model, use in document[digest_of(entry.secret)].items()
+                    }
+                except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                     continue
-                if rest > 0 and now + rest > entry.rests_until:
-                    entry.rests_until = now + rest
-                    entry.limits_in_a_row = max(entry.limits_in_a_row, limits)
+                for model, (rest, limits, out) in uses.items():
+                    use = entry.models.setdefault(model, _Use()) if model else entry.all
+                    use.out = use.out or out
+                    if rest > 0:
+                        use.rests_until = max(use.rests_until, now + rest)
+                        use.limits_in_a_row = max(use.limits_in_a_row, limits)
             if endpoint in self._pools:
-                self._block_if_unusable(endpoint, now)
+                models = {model for entry in self._pools[endpoint] for model in entry.models}
+                self._block_if_unusable(endpoint, models, now)
 
     def export_counts(self) -> dict[str, int]:
         """What was added to each key's counts since the last call, by ``endpoint/digest/field``."""
@@ -353,6 +456,11 @@ class KeyPools:
 def needs_key(endpoint: Endpoint) -> bool:
     """Whether an endpoint names any keys."""
     return bool(endpoint.key_env or endpoint.key_keyring)
+
+
+def source_of(endpoint: Endpoint) -> str:
+    """The place that an endpoint's keys are read from, for messages: variables, or an entry of the keychain."""
+    return " or ".join(filter(None, (*endpoint.key_env, endpoint.key_keyring)))
 
 
 def digest_of(secret: str) -> str:

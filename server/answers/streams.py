@@ -165,8 +165,8 @@ async def _begin(
 
 @cache
 def _event_headers() -> tuple[tuple[bytes, bytes], ...]:
-    """sse-starlette's headers: no caching, no buffering by proxies, the media type."""
-    return tuple(EventSourceResponse(iter(())).raw_headers)
+    """sse-starlette's headers: no caching, no buffering by proxies, the media type. uvicorn has ``connection``."""
+    return tuple(pair for pair in EventSourceResponse(iter(())).raw_headers if pair[0] != b"connection")
 
 
 class EventStream(Response):

@@ -48,8 +48,8 @@ class PinChange(TypedDict):
 
 @route(router, "GET", "/v1/admin/report", Contract(answers=Report, admin=True))
 async def get_report(request: Request) -> Response:
-    """Models, providers, defaults, coverage, four canned requests, priors and speech."""
-    return json_response(report(runtime_of(request), services_of(request).settings.routing))
+    """Models, providers, defaults, coverage, four canned requests, priors, speech and the settings in force."""
+    return json_response(report(runtime_of(request), services_of(request).settings))
 
 
 @route(router, "GET", "/v1/admin/pins", Contract(answers=PinList, admin=True))

@@ -5,17 +5,25 @@ The translation is imported by the first request, because most servers are never
 
 from __future__ import annotations
 
+import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backends.wire.answers import AnthropicMessage, MessageEvent, TokenCount
 from backends.wire.messages import CountTokensRequest, MessagesRequest
-from catalog.errors import UnsupportedParameter
+from backends.workers.pool import WorkerState
+from catalog.errors import InvalidRequest, RoundhouseError
+from catalog.model import Capability, Model
+from routing.choosing.policy import is_auto
+from routing.facts import Facts
 from server.answers.streams import stream_events
 from server.answers.whole import answer_json, json_response
-from server.edge.callers import origin_of
+from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
-from server.jobs import chat_job
+from server.edge.disconnect import Guard
+from server.edge.services import runtime_of, services_of
+from server.jobs import chat_job, count_job, permitted
+from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 router = APIRouter(tags=["messages"])
@@ -46,11 +54,47 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     router,
     "POST",
     "/v1/messages/count_tokens",
-    Contract(reads=CountTokensRequest, answers=TokenCount, raises=(UnsupportedParameter,)),
+    Contract(reads=CountTokensRequest, answers=TokenCount, calls_model=True),
 )
 async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
-    """Estimate the tokens of a conversation; the header ``x-roundhouse-estimate`` says that it is an estimate."""
+    """Count the tokens of a conversation: exactly by a local model, else as an estimate.
+
+    The header ``x-roundhouse-estimate`` says that it is one.
+    """
     from server.wires.messages import to_chat
 
-    facts = chat_job(to_chat(body), origin_of(request)).facts
+    runtime = runtime_of(request)
+    job = chat_job(to_chat(body), origin_of(request))
+    facts = permitted(job.facts, caller_of(request), runtime.catalog)
+    if not is_auto(facts.requested):
+        runtime.catalog.resolve(facts.requested)
+    counter = _counter(runtime, facts)
+    if counter is not None:
+        try:
+            async with (
+                Guard(request, services_of(request).in_flight),
+                runtime.dispatcher.open(count_job(job, counter.id)) as answer,
+            ):
+                async for counted in answer:
+                    return json_response({"input_tokens": counted["input_tokens"]}, headers=answer.headers())
+        except InvalidRequest:
+            raise
+        except RoundhouseError:
+            structlog.get_logger().warning("tokens estimated, because the model could not count", model=counter.id)
     return json_response({"input_tokens": facts.prompt_tokens}, headers={"x-roundhouse-estimate": "true"})
+
+
+def _counter(runtime: Runtime, facts: Facts) -> Model | None:
+    """The local model whose tokenizer counts: the one that would answer.
+
+    It is loaded if the caller named it. Pictures and sounds are estimated, since only decoding tells their tokens.
+    """
+    if facts.features & {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}:
+        return None
+    plan = runtime.dispatcher.explain(facts)
+    model = plan.candidates[0].model if plan.candidates else None
+    if model is None or model.engine != "llamacpp":
+        return None
+    workers = runtime.pool.snapshot().workers
+    loaded = any(view.model == model.id and view.state is WorkerState.READY for view in workers)
+    return model if loaded or not is_auto(facts.requested) else None

@@ -72,11 +72,15 @@ async def health(request: Request) -> Response:
 
 @route(router, "GET", "/ready", Contract(answers=Health, open=True))
 async def ready(request: Request) -> Response:
-    """Ready for requests; 503 while starting and from the first moment of shutting down."""
+    """Ready for requests; 503 while starting, until the sources of models were asked, and from the first moment of
+    shutting down.
+    """
     services = services_of(request)
     services.in_flight.check_open()
     if services.runtime is None:
         raise Unavailable("The server is starting.", retry_after=1)
+    if not services.runtime.looked():
+        raise Unavailable("The server is starting: it asks which models there are.", retry_after=1)
     return json_response({"status": "ready"})
 
 

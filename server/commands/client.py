@@ -28,7 +28,7 @@ class ServerClient:
 
     def __init__(self, url: str | None, key: str | None, config: Path | None) -> None:
         settings = load_settings(config)
-        self.url = url or _default_url(settings)
+        self.url = _server_url(url) if url else _default_url(settings)
         key = key or _first_key(settings)
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
@@ -52,7 +52,7 @@ class ServerClient:
             raise ConfigurationError(
                 f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
             ) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"The request to {self.url} failed: {type(error).__name__}.") from None
         if response.is_error:
             raise _error(response)
@@ -66,10 +66,22 @@ class ServerClient:
 
 
 def _error(response: httpx.Response) -> RoundhouseError:
+    """The server's error, with the remedy of a terminal."""
     try:
-        return RoundhouseError(response.json()["error"]["message"])
+        message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        return RoundhouseError(f"The server answered {response.status_code}.")
+        message = f"The server answered {response.status_code}."
+    if response.status_code == 401:
+        message += " Commands take it from --key or ROUNDHOUSE_KEY."
+    if response.status_code == 403:
+        message += " An admin key is made by: roundhouse keys create NAME --admin"
+    return RoundhouseError(message)
+
+
+def _server_url(given: str) -> str:
+    """The server's root: a base URL of SDKs ends with /v1, and an address may come without its scheme."""
+    url = given if "://" in given else f"http://{given}"
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _default_url(settings: Settings) -> str:

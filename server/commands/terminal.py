@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
+
+_UNBOUNDED = 10_000
+"""The width of a pipe or file, where no line is folded or cut."""
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console. Markup is off, because the output may contain square brackets."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False)
+    made = Console(stderr=stderr, markup=False)
+    return made if made.is_terminal else Console(stderr=stderr, markup=False, width=_UNBOUNDED)
 
 
 def table() -> Table:
-    """An empty table without borders."""
+    """An empty table without borders, whose rows become lists where the terminal is too narrow for whole words."""
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
-    return Table(box=None, header_style="bold")
+    class Fitting(Table):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            needed = Measurement.get(console, options.update(width=_UNBOUNDED), self).minimum
+            if needed <= options.max_width:
+                yield from super().__rich_console__(console, options)
+                return
+            names = [str(column.header) for column in self.columns]
+            width = max(map(len, names))
+            for cells in zip(*(list(column.cells) for column in self.columns), strict=True):
+                filled: list[tuple[str, Any]] = [
+                    (name, cell) for name, cell in zip(names, cells, strict=True) if cell
+                ]
+                for place, (name, cell) in enumerate(filled):
+                    indent = "" if place == 0 else "  "
+                    yield Text.assemble(indent, (f"{name:{width}}", "bold"), f"  {cell}")
+
+    return Fitting(box=None, header_style="bold")

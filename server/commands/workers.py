@@ -115,4 +115,7 @@ def logs(
     """Show the end of a worker's log, also after the worker has ended."""
     path = f"/v1/admin/workers/{quote(model, safe='/')}/log"
     document = ServerClient(url, key, config).get(path, lines=lines)
-    typer.echo(document if isinstance(document, str) else document["log"], nl=False)
+    text = document if isinstance(document, str) else document["log"]
+    if not text:
+        typer.echo(f"{model} has no log: it was never loaded, or wrote nothing", err=True)
+    typer.echo(text, nl=False)

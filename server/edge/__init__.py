@@ -9,8 +9,9 @@ and the docstring of its test.
 uvicorn, for :mod:`server.edge.uvicorn_protocol`:
 
 - uvicorn.protocols.http.httptools_impl.HttpToolsProtocol: __init__(config, server_state, app_state, _loop),
-  connection_made, connection_lost, on_message_begin, on_url, on_header, on_headers_complete, on_message_complete,
-  on_response_complete, send_400_response(msg), flow, headers, scope, transport, loop, cycle
+  connection_made, connection_lost, data_received(data), on_message_begin, on_url, on_header, on_headers_complete,
+  on_message_complete, on_response_complete, send_400_response(msg), flow, headers, scope, transport, loop, cycle,
+  parser, url, logger, _unset_keepalive_if_required
 - uvicorn.protocols.http.httptools_impl.RequestResponseCycle: transport, more_body
 - uvicorn.protocols.http.flow_control.FlowControl: resume_reading
 - [A request's task starts after on_headers_complete has returned, so its transport can be replaced there.]

@@ -15,7 +15,7 @@ from server.scope import REQUEST_ID
 
 ANTHROPIC_PATHS = "/v1/messages"
 """The beginning of the paths of Anthropic's API."""
-NOTHING_HERE = "There is nothing at this path. GET /openapi.json lists what there is."
+NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _ANTHROPIC_TYPES = {
     401: "authentication_error",

@@ -1,10 +1,16 @@
-"""uvicorn's HTTP protocol with limits that it lacks: a deadline and a size for headers."""
+"""uvicorn's HTTP protocol with limits that it lacks: a deadline and a size for headers; and with stricter heads.
+
+An offer to upgrade is ignored, as RFC 9110 (section 7.8) allows, trailers are dropped, and a request with two
+``Host`` or ``Authorization`` headers is refused: another server on its way might have read the other one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +26,8 @@ from server.settings import ServerSettings
 LINGER = 1.0
 """Seconds that a refused client may go on sending its body, so that it reads the refusal."""
 
+_OFFER = (b"upgrade", b"http2-settings")
+_ONCE = (b"host", b"authorization")
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -72,13 +80,13 @@ class HeadFirst(asyncio.Transport):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol with a deadline and a size for headers, and refusals as JSON.
+    """uvicorn's httptools protocol with bounded and unambiguous headers, and refusals as JSON.
 
     It has slots: with more than thirty attributes Python stops sharing the keys of instance dictionaries, and each
     connection would take 1.3 kB more.
     """
 
-    __slots__ = ("_connection", "_deadline", "_header_bytes", "_refusal")
+    __slots__ = ("_connection", "_deadline", "_header_bytes", "_in_head", "_refusal")
 
     limits: ServerSettings
     descriptors: DescriptorReserve
@@ -93,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._in_head = True
         self._refusal: RoundhouseError | None = None
         self._connection: ClientConnection | None = None
 
@@ -113,8 +122,43 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._connection is not None:
             self._connection.lose()
 
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserError:
+                self.logger.warning("Invalid HTTP request received.")
+                self.send_400_response("Invalid HTTP request received.")
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+                if self._offered():
+                    data = self._head_without_offer() + rest
+                    self.parser = httptools.HttpRequestParser(self)
+                    with suppress(AttributeError):  # httptools before 0.6.3
+                        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                    continue
+            return
+
+    def _offered(self) -> bool:
+        """Whether the request offers to change to another protocol, which the parser takes as its end."""
+        return bool(self.parser.should_upgrade()) and any(name == b"upgrade" for name, _ in self.headers)
+
+    def _head_without_offer(self) -> bytes:
+        """The head that was parsed, as bytes, without the offer."""
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option for option in value.split(b",") if option.strip().lower() not in _OFFER]
+                if options:
+                    lines.append(name + b": " + b",".join(options))
+            elif name not in _OFFER:
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
         self._header_bytes = 0
         if self._deadline is None:
             self._arm(self.limits.timeouts.headers)
@@ -125,11 +169,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value))
+        if not self._in_head:
+            return
         super().on_header(name, value)
         if len(self.headers) > self.limits.limits.headers:
             self._refuse()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._offered():
+            return
+        names = [name for name, _ in self.headers]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                self._refusal = InvalidRequest(f"The request has two '{name.decode()}' headers. Send one.")
+                raise self._refusal
         self._disarm()
         if self._refusal is not None:
             raise self._refusal
@@ -139,6 +193,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.cycle.transport = HeadFirst(self.transport, self.loop)
 
     def on_message_complete(self) -> None:
+        if self._offered():
+            return
         self._disarm()
         self.scope[BODY_HERE] = True  # type: ignore[literal-required]
         super().on_message_complete()

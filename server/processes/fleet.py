@@ -34,7 +34,7 @@ from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
 from server.processes.gateway_child import GatewayChild
-from server.processes.reload import SettingsLoader
+from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
 from server.processes.signals import handle_signals
 from server.processes.sockets import bind, bind_admin, loop_factory, url_of
@@ -148,7 +148,7 @@ class Fleet:
         channel = Channel()
 
         async def settings(_: JsonValue) -> JsonValue:
-            return dump_with_secrets(self._settings)
+            return to_gateway(self._settings)
 
         async def metrics(_: JsonValue) -> JsonValue:
             return await self._metrics.render()
@@ -226,15 +226,22 @@ class Fleet:
     async def _apply_settings(self, load: SettingsLoader) -> None:
         """Send the settings to every gateway, also to those started later. A refusal is logged."""
         try:
-            changed = load()
-            document = dump_with_secrets(changed)
+            fresh = load()
+            changed = applicable(self._settings, fresh)
+            document = to_gateway(fresh)
             serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
-            await asyncio.gather(*(gateway.channel.call("reload", document) for gateway in serving))
+            for gateway in serving:  # the first to refuse keeps the others as they are
+                await gateway.channel.call("reload", document)
         except RoundhouseError as error:
             self._log.error("settings not reloaded", reason=error.message)
         else:
-            self._settings = changed
-            self._log.info("settings reloaded", processes=len(serving))
+            started_before = [gateway for gateway in self._gateways if gateway not in serving]
+            self._settings = fresh
+            self._log.info("settings reloaded", processes=len(serving), changed=changed)
+            for gateway in started_before:
+                await gateway.wait_started()
+                if gateway.ready.is_set():
+                    await gateway.channel.call("reload", document)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -245,9 +252,9 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def dump_with_secrets(settings: Settings) -> JsonValue:
-    """Settings as JSON, secrets in plain text: only to be sent over the control socket."""
-    return _to_json(settings.model_dump())
+def to_gateway(settings: Settings) -> JsonValue:
+    """Settings and their file as JSON, secrets in plain text: only to be sent over the control socket."""
+    return {"file": _to_json(settings.file), "settings": _to_json(settings.model_dump())}
 
 
 def _to_json(value: Any) -> JsonValue:

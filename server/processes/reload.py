@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
+
+from pydantic import BaseModel
 
 from catalog.errors import ConfigurationError
 from server.edge.auth import Keys
@@ -13,36 +15,128 @@ from server.settings import Settings
 SettingsLoader = Callable[[], Settings]
 """Loads the settings anew from file, environment and flags. Raises ConfigurationError."""
 
+APPLIED = (
+    "server.allowed_hosts",
+    "server.limits.body_bytes",
+    "server.limits.audio_bytes",
+    "server.limits.form_fields",
+    "server.limits.form_field_bytes",
+    "server.limits.concurrency",
+    "server.limits.concurrency_per_key",
+    "server.limits.retry_after",
+    "server.timeouts.body",
+    "server.timeouts.body_idle",
+    "server.timeouts.body_rate",
+    "server.timeouts.send",
+    "server.streams",
+    "server.drain",
+    "backends.connect_timeout",
+    "backends.first_byte_timeout",
+    "backends.idle_timeout",
+    "backends.total_timeout",
+    "routing.weights",
+    "routing.latency_scale",
+    "routing.cost_scale",
+    "routing.patience",
+    "routing.unnoticed",
+    "routing.unnoticed_per_token",
+    "routing.stakes",
+    "routing.local_bonus",
+    "routing.diversity",
+    "routing.candidates",
+    "routing.preferred",
+    "routing.cold_start",
+    "routing.speech",
+    "discovery",
+    "spend",
+    "breakers",
+    "retries",
+    "traces",
+    "persistence",
+    "log.access",
+    "api_keys",
+    "admin_keys",
+    "metrics_keys",
+    "api_keys_env",
+    "admin_keys_env",
+    "metrics_keys_env",
+    "model",
+    "endpoint",
+)
+"""Settings, or whole sections, that apply to new requests once they are reloaded."""
+
 NEEDS_RESTART = (
     "server.host",
     "server.port",
     "server.admin_host",
     "server.admin_port",
-    "server.processes",
+    "server.insecure",
     "server.cors",
-    "data_dir",
+    "server.limits.header_bytes",
+    "server.limits.headers",
+    "server.timeouts.headers",
+    "server.timeouts.keep_alive",
+    "server.processes",
+    "server.backlog",
+    "server.docs",
+    "backends.max_queue",
+    "backends.keepalive",
+    "backends.max_response_bytes",
+    "backends.max_event_bytes",
+    "backends.max_error_bytes",
+    "backends.proxy",
+    "backends.fetch",
+    "backends.ca_file",
     "workers",
+    "routing.learning",
+    "routing.signals",
     "state",
+    "log.format",
+    "log.level",
+    "log.prompts",
     "telemetry",
+    "data_dir",
 )
-"""Settings that are read at start-up only."""
+"""Settings, or whole sections, that are read at the start only: a reload that changes one is refused."""
 
 
-async def apply_settings(services: Services, settings: Settings) -> None:
-    """Apply keys, limits, timeouts and the catalogue's rows to new requests; requests in flight are unaffected.
+async def apply_settings(services: Services, settings: Settings) -> list[str]:
+    """Apply the settings of :data:`APPLIED` to new requests; requests in flight are unaffected.
 
-    Raises ConfigurationError, and applies nothing, when a setting of :data:`NEEDS_RESTART` has changed.
+    Returns the names of those that changed. Raises ConfigurationError, and applies nothing, when a setting of
+    :data:`NEEDS_RESTART` has changed.
     """
-    old = services.settings
-    changed = [name for name in NEEDS_RESTART if attrgetter(name)(old) != attrgetter(name)(settings)]
-    if changed:
-        raise ConfigurationError(f"A change of {', '.join(changed)} needs a restart.")
+    changed = applicable(services.settings, settings)
     runtime = services.runtime
     if runtime is not None and runtime.reload is not None:
         await runtime.reload(settings)
-    elif (old.model, old.endpoint) != (settings.model, settings.endpoint):
-        raise ConfigurationError("A change of [[model]] or [[endpoint]] rows needs a restart.")
+    elif changed:
+        raise ConfigurationError(f"A change of {', '.join(changed)} needs a restart.")
     services.settings = settings
     services.in_flight.limits = settings.server.limits
     if isinstance(services.authenticator, Keys):
         services.authenticator = services.authenticator.with_settings(settings)
+    return changed
+
+
+def applicable(old: Settings, new: Settings) -> list[str]:
+    """The names of the settings whose values differ. Raises ConfigurationError if one of them needs a restart."""
+    changed = [name for name in setting_names(Settings) if attrgetter(name)(old) != attrgetter(name)(new)]
+    refused = [name for name in changed if _in_table(name, NEEDS_RESTART)]
+    if refused:
+        raise ConfigurationError(f"A change of {', '.join(refused)} needs a restart.")
+    return changed
+
+
+def setting_names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of a section's settings, those of its own sections one by one."""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from setting_names(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _in_table(name: str, table: tuple[str, ...]) -> bool:
+    return any(name == entry or name.startswith(f"{entry}.") for entry in table)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
+import os
 import socket
 import sys
 import tempfile
@@ -34,6 +36,8 @@ from server.processes.sockets import bind, bind_admin, loop_factory, url_of
 from server.scope import ADMIN_LISTENER
 from server.settings import Settings
 
+LOCK_FILE = "server.lock"
+"""In the data folder: locked while a server uses it, with its process id."""
 GC_THRESHOLD = 20_000
 """Objects allocated, less those freed, between two collections of the youngest generation."""
 
@@ -51,11 +55,12 @@ def run(
     raise_limit()
     try:
         check_data_dir(settings.data_dir)
-        if settings.server.processes > 1:
-            assert open_runtime is None, "gateway processes build their own runtimes"
-            _run_fleet(settings, reload)
-        else:
-            _run_single(settings, reload, open_runtime)
+        with claimed(settings.data_dir):
+            if settings.server.processes > 1:
+                assert open_runtime is None, "gateway processes build their own runtimes"
+                _run_fleet(settings, reload)
+            else:
+                _run_single(settings, reload, open_runtime)
     except RoundhouseError as error:
         print(f"roundhouse: {error.message}", file=sys.stderr)  # noqa: T201
         return 1
@@ -212,3 +217,30 @@ def check_data_dir(folder: Path) -> None:
         raise ConfigurationError(
             f"The data folder {folder} cannot be written: {error.strerror}. Set data_dir to a writable folder."
         ) from None
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Mark the data folder as in use by this server, and warn if another server uses it too.
+
+    Two servers on one folder keep limits, caps and breakers together, as the state is made for several
+    processes, but each has its own workers and memory budget, and both write the log of a model that both run.
+    """
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            structlog.get_logger("server.processes.run").warning(
+                "another server uses this data folder",
+                folder=str(folder),
+                pid=file.read(20).strip(),
+                advice="give each its own data_dir, or run one server with --workers",
+            )
+        except OSError:
+            pass  # a file system without locks
+        else:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield

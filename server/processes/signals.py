@@ -67,11 +67,11 @@ class SignalHandlers:
 
     async def _reload(self, load: SettingsLoader) -> None:
         try:
-            await apply_settings(self._services, load())
+            changed = await apply_settings(self._services, load())
         except RoundhouseError as error:
             self._log.error("settings not reloaded", reason=error.message)
         else:
-            self._log.info("settings reloaded")
+            self._log.info("settings reloaded", changed=changed)
 
     async def wait_finished(self) -> None:
         """Wait until a drain or reload in progress has finished."""

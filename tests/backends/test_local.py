@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 import pytest
 
 from backends.base import Tokenize, Upstream
+from backends.constraints.checker import Checker
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
@@ -58,6 +60,13 @@ async def backend() -> AsyncIterator[LocalWorkerBackend]:
 @pytest.fixture
 def upstream(fake: FakeLlamaServer) -> Upstream:
     return Upstream("w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key")
+
+
+@pytest.fixture
+async def checker() -> AsyncIterator[Checker]:
+    made = Checker()
+    yield made
+    await made.aclose()
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -143,14 +152,14 @@ async def test_a_template_without_tools_is_bound_by_a_schema(
     assert message["content"] is None
     sent = (await fake.call(1)).body
     assert "tools" not in sent
-    assert sent["response_format"]["type"] == "json_schema"
+    assert sent["grammar"].startswith("%llguidance")
     assert "weather" in sent["messages"][0]["content"] or choice is NAMED
 
 
 async def test_auto_may_answer_in_text(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
-    fake.scripted = json.dumps({"content": "Hello."})
+    fake.scripted = "Hello."
     answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS)))
     assert answer["choices"][0]["message"]["content"] == "Hello."
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -175,13 +184,15 @@ def test_a_choice_that_is_no_tool_is_refused() -> None:
         chosen_tools(chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "nope"}}))
 
 
-def test_definitions_of_two_tools_do_not_meet() -> None:
+async def test_definitions_of_two_tools_do_not_meet(checker: Checker) -> None:
     def tool(name: str, kind: str) -> dict[str, Any]:
         schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "$defs": {"X": {"type": kind}}}
         return {"type": "function", "function": {"name": name, "parameters": schema}}
 
     request = chat(tools=[tool("a", "string"), tool("b", "integer")], tool_choice="required")
-    schema = ToolPlan.of(request, chosen_tools(request)).schema()
+    plan = await ToolPlan.of(request, chosen_tools(request), checker)
+    assert await plan.grammar(checker)
+    schema = plan.schema()
     assert schema["$defs"] == {"tool0_X": {"type": "string"}, "tool1_X": {"type": "integer"}}
     assert '"#/$defs/tool1_X"' in json.dumps(schema)
 
@@ -297,3 +308,14 @@ async def test_a_vector_that_is_no_base64_of_float32_is_an_error_of_the_worker(u
     for damaged in ("%%%", base64.b64encode(b"123").decode()):
         with pytest.raises(UpstreamProtocolError, match="not base64 of float32"):
             embedding_list({"data": [{"index": 0, "embedding": damaged}]}, request, upstream)
+
+
+async def test_a_chats_tokens_are_counted_by_the_worker_with_its_tools(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    plain = await backend.count(upstream, chat())
+    with_tools = await backend.count(upstream, chat(tools=TOOLS))
+    assert 0 < plain["input_tokens"] < with_tools["input_tokens"]
+    assert [call.path for call in fake.calls if call.path.endswith("completions")] == []
+    with pytest.raises(CapabilityMismatch):
+        await backend.count(replace(upstream, engine="mlx"), chat())

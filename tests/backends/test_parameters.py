@@ -121,7 +121,9 @@ def test_each_engine_is_sent_what_it_takes_and_what_it_lacks_is_named() -> None:
     assert dropped(chat(mirostat=2, typical_p=0.5), at("mlx")) == ("typical_p", "mirostat")
     assert sent(chat(ignore_eos=True), at("mlx"))["ignore_eos"] is True
     assert dropped(chat(mirostat=2), at("llamacpp")) == ()
-    assert dropped(chat(grammar="root ::= x"), at("vllm")) == ("grammar",)
+    assert dropped(chat(min_tokens=3, stop_token_ids=[1]), at("llamacpp")) == ("min_tokens",)
+    assert dropped(chat(min_tokens=3, stop_token_ids=[1]), at("mlx")) == ()
+    assert dropped(chat(grammar="root ::= x", repetition_penalty=1.1), at("vllm")) == ()
     assert dropped(chat(mirostat=2, typical_p=0.5), at("llama-cpp-python")) == ("mirostat",)
     picture = ImageRequest(model="m", prompt="a fox", style="vivid", seed=1)
     assert dropped(picture, at("diffusion")) == ("style",)

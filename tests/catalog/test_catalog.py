@@ -116,6 +116,48 @@ def test_an_id_given_twice_is_a_mistake() -> None:
         catalog(table("a"), table("A"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "models.example/v1",
+        "ftp://models.example",
+        "http://",
+        "http://host:port/v1",
+        "https://models.example/v1?key=1",
+        "https://user:planted-secret@models.example/v1",
+        "https://planted-secret@models.example/v1",
+    ],
+)
+def test_an_address_that_is_none_or_has_a_password_is_refused_without_repeating_the_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[\[endpoint\]\] 'x': base_url") as refused:
+        Catalog.load(user_endpoints=[{"id": "x", "base_url": url}])
+    assert "planted-secret" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "fields", [{"id": "auto"}, {"id": "Auto:mine"}, {"aliases": ["auto"]}, {"name": "AUTO:fast"}]
+)
+def test_no_model_has_a_name_of_the_routers(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="the router's own names"):
+        catalog(table("m") | fields)
+
+
+def test_no_endpoint_has_the_name_of_this_machine() -> None:
+    with pytest.raises(ConfigurationError, match="means this machine"):
+        Catalog.load(user_endpoints=[{"id": "local", "base_url": "http://x/v1"}])
+
+
+def test_an_alias_of_the_users_wins_over_every_name_of_a_built_in_row() -> None:
+    remote = next(row for row in Catalog.builtin() if not row.local and row.aliases)
+    own = table("mine", aliases=[remote.id, remote.aliases[0]])
+    found = Catalog.load(user_models=[own])
+    assert [found.resolve(name).id for name in (remote.id, remote.aliases[0], "mine")] == ["mine"] * 3
+    assert found.get(remote.id) == remote
+    renamed = Catalog.load(user_models=[own, table(remote.id)])
+    assert renamed.resolve(remote.id).id == remote.id, "the user's own id wins over the user's alias"
+
+
 def test_an_endpoint_of_the_users_is_merged_and_an_unknown_one_is_not_found() -> None:
     found = Catalog.load(user_endpoints=[{"id": "openai", "base_url": "http://proxy.local/v1"}])
     assert found.endpoint("openai").base_url == "http://proxy.local/v1"
@@ -149,6 +191,18 @@ def test_a_missing_price_is_unknown_and_not_free() -> None:
     row = Catalog.builtin().resolve("gemini-3.8-flash")
     assert row.price.input is None
     assert row not in Catalog.builtin().models(max_input_price=1e9)
+
+
+@pytest.mark.parametrize(
+    ("private", "price", "known"), [(True, {}, 0), (False, {}, None), (True, {"input": 2}, 2)]
+)
+def test_a_row_without_a_price_is_free_at_a_private_endpoint(
+    private: bool, price: dict[str, float], known: float | None
+) -> None:
+    endpoint = {"id": "lab", "base_url": "http://10.0.0.7/v1", "private": private}
+    source = {"kind": "upstream", "endpoint": "lab", "model": "m"}
+    row = {"id": "lab/m", "capabilities": ["chat"], "source": source, "price": price}
+    assert Catalog.load(user_models=[row], user_endpoints=[endpoint]).resolve("lab/m").price.input == known
 
 
 def found_row(model_id: str) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.e2e.test_processes import PAID, both, client_of, serving, settings_for
+from tests.e2e.test_processes import PAID, both, client_of, eventually, get, serving, settings_for
 from tests.fakes.openai import FakeOpenAI
 from tests.routing.state.stores import needs_redis_server, redis_server
 
@@ -136,3 +137,24 @@ async def test_a_trace_and_a_report_reach_the_gateway_that_served_the_request(
                 assert answer.status == 404
             async with asked.get("/v1/traces/unknown", headers=headers) as answer:
                 assert answer.status == 404
+
+
+async def test_a_cap_that_a_reload_sets_holds_in_every_process(tmp_path: Path) -> None:
+    async with FakeOpenAI() as fake:
+        settings = settings_for(fake, tmp_path)
+        async with serving(tmp_path, settings, "--workers", "2") as server:
+            one, other = await both(server)
+            async with client_of(server, one) as first, client_of(server, other) as second:
+                for session in (first, second):
+                    assert (await ask(session, "nobody"))[0] == 200
+                (tmp_path / "roundhouse.toml").write_text(f"{settings}\n[spend.caps]\ntotal = 0.01\n")
+                os.kill(server.process.pid, signal.SIGHUP)
+                for session in (first, second):
+
+                    async def capped(session: aiohttp.ClientSession = session) -> bool:
+                        status, body, _ = await ask(session, "nobody")
+                        return status == 429 and "total spending cap" in body["error"]["message"]
+
+                    assert await eventually(capped, within=30)
+                    shown = (await get(session, "/v1/admin/report"))["settings"]
+                    assert shown["spend"]["caps"]["total"] == 0.01

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from catalog.types import Json
 from tests.fakes import openai_chat
 from tests.fakes.openai import DONE, FakeOpenAI, event
 from tests.fakes.server import Call, Route
+
+VOCABULARY = 0x110000
+"""A token is a character."""
 
 
 class FakeLlamaServer(FakeOpenAI):
@@ -27,15 +32,19 @@ class FakeLlamaServer(FakeOpenAI):
         self.takes_tools = takes_tools
         self.context = 64
         self.scripted: str | None = None
+        self.opens = ""
+        """What its chat template begins every answer with."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
 
     def routes(self) -> list[Route]:
         own: list[Route] = [
+            ("GET", "/v1/models", self.listed),
             ("GET", "/props", self.props),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("POST", "/infill", self.infill),
             ("POST", "/apply-template", self.apply_template),
+            ("POST", f"{self.prefix}/chat/completions/input_tokens", self.input_tokens),
             ("POST", "/completion", self.next_token),
         ]
         return [*own, *super().routes()]
@@ -59,6 +68,9 @@ class FakeLlamaServer(FakeOpenAI):
         if not self.takes_tools:
             body = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
         said = openai_chat.answer(body, self.reply, refuse=False)
+        bound = re.fullmatch(r"%llguidance \{\}\nstart: %json (.*)\n", body.get("grammar", ""))
+        if bound is not None:
+            said = openai_chat.limited(json.dumps(openai_chat.example_of(json.loads(bound[1]))), body)
         if self.scripted is not None:
             said = openai_chat.limited(self.scripted, body)
         return await self.stream(request, call, self._chat_events(body, said))
@@ -100,6 +112,11 @@ class FakeLlamaServer(FakeOpenAI):
     async def infill(self, request: web.Request, call: Call) -> web.StreamResponse:
         return self.refused(call, 501, "Infill is not supported by this model", kind="not_supported_error")
 
+    async def listed(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The model's row says how many tokens it has."""
+        row = {"id": "local", "object": "model", "created": 1, "meta": {"n_vocab": VOCABULARY}}
+        return await self.document(request, call, {"object": "list", "data": [row]})
+
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
         return await self.document(request, call, {"chat_template": "{{ x }}", "chat_template_caps": caps})
@@ -107,7 +124,12 @@ class FakeLlamaServer(FakeOpenAI):
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""
         said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
-        return await self.document(request, call, {"prompt": f"{said}|assistant: "})
+        return await self.document(request, call, {"prompt": f"{said}|assistant: {self.opens}"})
+
+    async def input_tokens(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The tokens of the whole prompt, not of the messages alone."""
+        counted = openai_chat.prompt_tokens(call.body["messages"])
+        return await self.document(request, call, {"input_tokens": counted, "object": "response.input_tokens"})
 
     async def next_token(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Probabilities of one letter: the model's own, or after the samplers, which apply a bias."""

@@ -1,8 +1,8 @@
 """A fake worker that speaks the workers' protocol and fails on demand; the supervisor runs it like any engine.
 
-It uses the standard library only, so that it starts in a tenth of a second. Its switches come from the catalogue
-row's ``options`` and, for one request, from the field ``fake`` of the body, or from the last message if its
-content is a JSON object (which a gateway does not drop):
+It imports the standard library only, so that it starts in a tenth of a second. Its switches come from the
+catalogue row's ``options`` and, for one request, from the field ``fake`` of the body, or from the last message if
+its content is a JSON object (which a gateway does not drop):
 
 ================  ==================================================================================
 ``start_delay``   seconds before it is ready
@@ -32,8 +32,8 @@ content is a JSON object (which a gateway does not drop):
                   cancelled or done, with the seconds of the machine's monotonic clock
 ================  ==================================================================================
 
-For a JSON schema it answers with a smallest instance, and ``/infill`` has llama-server's own stream. ``/stats``
-counts requests: active, most at one time, done, cancelled.
+With a grammar it answers with a short text of it, by llguidance, and ``/infill`` has llama-server's own stream.
+``/stats`` counts requests: active, most at one time, done, cancelled.
 """
 
 from __future__ import annotations
@@ -162,15 +162,16 @@ class FakeWorker:
     async def _generate(
         self, request: dict[str, Any], switches: dict[str, Any], path: str, writer: asyncio.StreamWriter
     ) -> None:
-        schema = ((request.get("response_format") or {}).get("json_schema") or {}).get("schema")
-        if schema is not None and "text" not in switches:
-            switches = {**switches, "text": json.dumps(instance(schema)), "tokens": 1}
+        whole = True
+        if request.get("grammar") and "text" not in switches:
+            text, whole = following(request["grammar"])
+            switches = {**switches, "text": text, "tokens": 1}
         shape = _Shape(path, self.spec.model_id)
         limit = request.get("n_predict" if shape.infill else "max_tokens") or 10**9
         count = min(switches.get("tokens", 4), limit)
         await _begin(switches)
         if request.get("stream"):
-            await self._stream(shape, switches, count, writer, limited=count == limit)
+            await self._stream(shape, switches, count, writer, limited=count == limit or not whole)
         else:
             text = "".join(self._text(switches, i) for i in range(count))
             await _json(writer, 200, shape.whole(text, count))
@@ -271,31 +272,28 @@ def _told(request: dict[str, Any]) -> dict[str, Any]:
     return switches
 
 
-def instance(schema: Any, depth: int = 0) -> Any:
-    """Make a small value that satisfies the schema, as constrained decoding would."""
-    if not isinstance(schema, dict) or depth > 8:
-        return {}
-    for branches in ("anyOf", "oneOf", "enum"):
-        if schema.get(branches):
-            return schema[branches][0] if branches == "enum" else instance(schema[branches][0], depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    match schema.get("type"):
-        case "array":
-            return [instance(schema.get("items"), depth + 1)]
-        case "string":
-            return "text"
-        case "integer" | "number":
-            return schema.get("minimum", 1)
-        case "boolean":
-            return True
-        case "null":
-            return None
-    properties = schema.get("properties")
-    required = schema.get("required")
-    if not isinstance(properties, dict) or not isinstance(required, list):
-        return {}
-    return {name: instance(properties.get(name), depth + 1) for name in required if isinstance(name, str)}
+def following(grammar: str, most: int = 2000) -> tuple[str, bool]:
+    """A short text of the grammar, as constrained decoding would make it, and whether it is finished."""
+    import site
+
+    site.main()  # it is started without, as that is faster
+    from llguidance import LLMatcher, LLTokenizer
+
+    tokens = LLTokenizer("byte")
+    matcher = LLMatcher(tokens, grammar, log_level=0)
+    text = bytearray()
+    for _ in range(most):
+        if matcher.is_accepting() or matcher.is_stopped():
+            break
+        bits = matcher.compute_bitmask()
+        allowed = [token for token in range(256) if bits[token // 8] >> token % 8 & 1]
+        token = min(allowed, key=lambda token: (chr(token) not in _CLOSING, not chr(token).isalnum(), token))
+        matcher.consume_token(token)
+        text.append(token)
+    return text.decode(errors="replace"), not matcher.is_error() and matcher.is_accepting()
+
+
+_CLOSING = '"}],:'
 
 
 def _usage(count: int) -> dict[str, int]:

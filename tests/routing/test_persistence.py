@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from catalog.model import Endpoint
 from routing.accounts.spend import Caps, Spend, SpendSettings
 from routing.accounts.virtual_keys import VirtualKeys
+from routing.choosing.pins import Pins
 from routing.outcomes import Result, Usage
 from routing.persistence import Persistence, PersistenceSettings
 from routing.state.protocol import OutcomeQuery
@@ -30,6 +31,7 @@ class Gateway:
         self.state = SqliteState(path)
         self.breakers = Breakers(BreakerSettings(open_seconds=10), self.clock)
         self.provider_keys = KeyPools([CLOUD], SecretResolver({"KEYS": "one,two"}), self.clock)
+        self.pins = Pins()
         self.keys = VirtualKeys(self.state, self.clock)
         self.spend = Spend(self.state, SpendSettings(caps=Caps(total=1)), self.clock)
         self.persistence = Persistence(
@@ -38,6 +40,7 @@ class Gateway:
             self.clock,
             parts=[self.breakers, self.provider_keys],
             counted=[self.provider_keys],
+            first_wins=[self.pins],
             spend=self.spend,
             keys=self.keys,
         )
@@ -113,6 +116,43 @@ async def test_the_statistics_of_provider_keys_add_up_over_gateways(tmp_path: Pa
     for gateway in (one, other):
         await gateway.persistence.exchange()
         assert sum(key.ok for key in gateway.provider_keys.statistics()) == 3
+        await gateway.persistence.stop()
+
+
+async def test_of_two_pins_made_at_the_same_time_the_first_stored_holds_until_an_operator_changes_it(
+    tmp_path: Path,
+) -> None:
+    one, other = Gateway(tmp_path / "s.sqlite"), Gateway(tmp_path / "s.sqlite")
+    for gateway in (one, other):
+        await gateway.persistence.start()
+    one.pins.pin("auto", "a")
+    other.pins.pin("auto", "b")
+    for gateway in (one, other, one):
+        await gateway.persistence.exchange()
+        assert gateway.pins.current == {"auto": "a"}
+    other.pins.pin("auto", "b", change=True)
+    for gateway in (other, one):
+        await gateway.persistence.exchange()
+        assert gateway.pins.current == {"auto": "b"}
+    for gateway in (one, other):
+        await gateway.persistence.stop()
+
+
+async def test_a_pin_that_an_operator_removes_is_removed_everywhere_and_may_be_made_anew(tmp_path: Path) -> None:
+    one, other = Gateway(tmp_path / "s.sqlite"), Gateway(tmp_path / "s.sqlite")
+    for gateway in (one, other):
+        await gateway.persistence.start()
+    one.pins.pin("auto", "a")
+    for gateway in (one, other):
+        await gateway.persistence.exchange()
+    other.pins.unpin("auto")
+    for gateway in (other, one):
+        await gateway.persistence.exchange()
+        assert not gateway.pins.current
+    one.pins.pin("auto", "b")
+    for gateway in (one, other):
+        await gateway.persistence.exchange()
+        assert gateway.pins.current == {"auto": "b"}
         await gateway.persistence.stop()
 
 

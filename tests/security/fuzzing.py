@@ -34,6 +34,17 @@ EXTRAS = (
     "thinking", "stream_options", "truncate", "ignore_eos", "json", "mirostat", "dry_sequence_breakers",
     "日", "é", "a\nb", "a\r\nX: y", "\x00", "a, b", "💥", "x" * 5000, "timings",
 )  # fmt: skip
+_SCHEMAS = frozenset({"schema", "parameters", "guided_json", "json", "input_schema"})
+_KEYWORDS: tuple[tuple[Any, ...], ...] = (
+    ("pattern", r"^\d{1,3}$", "[a-z]+", "^(?=a)a", r"\bx", "("), ("format", "date", "uri", "int32", "ipv4"),
+    ("enum", ["a", 1, None], [], "a"), ("const", 3, {"a": []}), ("multipleOf", 7, 0, 0.1), ("minimum", 5, -1e300),
+    ("not", {"const": 1}), ("if", {"type": "string"}), ("uniqueItems", True), ("propertyNames", {"pattern": "a"}),
+    ("anyOf", [{"type": "string"}, {"type": "integer"}], []), ("oneOf", [{"const": 1}, {"const": 2}], [{}, {}]),
+    ("allOf", [{"type": "string"}, {"type": "integer"}], [{"maxLength": 2}]), ("contains", {}),
+    ("patternProperties", {"^x": {"type": "integer"}}), ("minProperties", 2), ("items", [{}, True]),
+    ("title", "T"), ("x-guidance", {"lenient": True}), ("$id", "http://a/b"), ("minLength", 3, 10**9),
+    ("patern", "a"), ("$ref", "#", "#/nowhere", "http://x/y"),
+)  # fmt: skip
 WORDS = ("Hello", "The quick brown fox", "你好 世界", "مرحبا", "😀", "def f(x):\n    return x", "1 + 1 = ?", "a")
 
 
@@ -41,13 +52,13 @@ class Fuzzer:
     """Generates bodies; ``names`` are the models to ask for, by path."""
 
     def __init__(self, seed: int, names: Mapping[str, str]) -> None:
-        self._random = random.Random(seed)
+        self.random = random.Random(seed)
         self._names = names
         self._documents: dict[type[BaseModel], dict[str, Any]] = {}
 
     def body(self, path: str, model: type[BaseModel]) -> bytes:
         """A body for ``path``, whose type is ``model``."""
-        draw = self._random
+        draw = self.random
         document = self._documents.get(model)
         if document is None:
             document = self._documents[model] = model.model_json_schema()
@@ -58,26 +69,28 @@ class Fuzzer:
             for _ in range(draw.choice((0, 0, 0, 1, 2))):
                 value[draw.choice(EXTRAS)] = draw.choice(NASTY)
         for _ in range(draw.choice((0, 0, 1, 1, 2))):
-            value = self._spoilt(value)
+            value = self.spoilt(value)
         if draw.random() < 0.01:
             value = self._deep(value)
         text = json.dumps(value, ensure_ascii=draw.random() < 0.9).encode("utf-8", "surrogatepass")
-        return self._bytes(text) if draw.random() < 0.08 else text
+        return self.garbled(text) if draw.random() < 0.08 else text
 
     def _value(self, schema: Mapping[str, Any], defs: Mapping[str, Any], name: str, depth: int) -> Any:
-        draw = self._random
+        draw = self.random
         if "$ref" in schema:
             return self._value(defs[schema["$ref"].rpartition("/")[2]], defs, name, depth)
-        for branches in ("anyOf", "oneOf"):
-            if branches in schema:
-                chosen = [b for b in schema[branches] if b.get("type") != "null"] or schema[branches]
-                return self._value(draw.choice(chosen), defs, name, depth)
+        if "anyOf" in schema or "oneOf" in schema:
+            branches = schema.get("anyOf") or schema["oneOf"]
+            chosen = [branch for branch in branches if branch.get("type") != "null"] or branches
+            return self._value(draw.choice(chosen), defs, name, depth)
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
             return draw.choice(schema["enum"])
         match schema.get("type"):
             case "object":
+                if name in _SCHEMAS and draw.random() < 0.9:
+                    return self._schema(0)
                 return self._object(schema, defs, depth)
             case "array":
                 least = schema.get("minItems", 0)
@@ -97,7 +110,7 @@ class Fuzzer:
                 return draw.choice(NASTY)
 
     def _object(self, schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        draw, required = self._random, set(schema.get("required", ()))
+        draw, required = self.random, set(schema.get("required", ()))
         chance = 0.25 if depth < 3 else 0.1
         made = {
             name: self._value(inner, defs, name, depth + 1)
@@ -108,17 +121,39 @@ class Fuzzer:
             made[draw.choice(("type", "url", "text", "data", "name", "42"))] = draw.choice(NASTY)
         return made
 
+    def _schema(self, depth: int) -> Any:
+        """A JSON schema, mostly of keywords that mean something to each other."""
+        draw = self.random
+        if depth > 3 or draw.random() < 0.02:
+            return draw.choice((True, False, {}, {"$ref": "#"}, *NASTY[-20:]))
+        if draw.random() < 0.03:
+            name, width = draw.choice(("anyOf", "allOf", "prefixItems")), draw.choice((1, 2, 5))
+            steps = draw.choice((3, 12, 60))
+            chain = {f"n{at}": {name: [{"$ref": f"#/$defs/n{at + 1}"}] * width} for at in range(steps)}
+            return {"$ref": "#/$defs/n0", "$defs": {**chain, f"n{steps}": self._schema(depth + 1)}}
+        made: dict[str, Any] = {"type": draw.choice(("object", "object", "array", "string", "integer", "boolean"))}
+        if made["type"] == "object":
+            made["properties"] = {each: self._schema(depth + 1) for each in draw.sample(("a", "b", "é", "x-y"), 2)}
+            made["required"] = list(made["properties"])[: draw.randrange(3)]
+            made["additionalProperties"] = draw.random() < 0.3
+        if made["type"] == "array":
+            made |= {"items": self._schema(depth + 1), "minItems": draw.randrange(3), "maxItems": 3}
+        for _ in range(draw.choice((0, 0, 0, 1))):
+            keyword = draw.choice(_KEYWORDS)
+            made[keyword[0]] = draw.choice(keyword[1:])
+        return made
+
     def _text(self, schema: Mapping[str, Any], name: str) -> str:
-        draw = self._random
+        draw = self.random
         if name == "type":
             return draw.choice(("text", "image_url", "input_audio", "file", "refusal", "function", "input_text"))
         if "pattern" in schema:
             return draw.choice(("7", "en", "256x256", "auto"))
         return draw.choice(WORDS)[: schema.get("maxLength", 10**6)]
 
-    def _spoilt(self, value: Any) -> Any:
+    def spoilt(self, value: Any) -> Any:
         """``value`` with one place in it replaced, removed or doubled."""
-        draw = self._random
+        draw = self.random
         if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
             return draw.choice(NASTY)
         if isinstance(value, dict):
@@ -127,20 +162,21 @@ class Fuzzer:
             if draw.random() < 0.1:
                 del changed[name]
             else:
-                changed[name] = self._spoilt(value[name])
+                changed[name] = self.spoilt(value[name])
             return changed
         position = draw.randrange(len(value))
         if draw.random() < 0.1:
             return value * draw.choice((0, 2, 40))
-        return [*value[:position], self._spoilt(value[position]), *value[position + 1 :]]
+        return [*value[:position], self.spoilt(value[position]), *value[position + 1 :]]
 
     def _deep(self, value: Any) -> Any:
-        for level in range(self._random.choice((70, 150, 220, 400))):
+        for level in range(self.random.choice((70, 150, 220, 400))):
             value = [value] if level % 2 else {"type": value}
         return {"model": "near", "messages": [{"role": "user", "content": "x"}], "tools": value, "deep": value}
 
-    def _bytes(self, text: bytes) -> bytes:
-        draw = self._random
+    def garbled(self, text: bytes) -> bytes:
+        """``text`` that is cut, doubled, encoded otherwise, or replaced by brackets without end."""
+        draw = self.random
         at = draw.randrange(len(text) + 1)
         return draw.choice(
             (

@@ -7,8 +7,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from backends.notices import DROPPED
 from backends.wire.headers import header_list, header_value
-from backends.workers.program.app import DROPPED, dropped
+from backends.workers.program.app import dropped
 from tests.security.conftest import CHAT, OpenSite
 
 NAMES = ("日", "é", "a\nb", "a\r\nx-evil: 1", "\x00", "💥", "a, b", "x" * 5000)

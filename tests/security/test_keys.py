@@ -168,8 +168,8 @@ async def test_a_key_reaches_its_models_only_by_name_by_alias_and_through_the_ro
     listed = (await running.client.get("/v1/models", headers=headers)).json()["data"]
     assert {row["id"] for row in listed if not row.get("router")} == {"far", "farther"}
     explained = await running.client.post("/v1/route", json={**CHAT, "model": "auto"}, headers=headers)
-    reasons = {row["model"]: row["code"] for row in explained.json()["excluded"]}
-    assert reasons["near"] == "key"
+    assert explained.json()["model"] in {"far", "farther"}
+    assert "near" not in explained.text
 
 
 async def test_a_key_without_any_model_that_can_answer_gets_no_answer(running: Site) -> None:
@@ -339,6 +339,7 @@ def admin_routes() -> list[tuple[str, str]]:
         for route in app.routes
         if isinstance(route, ContractRoute) and route.contract.admin
         for method in sorted(route.methods or ())
+        if method != "HEAD"  # the same route as GET, without the body that is looked at
     ]
 
 

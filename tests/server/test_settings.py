@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from catalog.errors import ConfigurationError
-from server.settings import load_settings
+from catalog.store.store import Store
+from server.catalog_updates import read_catalog
+from server.processes.reload import setting_names
+from server.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +71,9 @@ def test_rows_are_kept_for_the_catalogue(tmp_path: Path) -> None:
     assert settings.endpoint[0]["id"] == "lan"
 
 
+MODEL = "[[model]]\nid = 'm'\ncapabilities = ['chat']\nsource = { kind = 'path', path = '/x.gguf' }\n"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -76,6 +86,14 @@ def test_rows_are_kept_for_the_catalogue(tmp_path: Path) -> None:
         ("[server.cors]\norigins = ['*']\ncredentials = true\n", "name the origins"),
         ("[log]\nlevel = 'loud'\n", "log.level"),
         ("api_keys = 'k'\n", "api_keys_env"),
+        ("metrics_keys = 'k'\n", "metrics_keys_env"),
+        ("[workers]\nkeep_alive = nan\n", "workers.keep_alive"),
+        ("[workers.memory]\ncpu = -1\n", "workers.memory.cpu"),
+        (
+            "[backends]\nca_file = '/nowhere/ca.pem'\n",
+            "/nowhere/ca.pem cannot be read (No such file",
+        ),
+        ("[backends]\nca_file = 'roundhouse.toml'\n", "backends.ca_file"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, expected: str) -> None:
@@ -112,6 +130,72 @@ def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
         load_settings(binary)
     with pytest.raises(ConfigurationError, match="Cannot read"):
         load_settings(tmp_path)
+
+
+def test_a_folder_where_the_settings_file_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "roundhouse.toml").mkdir()
+    with pytest.raises(ConfigurationError, match=r"roundhouse\.toml: Is a directory"):
+        load_settings()
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "roundhouse.toml").write_bytes("\ufeff[server]\nport = 9000\n".encode())
+    assert load_settings().server.port == 9000
+
+
+def numbers(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The names of the settings that may be fractions."""
+    for name in setting_names(section):
+        annotation: Any = section
+        for part in name.split("."):
+            annotation = annotation.model_fields[part].annotation
+        if annotation is float or float in get_args(annotation):
+            yield prefix + name
+
+
+@pytest.mark.parametrize("name", list(numbers(Settings)))
+def test_no_setting_takes_nan(name: str) -> None:
+    section, _, leaf = name.rpartition(".")
+    value: Any = {**attrgetter(section)(Settings()).model_dump(), leaf: float("nan")}
+    for part in reversed(section.split(".")):
+        value = {part: value}
+    with pytest.raises(ConfigurationError, match=name.replace(".", r"\.")):
+        load_settings(**value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (MODEL + "engine = 'lamacpp'", "[[model]] 'm': engine: there is no 'lamacpp'"),
+        (MODEL + "engine = 'lamacpp'", "Did you mean 'llamacpp'?"),
+        (
+            MODEL + "engine = 'llamacpp'\noptions = { pooled = 1 }",
+            "[[model]] 'm': Option 'pooled' of engine",
+        ),
+        (MODEL + "engine = 'llamacpp'\noptions = { lora = [{ file = 'x' }] }", "Option 'lora.0.path'"),
+        (MODEL + "engine = 'llamacpp'\nkeep_alive = nan", "[[model]] 'm': keep_alive"),
+        (MODEL + "engine = 'llamacpp'\nsize = { memory = -1 }", "[[model]] 'm': size.memory"),
+        ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "'routing.preferred.chat': "),
+        ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "smollm2-135m-instruct"),
+        ("[routing.speech]\npreferred = ['hibary']", "'routing.speech.preferred': "),
+        ("[[endpoint]]\nid = 'e'\nbase_url = 'localhost:8000'", "[[endpoint]] 'e': base_url: it must be a URL"),
+    ],
+)
+def test_a_mistake_in_a_row_or_in_a_models_name_is_one_line_that_names_the_file(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigurationError) as wrong:
+        read_catalog(load_settings(), Store(tmp_path))
+    assert expected in wrong.value.message
+    assert wrong.value.message.endswith("Correct it in roundhouse.toml.")
+    assert "\n" not in wrong.value.message
+
+
+def test_a_preferred_model_may_be_one_that_is_discovered_later(tmp_path: Path) -> None:
+    endpoint = "[[endpoint]]\nid = 'lan'\nbase_url = 'http://lan/v1'\ndiscover = true"
+    write(tmp_path, f"[routing.preferred]\nchat = 'lan/llama'\n{endpoint}")
+    read_catalog(load_settings(), Store(tmp_path))
 
 
 def test_an_error_never_contains_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

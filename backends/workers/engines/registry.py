@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 from backends.workers.engines import llamacpp
+from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.environments import Environment
 from backends.workers.engines.vllm import engine as vllm
 from catalog.errors import ConfigurationError, EngineMissing
+from catalog.model import Model
 
 
 class Memory(Protocol):
@@ -43,7 +49,8 @@ class EngineInfo:
     ``slots`` gives the default number of concurrent requests for a number of cores. ``context`` tells whether it
     has a context window. ``explain`` finds the cause of a failed start in the log. ``memory`` estimates the memory
     before the first load; without it the row's figure is used, then :func:`files_memory`. ``environment`` is the
-    Python interpreter at the beginning of ``command``.
+    Python interpreter at the beginning of ``command``. ``options`` is the path of the model of a row's options
+    (``module:Class``), which is imported without the engine's packages.
     """
 
     name: str
@@ -56,6 +63,7 @@ class EngineInfo:
     explain: Callable[[str], str | None] = _nothing
     memory: Memory | None = None
     environment: Environment = field(default_factory=Environment)
+    options: str | None = None
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -84,6 +92,61 @@ class Engines(Mapping[str, EngineInfo]):
             return None
         where = None if engine.environment.own else engine.environment.python
         return EngineMissing(name, extra=engine.extra, package=lacking, python=where)
+
+    def options_of(self, model: Model) -> EngineOptions | None:
+        """A row's engine options, validated; ``None`` for an engine that declares none.
+
+        Raises ConfigurationError that names the first wrong option.
+        """
+        engine = self._engines.get(model.engine or "")
+        if engine is None or engine.options is None:
+            return None
+        module, _, name = engine.options.partition(":")
+        kind: type[EngineOptions] = getattr(import_module(module), name)
+        return read_options(kind, engine.name, model.options)
+
+    def missing_file(self, model: Model) -> str | None:
+        """Say which file that a row's options name is not there, or ``None``. Waits for the file system."""
+        if not model.options:
+            return None
+        try:
+            options = self.options_of(model)
+        except ConfigurationError as error:
+            return error.message
+        for name, path in _paths(options):
+            if not path.expanduser().exists():
+                return f"options.{name} of '{model.id}': there is no {path}. Correct the path, or put it there."
+        return None
+
+
+def check_engines(models: Iterable[Model], engines: Engines) -> None:
+    """Raises ConfigurationError for a row of the user's with an unknown engine or a wrong option of it."""
+    for model in models:
+        if model.origin != "user" or not model.local or model.engine is None:
+            continue
+        if model.engine not in engines:
+            near = difflib.get_close_matches(model.engine, engines, n=1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            raise ConfigurationError(
+                f"[[model]] '{model.id}': engine: there is no '{model.engine}'; the engines are "
+                f"{', '.join(sorted(engines))}.{meant}"
+            )
+        try:
+            engines.options_of(model)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}") from error
+
+
+def _paths(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
+    """The files and folders that options name, with the name of the option."""
+    if isinstance(value, Path):
+        yield name, value
+    elif isinstance(value, tuple):
+        for position, item in enumerate(value):
+            yield from _paths(item, f"{name}[{position}]")
+    elif isinstance(value, BaseModel):
+        for field_name in type(value).model_fields:
+            yield from _paths(getattr(value, field_name), f"{name}.{field_name}" if name else field_name)
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})
@@ -115,6 +178,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         context: bool = False,
         explain: Callable[[str], str | None] = _nothing,
         memory: Memory | None = None,
+        options: str,
     ) -> EngineInfo:
         environment = Environment(pythons.get(name))
         program = ("-m", "backends.workers.program.main", "--module", f"backends.workers.engines.{module}")
@@ -129,21 +193,26 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
             explain=explain,
             memory=memory,
             environment=environment,
+            options=f"backends.workers.engines.{module}:{options}",
         )
 
     cuda = frozenset({"cpu", "cuda"})
     engines = Engines(
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
-               context=True, explain=llamacpp.explain, memory=llamacpp.memory),
-        engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching),
+               context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions"),
+        engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions"),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(1, cores // 4),
-               extra="speech"),
-        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2)),
-        engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images"),
+               extra="speech", options="WhisperOptions"),
+        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2),
+               options="SpeechOptions"),
+        engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images",
+               options="DiffusionOptions"),
         engine("vllm", "vllm.engine", ("vllm",), cuda, lambda _: 64,
-               children=True, context=True, explain=vllm.explain),
-        engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True),
-        engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True),
+               children=True, context=True, explain=vllm.explain, options="VllmOptions"),
+        engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,
+               options="MlxOptions"),
+        engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True,
+               options="LlamaCppPythonOptions"),
     )  # fmt: skip
     unknown = sorted(pythons.keys() - engines.keys())
     if unknown:

@@ -24,6 +24,8 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.text_tokenizer import TextTokenizer
+from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.program.app import dropped, invalid_request, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -79,13 +81,19 @@ class WhisperEngine:
             if not (folder / name).is_file():
                 raise ModelUnavailable(f"The model file {name} is missing. Pull the model again.")
         self._model = self._open(folder)
+        self._tokenizer = TextTokenizer(
+            folder / "tokenizer.json", model=self._spec.model_id, max_tokens=int(self._model.max_length)
+        )
         self._languages = frozenset(self._model.supported_languages)
 
     def close(self) -> None:
         self._runner.close()
 
     def routes(self) -> Sequence[BaseRoute]:
-        return [Route("/v1/audio/transcriptions", self._transcriptions, methods=["POST"])]
+        return [
+            Route("/v1/audio/transcriptions", self._transcriptions, methods=["POST"]),
+            *token_routes(lambda: self._tokenizer),
+        ]
 
     def _open(self, folder: Path) -> WhisperModel:
         try:

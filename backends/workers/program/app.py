@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.notices import DROPPED
 from backends.wire.headers import header_list
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
@@ -42,9 +43,6 @@ from catalog.errors import (
     RequestFailed,
     RoundhouseError,
 )
-
-DROPPED = "x-roundhouse-dropped"
-"""Response header that lists the request's parameters without effect, separated by commas."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from catalog.errors import BudgetExceeded
+from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import Capability, Price
 from routing.accounts.costs import to_nano
 from routing.accounts.spend import Caps, Spend, SpendSettings
@@ -166,6 +166,49 @@ async def test_a_request_above_its_own_cap_is_refused_and_waiting_would_not_help
     assert refused.value.retry_after is None
 
 
+@pytest.mark.parametrize(
+    ("caps", "spent", "amount", "told", "waits"),
+    [
+        (
+            {"day": 0.0},
+            0,
+            0.1,
+            r"may cost \$0\.10, more than the spending cap of .* \(\$0\.00 per day\)",
+            False,
+        ),
+        ({"day": 0.001}, 0, 0.0025, r"may cost \$0\.0025, more than .* \(\$0\.001 per day\) allows at all", False),
+        ({"hour": 1.0}, 0.75, 0.5, r"may cost \$0\.50, and of the .* \(\$1\.00 per hour\) \$0\.25 are left", True),
+        (
+            {"minute": 1.0},
+            1.0,
+            0.5,
+            r"gateway \(\$1\.00 per minute\) is used up\. The next minute",
+            True,
+        ),
+        ({"total": 1.0}, 1.0, 0.5, r"^The total spending cap of this gateway \(\$1\.00\) is used up\.$", False),
+        ({"request": 0.1}, 0, 0.5, r"may cost \$0\.50, more than the \$0\.10 allowed for one request", False),
+    ],
+)
+async def test_a_refusal_says_what_the_request_may_cost_and_what_is_left_and_waits_only_where_that_helps(
+    store: SqliteState, caps: dict[str, float], spent: float, amount: float, told: str, waits: bool
+) -> None:
+    spend = spend_with(store, ManualClock(), **caps)
+    if spent:
+        await pay(spend, spent, spent)
+    with pytest.raises(BudgetExceeded, match=told) as refused:
+        await pay(spend, amount, amount)
+    assert (refused.value.retry_after is not None) is waits
+
+
+async def test_a_call_that_another_gateway_left_no_money_for_is_told_so(
+    store: SqliteState,
+) -> None:
+    one, other = (spend_with(store, ManualClock(), day=1.0) for _ in range(2))
+    await pay(one, 0.9, 0.9)
+    with pytest.raises(BudgetExceeded, match="is used up"):
+        await pay(other, 0.2, 0.2)
+
+
 async def test_caps_of_keys_are_their_own(store: SqliteState) -> None:
     caps = SpendSettings(per_key=Caps(day=1.0), keys={"bob": Caps(day=2.0)})
     own = {"carol": Caps(day=0.5)}
@@ -179,7 +222,7 @@ async def test_caps_of_keys_are_their_own(store: SqliteState) -> None:
 
 
 async def test_a_cap_refuses_an_unknown_price_unless_the_settings_allow_it(store: SqliteState) -> None:
-    with pytest.raises(BudgetExceeded, match="unknown"):
+    with pytest.raises(PriceUnknown):
         await pay(spend_with(store, ManualClock(), day=1.0), None, None)
     lenient = Spend(store, SpendSettings(caps=Caps(day=1.0), unknown_price="allow"), ManualClock())
     await pay(lenient, None, 0.25)

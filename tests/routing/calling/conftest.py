@@ -77,7 +77,7 @@ async def dispatcher(tmp_path: Path, money: SpendSettings, tracing: TraceSetting
         batched_sinks=(learning := Recorder(),),
         pin=(pins := Pins()).pin,
     )
-    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning, pins)
+    yield Stand(dispatcher, backend, pool, recorder, plans, spend, traces, learning, pins, breakers, clock)
     await dispatcher.settle()
     await state.close()
     assert pool.leased == 0

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from backends.base import Upstream
+from backends.notices import note
 from backends.queueing import Need
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import PoolSnapshot, WorkerView
@@ -26,6 +27,8 @@ from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.plan import Candidate, Exclusion, Plan, Strategy
+from routing.upstreams.breaker import Breakers
+from tests.routing.clocks import ManualClock
 
 Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
@@ -53,6 +56,8 @@ class ScriptedBackend:
     calls: list[Upstream] = field(default_factory=list)
     open: int = 0
     drops: tuple[str, ...] = ()
+    reports: str = ""
+    """What the worker says it dropped, in its answer's header."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
         return self.drops
@@ -60,6 +65,7 @@ class ScriptedBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         self.calls.append(upstream)
         self.open += 1
+        note({"x-roundhouse-dropped": self.reports})
         try:
             for step in self.scripts[upstream.model]:
                 if step is None:
@@ -145,6 +151,8 @@ class Stand:
     traces: Traces
     learning: Recorder
     pins: Pins
+    breakers: Breakers
+    clock: ManualClock
 
     def job(self, facts: Facts = FACTS, judge: MakeJudge | None = None) -> Job[Json]:
         return Job(

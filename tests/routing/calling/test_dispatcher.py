@@ -88,6 +88,26 @@ async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand)
         await stand.ask(stand.job(strict))
 
 
+async def test_what_a_worker_says_it_dropped_is_told_too_and_strict_refuses_it(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.backend.drops, stand.backend.reports = ("top_k",), "input_type, top_k"
+    stand.will_try(local("a"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-dropped"] == "top_k, input_type"
+    stand.backend.drops = ()
+    with pytest.raises(UnsupportedParameter, match="input_type"):
+        await stand.ask(stand.job(Facts(capability=Capability.CHAT, intent=Intent(strict=True))))
+    assert stand.backend.open == 0
+
+
+async def test_a_form_of_the_answer_is_never_dropped(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.backend.drops = ("structured_outputs",)
+    stand.will_try(local("a"))
+    with pytest.raises(UnsupportedParameter, match="structured_outputs"):
+        await stand.ask()
+
+
 async def test_no_candidate_says_why(stand: Stand) -> None:
     stand.will_try()
     with pytest.raises(NoCandidate, match="is not pulled"):

@@ -12,19 +12,24 @@ from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
     InvalidRequest,
+    NoCandidate,
     RoundhouseError,
     StreamBroken,
+    UnsupportedParameter,
+    UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
     UpstreamUnreachable,
     WorkerFailed,
 )
+from catalog.model import Capability, Limits
 from catalog.types import Json
 from routing.calling.operations import CHAT
 from routing.outcomes import Result
+from routing.plan import Exclusion, Plan, Strategy
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
-from tests.routing.calling.scripted import GOOD, ROLE, Stand, end, local, remote, text
+from tests.routing.calling.scripted import FACTS, GOOD, ROLE, Stand, end, local, remote, text
 
 
 async def test_the_reason_tells_what_failed_before(stand: Stand) -> None:
@@ -67,6 +72,73 @@ async def test_failure_after_the_first_token_never_gets_a_second_answer(stand: S
     assert len(got) == 2
     assert stand.results == [("a", Result.FAILED)]
     assert stand.recorder.outcomes[0].error == "stream_broken"
+
+
+def lacking(error: InvalidRequest, *names: str) -> InvalidRequest:
+    error.lacks = frozenset(names)
+    return error
+
+
+@pytest.mark.parametrize("kind", [CapabilityMismatch, UnsupportedParameter])
+async def test_a_model_that_lacks_something_is_passed_over_and_that_need_is_remembered(
+    stand: Stand, kind: type[InvalidRequest]
+) -> None:
+    facts = replace(FACTS, features=frozenset({Capability.TOOLS, Capability.VISION}))
+    stand.backend.scripts = {"a": (lacking(kind("no tools"), "tools"),), "b": GOOD}
+    stand.will_try(remote("a"), remote("b"))
+    for _ in range(2):
+        model, _ = await stand.ask(stand.job(facts))
+        assert model == "cloud/b"
+    assert [outcome.result for outcome in stand.recorder.outcomes[::2]] == [Result.CANNOT] * 2
+    now = stand.clock.monotonic()
+    blocked = stand.breakers.blocked(facts, now)
+    assert blocked["cloud/a", "cloud"].code == "breaker_cannot"
+    assert not stand.breakers.blocked(replace(FACTS, features=frozenset({Capability.VISION})), now)
+
+
+@pytest.mark.parametrize("error", [CapabilityMismatch("no BMP"), InvalidRequest("bad"), UnsupportedParameter("x")])
+async def test_a_refusal_of_our_own_or_for_the_requests_fault_closes_no_model(
+    stand: Stand, error: InvalidRequest
+) -> None:
+    stand.backend.scripts = {"a": (error,)}
+    stand.will_try(remote("a"))
+    for _ in range(10):
+        with pytest.raises(type(error)):
+            await stand.ask()
+    assert {outcome.result for outcome in stand.recorder.outcomes} == {Result.REJECTED}
+    assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
+
+
+async def test_the_same_refused_request_stays_a_400_for_a_named_model(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (lacking(CapabilityMismatch("no tools"), "tools"),)}
+    stand.will_try(remote("a"), strategy=Strategy.EXPLICIT)
+    facts = replace(FACTS, features=frozenset({Capability.TOOLS}))
+    for _ in range(5):
+        with pytest.raises(CapabilityMismatch, match="no tools"):
+            await stand.ask(stand.job(facts))
+    assert len(stand.backend.calls) == 5
+
+
+async def test_a_plan_that_is_empty_for_what_all_models_lack_is_a_400_that_says_so(stand: Stand) -> None:
+    lack = Exclusion("a", "breaker_cannot", "answered that it cannot do: tools")
+    for strategy in (Strategy.PROFILE, Strategy.EXPLICIT):
+        stand.plans[:] = [Plan((), (Exclusion("b", "capability", "is deaf"), lack), strategy, "why")]
+        with pytest.raises(CapabilityMismatch, match="a: answered that it cannot do: tools"):
+            await stand.ask()
+    stand.plans[:] = [Plan((), (lack, Exclusion("b", "breaker_open", "failed")), Strategy.PROFILE, "why")]
+    with pytest.raises(NoCandidate):
+        await stand.ask()
+
+
+async def test_an_answer_of_a_wrong_shape_falls_back_before_the_first_token_and_never_after(stand: Stand) -> None:
+    wrong = UpstreamProtocolError("choices")
+    stand.backend.scripts = {"a": (ROLE, wrong), "b": GOOD}
+    stand.will_try(remote("a"), remote("b"))
+    model, _ = await stand.ask()
+    assert model == "cloud/b"
+    stand.backend.scripts = {"a": (ROLE, text("half"), wrong), "b": GOOD}
+    with pytest.raises(UpstreamProtocolError):
+        await stand.ask()
 
 
 async def test_when_everyone_fails_the_last_error_is_raised_and_each_attempt_has_an_outcome(stand: Stand) -> None:
@@ -167,3 +239,28 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
     expected = [("cloud/a", Result.SUCCESS), ("cloud/a", Result.FAILED), ("lan/b", Result.SUCCESS)]
     assert stand.results == expected[: 2 + others]
     assert stand.recorder.outcomes[1].error == "upstream_unreachable"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ContextLengthExceeded(model="a", limit=None, requested=None),
+            "is 4096 tokens, but the request needs about 7",
+        ),
+        (
+            ContextLengthExceeded(model="a", limit=10, requested=None),
+            "is 10 tokens, but the request needs about 7 ",
+        ),
+        (ContextLengthExceeded(model="a", limit=10, requested=30), "is 10 tokens, but the request needs 30 "),
+    ],
+)
+async def test_a_context_error_says_both_numbers(stand: Stand, error: ContextLengthExceeded, told: str) -> None:
+    stand.backend.scripts = {"a": (error,)}
+    stand.will_try(remote("a").model_copy(update={"limits": Limits(context_window=4096)}))
+    job = stand.job()
+    with pytest.raises(ContextLengthExceeded) as raised:
+        async with stand.dispatcher.open(replace(job, facts=replace(job.facts, prompt_tokens=7))):
+            pass
+    assert told in raised.value.message
+    assert told in str(raised.value)

@@ -141,3 +141,14 @@ async def test_finished_traces_outlive_the_process_when_they_are_to(tmp_path: Pa
     assert found["answered_by"] == "a"
     assert await again.find("unknown") is None
     await state.close()
+
+
+def test_kept_prompts_are_bounded_one_by_one_and_together() -> None:
+    kept = traces(store_prompts=True, prompt_bytes=20, prompt_memory=50)
+    for number in range(4):
+        kept.start(f"t{number}", CHAT, plan("a"), lambda: {"text": "long" * 100})
+    kept.start("short", CHAT, plan("a"), lambda: {"text": "hi"})
+    documents = [kept.get(name) for name in ("t0", "t1", "t2", "t3", "short")]
+    prompts = [document.get("prompt") for document in documents if document is not None]
+    long = {"bytes": 411, "beginning": '{"text":"longlonglon'}
+    assert prompts == [None, None, None, long, {"text": "hi"}]

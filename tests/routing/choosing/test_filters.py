@@ -47,6 +47,9 @@ def test_an_unknown_price_is_excluded_by_a_limit_on_cost_and_by_a_spending_cap_a
     capped = World(index=here.index, estimator=here.estimator, now=0.0, headroom=5.0)
     assert codes(choose(chat(), capped)) == {"unknown": "price_unknown"}
     assert codes(choose(chat(), here)) == {}
+    allowed = replace(capped, unknown_price_allowed=True)
+    assert codes(choose(chat(), allowed)) == {}
+    assert codes(choose(chat(max_cost=1.0), allowed)) == {"unknown": "price_unknown"}
 
 
 def test_a_model_that_no_device_can_hold_is_excluded_also_when_pinned_to_a_small_one() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog.errors import CapabilityMismatch, ContextLengthExceeded, ModelNotFound
-from catalog.model import Capability, Limits
-from routing.facts import Complexity, Facts, Task
+from catalog.model import Capability, Limits, Price
+from routing.facts import Complexity, Facts, Mode, Task
 from routing.plan import Block, Strategy
 from tests.routing.catalogue import chat, local, remote, world
 from tests.routing.choosing.plans import EMBED, choose, codes, firsts, group
@@ -23,6 +25,34 @@ def test_a_named_model_without_the_capability_is_a_mismatch_that_lists_models_wi
     here = world([remote("talks"), remote("embeds", capabilities=EMBED)])
     with pytest.raises(CapabilityMismatch, match="'embeds'"):
         choose(Facts(capability=Capability.EMBED, requested="talks"), here)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ({"local_only": True}, "privacy"),
+        ({"mode": Mode.LOCAL}, "privacy"),
+        ({"tags": frozenset({"fast"})}, "tags"),
+        ({"exclude": frozenset({"m"})}, "excluded"),
+        ({"max_cost": 1e-9}, "cost"),
+    ],
+)
+def test_the_callers_limits_hold_for_a_model_asked_for_by_name(limit: dict[str, Any], code: str) -> None:
+    here = world([remote("m")])
+    plan = choose(chat(requested="m", output_tokens=100, **limit), here)
+    assert [exclusion.code for exclusion in plan.excluded] == [code]
+    assert not plan.candidates
+    assert choose(chat(requested="m", output_tokens=100), here).candidates
+
+
+def test_a_named_model_of_unknown_price_is_refused_where_a_limit_on_cost_applies() -> None:
+    rows = [remote("m", price=Price())]
+    capped = world(rows, headroom=5.0)
+    assert [exclusion.code for exclusion in choose(chat(requested="m"), capped).excluded] == ["price_unknown"]
+    assert choose(chat(requested="m"), world(rows, headroom=5.0, unknown_price_allowed=True)).candidates
+    assert choose(chat(requested="m"), world(rows)).candidates
+    spent = world([remote("m")], headroom=0.0)
+    assert choose(chat(requested="m"), spent).candidates, "the reservation refuses it and says when the cap ends"
 
 
 def test_a_mismatch_names_only_models_that_are_ready_and_that_the_key_may_use() -> None:
@@ -49,9 +79,31 @@ def test_a_named_model_that_is_blocked_leaves_no_candidate_and_says_why() -> Non
     assert [(e.code, e.reason) for e in made.excluded] == [("no_key", "no key works")]
 
 
+def test_a_named_model_that_was_said_to_lack_something_is_still_asked() -> None:
+    here = world([remote("m")], blocked={"m": Block("breaker_cannot", "answered that it cannot do: tools")})
+    assert [c.model.id for c in choose(chat(requested="m"), here).candidates] == ["m"]
+
+
 def test_a_name_that_no_model_has_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
         choose(chat(requested="nobody"), world([remote("m")]))
+
+
+def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
+    rows = [local("gguf", capabilities=frozenset({Capability.COMPLETION})), local("vectors", capabilities=EMBED)]
+    rows += [
+        local("ear", engine="whisper", capabilities=frozenset({Capability.TRANSCRIBE})),
+        local("mouth", engine="speech", capabilities=frozenset({Capability.SPEAK})),
+        remote("far", capabilities=EMBED),
+    ]
+    here = world(rows)
+    for name in ("gguf", "vectors", "ear"):
+        assert choose(chat(requested=name, tokens_only=True), here).candidates
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name), here)
+    for name in ("mouth", "far"):
+        with pytest.raises(CapabilityMismatch):
+            choose(chat(requested=name, tokens_only=True), here)
 
 
 def test_a_prompt_far_over_a_local_models_window_is_refused_before_a_worker_tokenises_it() -> None:

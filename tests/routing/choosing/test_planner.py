@@ -90,6 +90,7 @@ class PlannerHarness:
         self.keys.record(
             outcome(
                 Result.FAILED,
+                model="at-keyed",
                 endpoint="keyed",
                 provider_key=position,
                 error="upstream_rate_limited",
@@ -151,7 +152,13 @@ async def test_a_rejected_key_blocks_although_the_cached_blocks_were_permanent(p
     planning.blocked()
     for position in (0, 1):
         planning.keys.record(
-            outcome(Result.FAILED, endpoint="keyed", provider_key=position, error="upstream_rejected_key")
+            outcome(
+                Result.FAILED,
+                model="at-keyed",
+                endpoint="keyed",
+                provider_key=position,
+                error="upstream_rejected_key",
+            )
         )
     assert planning.codes() == {"at-keyless": "no_key", "at-keyed": "keys_rejected"}
 

@@ -192,22 +192,6 @@ def test_parameters_are_those_that_the_caller_set() -> None:
     assert facts(temperature=0.1, seed=4).parameters == {"temperature", "seed"}
 
 
-@pytest.mark.parametrize(
-    ("text", "smollm2", "bert"),
-    [
-        ("The quick brown fox jumps over the lazy dog. " * 10, 101, 100),
-        ("for i in range(10):\n    print(i, x[i] + y[i])\n" * 10, 230, 220),
-        ('{"name": "Ada", "age": 36, "tags": ["x", "y"]}\n' * 10, 250, 290),
-        ("3.14159 26535 89793 " * 10, 200, 100),
-        ("敏捷的棕色狐狸跳过了懒狗。" * 10, 300, 130),
-        ("Быстрая коричневая лиса прыгает через ленивую собаку. " * 10, 451, 470),
-        ("Der schnelle braune Fuchs springt über den faulen Hund. " * 10, 201, 180),
-    ],
-)
-def test_tokens_are_estimated_near_what_two_real_tokenizers_count(text: str, smollm2: int, bert: int) -> None:
-    assert 0.6 * min(smollm2, bert) <= estimate_tokens(text) <= 1.1 * max(smollm2, bert)
-
-
 class CountedText(str):
     """A text that counts the characters which its methods and slices read."""
 

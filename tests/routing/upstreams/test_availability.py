@@ -9,6 +9,7 @@ import pytest
 from catalog.errors import EngineMissing
 from catalog.model import FREE, Capability, Model, PathSource
 from catalog.store.file_checks import FileChecks
+from routing.plan import Block
 from routing.upstreams.availability import Availability
 
 
@@ -57,7 +58,7 @@ def test_rows_without_files_or_engine_are_blocked_with_the_reason() -> None:
 def test_a_row_on_a_mount_that_hangs_is_blocked_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     here = Availability(Disk(hangs=answers), lambda _: None)
-    monkeypatch.setattr(here, "_files", FileChecks[str | None](timeout=0.05))
+    monkeypatch.setattr(here, "_files", FileChecks[Block | None](timeout=0.05))
     here.refresh((row("fine"), row("hangs")))
     assert list(here.blocked) == ["hangs"]
     assert not here.has_files(row("hangs"))

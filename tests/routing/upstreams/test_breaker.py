@@ -260,6 +260,74 @@ def test_a_need_is_probed_again_and_a_success_clears_it() -> None:
     assert harness.breakers.export() == {"model\nendpoint": None}
 
 
+def test_what_a_model_was_said_to_lack_opens_that_need_alone() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS_AND_VISION, lacks=frozenset({"tools"}))
+    assert harness.blocked(TOOLS) == "breaker_cannot"
+    assert harness.blocked(TOOLS_AND_VISION) == "breaker_cannot"
+    assert harness.blocked(VISION) is None
+    assert harness.blocked(CHAT) is None
+
+
+def test_a_model_that_cannot_split_text_is_still_asked_for_answers() -> None:
+    harness = BreakerHarness()
+    for _ in range(5):
+        harness.attempt(Result.CANNOT, replace(CHAT, tokens_only=True))
+    assert harness.blocked(CHAT) is None
+
+
+def test_a_parameter_can_be_lacking() -> None:
+    harness = BreakerHarness()
+    warm = replace(CHAT, parameters=frozenset({"temperature", "top_p"}))
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, warm, lacks=frozenset({"temperature"}))
+    assert harness.blocked(replace(CHAT, parameters=frozenset({"temperature"}))) == "breaker_cannot"
+    assert harness.blocked(replace(CHAT, parameters=frozenset({"top_p"}))) is None
+
+
+def test_a_lack_that_the_request_did_not_need_counts_for_all_that_it_needed() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS, lacks=frozenset({"vision"}))
+    assert harness.blocked(TOOLS) == "breaker_cannot"
+    assert harness.blocked(CHAT) is None
+
+
+def test_what_was_learned_of_a_row_ends_with_a_change_of_the_row() -> None:
+    rows = {"model": "as it was"}
+    harness = BreakerHarness()
+    harness.breakers = Breakers(BreakerSettings(), harness.clock, rows.__getitem__)
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS)
+    stored = harness.breakers.export()
+    assert harness.blocked(TOOLS) == "breaker_cannot"
+
+    same = Breakers(BreakerSettings(), harness.clock, rows.__getitem__)
+    same.adopt(stored)
+    assert KEY in same.blocked(TOOLS, harness.clock.monotonic())
+
+    rows["model"] = "changed"
+    assert harness.blocked(TOOLS) is None
+    assert harness.breakers.export() == {"model\nendpoint": None}
+    restarted = Breakers(BreakerSettings(), harness.clock, rows.__getitem__)
+    restarted.adopt(stored)
+    assert KEY not in restarted.blocked(TOOLS, harness.clock.monotonic())
+    harness.attempt(Result.CANNOT, TOOLS)
+    assert harness.blocked(TOOLS) is None, "the count begins anew, too"
+
+
+def test_a_named_model_is_asked_although_it_was_said_to_lack_something_and_a_success_ends_that() -> None:
+    harness = BreakerHarness()
+    for _ in range(2):
+        harness.attempt(Result.CANNOT, TOOLS)
+    now = harness.clock.monotonic()
+    assert not harness.admit(TOOLS)
+    assert harness.breakers.admit(*KEY, TOOLS, now, despite_lacks=True)
+    harness.end(Result.SUCCESS, TOOLS)
+    assert harness.blocked(TOOLS) is None
+
+
 def test_with_nothing_open_blocked_is_the_same_empty_mapping_every_time() -> None:
     harness = BreakerHarness()
     harness.attempt(Result.SUCCESS)

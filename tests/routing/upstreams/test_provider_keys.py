@@ -30,8 +30,8 @@ class Pool:
         self.environment = {"OPENAI_API_KEYS": ",".join(secrets)}
         self.pools = KeyPools([ENDPOINT, KEYLESS], SecretResolver(self.environment), self.clock)
 
-    def take(self) -> int | None:
-        key = self.pools.take("openai", self.clock.monotonic())
+    def take(self, model: str = "model") -> int | None:
+        key = self.pools.take("openai", self.clock.monotonic(), model)
         return None if key is None else key.position
 
     def end(self, position: int, result: Result = Result.FAILED, **changes: object) -> None:
@@ -42,7 +42,13 @@ class Pool:
 
     @property
     def blocked(self) -> dict[str, str]:
-        return {name: block.code for name, block in self.pools.blocked(self.clock.monotonic()).items()}
+        """The code of the block, for the model that is called by default."""
+        block = self.pools.block_of("openai", "model", self.clock.monotonic())
+        return {} if block is None else {"openai": block.code}
+
+    @property
+    def blocked_for_all(self) -> bool:
+        return "openai" in self.pools.blocked(self.clock.monotonic())
 
     def rest(self, position: int) -> float:
         return self.pools.statistics()[position].resting
@@ -160,6 +166,81 @@ def test_an_endpoint_that_needs_a_key_and_has_none_is_blocked_and_one_that_needs
     assert needs_key(ENDPOINT)
     assert not needs_key(KEYLESS)
     assert pool.pools.take("lan", 0.0) is None
+
+
+LIMITED: dict[str, Any] = {"error": "upstream_rate_limited", "status": 429, "retry_after": 60.0}
+REJECTED: dict[str, Any] = {"error": "upstream_rejected_key", "status": 401}
+
+
+@pytest.mark.parametrize("changes", [LIMITED, REJECTED], ids=["limited", "rejected"])
+def test_what_one_model_is_refused_holds_for_that_model_alone(changes: dict[str, Any]) -> None:
+    pool = Pool("a")
+    pool.end(0, **changes)
+    assert pool.take() is None
+    assert pool.blocked
+    assert not pool.blocked_for_all
+    assert pool.take("other") == 0
+    assert pool.pools.block_of("openai", "other", pool.clock.monotonic()) is None
+    pool.end(0, Result.SUCCESS, model="other")
+    pool.end(0, model="third", **changes)
+    assert pool.take("other") == 0
+    assert pool.take("third") is None
+
+
+@pytest.mark.parametrize("changes", [LIMITED, REJECTED], ids=["limited", "rejected"])
+def test_a_second_model_with_the_same_refusal_shows_that_it_is_the_keys(changes: dict[str, Any]) -> None:
+    pool = Pool("a")
+    pool.end(0, **changes)
+    pool.end(0, model="other", **changes)
+    assert pool.blocked_for_all
+    assert pool.take("third") is None
+
+
+@pytest.mark.parametrize("changes", [LIMITED, REJECTED], ids=["limited", "rejected"])
+def test_the_provider_may_say_whether_a_refusal_is_of_the_model_or_of_the_key(changes: dict[str, Any]) -> None:
+    pool = Pool("a")
+    for model in ("model", "other"):
+        pool.end(0, model=model, scope="model", **changes)
+    assert pool.take("third") == 0
+    pool.end(0, scope="key", **changes)
+    assert pool.take("third") is None
+
+
+def test_a_model_whose_keys_rest_is_back_when_the_first_is() -> None:
+    pool = Pool("a", "b")
+    pool.end(0, **LIMITED)
+    assert pool.take() == 1
+    pool.end(1, **{**LIMITED, "retry_after": 20.0})
+    assert pool.blocked == {"openai": "keys_resting"}
+    pool.clock.advance(20.0)
+    assert pool.blocked == {}
+    assert pool.take() == 1
+
+
+def test_no_rest_is_longer_than_five_minutes_whatever_the_provider_or_the_store_says() -> None:
+    pool = Pool("a")
+    pool.end(0, **{**LIMITED, "retry_after": 86_400.0})
+    assert pool.rest(0) == 300
+    stored = pool.pools.export()
+    (document,) = stored["openai"].values()  # type: ignore[union-attr]
+    document["model"]["rests_until"] += 10**6
+    after = Pool("a")
+    after.pools.adopt(stored)
+    assert after.rest(0) == 300
+    assert after.take() is None
+    assert after.take("other") == 0
+
+
+def test_the_message_of_a_block_names_where_the_key_is_read_from() -> None:
+    pool = Pool()
+    block = pool.pools.block_of("openai", "model", 0.0)
+    assert block is not None
+    assert block.reason == "no key is set for the endpoint 'openai'; set OPENAI_API_KEYS"
+    pool = Pool("a")
+    pool.end(0, **REJECTED)
+    block = pool.pools.block_of("openai", "model", 0.0)
+    assert block is not None
+    assert "OPENAI_API_KEYS" in block.reason
 
 
 def test_other_failures_are_counted_and_neither_rest_nor_remove_a_key() -> None:

@@ -10,10 +10,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from catalog.errors import ConfigurationError
 from server.processes.reload import apply_settings
-from server.processes.run import check_data_dir
+from server.processes.run import check_data_dir, claimed
 from server.processes.signals import SignalHandlers
 from server.processes.sockets import bind
 from server.settings import ServerSettings
@@ -67,6 +68,19 @@ async def test_sigterm_drains_and_stops(serve: Start) -> None:
             assert events((await stream).text)[-1] == "[DONE]"
             await handlers.wait_finished()
             assert gateway.server.should_exit
+
+
+def test_a_second_server_on_a_data_folder_is_warned_and_a_later_one_is_not(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        with claimed(tmp_path):
+            assert not logs
+            with claimed(tmp_path):
+                pass
+        assert [(entry["event"], entry["pid"]) for entry in logs] == [
+            ("another server uses this data folder", str(os.getpid()))
+        ]
+        with claimed(tmp_path):
+            assert len(logs) == 1
 
 
 async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) -> None:

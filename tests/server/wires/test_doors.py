@@ -125,3 +125,9 @@ async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(s
             assert unknown.value.response.json()["error"]["type"] == "authentication_error"
         plain = (await gateway.client.get("/v1/models/nowhere", headers={"x-api-key": "any"})).json()
         assert set(plain["error"]) == {"message", "type", "param", "code"}, "other clients get OpenAI's"
+
+
+async def test_counting_tokens_for_an_unknown_model_is_404(serve: Start) -> None:
+    async with serve(api_keys="any") as gateway, claude(gateway) as client:
+        with pytest.raises(anthropic.NotFoundError, match="nowhere"):
+            await client.messages.count_tokens(model="nowhere", messages=MESSAGE["messages"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.workers.engines.common.batching import Tokens
-from catalog.errors import CapabilityMismatch, ContextLengthExceeded, InvalidRequest, ModelUnavailable
+from catalog.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -33,6 +34,15 @@ class TextTokenizer:
         self._cut.enable_truncation(max_tokens)
         self._prefix, self._suffix = self._frame()
         self.round_trips = _is_exact(json.loads(text))
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """A tokenizer to which names of special tokens are text; the setting would hold for all threads."""
+        from tokenizers import Tokenizer
+
+        literal = Tokenizer.from_str(self._whole.to_str())
+        literal.encode_special_tokens = True
+        return literal
 
     @property
     def pad_id(self) -> int:
@@ -95,24 +105,19 @@ class TextTokenizer:
         """The number of special tokens in a pair."""
         return int(self._whole.num_special_tokens_to_add(True))
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[tuple[int, str]]:
-        """Return the id and text of each token."""
-        encoding = self._whole.encode(text, add_special_tokens=add_special)
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[tuple[int, str]]:
+        """Return the id and text of each token. Without ``parse_special``, names of special tokens are text."""
+        tokenizer = self._whole if parse_special else self._literal
+        encoding = tokenizer.encode(text, add_special_tokens=add_special)
         pieces = [text[a:b] for a, b in encoding.offsets]
         tokens = zip(encoding.ids, pieces, encoding.tokens, encoding.special_tokens_mask, strict=True)
         return [(i, token if special else piece) for i, piece, token, special in tokens]
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """Return the exact text of ``ids``.
+        """Return the text of ``ids``: exactly if ``round_trips``, else as the tokenizer normalised it.
 
-        Raises CapabilityMismatch for a tokenizer that normalises its text (lower case, accents, spaces), as the
-        original text is then lost.
+        Raises InvalidRequest for an id outside the vocabulary.
         """
-        if not self.round_trips:
-            raise CapabilityMismatch(
-                f"The tokenizer of '{self._model}' normalises its text, so tokens cannot be turned back into it.",
-                param="model",
-            )
         size = self._whole.get_vocab_size()
         if ids and max(ids) >= size:
             raise InvalidRequest(f"Token {max(ids)} is not one of this model's {size}.", param="tokens")

@@ -8,7 +8,6 @@ continues to decode after a disconnect. Source: llama_cpp/llama.py of llama-cpp-
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
@@ -115,7 +114,7 @@ class LlamaCppPythonEngine:
         messages = messages_of(request, NAME)
         prompt = await asyncio.to_thread(self._model.chat_prompt, messages, arguments)
         wanted = (request.top_logprobs or 0) if request.logprobs else None
-        sampling = await self._sampling(request, prompt, request.output_limit, wanted, _schema(request))
+        sampling = await self._sampling(request, prompt, request.output_limit, wanted)
         pieces = self._pieces(prompt, sampling, request.stop)
         events = chat_events(pieces, PlainOutputParser(), model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream_response(http, events, media_type="text/event-stream")
@@ -123,7 +122,7 @@ class LlamaCppPythonEngine:
     async def _complete(self, http: Request) -> Response:
         request = parse(CompletionRequest, await http.body())
         prompt = self._model.prompt(request.prompt)
-        sampling = await self._sampling(request, prompt, request.max_tokens, request.logprobs, None)
+        sampling = await self._sampling(request, prompt, request.max_tokens, request.logprobs)
         pieces = self._pieces(prompt, sampling, request.stop)
         events = completion_events(pieces, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream_response(http, events, media_type="text/event-stream")
@@ -150,7 +149,6 @@ class LlamaCppPythonEngine:
         prompt: list[int],
         asked: int | None,
         logprobs: int | None,
-        schema: Json | None,
     ) -> LlamaSampling:
         """Make the sampling parameters. Raises ContextLengthExceeded if no room is left for an answer."""
         room = self._model.window - len(prompt)
@@ -159,6 +157,7 @@ class LlamaCppPythonEngine:
             raise ContextLengthExceeded(
                 model=self._spec.model_id, limit=self._model.window, requested=len(prompt), param=param
             )
+        text = request.grammar
         given: Json = {
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -175,7 +174,9 @@ class LlamaCppPythonEngine:
             logit_bias=self._model.bias(request.logit_bias),
             ignore_eos=bool((request.model_extra or {}).get("ignore_eos")),
             top_logprobs=logprobs,
-            grammar=None if schema is None else await asyncio.to_thread(self._model.grammar, schema),
+            stop_tokens=self._model.stops(request.stop_token_ids),
+            min_tokens=request.min_tokens or 0,
+            grammar=None if text is None else await asyncio.to_thread(self._model.grammar, text),
             **{name: value for name, value in given.items() if value is not None},
         )
 
@@ -201,15 +202,6 @@ class LlamaCppPythonEngine:
         """Tell the gateway that the chat template's tool calls are not supported: they are not parsed here."""
         del http
         return json_response({"chat_template_caps": {"supports_tools": False}})
-
-
-def _schema(request: ChatRequest) -> Json | None:
-    """Return the schema for the answer, ``{"type": "object"}`` for any JSON object, or None."""
-    form = request.response_format
-    if form is None or form.type == "text":
-        return None
-    given = form.json_schema.schema_ if form.json_schema is not None else None
-    return {"type": "object"} if given is None else json.loads(json.dumps(given))
 
 
 def _piece(data: bytes) -> str | list[int]:

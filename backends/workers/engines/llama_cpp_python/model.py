@@ -6,20 +6,20 @@ Source: llama_cpp/llama.py, llama_chat_format.py and llama_grammar.py of llama-c
 from __future__ import annotations
 
 import ctypes
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from backends.workers.engines.common.chunks import Token
+from backends.workers.engines.common.guidance import GrammarMask, matcher_factory
 from catalog.errors import (
     CapabilityMismatch,
     EngineMissing,
     InvalidRequest,
     ModelUnavailable,
-    UnsupportedParameter,
 )
 from catalog.types import Json
 
@@ -42,7 +42,10 @@ class LlamaSampling:
     ignore_eos: bool = False
     top_logprobs: int | None = None
     """Number of likeliest alternatives per token; ``None``: no logprobs at all."""
-    grammar: Any = None
+    stop_tokens: frozenset[int] = frozenset()
+    min_tokens: int = 0
+    grammar: Callable[[], Any] | None = None
+    """Makes a new llguidance ``LLMatcher`` that constrains the answer."""
 
 
 class LlamaModel:
@@ -68,6 +71,8 @@ class LlamaModel:
             token for token in range(self._vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
         )
         self._formatter = self._chat_formatter(template)
+        self._guide: Any = None
+        self._guiding = Lock()
 
     # ---- prompts and tokens
 
@@ -116,21 +121,19 @@ class LlamaModel:
         self.check(tuple(bias), "logit_bias")
         return bias
 
-    def grammar(self, schema: Json) -> Any:
-        """Compile a JSON schema to a grammar. Raises UnsupportedParameter if it cannot be enforced."""
-        library = self._library
-        try:
-            grammar = library.LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)
-        except (ValueError, TypeError, KeyError, RecursionError, AttributeError) as error:
-            raise UnsupportedParameter(
-                f"This schema cannot be enforced: {str(error)[:200]}", param="response_format"
-            ) from error
-        # For rules that llama.cpp cannot parse, the sampler would get a null pointer.
-        probe = library.llama_sampler_init_grammar(self._vocab, grammar._grammar.encode(), b"root")
-        if not probe:
-            raise UnsupportedParameter("This schema cannot be enforced by a grammar.", param="response_format")
-        library.llama_sampler_free(probe)
-        return grammar
+    def stops(self, given: Sequence[int] | None) -> frozenset[int]:
+        """The tokens that end an answer beside the model's own. Raises InvalidRequest for an unknown one."""
+        self.check(given or (), "stop_token_ids")
+        return frozenset(given or ())
+
+    def grammar(self, grammar: str) -> Callable[[], Any]:
+        """Make the function that starts a Lark grammar. Raises UnsupportedParameter if it does not compile."""
+        from llguidance.llamacpp import lltokenizer_from_vocab
+
+        with self._guiding:
+            if self._guide is None:
+                self._guide = lltokenizer_from_vocab(self._vocab)
+        return matcher_factory(self._guide, grammar)
 
     # ---- decoding
 
@@ -148,11 +151,10 @@ class LlamaModel:
             frequency_penalty=sampling.frequency_penalty,
             presence_penalty=sampling.presence_penalty,
             logits_processor=self._processors(sampling),
-            grammar=sampling.grammar,
         )
         for count, token in enumerate(generated, start=1):
             logprob, top = self._logprobs(token, sampling.top_logprobs)
-            if token in self._ends:
+            if token in self._ends or token in sampling.stop_tokens:
                 yield Token(token, logprob, top, "stop")
                 return
             last = count == sampling.max_tokens
@@ -171,19 +173,18 @@ class LlamaModel:
         return float(logprobs[token]), tuple((int(each), float(logprobs[each])) for each in best)
 
     def _processors(self, sampling: LlamaSampling) -> Any:
+        """The functions that change the scores [vocabulary] of the next token, given the tokens before it."""
+        made: list[Callable[[Any, Any], Any]] = []
         bias = dict(sampling.logit_bias)
         if sampling.ignore_eos:
             bias |= dict.fromkeys(self._ends, -np.inf)
-        if not bias:
-            return None
-        places, values = np.array(list(bias)), np.array(list(bias.values()), dtype=np.float32)
-
-        def add(_: Any, scores: Any) -> Any:
-            biased = scores.copy()
-            biased[places] += values
-            return biased
-
-        return self._library.LogitsProcessorList([add])
+        if bias:
+            made.append(_adding(bias))
+        if sampling.min_tokens:
+            made.append(_later(self._ends | sampling.stop_tokens, sampling.min_tokens))
+        if sampling.grammar is not None:
+            made.append(_bound(GrammarMask(sampling.grammar(), self._ends)))
+        return self._library.LogitsProcessorList(made) if made else None
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         size = 64
@@ -208,3 +209,37 @@ class LlamaModel:
             bos_token=written(self._llama.token_bos()),
             eos_token=written(self._llama.token_eos()),
         )
+
+
+def _adding(bias: Mapping[int, float]) -> Callable[[Any, Any], Any]:
+    places, values = np.array(list(bias)), np.array(list(bias.values()), dtype=np.float32)
+
+    def add(_: Any, scores: Any) -> Any:
+        biased = scores.copy()
+        biased[places] += values
+        return biased
+
+    return add
+
+
+def _later(ends: frozenset[int], least: int) -> Callable[[Any, Any], Any]:
+    """A function that keeps the ends of an answer away from its first ``least`` tokens."""
+    count, places = 0, sorted(ends)
+
+    def wait(_: Any, scores: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > least:
+            return scores
+        later = scores.copy()
+        later[places] = -np.inf
+        return later
+
+    return wait
+
+
+def _bound(mask: GrammarMask) -> Callable[[Any, Any], Any]:
+    def bind(tokens: Any, scores: Any) -> Any:
+        return np.where(mask.allowed(int(tokens[-1]), len(scores)), scores, -np.inf).astype(np.float32)
+
+    return bind

@@ -20,7 +20,9 @@ class MlxOutputParser:
         from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
         self._machine = TextStateMachine
-        self._state = make_text_state_machine(tokenizer).make_state(_initial(tokenizer, prompt))
+        initial = _initial(tokenizer, prompt)
+        self.thinks = initial == "reasoning"
+        self._state = make_text_state_machine(tokenizer).make_state(initial)
         self._parse = tokenizer.tool_parser
         self._tools = tools
         self._call = ""

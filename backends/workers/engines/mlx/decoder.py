@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.workers.engines.common.chunks import Token
+from backends.workers.engines.common.guidance import GrammarMask
 from backends.workers.program.threads import WorkerStats
 from catalog.errors import RoundhouseError
 
@@ -41,6 +42,8 @@ class MlxSampling:
     seed: int | None = None
     ignore_eos: bool = False
     top_logprobs: int = 0
+    stop_tokens: frozenset[int] = frozenset()
+    min_tokens: int = 0
     grammar: Callable[[], Any] | None = None
     """Makes a new llguidance ``LLMatcher`` that constrains the answer."""
 
@@ -169,7 +172,9 @@ class Decoder:
                 all_tokens=[list(prompt[: len(prompt) - len(rest)])],
                 samplers=[sampler(sampling, loaded.spared)],
                 logits_processors=[processors(sampling, loaded.eos)],
-                stop_sequences=[_stops(frozenset() if sampling.ignore_eos else loaded.eos)],
+                stop_sequences=[
+                    _stops((frozenset() if sampling.ignore_eos else loaded.eos) | sampling.stop_tokens)
+                ],
             )
         except Exception as error:  # the boundary: one request's parameters must not end the thread
             _log.error("a sequence was rejected", exc_info=error)
@@ -262,35 +267,36 @@ def processors(sampling: MlxSampling, eos: frozenset[int]) -> list[Callable[[Any
         frequency_penalty=sampling.frequency_penalty,
         frequency_context_size=sampling.max_tokens,
     )
+    ends = (frozenset() if sampling.ignore_eos else eos) | sampling.stop_tokens
     if sampling.ignore_eos:
-        ends = mx.array(sorted(eos))
-        made.append(lambda _, logits: logits.at[:, ends].add(-float("inf")))
+        made.append(lambda _, logits: logits.at[:, mx.array(sorted(eos))].add(-float("inf")))
+    if sampling.min_tokens and ends:
+        made.append(_later(mx.array(sorted(ends)), sampling.min_tokens))
     if sampling.grammar is not None:
-        made.append(_Grammar(sampling.grammar()))
+        made.append(_bound(GrammarMask(sampling.grammar(), ends)))
     return made
 
 
-class _Grammar:
-    """Masks the tokens that a grammar does not allow next, after consuming the token chosen last."""
+def _bound(mask: GrammarMask) -> Callable[[Any, Any], Any]:
+    import mlx.core as mx
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
-        self._begun = False
-
-    def __call__(self, tokens: Any, logits: Any) -> Any:
-        import mlx.core as mx
-        import numpy as np
-
-        if self._begun and not self._matcher.is_stopped():
-            self._matcher.consume_token(int(tokens[-1].item()))
-        self._begun = True
-        if self._matcher.is_stopped():
-            return logits
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        allowed = np.zeros(logits.shape[-1], dtype=bool)
-        known = np.unpackbits(bits, bitorder="little")[: len(allowed)]
-        allowed[: len(known)] = known
+    def bind(tokens: Any, logits: Any) -> Any:
+        allowed = mask.allowed(int(tokens[-1].item()), logits.shape[-1])
         return mx.where(mx.array(allowed), logits, -float("inf"))
+
+    return bind
+
+
+def _later(ends: Any, least: int) -> Callable[[Any, Any], Any]:
+    """A function that keeps the ends of an answer away from its first ``least`` tokens."""
+    count = 0
+
+    def wait(_: Any, logits: Any) -> Any:
+        nonlocal count
+        count += 1
+        return logits if count > least else logits.at[:, ends].add(-float("inf"))
+
+    return wait
 
 
 def _stops(eos: frozenset[int]) -> Any:

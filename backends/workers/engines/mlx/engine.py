@@ -2,13 +2,12 @@
 
 A model is a Hugging Face folder of safetensors, quantised or not; code in the folder is never run. Sequences are
 batched continuously, and the KV caches of prompts are kept (:mod:`backends.workers.engines.mlx.decoder`). Chunks
-have llama-server's shape. llguidance constrains answers to a JSON schema.
+have llama-server's shape. llguidance holds answers to a grammar.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from backends.constraints.lark import after_thought
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.sampling import Sampling
 from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, visible_pieces
+from backends.workers.engines.common.guidance import matcher_factory
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
+from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.mlx.chat_parser import MlxOutputParser
 from backends.workers.engines.mlx.decoder import Decoder, Loaded, MlxSampling
 from backends.workers.program.app import json_response, parse, serve_engine, stream_response
@@ -39,7 +41,6 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
-from catalog.installing import install_command
 from catalog.types import Json
 
 
@@ -90,8 +91,7 @@ class MlxEngine:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._complete, methods=["POST"]),
             Route("/infill", self._infill, methods=["POST"]),
-            Route("/tokenize", self._tokenize, methods=["POST"]),
-            Route("/detokenize", self._detokenize, methods=["POST"]),
+            *token_routes(lambda: self._texts),
             Route("/props", self._props),
         ]
 
@@ -136,10 +136,13 @@ class MlxEngine:
             tools = []
         prompt = await asyncio.to_thread(self._prompt, request, tools, extra.get("chat_template_kwargs") or {})
         wanted = (request.top_logprobs or 0) if request.logprobs else None
+        text = MlxOutputParser(self._tokenizer, prompt, tools)
+        if request.grammar is not None and text.thinks:
+            bound = after_thought(request.grammar, self._tokenizer.think_end)
+            request = request.model_copy(update={"grammar": bound})
         sampling = self._sampling(
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
-        text = MlxOutputParser(self._tokenizer, prompt, tools)
         pieces = self._pieces(prompt, sampling, request.stop, wanted)
         events = chat_events(pieces, text, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream_response(http, events, media_type="text/event-stream")
@@ -148,7 +151,14 @@ class MlxEngine:
         request = parse(CompletionRequest, await http.body())
         prompt = await asyncio.to_thread(self._ids, request.prompt)
         wanted = request.logprobs
-        sampling = self._sampling(request, prompt, request.max_tokens, wanted, request.model_extra or {})
+        sampling = self._sampling(
+            request,
+            prompt,
+            request.max_tokens,
+            wanted,
+            request.model_extra or {},
+            grammar=await self._grammar(request),
+        )
         pieces = self._pieces(prompt, sampling, request.stop, wanted)
         events = completion_events(pieces, model=self._spec.model_id, prompt_tokens=len(prompt))
         return await stream_response(http, events, media_type="text/event-stream")
@@ -193,16 +203,21 @@ class MlxEngine:
             seed=request.seed,
             ignore_eos=bool(extra.get("ignore_eos")),
             top_logprobs=logprobs or 0,
+            stop_tokens=frozenset(self._known(request.stop_token_ids or (), "stop_token_ids")),
+            min_tokens=request.min_tokens or 0,
             grammar=grammar,
         )
 
     def _bias(self, given: Any) -> dict[int, float]:
         bias = {int(token): float(value) for token, value in dict(given or {}).items()}
-        if any(not 0 <= token < self._vocabulary for token in bias):
-            raise InvalidRequest(
-                f"logit_bias names a token that is not one of {self._vocabulary}.", param="logit_bias"
-            )
+        self._known(tuple(bias), "logit_bias")
         return bias
+
+    def _known(self, tokens: Sequence[int], param: str) -> Sequence[int]:
+        """The tokens. Raises InvalidRequest for one outside the vocabulary."""
+        if any(not 0 <= token < self._vocabulary for token in tokens):
+            raise InvalidRequest(f"{param} names a token that is not one of {self._vocabulary}.", param=param)
+        return tokens
 
     # ---- prompts and tokens
 
@@ -237,51 +252,22 @@ class MlxEngine:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    async def _grammar(self, request: ChatRequest) -> Callable[[], Any] | None:
-        form = request.response_format
-        if form is None or form.type == "text":
+    async def _grammar(self, request: Sampling) -> Callable[[], Any] | None:
+        """Make the function that starts the request's grammar. Raises UnsupportedParameter."""
+        if request.grammar is None:
             return None
-        schema: Json = {"type": "object"}
-        if form.json_schema is not None and form.json_schema.schema_ is not None:
-            schema = form.json_schema.schema_
-        return await asyncio.to_thread(self._matcher, schema)
+        return await asyncio.to_thread(self._matcher, request.grammar)
 
-    def _matcher(self, schema: Json) -> Callable[[], Any]:
-        """Compile a schema. Raises UnsupportedParameter if llguidance is missing or cannot enforce the schema."""
-        try:
-            from llguidance import LLMatcher
-            from llguidance.hf import from_tokenizer
-        except ImportError:
-            raise UnsupportedParameter(
-                f"The engine mlx binds answers with llguidance, which is not installed: {install_command('mlx')}",
-                param="response_format",
-            ) from None
+    def _matcher(self, grammar: str) -> Callable[[], Any]:
+        from llguidance.hf import from_tokenizer
+
         if self._guide is None:
             self._guide = from_tokenizer(self._tokenizer._tokenizer, n_vocab=self._vocabulary)
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
-        matcher = LLMatcher(self._guide, grammar)
-        if matcher.is_error():
-            reason = " ".join(matcher.get_error().split())[:300]
-            raise UnsupportedParameter(f"This schema cannot be enforced: {reason}", param="response_format")
-        fresh: Callable[[], Any] = matcher.deep_copy
-        return fresh
+        return matcher_factory(self._guide, grammar)
 
     async def _infill(self, http: Request) -> Response:
         del http
         raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
-
-    async def _tokenize(self, http: Request) -> Response:
-        request = parse(TokenizeRequest, await http.body())
-        if not request.parse_special:
-            raise UnsupportedParameter("The engine mlx always parses special tokens.", param="parse_special")
-        found = await asyncio.to_thread(self._texts.tokenize, request.content, add_special=request.add_special)
-        if request.with_pieces:
-            return json_response({"tokens": [{"id": token, "piece": piece} for token, piece in found]})
-        return json_response({"tokens": [token for token, _ in found]})
-
-    async def _detokenize(self, http: Request) -> Response:
-        request = parse(DetokenizeRequest, await http.body())
-        return json_response({"content": await asyncio.to_thread(self._texts.detokenize, request.tokens)})
 
     async def _props(self, http: Request) -> Response:
         del http

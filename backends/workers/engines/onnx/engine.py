@@ -24,10 +24,10 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.classify import ClassifyRequest, classification
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.workers.engines.common.batching import Batcher, Tokens
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
+from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.onnx.session import (
     LANES,
     TOKENS_A_THREAD,
@@ -137,8 +137,7 @@ class OnnxEngine:
             Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/rerank", self._rerank, methods=["POST"]),
             Route("/v1/classify", self._classify, methods=["POST"]),
-            Route("/tokenize", self._tokenize, methods=["POST"]),
-            Route("/detokenize", self._detokenize, methods=["POST"]),
+            *token_routes(lambda: self._tokenizer),
         ]
 
     # ---- embeddings
@@ -322,21 +321,6 @@ class OnnxEngine:
             **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
         }
         return json_response(body, headers=dropped(extra))
-
-    # ---- tokens
-
-    async def _tokenize(self, http: Request) -> Response:
-        request = parse(TokenizeRequest, await http.body())
-        tokens = await asyncio.to_thread(
-            self._tokenizer.tokenize, request.content, add_special=request.add_special
-        )
-        if request.with_pieces:
-            return json_response({"tokens": [{"id": i, "piece": piece} for i, piece in tokens]})
-        return json_response({"tokens": [i for i, _ in tokens]})
-
-    async def _detokenize(self, http: Request) -> Response:
-        request = parse(DetokenizeRequest, await http.body())
-        return json_response({"content": await asyncio.to_thread(self._tokenizer.detokenize, request.tokens)})
 
 
 def probabilities(logits: Floats) -> NDArray[np.float64]:

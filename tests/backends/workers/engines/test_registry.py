@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from backends.workers.engines.environments import LOOK_AGAIN, Environment
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError
 from catalog.installing import install_command
+from catalog.model import Capability, Model, PathSource
 
 
 def test_every_engine_of_the_house_has_its_module() -> None:
@@ -87,3 +89,47 @@ def test_an_interpreter_that_lacked_a_package_is_asked_again_later_but_not_each_
     now = 10 * LOOK_AGAIN
     assert environment.lacks(("mlx_lm",)) is None
     assert asked.read_text().count(".") == 2, "what is there stays there"
+
+
+def row(engine: str, **options: Any) -> Model:
+    return Model(
+        id="m",
+        capabilities=frozenset({Capability.CHAT}),
+        source=PathSource(path="/models/m.gguf"),
+        engine=engine,
+        options=options,
+        origin="user",
+    )
+
+
+def test_the_options_of_every_engine_are_checked_without_importing_its_packages() -> None:
+    heavy = ("xllamacpp", "onnxruntime", "faster_whisper", "torch", "vllm", "mlx_lm", "llama_cpp", "av")
+    script = f"""
+import sys
+from tests.backends.workers.engines.test_registry import row
+from backends.workers.engines.registry import builtin_engines, check_engines
+from catalog.errors import ConfigurationError
+engines = builtin_engines()
+for name in engines:
+    check_engines([row(name, slots=2)], engines)
+    try:
+        check_engines([row(name, made_up=1)], engines)
+    except ConfigurationError as error:
+        assert "made_up" in error.message and "'m'" in error.message
+    else:
+        raise AssertionError(name)
+assert not [m for m in {heavy!r} if m in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("option", ["mmproj", "draft", "chat_template_file", "lora"])
+def test_a_file_that_a_row_names_and_that_is_missing_is_named_with_its_option(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.gguf"
+    value: Any = [{"path": str(file)}] if option == "lora" else str(file)
+    reason = builtin_engines().missing_file(row("llamacpp", **{option: value}))
+    assert reason is not None
+    assert f"options.{option}" in reason
+    assert str(file) in reason
+    file.touch()
+    assert builtin_engines().missing_file(row("llamacpp", **{option: value})) is None

@@ -1,0 +1,160 @@
+"""Checks that every keyword of a JSON schema can be enforced, and prepares the schema for llguidance.
+
+llguidance enforces 27 keywords of draft 2020-12 and nine formats. llama-server drops a grammar that llguidance
+refuses and answers in free text, so the check stands before the call. Source: docs/json_schema.md of llguidance;
+xllamacpp 2026.10 holds version 1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
+
+MAX_EXPANSION = 20_000
+"""Values of a schema in which each ``$ref`` counts as what it points at. References to references double with each
+level: forty levels of two are 3 kB and a million million values."""
+
+_ONE = frozenset({"items", "additionalItems", "additionalProperties"})
+_LISTED = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_PLAIN = frozenset(
+    {
+        "$ref", "const", "enum", "type", "minItems", "maxItems", "required", "minProperties", "maxProperties",
+        "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum",
+        "exclusiveMaximum", "multipleOf",
+    }
+)  # fmt: skip
+_SILENT = frozenset(
+    {
+        "$anchor", "$schema", "$id", "$comment", "title", "description", "default", "readOnly", "writeOnly",
+        "examples", "contentMediaType", "contentEncoding", "deprecated", "example", "externalDocs",
+    }
+)  # fmt: skip
+"""Annotations, which constrain nothing. A keyword that begins with ``x-`` is one too."""
+
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_AS_PATTERN = {
+    "uri": r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/-]*)?(\?[A-Za-z0-9._~=&-]*)?$"
+}
+"""Formats that llguidance 1.0 lacks, as expressions of which every match has the format."""
+
+
+def checked_schema(schema: Json, param: str) -> Json:
+    """A copy of the schema for llguidance, without annotations that it might misread.
+
+    Raises UnsupportedParameter that names a keyword which cannot be enforced and its path, and InvalidRequest for
+    references that expand beyond :data:`MAX_EXPANSION`.
+    """
+    prepared: Json = _prepared(schema, "$", param)
+    check_expansion(prepared, param)
+    return prepared
+
+
+def _prepared(node: Any, path: str, param: str) -> Any:
+    if not isinstance(node, dict):
+        return node  # true, false, or something that llguidance refuses
+    prepared: Json = {}
+    for keyword, value in node.items():
+        if keyword in _SILENT or (keyword.startswith("x-") and keyword != "x-guidance"):
+            # The root of a reference and its draft are still needed.
+            if keyword.startswith("$"):
+                prepared[keyword] = value
+        elif keyword in _ONE:
+            where = f"{path}.{keyword}"
+            prepared[keyword] = (
+                [_prepared(each, f"{where}[{at}]", param) for at, each in enumerate(value)]
+                if isinstance(value, list)
+                else _prepared(value, where, param)
+            )
+        elif keyword in _LISTED and isinstance(value, list):
+            prepared[keyword] = [
+                _prepared(each, f"{path}.{keyword}[{at}]", param) for at, each in enumerate(value)
+            ]
+        elif keyword in _NAMED and isinstance(value, dict):
+            prepared[keyword] = {
+                name: _prepared(each, f"{path}.{keyword}.{name}", param) for name, each in value.items()
+            }
+        elif keyword == "format":
+            prepared |= _format(node, value, path, param)
+        elif keyword in _PLAIN or keyword in _LISTED or keyword in _NAMED:
+            prepared[keyword] = value
+        else:
+            raise UnsupportedParameter(
+                f"The keyword '{keyword[:80]}' at {path[:300]} cannot be enforced on a local model. Remove it, or "
+                "say the same with other keywords.",
+                param=param,
+            )
+    return prepared
+
+
+def _format(node: Json, value: Any, path: str, param: str) -> Json:
+    """The format as llguidance knows it; it applies to strings alone."""
+    kinds = node.get("type", "string")
+    if "string" not in (kinds if isinstance(kinds, list) else [kinds]):
+        return {}
+    if value in FORMATS:
+        return {"format": value}
+    if value in _AS_PATTERN and "pattern" not in node:
+        return {"pattern": _AS_PATTERN[value]}
+    raise UnsupportedParameter(
+        f"The keyword 'format' with {str(value)[:80]!r} at {path[:300]} cannot be enforced on a local model; "
+        f"known are {', '.join(sorted({*FORMATS, *_AS_PATTERN}))}.",
+        param=param,
+    )
+
+
+def check_expansion(schema: Json, param: str) -> None:
+    """Raises InvalidRequest for a schema whose references expand to more than :data:`MAX_EXPANSION` values.
+
+    A reference to a place that contains it is recursion, which counts once.
+    """
+    sizes: dict[str, int] = {}
+
+    def target(pointer: str) -> int:
+        if pointer not in sizes:
+            sizes[pointer] = 1  # while it is being counted
+            sizes[pointer] = size(_resolve(schema, pointer))
+        return sizes[pointer]
+
+    def size(node: Any) -> int:
+        total = 1
+        for child in _children(node):
+            total += size(child)
+            if total > MAX_EXPANSION:
+                break
+        if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+            total += target(node["$ref"])
+        return min(total, MAX_EXPANSION + 1)
+
+    try:
+        expanded = size({name: value for name, value in schema.items() if name not in ("$defs", "definitions")})
+    except RecursionError:
+        expanded = MAX_EXPANSION + 1
+    if expanded > MAX_EXPANSION:
+        raise InvalidRequest(
+            f"The references ('$ref') of this schema expand to more than {MAX_EXPANSION} values. Use fewer levels "
+            "of references, or fewer references on each.",
+            param=param,
+        )
+
+
+def _children(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from (value for name, value in node.items() if name not in ("$ref", "$defs", "definitions"))
+    elif isinstance(node, list):
+        yield from node
+
+
+def _resolve(schema: Json, pointer: str) -> Any:
+    """What a local reference points at; None for any other, which llguidance refuses."""
+    node: Any = schema
+    for part in pointer.removeprefix("#").split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if name and isinstance(node, dict):
+            node = node.get(name)
+        elif isinstance(node, list):
+            node = node[int(name)] if name.isdecimal() and int(name) < len(node) else None
+    return node

@@ -1,0 +1,116 @@
+"""Recognises refusals that mean "this model cannot do that", by the codes and messages of known servers.
+
+Few servers have a code for it, so their messages stand in one table. Each pattern matches from the message's first
+character: a message may quote the request, and no request may make a model look as if it lacked something.
+Sources: the error references and the code of the servers named in ``tests/backends/http/test_mismatch.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from catalog.model import Capability
+
+_QUOTE = "[`'\"]?"
+_NAME = rf"(?:(?:the|this|your|requested) )*(?:model\b:? ?)?(?:{_QUOTE}[\w./:@+-]{{1,150}}{_QUOTE} ?)?(?:model )?"
+_CANNOT = (
+    r"(?:(?:does not|doesn't|do not|don't|cannot|can't) (?:currently |yet )?(?:support|handle|accept|process))"
+)
+_IS_NOT = r"(?:is|are) (?:currently )?not (?:yet )?(?:supported|enabled|available|allowed)\b"
+_PLACE = r"(?: (?:with|by|in|for|on|at) [^'\"]*)?\.?(?:$| )"
+_REQUESTED = "(?:the |any |parameter |use of |parallel |native )*"
+
+_SUBJECTS: Mapping[Capability, str] = {
+    Capability.TOOLS: r"(?:tools?(?: (?:use|calling|calls?|choice))?|tool[_-](?:use|calls?|choice)"
+    r"|functions?(?:[ _-](?:calling|calls?|tools))?)",
+    Capability.VISION: r"(?:images?(?:[ _](?:urls?|inputs?|content|field))?(?: modality)?|vision(?: inputs?)?"
+    r"|multimodal (?:inputs?|content|messages))",
+    Capability.AUDIO_INPUT: r"(?:input_audio|audio(?: inputs?)?(?: modality)?)",
+    Capability.VIDEO_INPUT: r"(?:video(?: inputs?)?(?: modality)?)",
+    Capability.DOCUMENTS: r"(?:files?(?: inputs?)?|pdfs?|documents?)",
+    Capability.JSON_SCHEMA: r"(?:response[ _]formats?(?: (?:of type )?[`'\"]?json_(?:schema|object)[`'\"]?)?"
+    r"|json[ _](?:mode|schema|object)|structured[ _]outputs?)",
+    Capability.REASONING: r"(?:(?:extended |adaptive )?thinking|reasoning(?:[ _]effort)?)",
+}
+_OTHERS: tuple[tuple[str, Capability], ...] = (
+    # OpenAI
+    (r"invalid content type\. image_url is only supported by certain models", Capability.VISION),
+    (r"invalid content type\. input_audio is only supported by certain models", Capability.AUDIO_INPUT),
+    (r"function tools with reasoning_effort are not supported for ", Capability.TOOLS),
+    (r"invalid parameter: 'response_format' of type 'json_schema' is not supported with ", Capability.JSON_SCHEMA),
+    # OpenRouter
+    (r"no endpoints found that support (?:tool use|tools)", Capability.TOOLS),
+    (r"no endpoints found that support (?:image|vision)", Capability.VISION),
+    (r"no endpoints found that support (?:audio)", Capability.AUDIO_INPUT),
+    (r"no endpoints found that support (?:file|pdf)", Capability.DOCUMENTS),
+    # vLLM
+    (r"\"auto\" tool choice requires --enable-auto-tool-choice", Capability.TOOLS),
+    (r"[\w./:@+-]{1,150} is not a multimodal model", Capability.VISION),
+    (r"at most 0 image", Capability.VISION),
+    (r"at most 0 audio", Capability.AUDIO_INPUT),
+    # llama.cpp, Ollama, LM Studio
+    (r"tools param requires --jinja", Capability.TOOLS),
+    (r"this model is missing data required for image input", Capability.VISION),
+    (r"vision add-on is not loaded", Capability.VISION),
+    # DeepSeek
+    (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
+     r"variant `image_url`", Capability.VISION),
+)  # fmt: skip
+
+_FEATURES: tuple[tuple[re.Pattern[str], Capability], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), lack)
+    for pattern, lack in (
+        *_OTHERS,
+        *(
+            (
+                rf"{_NAME}{_CANNOT} {_REQUESTED}{_QUOTE}{subject}{_QUOTE}(?: parameter| field)?{_PLACE}"
+                rf"|{_REQUESTED}{_QUOTE}{subject}{_QUOTE} {_IS_NOT}{_PLACE}",
+                lack,
+            )
+            for lack, subject in _SUBJECTS.items()
+        ),
+    )
+)
+_PARAMETER = re.compile(
+    rf"unsupported (?:parameter|value): '(?P<a>\w{{1,40}})'"  # OpenAI
+    rf"|argument not supported on this model: (?P<b>\w{{1,40}})"  # xAI
+    rf"|{_NAME}{_CANNOT} (?:the )?parameter {_QUOTE}(?P<c>\w{{1,40}})"
+    rf"|{_QUOTE}(?P<d>\w{{1,40}}){_QUOTE} (?:is deprecated for|is not supported (?:by|on|with|for)) "
+    rf"(?:this|the) model",  # Anthropic, Groq
+    re.IGNORECASE,
+)
+_ENDPOINT = re.compile(
+    rf"{_NAME}{_CANNOT} (?:the )?(?:chat|completions?|embeddings?|rerank|score|transcriptions?|translations?)\b"
+    r"|this is not a chat model|the \w{1,40} operation does not work with the specified model"
+    r"|this server does not support (?:chat|completions?|embeddings?|reranking|infill)",
+    re.IGNORECASE,
+)
+_PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value"})
+
+
+def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
+    """What a refused model lacks: names of capabilities or parameters, or empty if it lacks the kind of request.
+
+    None for any other refusal, which concerns the request.
+    """
+    for pattern, lack in _FEATURES:
+        if pattern.match(message):
+            return frozenset({lack})
+    if code in _PARAMETER_CODES and param:
+        return frozenset({_root_of(param)})
+    if found := _PARAMETER.match(message):
+        return frozenset({_snake(next(name for name in found.groups() if name))})
+    if _ENDPOINT.match(message) or code in ("model_capability_mismatch", "OperationNotSupported"):
+        return frozenset()
+    return None
+
+
+def _root_of(param: str) -> str:
+    """The parameter of a path into it: ``tools`` of ``tools[0].type``."""
+    return re.split(r"[.\[]", param, maxsplit=1)[0]
+
+
+def _snake(name: str) -> str:
+    """``presence_penalty`` of ``presencePenalty``."""
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found[1].lower()}", name)

@@ -1,0 +1,148 @@
+"""Binds an answer to the form that a request asks for: a grammar for the worker, a check of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from backends.constraints.checker import Checker
+from backends.constraints.request import FIELDS, Constraint, constraint_of
+from backends.local.chat import bind
+from backends.local.tool_calls import as_tool_calls, checked_native
+from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.wire.chat import ChatRequest, FunctionDefinition
+from backends.wire.completions import CompletionRequest
+from catalog.errors import UnsupportedParameter
+from catalog.types import Json
+
+Wrap = Callable[[AsyncGenerator[Json]], AsyncGenerator[Json]]
+
+_CHAT_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+_NATIVE = frozenset(
+    {
+        "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref",
+        "$defs", "definitions", "title", "description", "default", "examples", "$schema",
+    }
+)  # fmt: skip
+"""Keywords that llama.cpp's own conversion of tools enforces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A request's body for the worker; ``chunks`` makes an answer's chunks regular and checks them.
+
+    ``calls``: the answer may hold tool calls.
+    """
+
+    body: Json
+    chunks: Wrap
+    calls: bool = False
+
+
+async def bind_answer(
+    request: ChatRequest,
+    body: Json,
+    engine: str | None,
+    checker: Checker,
+    takes_tools: Callable[[], Awaitable[bool]],
+) -> Binding:
+    """The binding of a chat.
+
+    Tools go to the worker where its template takes them and its server enforces what is asked; elsewhere a
+    :class:`ToolPlan` does. Raises InvalidRequest and UnsupportedParameter.
+    """
+    tools = chosen_tools(request)
+    if not tools:
+        for name in _CHAT_FIELDS:
+            body.pop(name, None)
+        return await _bound(constraint_of(request, checked=engine != "vllm"), body, engine, checker)
+    names = {tool.name for tool in tools}
+    if await takes_tools() and (engine == "vllm" or not _needs_plan(request, tools, engine)):
+        body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] in names]
+        if not isinstance(request.tool_choice, str | None):
+            body["tool_choice"] = "required"
+        return Binding(
+            _vllm_body(body, constraint_of(request, checked=False)) if engine == "vllm" else body,
+            lambda chunks: checked_native(chunks, tools, checker),
+            calls=True,
+        )
+    plan = await ToolPlan.of(request, tools, checker)
+    bound = without_form(bind(body, plan))
+    if engine == "vllm":
+        schema = {"name": "tool_call", "schema": plan.schema(), "strict": True}
+        bound["response_format"] = {"type": "json_schema", "json_schema": schema}
+    else:
+        bound["grammar"] = await plan.grammar(checker)
+    return Binding(
+        bound, lambda chunks: as_tool_calls(chunks, plan, checker, as_schema=engine == "vllm"), calls=True
+    )
+
+
+def _needs_plan(request: ChatRequest, tools: tuple[FunctionDefinition, ...], engine: str | None) -> bool:
+    """Whether the request asks for more than a worker's own tool calls hold."""
+    must_call = request.tool_choice not in (None, "auto")
+    if (engine == "mlx" and must_call) or constraint_of(request) is not None:
+        return True
+    return any(tool.strict and not _enforced(tool.parameters or {}) for tool in tools)
+
+
+def _enforced(node: Any) -> bool:
+    if isinstance(node, list):
+        return all(map(_enforced, node))
+    if not isinstance(node, dict):
+        return True
+    if not node.keys() <= _NATIVE:
+        return False
+    named = [each for name in ("properties", "$defs", "definitions") for each in (node.get(name) or {}).values()]
+    return all(map(_enforced, [*named, *(node.get(name) for name in ("items", "anyOf", "additionalProperties"))]))
+
+
+async def bind_text(request: CompletionRequest, body: Json, engine: str | None, checker: Checker) -> Binding:
+    """The binding of a text completion. Raises InvalidRequest and UnsupportedParameter."""
+    constraint = constraint_of(request, checked=engine != "vllm")
+    if constraint is not None and request.suffix is not None:
+        raise UnsupportedParameter(
+            f"A local model takes {constraint.param} or a suffix, not both.", param=constraint.param
+        )
+    return await _bound(constraint, body, engine, checker)
+
+
+async def _bound(constraint: Constraint | None, body: Json, engine: str | None, checker: Checker) -> Binding:
+    if constraint is None:
+        body.pop("response_format", None)
+        return Binding(body, lambda chunks: chunks)
+    if engine == "vllm":
+        bound = _vllm_body(body, constraint)
+    else:
+        bound = {**without_form(body), "grammar": await checker.compiled(constraint)}
+    return Binding(bound, lambda chunks: _checked(chunks, constraint, checker, compiled=engine != "vllm"))
+
+
+def without_form(body: Json) -> Json:
+    """The body without the fields that set the answer's form."""
+    return {name: value for name, value in body.items() if name not in FIELDS}
+
+
+def _vllm_body(body: Json, constraint: Constraint | None) -> Json:
+    """The body with vLLM's present names: it enforces by itself, and has no ``guided_*`` since 0.12."""
+    if constraint is None or "response_format" in body:
+        return body
+    return {**without_form(body), "structured_outputs": {constraint.kind: constraint.value}}
+
+
+async def _checked(
+    chunks: AsyncGenerator[Json], constraint: Constraint, checker: Checker, *, compiled: bool
+) -> AsyncGenerator[Json]:
+    """The chunks; the last passes on once the whole text is found to have its form. Raises AnswerInvalid."""
+    checks = compiled or constraint.kind == "json"
+    pieces: list[str] = []
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            for choice in chunk.get("choices") or ():
+                text = choice["text"] if "text" in choice else choice["delta"].get("content")
+                pieces.append(text or "")
+                if choice.get("finish_reason") == "stop" and checks:
+                    await checker.check("".join(pieces), constraint)
+            yield chunk

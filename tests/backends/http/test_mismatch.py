@@ -1,0 +1,172 @@
+"""Refusals that mean "this model cannot do that", or "not with this key", are told from those of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import orjson
+import pytest
+
+from backends.base import Upstream
+from backends.http.errors import read_error, stream_error
+from backends.http.mismatch import lacks
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+    UnsupportedParameter,
+    UpstreamRateLimited,
+    UpstreamRejectedKey,
+)
+
+UPSTREAM = Upstream("e", "openai", "http://x", "m")
+CANNOT: list[tuple[str, AbstractSet[str]]] = [
+    # OpenAI, Azure
+    ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+     {"max_tokens"}),
+    ("Unsupported value: 'temperature' does not support 0.2 with this model.", {"temperature"}),
+    ("Invalid content type. image_url is only supported by certain models.", {"vision"}),
+    ("Function tools with reasoning_effort are not supported for gpt-5.5 in /v1/chat/completions. Please use "
+     "/v1/responses instead.", {"tools"}),
+    ("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+     {"json_schema"}),
+    ("'tools' is not supported with this model.", {"tools"}),
+    ("The chatCompletion operation does not work with the specified model, dall-e-3.", set()),
+    ("This is not a chat model and thus not supported in the v1/chat/completions endpoint.", set()),
+    # Groq
+    ("`tool calling` is not supported with this model", {"tools"}),
+    ("This model does not support response format `json_schema`. See supported models at x", {"json_schema"}),
+    # Ollama
+    ("registry.ollama.ai/library/gemma3:270m does not support tools", {"tools"}),
+    ("this model is missing data required for image input", {"vision"}),
+    ("\"llama3\" does not support thinking", {"reasoning"}),
+    ("\"llama3\" does not support chat", set()),
+    # vLLM, llama.cpp
+    ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', {"tools"}),
+    ("TinyLlama/TinyLlama-1.1B is not a multimodal model", {"vision"}),
+    ("At most 0 image(s) may be provided in one prompt.", {"vision"}),
+    ("The model does not support Chat Completions API", set()),
+    ("The model does not support Embeddings API", set()),
+    ("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", {"vision"}),
+    ("audio input is not supported - hint: you may need to provide the mmproj", {"audio_input"}),
+    ("tools param requires --jinja flag", {"tools"}),
+    ("This server does not support embeddings. Start it with `--embeddings`", set()),
+    # Google
+    ("Function calling is not enabled for models/gemma-3-27b-it", {"tools"}),
+    ("JSON mode is not enabled for models/gemma-3-27b-it", {"json_schema"}),
+    ("Image input modality is not enabled for models/gemma-3-1b-it", {"vision"}),
+    ("Audio input modality is not enabled for models/gemma-3-1b-it", {"audio_input"}),
+    # Anthropic
+    ("`temperature` is deprecated for this model.", {"temperature"}),
+    ("'claude-2.1' does not support tools.", {"tools"}),
+    ("adaptive thinking is not supported on this model", {"reasoning"}),
+    # OpenRouter, Mistral, xAI, DeepSeek, Perplexity, Cohere, Bedrock, Fireworks, Together, LM Studio
+    ("No endpoints found that support tool use. To learn more, visit: https://x", {"tools"}),
+    ("No endpoints found that support image input", {"vision"}),
+    ("Function calling is not enabled for this model", {"tools"}),
+    ("Image input is not enabled for this model", {"vision"}),
+    ("Argument not supported on this model: presencePenalty", {"presence_penalty"}),
+    ("Model grok-4 does not support parameter presencePenalty.", {"presence_penalty"}),
+    ("Image inputs are not supported by this model.", {"vision"}),
+    ("deepseek-reasoner does not support Function Calling", {"tools"}),
+    ("Failed to deserialize the JSON body into the target type: messages[0]: unknown variant `image_url`, "
+     "expected `text` at line 1 column 99", {"vision"}),
+    ("Tool calling is not supported for this model.", {"tools"}),
+    ("This model doesn't support tool use.", {"tools"}),
+    ("This model doesn't support tool use in streaming mode.", {"tools"}),
+    ("This model doesn't support the image field.", {"vision"}),
+    ("Your requested model does not support images", {"vision"}),
+    ("Structured output is not supported for this model", {"json_schema"}),
+    ("Vision add-on is not loaded, but images were provided for processing", {"vision"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "missing"), CANNOT, ids=[message[:50] for message, _ in CANNOT])
+def test_a_models_lack_is_recognised_by_the_messages_of_known_servers(
+    message: str, missing: AbstractSet[str]
+) -> None:
+    for shape in ({"error": {"message": message}}, {"error": message}, {"message": message, "object": "error"}):
+        error = read_error(400, {}, orjson.dumps(shape), UPSTREAM)
+        assert isinstance(error, InvalidRequest)
+        assert error.status == 400
+        assert error.lacks == frozenset(missing)
+    streamed = stream_error({"error": {"message": message, "code": 400}}, UPSTREAM)
+    assert isinstance(streamed, InvalidRequest)
+    assert streamed.lacks == frozenset(missing)
+
+
+def test_a_lack_is_recognised_by_its_code_and_status() -> None:
+    body = {"error": {"message": "No.", "code": "unsupported_parameter", "param": "tools[0].type"}}
+    error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
+    assert isinstance(error, UnsupportedParameter)
+    assert (error.lacks, error.param) == (frozenset({"tools"}), "tools[0].type")
+    body = {"error": {"message": "It cannot.", "code": "model_capability_mismatch"}}
+    error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
+    assert isinstance(error, CapabilityMismatch)
+    assert error.lacks == frozenset()
+    for status in (404, 405, 501):
+        error = read_error(status, {}, b"", UPSTREAM)
+        assert isinstance(error, CapabilityMismatch)
+        assert error.lacks == frozenset()
+    hint = b'{"error": {"message": "image input is not supported - hint: mmproj", "code": 500}}'
+    error = read_error(500, {}, hint, UPSTREAM)
+    assert isinstance(error, CapabilityMismatch)
+    assert error.lacks == frozenset({"vision"})
+    router = b'{"error": {"message": "No endpoints found that support tool use.", "code": 404}}'
+    error = read_error(404, {}, router, UPSTREAM)
+    assert isinstance(error, CapabilityMismatch)
+    assert error.lacks == frozenset({"tools"})
+
+
+REQUESTS_FAULT = [
+    "'temperature' must be between 0 and 2.",
+    "Invalid 'tools[0].function.name': string does not match pattern.",
+    "Invalid schema for function 'f': in context=(), 'type' is not supported.",
+    "Invalid value: 'image'. Supported values are: 'text', 'image_url' and 'input_audio'.",
+    "You uploaded an unsupported image. Please make sure your image is valid.",
+    "Unsupported image format: image/bmp is not supported.",
+    "Invalid image data.",
+    "messages: at least one message is required",
+    "tools.0.custom.input_schema: JSON schema is invalid.",
+    "Additional properties are not allowed ('x' was unexpected)",
+    "An assistant message with 'tool_calls' must be followed by tool messages.",
+    "The string 'this model does not support tools' is not a valid value of tool_choice.",
+    "Invalid value: 'the model does not support images'. Use one of 'low', 'high'.",
+    "Unknown tool 'model' does not support tools",
+    "audio file is corrupted",
+    "",
+]
+
+
+@pytest.mark.parametrize("message", REQUESTS_FAULT)
+def test_any_other_refusal_stays_the_callers_own(message: str) -> None:
+    assert lacks("", None, message) is None
+    error = read_error(400, {}, orjson.dumps({"error": {"message": message, "param": "messages"}}), UPSTREAM)
+    assert type(error) is InvalidRequest
+    assert error.lacks is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "scope"),
+    [
+        (429, "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM).", None, "model"),
+        (429, "Rate limit reached for model `llama-3.3-70b` in organization `org_x`.", None, "model"),
+        (
+            429,
+            "This would exceed your organization's rate limit (org: x, model: claude-sonnet-4-5).",
+            None,
+            "model",
+        ),
+        (429, "You exceeded your current quota, please check your plan.", "insufficient_quota", "key"),
+        (429, "Your credit balance is too low.", None, "key"),
+        (429, "Too many requests.", None, None),
+        (401, "Incorrect API key provided.", "invalid_api_key", None),
+        (403, "Project `x` does not have access to model `gpt-4o`.", "model_not_found", "model"),
+    ],
+)
+def test_a_limit_or_rejection_says_whether_it_is_of_the_model_or_of_the_key(
+    status: int, message: str, code: str | None, scope: str | None
+) -> None:
+    body = orjson.dumps({"error": {"message": message, "code": code}})
+    error = read_error(status, {}, body, Upstream("e", "openai", "http://x", "gpt-4o"))
+    assert isinstance(error, UpstreamRateLimited | UpstreamRejectedKey)
+    assert error.scope == scope
