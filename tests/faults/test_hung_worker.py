@@ -37,7 +37,7 @@ async def test_a_stopped_worker_is_replaced_and_no_caller_sees_it(gateway: Gatew
 @pytest.mark.parametrize("fault", ["unlisten", "mute"])
 async def test_after_a_fault_the_next_requests_are_answered(gateway: Gateway, fault: str) -> None:
     async with client(gateway) as session:
-        await asyncio.wait_for(ask(session, chat("solo", **{fault: True})), 15)
+        await asyncio.wait_for(ask(session, chat("solo", routing=None, **{fault: True})), 15)
         for _ in range(3):
             assert (await asyncio.wait_for(ask(session, chat("solo")), 15)).whole
 

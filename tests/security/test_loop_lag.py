@@ -36,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
         began = time.thread_time()
         run(self)
         took = time.thread_time() - began
-        task = getattr(self._callback, "__self__", None)
+        task = getattr(getattr(self, "_callback", None), "__self__", None)
         if took > steps.longest and "aiohttp/web" not in repr(task):  # the fake provider's own work
             steps.longest = took
 

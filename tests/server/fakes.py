@@ -264,7 +264,7 @@ class FakePool:
             queued=3,
         )
         self.loaded: list[tuple[str, float | None]] = []
-        self.forced = False
+        self.forced: list[bool] = []
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
@@ -278,7 +278,7 @@ class FakePool:
         return self.view
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
-        self.forced = force
+        self.forced.append(force)
         return model_id == "parrot"
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:

@@ -55,9 +55,8 @@ async def test_load_and_unload(gateway: Gateway) -> None:
     assert gateway.pool.loaded[-1] == ("parrot", None)
     unloaded = await gateway.client.post("/v1/models/parrot/unload")
     assert unloaded.json() == {"id": "parrot", "object": "model", "unloaded": True}
-    assert not gateway.pool.forced
     assert (await gateway.client.post("/v1/models/parrot/unload", json={"force": True})).status_code == 200
-    assert gateway.pool.forced
+    assert gateway.pool.forced == [False, True]
     error(await gateway.client.post("/v1/models/nobody/load"), 404, "model_not_found")
     error(await gateway.client.post("/v1/models/cloud/oracle/load"), 400, "model_capability_mismatch")
     error(await gateway.client.post("/v1/models/parrot/load", json={"keep_alive": -1}), 400, "invalid_request")

@@ -194,6 +194,9 @@ async def test_a_workers_lines_do_not_carry_the_ids_of_the_request_that_started_
         async def spawn(self, launch: Launch, log: WorkerLog) -> WorkerProcess:
             raise AssertionError
 
+        async def overrun(self, worker: Worker) -> str:
+            raise AssertionError
+
         def changed(self) -> None: ...
 
     with structlog.contextvars.bound_contextvars(request_id="first"):
