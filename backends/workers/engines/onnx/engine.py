@@ -264,9 +264,8 @@ class OnnxEngine:
         cross = self._options.kind == "cross-encoder"
         room = self._tokenizer.max_tokens - self._tokenizer.pair_overhead
         if cross:
-            room -= self._tokenizer.count(
-                self._options.prompts.before("query", request.instruction) + request.query
-            )
+            before = self._options.prompts.before("query", request.instruction)
+            room -= self._tokenizer.count(before + request.query)
         else:
             room -= self._tokenizer.count(self._options.prompts.before("document"))
         chunks: list[str] = []
