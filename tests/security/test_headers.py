@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from backends.wire.headers import header_list, header_value
+from backends.headers import header_list, header_value
 from backends.workers.program.app import DROPPED, dropped
 from tests.security.conftest import CHAT, OpenSite
 

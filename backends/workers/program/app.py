@@ -29,7 +29,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.wire.headers import header_list
+from backends.headers import header_list
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
