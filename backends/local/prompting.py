@@ -11,8 +11,7 @@ from backends.base import Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.workers.engines.common.prompts import Prompts
-
-_NOTHING = {"input_type": None, "instruction": None}
+from catalog.types import Json
 
 
 async def with_prompts(
@@ -22,14 +21,11 @@ async def with_prompts(
     if not _is_ours(upstream, request.input_type, request.instruction):
         return request
     before = Prompts.model_validate(upstream.prompts).before(request.input_type, request.instruction)
-    items = request.items()
-    if isinstance(items[0], str):
-        given: list[str] | list[list[int]] = [f"{before}{item}" for item in items]
-    else:
+    given: list[str] | list[list[int]] = [before + item for item in request.items() if isinstance(item, str)]
+    if not given:
         first = await ids(upstream, before) if before else []
-        given = [[*first, *item] for item in items if not isinstance(item, str)]
-    fields = request.model_dump(exclude_unset=True, exclude=set(_NOTHING))
-    return EmbeddingRequest.model_validate({**fields, "input": given})
+        given = [[*first, *item] for item in request.items() if not isinstance(item, str)]
+    return EmbeddingRequest.model_validate({**_without_choice(request), "input": given})
 
 
 def with_query_prompt(upstream: Upstream, request: RerankRequest) -> RerankRequest:
@@ -38,7 +34,7 @@ def with_query_prompt(upstream: Upstream, request: RerankRequest) -> RerankReque
         return request
     prompts = Prompts.model_validate(upstream.prompts)
     document = prompts.before("document")
-    fields = request.model_dump(exclude_unset=True, exclude=set(_NOTHING))
+    fields = _without_choice(request)
     fields["query"] = prompts.before("query", request.instruction) + request.query
     fields["documents"] = [
         document + item if isinstance(item, str) else {**item, "text": f"{document}{item.get('text', '')}"}
@@ -53,6 +49,10 @@ def without_effect(upstream: Upstream, request: EmbeddingRequest | RerankRequest
     if not _is_ours(upstream, kind, request.instruction):
         return ()
     return tuple(Prompts.model_validate(upstream.prompts).without_effect(kind, request.instruction))
+
+
+def _without_choice(request: EmbeddingRequest | RerankRequest) -> Json:
+    return request.model_dump(exclude_unset=True, exclude={"input_type", "instruction"})
 
 
 def _is_ours(upstream: Upstream, kind: str | None, instruction: str | None) -> bool:
