@@ -74,6 +74,10 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     lacks = needs - model.capabilities
     if not lacks:
         return
+    if facts.tokens_only:
+        having = [f"'{other.id}'" for other in world.index.models if other.tokenizes][:_MAX_LISTED]
+        advice = f"These have: {', '.join(having)}." if having else "No model here has."
+        raise CapabilityMismatch(f"The model '{model.id}' has no tokenizer here. {advice}", param="model")
     capable = world.index.names_capable(needs)
     listed = ", ".join(f"'{name}'" for name in capable[:_MAX_LISTED])
     more = " and others" if len(capable) > _MAX_LISTED else ""
