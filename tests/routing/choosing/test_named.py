@@ -58,7 +58,7 @@ def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
             choose(chat(requested=name), here)
     for name in ("mouth", "far"):
         with pytest.raises(
-            CapabilityMismatch, match="has no tokenizer here. These have: 'gguf', 'vectors', 'ear'"
+            CapabilityMismatch, match=r"has no tokenizer here.*'gguf', 'vectors', 'ear'"
         ):
             choose(chat(requested=name, tokens_only=True), here)
 
