@@ -26,11 +26,10 @@ async def test_the_usage_has_the_times_where_the_caller_asks(site: OpenSite, nam
     async with site() as running:
         plain = await running.client.post(path, json=body)
         assert "x-roundhouse" not in plain.json()["usage"]
-        for asked in (
-            {"json": {**body, "timings": True}},
-            {"json": body, "headers": {"x-roundhouse-timings": "true"}},
-        ):
-            answer = await running.client.post(path, **asked)
+        in_body, in_header = {**body, "timings": True}, {"x-roundhouse-timings": "true"}
+        nothing: dict[str, str] = {}
+        for sent, headers in ((in_body, nothing), (body, in_header)):
+            answer = await running.client.post(path, json=sent, headers=headers)
             assert answer.status_code == 200, answer.text
             told = answer.json()["usage"]["x-roundhouse"]
             assert set(told) == {"context_window", "time_to_first_token", "latency"}
