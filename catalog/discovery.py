@@ -24,6 +24,7 @@ from catalog.model import (
     UpstreamSource,
 )
 from catalog.quantization import quantization_of
+from catalog.store.damage import gguf_damage
 from catalog.types import Json
 
 _ID = re.compile(r"^[\w][\w./:@+-]*$")
@@ -88,10 +89,11 @@ def _guess(name: str) -> frozenset[Capability]:
 # ---- disk
 
 
-def rows_from_folder(folder: Path) -> list[Model]:
+def rows_from_folder(folder: Path, broken: Callable[[Path, str], None] = lambda *_: None) -> list[Model]:
     """Make a row for each GGUF file under ``folder``; links are followed, as in the Hugging Face cache.
 
     A split model is represented by its first part. Projectors, importance matrices and other files are skipped.
+    ``broken`` is called with each file that cannot be loaded, and the reason.
     """
     rows: dict[str, Model] = {}
     if not folder.is_dir():
@@ -102,9 +104,15 @@ def rows_from_folder(folder: Path) -> list[Model]:
             continue
         if part is not None and part[1] != "00001":
             continue
-        row = _file_row(path)
+        try:
+            reason = gguf_damage(path)
+            row = _file_row(path) if reason is None else None
+        except (RoundhouseError, OSError) as error:
+            row, reason = None, str(error)
         if row is not None:
             rows.setdefault(row.id, row)
+        else:
+            broken(path, reason or "it describes no model")
     return list(rows.values())
 
 
@@ -115,12 +123,9 @@ def hugging_face_cache() -> Path:
     return Path(HF_HUB_CACHE)
 
 
-def _file_row(path: Path) -> Model | None:
-    try:
-        facts = gguf_facts(path)
-        size = path.stat().st_size
-    except (RoundhouseError, OSError):
-        return None
+def _file_row(path: Path) -> Model:
+    facts = gguf_facts(path)
+    size = path.stat().st_size
     described: Size = facts.pop("size")
     return Model(
         id=default_id(path.name),

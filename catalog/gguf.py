@@ -24,6 +24,7 @@ _MAX_PAIRS = 1 << 16
 _MAX_KEY = 1 << 16
 _MAX_STRING = 1 << 24
 _MAX_ITEMS = 1 << 24
+_MAX_DIMENSIONS = 8
 _KEPT_ITEMS = 4096
 _KEPT_STRINGS = 64
 
@@ -70,6 +71,43 @@ def read_header(path: Path) -> GgufHeader:
             return _header(file)
         except (struct.error, UnicodeDecodeError, KeyError, EOFError) as error:
             raise NotGguf(f"{path.name} is not a whole GGUF file: its header cannot be read.") from error
+
+
+def least_size(path: Path) -> int:
+    """Return the bytes that the file must at least have: where its last tensor begins.
+
+    Raises NotGguf, and OSError if the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            header = _header(file)
+            return _last_tensor(file, header)
+        except (struct.error, UnicodeDecodeError, KeyError, EOFError) as error:
+            raise NotGguf(f"{path.name} is not a whole GGUF file: its header cannot be read.") from error
+
+
+def _last_tensor(file: BinaryIO, header: GgufHeader) -> int:
+    """Read the descriptions of the tensors, after the header."""
+    begin = file.tell()
+    file.seek(8)
+    (tensors,) = struct.unpack("<Q", file.read(8))
+    file.seek(begin)
+    if tensors > _MAX_PAIRS:
+        raise NotGguf(f"The GGUF header declares {tensors} tensors, more than {_MAX_PAIRS}.")
+    last = -1
+    for _ in range(tensors):
+        _string(file, _MAX_KEY)
+        (dimensions,) = struct.unpack("<I", file.read(4))
+        if dimensions > _MAX_DIMENSIONS:
+            raise NotGguf(f"The GGUF header declares a tensor of {dimensions} dimensions.")
+        file.seek(8 * dimensions + 4, 1)
+        (offset,) = struct.unpack("<Q", file.read(8))
+        last = max(last, offset)
+    if last < 0:
+        return file.tell()
+    alignment = header.values.get("general.alignment", 32)
+    step = alignment if isinstance(alignment, int) and alignment > 0 else 32
+    return -(-file.tell() // step) * step + last + 1
 
 
 def _header(file: BinaryIO) -> GgufHeader:

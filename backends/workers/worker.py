@@ -219,9 +219,7 @@ class Worker:
             self.ask_to_stop("reloaded")
 
     def ask_to_stop(self, why: str, *, force: bool = False) -> None:
-        """Grant no more leases and stop once the present ones end, or with ``force`` at once, which breaks their
-        streams. The queue is kept for the next start.
-        """
+        """Grant no more leases; stop once the present ones end, with ``force`` at once. The queue is kept."""
         if self.loaded:
             self._stopping = why
             self._forced = self._forced or force
@@ -359,9 +357,7 @@ class Worker:
         return launch
 
     async def _ready_or_overrun(self, process: WorkerProcess) -> str | None:
-        """Wait until it is ready and return None, or return the reason of its failure. One that takes more memory
-        than it was granted is killed at once, as it would go on.
-        """
+        """Wait until it is ready; return None, or the reason why not. Kills one that takes too much memory."""
         ready = asyncio.create_task(process.ready())
         overrun = asyncio.create_task(self._host.overrun(self))
         try:

@@ -26,6 +26,7 @@ from catalog.formats import refusal
 from catalog.model import HubSource, LibrarySource, Model, PackageSource, PathSource, UpstreamSource
 from catalog.paths import slug, within
 from catalog.store import bert_onnx, manifest
+from catalog.store.damage import DamageCheck
 from catalog.store.hub import Hub, HubPull
 from catalog.store.manifest import Manifest
 from catalog.store.packages import WheelCache, extract
@@ -49,6 +50,7 @@ class Store:
     def __init__(self, root: Path, *, hub: Hub | None = None, pip_arguments: Sequence[str] = ()) -> None:
         self.root = root.expanduser()
         self._hub = hub or Hub()
+        self._damage = DamageCheck()
         self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments)
 
     # ---- reading
@@ -83,7 +85,7 @@ class Store:
                 return f"The model '{model.id}' is not at {path}."
             if not (path.is_file() or path.is_dir()):
                 return f"The model '{model.id}' is neither a file nor a folder: {path}."
-            return refusal(model.engine, path)
+            return refusal(model.engine, path) or self._damage.reason(model.engine, path)
         stored = manifest.read(self._row(model.id))
         if stored is None:
             return f"The model '{model.id}' is not on this machine. Pull it with: roundhouse pull {model.id}"

@@ -141,7 +141,7 @@ class Discovery:
         signature = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in seen)
         known = self._folders.get(source)
         if known is None or known[0] != signature:
-            known = self._folders[source] = (signature, tuple(rows_from_folder(folder)))
+            known = self._folders[source] = (signature, tuple(rows_from_folder(folder, _warn)))
         return Listing(source, known[1])
 
     def _note(self, listing: Listing) -> None:
@@ -153,3 +153,9 @@ class Discovery:
                 logger.warning("cannot list models", source=listing.source, reason=listing.error)
         elif self._failures.pop(listing.source, 0):
             logger.info("lists its models again", source=listing.source, models=len(listing.rows or ()))
+
+
+def _warn(path: Path, reason: str) -> None:
+    structlog.get_logger("routing.upstreams.discovery").warning(
+        "model file left out", file=str(path), reason=reason
+    )

@@ -11,7 +11,7 @@ from catalog.errors import RoundhouseError
 from catalog.hardware import detect
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import bytes_of, catalog_and_store
+from server.commands.models import broken_files, bytes_of, catalog_and_store
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     for model in starter.starters(catalog, optional=True):
         table.add_row(model.id, store.missing(model) or "ready")
     console.print(table)
+    for line in broken_files(settings, catalog, store):
+        console.print(line, highlight=False, markup=False)
     console.print(f"data: {settings.data_dir}", highlight=False)
     try:
         report = ServerClient(url, key, config).get("/v1/admin/report")

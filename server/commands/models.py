@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from backends.workers.engines.registry import Engines
 from catalog import starter
 from catalog.catalog import Catalog
+from catalog.discovery import rows_from_folder
 from catalog.hardware import detect
+from catalog.model import Model, PathSource
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
 from server.catalog_updates import read_catalog
@@ -86,14 +89,19 @@ def list_models(
     config: Config = None,
 ) -> None:
     """List the models on this machine, or with --all every model of the catalogue."""
-    catalog, store = catalog_and_store(load_settings(config))
+    from backends.workers.engines.registry import builtin_engines
+
+    settings = load_settings(config)
+    catalog, store = catalog_and_store(settings)
+    engines = builtin_engines(settings.workers.python)
     sizes = {stored.id: stored.size for stored in store.list()}
     table = terminal.table()
     for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
     for model in catalog.models():
         missing = store.missing(model)
-        if not show_all and (not model.local or missing is not None):
+        own = isinstance(model.source, PathSource)  # a file of the user's is listed also when it is broken
+        if not show_all and (not model.local or (missing is not None and not own)):
             continue
         table.add_row(
             model.id,
@@ -101,9 +109,12 @@ def list_models(
             ", ".join(sorted(model.endpoints)),
             str(model.limits.context_window or ""),
             bytes_of(sizes.get(model.id) or model.size.disk),
-            "remote" if not model.local else "ready" if missing is None else "not pulled",
+            state_of(model, missing, engines),
         )
-    terminal.console().print(table)
+    console = terminal.console()
+    console.print(table)
+    for line in broken_files(settings, catalog, store):
+        console.print(line, highlight=False, markup=False)
 
 
 @app.command()
@@ -113,6 +124,29 @@ def show(model: ModelId, config: Config = None) -> None:
     row = catalog.resolve(model)
     state = {"ready": store.ready(row), "missing": store.missing(row)}
     terminal.console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
+
+
+def state_of(model: Model, missing: str | None, engines: Engines) -> str:
+    """The state of a model on this machine in a word or two."""
+    if not model.local:
+        return "remote"
+    if missing is not None:
+        return "broken" if isinstance(model.source, PathSource) else "not pulled"
+    return "ready" if model.engine is None or engines.missing(model.engine) is None else "no engine"
+
+
+def broken_files(settings: Settings, catalog: Catalog, store: Store) -> list[str]:
+    """A line for each file of the user's, in a row or in a folder of discovery, that cannot be loaded."""
+    lines = [
+        f"{model.id}: {reason}"
+        for model in catalog.models()
+        if isinstance(model.source, PathSource) and (reason := store.missing(model)) is not None
+    ]
+    for folder in settings.discovery.folders:
+        if not folder.expanduser().is_dir():
+            lines.append(f"{folder}: there is no such folder")
+        rows_from_folder(folder.expanduser(), lambda path, reason: lines.append(f"{path}: {reason}"))
+    return lines
 
 
 def bytes_of(size: int | None) -> str:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-
-try:
-    import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
 
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 SHARE = 4
@@ -28,8 +24,6 @@ QUIET = 60.0
 
 def raise_limit() -> None:
     """Raise this process's limit of open files to the highest that it may set; its workers inherit it."""
-    if resource is None:
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -43,9 +37,7 @@ class DescriptorReserve:
 
     def __init__(self, limit: int | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """``limit`` defaults to that of this process."""
-        if limit is None and resource is not None:
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = limit or 0
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
         bounded = 0 < self._limit < 2**31
         self._first_reserved = self._limit - self._limit // SHARE if bounded else 2**31
         self._last = self._limit - self._limit // (4 * SHARE) if bounded else 2**31

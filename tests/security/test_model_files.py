@@ -48,7 +48,9 @@ def test_a_pickle_is_never_opened(tmp_path: Path, engine: str, name: str) -> Non
 def test_a_folder_with_a_pickle_or_code_is_never_opened(tmp_path: Path, engine: str, name: str) -> None:
     folder = tmp_path / "model"
     (folder / name).parent.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"x")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    for config in ("config.json", "model_index.json"):
+        (folder / config).write_text("{}")
     store = Store(tmp_path / "store")
     assert store.path(row(folder, engine)) == folder
     (folder / name).write_bytes(b"x")

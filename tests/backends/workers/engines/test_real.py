@@ -26,11 +26,12 @@ from backends.workers.pool import WorkerState
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
-from catalog.errors import ConfigurationError, WorkerFailed
+from catalog.errors import ConfigurationError, ModelUnavailable, WorkerFailed
 from catalog.model import Model, PathSource
 from tests.backends.answers import assemble_chat
 from tests.backends.workers.conftest import client
 from tests.conformance.starter_store import starter_store
+from tests.fakes.gguf import chat_model
 
 pytestmark = pytest.mark.engine
 
@@ -244,7 +245,10 @@ async def test_a_broken_gguf_ends_its_own_worker_with_the_cause(tmp_path: Path) 
         engine="llamacpp",
     )
     async with supervisor(tmp_path) as pool:
-        with pytest.raises(WorkerFailed, match=r"'broken' did not start: .*GGUF version"):
+        with pytest.raises(ModelUnavailable, match="GGUF version"):
+            await pool.load(row)
+        broken.write_bytes(chat_model())  # a whole header, without the weights that it needs
+        with pytest.raises(WorkerFailed, match=r"'broken' did not start: .*(tensor|vocab|load)"):
             await pool.load(row)
         assert pool.snapshot().workers[0].state is WorkerState.FAILED
         wrong = row.model_copy(update={"id": "wrong", "options": {"contxt": 1}})
