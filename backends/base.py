@@ -51,7 +51,7 @@ class Upstream:
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
-    come from the model's row; ``engine`` is that of a local worker.
+    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option.
     """
 
     endpoint: str
@@ -67,6 +67,7 @@ class Upstream:
     parameters: frozenset[str] | None = None
     max_output_tokens: int | None = None
     engine: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=_nothing)
 
 
 class Backend(Protocol):

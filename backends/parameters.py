@@ -34,7 +34,7 @@ LLAMA_SAMPLERS = frozenset({"top_k", "min_p", "typical_p", "repeat_penalty"})
 _ALWAYS = frozenset(
     {
         *("model", "messages", "prompt", "input", "query", "documents", "labels"),
-        *("stream", "stream_options", "strict", "routing"),
+        *("stream", "stream_options", "strict", "routing", "timings"),
     }
 )
 
@@ -78,6 +78,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         check_stops(request, upstream, table.stops)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
+    body.pop("timings", None)
     if not table.takes_strict:
         body.pop("strict", None)
     if isinstance(request, ChatRequest):

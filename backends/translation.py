@@ -17,7 +17,7 @@ from backends.wire.chat import ChatRequest
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
-GATEWAY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "routing", "strict"})
+GATEWAY_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "routing", "strict", "timings"})
 """Fields for the gateway itself; no provider takes or drops them."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {

@@ -71,6 +71,7 @@ class Intent:
     max_cost: float | None = None
     escalate: bool = False
     strict: bool = False
+    timings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

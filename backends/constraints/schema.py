@@ -37,7 +37,7 @@ _SILENT = frozenset(
 
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _AS_PATTERN = {
-    "uri": r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/-]*)?(\?[A-Za-z0-9._~=&-]*)?$"
+    "uri": r"^[a-z][a-z0-9+.-]{0,9}://[A-Za-z0-9.-]{1,60}(/[A-Za-z0-9._~/-]{0,90})?(\?[A-Za-z0-9._~=&-]{0,60})?$"
 }
 """Formats that llguidance 1.0 lacks, as expressions of which every match has the format."""
 

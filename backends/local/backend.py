@@ -32,6 +32,7 @@ from backends.local.conversation import renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
+from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import TIMED, Counts, stopped
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
@@ -89,7 +90,10 @@ class LocalWorkerBackend:
         """See :class:`backends.base.Backend`."""
         if isinstance(request, ClassifyRequest) and upstream.engine == "llamacpp":
             return left_out(request)
-        return self._openai.dropped(request, upstream)
+        dropped = self._openai.dropped(request, upstream)
+        if isinstance(request, EmbeddingRequest | RerankRequest):
+            dropped += without_effect(upstream, request)
+        return dropped
 
     # ---- chat
 
@@ -357,10 +361,16 @@ class LocalWorkerBackend:
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         # As text, numbers cost more than the rest of the call: 98,304 of them (256 vectors) are 1.2 MB, which is
         # parsed and written once more here.
-        return await self._openai.embed(upstream, request, over="base64")
+        prompted = await with_prompts(upstream, request, self._ids)
+        return await self._openai.embed(upstream, prompted, over="base64")
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
-        return await self._openai.rerank(upstream, request)
+        return await self._openai.rerank(upstream, with_query_prompt(upstream, request))
+
+    async def _ids(self, upstream: Upstream, text: str) -> list[int]:
+        answer = await self.tokenize(upstream, TokenizeRequest(content=text, parse_special=False))
+        tokens: list[int] = answer["tokens"]
+        return tokens
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
         """Asks llama.cpp for the likelihoods of the labels; the app of embedding models classifies by itself."""

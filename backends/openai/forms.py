@@ -79,7 +79,7 @@ def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable)
         dropped.append("vad_filter")
     if request.translate and request.language is not None:
         dropped.append("language")
-    dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict"))
+    dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict", "timings"))
     return tuple(dropped)
 
 

@@ -10,7 +10,16 @@ from backends.parameters import LLAMA_SAMPLERS, ParameterTable
 
 OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
-    | {"input_type", "language", "sample_rate", "negative_prompt", "steps", "guidance_scale", "vad_filter"},
+    | {
+        "input_type",
+        "instruction",
+        "language",
+        "sample_rate",
+        "negative_prompt",
+        "steps",
+        "guidance_scale",
+        "vad_filter",
+    },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,
 )

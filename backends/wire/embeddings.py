@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from backends.wire.common import MAX_TEXT, Identifier, ModelName, TokenId, WireModel
+from backends.wire.common import MAX_TEXT, Identifier, ModelName, Text, TokenId, WireModel
 
 MAX_INPUTS = 8192
 NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
@@ -14,7 +14,10 @@ Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=1_000_000)]
 
 
 class EmbeddingRequest(WireModel):
-    """Texts, or lists of token ids, to embed; the answer keeps their order."""
+    """Texts, or lists of token ids, to embed; the answer keeps their order.
+
+    ``input_type`` and ``instruction`` choose the prompt that the model expects before each.
+    """
 
     model: ModelName = "auto"
     input: (
@@ -26,6 +29,7 @@ class EmbeddingRequest(WireModel):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
     input_type: Literal["query", "document"] | None = None
+    instruction: Text | None = None
     user: Identifier | None = None
 
     def items(self) -> list[str] | list[list[int]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from backends.wire.common import MAX_TEXT, ModelName, WireModel
+from backends.wire.common import MAX_TEXT, ModelName, Text, WireModel
 
 MAX_DOCUMENTS = 10_000
 NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
@@ -18,6 +18,7 @@ class RerankRequest(WireModel):
     model: ModelName = "auto"
     query: NonEmpty
     documents: Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+    instruction: Text | None = None
     top_n: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = None
     return_documents: bool | None = None
     max_chunks_per_doc: Annotated[int, Field(ge=1, le=10_000)] | None = None

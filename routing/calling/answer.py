@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
-from backends.wire.headers import header_list, header_value
+from backends.headers import header_list, header_value
 from routing.calling.attempt import Attempt
 
 T = TypeVar("T")
+TIMINGS = "x-roundhouse"
+"""The name in a usage object under which a caller that asks is told the times of the answer."""
 CHOICE_HEADERS = {
     "x-roundhouse-model": "The model that answered.",
     "x-roundhouse-trace": "The id of the request's trace, for /v1/traces and /v1/outcomes.",
@@ -46,4 +49,13 @@ class Answer(Generic[T]):
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self.attempt.items()
+        return self._timed() if self.attempt.job.facts.intent.timings else self.attempt.items()
+
+    async def _timed(self) -> AsyncIterator[T]:
+        """The items; a usage object has the answer's context window and times under ``x-roundhouse``."""
+        async with aclosing(self.attempt.items()) as items:
+            async for item in items:
+                usage = item.get("usage") if isinstance(item, dict) else None
+                if isinstance(usage, dict):
+                    usage[TIMINGS] = self.attempt.timings()
+                yield item

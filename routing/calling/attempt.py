@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
@@ -134,7 +134,18 @@ class Attempt(Generic[T]):
         self._early.append(item)
         return True
 
-    async def items(self) -> AsyncIterator[T]:
+    def timings(self) -> dict[str, float | None]:
+        """The model's context window in tokens, and seconds since the beginning of the attempt.
+
+        ``time_to_first_token`` is null for an answer that does not come in pieces.
+        """
+        return {
+            "context_window": self.model.limits.context_window,
+            "time_to_first_token": None if self._first is None else round(self._first, 4),
+            "latency": round(self._context.clock.monotonic() - self._began, 4),
+        }
+
+    async def items(self) -> AsyncGenerator[T]:
         """The items received so far, then the rest as they arrive.
 
         Raises the backend's errors, of which StreamBroken and the timeouts may come after the first item.

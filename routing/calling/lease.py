@@ -102,6 +102,7 @@ class Leases:
             timeouts=self._timeouts,
             parameters=model.parameters,
             max_output_tokens=model.limits.max_output_tokens,
+            prompts=model.options.get("prompts", {}),
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:

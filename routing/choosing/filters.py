@@ -95,7 +95,7 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         facts.capability,
         facts.features,
         intent.require,
-        index.too_small(_context_needed(facts)),
+        index.too_small(context_needed(facts)),
         facts.allowed,
         intent.local_only or intent.mode is Mode.LOCAL,
         settings.speech.allow_remote,
@@ -116,7 +116,7 @@ def cost_bound(facts: Facts, world: World) -> Floats | None:
     return world.estimator.cost(facts, output=most)
 
 
-def _context_needed(facts: Facts) -> int:
+def context_needed(facts: Facts) -> int:
     """Tokens that the context window must hold; 0 for capabilities without one."""
     if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
         return 0
@@ -133,7 +133,7 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     index, intent = world.index, facts.intent
     needs = (facts.capability, *facts.features, *intent.require)
     rules = [Filter("capability", index.capable(needs), lambda row: _missing_capabilities(facts, world, row))]
-    size = _context_needed(facts)
+    size = context_needed(facts)
     if index.too_small(size):
         rules.append(
             Filter(

@@ -84,6 +84,12 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     lacks = needs - model.capabilities
     if not lacks:
         return
+    if facts.tokens_only:
+        having = [
+            f"'{other.id}'" for other in world.index.models if other.tokenizes and permits(facts.allowed, other.id)
+        ]
+        advice = f"These have: {', '.join(having[:_MAX_LISTED])}." if having else "No model here has."
+        raise CapabilityMismatch(f"The model '{model.id}' has no tokenizer here. {advice}", param="model")
     capable = [name for name in world.index.names_capable(needs) if permits(facts.allowed, name)]
     ready = [name for name in capable if name not in world.blocked]
     listed = ", ".join(f"'{name}'" for name in ready[:_MAX_LISTED])

@@ -37,6 +37,9 @@ class IntentBody(BaseModel):
     )
     escalate: bool = False
     strict: bool = False
+    timings: bool = Field(
+        default=False, description="the usage has the context window and the times of the answer"
+    )
 
 
 _FIELDS = frozenset(IntentBody.model_fields)

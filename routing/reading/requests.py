@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from routing.facts import Complexity, Facts, Intent, Task
 from routing.reading.complexity import complexity_of, shape_of, task_of
@@ -348,7 +350,14 @@ def _size(schema: object) -> int:
 
 def _intent(request: WireModel, headers: Mapping[str, str]) -> Intent:
     extra: dict[str, Any] = request.model_extra or {}
-    return read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
+    intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
+    return replace(intent, timings=_timings(extra["timings"])) if "timings" in extra else intent
+
+
+def _timings(asked: Any) -> bool:
+    if not isinstance(asked, bool | None):
+        raise InvalidRequest("'timings' must be true or false.", param="timings")
+    return bool(asked)
 
 
 def _parameters(request: WireModel) -> frozenset[str]:

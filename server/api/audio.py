@@ -216,7 +216,7 @@ def _field(name: str, values: list[str]) -> Any:
     if name.endswith("[]") or name == "timestamp_granularities":
         return tuple(part for value in values for part in value.split(",") if part)
     value = values[-1]
-    if name in ("stream", "vad_filter", "strict"):
+    if name in ("stream", "vad_filter", "strict", "timings"):
         return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
     if name == "temperature":
         try:

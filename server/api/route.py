@@ -15,6 +15,7 @@ from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.model import Capability
 from catalog.types import Json
 from routing.calling.dispatcher import own_exclusions
+from routing.choosing.filters import context_needed
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
 from server.answers.whole import json_response
@@ -29,7 +30,10 @@ router = APIRouter(tags=["routing"])
 
 
 class RouteCandidate(TypedDict):
-    """A model that could answer, with the numbers that the router weighs."""
+    """A model that could answer, with the numbers that the router weighs.
+
+    ``fits``: the prompt and the answer fit its context window; null where the window is unknown.
+    """
 
     model: str
     local: bool
@@ -39,6 +43,8 @@ class RouteCandidate(TypedDict):
     cost_dollars: float | None
     failure_domain: str
     reason: str
+    context_window: int | None
+    fits: bool | None
 
 
 class RouteExclusion(TypedDict):
@@ -48,7 +54,10 @@ class RouteExclusion(TypedDict):
 
 
 class RoutePlan(TypedDict):
-    """The choice for a request: ``order`` is the order of attempts, ``request`` the facts it was decided by."""
+    """The choice for a request: ``order`` is the order of attempts, ``request`` the facts it was decided by.
+
+    ``warnings`` say what is likely to go wrong with the first of them.
+    """
 
     object: Literal["route"]
     model: str | None
@@ -58,6 +67,7 @@ class RoutePlan(TypedDict):
     order: list[str]
     candidates: list[RouteCandidate]
     excluded: list[RouteExclusion]
+    warnings: list[str]
 
 
 @route(
@@ -108,6 +118,7 @@ def _named(name: Any) -> Capability:
 def explained(facts: Facts, plan: Plan) -> RoutePlan:
     """A plan in the shape of ``POST /v1/route``, without the models that the caller's key may not use."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
+    needed = context_needed(facts)
     return {
         "object": "route",
         "model": chosen,
@@ -125,14 +136,30 @@ def explained(facts: Facts, plan: Plan) -> RoutePlan:
             "workload": facts.intent.workload.value,
         },
         "order": [candidate.model.id for candidate in plan.candidates],
-        "candidates": [_candidate(candidate) for candidate in (plan.considered or plan.candidates)],
+        "candidates": [_candidate(candidate, needed) for candidate in (plan.considered or plan.candidates)],
         "excluded": [
             {"model": out.model, "code": out.code, "reason": out.reason} for out in own_exclusions(plan, facts)
+        ],
+        "warnings": [
+            _too_small(candidate, needed) for candidate in plan.candidates[:1] if not _fits(candidate, needed)
         ],
     }
 
 
-def _candidate(candidate: Candidate) -> RouteCandidate:
+def _fits(candidate: Candidate, needed: int) -> bool:
+    window = candidate.model.limits.context_window
+    return window is None or needed <= window
+
+
+def _too_small(candidate: Candidate, needed: int) -> str:
+    model = candidate.model
+    return (
+        f"The request will not fit: it needs about {needed} tokens, prompt and answer together, and the context "
+        f"window of '{model.id}' holds {model.limits.context_window}."
+    )
+
+
+def _candidate(candidate: Candidate, needed: int) -> RouteCandidate:
     return {
         "model": candidate.model.id,
         "local": candidate.model.local,
@@ -142,4 +169,6 @@ def _candidate(candidate: Candidate) -> RouteCandidate:
         "cost_dollars": candidate.cost,
         "failure_domain": candidate.failure_domain,
         "reason": candidate.reason,
+        "context_window": candidate.model.limits.context_window,
+        "fits": None if candidate.model.limits.context_window is None else _fits(candidate, needed),
     }

@@ -56,6 +56,8 @@ def route(
     console = terminal.console()
     console.print(f"{answer['model'] or 'no model'} ({answer['strategy']})", style="bold", highlight=False)
     console.print(answer["reason"], highlight=False, markup=False)
+    for warning in answer["warnings"]:
+        console.print(warning, style="yellow", highlight=False, markup=False)
     console.print(_candidates(answer))
     _print_exclusions(console, answer["excluded"])
 

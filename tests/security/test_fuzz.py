@@ -25,7 +25,11 @@ NAMES = {
     "/v1/classify": "judge",
     "/v1/audio/speech": "mouth",
 } | {"/v1/images/generations": "brush"}
-PATHS = tuple((path.replace("{model_id}", "near"), model) for path, model in bodies().items())
+PATHS = tuple(
+    (path.replace("{model_id}", "near"), model)
+    for path, model in bodies().items()
+    if not path.endswith("/unload")  # it ends the process whose life the test watches
+)
 
 
 async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:

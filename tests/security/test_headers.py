@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from backends.headers import header_list, header_value
 from backends.notices import DROPPED
-from backends.wire.headers import header_list, header_value
 from backends.workers.program.app import dropped
 from tests.security.conftest import CHAT, OpenSite
 

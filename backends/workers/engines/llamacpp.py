@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.prompts import Prompts
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 from catalog.gguf import NotGguf, read_header
@@ -44,6 +45,9 @@ class LlamaCppOptions(EngineOptions):
     """The ``options`` of a catalogue row; unknown ones are refused. Files are on this machine."""
 
     pooling: Pooling | None = None
+    prompts: Prompts = Field(
+        default=Prompts(), description="before queries and documents; the gateway writes them"
+    )
     mmproj: Path | None = Field(default=None, description="projector of a vision or audio model")
     gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
     main_gpu: int = Field(default=0, ge=0)

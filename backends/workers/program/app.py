@@ -30,8 +30,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.headers import header_list
 from backends.notices import DROPPED
-from backends.wire.headers import header_list
 from backends.workers.program.server import serve_app
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec

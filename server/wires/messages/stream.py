@@ -9,6 +9,7 @@ import orjson
 
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
+from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -200,4 +201,5 @@ def _usage(usage: Json) -> Json:
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens", 0),
         "output_tokens_details": {"thinking_tokens": reasoning},
+        **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
     }

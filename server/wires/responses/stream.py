@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
+from routing.calling.answer import TIMINGS
 from server.wires.responses.items import encode_thinking
 from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
 
@@ -194,6 +195,7 @@ def _usage(usage: Json) -> Json:
             "cached_tokens": prompt.get("cached_tokens") or 0,
             "cache_write_tokens": prompt.get("cache_write_tokens") or 0,
         },
+        **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
         "output_tokens": usage.get("completion_tokens", 0),
         "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
         "total_tokens": usage.get("total_tokens", 0),

@@ -171,3 +171,16 @@ async def test_a_virtual_keys_requests_are_counted(start: Start) -> None:
 def test_creating_an_app_writes_no_state(tmp_path: Path) -> None:
     create_app(settings(), runtime=fake_runtime(tmp_path)[0])
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_explanation_says_when_the_request_will_not_fit(gateway: Gateway) -> None:
+    def body(words: int) -> dict[str, Any]:
+        return {"model": "parrot", "messages": [{"role": "user", "content": "word " * words}]}
+
+    short = (await gateway.client.post("/v1/route", json=body(10))).json()
+    assert (short["candidates"][0]["fits"], short["candidates"][0]["context_window"]) == (True, 4096)
+    assert short["warnings"] == []
+    long = (await gateway.client.post("/v1/route", json=body(8000))).json()
+    assert long["candidates"][0]["fits"] is False
+    assert "holds 4096" in long["warnings"][0]
+    assert str(long["request"]["prompt_tokens"] + 256) in long["warnings"][0]

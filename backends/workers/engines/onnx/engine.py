@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -26,6 +26,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.workers.engines.common.batching import Batcher, Tokens
 from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.prompts import Prompts
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.onnx.session import (
@@ -53,14 +54,6 @@ SHARPNESS = 20.0
 """Factor of cosines before the softmax: the scale of sentence-transformers' ``MultipleNegativesRankingLoss``, with
 which such models are trained, so that the results are probabilities.
 """
-
-
-class Prompts(BaseModel):
-    """The prefixes that a model expects before a query and before a document."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    query: str = ""
-    document: str = ""
 
 
 class OnnxOptions(EngineOptions):
@@ -151,8 +144,9 @@ class OnnxEngine:
         size = self._dimensions(request.dimensions)
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
-        prompt = getattr(self._options.prompts, request.input_type) if request.input_type else ""
-        unused = [*extra, *(["input_type"] if request.input_type and not prompt else [])]
+        prompts = self._options.prompts
+        prompt = prompts.before(request.input_type, request.instruction)
+        unused = [*extra, *prompts.without_effect(request.input_type, request.instruction)]
 
         async def work() -> tuple[list[Tokens], list[int], Floats]:
             tokens, cut = await asyncio.to_thread(self._encode, request.items(), prompt, truncate)
@@ -231,16 +225,17 @@ class OnnxEngine:
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": cut} if cut else {}),
         }
-        return json_response(body, headers=dropped(extra))
+        unused = [*extra, *self._options.prompts.without_effect(None, request.instruction)]
+        return json_response(body, headers=dropped(unused))
 
     async def _scores(
         self, request: RerankRequest, documents: Sequence[str], truncate: bool
     ) -> tuple[list[float], int, list[int]]:
         """Return a score in [0, 1] for each document, the tokens used, and the indices of truncated documents."""
         chunks, owners, cut = await asyncio.to_thread(self._chunks, request, documents)
-        query = self._options.prompts.query + request.query
+        query = self._options.prompts.before("query", request.instruction) + request.query
         if self._options.kind == "embedding":
-            texts = [query, *(self._options.prompts.document + chunk for chunk in chunks)]
+            texts = [query, *(self._options.prompts.before("document") + chunk for chunk in chunks)]
             tokens, short = await asyncio.to_thread(
                 lambda: self._tokenizer.texts(texts, truncate=truncate, param="documents")
             )
@@ -269,9 +264,10 @@ class OnnxEngine:
         cross = self._options.kind == "cross-encoder"
         room = self._tokenizer.max_tokens - self._tokenizer.pair_overhead
         if cross:
-            room -= self._tokenizer.count(self._options.prompts.query + request.query)
+            before = self._options.prompts.before("query", request.instruction)
+            room -= self._tokenizer.count(before + request.query)
         else:
-            room -= self._tokenizer.count(self._options.prompts.document)
+            room -= self._tokenizer.count(self._options.prompts.before("document"))
         chunks: list[str] = []
         owners: list[int] = []
         cut: list[int] = []
@@ -301,7 +297,7 @@ class OnnxEngine:
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
         first = len(request.labels)
-        prompt = self._options.prompts.query
+        prompt = self._options.prompts.before("query")
         texts = [prompt + text for text in (*request.labels, *request.texts())]
 
         async def work() -> tuple[list[Tokens], list[int], Floats]:

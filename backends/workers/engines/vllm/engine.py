@@ -20,6 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.prompts import Prompts
 from backends.workers.engines.vllm import middleware
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
@@ -31,6 +32,7 @@ _CAUSES = ("ValueError:", "RuntimeError:", "OSError:", "ImportError:", "torch.Ou
 class VllmOptions(EngineOptions):
     """The ``options`` of a catalogue row; the names are those of vLLM's arguments."""
 
+    prompts: Prompts = Field(default=Prompts(), description="before queries and documents")
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
     quantization: str | None = Field(default=None, pattern=r"^[\w-]+$")
     gpu_memory_utilization: float = Field(default=0.75, gt=0, le=1, description="of the whole device")
