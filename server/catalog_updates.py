@@ -42,7 +42,9 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
         check_engines(catalog, engines or builtin_engines(settings.workers.python))
         check_preferred(settings, catalog)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{error.message.rstrip('.')}. Correct it in {settings.source}.") from error
+        raise ConfigurationError(
+            f"{error.message.rstrip('.')}. Correct it in {settings.file or 'the settings'}."
+        ) from error
     return catalog
 
 

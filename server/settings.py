@@ -278,9 +278,14 @@ class Settings(BaseSettings):
     _file: Path | None = PrivateAttr(default=None)
 
     @property
-    def source(self) -> str:
-        """Where the rows are written, for messages."""
-        return "the settings" if self._file is None else str(self._file)
+    def file(self) -> Path | None:
+        """The settings file, for messages."""
+        return self._file
+
+    def read_from(self, file: Path | None) -> Self:
+        """These settings, which remember their file."""
+        self._file = file
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -342,8 +347,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         if file is not None:
             file.read_text(encoding="utf-8-sig")
         settings = source(**overrides)
-        settings = _with_named_secrets(settings)
-        settings._file = file
+        settings = _with_named_secrets(settings).read_from(file)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot read the settings file {file}: {error.strerror}. Name another with --config, or remove it."

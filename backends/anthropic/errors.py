@@ -39,10 +39,12 @@ def read_anthropic_error(
     """The typed error of a body ``{"type": "error", "error": {"type", "message"}}``."""
     details = error_details(body)
     if status == 402 or (status == 400 and _NO_CREDIT in details.message):
-        return UpstreamRejectedKey(
+        rejected = UpstreamRejectedKey(
             f"The endpoint '{upstream.endpoint}' refused the key: its account has no credit.",
             upstream_status=status,
         )
+        rejected.scope = "key"
+        return rejected
     if details.type == "timeout_error":
         return UpstreamTimeout(
             f"The endpoint '{upstream.endpoint}' gave up on the request.", upstream_status=status

@@ -41,7 +41,9 @@ def read_elevenlabs_error(
         return UpstreamOverloaded(f"{where} is busy.", upstream_status=status, retry_after=retry_after(headers))
     if code in _BUSY or status == 429:
         text = f"{where} says that it gets too many requests: {message}"
-        return UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        limited.scope = "key"  # ElevenLabs limits the calls of a subscription, whatever the model
+        return limited
     if code in _MODEL:
         return ModelUnavailable(f"{where} does not have the model '{upstream.model}': {message}", param="model")
     if code == "voice_not_found":

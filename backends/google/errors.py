@@ -39,7 +39,9 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     where = f"The endpoint '{upstream.endpoint}'"
     details = [one for one in error.get("details") or () if isinstance(one, dict)]
     if {str(one.get("reason")) for one in details} & _KEY_REASONS:
-        return UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
+        rejected = UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
+        rejected.scope = "key"
+        return rejected
     if status == 429:
         text = f"{where} says that it gets too many requests: {message}"
         limited = UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))

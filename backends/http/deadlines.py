@@ -101,9 +101,16 @@ class Deadlines:
         if self._loop.time() >= self._total_at:
             raise self.error()
 
-    def no_progress(self) -> None:
-        """Note bytes that are no part of the answer, such as comments. Raises UpstreamTimeout past a deadline."""
-        if self._loop.time() >= self.first_byte_by():
+    def no_progress(self, *, working: bool = False) -> None:
+        """Note bytes that are no part of the answer, such as comments. Raises UpstreamTimeout past a deadline.
+
+        ``working``: they are signs of work on an answer that has begun, so they restart ``idle`` all the same.
+        """
+        now = self._loop.time()
+        if self._progressed or (working and self._answering):
+            self._progressed = False
+            self._limit = now + self._times.idle
+        if now >= self.first_byte_by():
             raise self.error()
 
     def start_wait(self, connection: Connection) -> None:

@@ -108,7 +108,8 @@ class UpstreamResponse:
             ) from None
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """The body as server-sent events. A comment is no part of the answer: no deadline waits longer for it.
+        """The body as server-sent events. A comment is no part of the answer: no deadline waits longer for it, but
+        for ``idle`` with this machine's own workers, which send one per step of a picture.
 
         Raises UpstreamProtocolError when the answer has another content type.
         """
@@ -129,7 +130,7 @@ class UpstreamResponse:
                 self._deadlines.progress()
                 yield events
             else:
-                self._deadlines.no_progress()
+                self._deadlines.no_progress(working=self._upstream.uds is not None)
 
     async def drain(self, seconds: float) -> None:
         """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""

@@ -186,7 +186,7 @@ def regular_event(event: Json) -> None:
             _need_text(event, "language")
         _check_times(event, "segments", "text")
         _check_times(event, "words", "word")
-    elif kind.startswith("image_generation."):
+    elif kind in ("image_generation.completed", "image_generation.partial_image"):
         if event.get("b64_json") is None and event.get("url") is None:
             raise WrongShape("b64_json", None, "a picture")
         for name in ("b64_json", "url"):

@@ -70,7 +70,9 @@ class ObjectObserver:
         self.begun = True
         self.finish_reason = "stop"
         if item.get("usage") is not None:
-            self.usage = replace(_believed(item), units=self._units)
+            usage = _believed(item)
+            known = usage.known and bool(usage.input or usage.output or self._units)
+            self.usage = replace(usage, units=self._units, known=known)
         elif self._units:
             self.usage = Usage(units=self._units)
 
@@ -123,8 +125,13 @@ class ImageObserver:
 
 
 def _regular(chunk: dict[str, Any]) -> Usage:
-    """The usage of a chunk, which gets OpenAI's names and whole numbers in it."""
+    """The usage of a chunk, which gets OpenAI's names and whole numbers in it.
+
+    Zeros for all are a placeholder of servers that do not count: they pass on, and the usage is unknown.
+    """
     believed = _believed(chunk)
+    if believed.known and not (believed.input or believed.output):
+        return Usage(known=False)
     if believed.known:
         usage = chunk["usage"]
         usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
@@ -141,7 +148,7 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
         seconds = usage.get("seconds") if seconds is None else seconds
     tokens = Usage(known=seconds is not None) if usage is None or of_time else _believed(done)
     if seconds is None:
-        return tokens
+        return replace(tokens, known=tokens.known and bool(tokens.input or tokens.output))
     known = audio_seconds(seconds)
     if known is None:
         done.pop("duration", None)

@@ -154,7 +154,8 @@ class Breakers:
             self._clear_lacks(key, outcome.facts)
         elif outcome.result is Result.CANNOT:
             fault.succeeded(now)
-            self._record_lack(key, outcome, now)
+            if not outcome.facts.tokens_only:  # a model that splits no text may still answer
+                self._record_lack(key, outcome, now)
         elif outcome.result is Result.FAILED and is_fault(outcome):
             fault.failed(now, _reason(outcome))
         if fault.opened_until != before:

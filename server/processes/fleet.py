@@ -148,7 +148,7 @@ class Fleet:
         channel = Channel()
 
         async def settings(_: JsonValue) -> JsonValue:
-            return dump_with_secrets(self._settings)
+            return to_gateway(self._settings)
 
         async def metrics(_: JsonValue) -> JsonValue:
             return await self._metrics.render()
@@ -228,7 +228,7 @@ class Fleet:
         try:
             fresh = load()
             changed = applicable(self._settings, fresh)
-            document = dump_with_secrets(fresh)
+            document = to_gateway(fresh)
             serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
             for gateway in serving:  # the first to refuse keeps the others as they are
                 await gateway.channel.call("reload", document)
@@ -252,9 +252,9 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def dump_with_secrets(settings: Settings) -> JsonValue:
-    """Settings as JSON, secrets in plain text: only to be sent over the control socket."""
-    return _to_json(settings.model_dump())
+def to_gateway(settings: Settings) -> JsonValue:
+    """Settings and their file as JSON, secrets in plain text: only to be sent over the control socket."""
+    return {"file": _to_json(settings.file), "settings": _to_json(settings.model_dump())}
 
 
 def _to_json(value: Any) -> JsonValue:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue
@@ -51,7 +52,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
     pool = RemotePool(channel)
     await channel.open(control)
     orphaned = asyncio.create_task(_exit_when_orphaned(channel))
-    settings = Settings.model_validate(await channel.call("settings"))
+    settings = _settings(await channel.call("settings"))
     configure_logging(settings.log)
     await pool.start()
 
@@ -65,7 +66,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
         return await answer_peer(app.state.services.runtime, question)
 
     async def reload(changed: JsonValue) -> JsonValue:
-        return await apply_settings(app.state.services, Settings.model_validate(changed))
+        return await apply_settings(app.state.services, _settings(changed))
 
     try:
         opening = partial(open_runtime, pool=pool, scrape=scrape, peers=_Fleet(channel))
@@ -81,6 +82,11 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
         orphaned.cancel()
     channel.tell("samples", export(app.state.services.metrics.registry))
     return 0
+
+
+def _settings(sent: JsonValue) -> Settings:
+    file = sent["file"]
+    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file))
 
 
 class _Fleet:

@@ -94,6 +94,7 @@ def takes(seconds: float) -> Iterator[None]:
 @asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
+    uds: Path | None = None,
 ) -> AsyncIterator[str]:
     """The address of a server whose connections are handled by ``serve`` and end with the block."""
     writers: list[asyncio.StreamWriter] = []
@@ -102,9 +103,13 @@ async def listening(
         writers.append(writer)
         await serve(reader, writer)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    if uds is None:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    else:
+        server, address = await asyncio.start_unix_server(accept, uds), "http://localhost"
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield address
     finally:
         server.close()
         for writer in writers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -93,6 +94,56 @@ async def test_a_deadline_rings_although_bytes_arrive_in_every_iteration_of_the_
                 pass
         assert left > 700, "the deadline rang late"
         left = 1
+
+
+async def stepping(http: HttpClient, address: str, *, uds: str | None, times: Timeouts, pause: float = 0.0) -> int:
+    """How many events a stream has whose reader pauses once, after the first."""
+    upstream = Upstream("steps", "openai", address, "m", uds=uds, timeouts=times)
+    read = 0
+    async with http.open(upstream, "POST", "/images/generations", json={}) as response:
+        async for _ in response.events():
+            read += 1
+            if read == 1:
+                await asyncio.sleep(pause)
+    return read
+
+
+async def with_comments(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(STREAM + EVENT)
+    for _ in range(5):
+        await asyncio.sleep(0.6)
+        writer.write(COMMENT)
+    writer.write(EVENT)
+    writer.close()
+
+
+async def test_a_worker_of_this_machine_that_reports_its_steps_is_not_idle(
+    http: HttpClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    async with listening(with_comments, path) as address:
+        with virtual_time():
+            times = Timeouts(first_byte=1.0, idle=1.0, total=9.0)
+            assert await stepping(http, address, uds=str(path), times=times) == 2
+            with pytest.raises(TotalTimeout):
+                await stepping(http, address, uds=str(path), times=Timeouts(idle=1.0, total=2.0))
+
+
+async def test_comments_after_a_slow_reader_are_no_idle_upstream(http: HttpClient) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(STREAM + EVENT)
+        await asyncio.sleep(0.1)
+        writer.write(COMMENT)
+        await asyncio.sleep(5.0)
+        writer.write(EVENT)
+        writer.close()
+
+    async with listening(serve) as address:
+        with virtual_time():
+            times = Timeouts(first_byte=1.0, idle=1.0, total=90.0)
+            assert await stepping(http, address, uds=None, times=times, pause=5.0) == 2
 
 
 async def test_a_head_that_drips_ends_at_the_first_byte_deadline(http: HttpClient) -> None:

@@ -51,6 +51,19 @@ async def test_usage_that_cannot_be_true_is_unknown_and_the_reserved_amount_is_b
     assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)  # 1,000 tokens at $1 and 500 at $2
 
 
+async def test_zeros_for_all_are_a_placeholder_and_no_free_call(capped: Stand) -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    capped.backend.scripts = {"liar": (text("fine"), end(), {"choices": [], "usage": dict(zeros)})}
+    capped.will_try(remote("liar"))
+    _, items = await capped.ask(capped.job(Facts(Capability.CHAT, prompt_tokens=1000, output_tokens=500)))
+    assert items[-1]["usage"] == zeros
+    assert capped.recorder.outcomes[0].cost is None
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)
+    observer = ObjectObserver("m")
+    observer.see({"usage": dict(zeros)})
+    assert not observer.usage.known
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

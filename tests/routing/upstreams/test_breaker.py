@@ -270,6 +270,13 @@ def test_what_a_model_was_said_to_lack_opens_that_need_alone() -> None:
     assert harness.blocked(CHAT) is None
 
 
+def test_a_model_that_cannot_split_text_is_still_asked_for_answers() -> None:
+    harness = BreakerHarness()
+    for _ in range(5):
+        harness.attempt(Result.CANNOT, replace(CHAT, tokens_only=True))
+    assert harness.blocked(CHAT) is None
+
+
 def test_a_parameter_can_be_lacking() -> None:
     harness = BreakerHarness()
     warm = replace(CHAT, parameters=frozenset({"temperature", "top_p"}))
