@@ -155,7 +155,8 @@ def test_an_answer_always_has_its_schema(client: httpx.Client, name: str, *, str
     given = answers(client, body(schema, n=SEEDS, seed=100 * stream, stream=stream))
     assert len(given) == SEEDS
     whole = [text for text, finish in given if finish == "stop"]
-    assert len(whole) >= SEEDS // 2
+    # A small model may recurse until its bound; any other schema has an end.
+    assert len(whole) >= (1 if "recursion" in name else SEEDS // 2)
     assert [text for text in whole if not validator.is_valid(json.loads(text))] == []
 
 
@@ -275,3 +276,16 @@ async def test_a_form_comes_after_a_thought(tmp_path: Path) -> None:
     else:  # it thought until it was cut
         assert thought
         assert not choice["message"]["content"]
+
+
+def test_a_token_beyond_the_vocabulary_is_refused_and_closes_no_model(
+    client: httpx.Client, server: Served
+) -> None:
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    for _ in range(4):
+        for more in ({"logit_bias": {"999999": 1}}, {"stop_token_ids": [999_999]}):
+            refused = client.post("/chat/completions", json={**asked, **more})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(more)))
+        wrong = httpx.post(f"{server.url}/detokenize", json={"model": MODEL, "tokens": [5, 999_999]}, timeout=60)
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "tokens")
+    assert client.post("/chat/completions", json=asked).status_code == 200
