@@ -45,11 +45,9 @@ async def test_a_field_of_any_name_is_dropped_by_name_and_never_a_failure(site: 
 
 
 async def test_a_form_field_of_any_name_is_never_a_failure(site: OpenSite) -> None:
-    form: Any = {"data": {"model": "ear", "日": "1", "é": "2"}, "files": {"file": ("a.wav", b"RIFF")}}
+    form, file = {"model": "ear", "日": "1", "é": "2"}, {"file": ("a.wav", b"RIFF")}
     async with site() as running:
-        answer = await running.client.post(
-            "/v1/audio/transcriptions", data=form, files={"file": ("a.wav", b"RIFF")}
-        )
+        answer = await running.client.post("/v1/audio/transcriptions", data=form, files=file)
         assert answer.status_code == 200, answer.text
         assert unquote(answer.headers["x-roundhouse-dropped"]) == "日, é"
 
