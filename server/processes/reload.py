@@ -24,6 +24,7 @@ APPLIED = (
     "server.limits.concurrency",
     "server.limits.concurrency_per_key",
     "server.limits.retry_after",
+    "server.limits.speech_characters",
     "server.timeouts.body",
     "server.timeouts.body_idle",
     "server.timeouts.body_rate",

@@ -84,7 +84,7 @@ async def test_the_statistics_of_provider_keys_and_a_refused_key_survive_a_resta
     before = Gateway(tmp_path / "s.sqlite")
     await before.persistence.start()
     before.use_key(Result.SUCCESS)
-    before.use_key(Result.FAILED, error="upstream_rejected_key")
+    before.use_key(Result.FAILED, error="upstream_rejected_key", scope="key")
     before.use_key(Result.SUCCESS)
     await before.persistence.stop()
 

@@ -8,6 +8,7 @@ import pytest
 
 from catalog.errors import (
     BudgetExceeded,
+    CapabilityMismatch,
     EngineMissing,
     ModelTemporarilyUnavailable,
     ModelUnavailable,
@@ -133,7 +134,7 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
         (excluding(NO_KEY, strategy=Strategy.EXPLICIT), 404, ModelUnavailable),
         (excluding(("m", "engine_missing", "pip it"), strategy=Strategy.EXPLICIT), 404, EngineMissing),
         (excluding(("m", "privacy", "it is remote"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
-        (excluding(("m", "breaker_cannot", "cannot do: tools"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
+        (excluding(("m", "breaker_cannot", "no tools"), strategy=Strategy.EXPLICIT), 400, CapabilityMismatch),
         (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, ("m", "budget", "too dear")), 429, BudgetExceeded),

@@ -12,7 +12,7 @@ from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
     InvalidRequest,
-    NoCandidate,
+    ModelTemporarilyUnavailable,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
@@ -126,7 +126,7 @@ async def test_a_plan_that_is_empty_for_what_all_models_lack_is_a_400_that_says_
         with pytest.raises(CapabilityMismatch, match="a: answered that it cannot do: tools"):
             await stand.ask()
     stand.plans[:] = [Plan((), (lack, Exclusion("b", "breaker_open", "failed")), Strategy.PROFILE, "why")]
-    with pytest.raises(NoCandidate):
+    with pytest.raises(ModelTemporarilyUnavailable):
         await stand.ask()
 
 

@@ -125,7 +125,8 @@ def test_openrouter_is_sent_cache_marks() -> None:
 def test_parameters_of_engines_and_of_the_gateway_go_along() -> None:
     fields = {"grammar": "g", "routing": {"mode": "fast"}, "chat_template_kwargs": {"enable_thinking": False}}
     for chat in (claude(**fields), codex(**fields)):
-        assert fields.items() <= (chat.model_extra or {}).items()
+        wire = chat.to_wire()
+        assert {name: wire.get(name) for name in fields} == fields
 
 
 def test_a_field_that_chats_refuse_is_named_as_the_caller_wrote_it() -> None:
