@@ -124,6 +124,14 @@ class ContextLengthExceeded(InvalidRequest):
         self.requested = requested
         self._say()
 
+    @classmethod
+    def told(cls, message: str) -> ContextLengthExceeded:
+        """Make the error of several models from a message with their numbers."""
+        error = cls(model="auto", limit=None, requested=None)
+        error.message = message
+        error.args = (message,)
+        return error
+
     def complete(self, *, limit: int | None, estimate: int) -> None:
         """Fill in the numbers that the model's server did not give: the row's limit and the estimated tokens."""
         self.limit = limit if self.limit is None else self.limit

@@ -288,8 +288,9 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
     ModelTemporarilyUnavailable if an exclusion passes by itself, BudgetExceeded if one is by a spending cap.
-    Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ModelUnavailable or
-    EngineMissing for a model asked for by name, else NoCandidate.
+    Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ContextLengthExceeded
+    if a model would answer a shorter prompt, ModelUnavailable or EngineMissing for a model asked for by name, else
+    NoCandidate.
     """
     named = plan.strategy is Strategy.EXPLICIT
     excluded = own_exclusions(plan, facts)
@@ -302,6 +303,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return BudgetExceeded(message)
     if "breaker_cannot" in by_code:
         return CapabilityMismatch(message, param="model")
+    if "context" in by_code:
+        return ContextLengthExceeded.told(message)
     first = excluded[0] if named and excluded else None
     if first is None or first.code not in NOT_SET_UP:
         return NoCandidate(message, param="model")

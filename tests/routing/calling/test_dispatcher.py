@@ -9,6 +9,7 @@ import pytest
 from catalog.errors import (
     BudgetExceeded,
     CapabilityMismatch,
+    ContextLengthExceeded,
     EngineMissing,
     ModelTemporarilyUnavailable,
     ModelUnavailable,
@@ -138,6 +139,7 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
         (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, ("m", "budget", "too dear")), 429, BudgetExceeded),
+        (excluding(NO_KEY, ("m", "context", "holds 9, needs 10")), 400, ContextLengthExceeded),
         (excluding(), 400, NoCandidate),
     ],
 )
