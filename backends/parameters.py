@@ -6,7 +6,7 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -112,7 +112,12 @@ def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
 
 def refuse_forbidden(request: WireModel) -> None:
     """Raises InvalidRequest if the request names an address, a key or a template of its own."""
-    for name in request.model_extra or ():
+    refuse_names(request.model_extra or ())
+
+
+def refuse_names(names: Iterable[str]) -> None:
+    """Raises InvalidRequest if one of the names of a request's fields is in :data:`FORBIDDEN`."""
+    for name in names:
         if name.lower().replace("-", "_") in FORBIDDEN:
             raise InvalidRequest(
                 f"A request cannot set '{name[:80]}'; the operator's configuration does.", param=name

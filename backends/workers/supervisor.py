@@ -274,7 +274,7 @@ class Supervisor:
         """
         host = next((budget for budget in self._budgets if budget.device == "cpu"), self._budgets[0])
         others = sum(each.memory for each in self._workers.values() if each is not worker and each.device == "cpu")
-        return max(worker.memory, host.size - others)
+        return max(worker.reserved, host.size - others)
 
     async def _place(self, worker: Worker, need: int, allowed: tuple[str, ...]) -> None:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.

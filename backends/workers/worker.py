@@ -80,7 +80,7 @@ class Worker:
         self.model = model
         self.log = log
         self.keep_alive = _keep_alive(model, settings)
-        self.memory = 0
+        self.memory = self.reserved = 0
         self.device = ""
         self.leaving = False
         self.context: int | None = None
@@ -201,7 +201,7 @@ class Worker:
 
     def reserve(self, device: str, memory: int) -> None:
         """Record its device and count its memory as used; called during :meth:`Host.prepare`."""
-        self.device, self.memory = device, memory
+        self.device, self.memory, self.reserved = device, memory, memory
 
     def keep(self, seconds: float | None) -> None:
         """Set the idle time after which it stops; None means never."""

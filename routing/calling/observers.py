@@ -130,12 +130,13 @@ def _regular(chunk: dict[str, Any]) -> Usage:
     Zeros for all are a placeholder of servers that do not count: they pass on, and the usage is unknown.
     """
     believed = _believed(chunk)
-    if believed.known and not (believed.input or believed.output):
-        return Usage(known=False)
-    if believed.known:
-        usage = chunk["usage"]
-        usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
-    return believed
+    if not believed.known:
+        return believed
+    usage = chunk["usage"]
+    usage["prompt_tokens"], usage["completion_tokens"] = believed.input, believed.output
+    if type(usage.get("total_tokens")) is not int:
+        usage["total_tokens"] = believed.input + believed.output
+    return believed if believed.input or believed.output else Usage(known=False)
 
 
 def _of_transcript(done: dict[str, Any]) -> Usage:

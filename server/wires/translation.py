@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from backends.local.parameters import ENGINES, WORKER
+from backends.parameters import refuse_names
 from backends.wire.chat import ChatRequest, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
@@ -36,8 +37,10 @@ def chat_parameters() -> frozenset[str]:
 def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Json, tuple[str, ...]]:
     """The unknown fields of a request that go on with its chat, and the names of the others.
 
-    ``foreign`` are fields that only providers of the request's own API take.
+    ``foreign`` are fields that only providers of the request's own API take. Raises InvalidRequest for fields that
+    no request may have.
     """
+    refuse_names(extras)
     kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
     return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
 

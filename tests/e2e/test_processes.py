@@ -182,7 +182,7 @@ async def test_an_open_breaker_and_a_new_key_are_known_in_the_other_process(tmp_
             fake.fault = Fault(status=500)
             async with client_of(server, one) as first, client_of(server, other) as second:
                 codes = [(await ask(first, PAID))[1]["error"]["code"] for _ in range(6)]
-                assert codes == ["upstream_error"] * 5 + ["model_unavailable"]
+                assert codes == ["upstream_error"] * 5 + ["model_temporarily_unavailable"]
                 assert len(fake.calls) == 5
 
                 async def knows() -> bool:

@@ -79,7 +79,7 @@ BOUNDS = (
     Bound("schema's patterns", 200, lambda n: answer_in({"anyOf": [{"pattern": "^a$"}] * n})),
     Bound("pattern's length", 1000, lambda n: answer_in({"pattern": "x" * n})),
     Bound("pattern's repetitions", 10_000, lambda n: answer_in({"pattern": f"(ab){{{n}}}"})),
-    Bound("stop strings", 4, lambda n: {"stop": ["x"] * n}),
+    Bound("stop strings", 64, lambda n: {"stop": ["x"] * n}),
     Bound("stop string's length", 1000, lambda n: {"stop": "x" * n}),
     Bound("n", 128, lambda n: {"n": n}),
     Bound("top_logprobs", 20, lambda n: {"logprobs": True, "top_logprobs": n}),
@@ -96,7 +96,7 @@ BOUNDS = (
     Bound("texts to classify", 1024, lambda n: {"input": ["x"] * n, "labels": ["a", "b"]}, "/v1/classify"),
     Bound("text to speak", 100_000, lambda n: {"input": "x" * n, "voice": "alloy"}, "/v1/audio/speech"),
     Bound("text to draw", 32_000, lambda n: {"prompt": "x" * n}, "/v1/images/generations"),
-    Bound("Anthropic's stop", 4, lambda n: {"stop_sequences": ["x"] * n}, "/v1/messages"),
+    Bound("Anthropic's stop", 64, lambda n: {"stop_sequences": ["x"] * n}, "/v1/messages"),
     Bound("Anthropic's tools", 256, lambda n: {"tools": [{"name": f"f{i}", "input_schema": {"type": "object"}}
                                                          for i in range(n)]}, "/v1/messages"),
     Bound("items of a response", 4096, lambda n: {"input": [USER] * n}, "/v1/responses"),

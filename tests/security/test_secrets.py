@@ -157,7 +157,7 @@ async def test_what_was_planted_is_found_nowhere(tmp_path: Path, collector: tupl
 
         for bad in (
             {**chat("near"), "temperature": PROMPT},
-            {**chat("near"), PROMPT: [[[]]], "stop": [PROMPT] * 9},
+            {**chat("near"), PROMPT: [[[]]], "stop": [PROMPT] * 65},
             {**chat("near"), "tools": [{"type": PROMPT}]},
             {**chat("near"), "response_format": {"type": "json_schema", "json_schema": {"name": PROMPT * 9}}},
         ):
