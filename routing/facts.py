@@ -78,12 +78,12 @@ class Intent:
 class Facts:
     """One request, as input of the policy.
 
-    ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate;
-    ``output_tokens`` is the caller's bound or ``None``. ``key`` is the id of the caller's API key.
-    ``prompt_digest`` identifies a repeated prompt without storing it.
-    ``units`` is the amount of work not measured in tokens: characters to speak, images, minutes of audio.
-    ``tokens_only`` marks a request that only splits or joins tokens and decodes nothing.
-    ``allowed`` lists the models that the caller's key may use, as ids or patterns; empty means all.
+    ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate; ``output_tokens``
+    is the caller's bound on each of the ``choices`` (answers to all prompts) or ``None``. ``key`` is the id of
+    the caller's API key. ``prompt_digest`` identifies a repeated prompt without storing it. ``units`` is the
+    amount of work not measured in tokens: characters to speak, images, minutes of audio. ``tokens_only`` marks
+    a request that only splits or joins tokens and decodes nothing. ``allowed`` lists the models that the
+    caller's key may use, as ids or patterns; empty means all.
     """
 
     capability: Capability
@@ -100,4 +100,5 @@ class Facts:
     prompt_digest: str = ""
     tokens_only: bool = False
     allowed: tuple[str, ...] = ()
+    choices: int = 1
     intent: Intent = field(default_factory=Intent)

@@ -185,7 +185,7 @@ class Spend:
         assumed = self._settings.assumed_output_tokens if generates else 0
         usage = Usage(
             input=facts.prompt_tokens,
-            output=assumed if facts.output_tokens is None else facts.output_tokens,
+            output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
         return self.cost(price, usage, facts.capability)

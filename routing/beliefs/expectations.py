@@ -85,7 +85,7 @@ def dollars(index: Index, facts: Facts, output_tokens: float, rows: Rows) -> Any
         return prices[unit.field][rows] * (facts.units / unit.per)
     cost = prices["input"][rows] * (facts.prompt_tokens * 1e-6)
     if output_tokens:
-        cost = cost + prices["output"][rows] * (output_tokens * 1e-6)
+        cost = cost + prices["output"][rows] * (output_tokens * facts.choices * 1e-6)
     if unit is not None:
         per_search = prices[unit.field][rows] * (facts.units / unit.per)
         cost = np.where(np.isnan(per_search), cost, per_search)

@@ -89,6 +89,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         complexity=complexity_of(shape),
         prompt_tokens=tokens,
         output_tokens=output_tokens,
+        choices=request.n or 1,
         parameters=_parameters(request),
         stream=bool(request.stream),
         key=key,
@@ -102,11 +103,12 @@ def read_completion(
 ) -> Facts:
     """Facts of a completion; token ids are counted, the tokens of texts are estimated."""
     prompt = request.prompt
+    prompts = 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
     texts = [prompt] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, str)]
     ids = 0
     if not isinstance(prompt, str):
         ids = sum(1 if isinstance(item, int) else len(item) for item in prompt if not isinstance(item, str))
-    return _textual(
+    facts = _textual(
         Capability.COMPLETION,
         request,
         headers,
@@ -117,6 +119,7 @@ def read_completion(
         output_tokens=request.max_tokens,
         stream=bool(request.stream),
     )
+    return replace(facts, choices=prompts * max(request.n or 1, request.best_of or 1))
 
 
 def read_embedding(request: EmbeddingRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:

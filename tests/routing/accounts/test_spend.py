@@ -54,6 +54,8 @@ async def test_an_estimate_assumes_the_longest_answer_allowed(store: SqliteState
     assert spend.estimate(PRICE, replace(facts, output_tokens=100)) == pytest.approx(0.003 + 0.0015)
     assert spend.estimate(PRICE, facts) == pytest.approx(0.003 + 1024 * 15e-6)
     assert spend.estimate(Price(), facts) is None
+    several = replace(facts, output_tokens=100, choices=4)
+    assert spend.estimate(PRICE, several) == pytest.approx(0.003 + 4 * 0.0015)
 
 
 async def test_two_hundred_concurrent_requests_never_exceed_a_daily_cap_of_one_dollar(store: SqliteState) -> None:

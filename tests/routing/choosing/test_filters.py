@@ -52,6 +52,13 @@ def test_an_unknown_price_is_excluded_by_a_limit_on_cost_and_by_a_spending_cap_a
     assert codes(choose(chat(max_cost=1.0), allowed)) == {"unknown": "price_unknown"}
 
 
+def test_a_limit_on_cost_counts_every_answer() -> None:
+    here = world([remote("m")])  # 2 dollars per million tokens of answer
+    once = chat(max_cost=0.0025, output_tokens=1000)
+    assert codes(choose(once, here)) == {}
+    assert codes(choose(replace(once, choices=2), here)) == {"m": "cost"}
+
+
 def test_a_model_that_no_device_can_hold_is_excluded_also_when_pinned_to_a_small_one() -> None:
     gib = 2**30
     devices = (

@@ -158,6 +158,21 @@ def test_the_same_prompt_has_the_same_digest_and_no_part_of_the_prompt() -> None
     assert "secret" not in repr(facts("secret"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ({"prompt": "a"}, 1),
+        ({"prompt": [1, 2, 3], "n": 2}, 2),
+        ({"prompt": ["a", "b"], "n": 2, "best_of": 3}, 6),
+        ({"prompt": [[1], [2], [3]]}, 3),
+    ],
+)
+def test_every_answer_that_is_paid_for_counts(fields: dict[str, Any], choices: int) -> None:
+    assert read.read_completion(CompletionRequest(model="m", **fields)).choices == choices
+    assert read_chat(chat(n=5)).choices == 5
+    assert read_chat(chat()).choices == 1
+
+
 def test_every_endpoint_has_its_facts() -> None:
     completion = read.read_completion(CompletionRequest(model="m", prompt=[1, 2, 3], max_tokens=7))
     assert (completion.capability, completion.prompt_tokens, completion.output_tokens) == (
