@@ -93,9 +93,9 @@ class ToolPlan:
         """The Lark grammar of the answer. Raises UnsupportedParameter for a form that goes with no tools."""
         if self.named is not None:
             return await checker.compile_rules(f"start: {self._arguments(0)}", "tools")
-        more = MAX_PARALLEL_CALLS - 1 if self.parallel else 0
+        more = f"({lark.literal(', ')} call){{0,{MAX_PARALLEL_CALLS - 1}}} " if self.parallel else ""
         rules = [
-            f"calls: {lark.literal(CALLS)} call ({lark.literal(', ')} call){{0,{more}}} {lark.literal(']}')}",
+            f"calls: {lark.literal(CALLS)} call {more}{lark.literal(']}')}",
             "call: " + " | ".join(f"call_{at}" for at in range(len(self.tools))),
         ]
         for at, tool in enumerate(self.tools):

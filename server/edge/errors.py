@@ -39,14 +39,21 @@ def as_error(error: BaseException) -> RoundhouseError:
     return RoundhouseError("The server failed on this request. Its log has the reason under the request id.")
 
 
+_MAY_PASS = frozenset({408, 409, 429})
+"""Refusals of a request that may be answered later."""
+
+
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
     """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
     anthropic = speaks_anthropic(scope)
     body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
+    headers = error.headers()
+    if error.status < 500 and error.status not in _MAY_PASS:
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
     return Response(
         orjson.dumps(body),
         status_code=error.status,
-        headers=error.headers(),
+        headers=headers,
         media_type="application/json",
     )
 

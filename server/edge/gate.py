@@ -23,7 +23,7 @@ from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog
 from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
-from server.edge.errors import as_error, error_response
+from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
 from server.edge.identifiers import RandomHex
 from server.edge.services import Services
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
@@ -135,6 +135,8 @@ class _Passage:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), self._id_header]
+            if self._scope["path"].startswith(ANTHROPIC_PATHS):
+                message["headers"].append((b"request-id", self._id_header[1]))
         await self._send(message)
 
     async def _answer_error(self, error: Exception, receive: Receive) -> None:

@@ -52,7 +52,12 @@ class LlamaCppOptions(EngineOptions):
     gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
     main_gpu: int = Field(default=0, ge=0)
     split: Literal["none", "layer", "row"] = "layer"
-    batch: int = Field(default=2048, ge=32, description="tokens of prompt in one logical batch")
+    batch: int | None = Field(
+        default=None,
+        ge=32,
+        description="tokens of prompt computed at a stretch; calls are cancelled and others served in between; "
+        "default: 2048, on cpu 256",
+    )
     micro_batch: int = Field(default=512, ge=32)
     flash_attention: Literal["auto", "on", "off"] = "auto"
     cache_type_k: CacheType = "f16"
@@ -167,8 +172,8 @@ def parameters(spec: WorkerSpec) -> Any:
 
     params.cpuparams.n_threads = spec.threads
     params.cpuparams_batch.n_threads = spec.threads
-    params.n_batch = options.batch
-    params.n_ubatch = options.micro_batch
+    params.n_batch = options.batch or (256 if spec.device == "cpu" else 2048)
+    params.n_ubatch = min(options.micro_batch, params.n_batch)
     params.flash_attn_type = getattr(
         x.llama_flash_attn_type, "LLAMA_FLASH_ATTN_TYPE_" + _FLASH_ATTENTION[options.flash_attention]
     )
