@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -299,6 +300,9 @@ TOKENIZING = frozenset({"llamacpp", "onnx", "whisper", "mlx", "vllm", "llama-cpp
 """Engines that serve ``/tokenize`` and ``/detokenize``, for models of any capability."""
 
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
 class Endpoint(BaseModel):
     """A server that Roundhouse calls but does not start: its address, protocol, keys and timeouts.
 
@@ -336,6 +340,13 @@ class Endpoint(BaseModel):
         if name == LOCAL_ENDPOINT:
             raise ValueError(f"'{LOCAL_ENDPOINT}' means this machine; choose another id")
         return name
+
+    @field_validator("key_env")
+    @classmethod
+    def _names_of_variables(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_VARIABLE.fullmatch(name) for name in names):
+            raise ValueError("it lists names of environment variables, such as OPENAI_API_KEY, and never keys")
+        return names
 
     @field_validator("base_url")
     @classmethod

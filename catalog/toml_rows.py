@@ -75,11 +75,16 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {_say(first)}") from error
 
 
+_MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})
+"""Fields whose wrong value is not repeated: it may be a key, or a URL with one."""
+
+
 def _say(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such field"
     if error["type"] == "missing":
         return "this field is needed"
     said = error["msg"].removeprefix("Value error, ")
-    shown = repr(error.get("input"))
-    return said if "@" in shown else f"{said} (it is {shown[:80]})"  # a URL may have a password
+    if error["loc"][:1] and error["loc"][0] in _MAY_BE_SECRET:
+        return said
+    return f"{said} (it is {error.get('input')!r:.80})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections import UserDict
 from importlib import import_module
@@ -82,6 +83,10 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
 ) -> None:
     """Serve the API."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(
+            signal.SIGHUP, signal.SIG_IGN
+        )  # until the server takes it: a start reads the settings anyway
     # Until tune_garbage_collector(): collections would take a tenth of the start-up time.
     gc.disable()
     from server.processes.run import run

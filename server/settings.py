@@ -383,6 +383,18 @@ def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
     )
 
 
+def check_lost_keys(settings: Settings) -> None:
+    """Raise ConfigurationError where a damaged state was set aside that may have held the only API keys."""
+    if settings.state.url is not None or settings.server.insecure or settings.api_keys or settings.admin_keys:
+        return
+    kept = sorted(settings.data_dir.glob(f"{STATE_FILE}.damaged-*"))
+    if kept:
+        raise ConfigurationError(
+            f"The state file was damaged and is kept as {kept[-1]}. If it held API keys they are gone, and the "
+            "server would be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
+        )
+
+
 def _find_file(path: Path | None) -> Path | None:
     named = path or (Path(value) if (value := os.environ.get(FILE_VARIABLE)) else None)
     if named is not None:

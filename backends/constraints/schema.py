@@ -13,6 +13,9 @@ from typing import Any
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
+_COUNTS = frozenset({"minItems", "maxItems", "minProperties", "maxProperties"})
+MAX_ITEMS = 5_000
+"""Items that a schema may count: a grammar spells out each, and a million of them hold a worker for seconds."""
 MAX_EXPANSION = 20_000
 """Values of a schema in which each ``$ref`` counts as what it points at. References to references double with each
 level: forty levels of two are 3 kB and a million million values."""
@@ -77,6 +80,11 @@ def _prepared(node: Any, path: str, param: str) -> Any:
             prepared[keyword] = {
                 name: _prepared(each, f"{path}.{keyword}.{name}", param) for name, each in value.items()
             }
+        elif keyword in _COUNTS and isinstance(value, int | float) and value > MAX_ITEMS:
+            raise UnsupportedParameter(
+                f"'{keyword}' at {path[:300]} is more than {MAX_ITEMS}: a local model cannot count so far.",
+                param=param,
+            )
         elif keyword == "format":
             prepared |= _format(node, value, path, param)
         elif keyword in _PLAIN or keyword in _LISTED or keyword in _NAMED:

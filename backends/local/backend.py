@@ -17,7 +17,7 @@ from backends.constraints.lark import after_thought
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
-from backends.local.binding import Binding, bind_answer, bind_text
+from backends.local.binding import Binding, bind_answer, bind_text, refuse_endless
 from backends.local.chat import AT_ONCE, UsageSum, choice_bodies, regular
 from backends.local.classify import Likelihoods, left_out
 from backends.local.completions import (
@@ -219,8 +219,10 @@ class LocalWorkerBackend:
     async def _sampled(self, request: Sampling, body: Json, upstream: Upstream) -> Json:
         """The body with parameters by the names and in the forms that the engine knows.
 
-        Raises InvalidRequest for a token outside the vocabulary.
+        Raises InvalidRequest for a token outside the vocabulary, UnsupportedParameter for an endless answer in a
+        form.
         """
+        refuse_endless(body)
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:

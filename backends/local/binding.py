@@ -29,6 +29,12 @@ _NATIVE = frozenset(
 """Keywords that llama.cpp's own conversion of tools enforces."""
 
 
+def refuse_endless(body: Json) -> None:
+    """Raises UnsupportedParameter for ``ignore_eos`` with a grammar: the answer would go on past its end."""
+    if body.get("ignore_eos") and body.get("grammar"):
+        raise UnsupportedParameter("'ignore_eos' goes with no form of the answer.", param="ignore_eos")
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A request's body for the worker; ``chunks`` makes an answer's chunks regular and checks them.

@@ -20,11 +20,18 @@ class ContentPart(WireModel):
     """One part of a message: text, image_url, input_audio, file or refusal; the backend checks its content."""
 
     type: Identifier
-    text: Text | None = None
-    image_url: dict[str, Any] | None = None
-    input_audio: dict[str, Any] | None = None
+    text: Text | None = Field(default=None, validate_default=True)
+    image_url: dict[str, Any] | None = Field(default=None, validate_default=True)
+    input_audio: dict[str, Any] | None = Field(default=None, validate_default=True)
     file: dict[str, Any] | None = None
     refusal: Text | None = None
+
+    @field_validator("text", "image_url", "input_audio")
+    @classmethod
+    def _present(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and info.data.get("type") == info.field_name:
+            raise ValueError(f"a part of type '{info.field_name}' needs its {info.field_name}")
+        return value
 
 
 class FunctionCall(WireModel):

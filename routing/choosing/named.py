@@ -10,7 +10,7 @@ import numpy as np
 from catalog.errors import CapabilityMismatch, ContextLengthExceeded, NotPermitted
 from catalog.index import permits
 from catalog.model import Capability, Model
-from routing.choosing.filters import admit, broken_limit, cost_bound
+from routing.choosing.filters import admit, broken_limit, context_needed, cost_bound
 from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
@@ -67,7 +67,8 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     if excluded is not None:
         return Plan((), (excluded,), strategy, f"{model.id}: {excluded.reason}")
     row = world.index.rows[model.id]
-    if model.local and not facts.tokens_only and facts.prompt_tokens > _FAR_TOO_LONG * world.index.context[row]:
+    prompt = context_needed(facts) and facts.prompt_tokens  # a list of texts is bounded by the longest of them
+    if model.local and not facts.tokens_only and prompt > _FAR_TOO_LONG * world.index.context[row]:
         window = int(world.index.context[row])
         raise ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
     expected = world.estimator.expect(row, facts, world.pool, world.now, world.queued_ahead)

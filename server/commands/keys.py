@@ -43,7 +43,7 @@ def create(
     spend_per_day: Dollars = None,
     spend_per_month: Dollars = None,
     spend_total: Dollars = None,
-    expires_in_days: Annotated[float | None, typer.Option(min=0, help="Default: never.")] = None,
+    expires_in_days: Annotated[float | None, typer.Option(min=0, max=36_500, help="Default: never.")] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="An admin key: may load models and read usage and traces of every key.")
     ] = False,
@@ -157,4 +157,7 @@ def _state(info: KeyInfo, now: float) -> str:
 
 
 def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        return "the end of days"

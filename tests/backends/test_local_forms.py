@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,6 +145,12 @@ async def test_a_completion_has_its_form_too(
         ({"response_format": form({"not": {}})}, "response_format.json_schema.schema", r"'not' at \$ "),
         ({"response_format": form({"oneOf": [{}, {}]})}, "response_format.json_schema.schema", "oneOf"),
         ({"guided_regex": "a(?=b)"}, "guided_regex", "look-around"),
+        ({"guided_choice": ["a"], "ignore_eos": True}, "ignore_eos", "no form"),
+        (
+            {"response_format": form({"type": "array", "items": {}, "minItems": 10_000_000})},
+            "response_format.json_schema.schema",
+            "minItems",
+        ),
         ({"grammar": "root ::= ("}, "grammar", "cannot be read"),
         ({"guided_choice": ["a"], "guided_regex": "b"}, "guided_choice", "two"),
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs", "exactly one"),
@@ -181,6 +188,17 @@ async def test_references_may_not_double_without_end(backend: LocalWorkerBackend
 
 
 # ---- tools
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_one_call_at_a_time_is_a_form_that_can_be_kept(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, choice: str
+) -> None:
+    fake.scripted = "Hello"
+    request = chat(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False)
+    with contextlib.suppress(AnswerInvalid):  # the scripted worker does not decode by the grammar
+        await assemble_chat(backend.chat(upstream, request))
+    assert "grammar" in next(call.body for call in fake.calls if call.path.endswith("completions"))
 
 
 async def test_text_streams_although_tools_were_offered(

@@ -205,6 +205,13 @@ def test_a_row_without_a_price_is_free_at_a_private_endpoint(
     assert Catalog.load(user_models=[row], user_endpoints=[endpoint]).resolve("lab/m").price.input == known
 
 
+def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated() -> None:
+    endpoint = {"id": "lab", "base_url": "http://10.0.0.7/v1", "key_env": ["sk-secret-99"]}
+    with pytest.raises(ConfigurationError, match="names of environment variables") as refused:
+        Catalog.load(user_endpoints=[endpoint])
+    assert "sk-secret-99" not in refused.value.message
+
+
 def found_row(model_id: str) -> Model:
     return Model(id=model_id, capabilities=frozenset({Capability.CHAT}), source=PathSource(path="/x"))
 

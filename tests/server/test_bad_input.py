@@ -41,6 +41,14 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
             {"model": "parrot", "messages": [{"role": "user", "content": [{"text": "x"}]}]},
             "messages[0].content[0].type",
         ),
+        (
+            {"model": "parrot", "messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0]",
+        ),
+        (
+            {"model": "parrot", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]",
+        ),
         ({**BODY, "temperature": "warm"}, "temperature"),
         ({**BODY, "temperature": -1}, "temperature"),
         ({**BODY, "max_tokens": 1e300}, "max_tokens"),

@@ -116,6 +116,12 @@ def test_a_prompt_far_over_a_local_models_window_is_refused_before_a_worker_toke
     assert choose(chat(requested="far", prompt_tokens=1_250_000), here).candidates, "its server refuses it"
 
 
+def test_many_texts_to_embed_are_not_taken_for_one_long_one() -> None:
+    here = world([local("m", capabilities=EMBED, limits=Limits(context_window=256, max_input_tokens=256))])
+    many = Facts(capability=Capability.EMBED, requested="m", prompt_tokens=10_000, units=32)
+    assert choose(many, here).candidates
+
+
 # ---- replicas
 
 
