@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from catalog.catalog import Catalog
@@ -53,8 +54,9 @@ ROWS: dict[str, Any] = {
 class Running:
     """A gateway of real parts, without HTTP."""
 
-    def __init__(self, services: Services, overrides: dict[str, Any]) -> None:
-        self.services = services
+    def __init__(self, app: FastAPI, overrides: dict[str, Any]) -> None:
+        self.app = app
+        self.services: Services = app.state.services
         self._overrides = overrides
 
     @property
@@ -74,7 +76,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     overrides = {"data_dir": tmp_path, **ROWS, "routing": {"preferred": {"chat": "one"}}}
     app = create_app(settings(**overrides), open_runtime=open_runtime)
     async with app.router.lifespan_context(app):
-        yield Running(app.state.services, overrides)
+        yield Running(app, overrides)
 
 
 def covers(entry: str, name: str) -> bool:
@@ -185,6 +187,24 @@ async def test_a_scan_that_raises_is_logged_and_the_next_one_finds_models(
     assert "discovery failed" in logs.getvalue()
     assert merging
     assert threading.get_ident() not in merging, "the catalogue is made off the event loop"
+
+
+async def test_an_excluded_endpoint_is_kept_out_and_an_unknown_exclusion_is_refused(running: Running) -> None:
+    transport = httpx.ASGITransport(app=running.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+        async def routed(name: str) -> httpx.Response:
+            body = {"messages": [{"role": "user", "content": "a"}], "routing": {"exclude": [name]}}
+            return await client.post("/v1/route", json=body)
+
+        left = {each["model"] for each in (await routed("one")).json()["candidates"]}
+        assert "two" in left
+        assert "one" not in left
+        left = {each["model"] for each in (await routed("lab")).json()["candidates"]}
+        assert left.isdisjoint({"one", "two"})
+        refused = await routed("nonsense")
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "routing.exclude"
 
 
 async def test_a_lowered_spend_cap_holds_at_once(running: Running) -> None:
