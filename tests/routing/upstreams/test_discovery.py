@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+import catalog.discovery
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.registry import backends
@@ -145,6 +148,22 @@ async def test_a_list_that_is_too_long_is_cut_with_one_warning_and_unchanged_row
     assert warning["left_out"] == (
         f"5 models beyond the first {MAX_LISTED} and 1 with names or facts that no model can have"
     )
+
+
+async def test_rows_are_made_off_the_event_loop(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def made(endpoint: Endpoint, name: object, **fields: Any) -> Model | None:
+        threads.append(threading.get_ident())
+        return discovered_row(endpoint, name, **fields)
+
+    monkeypatch.setattr(catalog.discovery, "discovered_row", made)
+    async with FakeOpenAI() as openai, FakeOllama() as ollama:
+        servers = [server(openai), server(ollama, "other", protocol="ollama")]
+        listings = await discovery(http, *servers).scan(servers)
+    assert all(each.rows for each in listings)
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_backend_that_raises_anything_spoils_only_its_own_list() -> None:
