@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -21,7 +22,8 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.discovery import discovered_row, is_positive, listed_entries
+from catalog.discovery import MAX_LISTED, FoundRows, discovered_rows, is_positive, listed_entries
+from catalog.errors import RoundhouseError, UpstreamUnreachable
 from catalog.model import Capability, Endpoint, Model, Size
 from catalog.types import Json
 
@@ -89,13 +91,22 @@ class OllamaBackend:
         root = _root(upstream)
         tags = await self._http.get_json(root, "/api/tags")
         shown: dict[str, Json] = {}
-        for row in listed_entries(tags, "models"):
+        for row in listed_entries(tags, "models")[:MAX_LISTED]:
             name = row.get("model") or row.get("name")
             if isinstance(name, str):
-                details = await self._http.post_json(root, "/api/show", {"model": name})
-                shown[name] = details if isinstance(details, dict) else {}
+                shown[name] = await self._shown(root, name)
         with reading(f"The endpoint '{upstream.endpoint}'"):
-            return rows_from_tags(server, tags, shown)
+            return await asyncio.to_thread(rows_from_tags, server, tags, shown)
+
+    async def _shown(self, root: Upstream, name: str) -> Json:
+        """The details of one model; empty if the server has none to tell. Raises UpstreamUnreachable."""
+        try:
+            details = await self._http.post_json(root, "/api/show", {"model": name})
+        except UpstreamUnreachable:
+            raise
+        except RoundhouseError:
+            return {}
+        return details if isinstance(details, dict) else {}
 
     async def _keep_alive(self, upstream: Upstream, request: WireModel) -> None:
         """Set how long Ollama keeps the model loaded: the last call decides, and ``/v1`` has no field for it."""
@@ -108,14 +119,14 @@ class OllamaBackend:
 
 def rows_from_tags(
     server: Endpoint, document: Json, details: Mapping[str, Json] = MappingProxyType({})
-) -> list[Model]:
+) -> FoundRows:
     """Make rows from Ollama's ``GET /api/tags``, which gives family, size and quantisation.
 
     ``details`` holds the documents of ``POST /api/show`` by model, as far as they were fetched: older versions
     give capabilities and context only there.
     """
-    rows = []
-    for entry in listed_entries(document, "models"):
+
+    def described(entry: Json) -> Mapping[str, Any]:
         name = entry.get("model") or entry.get("name")
         facts = entry.get("details")
         facts = facts if isinstance(facts, dict) else {}
@@ -123,22 +134,20 @@ def rows_from_tags(
         known = entry.get("capabilities") or shown.get("capabilities")
         words = map(str, known) if isinstance(known, list) else ()
         size = entry.get("size")
-        row = discovered_row(
-            server,
-            name,
-            context=entry.get("context_length") or facts.get("context_length") or _shown_context(shown),
-            kind=str(facts.get("family") or ""),
-            capabilities=frozenset().union(*(_CAPABILITIES.get(word, frozenset()) for word in words)),
-            family=str(facts["family"]) if facts.get("family") else None,
-            size=Size(
+        return {
+            "name": name,
+            "context": entry.get("context_length") or facts.get("context_length") or _shown_context(shown),
+            "kind": str(facts.get("family") or ""),
+            "capabilities": frozenset().union(*(_CAPABILITIES.get(word, frozenset()) for word in words)),
+            "family": str(facts["family"]) if facts.get("family") else None,
+            "size": Size(
                 parameters=_count(facts.get("parameter_size")),
                 disk=size if is_positive(size) else None,
                 quantization=str(facts.get("quantization_level") or "") or None,
             ),
-        )
-        if row is not None:
-            rows.append(row)
-    return rows
+        }
+
+    return discovered_rows(server, listed_entries(document, "models"), described)
 
 
 def _shown_context(shown: Json) -> Any:

@@ -104,7 +104,9 @@ class Catalog:
 
         Returns the same snapshot if nothing has changed, so that a refresh does not invalidate caches.
         """
-        rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in found)
+        rows_found = tuple(found)
+        if any(row.origin != "discovered" for row in rows_found):
+            rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in rows_found)
         if rows_found == self.discovered.get(source, ()):
             return self
         discovered = {name: kept for name, kept in self.discovered.items() if name != source}

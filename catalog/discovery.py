@@ -1,19 +1,22 @@
 """Rows for models that are found, not configured: those of running servers and of files on disk; and upgrades.
 
-A backend that lists a server's models makes their rows with :func:`discovered_row`.
+A backend that lists a server's models makes their rows with :func:`discovered_rows` or :func:`discovered_row`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from pydantic import ValidationError
 
 from catalog.errors import RoundhouseError
 from catalog.file_rows import default_id, gguf_facts
 from catalog.model import (
     FREE,
+    LOCAL_ENDPOINT,
     Capability,
     Endpoint,
     Limits,
@@ -26,6 +29,9 @@ from catalog.model import (
 from catalog.quantization import quantization_of
 from catalog.store.damage import gguf_damage
 from catalog.types import Json
+
+MAX_LISTED = 2000
+"""Models of one source that become rows. The largest public lists have several hundred."""
 
 _ID = re.compile(r"^[\w][\w./:@+-]*$")
 _PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
@@ -50,22 +56,58 @@ def discovered_row(
 
     The id is ``endpoint/name``, with the bare name as alias. ``context`` is the context window as the server gives
     it, ignored unless it is a positive integer. ``fields`` are further fields of :class:`Model`. Without
-    ``capabilities`` among them, these are guessed from the name and from ``kind``, such as a family.
+    ``capabilities`` among them, these are guessed from the name and from ``kind``, such as a family. A name that
+    begins with ``local/`` is no alias, as it would mean a model of this machine.
     """
     if not isinstance(name, str) or len(name) > 150 or _ID.match(name) is None:
         return None
     fields["capabilities"] = fields.get("capabilities") or _guess(f"{name} {kind}" if kind else name)
-    return Model(
-        id=f"{endpoint.id}/{name}",
-        aliases=(name,),
-        provider=endpoint.id,
-        source=UpstreamSource(endpoint=endpoint.id, model=name),
-        price=FREE if endpoint.private else Price(),
-        tags=endpoint.tags | {"discovered"},
-        origin="discovered",
-        limits=Limits(context_window=context) if is_positive(context) else Limits(),
-        **fields,
-    )
+    try:
+        return Model(
+            id=f"{endpoint.id}/{name}",
+            aliases=() if name.casefold().split("/")[0] == LOCAL_ENDPOINT else (name,),
+            provider=endpoint.id,
+            source=UpstreamSource(endpoint=endpoint.id, model=name),
+            price=FREE if endpoint.private else Price(),
+            tags=endpoint.tags | {"discovered"},
+            origin="discovered",
+            limits=Limits(context_window=context) if is_positive(context) else Limits(),
+            **fields,
+        )
+    except ValidationError:
+        return None
+
+
+class FoundRows(list[Model]):
+    """The rows of one server's list, :data:`MAX_LISTED` at most.
+
+    ``unusable`` counts the listed models that cannot have a row, ``left_out`` those beyond the limit.
+    """
+
+    unusable: int = 0
+    left_out: int = 0
+
+
+def discovered_rows(
+    endpoint: Endpoint, entries: list[Json], describe: Callable[[Json], Mapping[str, Any] | None]
+) -> FoundRows:
+    """Make the rows of a server's list; an entry that cannot have a row spoils only itself.
+
+    ``describe`` gives the arguments of :func:`discovered_row` for an entry, ``None`` for one to skip.
+    """
+    rows = FoundRows()
+    rows.left_out = max(0, len(entries) - MAX_LISTED)
+    for entry in entries[:MAX_LISTED]:
+        try:
+            described = describe(entry)
+            row = None if described is None else discovered_row(endpoint, **described)
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+            described, row = {}, None
+        if row is not None:
+            rows.append(row)
+        elif described is not None:
+            rows.unusable += 1
+    return rows
 
 
 def listed_entries(document: Any, key: str) -> list[Json]:
@@ -107,6 +149,8 @@ def rows_from_folder(folder: Path, broken: Callable[[Path, str], None] = lambda 
         try:
             reason = gguf_damage(path)
             row = _file_row(path) if reason is None else None
+        except ValidationError:
+            row, reason = None, "its name cannot be a model's id"
         except (RoundhouseError, OSError) as error:
             row, reason = None, str(error)
         if row is not None:

@@ -5,6 +5,7 @@ An index is immutable; a changed catalogue is compiled anew. Row ``i`` of every 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ModelNotFound
-from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
+from catalog.model import LOCAL_ENDPOINT, Capability, Endpoint, Model, Price, UpstreamSource
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -50,6 +51,7 @@ class Index:
         if len(self.rows) != len(self.models):
             raise ValueError("Two models of the catalogue have the same id.")
         self._names = self._compile_names()
+        self._meant: dict[str, list[int]] | None = None
 
         rows = self.models
         homes = [self._endpoint(model) for model in rows]
@@ -153,6 +155,24 @@ class Index:
         row = self.rows.get(name)
         return self._names.get(name.casefold()) if row is None else row
 
+    def meant(self, name: str) -> Sequence[int] | None:
+        """Return the rows with this id, name or alias, and those of an endpoint or provider of this id.
+
+        Case is ignored. ``None`` for an unknown name; a discovering endpoint may list any model, so that its
+        ``endpoint/name`` is never unknown.
+        """
+        if self._meant is None:
+            self._meant = self._compile_meanings()
+        rows = self._meant.get(name.casefold())
+        if rows is None:
+            home = self.endpoints.get(name.partition("/")[0])
+            return () if home is not None and (home.discover or home.id == name) else None
+        if self._resolver is not None:
+            # A name may stand for a model that does not carry it: an MLX twin. An endpoint's id names none.
+            with contextlib.suppress(ModelNotFound):
+                return [*rows, *(self.rows[model.id] for model in self._resolver(name))]
+        return rows
+
     def nearest(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
         """Return the ids of models with a similar id, name or alias, the nearest first."""
         close = difflib.get_close_matches(name[:200].casefold(), self._names, n=limit * 2, cutoff=0.5)
@@ -169,6 +189,17 @@ class Index:
                 for name in of(model):
                     names.setdefault(name.casefold(), row)
         return names
+
+    def _compile_meanings(self) -> dict[str, list[int]]:
+        meanings: dict[str, list[int]] = {}
+        for row, model in enumerate(self.models):
+            aliases = (*model.aliases, *(f"{model.provider}/{alias}" for alias in model.aliases))
+            # A row of an endpoint whose provider was not set has the default, which means this machine.
+            homes = {model.endpoint_name, model.provider} - (set() if model.local else {LOCAL_ENDPOINT})
+            names = (*_ids(model), *_own_names(model), *aliases, *homes)
+            for name in {name.casefold() for name in names}:
+                meanings.setdefault(name, []).append(row)
+        return meanings
 
     def _endpoint(self, model: Model) -> Endpoint | None:
         return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None

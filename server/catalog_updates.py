@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 
@@ -125,7 +126,8 @@ class CatalogUpdates:
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
         self._routing = settings.routing
-        fresh = merged(replace(fresh, discovered=self._live.current.discovered), self._discovery, ())
+        fresh = replace(fresh, discovered=self._live.current.discovered)
+        fresh = await asyncio.to_thread(merged, fresh, self._discovery, ())
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
         self._live.current = replace(fresh, version=self._live.current.version + 1)
         self._changed.set()
@@ -134,33 +136,49 @@ class CatalogUpdates:
         """Notice models that are pulled or removed; runs until cancelled."""
         while True:
             await asyncio.sleep(DISK_INTERVAL)
-            await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
+            with _logged("cannot look at the models on disk"):
+                await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
 
     async def discover(self) -> None:
-        """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled."""
+        """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled.
+
+        A failure is logged and ends nothing: the next look comes at the next interval.
+        """
         asyncio.get_running_loop().call_later(self._discovery.patience, self.looked.set)
         checked: RoutingSettings | None = None
         while True:
             self._changed.clear()
-            found = await self._discovery.scan(self._live.current.servers)
-            self._discovery.note(found)
-            if merged(self._live.current, self._discovery, found) is not self._live.current:
+            with _logged("discovery failed"):
+                found = await self._discovery.scan(self._live.current.servers)
+                self._discovery.note(found)
                 await self._publish(found)
+                if checked is not self._routing:
+                    checked = self._routing
+                    for setting, error in unknown_preferred(checked, self._live.current):
+                        log = structlog.get_logger("server.catalog")
+                        log.warning("preferred model is unknown", setting=setting, reason=error.message)
             self.looked.set()
-            if checked is not self._routing:
-                checked = self._routing
-                for setting, error in unknown_preferred(checked, self._live.current):
-                    log = structlog.get_logger("server.catalog")
-                    log.warning("preferred model is unknown", setting=setting, reason=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._discovery.interval):
                     await self._changed.wait()
 
     async def _publish(self, found: tuple[Listing, ...]) -> None:
-        rows = tuple(merged(self._live.current, self._discovery, found))
-        await asyncio.to_thread(self._availability.refresh, rows)
-        # Merged anew: a reload may have replaced the catalogue meanwhile.
-        self._live.current = merged(self._live.current, self._discovery, found)
+        while True:
+            base = self._live.current
+            fresh = await asyncio.to_thread(merged, base, self._discovery, found)
+            if fresh is not base:
+                await asyncio.to_thread(self._availability.refresh, tuple(fresh))
+            if self._live.current is base:  # else a reload replaced it meanwhile
+                self._live.current = fresh
+                return
+
+
+@contextlib.contextmanager
+def _logged(event: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # the boundary: a background task goes on
+        structlog.get_logger("server.catalog").exception(event)
 
 
 def _fingerprint(catalog: Catalog, model: str) -> str:

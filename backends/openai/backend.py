@@ -5,6 +5,7 @@ Source: OpenAI's API reference (https://platform.openai.com/docs/api-reference).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from secrets import token_hex
@@ -140,7 +141,7 @@ class OpenAIBackend:
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
         document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
-        return rows_from_models(server, checked(document, "", upstream))
+        return await asyncio.to_thread(rows_from_models, server, checked(document, "", upstream))
 
     # ---- shared
 

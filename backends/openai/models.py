@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from catalog.discovery import discovered_row, listed_entries
-from catalog.model import Endpoint, Model
+from collections.abc import Mapping
+from typing import Any
+
+from catalog.discovery import FoundRows, discovered_rows, listed_entries
+from catalog.model import Endpoint
 from catalog.types import Json
 
 
-def rows_from_models(server: Endpoint, document: Json) -> list[Model]:
+def rows_from_models(server: Endpoint, document: Json) -> FoundRows:
     """Make rows from ``GET /v1/models``. vLLM adds ``max_model_len``, which becomes the context window.
 
-    Entries without a usable name are skipped.
+    Entries without a usable name are skipped, and so are the names under which another Roundhouse routes.
     """
-    rows = (
-        discovered_row(
-            server,
-            entry.get("id"),
-            context=entry.get("max_model_len") or entry.get("context_length") or entry.get("context_window"),
-        )
-        for entry in listed_entries(document, "data")
-    )
-    return [row for row in rows if row is not None]
+    return discovered_rows(server, listed_entries(document, "data"), _described)
+
+
+def _described(entry: Json) -> Mapping[str, Any] | None:
+    if entry.get("router") is True:
+        return None
+    context = entry.get("max_model_len") or entry.get("context_length") or entry.get("context_window")
+    return {"name": entry.get("id"), "context": context}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from catalog.errors import PriceUnknown
+from catalog.errors import InvalidRequest, PriceUnknown
 from catalog.index import Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
 from routing.choosing.world import World
@@ -43,6 +43,17 @@ def broken_limit(facts: Facts, world: World, settings: RoutingSettings, model: M
     rules = admit(facts, world, settings, bound).rules
     broken = next((rule for rule in rules if rule.code in _LIMITS and not rule.passing[row]), None)
     return None if broken is None else Exclusion(model.id, broken.code, broken.reason(row))
+
+
+def check_exclusions(facts: Facts, world: World) -> None:
+    """Raises InvalidRequest for an excluded name that means no model, endpoint or provider."""
+    for name in sorted(facts.intent.exclude):
+        if world.index.meant(name) is None:
+            raise InvalidRequest(
+                f"'routing.exclude': there is no model, endpoint or provider '{name[:100]}'. GET /v1/models lists "
+                "the models with their ids, aliases and endpoints.",
+                param="routing.exclude",
+            )
 
 
 class Filtered(NamedTuple):
@@ -180,9 +191,7 @@ def _lacks_tag(tag: str) -> Callable[[int], str]:
 def _not_excluded(facts: Facts, world: World) -> Bools:
     passing: Bools = np.ones(len(world.index), dtype=bool)
     for name in facts.intent.exclude:
-        row = world.index.row_of(name)
-        if row is not None:
-            passing[row] = False
+        passing[list(world.index.meant(name) or ())] = False
     return passing
 
 

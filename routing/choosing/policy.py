@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from routing.choosing.filters import Filtered, admit, admitted_rows, cost_bound
+from routing.choosing.filters import Filtered, admit, admitted_rows, check_exclusions, cost_bound
 from routing.choosing.named import plan_named, plan_pinned
 from routing.choosing.ranking import choice_of, comparable, describe, rank
 from routing.choosing.scoring import score
@@ -29,11 +29,13 @@ def plan(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.G
     """The candidates for a request in the order to try them.
 
     Raises ModelNotFound for an unknown name, CapabilityMismatch for a named model that cannot do what is asked,
-    NotPermitted for one that the caller's key may not use. Raises ValueError when the estimator is not aligned
-    with the index.
+    NotPermitted for one that the caller's key may not use, InvalidRequest for an unknown exclusion. Raises
+    ValueError when the estimator is not aligned with the index.
     """
     if world.estimator.index is not world.index:
         raise ValueError("The estimator is not aligned with this index; call estimator.align(index) first.")
+    if facts.intent.exclude:
+        check_exclusions(facts, world)
     if not is_auto(facts.requested):
         return plan_named(facts, world, settings, rng)
     return plan_pinned(facts, world, settings) or _plan_auto(facts, world, settings, rng)

@@ -30,7 +30,11 @@ class IntentBody(BaseModel):
     prefer_fast: bool = False
     prefer_quality: bool = False
     high_stakes: bool = False
-    exclude: frozenset[str] = Field(default=frozenset(), max_length=256)
+    exclude: frozenset[str] = Field(
+        default=frozenset(),
+        max_length=256,
+        description="models by id, name or alias (with all replicas), or all of an endpoint or provider",
+    )
     tags: frozenset[str] = Field(default=frozenset(), max_length=32)
     max_cost: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="dollars, for this request"

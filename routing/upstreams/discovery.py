@@ -2,13 +2,13 @@
 
 Listed models become rows of the catalogue, and rows that are no longer listed are removed. The rows of a server
 that refuses connections are removed at once; those of one that answers with errors only after a few scans, as it
-may be busy.
+may be busy. A source gives :data:`catalog.discovery.MAX_LISTED` rows at most.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.base import Discover, Timeouts, Upstream
-from catalog.discovery import hugging_face_cache, rows_from_folder
+from catalog.discovery import MAX_LISTED, FoundRows, hugging_face_cache, rows_from_folder
 from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamUnreachable
 from catalog.model import Endpoint, Model
 from catalog.store.file_checks import FileChecks
@@ -46,12 +46,14 @@ class DiscoverySettings(BaseModel):
 class Listing:
     """The models of one source: an endpoint's id, or a folder's path.
 
-    ``rows`` is ``None`` when the earlier rows should stay. ``error`` is why there are no new rows.
+    ``rows`` is ``None`` when the earlier rows should stay, and the same object as before for an unchanged list.
+    ``error`` is why there are no new rows, ``missing`` which listed models have none.
     """
 
     source: str
     rows: tuple[Model, ...] | None
     error: str | None = None
+    missing: str | None = None
 
 
 class Discovery:
@@ -62,6 +64,8 @@ class Discovery:
         self._backends = backends
         self._upstream = upstream
         self._failures: dict[str, int] = {}
+        self._missing: dict[str, str] = {}
+        self._known: dict[str, tuple[Model, ...]] = {}
         self._reads: FileChecks[Listing] = FileChecks(settings.timeout)
         self._folders: dict[str, tuple[object, tuple[Model, ...]]] = {}
 
@@ -97,7 +101,7 @@ class Discovery:
         return tuple(found.get(name) or Listing(name, None, slow) for name in names)
 
     def note(self, listings: Iterable[Listing]) -> None:
-        """Count failures per source; log when a source starts to fail and when it recovers."""
+        """Count failures per source; log when a source starts to fail or recovers, and the models left out."""
         for listing in listings:
             self._note(listing)
 
@@ -107,16 +111,31 @@ class Discovery:
 
     async def _ask(self, server: Endpoint) -> Listing:
         try:
-            rows = await self._list(server)
+            found = await self._list(server)
+            return await asyncio.to_thread(self._listing, server.id, found)
         except UpstreamUnreachable as error:
             return Listing(server.id, (), error.message)
         except (RoundhouseError, TimeoutError) as error:
             reason = error.message if isinstance(error, RoundhouseError) else "it did not list its models in time"
             gone = self._failures.get(server.id, 0) + 1 >= MAX_FAILURES
             return Listing(server.id, () if gone else None, reason)
-        return Listing(server.id, rows)
+        except Exception as error:  # the boundary: one server's list must not hide the others'
+            gone = self._failures.get(server.id, 0) + 1 >= MAX_FAILURES
+            return Listing(server.id, () if gone else None, f"its list cannot be read ({type(error).__name__})")
 
-    async def _list(self, server: Endpoint) -> tuple[Model, ...]:
+    def _listing(self, source: str, found: Sequence[Model]) -> Listing:
+        """The listing of these rows, at most ``MAX_LISTED`` of them."""
+        rows = tuple(found[:MAX_LISTED])
+        unusable, left_out = (found.unusable, found.left_out) if isinstance(found, FoundRows) else (0, 0)
+        left_out += len(found) - len(rows)
+        missing = [f"{left_out} models beyond the first {MAX_LISTED}"] if left_out else []
+        missing += [f"{unusable} with names or facts that no model can have"] if unusable else []
+        if rows == self._known.get(source):
+            rows = self._known[source]
+        self._known[source] = rows
+        return Listing(source, rows, missing=" and ".join(missing) or None)
+
+    async def _list(self, server: Endpoint) -> Sequence[Model]:
         backend = self._backends.get(server.protocol)
         if not isinstance(backend, Discover):
             raise CapabilityMismatch(
@@ -127,7 +146,7 @@ class Discovery:
             self._upstream(server), timeouts=Timeouts(connect=limit, first_byte=limit, idle=limit, total=limit)
         )
         async with asyncio.timeout(limit):
-            return tuple(await backend.list_models(upstream, server))
+            return await backend.list_models(upstream, server)
 
     def _read(self, folder: Path) -> Listing:
         """The models of a folder. GGUF headers are read again only when its files changed."""
@@ -136,16 +155,23 @@ class Discovery:
             if not folder.is_dir():
                 return Listing(source, (), "there is no such folder")
             seen = [(path, path.stat()) for path in sorted(folder.rglob("*.gguf")) if path.is_file()]
+            signature = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in seen)
+            known = self._folders.get(source)
+            if known is None or known[0] != signature:
+                known = self._folders[source] = (signature, tuple(rows_from_folder(folder, _warn)))
+            return self._listing(source, known[1])
         except OSError as error:
             return Listing(source, (), error.strerror or type(error).__name__)
-        signature = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in seen)
-        known = self._folders.get(source)
-        if known is None or known[0] != signature:
-            known = self._folders[source] = (signature, tuple(rows_from_folder(folder, _warn)))
-        return Listing(source, known[1])
+        except Exception as error:  # the boundary: one folder's files must not hide the other sources
+            return Listing(source, (), f"it cannot be read ({type(error).__name__})")
 
     def _note(self, listing: Listing) -> None:
         logger = structlog.get_logger("routing.upstreams.discovery")
+        if listing.error is None and listing.missing != self._missing.get(listing.source):
+            self._missing.pop(listing.source, None)
+            if listing.missing is not None:
+                self._missing[listing.source] = listing.missing
+                logger.warning("listed models left out", source=listing.source, left_out=listing.missing)
         failures = self._failures.get(listing.source, 0)
         if listing.error is not None:
             self._failures[listing.source] = failures + 1

@@ -235,6 +235,7 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
             {
                 "source": each.source,
                 "error": each.error,
+                "missing": each.missing,
                 "models": [row.model_dump(mode="json", exclude_none=True) for row in each.rows or ()],
             }
             for each in found
@@ -251,6 +252,8 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
     for each in found:
         if each.error:
             table.add_row(each.source, f"({each.error})", "", "")
+        if each.missing:
+            table.add_row(each.source, f"(left out: {each.missing})", "", "")
         for row in each.rows or ():
             table.add_row(
                 each.source, row.id, ", ".join(sorted(row.capabilities)), str(row.limits.context_window or "")

@@ -114,3 +114,9 @@ def test_a_list_that_makes_no_sense_gives_no_rows(listed: object) -> None:
     lan = Endpoint(id="lan", base_url="http://10.0.0.2:11434")
     assert rows_from_tags(lan, {"models": listed}) == []
     assert rows_from_tags(lan, {}) == []
+
+
+def test_a_model_with_facts_that_make_no_sense_spoils_only_itself() -> None:
+    odd = {"model": "odd", "details": {"parameter_size": "1.2.3B"}}
+    rows = rows_from_tags(Endpoint(id="lan", base_url="http://10.0.0.2:11434"), {"models": [odd, {"model": "m"}]})
+    assert ([row.id for row in rows], rows.unusable) == (["lan/m"], 1)

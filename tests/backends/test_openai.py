@@ -398,6 +398,13 @@ def test_a_list_that_makes_no_sense_gives_no_rows(listed: object) -> None:
     assert rows_from_models(lan, {}) == []
 
 
+def test_the_names_under_which_another_roundhouse_routes_are_no_models() -> None:
+    lan = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1")
+    listed = [{"id": "auto", "router": True}, {"id": "auto:fast", "router": True}, {"id": "auto"}, {"id": "m"}]
+    rows = rows_from_models(lan, {"data": listed})
+    assert ([row.id for row in rows], rows.unusable) == (["lan/m"], 1)
+
+
 def test_the_context_that_vllm_adds_becomes_the_rows() -> None:
     lan = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1")
     (row,) = rows_from_models(lan, {"data": [{"id": "Qwen/Qwen3-8B", "max_model_len": 4096}]})

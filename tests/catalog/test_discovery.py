@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from catalog.discovery import discovered_row, rows_from_folder, upgrades
+from catalog.discovery import MAX_LISTED, discovered_row, discovered_rows, rows_from_folder, upgrades
 from catalog.model import Capability, Endpoint, Model, PathSource, Size, UpstreamSource
+from catalog.types import Json
 from tests.fakes.gguf import chat_model, gguf_bytes
 
 LAN = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1", private=True)
@@ -48,9 +49,47 @@ def test_a_name_betrays_what_a_model_is_for(name: str, capability: Capability) -
     assert capability in row.capabilities
 
 
-@pytest.mark.parametrize("name", [3, None, "", "x" * 500, "a b"])
+@pytest.mark.parametrize("name", [3, None, "", "x" * 500, "a b", "a\n", "auto", "AUTO", "auto:fast"])
 def test_a_name_that_no_row_can_have_gives_none(name: object) -> None:
     assert discovered_row(LAN, name) is None
+
+
+def test_an_id_that_is_too_long_with_its_endpoint_gives_no_row() -> None:
+    far = LAN.model_copy(update={"id": "e" * 60})
+    assert discovered_row(far, "x" * 139) is not None
+    assert discovered_row(far, "x" * 140) is None
+
+
+@pytest.mark.parametrize("name", ["local", "Local/smollm2"])
+def test_a_listed_name_never_stands_for_a_model_of_this_machine(name: str) -> None:
+    row = discovered_row(LAN, name)
+    assert row is not None
+    assert (row.id, row.aliases) == (f"lan/{name}", ())
+
+
+def test_a_bad_entry_of_a_list_spoils_only_itself() -> None:
+    def described(entry: Json) -> Json | None:
+        return None if entry.get("router") else {"name": entry["id"], "size": Size(parameters=int(entry["count"]))}
+
+    bad: list[Json] = [{}, {"id": "x", "count": "many"}, {"id": "auto", "count": 1}, {"id": "y", "count": -1}]
+    rows = discovered_rows(LAN, [*bad, {"router": True}, {"id": "good", "count": 1}], described)
+    assert [row.id for row in rows] == ["lan/good"]
+    assert (rows.unusable, rows.left_out) == (4, 0)
+
+
+def test_a_list_gives_a_bounded_number_of_rows() -> None:
+    entries: list[Json] = [{"name": f"m{number}"} for number in range(MAX_LISTED + 3)]
+    rows = discovered_rows(LAN, entries, dict)
+    assert (len(rows), rows.left_out) == (MAX_LISTED, 3)
+
+
+def test_a_file_whose_name_no_model_can_have_spoils_only_itself(tmp_path: Path) -> None:
+    for name in ("auto.gguf", "good.gguf"):
+        (tmp_path / name).write_bytes(chat_model())
+    told: list[str] = []
+    rows = rows_from_folder(tmp_path, lambda path, reason: told.append(f"{path.name}: {reason}"))
+    assert [row.id for row in rows] == ["good"]
+    assert told == ["auto.gguf: its name cannot be a model's id"]
 
 
 @pytest.mark.parametrize("context", [None, 0, -1, True, "4096", 4096.0])

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from backends.workers.pool import DeviceView, PoolSnapshot
-from catalog.model import Capability, Price, Size
+from catalog.errors import InvalidRequest, ModelNotFound
+from catalog.index import Index
+from catalog.model import Capability, Endpoint, Model, Price, Size
 from routing.choosing.filters import admit, admitted_rows
 from routing.choosing.policy import plan
 from routing.choosing.world import World
@@ -39,6 +41,64 @@ def test_each_filter_excludes_and_keeps_its_code_and_a_reason(facts: Facts, code
     assert codes(made) == {"m": code}
     assert made.excluded[0].reason
     assert code in made.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("A", {"b", "c", "own"}),
+        ("Big", {"c", "own"}),
+        ("large", {"own"}),
+        ("far", {"c", "own"}),
+        ("acme", {"c", "own"}),
+        ("acme/large", {"c", "own"}),
+        ("near", {"a", "b", "own"}),
+        ("local", {"a", "b", "c"}),
+        ("empty", {"a", "b", "c", "own"}),
+        ("lan/gone", {"a", "b", "c", "own"}),
+    ],
+)
+def test_an_excluded_name_means_every_row_of_that_id_name_alias_endpoint_or_provider(
+    name: str, left: set[str]
+) -> None:
+    rows = [
+        remote("a", name="big", aliases=("large",), endpoint="far"),
+        remote("b", name="big", aliases=("large",), endpoint="far"),
+        remote("c", aliases=("large",), endpoint="near", provider="local"),
+        local("own", provider="local"),
+    ]
+    servers = [
+        Endpoint(id=each, base_url="http://x/v1", discover=each == "lan")
+        for each in ("far", "near", "empty", "lan")
+    ]
+    made = choose(chat(exclude=frozenset({name})), world(rows, servers))
+    assert {candidate.model.id for candidate in made.candidates} == left
+    assert set(codes(made).values()) <= {"excluded"}
+
+
+def test_an_excluded_name_is_looked_up_as_the_catalogue_does_too() -> None:
+    rows = [remote("gguf", endpoint="far"), remote("twin", endpoint="far"), remote("other", endpoint="far")]
+
+    def resolver(name: str) -> list[Model]:
+        if name != "gguf":
+            raise ModelNotFound(name)
+        return [rows[1]]
+
+    here = world(rows, [Endpoint(id="far", base_url="http://x/v1")])
+    index = Index(rows, here.index.endpoints, resolver=resolver)
+    here.estimator.align(index)
+    made = choose(chat(exclude=frozenset({"gguf"})), replace(here, index=index))
+    assert [candidate.model.id for candidate in made.candidates] == ["other"]
+
+
+@pytest.mark.parametrize("requested", ["auto", "m"])
+@pytest.mark.parametrize("name", ["nonsense", "", "far/nonsense"])
+def test_an_excluded_name_that_means_nothing_is_refused(requested: str, name: str) -> None:
+    here = world([remote("m", endpoint="far")], [Endpoint(id="far", base_url="http://x/v1")])
+    with pytest.raises(InvalidRequest) as raised:
+        choose(chat(requested=requested, exclude=frozenset({"m", name})), here)
+    assert raised.value.param == "routing.exclude"
+    assert f"'{name}'" in raised.value.message
 
 
 def test_an_unknown_price_is_excluded_by_a_limit_on_cost_and_by_a_spending_cap_and_by_nothing_else() -> None:
@@ -150,7 +210,9 @@ def test_nothing_is_cached_by_caller_supplied_names() -> None:
     here = world([remote("a"), remote("b")])
     for number in range(50):
         names = frozenset({f"{number}" * 1000})
-        plan(chat(exclude=names), here, SETTINGS, rng())
+        with pytest.raises(InvalidRequest):
+            plan(chat(exclude=names), here, SETTINGS, rng())
+        plan(chat(exclude=frozenset({f"acme/{'aA'[number % 2]}"})), here, SETTINGS, rng())
         plan(chat(tags=names), here, SETTINGS, rng())
     assert here.index.admitted(here.blocked) == {}
     plan(chat(), here, SETTINGS, rng())

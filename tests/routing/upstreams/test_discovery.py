@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+import catalog.discovery
+from backends.base import Upstream
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.settings import BackendSettings
+from catalog.discovery import MAX_LISTED, discovered_row
 from catalog.errors import ModelTemporarilyUnavailable
-from catalog.model import Capability, Endpoint
+from catalog.model import Capability, Endpoint, Model
 from routing.calling.lease import upstream_of
 from routing.upstreams.discovery import MAX_FAILURES, Discovery, DiscoverySettings, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
@@ -121,6 +127,67 @@ async def test_files_in_folders_are_rows_until_they_are_deleted(http: HttpClient
     assert absent == Listing(str(tmp_path / "absent"), (), "there is no such folder")
     (tmp_path / "tiny-Q4_0.gguf").unlink()
     assert (await scanning.scan([]))[0].rows == ()
+
+
+async def test_a_list_that_is_too_long_is_cut_with_one_warning_and_unchanged_rows_are_reused(
+    http: HttpClient,
+) -> None:
+    async with FakeOpenAI() as fake:
+        fake.models = ["auto", *(f"m{number}" for number in range(MAX_LISTED + 4))]
+        lan = server(fake)
+        scanning = discovery(http, lan)
+        with capture_logs() as logs:
+            (first,), (second,) = await scanning.scan([lan]), await scanning.scan([lan])
+            scanning.note([first])
+            scanning.note([second])
+    assert first.rows is not None
+    assert len(first.rows) == MAX_LISTED - 1
+    assert second.rows is first.rows
+    (warning,) = logs
+    assert (warning["log_level"], warning["source"]) == ("warning", "lan")
+    assert warning["left_out"] == (
+        f"5 models beyond the first {MAX_LISTED} and 1 with names or facts that no model can have"
+    )
+
+
+async def test_rows_are_made_off_the_event_loop(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def made(endpoint: Endpoint, name: object, **fields: Any) -> Model | None:
+        threads.append(threading.get_ident())
+        return discovered_row(endpoint, name, **fields)
+
+    monkeypatch.setattr(catalog.discovery, "discovered_row", made)
+    async with FakeOpenAI() as openai, FakeOllama() as ollama:
+        servers = [server(openai), server(ollama, "other", protocol="ollama")]
+        listings = await discovery(http, *servers).scan(servers)
+    assert all(each.rows for each in listings)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_a_backend_that_raises_anything_spoils_only_its_own_list() -> None:
+    class Broken:
+        async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+            raise ZeroDivisionError(upstream.endpoint + server.id)
+
+    class Long:
+        async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+            rows = [discovered_row(server, f"{upstream.endpoint}{n}") for n in range(MAX_LISTED + 1)]
+            return [row for row in rows if row is not None]
+
+    names = "broken", "long"
+    servers = [Endpoint(id=name, protocol=name, base_url="http://127.0.0.1:9", discover=True) for name in names]
+    keys = KeyPools(servers, SecretResolver({}), ManualClock())
+    scanning = Discovery(
+        DiscoverySettings(),
+        {"broken": Broken(), "long": Long()},
+        lambda each: upstream_of(each, "", keys, 0.0, BackendSettings().timeouts())[0],
+    )
+    broken, long = await scanning.scan(servers)
+    assert broken == Listing("broken", None, "its list cannot be read (ZeroDivisionError)")
+    assert len(long.rows or ()) == MAX_LISTED
+    assert long.missing == f"1 models beyond the first {MAX_LISTED}"
 
 
 def test_without_a_usable_key_no_server_is_called() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from operator import attrgetter
@@ -12,16 +13,20 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel
 
+from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
-from catalog.model import Capability
+from catalog.model import Capability, Model, PathSource
 from routing.facts import Facts
 from routing.outcomes import Result
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.discovery import Discovery, Listing
+from server import catalog_updates
 from server.app import create_app
 from server.assembly import open_runtime
+from server.catalog_updates import merged
 from server.edge.services import Services
 from server.processes.reload import APPLIED, NEEDS_RESTART, apply_settings, setting_names
 from server.report import report
@@ -49,8 +54,9 @@ ROWS: dict[str, Any] = {
 class Running:
     """A gateway of real parts, without HTTP."""
 
-    def __init__(self, services: Services, overrides: dict[str, Any]) -> None:
-        self.services = services
+    def __init__(self, app: FastAPI, overrides: dict[str, Any]) -> None:
+        self.app = app
+        self.services: Services = app.state.services
         self._overrides = overrides
 
     @property
@@ -70,7 +76,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     overrides = {"data_dir": tmp_path, **ROWS, "routing": {"preferred": {"chat": "one"}}}
     app = create_app(settings(**overrides), open_runtime=open_runtime)
     async with app.router.lifespan_context(app):
-        yield Running(app.state.services, overrides)
+        yield Running(app, overrides)
 
 
 def covers(entry: str, name: str) -> bool:
@@ -147,6 +153,58 @@ async def test_a_source_of_models_that_does_not_answer_delays_readiness_for_a_ti
         async with asyncio.timeout(30):
             while not runtime.looked():
                 await asyncio.sleep(0.01)
+
+
+async def test_a_scan_that_raises_is_logged_and_the_next_one_finds_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
+) -> None:
+    source = PathSource(path="/late.gguf")
+    row = Model(id="late", capabilities=frozenset({Capability.CHAT}), source=source, origin="discovered")
+    scans = 0
+
+    async def scan(self: Discovery, servers: object) -> tuple[Listing, ...]:
+        nonlocal scans
+        scans += 1
+        if scans == 1:
+            raise ZeroDivisionError
+        return (Listing(str(tmp_path), (row,)),)
+
+    merging: list[int] = []
+
+    def merge(*arguments: Any) -> Catalog:
+        merging.append(threading.get_ident())
+        return merged(*arguments)
+
+    monkeypatch.setattr(Discovery, "scan", scan)
+    monkeypatch.setattr(catalog_updates, "merged", merge)
+    found = {"discovery": {"interval": 0.01, "folders": [str(tmp_path)]}}
+    app = create_app(settings(data_dir=tmp_path, **found), open_runtime=open_runtime)
+    async with app.router.lifespan_context(app), asyncio.timeout(30):
+        while app.state.services.runtime.catalog.get("late") is None:
+            await asyncio.sleep(0.01)
+        while not app.state.services.runtime.looked():
+            await asyncio.sleep(0.01)
+    assert "discovery failed" in logs.getvalue()
+    assert merging
+    assert threading.get_ident() not in merging, "the catalogue is made off the event loop"
+
+
+async def test_an_excluded_endpoint_is_kept_out_and_an_unknown_exclusion_is_refused(running: Running) -> None:
+    transport = httpx.ASGITransport(app=running.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+        async def routed(name: str) -> httpx.Response:
+            body = {"messages": [{"role": "user", "content": "a"}], "routing": {"exclude": [name]}}
+            return await client.post("/v1/route", json=body)
+
+        left = {each["model"] for each in (await routed("one")).json()["candidates"]}
+        assert "two" in left
+        assert "one" not in left
+        left = {each["model"] for each in (await routed("lab")).json()["candidates"]}
+        assert left.isdisjoint({"one", "two"})
+        refused = await routed("nonsense")
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "routing.exclude"
 
 
 async def test_a_lowered_spend_cap_holds_at_once(running: Running) -> None:
