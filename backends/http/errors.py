@@ -46,7 +46,7 @@ ErrorReader = Callable[[int, Mapping[str, str], bytes, Upstream], RoundhouseErro
 
 _MAX_MESSAGE = 2000
 _MAX_MISTAKES = 5
-_MAX_RETRY_AFTER = 300.0
+MAX_RETRY_AFTER = 300.0
 """Longest wait in seconds that is passed on: the router calls again after it, too."""
 
 # The first match counts.
@@ -169,7 +169,7 @@ def _not_found(
 ) -> RoundhouseError:
     """The error of a 404 or 405: of the model, of the kind of request, or a :class:`PathMissing`."""
     endpoint = f"The endpoint '{upstream.endpoint}'"
-    of_model = details.param == "model" or {details.code, details.type} & _NO_MODEL
+    of_model = details.param == "model" or not _NO_MODEL.isdisjoint((details.code, details.type))
     of_model = of_model or (missing is None and details.known and _of_model(details.message, upstream))
     if status == 404 and of_model:
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
@@ -341,7 +341,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
         return None
     if seconds is None or not math.isfinite(seconds):
         return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _until(date: str, now: float | None) -> float:

@@ -104,7 +104,9 @@ class Breakers:
         for key in tuple(self._open):
             self._renew(key)
             if not self._faults[key].passes(now):
-                blocks[key] = Block("breaker_open", self._faults[key].last_error or "failed repeatedly")
+                fault = self._faults[key]
+                rest = max(0.0, (fault.opened_until or now) - now)
+                blocks[key] = Block("breaker_open", fault.last_error or "failed repeatedly", rest)
         if self._lacks:
             needs = needs_of(facts) | facts.parameters
             for key in self._outdated():
