@@ -119,6 +119,8 @@ def _refusal(
     status: int, headers: Mapping[str, str], details: ErrorDetails, message: str, upstream: Upstream
 ) -> RoundhouseError:
     endpoint = f"The endpoint '{upstream.endpoint}'"
+    if status == 402 and "fewer max_tokens" in details.message:  # OpenRouter: a shorter answer can be paid
+        return UnsupportedParameter(message, param="max_tokens")
     if status in (401, 402, 403):
         return _rejected_key(status, details, message, upstream)
     if status == 429:

@@ -26,6 +26,7 @@ _BY_VALUE = (
     rf"(?:[ _]?(?:{_REST} ?)?"
     r"(?:[`'\"]?[:=(]? ?[`'\"]?(?:\d|[\w-]+/[\w.+-]+)|[:=]|[`'\"]\w"
     r"|(?:of|with) (?:the )?(?:type|size|format|mime|kind|value)|type\b|value\b"
+    r"|(?:none|minimal|low|medium|high|xhigh|max|auto|required)\b"
     r"|larger|smaller|bigger|longer|above|over|under|below|more than|exceeding))"
 )
 """Narrows a subject to a value of it."""
@@ -97,7 +98,7 @@ _VALUE = re.compile(
     rf"unsupported value\b|unknown parameter: '\w+[.\[]|[\w.\[\]]+: extra (?:inputs|fields) (?:are )?not permitted"
     rf"|{_NAME}{_CANNOT} {_REQUESTED}(?:[`'\"]|\d|[\w-]+/[\w.+-]+"
     rf"|{_QUOTE}(?:{'|'.join(_SUBJECTS.values())}|\w{{1,40}}){_QUOTE}{_BY_VALUE})"
-    rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) of type [\w/.+-]+ {_IS_NOT}",
+    rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) (?:of type )?{_QUOTE}[\w/.+-]+{_QUOTE} {_IS_NOT}",
     re.IGNORECASE,
 )
 _ENDPOINT = re.compile(

@@ -134,6 +134,8 @@ REFUSED_VALUES = [
     "This model does not support tool_choice 'required'.",
     "This model does not support tool choice: required",
     "This model does not support tool choice 'required'",
+    "tool_choice 'required' is not supported with this model",
+    "m does not support reasoning effort high",
     "This model does not support the parameter temperature=0.5",
     "'m' does not support reasoning_effort 'xhigh'",
     "Unknown parameter: 'messages[0].foo'.",
@@ -190,6 +192,13 @@ def test_a_refusal_for_lack_of_money_keeps_the_providers_text(status: int, messa
     assert isinstance(error, UpstreamRejectedKey)
     assert error.of_account is (status != 401)
     assert not message or message in error.message
+
+
+def test_a_request_too_dear_for_the_rest_of_an_account_is_not_the_keys_fault() -> None:
+    message = "This request requires more credits, or fewer max_tokens. You can only afford 100."
+    error = read_error(402, {}, orjson.dumps({"error": {"message": message, "code": 402}}), UPSTREAM)
+    assert isinstance(error, UnsupportedParameter)
+    assert (error.lacks, error.param, error.message) == (None, "max_tokens", message)
 
 
 REQUESTS_FAULT = [
