@@ -7,6 +7,7 @@ RoundhouseError                     500 server_error
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── UnsupportedParameter        400 unsupported_parameter
 │   ├── CapabilityMismatch          400 model_capability_mismatch: the model lacks the capability
+│   │   └── PathMissing             400 model_capability_mismatch: 404 or 405 without a reason
 │   ├── UndecodableMedia            400 undecodable_media: not readable as audio or an image
 │   ├── MethodNotAllowed            405 method_not_allowed
 │   ├── RequestTimeout              408 request_timeout: the body did not arrive in time
@@ -31,7 +32,7 @@ RoundhouseError                     500 server_error
 ├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
 │   ├── UpstreamUnreachable         502 upstream_unreachable: DNS, refused, reset before a byte
 │   ├── UpstreamProtocolError       502 upstream_protocol_error: the answer violates its protocol
-│   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401 or 403 from the provider
+│   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401, 402 or 403 from the provider
 │   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
 │   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
 │   ├── StreamBroken                502 stream_broken: ended before its finish_reason
@@ -160,6 +161,12 @@ class CapabilityMismatch(InvalidRequest):
     """The named model lacks the requested capability; the message lists models that have it."""
 
     code = "model_capability_mismatch"
+
+
+class PathMissing(CapabilityMismatch):
+    """An upstream answered 404 or 405 and gave no reason: it lacks the path, or a proxy before it is at fault."""
+
+    upstream_status: int | None = None
 
 
 class UndecodableMedia(InvalidRequest):
@@ -389,9 +396,13 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class UpstreamRejectedKey(UpstreamError):
-    """The provider refused Roundhouse's key (401 or 403)."""
+    """The provider refused Roundhouse's key (401, 402 or 403).
+
+    ``of_account`` means that the key is known, but its account cannot pay.
+    """
 
     code = "upstream_rejected_key"
+    of_account = False
 
 
 class UpstreamRateLimited(UpstreamError):

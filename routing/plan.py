@@ -12,9 +12,7 @@ from catalog.model import Model
 
 T = TypeVar("T")
 
-NOT_SET_UP = frozenset(
-    {"no_key", "no_engine", EngineMissing.code, "not_pulled", "missing_file", "keys_rejected", "memory"}
-)
+NOT_SET_UP = frozenset({"no_key", "no_engine", EngineMissing.code, "not_pulled", "missing_file", "memory"})
 """Codes of exclusions that last until someone changes this server's set-up."""
 OVER_BUDGET = "budget"
 """The code of exclusions by a spending cap."""
@@ -54,19 +52,27 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A model that cannot answer this request; ``code`` is for programs, ``reason`` for people."""
+    """A model that cannot answer this request; ``code`` is for programs, ``reason`` for people.
+
+    ``rest`` is the seconds after which it may answer again, if that is known.
+    """
 
     model: str
     code: str
     reason: str
+    rest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Why a model, or an endpoint, cannot be used at present; ``code`` is for programs, ``reason`` for people."""
+    """Why a model, or an endpoint, cannot be used at present; ``code`` is for programs, ``reason`` for people.
+
+    ``rest`` is the seconds after which it can be used again, if that is known.
+    """
 
     code: str
     reason: str
+    rest: float | None = None
 
 
 class Lazy(Sequence[T], Generic[T]):

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import error_details, read_error
+from backends.http.errors import error_details, read_error, scrub
 from catalog.errors import ContextLengthExceeded, RoundhouseError, UpstreamRejectedKey, UpstreamTimeout
 
 _STATUS = {
@@ -40,10 +40,11 @@ def read_anthropic_error(
     details = error_details(body)
     if status == 402 or (status == 400 and _NO_CREDIT in details.message):
         rejected = UpstreamRejectedKey(
-            f"The endpoint '{upstream.endpoint}' refused the key: its account has no credit.",
+            f"The endpoint '{upstream.endpoint}' says that the account of Roundhouse's key has no credit: "
+            f"{scrub(details.message, upstream)}",
             upstream_status=status,
         )
-        rejected.scope = "key"
+        rejected.scope, rejected.of_account = "key", True
         return rejected
     if details.type == "timeout_error":
         return UpstreamTimeout(

@@ -36,7 +36,11 @@ def read_elevenlabs_error(
     message = scrub(message, upstream)[:2000]
     where = f"The endpoint '{upstream.endpoint}'"
     if code in _KEY or status in (401, 403):
-        return UpstreamRejectedKey(f"{where} refused the key ({code or status}).", upstream_status=status)
+        of_account = code == "quota_exceeded"
+        text = f"{where} refused the key ({code or status})" + (f": {message}" if of_account and message else ".")
+        rejected = UpstreamRejectedKey(text, upstream_status=status)
+        rejected.of_account = of_account
+        return rejected
     if code == "system_busy":
         return UpstreamOverloaded(f"{where} is busy.", upstream_status=status, retry_after=retry_after(headers))
     if code in _BUSY or status == 429:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import limit_scope, read_error, scrub
+from backends.http.errors import MAX_RETRY_AFTER, limit_scope, read_error, scrub
 from catalog.errors import (
     ContextLengthExceeded,
     RoundhouseError,
@@ -38,9 +38,12 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     message = scrub(str(error.get("message") or ""), upstream)[:2000]
     where = f"The endpoint '{upstream.endpoint}'"
     details = [one for one in error.get("details") or () if isinstance(one, dict)]
-    if {str(one.get("reason")) for one in details} & _KEY_REASONS:
-        rejected = UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
-        rejected.scope = "key"
+    reasons = {str(one.get("reason")) for one in details}
+    if reasons & _KEY_REASONS:
+        of_account = "BILLING_DISABLED" in reasons
+        text = f"{where} refused the key" + (f": {message}" if of_account and message else ".")
+        rejected = UpstreamRejectedKey(text, upstream_status=status)
+        rejected.scope, rejected.of_account = "key", of_account
         return rejected
     if status == 429:
         text = f"{where} says that it gets too many requests: {message}"
@@ -82,5 +85,5 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
     for one in details:
         if str(one.get("@type", "")).endswith("google.rpc.RetryInfo"):
             found = _DELAY.fullmatch(str(one.get("retryDelay")))
-            return float(found["seconds"]) if found else None
+            return min(float(found["seconds"]), MAX_RETRY_AFTER) if found else None
     return None

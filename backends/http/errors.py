@@ -17,13 +17,14 @@ import orjson
 from backends.base import Upstream
 from backends.http.connect import ProxyRefused
 from backends.http.connection import ConnectionLost, NotHttp
-from backends.http.mismatch import lacks
+from backends.http.mismatch import lacks, lacks_path, refuses_value
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
     ContextLengthExceeded,
     InvalidRequest,
     ModelUnavailable,
+    PathMissing,
     PayloadTooLarge,
     RequestFailed,
     RoundhouseError,
@@ -44,7 +45,9 @@ ErrorReader = Callable[[int, Mapping[str, str], bytes, Upstream], RoundhouseErro
 """Makes the typed error of an answer that is not 2xx: status, headers, (bounded) body, upstream."""
 
 _MAX_MESSAGE = 2000
-_MAX_RETRY_AFTER = 86_400.0
+_MAX_MISTAKES = 5
+MAX_RETRY_AFTER = 300.0
+"""Longest wait in seconds that is passed on: the router calls again after it, too."""
 
 # The first match counts.
 _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
@@ -85,7 +88,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
     """The typed error of a status that is not 2xx, with the message of the error object in the body.
 
     Reads OpenAI's ``{"error": {"message", "type", "param", "code"}}``, the inner object alone (vLLM),
-    ``{"error": "text"}`` (Ollama) and ``{"detail": ...}`` (FastAPI).
+    ``{"error": "text"}`` (Ollama) and ``{"detail": text or list of mistakes}`` (FastAPI).
     """
     details = error_details(body)
     message = scrub(details.message, upstream)
@@ -116,22 +119,18 @@ def _refusal(
     status: int, headers: Mapping[str, str], details: ErrorDetails, message: str, upstream: Upstream
 ) -> RoundhouseError:
     endpoint = f"The endpoint '{upstream.endpoint}'"
+    if status == 402 and "fewer max_tokens" in details.message:  # OpenRouter: a shorter answer can be paid
+        return UnsupportedParameter(message, param="max_tokens")
     if status in (401, 402, 403):
-        code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
-        rejected = UpstreamRejectedKey(f"{endpoint} refused Roundhouse's key{code}.", upstream_status=status)
-        rejected.scope = "model" if _of_model(details.message, upstream) else None
-        return rejected
+        return _rejected_key(status, details, message, upstream)
     if status == 429:
         text = f"{endpoint} says that it gets too many requests" + (f": {message}" if message else ".")
         limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
         limited.scope = limit_scope(details.message, upstream, details.code, details.type)
         return limited
-    if status == 404 and (details.param == "model" or {details.code, details.type} & _NO_MODEL):
-        return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
     missing = lacks(details.code, details.param, details.message)
     if status in (404, 405):
-        reason = message if missing else f"{endpoint} does not serve this kind of request (HTTP {status})."
-        return _lacking(CapabilityMismatch(reason, param="model"), missing or frozenset())
+        return _not_found(status, details, message, missing, upstream)
     if status == 408:
         return UpstreamTimeout(f"{endpoint} gave up waiting for the request.", upstream_status=status)
     if status == 413:
@@ -144,10 +143,46 @@ def _refusal(
     text = message or f"{endpoint} refused the request with HTTP {status}."
     error = _BY_CODE.get(details.code, InvalidRequest)
     if missing is None:
+        if error is InvalidRequest and refuses_value(details.code, details.message):
+            error = UnsupportedParameter
         return error(text, param=details.param)
     if error is InvalidRequest:
         error = CapabilityMismatch
     return _lacking(error(text, param=details.param or "model"), missing)
+
+
+def _rejected_key(status: int, details: ErrorDetails, message: str, upstream: Upstream) -> UpstreamRejectedKey:
+    endpoint = f"The endpoint '{upstream.endpoint}'"
+    of_account = status == 402 or (status == 403 and _OF_ACCOUNT.search(details.message) is not None)
+    if of_account:
+        text = f"{endpoint} says that the account of Roundhouse's key cannot pay"
+        text += f": {message}" if message else "."
+    else:
+        code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
+        text = f"{endpoint} refused Roundhouse's key{code}."
+    rejected = UpstreamRejectedKey(text, upstream_status=status)
+    rejected.of_account = of_account
+    rejected.scope = "model" if _of_model(details.message, upstream) else None
+    return rejected
+
+
+def _not_found(
+    status: int, details: ErrorDetails, message: str, missing: frozenset[str] | None, upstream: Upstream
+) -> RoundhouseError:
+    """The error of a 404 or 405: of the model, of the kind of request, or a :class:`PathMissing`."""
+    endpoint = f"The endpoint '{upstream.endpoint}'"
+    of_model = details.param == "model" or not _NO_MODEL.isdisjoint((details.code, details.type))
+    of_model = of_model or (missing is None and details.known and _of_model(details.message, upstream))
+    if status == 404 and of_model:
+        return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
+    if missing:
+        return _lacking(CapabilityMismatch(message, param="model"), missing)
+    reason = f"{endpoint} does not serve this kind of request (HTTP {status})."
+    if missing is not None or (details.known and lacks_path(details.code, details.message)):
+        return _lacking(CapabilityMismatch(reason, param="model"), frozenset())
+    absent = PathMissing(reason, param="model")
+    absent.upstream_status = status
+    return _lacking(absent, frozenset())
 
 
 def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:
@@ -222,7 +257,19 @@ def error_details(body: bytes) -> ErrorDetails:
     if isinstance(inner, dict) and "message" in inner:
         return ErrorDetails(inner, known=True)
     detail = parsed.get("detail")
+    if isinstance(detail, list) and detail:
+        mistakes = [_mistake(one) for one in detail[:_MAX_MISTAKES] if isinstance(one, dict)]
+        message = "; ".join(f"{place}: {text}" if place else text for place, text in mistakes)
+        param = mistakes[0][0] if mistakes else None
+        return ErrorDetails({"message": message, "param": param or None}, known=bool(mistakes))
     return ErrorDetails({"message": detail if isinstance(detail, str) else ""}, known=False)
+
+
+def _mistake(one: Mapping[str, Any]) -> tuple[str, str]:
+    """The field, as a path, and the text of one of FastAPI's mistakes."""
+    place = one.get("loc")
+    steps = [str(step) for step in place] if isinstance(place, list) else []
+    return ".".join(steps[1:] if steps[:1] == ["body"] else steps), str(one.get("msg") or "")
 
 
 def _plain(body: bytes) -> str:
@@ -282,7 +329,7 @@ _STATUS_OF_TYPE = {
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date), at most a day.
+    """Seconds to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date), at most five minutes.
 
     ``now`` is the Unix time that a date is measured from (default: the system's). None without a valid header.
     """
@@ -296,7 +343,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
         return None
     if seconds is None or not math.isfinite(seconds):
         return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _until(date: str, now: float | None) -> float:

@@ -1,5 +1,8 @@
 """Recognises refusals that mean "this model cannot do that", by the codes and messages of known servers.
 
+A refused *value* (one temperature, one type of image) is another thing: another model may take it, but the model
+that refused it lacks nothing.
+
 Few servers have a code for it, so their messages stand in one table. Each pattern matches from the message's first
 character: a message may quote the request, and no request may make a model look as if it lacked something.
 Sources: the error references and the code of the servers named in ``tests/backends/http/test_mismatch.py``.
@@ -18,6 +21,15 @@ _CANNOT = (
     r"(?:(?:does not|doesn't|do not|don't|cannot|can't) (?:currently |yet )?(?:support|handle|accept|process))"
 )
 _IS_NOT = r"(?:is|are) (?:currently )?not (?:yet )?(?:supported|enabled|available|allowed)\b"
+_REST = r"(?:choice|use|calls?|calling|urls?|inputs?|content|modality|effort|outputs?|formats?)"
+_BY_VALUE = (
+    rf"(?:[ _]?(?:{_REST} ?)?"
+    r"(?:[`'\"]?[:=(]? ?[`'\"]?(?:\d|[\w-]+/[\w.+-]+)|[:=]|[`'\"]\w"
+    r"|(?:of|with) (?:the )?(?:type|size|format|mime|kind|value)|type\b|value\b"
+    r"|(?:none|minimal|low|medium|high|xhigh|max|auto|required)\b"
+    r"|larger|smaller|bigger|longer|above|over|under|below|more than|exceeding))"
+)
+"""Narrows a subject to a value of it."""
 _PLACE = r"(?: (?:with|by|in|for|on|at) [^'\"]*)?\.?(?:$| )"
 _REQUESTED = "(?:the |any |parameter |use of |parallel |native )*"
 
@@ -64,8 +76,8 @@ _FEATURES: tuple[tuple[re.Pattern[str], Capability], ...] = tuple(
         *_OTHERS,
         *(
             (
-                rf"{_NAME}{_CANNOT} {_REQUESTED}{_QUOTE}{subject}{_QUOTE}(?: parameter| field)?{_PLACE}"
-                rf"|{_REQUESTED}{_QUOTE}{subject}{_QUOTE} {_IS_NOT}{_PLACE}",
+                rf"{_NAME}{_CANNOT} {_REQUESTED}{_QUOTE}{subject}{_QUOTE}(?: parameter| field)?"
+                rf"(?!{_BY_VALUE}){_PLACE}|{_REQUESTED}{_QUOTE}{subject}{_QUOTE} {_IS_NOT}{_PLACE}",
                 lack,
             )
             for lack, subject in _SUBJECTS.items()
@@ -73,11 +85,20 @@ _FEATURES: tuple[tuple[re.Pattern[str], Capability], ...] = tuple(
     )
 )
 _PARAMETER = re.compile(
-    rf"unsupported (?:parameter|value): '(?P<a>\w{{1,40}})'"  # OpenAI
+    rf"(?:unsupported|unknown) parameter: '(?P<a>\w{{1,40}})'"  # OpenAI
+    rf"|unrecognized request arguments? supplied: (?P<e>\w{{1,40}}(?:, \w{{1,40}}){{0,9}})"
+    rf"|(?P<f>\w{{1,40}}): extra (?:inputs|fields) (?:are )?not permitted"  # FastAPI, Anthropic
     rf"|argument not supported on this model: (?P<b>\w{{1,40}})"  # xAI
-    rf"|{_NAME}{_CANNOT} (?:the )?parameter {_QUOTE}(?P<c>\w{{1,40}})"
+    rf"|{_NAME}{_CANNOT} (?:the )?parameter {_QUOTE}(?P<c>\w{{1,40}}\b){_QUOTE}(?!{_BY_VALUE})"
     rf"|{_QUOTE}(?P<d>\w{{1,40}}){_QUOTE} (?:is deprecated for|is not supported (?:by|on|with|for)) "
     rf"(?:this|the) model",  # Anthropic, Groq
+    re.IGNORECASE,
+)
+_VALUE = re.compile(
+    rf"unsupported value\b|unknown parameter: '\w+[.\[]|[\w.\[\]]+: extra (?:inputs|fields) (?:are )?not permitted"
+    rf"|{_NAME}{_CANNOT} {_REQUESTED}(?:[`'\"]|\d|[\w-]+/[\w.+-]+"
+    rf"|{_QUOTE}(?:{'|'.join(_SUBJECTS.values())}|\w{{1,40}}){_QUOTE}{_BY_VALUE})"
+    rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) (?:of type )?{_QUOTE}[\w/.+-]+{_QUOTE} {_IS_NOT}",
     re.IGNORECASE,
 )
 _ENDPOINT = re.compile(
@@ -86,7 +107,10 @@ _ENDPOINT = re.compile(
     r"|this server does not support (?:chat|completions?|embeddings?|reranking|infill)",
     re.IGNORECASE,
 )
-_PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value"})
+_PATH = re.compile(
+    r"invalid url\b|unknown (?:request )?(?:url|endpoint)\b|unrecognized request url\b|unexpected endpoint\b",
+    re.IGNORECASE,
+)
 
 
 def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
@@ -94,16 +118,28 @@ def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
 
     None for any other refusal, which concerns the request.
     """
+    if code == "unsupported_value":
+        return None
     for pattern, lack in _FEATURES:
         if pattern.match(message):
             return frozenset({lack})
-    if code in _PARAMETER_CODES and param:
-        return frozenset({_root_of(param)})
     if found := _PARAMETER.match(message):
-        return frozenset({_snake(next(name for name in found.groups() if name))})
+        return frozenset(map(_snake, next(name for name in found.groups() if name).split(", ")))
+    if code == "unsupported_parameter" and param and not _VALUE.match(message):
+        return frozenset({_root_of(param)})
     if _ENDPOINT.match(message) or code in ("model_capability_mismatch", "OperationNotSupported"):
         return frozenset()
     return None
+
+
+def refuses_value(code: str, message: str) -> bool:
+    """Whether a model refused one value, so that another model may take it. Ask :func:`lacks` first."""
+    return code == "unsupported_value" or _VALUE.match(message) is not None
+
+
+def lacks_path(code: str, message: str) -> bool:
+    """Whether an error object says that the server has no such path, which no repetition will change."""
+    return code == "unknown_url" or _PATH.match(message) is not None
 
 
 def _root_of(param: str) -> str:

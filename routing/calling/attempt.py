@@ -15,12 +15,14 @@ from catalog.errors import (
     Draining,
     EngineMissing,
     InvalidRequest,
+    PathMissing,
     RateLimited,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
+    UpstreamError,
 )
-from catalog.model import Model
+from catalog.model import Capability, Model
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
@@ -76,7 +78,7 @@ class Attempt(Generic[T]):
 
         Raises what :meth:`Leases.acquire` raises, CapabilityMismatch when the backend lacks the capability,
         UnsupportedParameter for a dropped parameter under ``strict``, InvalidRequest and the backend's errors,
-        and StreamBroken for an answer without content.
+        UpstreamError for a chat's path that is missing at present, and StreamBroken for an answer without content.
         """
         try:
             lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
@@ -94,6 +96,9 @@ class Attempt(Generic[T]):
             if reported:
                 self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
                 self._refuse(self.dropped)
+        except PathMissing as error:
+            self._error = self._of_missing_path(error)
+            raise self._error from None
         except BaseException as error:
             self._error = error
             if isinstance(error, ContextLengthExceeded):
@@ -101,6 +106,17 @@ class Attempt(Generic[T]):
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _of_missing_path(self, error: PathMissing) -> RoundhouseError:
+        """The error itself, or for a chat a fault: every chat server has that path, so its proxy is at fault."""
+        facts = self.job.facts
+        if facts.capability is not Capability.CHAT or facts.tokens_only or self.model.local:
+            return error
+        return UpstreamError(
+            f"The endpoint '{self.model.endpoint_name}' answered with HTTP {error.upstream_status} and no reason: "
+            "its path is missing at present. If that lasts, check its base_url.",
+            upstream_status=error.upstream_status,
+        )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
         """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for anything dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
@@ -44,7 +45,7 @@ T = TypeVar("T")
 Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
-_PASSING = ("breaker_open", "keys_resting")
+_PASSING = ("breaker_open", "keys_resting", "keys_rejected")
 """Codes of exclusions that pass by themselves, so that trying again may help."""
 _MAX_REASONS = 5
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
@@ -214,9 +215,17 @@ class Dispatcher:
         try:
             await attempt.start(complete=escalate)
         except BaseException as error:
-            if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
+            if (
+                isinstance(error, UpstreamRejectedKey)
+                and not error.of_account
+                and (source := self._leases.key_source(candidate.model))
+            ):
                 error.message += f" Check the key in {source}."
             await attempt.close(error)
+            if isinstance(error, _ANOTHER_KEY):
+                # The outcome is recorded: the rest of the keys is what the caller has to wait for.
+                rest = self._leases.rest_of_keys(candidate, self._clock.monotonic())
+                error.retry_after = error.retry_after if rest is None else math.ceil(rest)
             raise
         if escalate and attempt.verdict() is False:
             await attempt.close()
@@ -298,7 +307,9 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     message = _told(excluded, facts)
     passing = next((by_code[code] for code in _PASSING if code in by_code), None)
     if passing is not None:
-        return ModelTemporarilyUnavailable(passing.reason if named else message, param="model", retry_after=1.0)
+        rest = min(exclusion.rest or 1.0 for exclusion in excluded if exclusion.code in _PASSING)
+        text = passing.reason if named else message
+        return ModelTemporarilyUnavailable(text, param="model", retry_after=math.ceil(rest))
     if OVER_BUDGET in by_code:
         return BudgetExceeded(message)
     if "breaker_cannot" in by_code:

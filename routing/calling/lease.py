@@ -130,6 +130,12 @@ class Leases:
         model = candidate.model
         return not model.local and self._keys.block_of(model.endpoint_name, model.id, now) is None
 
+    def rest_of_keys(self, candidate: Candidate, now: float) -> float | None:
+        """Seconds until the candidate has a key to use; None if it has one, or needs none."""
+        model = candidate.model
+        block = None if model.local else self._keys.block_of(model.endpoint_name, model.id, now)
+        return None if block is None else block.rest
+
     def key_source(self, model: Model) -> str:
         """The place that the keys of a model's endpoint are read from; empty without keys."""
         return source_of(self._endpoint(model.source.endpoint)) if isinstance(model.source, UpstreamSource) else ""
@@ -153,7 +159,8 @@ def _next_key(endpoint: Endpoint, keys: KeyPools, now: float, model: str = "") -
     if key is None:
         raise ModelTemporarilyUnavailable(
             f"No key of the endpoint '{endpoint.id}' can be used at present. "
-            f"Set one in {source_of(endpoint)}, or wait for the rate limit to reset."
+            f"Set one in {source_of(endpoint)}, or wait for the end of its rest.",
+            retry_after=1,
         )
     return key.secret, key.position
 

@@ -76,10 +76,11 @@ class Filtered(NamedTuple):
         found: list[Exclusion] = []
         for row in np.flatnonzero(~self.admitted):
             rule = next(rule for rule in self.rules if not rule.passing[row])
-            code, reason = rule.code, rule.reason(int(row))
+            code, reason, rest = rule.code, rule.reason(int(row)), None
             if code == "blocked":
-                code = world.blocked[index.models[row].id].code
-            found.append(Exclusion(index.models[row].id, code, reason))
+                block = world.blocked[index.models[row].id]
+                code, rest = block.code, block.rest
+            found.append(Exclusion(index.models[row].id, code, reason, rest))
         return found
 
 

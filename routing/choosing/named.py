@@ -61,7 +61,7 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     block = world.blocked.get(model.id)
     named = "asked for by name" if strategy is Strategy.EXPLICIT else f"'{facts.requested}' is pinned to it"
     if block is not None and block.code not in _LEFT_TO_UPSTREAM:
-        excluded: Exclusion | None = Exclusion(model.id, block.code, block.reason)
+        excluded: Exclusion | None = Exclusion(model.id, block.code, block.reason, block.rest)
     else:
         excluded = broken_limit(facts, world, settings, model)
     if excluded is not None:

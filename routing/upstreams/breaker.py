@@ -104,7 +104,9 @@ class Breakers:
         for key in tuple(self._open):
             self._renew(key)
             if not self._faults[key].passes(now):
-                blocks[key] = Block("breaker_open", self._faults[key].last_error or "failed repeatedly")
+                fault = self._faults[key]
+                rest = max(0.0, (fault.opened_until or now) - now)
+                blocks[key] = Block("breaker_open", fault.last_error or "failed repeatedly", rest)
         if self._lacks:
             needs = needs_of(facts) | facts.parameters
             for key in self._outdated():
@@ -154,8 +156,9 @@ class Breakers:
             self._clear_lacks(key, outcome.facts)
         elif outcome.result is Result.CANNOT:
             fault.succeeded(now)
-            if not outcome.facts.tokens_only:  # a model that splits no text may still answer
-                self._record_lack(key, outcome, now)
+            # A model that splits no text may still answer.
+            if not outcome.facts.tokens_only and (need := lacking(outcome)):
+                self._record_lack(key, need, outcome.error, now)
         elif outcome.result is Result.FAILED and is_fault(outcome):
             fault.failed(now, _reason(outcome))
         if fault.opened_until != before:
@@ -285,14 +288,14 @@ class Breakers:
         self._learned_of.pop(key, None)
         self._changed.add(key)
 
-    def _record_lack(self, key: CircuitKey, outcome: Outcome, now: float) -> None:
+    def _record_lack(self, key: CircuitKey, need: Needs, error: str | None, now: float) -> None:
         row = self._fingerprint(key[0])
         if self._learned_of.setdefault(key, row) != row:
             self._forget_lacks(key)
             self._learned_of[key] = row
-        circuit = self._lacks.setdefault(key, {}).setdefault(lacking(outcome), self._new_need_circuit())
+        circuit = self._lacks.setdefault(key, {}).setdefault(need, self._new_need_circuit())
         before = circuit.opened_until
-        circuit.failed(now, outcome.error)
+        circuit.failed(now, error)
         if circuit.opened_until != before:
             self._changed.add(key)
 
@@ -317,10 +320,15 @@ def needs_of(facts: Facts) -> Needs:
 
 
 def lacking(outcome: Outcome) -> Needs:
-    """What a model that could not answer is not asked for again: what it was said to lack, else all needs."""
+    """Needs that a model which could not answer is not asked for again: those it was said to lack, else all.
+
+    Empty if a plain request was refused for something that it did not use: that says nothing of plain requests.
+    """
     facts = outcome.facts
     named = outcome.lacks & (needs_of(facts) | facts.parameters)
-    return named | {facts.capability} if named else needs_of(facts)
+    if named:
+        return named | {facts.capability}
+    return frozenset() if outcome.lacks and not facts.features else needs_of(facts)
 
 
 def is_fault(outcome: Outcome) -> bool:

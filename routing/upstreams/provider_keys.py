@@ -1,4 +1,7 @@
-"""Pools of provider keys: several per endpoint, used round robin; limited ones rest, rejected ones are taken out.
+"""Pools of provider keys: several per endpoint, used round robin; limited and rejected ones rest.
+
+A rejected key (401, 402, 403) rests longer, because mostly the operator has to act, and is then tried by one call:
+accounts are topped up, and providers refuse by mistake. Its success ends the rejection, as does a reload.
 
 Most providers limit and permit each model by itself, so a limit or a rejection holds for the model that was
 called. It holds for the key as a whole if the provider says so, or if a second model is refused meanwhile.
@@ -23,18 +26,12 @@ from catalog.model import Endpoint
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
 from routing.plan import Block
+from routing.upstreams.key_state import MAX_RETRY_AFTER, TRIAL_WAIT, KeyState, KeyUse
 
 ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
 """The secrets of an endpoint's keys, in order."""
 
-FIRST_REST = 1.0
-MAX_REST = 300.0
-"""Seconds that a rate-limited key is not used if the provider does not say; doubled up to the maximum."""
-MAX_RETRY_AFTER = 300.0
-"""Longest ``retry-after`` in seconds that is honoured: a call every five minutes costs less than a wrong one."""
 _COUNTED = ("used", "ok", "failed", "rate_limited", "rejected")
-_HEALTH_DECAY = 0.8
-_MIN_HEALTH = 0.05
 _NO_BLOCKS: Mapping[str, Block] = MappingProxyType({})
 
 
@@ -103,7 +100,7 @@ class KeyStatistics:
     """Counts of a key's calls by result, over restarts and over all gateways that share the state.
 
     ``resting`` is the seconds that it still rests, for one model or all; ``out`` means rejected for all models and
-    unused until the keys are reloaded;
+    not accepted since;
     ``health``, in (0, 1], is the discounted share of successes among successes, rate limits and rejections.
     """
 
@@ -119,83 +116,6 @@ class KeyStatistics:
     health: float
 
 
-@dataclass(slots=True)
-class _Use:
-    """Whether a key can be used: by one model, or by all."""
-
-    limits_in_a_row: int = 0
-    rests_until: float = 0.0
-    out: bool = False
-
-    def usable(self, now: float) -> bool:
-        return not self.out and self.rests_until <= now
-
-    def rest(self, now: float, retry_after: float | None) -> None:
-        """Start a rest. Of many calls that get a 429 at the same moment, only the first lengthens the rest."""
-        if self.rests_until <= now:
-            self.limits_in_a_row += 1
-        backoff = min(MAX_REST, FIRST_REST * 2.0 ** min(self.limits_in_a_row - 1, 30))
-        seconds = backoff if retry_after is None else min(MAX_RETRY_AFTER, max(0.0, retry_after))
-        if self.rests_until <= now or retry_after is not None:
-            self.rests_until = max(self.rests_until, now + seconds)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A key in its pool. ``credit`` is its current weight in smooth weighted round robin.
-
-    ``all`` is its use by every model, ``models`` by single ones; ``limited`` are the models with a 429 since the
-    key's last success. ``stored`` are the counts that the state has, by field.
-    """
-
-    secret: str = field(repr=False)
-    used: int = 0
-    ok: int = 0
-    failed: int = 0
-    rate_limited: int = 0
-    rejected: int = 0
-    health: float = 1.0
-    credit: float = 0.0
-    all: _Use = field(default_factory=_Use)
-    models: dict[str, _Use] = field(default_factory=dict)
-    limited: set[str] = field(default_factory=set)
-    stored: dict[str, int] = field(default_factory=dict)
-
-    def usable(self, now: float, model: str) -> bool:
-        if not self.all.usable(now):
-            return False
-        use = self.models.get(model) if self.models else None
-        return use is None or use.usable(now)
-
-    def free_at(self, model: str | None) -> float:
-        """When the key can be used by a model, or by any for ``None``; infinite if it is out."""
-        uses = [self.all]
-        if model in self.models:
-            uses.append(self.models[model])
-        return max(math.inf if use.out else use.rests_until for use in uses)
-
-    def update_health(self, succeeded: bool) -> None:
-        step = 1.0 if succeeded else 0.0
-        self.health = max(_MIN_HEALTH, _HEALTH_DECAY * self.health + (1 - _HEALTH_DECAY) * step)
-
-    def limit(self, now: float, outcome: Outcome) -> None:
-        """Rest for the model that was limited; for all, if the provider says so or a second model is limited."""
-        self.rate_limited += 1
-        self.limited.add(outcome.model)
-        self.models.setdefault(outcome.model, _Use()).rest(now, outcome.retry_after)
-        resting = sum(1 for model in self.limited if not self.models[model].usable(now))
-        if outcome.scope == "key" or (outcome.scope is None and resting > 1):
-            self.all.rest(now, outcome.retry_after)
-
-    def reject(self, outcome: Outcome) -> None:
-        """Take the key out for the model that refused it; for all, if a second does and none ever took it."""
-        self.rejected += 1
-        self.models.setdefault(outcome.model, _Use()).out = True
-        refused = sum(1 for use in self.models.values() if use.out)
-        if outcome.scope == "key" or (outcome.scope is None and refused > 1 and not self.ok):
-            self.all.out = True
-
-
 class KeyPools:
     """The keys of all endpoints that name any."""
 
@@ -204,11 +124,10 @@ class KeyPools:
     def __init__(self, endpoints: Iterable[Endpoint], resolve_secrets: ResolveSecrets, clock: Clock) -> None:
         self._resolve = resolve_secrets
         self._clock = clock
-        self._pools: dict[str, list[_Entry]] = {}
+        self._pools: dict[str, list[KeyState]] = {}
         self._unusable_until: dict[str, float] = {}
         self._permanent_blocks: Mapping[str, Block] | None = None
         self._models_until: dict[str, tuple[str, float]] = {}
-        self._permanent_model_blocks: Mapping[str, Block] | None = None
         self._sources: dict[str, str] = {}
         self._changed: set[str] = set()
         self.reload(endpoints)
@@ -219,23 +138,23 @@ class KeyPools:
         Raises ConfigurationError as the resolver does, and then changes nothing.
         """
         known = {(name, entry.secret): entry for name, pool in self._pools.items() for entry in pool}
-        pools: dict[str, list[_Entry]] = {}
+        pools: dict[str, list[KeyState]] = {}
         sources: dict[str, str] = {}
         for endpoint in endpoints:
             if needs_key(endpoint):
                 sources[endpoint.id] = source_of(endpoint)
                 secrets = self._resolve(endpoint)
-                pools[endpoint.id] = [known.get((endpoint.id, secret)) or _Entry(secret) for secret in secrets]
+                pools[endpoint.id] = [known.get((endpoint.id, secret)) or KeyState(secret) for secret in secrets]
         for name, pool in pools.items():
             if any(use.out for entry in pool for use in (entry.all, *entry.models.values())):
                 self._changed.add(name)
             for entry in pool:
                 for use in (entry.all, *entry.models.values()):
-                    use.out = False
+                    use.forgive()
         self._pools, self._sources = pools, sources
         self._unusable_until = {name: math.inf for name, pool in pools.items() if not pool}
         self._models_until = {}
-        self._permanent_blocks = self._permanent_model_blocks = None
+        self._permanent_blocks = None
         now = self._clock.monotonic()
         for name, pool in pools.items():
             self._block_if_unusable(name, {model for entry in pool for model in entry.models}, now)
@@ -259,12 +178,14 @@ class KeyPools:
             return None
         best.credit -= total
         best.used += 1
+        if model and (best.all.out or best.models) and best.start_trial(now, model):
+            self._block_if_unusable(endpoint, (model,), now)
         return Key(endpoint, position, best.secret)
 
     def blocked(self, now: float) -> Mapping[str, Block]:
         """Blocks of the endpoints without a usable key, by id.
 
-        The same mapping while nothing changes, except while some keys rest: their blocks name the time left.
+        The same mapping while nothing changes, except while some keys rest: their blocks have the time left.
         """
         if not self._unusable_until:
             return _NO_BLOCKS
@@ -279,33 +200,33 @@ class KeyPools:
         return blocks
 
     def blocked_models(self, now: float) -> Mapping[str, Block]:
-        """Blocks of the models, by id, for which no key of their endpoint is usable; as :meth:`blocked`."""
+        """Blocks of the models, by id, for which no key of their endpoint is usable."""
         if not self._models_until:
             return _NO_BLOCKS
-        if self._permanent_model_blocks is not None:
-            return self._permanent_model_blocks
         for model in [model for model, (_, until) in self._models_until.items() if until <= now]:
             del self._models_until[model]
-        blocks = {
-            model: self._block(endpoint, until - now, f" for '{model}'")
+        return {
+            model: self._block(endpoint, until - now, model)
             for model, (endpoint, until) in self._models_until.items()
         }
-        if all(until == math.inf for _, until in self._models_until.values()):
-            self._permanent_model_blocks = blocks
-        return blocks
 
     def block_of(self, endpoint: str, model: str, now: float) -> Block | None:
         """The block of a model without a usable key; ``None`` if it has one."""
         return self.blocked(now).get(endpoint) or self.blocked_models(now).get(model)
 
-    def _block(self, endpoint: str, rest: float, whom: str = "") -> Block:
-        source = self._sources[endpoint]
-        if not self._pools[endpoint]:
+    def _block(self, endpoint: str, rest: float, model: str | None = None) -> Block:
+        source, pool = self._sources[endpoint], self._pools[endpoint]
+        whom = "" if model is None else f" for '{model}'"
+        if not pool:
             return Block("no_key", f"no key is set for the endpoint '{endpoint}'; set {source}")
-        if rest == math.inf:
-            reason = f"the endpoint '{endpoint}' refused every key{whom}; check {source} and reload"
-            return Block("keys_rejected", reason)
-        return Block("keys_resting", f"the keys of '{endpoint}' are rate limited{whom} for another {rest:.0f} s")
+        uses = [entry.uses(model) for entry in pool]
+        if all(any(use.out for use in of_key) for of_key in uses):
+            trial = any(use.on_trial for of_key in uses for use in of_key)
+            when = "A call tries one now" if trial else f"One is tried again in {math.ceil(rest)} s"
+            reason = f"the endpoint '{endpoint}' refused every key{whom}; check {source} and its account. {when}"
+            return Block("keys_rejected", reason, min(rest, TRIAL_WAIT) if trial else rest)
+        reason = f"the keys of '{endpoint}' are rate limited or refused{whom} for another {math.ceil(rest)} s"
+        return Block("keys_resting", reason, rest)
 
     def record(self, outcome: Outcome) -> None:
         """Update the key that an attempt used."""
@@ -314,28 +235,45 @@ class KeyPools:
         if position is None or not 0 <= position < len(pool):
             return
         entry, now = pool[position], self._clock.monotonic()
-        if outcome.error == "upstream_rejected_key" or outcome.status in (401, 403):
-            entry.reject(outcome)
+        if outcome.error == "upstream_rejected_key" or outcome.status in (401, 402, 403):
+            entry.reject(now, outcome)
             entry.update_health(False)
         elif outcome.error == "upstream_rate_limited" or outcome.status == 429:
+            for use in entry.uses(outcome.model):
+                use.end_trial(now, taken=False)
             entry.limit(now, outcome)
             entry.update_health(False)
         elif outcome.result in (Result.SUCCESS, Result.REFUSAL):
             entry.ok += 1
             entry.all.limits_in_a_row = 0
-            if entry.models:
+            if entry.all.out or entry.models:
+                self._end_trial(entry, outcome, now, taken=True)
                 entry.limited.clear()
-                use = entry.models.get(outcome.model)
-                if use is not None:
-                    use.limits_in_a_row = 0
-                    if use.usable(now):
+                of_model = entry.models.get(outcome.model)
+                if of_model is not None:
+                    of_model.limits_in_a_row = 0
+                    if of_model.usable(now) and not of_model.out:
                         del entry.models[outcome.model]
             entry.update_health(True)
             return
         else:
             entry.failed += outcome.result is Result.FAILED
+            if entry.all.out or entry.models:
+                self._end_trial(entry, outcome, now, taken=False)
             return
         self._changed.add(outcome.endpoint)
+        self._block_if_unusable(outcome.endpoint, (outcome.model,), now)
+
+    def _end_trial(self, entry: KeyState, outcome: Outcome, now: float, *, taken: bool) -> None:
+        """End the trial of a rejected key, if the call was one, and with it the blocks that it made."""
+        tried = [use for use in entry.uses(outcome.model) if use.on_trial]
+        if not tried:
+            return
+        for use in tried:
+            use.end_trial(now, taken=taken)
+        self._changed.add(outcome.endpoint)
+        self._unusable_until.pop(outcome.endpoint, None)
+        self._models_until.pop(outcome.model, None)
         self._block_if_unusable(outcome.endpoint, (outcome.model,), now)
 
     def _block_if_unusable(self, endpoint: str, models: Iterable[str], now: float) -> None:
@@ -348,7 +286,6 @@ class KeyPools:
             until = min((entry.free_at(model) for entry in pool), default=math.inf)
             if until > now:
                 self._models_until[model] = endpoint, until
-                self._permanent_model_blocks = None
 
     def statistics(self) -> tuple[KeyStatistics, ...]:
         """The statistics of every key, in the order of the pools."""
@@ -378,12 +315,13 @@ class KeyPools:
         changed, self._changed = self._changed, set()
         now, wall = self._clock.monotonic(), self._clock.wall()
 
-        def rests(entry: _Entry) -> dict[str, Any]:
+        def rests(entry: KeyState) -> dict[str, Any]:
             uses = {"": entry.all, **entry.models}
             return {
                 model: {
                     "rests_until": wall + max(0.0, use.rests_until - now),
                     "limits": use.limits_in_a_row,
+                    "rejections": use.rejections_in_a_row,
                     "out": use.out,
                 }
                 for model, use in uses.items()
@@ -410,15 +348,17 @@ class KeyPools:
                         str(model): (
                             min(MAX_RETRY_AFTER, float(use["rests_until"]) - wall),
                             int(use["limits"]),
+                            int(use.get("rejections", 0)),
                             use.get("out") is True,
                         )
                         for model, use in document[digest_of(entry.secret)].items()
                     }
                 except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                     continue
-                for model, (rest, limits, out) in uses.items():
-                    use = entry.models.setdefault(model, _Use()) if model else entry.all
+                for model, (rest, limits, rejections, out) in uses.items():
+                    use = entry.models.setdefault(model, KeyUse()) if model else entry.all
                     use.out = use.out or out
+                    use.rejections_in_a_row = max(use.rejections_in_a_row, rejections)
                     if rest > 0:
                         use.rests_until = max(use.rests_until, now + rest)
                         use.limits_in_a_row = max(use.limits_in_a_row, limits)
@@ -445,7 +385,7 @@ class KeyPools:
                 setattr(entry, counted, total + since)
                 entry.stored[counted] = total
 
-    def _counts(self) -> Iterator[tuple[str, _Entry, str]]:
+    def _counts(self) -> Iterator[tuple[str, KeyState, str]]:
         for endpoint, pool in self._pools.items():
             for entry in pool:
                 digest = digest_of(entry.secret)

@@ -93,12 +93,48 @@ async def test_one_models_limit_or_rejection_closes_no_other_model_of_the_endpoi
         provider.fault = Fault(status=status, headers={"retry-after": "3600"})
         answer = await running.client.post("/v1/chat/completions", json=chat("far"))
         error = assert_error(answer, answer.status_code, code)
+        assert int(answer.headers["retry-after"]) == pytest.approx(60 if status == 401 else 300, abs=5)
         assert status != 401 or PROVIDER_KEY_ENV in error["message"]
         provider.fault = Fault()
         answer = await running.client.post("/v1/chat/completions", json=chat("far"))
-        told = (404, "model_unavailable") if status == 401 else (503, "model_temporarily_unavailable")
-        error = assert_error(answer, *told)
+        error = assert_error(answer, 503, "model_temporarily_unavailable")
+        assert int(answer.headers["retry-after"]) == pytest.approx(60 if status == 401 else 300, abs=5)
         assert status != 401 or PROVIDER_KEY_ENV in error["message"]
         assert (await running.client.post("/v1/chat/completions", json=chat("farther"))).status_code == 200
         vector = {"model": "vector", "input": "Hello"}
         assert (await running.client.post("/v1/embeddings", json=vector)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "Unsupported value: 'temperature' does not support 0.5 with this model. Only 1 is supported."),
+        ("unsupported_value", "No."),
+        (None, "This model does not support images of type image/bmp"),
+    ],
+)
+async def test_a_refused_value_is_the_callers_400_and_closes_nothing(
+    site: OpenSite, provider: FakeOpenAI, code: str | None, message: str
+) -> None:
+    async with site() as running:
+        provider.fault = Fault(status=400, message=message, code=code)
+        for _ in range(5):
+            answer = await running.client.post("/v1/chat/completions", json={**chat("far"), "temperature": 0.5})
+            assert message in assert_error(answer, 400, "unsupported_parameter")["message"]
+        provider.fault = Fault()
+        for model in ("far", "auto"):
+            answer = await running.client.post("/v1/chat/completions", json={**chat(model), "temperature": 1})
+            assert answer.status_code == 200
+
+
+async def test_a_missing_path_is_the_upstreams_fault_and_ends_when_it_heals(
+    site: OpenSite, provider: FakeOpenAI
+) -> None:
+    async with site() as running:
+        for status in (404, 405):
+            provider.fault = Fault(status=status, message="no Route matched")
+            for _ in range(2):
+                answer = await running.client.post("/v1/chat/completions", json=chat("far"))
+                assert f"HTTP {status}" in assert_error(answer, 502, "upstream_error")["message"]
+        provider.fault = Fault()
+        assert (await running.client.post("/v1/chat/completions", json=chat("far"))).status_code == 200

@@ -13,6 +13,8 @@ from backends.http.mismatch import lacks
 from catalog.errors import (
     CapabilityMismatch,
     InvalidRequest,
+    ModelUnavailable,
+    PathMissing,
     UnsupportedParameter,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -23,7 +25,6 @@ CANNOT: list[tuple[str, AbstractSet[str]]] = [
     # OpenAI, Azure
     ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
      {"max_tokens"}),
-    ("Unsupported value: 'temperature' does not support 0.2 with this model.", {"temperature"}),
     ("Invalid content type. image_url is only supported by certain models.", {"vision"}),
     ("Function tools with reasoning_effort are not supported for gpt-5.5 in /v1/chat/completions. Please use "
      "/v1/responses instead.", {"tools"}),
@@ -32,6 +33,11 @@ CANNOT: list[tuple[str, AbstractSet[str]]] = [
     ("'tools' is not supported with this model.", {"tools"}),
     ("The chatCompletion operation does not work with the specified model, dall-e-3.", set()),
     ("This is not a chat model and thus not supported in the v1/chat/completions endpoint.", set()),
+    ("Unrecognized request argument supplied: tools", {"tools"}),
+    ("Unrecognized request arguments supplied: logit_bias, tools", {"logit_bias", "tools"}),
+    ("Unknown parameter: 'reasoning_effort'.", {"reasoning_effort"}),
+    # FastAPI, Anthropic
+    ("thinking: Extra inputs are not permitted", {"thinking"}),
     # Groq
     ("`tool calling` is not supported with this model", {"tools"}),
     ("This model does not support response format `json_schema`. See supported models at x", {"json_schema"}),
@@ -103,10 +109,9 @@ def test_a_lack_is_recognised_by_its_code_and_status() -> None:
     error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
     assert error.lacks == frozenset()
-    for status in (404, 405, 501):
-        error = read_error(status, {}, b"", UPSTREAM)
-        assert isinstance(error, CapabilityMismatch)
-        assert error.lacks == frozenset()
+    error = read_error(501, {}, b"", UPSTREAM)
+    assert type(error) is CapabilityMismatch
+    assert error.lacks == frozenset()
     hint = b'{"error": {"message": "image input is not supported - hint: mmproj", "code": 500}}'
     error = read_error(500, {}, hint, UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
@@ -115,6 +120,85 @@ def test_a_lack_is_recognised_by_its_code_and_status() -> None:
     error = read_error(404, {}, router, UPSTREAM)
     assert isinstance(error, CapabilityMismatch)
     assert error.lacks == frozenset({"tools"})
+
+
+REFUSED_VALUES = [
+    "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is "
+    "supported.",
+    "'temperature' does not support 0.5 with this model.",
+    "Unsupported value: 'reasoning_effort' does not support 'minimal' with this model.",
+    "This model does not support images of type image/bmp",
+    "The model does not support image/bmp",
+    "Images of type image/bmp are not supported by this model.",
+    "This model does not support images larger than 4 MB.",
+    "This model does not support tool_choice 'required'.",
+    "This model does not support tool choice: required",
+    "This model does not support tool choice 'required'",
+    "tool_choice 'required' is not supported with this model",
+    "m does not support reasoning effort high",
+    "This model does not support the parameter temperature=0.5",
+    "'m' does not support reasoning_effort 'xhigh'",
+    "Unknown parameter: 'messages[0].foo'.",
+    "tools.0.function.strict: Extra inputs are not permitted",
+]
+
+
+@pytest.mark.parametrize("message", REFUSED_VALUES)
+def test_a_refused_value_lets_another_model_answer_and_shows_no_lack(message: str) -> None:
+    for code in (None, "invalid_request_error", "unsupported_value"):
+        body = {"error": {"message": message, "param": "temperature", "code": code}}
+        error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
+        assert isinstance(error, UnsupportedParameter)
+        assert error.lacks is None
+        assert error.message == message
+
+
+def test_a_mistake_in_fastapis_form_names_the_field_and_the_text() -> None:
+    extra = {"type": "extra_forbidden", "loc": ["body", "tools"], "msg": "Extra inputs are not permitted"}
+    error = read_error(422, {}, orjson.dumps({"detail": [extra]}), UPSTREAM)
+    assert isinstance(error, CapabilityMismatch)
+    assert (error.lacks, error.param) == (frozenset({"tools"}), "tools")
+    assert error.message == "tools: Extra inputs are not permitted"
+    wrong = {"type": "missing", "loc": ["body", "messages", 0, "content"], "msg": "Field required"}
+    error = read_error(422, {}, orjson.dumps({"detail": [wrong, extra]}), UPSTREAM)
+    assert type(error) is InvalidRequest
+    assert (error.lacks, error.param) == (None, "messages.0.content")
+    assert error.message == "messages.0.content: Field required; tools: Extra inputs are not permitted"
+
+
+def test_a_path_that_is_missing_is_a_lack_only_if_the_server_says_so() -> None:
+    for status, body in (
+        (404, b""), (405, b""), (404, b"404 page not found"), (404, b'{"detail": "Not Found"}'),
+        (404, b'{"message": "no Route matched with those values"}'), (404, b'{"error": "Not found"}'),
+    ):  # fmt: skip
+        assert isinstance(read_error(status, {}, body, UPSTREAM), PathMissing)
+    for message in ("Invalid URL (POST /v1/chat/completions)", "Unknown request URL: POST /v1/x.", "m can't chat"):
+        body = orjson.dumps({"error": {"message": message}})
+        error = read_error(404, {}, body, UPSTREAM)
+        expected = PathMissing if message == "m can't chat" else CapabilityMismatch
+        assert type(error) is expected
+        assert isinstance(error, CapabilityMismatch)
+        assert error.lacks == frozenset()
+    gone = orjson.dumps({"error": 'model "mistral-7" not found, try pulling it first'})
+    assert type(read_error(404, {}, gone, UPSTREAM)) is ModelUnavailable
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(402, "Insufficient credits. Add more."), (402, "Pay."), (403, "Your quota is exhausted."), (401, "")],
+)
+def test_a_refusal_for_lack_of_money_keeps_the_providers_text(status: int, message: str) -> None:
+    error = read_error(status, {}, orjson.dumps({"error": {"message": message}}), UPSTREAM)
+    assert isinstance(error, UpstreamRejectedKey)
+    assert error.of_account is (status != 401)
+    assert not message or message in error.message
+
+
+def test_a_request_too_dear_for_the_rest_of_an_account_is_not_the_keys_fault() -> None:
+    message = "This request requires more credits, or fewer max_tokens. You can only afford 100."
+    error = read_error(402, {}, orjson.dumps({"error": {"message": message, "code": 402}}), UPSTREAM)
+    assert isinstance(error, UnsupportedParameter)
+    assert (error.lacks, error.param, error.message) == (None, "max_tokens", message)
 
 
 REQUESTS_FAULT = [

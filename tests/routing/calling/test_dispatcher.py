@@ -125,6 +125,7 @@ def excluding(*exclusions: tuple[str, str, str], strategy: Strategy = Strategy.S
 
 CHAT = Facts(capability=Capability.CHAT)
 NO_KEY = ("far", "no_key", "no key is set")
+REFUSED = ("far", "keys_rejected", "refused every key")
 BREAKS = ("near", "breaker_open", "failed repeatedly")
 
 
@@ -137,6 +138,7 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
         (excluding(("m", "privacy", "it is remote"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
         (excluding(("m", "breaker_cannot", "no tools"), strategy=Strategy.EXPLICIT), 400, CapabilityMismatch),
         (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
+        (excluding(REFUSED, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, ("m", "budget", "too dear")), 429, BudgetExceeded),
         (excluding(NO_KEY, ("m", "context", "holds 9, needs 10")), 400, ContextLengthExceeded),

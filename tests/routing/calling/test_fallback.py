@@ -13,9 +13,11 @@ from catalog.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     ModelTemporarilyUnavailable,
+    PathMissing,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
+    UpstreamError,
     UpstreamProtocolError,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -106,6 +108,34 @@ async def test_a_refusal_of_our_own_or_for_the_requests_fault_closes_no_model(
         with pytest.raises(type(error)):
             await stand.ask()
     assert {outcome.result for outcome in stand.recorder.outcomes} == {Result.REJECTED}
+    assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
+
+
+async def test_a_refused_value_is_answered_by_the_next_model_and_closes_none(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (UnsupportedParameter("does not support 0.5"),), "b": GOOD}
+    stand.will_try(remote("a"), remote("b"))
+    for _ in range(4):
+        assert (await stand.ask())[0] == "cloud/b"
+    assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
+
+
+async def test_a_missing_path_is_a_fault_for_a_chat_and_a_lack_for_another_kind(stand: Stand) -> None:
+    absent = PathMissing("no such path")
+    absent.lacks, absent.upstream_status = frozenset(), 404
+    stand.backend.scripts = {"a": (absent,), "b": GOOD}
+    stand.will_try(remote("a"))
+    for _ in range(2):
+        with pytest.raises(UpstreamError, match="HTTP 404") as raised:
+            await stand.ask()
+        assert raised.value.retryable
+    assert [(one.result, one.error) for one in stand.recorder.outcomes] == [(Result.FAILED, "upstream_error")] * 2
+    assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
+    other = replace(FACTS, capability=Capability.RERANK)
+    stand.will_try(remote("a"), remote("b"))
+    for _ in range(2):
+        assert (await stand.ask(stand.job(other)))[0] == "cloud/b"
+    blocked = stand.breakers.blocked(other, stand.clock.monotonic())
+    assert blocked["cloud/a", "cloud"].code == "breaker_cannot"
     assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
 
 

@@ -445,3 +445,11 @@ TestCircuit = Circuit.TestCase
 
 def test_the_needs_of_a_request_are_its_endpoint_and_its_features() -> None:
     assert needs_of(TOOLS) == {Capability.CHAT, Capability.TOOLS}
+
+
+def test_a_lack_of_something_that_a_plain_request_did_not_use_teaches_nothing() -> None:
+    harness = BreakerHarness()
+    for _ in range(4):
+        harness.attempt(Result.CANNOT, lacks=frozenset({"vision"}))
+    assert harness.blocked() is None
+    assert harness.blocked(VISION) is None

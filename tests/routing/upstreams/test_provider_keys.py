@@ -133,11 +133,15 @@ def test_many_limits_at_the_same_moment_count_once() -> None:
     assert pool.pools.statistics()[0].rate_limited == 50
 
 
-@pytest.mark.parametrize("changes", [{"status": 401}, {"status": 403}, {"error": "upstream_rejected_key"}])
-def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"status": 401}, {"status": 402}, {"status": 403}, {"error": "upstream_rejected_key"}]
+)
+def test_a_refused_key_is_out_until_a_call_proves_the_contrary_or_the_keys_are_read_again(
+    changes: dict[str, Any],
+) -> None:
     pool = Pool("a", "b")
     pool.end(0, **changes)
-    pool.clock.advance(10**6)
+    pool.clock.advance(59)
     assert {pool.take() for _ in range(5)} == {1}
     pool.end(1, **changes)
     assert pool.take() is None
@@ -146,6 +150,88 @@ def test_a_refused_key_is_out_until_the_keys_are_read_again(changes: dict[str, A
     pool.pools.reload([ENDPOINT, KEYLESS])
     assert pool.blocked == {}
     assert [one.rejected for one in pool.pools.statistics()] == [1, 0]
+
+
+def test_a_refused_key_is_tried_by_one_call_after_a_rest_and_its_success_ends_the_refusal() -> None:
+    pool = Pool("a")
+    pool.end(0, **REJECTED)
+    pool.clock.advance(60)
+    assert pool.blocked == {}
+    assert [pool.take() for _ in range(3)] == [0, None, None]
+    assert pool.blocked == {"openai": "keys_rejected"}
+    pool.end(0, Result.SUCCESS)
+    assert pool.blocked == {}
+    assert [pool.take() for _ in range(3)] == [0, 0, 0]
+    pool.end(0, **REJECTED)
+    assert pool.rest(0) == 60
+
+
+def test_the_rests_of_a_refused_key_double_from_one_minute_to_five() -> None:
+    pool = Pool("a")
+    rests = []
+    for _ in range(5):
+        for _ in range(3):
+            pool.end(0, **REJECTED)
+        rests.append(pool.rest(0))
+        pool.clock.advance(rests[-1])
+        assert pool.take() == 0
+    assert rests == [60, 120, 240, 300, 300]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"result": Result.CANCELLED}, {"result": Result.FAILED, "error": "upstream_error", "status": 500}]
+)
+def test_a_trial_that_shows_nothing_lets_the_next_call_try(changes: dict[str, Any]) -> None:
+    pool = Pool("a")
+    pool.end(0, **REJECTED)
+    pool.end(0, **changes)
+    assert pool.take() is None, "a call that began before the refusal tries nothing"
+    pool.end(0, Result.SUCCESS)
+    assert pool.take() is None
+    pool.clock.advance(60)
+    assert pool.take() == 0
+    pool.end(0, **changes)
+    assert [pool.take(), pool.take()] == [0, None]
+    pool.clock.advance(60)
+    assert pool.take() == 0, "a trial whose end is never told must not keep the key for ever"
+
+
+def test_a_key_that_all_models_were_refused_is_tried_by_one_call_of_any() -> None:
+    pool = Pool("a")
+    pool.end(0, scope="key", **REJECTED)
+    pool.clock.advance(60)
+    assert [pool.take("other"), pool.take("third")] == [0, None]
+    pool.end(0, Result.SUCCESS, model="other")
+    assert not pool.blocked_for_all
+    assert pool.take("third") == 0
+
+
+def test_a_rejection_and_its_rest_survive_a_restart() -> None:
+    before = Pool("a")
+    for _ in range(2):
+        before.end(0, **REJECTED)
+        before.clock.advance(before.rest(0))
+        before.take()
+    before.end(0, **REJECTED)
+    after = Pool("a")
+    after.clock.advance(60 + 120 + 40)
+    after.pools.adopt(before.pools.export())
+    assert after.blocked == {"openai": "keys_rejected"}
+    assert after.rest(0) == pytest.approx(200)
+    after.clock.advance(200.001)
+    assert after.take() == 0
+    after.end(0, **REJECTED)
+    assert after.rest(0) == 300
+
+
+def test_the_rest_in_a_block_is_the_time_that_is_left() -> None:
+    pool = Pool("a")
+    pool.end(0, **REJECTED)
+    pool.clock.advance(18)
+    block = pool.pools.block_of("openai", "model", pool.clock.monotonic())
+    assert block is not None
+    assert block.rest == 42
+    assert "42 s" in block.reason
 
 
 def test_an_endpoint_whose_keys_all_rest_is_blocked_until_the_first_is_back() -> None:
