@@ -84,7 +84,8 @@ def _say(error: Any) -> str:
         return "there is no such field"
     if error["type"] == "missing":
         return "this field is needed"
-    said = error["msg"].removeprefix("Value error, ")
+    said: str = error["msg"].removeprefix("Value error, ")
     if error["loc"][:1] and error["loc"][0] in _MAY_BE_SECRET:
         return said
-    return f"{said} (it is {error.get('input')!r:.80})"
+    shown: str = repr(error.get("input"))[:80]
+    return f"{said} (it is {shown})"
