@@ -92,6 +92,16 @@ class Checker:
         else:
             await self.check_text(text, await self.compiled(constraint))
 
+    async def check_beginning(self, text: str, constraint: Constraint) -> None:
+        """Raises AnswerInvalid for a text that begins no answer of the constraint, which :meth:`compiled` took.
+
+        An engine whose grammar fails in mid-answer goes on without it.
+        """
+        whole = text.rstrip("\ufffd")  # a character that the cut went through
+        found = await self._ask({"do": "begins", "lark": await self.compiled(constraint), "text": whole})
+        if not found.get("unsure"):
+            _raise_unfit(found)
+
     async def check_text(self, text: str, grammar: str) -> None:
         """Raises AnswerInvalid for a text that the Lark grammar does not produce."""
         _raise_unfit(await self._ask({"do": "fits", "lark": grammar, "text": text}))

@@ -4,7 +4,8 @@ It runs apart from the gateway, because both can take long and neither can be in
 Roundhouse, so that it starts in a third of a second. Operations:
 
 - ``compile``: ``{"kind": "lark" | "gbnf" | "regex", "text"}`` → ``{"lark"}``, a grammar that compiles;
-- ``fits``: ``{"schema", "text"}`` or ``{"lark", "text"}`` → ``{}``, the text is of that form.
+- ``fits``: ``{"schema", "text"}`` or ``{"lark", "text"}`` → ``{}``, the text is of that form;
+- ``begins``: ``{"lark", "text"}`` → ``{}``, the text is the beginning of one of that form.
 
 An answer with ``error`` says why not; with ``unsure`` it could not be decided.
 """
@@ -101,11 +102,11 @@ def _has_old_tuples(node: Any) -> bool:
     return isinstance(node, list) and any(map(_has_old_tuples, node))
 
 
-def fits_grammar(lark: str, text: str) -> None:
-    """Raises Refused for a text that the grammar does not produce."""
+def fits_grammar(lark: str, text: str, *, whole: bool) -> None:
+    """Raises Refused for a text that the grammar does not produce, as a ``whole`` or as a beginning."""
     matcher = _matcher(lark)
     tokens = list(text.encode())
-    if not matcher.consume_tokens(tokens) or not matcher.is_accepting():
+    if not matcher.consume_tokens(tokens) or (whole and not matcher.is_accepting()):
         raise Refused("the grammar does not produce it")
 
 
@@ -114,7 +115,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         if asked["do"] == "compile":
             return compiled(asked["kind"], asked["text"])
         if "lark" in asked:
-            fits_grammar(asked["lark"], asked["text"])
+            fits_grammar(asked["lark"], asked["text"], whole=asked["do"] == "fits")
         else:
             fits_schema(asked["schema"], asked["text"])
     except Refused as refused:

@@ -151,4 +151,6 @@ async def _checked(
                 pieces.append(text or "")
                 if choice.get("finish_reason") == "stop" and checks:
                     await checker.check("".join(pieces), constraint)
+                elif choice.get("finish_reason") == "length" and compiled:
+                    await checker.check_beginning("".join(pieces), constraint)
             yield chunk

@@ -119,12 +119,18 @@ async def test_a_form_comes_after_the_thought_that_a_template_opens(
             await checker.check_text(wrong, grammar)
 
 
-async def test_an_answer_that_was_cut_by_its_length_is_not_judged(
+async def test_an_answer_that_was_cut_by_its_length_must_begin_the_form(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
+    """An engine whose grammar fails in mid-answer goes on in free text."""
+    cut = {"response_format": form(DIGITS), "max_tokens": 2}
     fake.scripted = '{"id": "1 2 3 4"}'
-    answer = await assemble_chat(backend.chat(upstream, chat(response_format=form(DIGITS), max_tokens=2)))
+    answer = await assemble_chat(backend.chat(upstream, chat(**cut)))
     assert answer["choices"][0]["finish_reason"] == "length"
+    fake.scripted = "It was a typical day."
+    for asked in (cut, {"guided_regex": "(a|aa){20}b", "max_tokens": 2}):
+        with pytest.raises(AnswerInvalid):
+            await assemble_chat(backend.chat(upstream, chat(**asked)))
 
 
 async def test_a_completion_has_its_form_too(
