@@ -66,10 +66,22 @@ def _constraint(request: ChatRequest | CompletionRequest, name: str) -> Constrai
     if value is None:
         return None
     if name == "response_format":
+        extra = dict(value.model_extra or {})
+        schema = extra.pop("schema", None)  # llama.cpp's extension of json_object
+        unknown = next(iter(extra), "schema" if schema is not None and value.type != "json_object" else None)
+        if unknown is not None:
+            raise UnsupportedParameter(
+                f"Local models do not take response_format.{unknown[:80]} with the type '{value.type}'.",
+                param=name,
+            )
         if value.type == "text":
             return None
         if value.type == "json_object":
-            return Constraint("json", ANY_OBJECT, name)
+            if schema is None:
+                return Constraint("json", ANY_OBJECT, name)
+            if not isinstance(schema, dict):
+                raise InvalidRequest("A JSON schema must be an object.", param="response_format.schema")
+            return _json(orjson.dumps(schema).decode(), "response_format.schema")
         return _json(value.json_schema.schema_, "response_format.json_schema.schema")
     if name == "structured_outputs":
         return _structured(value)

@@ -152,6 +152,9 @@ async def test_a_completion_has_its_form_too(
         ({"response_format": form({"oneOf": [{}, {}]})}, "response_format.json_schema.schema", "oneOf"),
         ({"guided_regex": "a(?=b)"}, "guided_regex", "look-around"),
         ({"guided_choice": ["a"], "ignore_eos": True}, "ignore_eos", "no form"),
+        ({"response_format": {"type": "json_object", "schema": {"not": {}}}}, "response_format.schema", "'not'"),
+        ({"response_format": {"type": "json_object", "shape": {}}}, "response_format", "shape"),
+        ({"response_format": {"type": "text", "schema": {}}}, "response_format", "schema"),
         (
             {"response_format": form({"type": "array", "items": {}, "minItems": 10_000_000})},
             "response_format.json_schema.schema",
