@@ -26,7 +26,7 @@ from server.observability.metrics import Metrics
 from server.observability.open_telemetry import open_telemetry
 from server.observability.telemetry import Telemetry
 from server.runtime import Runtime
-from server.settings import STATE_FILE, Settings, check_exposure, check_lost_keys, may_allow_anonymous
+from server.settings import STATE_FILE, Settings, check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 
 VERSION = "0.1.0"
 
@@ -138,7 +138,9 @@ def _lifespan(
                 parts.attach(telemetry)
             has_keys = parts.keys is not None and bool(parts.keys.list())
             check_exposure(services.settings, virtual_keys=has_keys)
-            if not has_keys:
+            if has_keys:
+                mark_keys(services.settings)
+            else:
                 check_lost_keys(services.settings)
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None

@@ -51,6 +51,8 @@ FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
 STATE_FILE = "state.sqlite3"
+KEYS_MARK = "has-keys"
+"""An empty file beside the state: its damage must not open a server that had keys."""
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
 
@@ -383,15 +385,23 @@ def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
     )
 
 
+def mark_keys(settings: Settings) -> None:
+    """Note beside the state that it holds keys, for :func:`check_lost_keys`."""
+    if settings.state.url is None:
+        (settings.data_dir / KEYS_MARK).touch()
+
+
 def check_lost_keys(settings: Settings) -> None:
-    """Raise ConfigurationError where a damaged state was set aside that may have held the only API keys."""
+    """Raise ConfigurationError where a damaged state was set aside that held the only API keys."""
     if settings.state.url is not None or settings.server.insecure or settings.api_keys or settings.admin_keys:
+        return
+    if not (settings.data_dir / KEYS_MARK).exists():
         return
     kept = sorted(settings.data_dir.glob(f"{STATE_FILE}.damaged-*"))
     if kept:
         raise ConfigurationError(
-            f"The state file was damaged and is kept as {kept[-1]}. If it held API keys they are gone, and the "
-            "server would be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
+            f"The state file with the API keys was damaged and is kept as {kept[-1]}: without keys the server would "
+            "be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
         )
 
 

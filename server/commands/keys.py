@@ -17,7 +17,7 @@ from routing.clock import SystemClock
 from routing.state.factory import create_state
 from server.commands import terminal
 from server.commands.client import Config
-from server.settings import STATE_FILE, load_settings
+from server.settings import STATE_FILE, load_settings, mark_keys
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list, revoke and rotate API keys.")
@@ -134,7 +134,10 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
         try:
             keys = VirtualKeys(state, SystemClock())
             await keys.start()
-            return await work(keys)
+            made = await work(keys)
+            if keys.list():
+                mark_keys(settings)
+            return made
         finally:
             await state.close()
 

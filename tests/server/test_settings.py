@@ -14,7 +14,7 @@ from catalog.errors import ConfigurationError
 from catalog.store.store import Store
 from server.catalog_updates import read_catalog
 from server.processes.reload import setting_names
-from server.settings import Settings, check_lost_keys, load_settings
+from server.settings import Settings, check_lost_keys, load_settings, mark_keys
 
 
 @pytest.fixture(autouse=True)
@@ -210,8 +210,13 @@ def test_an_error_never_contains_a_secret(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_server_whose_keys_may_be_lost_with_its_state_does_not_open(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path)
+    damaged = tmp_path / "state.sqlite3.damaged-20260101T000000-1"
+    damaged.touch()
     check_lost_keys(settings)
-    (tmp_path / "state.sqlite3.damaged-20260101T000000-1").touch()
+    damaged.unlink()
+    mark_keys(settings)
+    check_lost_keys(settings)
+    damaged.touch()
     with pytest.raises(ConfigurationError, match="move that file away"):
         check_lost_keys(settings)
     check_lost_keys(load_settings(data_dir=tmp_path, admin_keys=["boss"]))
