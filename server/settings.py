@@ -400,8 +400,8 @@ def check_lost_keys(settings: Settings) -> None:
     kept = sorted(settings.data_dir.glob(f"{STATE_FILE}.damaged-*"))
     if kept:
         raise ConfigurationError(
-            f"The state file with the API keys was damaged and is kept as {kept[-1]}: without keys the server would "
-            "be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
+            f"The state file with the API keys was damaged and is kept as {kept[-1]}: without keys, the server "
+            "would be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
         )
 
 
