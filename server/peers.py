@@ -1,5 +1,5 @@
-"""What one gateway process asks the others: a trace, or to take a report on an answer, that it does not have
-itself.
+"""Questions of one gateway process to the others: for a trace that it does not have, or to take a report on its
+answer.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.

@@ -157,7 +157,7 @@ def _children(node: Any) -> Iterator[Any]:
 
 
 def _resolve(schema: Json, pointer: str) -> Any:
-    """What a local reference points at; None for any other, which llguidance refuses."""
+    """The part that a local reference points at; None for any other, which llguidance refuses."""
     node: Any = schema
     for part in pointer.removeprefix("#").split("/"):
         name = part.replace("~1", "/").replace("~0", "~")

@@ -195,7 +195,7 @@ _MODEL_WORD = re.compile(r"\b(?:model|deployment|engine)\b|PerModel", re.IGNOREC
 
 
 def limit_scope(message: str, upstream: Upstream, *codes: str) -> Literal["model", "key"] | None:
-    """What a rate limit applies to, by its message: OpenAI's, Groq's and Google's name the model.
+    """The scope of a rate limit, by its message: OpenAI's, Groq's and Google's name the model.
 
     A quota of money (OpenAI's ``insufficient_quota``) is the account's. None if the message says neither.
     """

@@ -114,7 +114,7 @@ _PATH = re.compile(
 
 
 def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
-    """What a refused model lacks: names of capabilities or parameters, or empty if it lacks the kind of request.
+    """The lacks of a model that refused: capabilities or parameters, empty if it lacks the kind of request.
 
     None for any other refusal, which concerns the request.
     """

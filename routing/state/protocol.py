@@ -70,7 +70,7 @@ class Claim(NamedTuple):
     extra: int = 0
 
     def granted(self, total: int) -> int | None:
-        """What may be added to a counter that has ``total``; ``None`` if the amount itself does not fit."""
+        """The amount that may be added to a counter at ``total``; ``None`` if the amount itself does not fit."""
         if self.counter.limit is None:
             return self.amount + self.extra
         room = self.counter.limit - total - self.amount

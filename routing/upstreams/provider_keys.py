@@ -367,7 +367,7 @@ class KeyPools:
                 self._block_if_unusable(endpoint, models, now)
 
     def export_counts(self) -> dict[str, int]:
-        """What was added to each key's counts since the last call, by ``endpoint/digest/field``."""
+        """The additions to each key's counts since the last call, by ``endpoint/digest/field``."""
         changes: dict[str, int] = {}
         for name, entry, counted in self._counts():
             value = getattr(entry, counted)

@@ -33,7 +33,7 @@ class FakeLlamaServer(FakeOpenAI):
         self.context = 64
         self.scripted: str | None = None
         self.opens = ""
-        """What its chat template begins every answer with."""
+        """The text with which its chat template begins every answer."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
 
     def routes(self) -> list[Route]:

@@ -57,7 +57,7 @@ class ScriptedBackend:
     open: int = 0
     drops: tuple[str, ...] = ()
     reports: str = ""
-    """What the worker says it dropped, in its answer's header."""
+    """The header that names the parameters which the worker dropped."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
         return self.drops
