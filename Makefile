@@ -21,10 +21,12 @@ setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 test: setup check  ## Set-up, then all that CI runs.
 
 check: $(VENV)/.dev format lint types imports
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(addprefix --ignore=,$(REAL) $(MEASURED))
+	$(BIN)/pytest $(MEASURED)
 
 REAL := tests/engines tests/conformance/test_engines.py
-PYTEST := $(addprefix --ignore=,$(REAL))
+# Their bounds are in time or processor time, so nothing runs beside them.
+MEASURED := tests/faults tests/security/test_loop_lag.py tests/security/test_timings.py
 test-engines: setup  ## The engines of the starter models on their real models, worker by worker.
 	$(BIN)/pytest $(REAL)
 
