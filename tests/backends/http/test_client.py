@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import orjson
 import pytest
 from pydantic import SecretStr
 
@@ -31,6 +32,7 @@ from catalog.errors import (
     StreamBroken,
     TotalTimeout,
     UpstreamError,
+    UpstreamForbidden,
     UpstreamOverloaded,
     UpstreamProtocolError,
     UpstreamRateLimited,
@@ -384,7 +386,7 @@ async def test_a_slow_reader_is_not_taken_for_a_stalled_upstream(fake: FakeOpenA
         (Fault(status=422, message="bad temperature"), InvalidRequest),
         (Fault(status=400, code="context_length_exceeded"), ContextLengthExceeded),
         (Fault(status=401), UpstreamRejectedKey),
-        (Fault(status=403), UpstreamRejectedKey),
+        (Fault(status=403), UpstreamForbidden),
         (Fault(status=404, code="model_not_found"), ModelUnavailable),
         (Fault(status=404), PathMissing),
         (Fault(status=405), PathMissing),
@@ -455,6 +457,73 @@ def test_a_prompt_that_does_not_fit_is_told_with_its_numbers(body: bytes, limit:
 )
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=60.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached for gpt-5 on requests per min. Limit: 3, Used: 3. Please try again in 20s.", 20.0),
+        ("Please try again in 1.5s.", 1.5),
+        ("Please try again in 120ms.", 0.12),
+        ("Please try again in 1m30s.", 90.0),
+        ("Please try again in 6m0s. Visit the site.", 300.0),
+        ("Please try again in 2h1m.", 300.0),
+        ("Please retry in 34.074824224s.", 34.074824224),
+        ("Please retry after 7 seconds.", 7.0),
+        ("Please try again in a while.", None),
+        ("Please try again later.", None),
+        ("Please try again in " + "9" * 400 + "s", 300.0),
+    ],
+)
+def test_the_delay_of_a_limit_is_read_from_its_message_too(message: str, seconds: float | None) -> None:
+    body = orjson.dumps({"error": {"message": message}})
+    error = read_error(429, {}, body, Upstream("e", "openai", "http://x", "m"))
+    assert isinstance(error, UpstreamRateLimited)
+    assert error.retry_after == seconds
+    assert read_error(429, {"retry-after": "3"}, body, Upstream("e", "openai", "http://x", "m")).retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "content_filter"),
+        (400, "content_policy_violation"),
+        (400, "moderation_blocked"),
+        (400, "unsupported_value"),
+        (400, "invalid_prompt"),
+    ],
+)
+def test_the_code_and_message_of_a_refused_request_arrive_without_secrets(status: int, code: str) -> None:
+    inner = {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": {"hate": {"filtered": True}},
+        "k": KEY,
+    }
+    error = {"message": f"The prompt {KEY} was filtered.", "code": code, "param": "prompt", "innererror": inner}
+    read = read_error(
+        status, {}, orjson.dumps({"error": error}), Upstream("e", "azure", "http://x", "m", api_key=KEY)
+    )
+    assert isinstance(read, InvalidRequest)
+    assert read.to_body() == {
+        "error": {
+            "message": "The prompt [secret] was filtered.",
+            "type": "invalid_request_error",
+            "param": "prompt",
+            "code": code,
+            "innererror": {**inner, "k": "[secret]"},
+        }
+    }
+
+
+def test_an_upstream_cannot_give_its_refusal_the_code_of_a_fault_of_keys() -> None:
+    body = orjson.dumps({"error": {"message": "no", "code": "upstream_rejected_key"}})
+    assert read_error(400, {}, body, Upstream("e", "openai", "http://x", "m")).code == "invalid_request"
+
+
+def test_an_overload_keeps_its_status_and_message() -> None:
+    body = orjson.dumps({"error": {"type": "overloaded_error", "message": "Overloaded"}})
+    error = read_error(529, {}, body, Upstream("e", "anthropic", "http://x", "m"))
+    assert (error.status, error.code, "Overloaded" in error.message) == (529, "upstream_overloaded", True)
 
 
 async def test_the_key_is_in_no_error_even_when_the_upstream_echoes_it(fake: FakeOpenAI, http: HttpClient) -> None:
