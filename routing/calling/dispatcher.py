@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
+from backends.native import original_for, refusal_of
 from catalog.errors import (
     BudgetExceeded,
     CapabilityMismatch,
@@ -157,7 +158,7 @@ class Dispatcher:
         return self._plan(facts)
 
     async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
-        queue = deque(plan.candidates)
+        queue = deque(self._able(job, plan.candidates))
         leased_again: set[str] = set()
         number = 0
         failed: list[str] = []
@@ -183,7 +184,8 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if isinstance(error, UpstreamRateLimited):
                             limits.append(error.retry_after)
-                        if self._is_worth_repeating(error, candidate, leased_again):
+                        repeats = self._is_worth_repeating(error, candidate, leased_again)
+                        if repeats and not job.facts.tokens_only:
                             queue.appendleft(candidate)
                         elif not (error.retryable or (queue and _is_of_this_model(error))):
                             raise
@@ -201,6 +203,24 @@ class Dispatcher:
             # Drop the error: its traceback holds this frame, a cycle. Collecting the cycles of a burst of
             # refusals would stop the event loop.
             last = None
+
+    def _able(self, job: Job[T], candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that can be sent this request. Raises UnsupportedParameter if none of them can.
+
+        One that a translation cannot hold (another API's own tools) goes to providers of its own language alone.
+        """
+        refusal = refusal_of(job.request)
+        if refusal is None or not candidates:
+            return candidates
+        able = []
+        for candidate in candidates:
+            upstream = self._leases.target(candidate.model)
+            backend = None if upstream is None else self._backends.get(upstream.protocol)
+            if upstream is not None and original_for(backend, job.request, upstream) is not None:
+                able.append(candidate)
+        if not able:
+            raise refusal
+        return able
 
     def _is_worth_repeating(self, error: RoundhouseError, candidate: Candidate, leased_again: set[str]) -> bool:
         """Whether the same candidate may answer now: with another key, or on a restarted worker.

@@ -82,7 +82,7 @@ class Leases:
                 key=facts.key,
                 model=model.id,
                 endpoint=model.endpoint_name,
-                amount=self._spend.estimate(model.price, facts),
+                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts),
             )
         )
         if model.local:
@@ -124,6 +124,12 @@ class Leases:
                 max_output_tokens=model.limits.max_output_tokens,
             )
         return upstream, position
+
+    def target(self, model: Model) -> Upstream | None:
+        """The address of a remote row, without a key; None for a local one."""
+        if not isinstance(model.source, UpstreamSource):
+            return None
+        return _upstream(self._endpoint(model.source.endpoint), model.source.model, None, self._timeouts)
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether the candidate's endpoint has another key that the model can use."""

@@ -1,8 +1,8 @@
 """Pools of provider keys: several per endpoint, used round robin; limited and rejected ones rest.
 
 A rejected key (401), and one whose account is used up, rest longer, because mostly the operator has to act. Then
-one call tries them: accounts are topped up, and providers refuse by mistake. Its success ends the rejection, as does a
-reload. A 403 is of the model or the request, never of the key.
+one call tries them: accounts are topped up, and providers refuse by mistake. Its success ends the rejection, as
+does a reload. A 403 is of the model or the request, never of the key.
 
 Most providers limit and permit each model by itself, so a limit or a rejection holds for the model that was
 called. It holds for the key as a whole if the provider says so, or if a second model is refused meanwhile.
@@ -249,7 +249,7 @@ class KeyPools:
         elif outcome.error == "upstream_rejected_key" or outcome.status == 401:
             entry.reject(now, outcome)
             entry.update_health(False)
-        elif outcome.error == "upstream_rate_limited" or outcome.status == 429:
+        elif _is_limit(outcome):
             for use in entry.uses(outcome.model):
                 use.end_trial(now, taken=False)
             entry.limit(now, outcome)
@@ -405,6 +405,12 @@ class KeyPools:
                 digest = digest_of(entry.secret)
                 for counted in _COUNTED:
                     yield f"{endpoint}/{digest}/{counted}", entry, counted
+
+
+def _is_limit(outcome: Outcome) -> bool:
+    """Whether an attempt met a rate limit of answers; counting tokens has limits of its own."""
+    limited = outcome.error == "upstream_rate_limited" or outcome.status == 429
+    return limited and not outcome.facts.tokens_only
 
 
 def needs_key(endpoint: Endpoint) -> bool:

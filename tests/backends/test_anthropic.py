@@ -394,11 +394,8 @@ def test_an_error_within_a_stream_is_typed_by_its_type() -> None:
     stream = AnthropicStream(upstream(), created=1)
     with pytest.raises(UpstreamOverloaded):
         list(stream.feed({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
-    for message in (
-        "Your credit balance is too low to access.",
-        "You have reached your specified API usage limits. You will regain access on 2026-12-01.",
-        "You have reached your specified workspace API usage limits.",
-    ):
+    limits = "You have reached your specified {}API usage limits. You will regain access on 2026-12-01."
+    for message in ("Your credit balance is too low to access.", limits.format(""), limits.format("workspace ")):
         used_up = {"type": "invalid_request_error", "message": message}
         assert isinstance(read_stream_error({"error": used_up}, upstream()), UpstreamQuotaExceeded)
     forbidden = {"type": "permission_error", "message": "Your API key may not use this file."}
