@@ -152,9 +152,9 @@ def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:
     if upstream.parameters is not None:
         return name in upstream.parameters or table.renames.get(name) in upstream.parameters
-    if unknown:
-        return table.unknown_pass or name in table.extras
-    return name not in table.drops
+    if name in table.drops:
+        return False
+    return not unknown or table.unknown_pass or name in table.extras
 
 
 def _asks(name: str, value: Any) -> bool:

@@ -30,12 +30,14 @@ class Provider:
     that have not proved themselves; ``[routing.cold_start] trusted`` overrides it.
     ``genai_name``: ``gen_ai.provider.name`` of OpenTelemetry's conventions; ``None`` is the endpoint's id.
     ``answers_plainly``: its backend asks for short answers without a stream (:mod:`backends.plain`).
+    ``counts``: its servers count the tokens of a prompt, free of charge.
     """
 
     backend: str
     trusted: bool = False
     genai_name: str | None = None
     answers_plainly: bool = False
+    counts: bool = False
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
@@ -46,7 +48,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             "backends.azure.AzureBackend", trusted=True, genai_name="azure.ai.openai", answers_plainly=True
         ),
         "ollama": Provider("backends.ollama.OllamaBackend"),
-        "anthropic": Provider("backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic"),
+        "anthropic": Provider(
+            "backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic", counts=True
+        ),
         "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
         "elevenlabs": Provider("backends.elevenlabs.backend.ElevenLabsBackend"),
     }
@@ -63,6 +67,12 @@ def answers_plainly(protocol: str) -> bool:
     """Whether short answers over this protocol are asked for without a stream."""
     row = PROVIDERS.get(protocol)
     return row is not None and row.answers_plainly
+
+
+def counts_tokens(protocol: str) -> bool:
+    """Whether servers of this protocol count the tokens of a prompt."""
+    row = PROVIDERS.get(protocol)
+    return row is not None and row.counts
 
 
 def genai_name(endpoint: Endpoint) -> str:

@@ -32,8 +32,10 @@ RoundhouseError                     500 server_error
 ├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
 │   ├── UpstreamUnreachable         502 upstream_unreachable: DNS, refused, reset before a byte
 │   ├── UpstreamProtocolError       502 upstream_protocol_error: the answer violates its protocol
-│   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401, 402 or 403 from the provider
+│   ├── UpstreamRejectedKey         502 upstream_rejected_key: 401 from the provider
+│   ├── UpstreamForbidden           403 upstream_forbidden: the model or the request is not permitted there
 │   ├── UpstreamRateLimited         429 upstream_rate_limited, Retry-After
+│   │   └── UpstreamQuotaExceeded   429 insufficient_quota: the provider's account is used up
 │   ├── UpstreamOverloaded          503 upstream_overloaded, Retry-After
 │   ├── StreamBroken                502 stream_broken: ended before its finish_reason
 │   ├── AnswerInvalid               502 answer_invalid: the answer lacks the form that was asked for
@@ -59,9 +61,9 @@ class RoundhouseError(Exception):
     ``retryable`` means that *another candidate* may succeed.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
     retryable: ClassVar[bool] = False
     usual_retry_after: ClassVar[float | None] = None
     """Default seconds of ``Retry-After``; ``None`` where waiting does not help."""
@@ -105,12 +107,20 @@ class InvalidRequest(RoundhouseError):
 
     ``lacks``, if an upstream said that the model cannot do this, names the capabilities and parameters that it
     lacks; empty if it named none. Another model may answer, and this one is not asked for them again for a while.
+    ``inner`` is the provider's own account of the refusal (Azure's ``innererror``), and ``code`` may be its code.
     """
 
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
     lacks: frozenset[str] | None = None
+    inner: dict[str, Any] | None = None
+
+    def to_body(self) -> dict[str, Any]:
+        body = super().to_body()
+        if self.inner is not None:
+            body["error"]["innererror"] = self.inner
+        return body
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -396,13 +406,17 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class UpstreamRejectedKey(UpstreamError):
-    """The provider refused Roundhouse's key (401, 402 or 403).
-
-    ``of_account`` means that the key is known, but its account cannot pay.
-    """
+    """The provider refused Roundhouse's key (401, or a code of its own for that)."""
 
     code = "upstream_rejected_key"
-    of_account = False
+
+
+class UpstreamForbidden(UpstreamError):
+    """The provider answered 403: its key may not use the model (``scope`` is "model"), or not in this way."""
+
+    status = 403
+    type = "permission_error"
+    code = "upstream_forbidden"
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -411,6 +425,14 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     code = "upstream_rate_limited"
     usual_retry_after = 1.0
+
+
+class UpstreamQuotaExceeded(UpstreamRateLimited):
+    """The account of the provider's key is used up: its credit, or its limit of spending."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    usual_retry_after = 300.0
 
 
 class UpstreamOverloaded(UpstreamError):

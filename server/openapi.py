@@ -55,6 +55,8 @@ OF_A_CALL = (
     errors.UpstreamUnreachable,
     errors.UpstreamProtocolError,
     errors.UpstreamRejectedKey,
+    errors.UpstreamForbidden,
+    errors.UpstreamQuotaExceeded,
     errors.UpstreamRateLimited,
     errors.UpstreamOverloaded,
     errors.StreamBroken,

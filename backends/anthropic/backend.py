@@ -1,4 +1,7 @@
-"""Calls to Anthropic: one streamed request per chat."""
+"""Calls to Anthropic: one streamed request per chat.
+
+A caller of the Messages API is passed through: its own body goes out, and its chunks carry Anthropic's events.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from backends.anthropic.errors import read_anthropic_error
+from backends.anthropic.native import counted_body, native_request
 from backends.anthropic.request import answers_by_tool, translate
 from backends.anthropic.stream import AnthropicStream
 from backends.base import Upstream
 from backends.http import HttpClient
-from backends.wire.chat import ChatRequest
+from backends.native import original_for
+from backends.streams.native import carry
+from backends.translation import reading
+from backends.wire.chat import ChatRequest, Original
 from backends.wire.common import WireModel
 from catalog.errors import UpstreamError
 from catalog.types import Json
@@ -23,8 +30,11 @@ temperature. Anthropic promises to keep the inputs and outputs of a version.
 """
 
 
+BETA = "anthropic-beta"
+
+
 class AnthropicBackend:
-    """Chat. ``base_url`` is the host without ``/v1``, as in Anthropic's own SDK.
+    """Chat, and counting its tokens. ``base_url`` is the host without ``/v1``, as in Anthropic's own SDK.
 
     ``now`` returns Unix seconds. ``upstream.headers`` may name beta features or another version.
     """
@@ -35,27 +45,62 @@ class AnthropicBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
+        if (original := original_for(self, request, upstream)) is not None:
+            return native_request(original, upstream).dropped
         return translate(request, upstream).dropped if isinstance(request, ChatRequest) else ()
+
+    def speaks(self, wire: str, upstream: Upstream) -> bool:
+        """See :class:`backends.native.Native`."""
+        del upstream
+        return wire == "messages"
+
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """The prompt tokens by Anthropic's own count; see :class:`backends.base.Count`."""
+        original = original_for(self, request, upstream)
+        body = (native_request(original, upstream) if original else translate(request, upstream)).body
+        answer = await self._client.post_json(
+            upstream,
+            "/v1/messages/count_tokens",
+            counted_body(body),
+            headers=_headers(upstream, original),
+            key_header="x-api-key",
+            errors=read_anthropic_error,
+        )
+        with reading("Anthropic"):
+            return {"input_tokens": int(answer["input_tokens"])}
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
-        body = translate(request, upstream).body
-        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=answers_by_tool(body))
-        headers = {"anthropic-version": API_VERSION, **upstream.headers}
+        original = original_for(self, request, upstream)
+        body = (native_request(original, upstream) if original else translate(request, upstream)).body
+        by_tool = original is None and answers_by_tool(body)
+        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
         async with self._client.open(
             upstream,
             "POST",
             "/v1/messages",
             json=body,
-            headers=headers,
+            headers=_headers(upstream, original),
             key_header="x-api-key",
             errors=read_anthropic_error,
         ) as response:
             try:
                 async for event in response.events():
-                    for chunk in answer.feed(event.json()):
+                    read = event.json()
+                    chunks = answer.feed(read)
+                    for chunk in chunks if original is None else carry(chunks, read):
                         yield chunk
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise
         answer.close()
+
+
+def _headers(upstream: Upstream, original: Original | None) -> dict[str, str]:
+    """The version and the beta features: the caller's beside the endpoint's."""
+    own = {name.lower(): value for name, value in upstream.headers.items()}
+    given = {} if original is None else original.headers
+    headers = {"anthropic-version": API_VERSION, **own, **given}
+    if own.get(BETA) and given.get(BETA):
+        headers[BETA] = f"{own[BETA]},{given[BETA]}"
+    return headers

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import error_details, read_error, scrub
-from catalog.errors import ContextLengthExceeded, RoundhouseError, UpstreamRejectedKey, UpstreamTimeout
+from backends.http.errors import error_details, quota_exceeded, read_error, scrub
+from catalog.errors import ContextLengthExceeded, RoundhouseError, UpstreamTimeout
 
 _STATUS = {
     "invalid_request_error": 400,
@@ -30,7 +30,7 @@ _STATUS = {
 # Anthropic gives no code for these, only the text.
 _TOO_LONG = re.compile(r"prompt is too long: (?P<requested>\d+) tokens > (?P<limit>\d+)")
 _NO_ROOM = re.compile(r"exceed context limit: (?P<prompt>\d+) \+ (?P<answer>\d+) > (?P<limit>\d+)")
-_NO_CREDIT = "credit balance is too low"
+_USED_UP = re.compile(r"credit balance is too low|reached your specified (?:\w+ )?API usage limits", re.IGNORECASE)
 
 
 def read_anthropic_error(
@@ -38,14 +38,8 @@ def read_anthropic_error(
 ) -> RoundhouseError:
     """The typed error of a body ``{"type": "error", "error": {"type", "message"}}``."""
     details = error_details(body)
-    if status == 402 or (status == 400 and _NO_CREDIT in details.message):
-        rejected = UpstreamRejectedKey(
-            f"The endpoint '{upstream.endpoint}' says that the account of Roundhouse's key has no credit: "
-            f"{scrub(details.message, upstream)}",
-            upstream_status=status,
-        )
-        rejected.scope, rejected.of_account = "key", True
-        return rejected
+    if status == 402 or (status in (400, 403, 429) and _USED_UP.search(details.message)):
+        return quota_exceeded(status, scrub(details.message, upstream), upstream)
     if details.type == "timeout_error":
         return UpstreamTimeout(
             f"The endpoint '{upstream.endpoint}' gave up on the request.", upstream_status=status

@@ -5,6 +5,8 @@ Source: Anthropic's API reference and SDK types.
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
@@ -24,6 +26,9 @@ MIN_THINKING_TOP_P = 0.95
 
 ANSWER_TOOL = "json_answer"
 """The tool that is forced on models without structured outputs to get a JSON answer."""
+
+MAX_USER = 256
+"""Characters of a user's id; a longer one is replaced by its digest."""
 
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
@@ -206,7 +211,7 @@ def _account(request: ChatRequest, body: Json) -> None:
     extra = request.model_extra or {}
     user = extra.get("safety_identifier") or request.user
     if isinstance(user, str) and user:
-        body["metadata"] = {"user_id": user}
+        body["metadata"] = {"user_id": user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()}
     for name in _PASSED:
         if extra.get(name) is not None:
             body[name] = extra[name]

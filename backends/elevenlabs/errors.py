@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import read_error, retry_after, scrub
+from backends.http.errors import delay_in, forbidden, quota_exceeded, read_error, retry_after, scrub
 from catalog.errors import (
     InvalidRequest,
     ModelUnavailable,
@@ -23,7 +23,15 @@ from catalog.errors import (
 )
 
 _BUSY = frozenset({"too_many_concurrent_requests", "rate_limit_exceeded", "concurrent_limit_exceeded"})
-_KEY = frozenset({"invalid_api_key", "quota_exceeded", "missing_permissions", "needs_authorization"})
+_KEY = frozenset({"invalid_api_key", "needs_authorization", "invalid_authorization_header"})
+_QUOTA = frozenset({"quota_exceeded", "insufficient_credits", "payment_required", "character_limit_exceeded"})
+# Given with a 401: the key is good, but its permissions or its plan do not include this.
+_PLAN = frozenset(
+    {
+        *("missing_permissions", "output_format_not_allowed", "subscription_required", "free_users_not_allowed"),
+        *("voice_access_denied", "invalid_subscription", "only_for_creator+", "feature_not_available"),
+    }
+)
 _MODEL = frozenset({"model_not_found", "invalid_model_id", "model_access_denied"})
 _MEDIA = frozenset({"invalid_audio", "audio_decoding_failed", "invalid_file", "corrupted_file"})
 
@@ -35,17 +43,19 @@ def read_elevenlabs_error(
     code, message, param = _detail(body)
     message = scrub(message, upstream)[:2000]
     where = f"The endpoint '{upstream.endpoint}'"
-    if code in _KEY or status in (401, 403):
-        of_account = code == "quota_exceeded"
-        text = f"{where} refused the key ({code or status})" + (f": {message}" if of_account and message else ".")
-        rejected = UpstreamRejectedKey(text, upstream_status=status)
-        rejected.of_account = of_account
-        return rejected
+    if code in _QUOTA or status == 402:
+        return quota_exceeded(status, message, upstream)
+    if code in _PLAN or (status == 403 and code not in _KEY and code not in _MODEL):
+        return forbidden(status, message or code, upstream, of_model=False)
+    if code in _KEY or (status == 401 and code not in _MODEL):
+        return UpstreamRejectedKey(f"{where} refused the key ({code or status}).", upstream_status=status)
     if code == "system_busy":
         return UpstreamOverloaded(f"{where} is busy.", upstream_status=status, retry_after=retry_after(headers))
     if code in _BUSY or status == 429:
         text = f"{where} says that it gets too many requests: {message}"
-        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
+        wait = retry_after(headers)
+        wait = delay_in(message) if wait is None else wait
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=wait)
         limited.scope = "key"  # ElevenLabs limits the calls of a subscription, whatever the model
         return limited
     if code in _MODEL:

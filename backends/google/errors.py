@@ -12,7 +12,15 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import MAX_RETRY_AFTER, limit_scope, read_error, scrub
+from backends.http.errors import (
+    MAX_RETRY_AFTER,
+    delay_in,
+    limit_scope,
+    quota_exceeded,
+    read_error,
+    retry_after,
+    scrub,
+)
 from catalog.errors import (
     ContextLengthExceeded,
     RoundhouseError,
@@ -27,8 +35,13 @@ _TOO_LONG = re.compile(
 )
 _LIMIT = re.compile(r"allowed \(?(?P<limit>\d+)")
 _DELAY = re.compile(r"(?P<seconds>\d+(?:\.\d+)?)s")
-_KEY_REASONS = frozenset(
-    {"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_EXPIRED", "CONSUMER_SUSPENDED", "BILLING_DISABLED"}
+_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_EXPIRED", "CONSUMER_SUSPENDED"})
+_KEY_TEXT = re.compile(r"(?:your )?api key (?:was reported as leaked|expired|not valid)", re.IGNORECASE)
+# "You exceeded your current quota, please check your plan and billing details" is the text of every limit.
+_USED_UP = re.compile(
+    r"prepay\w* credits? (?:are|is) (?:depleted|exhausted|used up)|(?:spending|spend) (?:cap|limit)"
+    r"|billing (?:account )?(?:is |has been |to be )?(?:disabled|closed|not (?:enabled|active)|enabled)",
+    re.IGNORECASE,
 )
 
 
@@ -39,15 +52,17 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     where = f"The endpoint '{upstream.endpoint}'"
     details = [one for one in error.get("details") or () if isinstance(one, dict)]
     reasons = {str(one.get("reason")) for one in details}
-    if reasons & _KEY_REASONS:
-        of_account = "BILLING_DISABLED" in reasons
-        text = f"{where} refused the key" + (f": {message}" if of_account and message else ".")
-        rejected = UpstreamRejectedKey(text, upstream_status=status)
-        rejected.scope, rejected.of_account = "key", of_account
+    if "BILLING_DISABLED" in reasons or (status in (400, 403, 429) and _USED_UP.search(message)):
+        return quota_exceeded(status, message, upstream)
+    if reasons & _KEY_REASONS or (status in (400, 403) and _KEY_TEXT.match(message)):
+        rejected = UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
+        rejected.scope = "key"
         return rejected
     if status == 429:
         text = f"{where} says that it gets too many requests: {message}"
-        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=_retry_delay(details))
+        wait = next((one for one in (_retry_delay(details), retry_after(headers)) if one is not None), None)
+        wait = delay_in(message) if wait is None else wait
+        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=wait)
         limited.scope = "model" if "PerModel" in str(details) else limit_scope(message, upstream)
         return limited
     if status == 400 and error.get("status") == "FAILED_PRECONDITION":

@@ -11,7 +11,7 @@ from backends.base import Upstream
 from backends.google.errors import read_stream_error
 from backends.streams.chunks import ChunkWriter, added, usage
 from backends.translation import reading
-from catalog.errors import StreamBroken, UpstreamError, UpstreamProtocolError
+from catalog.errors import AnswerInvalid, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 
 FINISH_REASONS = {
@@ -26,7 +26,7 @@ FINISH_REASONS = {
         "content_filter",
     ),
 }
-"""Any other reason (a malformed call, an unknown failure) is an error."""
+"""Any other reason (a malformed call, an unknown failure) is an error of this one answer."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class GeminiStream:
     def feed(self, payload: Json) -> Iterator[Json]:
         """The chunks of this event.
 
-        Raises the typed error of an ``error`` object, :class:`UpstreamError` when the model failed.
+        Raises the typed error of an ``error`` object, :class:`AnswerInvalid` when the model failed.
         """
         with reading("Google"):
             if "error" in payload:
@@ -144,7 +144,7 @@ class GeminiStream:
     def _end(self, reason: str, message: str | None, candidate: _Candidate, index: int) -> Iterator[Json]:
         known = FINISH_REASONS.get(reason)
         if known is None:
-            raise UpstreamError(f"Gemini failed to answer ({reason}){': ' + message if message else ''}.")
+            raise AnswerInvalid(f"Gemini failed to answer ({reason}){': ' + message if message else ''}.")
         candidate.reason = known
         if known == "content_filter":
             refusal = message or f"Gemini stopped its answer ({reason})."

@@ -33,8 +33,10 @@ from catalog.errors import (
     UndecodableMedia,
     UnsupportedParameter,
     UpstreamError,
+    UpstreamForbidden,
     UpstreamOverloaded,
     UpstreamProtocolError,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
     UpstreamTimeout,
@@ -99,7 +101,9 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
     if status == 500 and (upstream.engine or details.code == RequestFailed.code):
         return RequestFailed(f"'{upstream.model}' failed at this request{detail}")
     if status in (503, 529):
-        return UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
+        overloaded = UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
+        overloaded.status = status
+        return overloaded
     if status in (504, 524):
         return UpstreamTimeout(text, upstream_status=status)
     missing = lacks(details.code, details.param, details.message) if status in (500, 501) else None
@@ -121,13 +125,12 @@ def _refusal(
     endpoint = f"The endpoint '{upstream.endpoint}'"
     if status == 402 and "fewer max_tokens" in details.message:  # OpenRouter: a shorter answer can be paid
         return UnsupportedParameter(message, param="max_tokens")
-    if status in (401, 402, 403):
-        return _rejected_key(status, details, message, upstream)
+    if status == 402 or not _QUOTA_CODES.isdisjoint((details.code, details.type)):
+        return quota_exceeded(status, message, upstream)
+    if status in (401, 403):
+        return _denied(status, details, message, upstream)
     if status == 429:
-        text = f"{endpoint} says that it gets too many requests" + (f": {message}" if message else ".")
-        limited = UpstreamRateLimited(text, upstream_status=status, retry_after=retry_after(headers))
-        limited.scope = limit_scope(details.message, upstream, details.code, details.type)
-        return limited
+        return _limited(headers, details, message, upstream)
     missing = lacks(details.code, details.param, details.message)
     if status in (404, 405):
         return _not_found(status, details, message, missing, upstream)
@@ -145,25 +148,70 @@ def _refusal(
     if missing is None:
         if error is InvalidRequest and refuses_value(details.code, details.message):
             error = UnsupportedParameter
-        return error(text, param=details.param)
+        return _with_code(error(text, param=details.param), details, upstream)
     if error is InvalidRequest:
         error = CapabilityMismatch
     return _lacking(error(text, param=details.param or "model"), missing)
 
 
-def _rejected_key(status: int, details: ErrorDetails, message: str, upstream: Upstream) -> UpstreamRejectedKey:
-    endpoint = f"The endpoint '{upstream.endpoint}'"
-    of_account = status == 402 or (status == 403 and _OF_ACCOUNT.search(details.message) is not None)
-    if of_account:
-        text = f"{endpoint} says that the account of Roundhouse's key cannot pay"
-        text += f": {message}" if message else "."
-    else:
-        code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
-        text = f"{endpoint} refused Roundhouse's key{code}."
-    rejected = UpstreamRejectedKey(text, upstream_status=status)
-    rejected.of_account = of_account
+def _with_code(error: InvalidRequest, details: ErrorDetails, upstream: Upstream) -> InvalidRequest:
+    """The error with the provider's own code, which tells a client whether its prompt was filtered."""
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,63}", details.code) and not details.code.startswith("upstream_"):
+        error.code = details.code
+    if details.inner is not None:
+        text = scrub(orjson.dumps(details.inner).decode(), upstream)
+        error.inner = orjson.loads(text) if len(text) <= _MAX_MESSAGE else None
+    return error
+
+
+def _limited(
+    headers: Mapping[str, str], details: ErrorDetails, message: str, upstream: Upstream
+) -> UpstreamRateLimited:
+    text = f"The endpoint '{upstream.endpoint}' says that it gets too many requests"
+    wait = retry_after(headers)
+    wait = delay_in(details.message) if wait is None else wait
+    limited = UpstreamRateLimited(
+        text + (f": {message}" if message else "."), upstream_status=429, retry_after=wait
+    )
+    limited.scope = limit_scope(details.message, upstream)
+    return limited
+
+
+def quota_exceeded(status: int, message: str, upstream: Upstream) -> UpstreamQuotaExceeded:
+    """The error of an account that is used up; ``message`` is the provider's, scrubbed."""
+    text = f"The endpoint '{upstream.endpoint}' says that the account of Roundhouse's key is used up"
+    exceeded = UpstreamQuotaExceeded(text + (f": {message}" if message else "."), upstream_status=status)
+    exceeded.scope = "key"
+    return exceeded
+
+
+def _rejected_key(status: int, details: ErrorDetails, upstream: Upstream) -> UpstreamRejectedKey:
+    code = f" ({details.code})" if re.fullmatch(r"[a-z_]{1,40}", details.code) else ""
+    rejected = UpstreamRejectedKey(
+        f"The endpoint '{upstream.endpoint}' refused Roundhouse's key{code}.", upstream_status=status
+    )
     rejected.scope = "model" if _of_model(details.message, upstream) else None
     return rejected
+
+
+def _denied(status: int, details: ErrorDetails, message: str, upstream: Upstream) -> RoundhouseError:
+    """The error of a 401, or a 403: of the account or the key if it says so, else of the model or the request."""
+    if status == 401 or details.code in _KEY_CODES:
+        return _rejected_key(status, details, upstream)
+    unquoted = _QUOTED.sub(" ", details.message)
+    if _USED_UP.search(unquoted):
+        return quota_exceeded(403, message, upstream)
+    of_model = details.code in _NO_MODEL or details.param == "model" or _MODEL_WORD.search(unquoted) is not None
+    return forbidden(403, message, upstream, of_model=of_model)
+
+
+def forbidden(status: int, message: str, upstream: Upstream, *, of_model: bool) -> UpstreamForbidden:
+    """The error of a refused permission; ``message`` is the provider's, scrubbed."""
+    subject = f"the model '{upstream.model}'" if of_model else "this request"
+    text = f"The endpoint '{upstream.endpoint}' does not permit {subject}"
+    refused = UpstreamForbidden(text + (f": {message}" if message else "."), upstream_status=status)
+    refused.scope = "model" if of_model else None
+    return refused
 
 
 def _not_found(
@@ -191,16 +239,35 @@ def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:
 
 
 _OF_ACCOUNT = re.compile(r"quota|billing|credit|balance|spend", re.IGNORECASE)
+_USED_UP = re.compile(
+    r"(?:exceeded|out of|used all|insufficient|exhausted|reached|depleted|not enough|no more)\b.{0,60}"
+    r"\b(?:quota|billing|credits?|balance|spend\w*)"
+    r"|\b(?:quota|billing|credits?|balance|spend\w*)\b.{0,60}"
+    r"(?:exhausted|exceeded|reached|depleted|insufficient|too low|used up|run out|not active)",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"[`'\"][^`'\"]*[`'\"]|\S*/\S*")
+"""Names of files, and other text that a caller may have chosen."""
+_QUOTA_CODES = frozenset(
+    {
+        *("insufficient_quota", "quota_exceeded", "billing_error", "billing_not_active"),
+        *("billing_hard_limit_reached", "insufficient_credits", "insufficient_balance"),
+    }
+)
+_KEY_CODES = frozenset(
+    {
+        *("invalid_api_key", "incorrect_api_key", "authentication_error", "invalid_authentication"),
+        *("account_deactivated", "key_revoked", "api_key_disabled"),
+    }
+)
 _MODEL_WORD = re.compile(r"\b(?:model|deployment|engine)\b|PerModel", re.IGNORECASE)
 
 
-def limit_scope(message: str, upstream: Upstream, *codes: str) -> Literal["model", "key"] | None:
+def limit_scope(message: str, upstream: Upstream) -> Literal["model", "key"] | None:
     """The scope of a rate limit, by its message: OpenAI's, Groq's and Google's name the model.
 
-    A quota of money (OpenAI's ``insufficient_quota``) is the account's. None if the message says neither.
+    A limit of money is the account's. None if the message says neither.
     """
-    if "insufficient_quota" in codes:
-        return "key"
     if _of_model(message, upstream):
         return "model"
     return "key" if _OF_ACCOUNT.search(message) else None
@@ -225,10 +292,11 @@ class ErrorDetails:
     """The fields of an error's body.
 
     If the body lacks them, ``message``, ``type`` and ``code`` are empty and ``param`` is None. ``numbers`` has its
-    integers by name. ``known`` is whether the body was an error object in one of the known forms.
+    integers by name, ``inner`` Azure's ``innererror``. ``known`` is whether the body was an error object in one of
+    the known forms.
     """
 
-    __slots__ = ("code", "known", "message", "numbers", "param", "type")
+    __slots__ = ("code", "inner", "known", "message", "numbers", "param", "type")
 
     def __init__(self, fields: Mapping[str, Any], *, known: bool) -> None:
         self.known = known
@@ -238,6 +306,8 @@ class ErrorDetails:
         self.code = code if isinstance(code, str) else ""
         param = fields.get("param")
         self.param = param[:256] if isinstance(param, str) else None
+        inner = fields.get("innererror")
+        self.inner = inner if isinstance(inner, dict) else None
         self.numbers = {key: value for key, value in fields.items() if isinstance(value, int)}
 
 
@@ -344,6 +414,25 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
     if seconds is None or not math.isfinite(seconds):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+_DELAY = re.compile(
+    r"(?:try again|retry) (?:in|after)\s+(?=\d)(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m(?!s))?"
+    r"(?:(?P<s>\d+(?:\.\d+)?) ?(?P<unit>ms|s))?",
+    re.IGNORECASE,
+)
+_LONGEST_NUMBER = 15
+
+
+def delay_in(message: str) -> float | None:
+    """Seconds to wait by a message ("Please try again in 6m0s."), at most five minutes; None if it has none."""
+    found = _DELAY.search(message)
+    if found is None or not any(found.group("h", "m", "s")):
+        return None
+    hours, minutes, seconds = (float((one or "0")[:_LONGEST_NUMBER]) for one in found.group("h", "m", "s"))
+    if (found["unit"] or "").lower() == "ms":
+        seconds /= 1000
+    return min(hours * 3600 + minutes * 60 + seconds, MAX_RETRY_AFTER)
 
 
 def _until(date: str, now: float | None) -> float:

@@ -19,6 +19,7 @@ OPENAI = ParameterTable(
         "steps",
         "guidance_scale",
         "vad_filter",
+        *("thinking", "context_management", "cache_control"),  # Anthropic's
     },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
@@ -124,6 +126,20 @@ class ChatRequest(Sampling):
         return self.max_completion_tokens or self.max_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The request that a chat was translated from, for providers of the same language (:mod:`backends.native`).
+
+    ``wire`` names the language ("messages", "responses"); ``headers`` are those of the caller that belong to it.
+    ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
+    """
+
+    wire: str
+    request: WireModel
+    headers: Mapping[str, str] = field(default_factory=dict)
+    refusal: tuple[str, str | None] | None = None
+
+
 class TranslatedChat(ChatRequest):
     """A chat translated from a request of another API.
 
@@ -133,6 +149,7 @@ class TranslatedChat(ChatRequest):
 
     _left_out: tuple[str, ...] = PrivateAttr(default=())
     _foreign: frozenset[str] = PrivateAttr(default=frozenset())
+    _original: Original | None = PrivateAttr(default=None)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -142,9 +159,19 @@ class TranslatedChat(ChatRequest):
     def foreign(self) -> frozenset[str]:
         return self._foreign
 
+    @property
+    def original(self) -> Original | None:
+        return self._original
+
     @classmethod
-    def of(cls, body: dict[str, Any], left_out: tuple[str, ...], foreign: frozenset[str]) -> TranslatedChat:
+    def of(
+        cls,
+        body: dict[str, Any],
+        left_out: tuple[str, ...],
+        foreign: frozenset[str],
+        original: Original | None = None,
+    ) -> TranslatedChat:
         """Validate a body. Raises pydantic's ValidationError."""
         chat = cls.model_validate(body)
-        chat._left_out, chat._foreign = left_out, foreign
+        chat._left_out, chat._foreign, chat._original = left_out, foreign, original
         return chat

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
 from backends.constraints.request import FIELDS as FORMS
+from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from catalog.errors import (
@@ -85,7 +86,10 @@ class Attempt(Generic[T]):
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            self.dropped = self.job.left_out + backend.dropped(self.job.request, lease.upstream)
+            translated = original_for(backend, self.job.request, lease.upstream) is None
+            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            if translated:
+                self.dropped = self.job.left_out + self.dropped
             if self.dropped:
                 self._refuse(self.dropped)
             reported = collect() if lease.upstream.uds is not None else None
@@ -224,7 +228,7 @@ class Attempt(Generic[T]):
         if seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+            cost = 0.0 if self.job.facts.tokens_only else self._cost(usage)
         failure = error if isinstance(error, RoundhouseError) else None
         return Outcome(
             trace=self.job.trace,
@@ -249,6 +253,9 @@ class Attempt(Generic[T]):
             scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )
+
+    def _cost(self, usage: Usage) -> float | None:
+        return self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
 
     def _result(self) -> Result:
         error = self._error

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
+from backends.native import original_for, refusal_of
 from catalog.errors import (
     BudgetExceeded,
     CapabilityMismatch,
@@ -20,7 +21,9 @@ from catalog.errors import (
     NoCandidate,
     RoundhouseError,
     UnsupportedParameter,
+    UpstreamForbidden,
     UpstreamProtocolError,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
     UpstreamUnreachable,
@@ -45,7 +48,8 @@ T = TypeVar("T")
 Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
-_PASSING = ("breaker_open", "keys_resting", "keys_rejected")
+_LIMITS = ("keys_resting", "keys_used_up")
+_PASSING = ("breaker_open", *_LIMITS, "keys_rejected")
 """Codes of exclusions that pass by themselves, so that trying again may help."""
 _MAX_REASONS = 5
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
@@ -154,11 +158,12 @@ class Dispatcher:
         return self._plan(facts)
 
     async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
-        queue = deque(plan.candidates)
+        queue = deque(self._able(job, plan.candidates))
         leased_again: set[str] = set()
         number = 0
         failed: list[str] = []
         last: RoundhouseError | None = None
+        limits: list[float | None] = []
         try:
             while queue:
                 retry = number > 0
@@ -177,7 +182,10 @@ class Dispatcher:
                     except RoundhouseError as error:
                         last = error
                         failed.append(f"{candidate.model.id}: {error.code}")
-                        if self._is_worth_repeating(error, candidate, leased_again):
+                        if isinstance(error, UpstreamRateLimited):
+                            limits.append(error.retry_after)
+                        repeats = self._is_worth_repeating(error, candidate, leased_again)
+                        if repeats and not job.facts.tokens_only:
                             queue.appendleft(candidate)
                         elif not (error.retryable or (queue and _is_of_this_model(error))):
                             raise
@@ -188,11 +196,31 @@ class Dispatcher:
                 finally:
                     if retry:
                         self._retries.settle(succeeded)
+            if isinstance(last, UpstreamRateLimited) and len(limits) == len(failed):
+                last.retry_after = min((rest for rest in limits if rest is not None), default=None)
             raise last or nothing_left(plan, job.facts)
         finally:
             # Drop the error: its traceback holds this frame, a cycle. Collecting the cycles of a burst of
             # refusals would stop the event loop.
             last = None
+
+    def _able(self, job: Job[T], candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that can be sent this request. Raises UnsupportedParameter if none of them can.
+
+        One that a translation cannot hold (another API's own tools) goes to providers of its own language alone.
+        """
+        refusal = refusal_of(job.request)
+        if refusal is None or not candidates:
+            return candidates
+        able = []
+        for candidate in candidates:
+            upstream = self._leases.target(candidate.model)
+            backend = None if upstream is None else self._backends.get(upstream.protocol)
+            if upstream is not None and original_for(backend, job.request, upstream) is not None:
+                able.append(candidate)
+        if not able:
+            raise refusal
+        return able
 
     def _is_worth_repeating(self, error: RoundhouseError, candidate: Candidate, leased_again: set[str]) -> bool:
         """Whether the same candidate may answer now: with another key, or on a restarted worker.
@@ -201,7 +229,7 @@ class Dispatcher:
         lease waits for the restart, so one repetition is enough.
         """
         model = candidate.model
-        if isinstance(error, _ANOTHER_KEY):
+        if isinstance(error, _ANOTHER_KEY) or (isinstance(error, UpstreamForbidden) and error.scope == "model"):
             return self._leases.has_key(candidate, self._clock.monotonic())
         if model.local and isinstance(error, UpstreamUnreachable) and model.id not in leased_again:
             leased_again.add(model.id)
@@ -215,11 +243,7 @@ class Dispatcher:
         try:
             await attempt.start(complete=escalate)
         except BaseException as error:
-            if (
-                isinstance(error, UpstreamRejectedKey)
-                and not error.of_account
-                and (source := self._leases.key_source(candidate.model))
-            ):
+            if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
                 error.message += f" Check the key in {source}."
             await attempt.close(error)
             if isinstance(error, _ANOTHER_KEY):
@@ -296,7 +320,8 @@ def own_exclusions(plan: Plan, facts: Facts) -> list[Exclusion]:
 def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
-    ModelTemporarilyUnavailable if an exclusion passes by itself, BudgetExceeded if one is by a spending cap.
+    ModelTemporarilyUnavailable if an exclusion passes by itself, UpstreamRateLimited or UpstreamQuotaExceeded if
+    every one of those is a provider's limit, BudgetExceeded if one is by a spending cap.
     Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ContextLengthExceeded
     if a model would answer a shorter prompt, ModelUnavailable or EngineMissing for a model asked for by name, else
     NoCandidate.
@@ -309,6 +334,9 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     if passing is not None:
         rest = min(exclusion.rest or 1.0 for exclusion in excluded if exclusion.code in _PASSING)
         text = passing.reason if named else message
+        if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", "keys_rejected")):
+            limited = UpstreamRateLimited if "keys_resting" in by_code else UpstreamQuotaExceeded
+            return limited(text, param="model", retry_after=math.ceil(rest))
         return ModelTemporarilyUnavailable(text, param="model", retry_after=math.ceil(rest))
     if OVER_BUDGET in by_code:
         return BudgetExceeded(message)

@@ -19,7 +19,7 @@ from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
 from routing.upstreams.concurrency import ConcurrencyLimits
-from routing.upstreams.provider_keys import KeyPools, source_of
+from routing.upstreams.provider_keys import KeyPools, needs_key, source_of
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Leases:
                 key=facts.key,
                 model=model.id,
                 endpoint=model.endpoint_name,
-                amount=self._spend.estimate(model.price, facts),
+                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts),
             )
         )
         if model.local:
@@ -125,10 +125,18 @@ class Leases:
             )
         return upstream, position
 
+    def target(self, model: Model) -> Upstream | None:
+        """The address of a remote row, without a key; None for a local one."""
+        if not isinstance(model.source, UpstreamSource):
+            return None
+        return _upstream(self._endpoint(model.source.endpoint), model.source.model, None, self._timeouts)
+
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether the candidate's endpoint has another key that the model can use."""
         model = candidate.model
-        return not model.local and self._keys.block_of(model.endpoint_name, model.id, now) is None
+        if not isinstance(model.source, UpstreamSource) or not needs_key(self._endpoint(model.source.endpoint)):
+            return False
+        return self._keys.block_of(model.endpoint_name, model.id, now) is None
 
     def rest_of_keys(self, candidate: Candidate, now: float) -> float | None:
         """Seconds until the candidate has a key to use; None if it has one, or needs none."""

@@ -4,10 +4,10 @@ Each (model, endpoint) has one circuit for faults, and one per set of *needs* th
 model that cannot take images still gets plain text. What was learned of a lack belongs to the content of the
 model's row and endpoint: a change of either ends it, and so does an answer that proves the contrary.
 
-``FAILED`` is a fault, unless its error says nothing about the upstream (no key, no budget, a full queue of ours)
-or concerns the key that was used (401, 403, 429; see :mod:`routing.upstreams.provider_keys`). ``CANNOT`` counts
-for the needs alone. ``REFUSAL`` is an answer, hence a success. ``CANCELLED`` and ``REJECTED`` count for nothing; a
-probe that ends so frees the probe slot.
+``FAILED`` is a fault, unless its error says nothing about the upstream (no key, no budget, a full queue of ours,
+an answer of the wrong form) or concerns the key that was used or its permissions (401, 403, 429; see
+:mod:`routing.upstreams.provider_keys`). ``CANNOT`` counts for the needs alone. ``REFUSAL`` is an answer, hence a
+success. ``CANCELLED`` and ``REJECTED`` count for nothing; a probe that ends so frees the probe slot.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _KEY_FAULTS = frozenset({"upstream_rate_limited", "upstream_rejected_key"})
 _NOT_THE_UPSTREAM = frozenset(
     {
         "model_unavailable", "model_temporarily_unavailable", "service_unavailable", "insufficient_quota",
-        "queue_full", "rate_limit_exceeded", "draining", "no_candidate", "answer_invalid",
+        "queue_full", "rate_limit_exceeded", "draining", "no_candidate", "answer_invalid", "upstream_forbidden",
     }
 )  # fmt: skip
 _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})

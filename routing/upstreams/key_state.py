@@ -8,9 +8,11 @@ from routing.outcomes import Outcome
 
 FIRST_REST = 1.0
 FIRST_REST_REJECTED = 60.0
+FIRST_REST_USED_UP = 300.0
 MAX_REST = 300.0
-"""Seconds that a key is not used: a rate-limited one if the provider does not say, a rejected one always. Doubled
-up to the maximum."""
+MAX_REST_USED_UP = 3600.0
+"""Seconds that a key is not used: a rate-limited one if the provider does not say, a rejected one and one whose
+account is used up always. Doubled up to the maximum."""
 MAX_RETRY_AFTER = 300.0
 """Longest ``retry-after`` in seconds that is honoured: a call every five minutes costs less than a wrong one."""
 TRIAL = 60.0
@@ -25,13 +27,15 @@ _MIN_HEALTH = 0.05
 class KeyUse:
     """Whether a key can be used: by one model, or by all.
 
-    ``out`` is a rejection that no success has ended; ``on_trial`` means that a call tries whether it still holds.
+    ``out`` is a rejection that no success has ended, ``used_up`` its reason if the account is; ``on_trial`` means
+    that a call tries whether it still holds.
     """
 
     limits_in_a_row: int = 0
     rejections_in_a_row: int = 0
     rests_until: float = 0.0
     out: bool = False
+    used_up: bool = False
     on_trial: bool = False
 
     def usable(self, now: float) -> bool:
@@ -46,13 +50,14 @@ class KeyUse:
         if self.rests_until <= now or retry_after is not None:
             self.rests_until = max(self.rests_until, now + seconds)
 
-    def reject(self, now: float) -> None:
+    def reject(self, now: float, *, used_up: bool = False) -> None:
         """Start the rest of a rejected key. Of many calls that are rejected at the same moment, one counts."""
         if self.out and not self.on_trial and self.rests_until > now:
             return
-        self.out, self.on_trial = True, False
+        self.out, self.used_up, self.on_trial = True, used_up, False
         self.rejections_in_a_row += 1
-        seconds = min(MAX_REST, FIRST_REST_REJECTED * 2.0 ** min(self.rejections_in_a_row - 1, 30))
+        first, most = (FIRST_REST_USED_UP, MAX_REST_USED_UP) if used_up else (FIRST_REST_REJECTED, MAX_REST)
+        seconds = min(most, first * 2.0 ** min(self.rejections_in_a_row - 1, 30))
         self.rests_until = now + seconds
 
     def start_trial(self, now: float) -> None:
@@ -64,12 +69,12 @@ class KeyUse:
         if self.on_trial:
             self.on_trial, self.rests_until = False, now
             if taken:
-                self.out, self.rejections_in_a_row = False, 0
+                self.out, self.used_up, self.rejections_in_a_row = False, False, 0
 
     def forgive(self) -> None:
         """Forget a rejection: the key was read again."""
         if self.out:
-            self.out = self.on_trial = False
+            self.out = self.used_up = self.on_trial = False
             self.rejections_in_a_row, self.rests_until = 0, 0.0
 
 
@@ -128,6 +133,17 @@ class KeyState:
         resting = sum(1 for model in self.limited if not self.models[model].usable(now))
         if outcome.scope == "key" or (outcome.scope is None and resting > 1):
             self.all.rest(now, outcome.retry_after)
+
+    def forbid(self, now: float, outcome: Outcome) -> None:
+        """Rest for the model that it may not use, whatever other models say."""
+        self.rejected += 1
+        self.models.setdefault(outcome.model, KeyUse()).reject(now)
+        self.all.end_trial(now, taken=True)
+
+    def use_up(self, now: float) -> None:
+        """Rest for all models: the account is used up."""
+        self.rejected += 1
+        self.all.reject(now, used_up=True)
 
     def reject(self, now: float, outcome: Outcome) -> None:
         """Rest for the model that refused it; for all, if a second does and none ever took it."""

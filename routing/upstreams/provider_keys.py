@@ -1,7 +1,8 @@
 """Pools of provider keys: several per endpoint, used round robin; limited and rejected ones rest.
 
-A rejected key (401, 402, 403) rests longer, because mostly the operator has to act, and is then tried by one call:
-accounts are topped up, and providers refuse by mistake. Its success ends the rejection, as does a reload.
+A rejected key (401), and one whose account is used up, rest longer, because mostly the operator has to act. Then
+one call tries them: accounts are topped up, and providers refuse by mistake. Its success ends the rejection, as
+does a reload. A 403 is of the model or the request, never of the key.
 
 Most providers limit and permit each model by itself, so a limit or a rejection holds for the model that was
 called. It holds for the key as a whole if the provider says so, or if a second model is refused meanwhile.
@@ -26,7 +27,7 @@ from catalog.model import Endpoint
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
 from routing.plan import Block
-from routing.upstreams.key_state import MAX_RETRY_AFTER, TRIAL_WAIT, KeyState, KeyUse
+from routing.upstreams.key_state import MAX_REST_USED_UP, MAX_RETRY_AFTER, TRIAL_WAIT, KeyState, KeyUse
 
 ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
 """The secrets of an endpoint's keys, in order."""
@@ -220,6 +221,11 @@ class KeyPools:
         if not pool:
             return Block("no_key", f"no key is set for the endpoint '{endpoint}'; set {source}")
         uses = [entry.uses(model) for entry in pool]
+        if all(any(use.used_up for use in of_key) for of_key in uses):
+            reason = (
+                f"the account of every key of '{endpoint}' is used up. One is tried again in {math.ceil(rest)} s"
+            )
+            return Block("keys_used_up", reason, rest)
         if all(any(use.out for use in of_key) for of_key in uses):
             trial = any(use.on_trial for of_key in uses for use in of_key)
             when = "A call tries one now" if trial else f"One is tried again in {math.ceil(rest)} s"
@@ -235,10 +241,15 @@ class KeyPools:
         if position is None or not 0 <= position < len(pool):
             return
         entry, now = pool[position], self._clock.monotonic()
-        if outcome.error == "upstream_rejected_key" or outcome.status in (401, 402, 403):
+        if outcome.error == "insufficient_quota" or outcome.status == 402:
+            entry.use_up(now)
+            entry.update_health(False)
+        elif outcome.error == "upstream_forbidden" and outcome.scope == "model":
+            entry.forbid(now, outcome)
+        elif outcome.error == "upstream_rejected_key" or outcome.status == 401:
             entry.reject(now, outcome)
             entry.update_health(False)
-        elif outcome.error == "upstream_rate_limited" or outcome.status == 429:
+        elif _is_limit(outcome):
             for use in entry.uses(outcome.model):
                 use.end_trial(now, taken=False)
             entry.limit(now, outcome)
@@ -323,6 +334,7 @@ class KeyPools:
                     "limits": use.limits_in_a_row,
                     "rejections": use.rejections_in_a_row,
                     "out": use.out,
+                    "used_up": use.used_up,
                 }
                 for model, use in uses.items()
                 if use.rests_until > now or use.out
@@ -346,18 +358,20 @@ class KeyPools:
                 try:
                     uses = {
                         str(model): (
-                            min(MAX_RETRY_AFTER, float(use["rests_until"]) - wall),
+                            float(use["rests_until"]) - wall,
                             int(use["limits"]),
                             int(use.get("rejections", 0)),
                             use.get("out") is True,
+                            use.get("used_up") is True,
                         )
                         for model, use in document[digest_of(entry.secret)].items()
                     }
                 except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                     continue
-                for model, (rest, limits, rejections, out) in uses.items():
+                for model, (rest, limits, rejections, out, used_up) in uses.items():
                     use = entry.models.setdefault(model, KeyUse()) if model else entry.all
-                    use.out = use.out or out
+                    use.out, use.used_up = use.out or out, use.used_up or used_up
+                    rest = min(MAX_REST_USED_UP if used_up else MAX_RETRY_AFTER, rest)
                     use.rejections_in_a_row = max(use.rejections_in_a_row, rejections)
                     if rest > 0:
                         use.rests_until = max(use.rests_until, now + rest)
@@ -391,6 +405,12 @@ class KeyPools:
                 digest = digest_of(entry.secret)
                 for counted in _COUNTED:
                     yield f"{endpoint}/{digest}/{counted}", entry, counted
+
+
+def _is_limit(outcome: Outcome) -> bool:
+    """Whether an attempt met a rate limit of answers; counting tokens has limits of its own."""
+    limited = outcome.error == "upstream_rate_limited" or outcome.status == 429
+    return limited and not outcome.facts.tokens_only
 
 
 def needs_key(endpoint: Endpoint) -> bool:

@@ -9,11 +9,12 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from backends.registry import counts_tokens
 from backends.wire.answers import AnthropicMessage, MessageEvent, TokenCount
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from backends.workers.pool import WorkerState
 from catalog.errors import InvalidRequest, RoundhouseError
-from catalog.model import Capability, Model
+from catalog.model import Capability, Model, UpstreamSource
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from server.answers.streams import stream_events
@@ -39,7 +40,7 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
     from server.wires.messages import MessageStream, to_chat
 
-    job = chat_job(to_chat(body), origin_of(request))
+    job = chat_job(to_chat(body, request.headers), origin_of(request))
     translation = MessageStream(
         message_id=f"msg_{job.trace}",
         prompt_tokens=job.facts.prompt_tokens,
@@ -57,14 +58,14 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     Contract(reads=CountTokensRequest, answers=TokenCount, calls_model=True),
 )
 async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
-    """Count the tokens of a conversation: exactly by a local model, else as an estimate.
+    """Count the tokens of a conversation: exactly by a local model or its provider, else as an estimate.
 
     The header ``x-roundhouse-estimate`` says that it is one.
     """
     from server.wires.messages import to_chat
 
     runtime = runtime_of(request)
-    job = chat_job(to_chat(body), origin_of(request))
+    job = chat_job(to_chat(body, request.headers), origin_of(request))
     facts = permitted(job.facts, caller_of(request), runtime.catalog)
     if not is_auto(facts.requested):
         runtime.catalog.resolve(facts.requested)
@@ -85,14 +86,17 @@ async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
 
 
 def _counter(runtime: Runtime, facts: Facts) -> Model | None:
-    """The local model whose tokenizer counts: the one that would answer.
+    """The model that would answer, if its tokenizer counts here or its provider counts.
 
-    It is loaded if the caller named it. Pictures and sounds are estimated, since only decoding tells their tokens.
+    A local one is loaded if the caller named it. Pictures and sounds are estimated for it, since only decoding
+    tells their tokens.
     """
-    if facts.features & {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}:
-        return None
     plan = runtime.dispatcher.explain(facts)
     model = plan.candidates[0].model if plan.candidates else None
+    if model is not None and isinstance(model.source, UpstreamSource):
+        return model if counts_tokens(runtime.catalog.endpoint(model.source.endpoint).protocol) else None
+    if facts.features & {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}:
+        return None
     if model is None or model.engine != "llamacpp":
         return None
     workers = runtime.pool.snapshot().workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
@@ -10,8 +11,8 @@ from pydantic import ValidationError
 
 from backends.local.parameters import ENGINES, WORKER
 from backends.parameters import refuse_names
-from backends.wire.chat import ChatRequest, TranslatedChat
-from catalog.errors import InvalidRequest, RoundhouseError
+from backends.wire.chat import ChatRequest, Original, TranslatedChat
+from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 from server.answers.streams import event
 from server.edge.json_body import with_whole_numbers
@@ -51,19 +52,49 @@ def validated(
     *,
     foreign: frozenset[str] = frozenset(),
     place: Callable[[str], str] = lambda name: name,
+    original: Original | None = None,
 ) -> TranslatedChat:
     """The chat of a translated body. ``place`` gives the caller's name of a field that is refused.
 
     Raises InvalidRequest.
     """
     try:
-        return TranslatedChat.of(body, left_out, foreign)
+        return TranslatedChat.of(body, left_out, foreign, original)
     except ValidationError as wrong:
         if with_whole_numbers(wrong, body):
-            return validated(body, left_out, foreign=foreign, place=place)
+            return validated(body, left_out, foreign=foreign, place=place, original=original)
         first = wrong.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
+
+
+class Losses:
+    """The parts of a request that its translation does not hold.
+
+    ``names`` change the answer little and are told to the caller; ``refusal`` is the first thing that cannot be
+    left out, so that only a provider of the request's own language may answer.
+    """
+
+    __slots__ = ("_names", "refusal")
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self.refusal: tuple[str, str | None] | None = None
+
+    def add(self, *names: str) -> None:
+        self._names.update(dict.fromkeys(names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Keep an UnsupportedParameter of the block as the refusal."""
+        try:
+            yield
+        except UnsupportedParameter as error:
+            self.refusal = self.refusal or (error.message, error.param)
 
 
 class Translation(Protocol):

@@ -30,9 +30,10 @@ from catalog.errors import (
     StreamBroken,
     UndecodableMedia,
     UnsupportedParameter,
+    UpstreamForbidden,
     UpstreamOverloaded,
     UpstreamProtocolError,
-    UpstreamRejectedKey,
+    UpstreamQuotaExceeded,
 )
 from catalog.types import Json
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic, encode, stream_of
@@ -393,8 +394,12 @@ def test_an_error_within_a_stream_is_typed_by_its_type() -> None:
     stream = AnthropicStream(upstream(), created=1)
     with pytest.raises(UpstreamOverloaded):
         list(stream.feed({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
-    no_credit = {"type": "invalid_request_error", "message": "Your credit balance is too low to access."}
-    assert isinstance(read_stream_error({"error": no_credit}, upstream()), UpstreamRejectedKey)
+    limits = "You have reached your specified {}API usage limits. You will regain access on 2026-12-01."
+    for message in ("Your credit balance is too low to access.", limits.format(""), limits.format("workspace ")):
+        used_up = {"type": "invalid_request_error", "message": message}
+        assert isinstance(read_stream_error({"error": used_up}, upstream()), UpstreamQuotaExceeded)
+    forbidden = {"type": "permission_error", "message": "Your API key may not use this file."}
+    assert isinstance(read_stream_error({"error": forbidden}, upstream()), UpstreamForbidden)
     no_room = "input length and `max_tokens` exceed context limit: 199211 + 20000 > 200000, decrease"
     error = read_stream_error({"error": {"type": "invalid_request_error", "message": no_room}}, upstream())
     assert isinstance(error, ContextLengthExceeded)

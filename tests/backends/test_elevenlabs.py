@@ -24,8 +24,10 @@ from catalog.errors import (
     StreamBroken,
     UndecodableMedia,
     UnsupportedParameter,
+    UpstreamForbidden,
     UpstreamOverloaded,
     UpstreamProtocolError,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
@@ -196,7 +198,11 @@ async def test_faults_are_typed(door: Door) -> None:
 @pytest.mark.parametrize(
     ("status", "detail", "error"),
     [
-        (401, {"status": "quota_exceeded", "message": "No credits."}, UpstreamRejectedKey),
+        (401, {"status": "quota_exceeded", "message": "No credits."}, UpstreamQuotaExceeded),
+        (401, {"status": "invalid_api_key", "message": "Invalid API key"}, UpstreamRejectedKey),
+        (401, {"status": "missing_permissions", "message": "No text_to_speech."}, UpstreamForbidden),
+        (403, {"status": "output_format_not_allowed", "message": "192 kbps needs a plan."}, UpstreamForbidden),
+        (403, "plain words", UpstreamForbidden),
         (429, {"status": "system_busy", "message": "Busy."}, UpstreamOverloaded),
         (400, {"status": "model_not_found", "message": "No such model."}, ModelUnavailable),
         (422, [{"loc": ["body", "text"], "msg": "Field required"}], InvalidRequest),

@@ -27,6 +27,7 @@ from backends.streams.sse import SSEReader
 from backends.wire.chat import ChatRequest
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import (
+    AnswerInvalid,
     CapabilityMismatch,
     ContextLengthExceeded,
     InvalidRequest,
@@ -34,7 +35,9 @@ from catalog.errors import (
     StreamBroken,
     UnsupportedParameter,
     UpstreamError,
+    UpstreamForbidden,
     UpstreamProtocolError,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
@@ -280,9 +283,12 @@ def test_a_filtered_answer_is_a_refusal(reason: str) -> None:
     assert reason in choice["message"]["refusal"]
 
 
-@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "OTHER", "A_REASON_OF_NEXT_YEAR"])
-def test_a_model_that_failed_is_an_error_not_an_end(reason: str) -> None:
-    with pytest.raises(UpstreamError, match=reason):
+@pytest.mark.parametrize(
+    "reason",
+    ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "OTHER", "A_REASON_OF_NEXT_YEAR"],
+)
+def test_a_model_that_failed_is_an_error_of_its_answer_not_an_end(reason: str) -> None:
+    with pytest.raises(AnswerInvalid, match=reason):
         read([encode({"candidates": [{"finishReason": reason}]})])
 
 
@@ -307,6 +313,18 @@ def test_errors_are_read_from_googles_details() -> None:
     limited = error(429, "Quota exceeded", wait, name="RESOURCE_EXHAUSTED")
     assert isinstance(limited, UpstreamRateLimited)
     assert limited.retry_after == 3.5
+    told = error(429, "You exceeded your current quota, please check your plan and billing. Please retry in 7s.")
+    assert type(told) is UpstreamRateLimited
+    assert told.retry_after == 7.0
+    billing = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "BILLING_DISABLED"}
+    assert isinstance(error(403, "This API method requires billing.", billing), UpstreamQuotaExceeded)
+    assert isinstance(error(429, "Your prepayment credits are depleted."), UpstreamQuotaExceeded)
+    assert isinstance(error(429, "Your project has exceeded its monthly spending cap."), UpstreamQuotaExceeded)
+    file = error(403, "You do not have permission to access the File abc.", name="PERMISSION_DENIED")
+    assert isinstance(file, UpstreamForbidden)
+    assert file.scope is None
+    leaked = error(403, "Your API key was reported as leaked.", name="PERMISSION_DENIED")
+    assert isinstance(leaked, UpstreamRejectedKey)
     key = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
     assert isinstance(error(400, "API key not valid: AIzaSecretSecret", key), UpstreamRejectedKey)
     long = error(400, "The input token count exceeds the maximum number of tokens allowed 1048576.")

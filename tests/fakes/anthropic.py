@@ -33,8 +33,11 @@ FIELDS = frozenset(
             "top_k",
         ),
         *("tools", "tool_choice", "thinking", "output_config", "metadata", "service_tier", "cache_control"),
-        *("speed", "inference_geo"),
+        *("speed", "inference_geo", "context_management", "container", "mcp_servers"),
     }
+)
+NOT_COUNTED = frozenset(
+    {"max_tokens", "metadata", "service_tier", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
 )
 TYPES = {
     400: "invalid_request_error",
@@ -50,16 +53,27 @@ class Wrong(Exception):
 
 
 class FakeAnthropic(FakeServer):
-    """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused."""
+    """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused.
+
+    ``blocks`` are content and a stop reason to give whatever is asked.
+    """
 
     def __init__(self, *, uds: Path | None = None, key: str = "sk-ant-fake") -> None:
         super().__init__(uds=uds)
         self.key = key
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
+        self.blocks: tuple[list[Json], str] | None = None
 
     def routes(self) -> list[Route]:
-        return [("POST", "/v1/messages", self.messages)]
+        return [("POST", "/v1/messages", self.messages), ("POST", "/v1/messages/count_tokens", self.count)]
+
+    async def count(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if self.key != call.headers.get("x-api-key"):
+            return self.refused(call, 401, "invalid x-api-key")
+        if extra := set(call.body) - (FIELDS - NOT_COUNTED):
+            return self.refused(call, 400, f"{min(extra)}: Extra inputs are not permitted")
+        return await self.document(request, call, {"input_tokens": 4321})
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
         del code
@@ -93,6 +107,8 @@ class FakeAnthropic(FakeServer):
 
     def answer(self, body: Json, *, refuse: bool) -> tuple[list[Json], str]:
         """Content and stop reason of a model that follows every instruction."""
+        if self.blocks is not None:
+            return self.blocks
         blocks: list[Json] = []
         if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
             blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
@@ -168,7 +184,7 @@ def _check_turns(messages: list[Json]) -> None:
         for block in blocks:
             if block["type"] == "text" and not block["text"]:
                 raise Wrong("messages: text content blocks must be non-empty")
-            if block["type"] == "thinking" and block["signature"] != SIGNATURE:
+            if block["type"] == "thinking" and block.get("signature") != SIGNATURE:
                 raise Wrong(f"messages.{at}: Invalid `signature` in `thinking` block")
 
 
@@ -233,6 +249,8 @@ def stream_of(body: Json, blocks: list[Json], stop: str) -> Iterator[Json]:
     for index, block in enumerate(blocks):
         blanks: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
         empty = {**block, **{name: blank for name, blank in blanks.items() if name in block}}
+        if "citations" in block:
+            empty["citations"] = []
         yield {"type": "content_block_start", "index": index, "content_block": empty}
         for delta in _deltas(block):
             yield {"type": "content_block_delta", "index": index, "delta": delta}
@@ -247,11 +265,13 @@ def _deltas(block: Json) -> Iterator[Json]:
         case "text":
             for piece in words(block["text"]):
                 yield {"type": "text_delta", "text": piece}
+            for citation in block.get("citations") or ():
+                yield {"type": "citations_delta", "citation": citation}
         case "thinking":
             for piece in words(block["thinking"]):
                 yield {"type": "thinking_delta", "thinking": piece}
             yield {"type": "signature_delta", "signature": block["signature"]}
-        case "tool_use":
+        case "tool_use" | "server_tool_use":
             yield {"type": "input_json_delta", "partial_json": ""}
             text = json.dumps(block["input"])
             for at in range(0, len(text), 5):

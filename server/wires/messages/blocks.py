@@ -9,29 +9,30 @@ import orjson
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.wires.translation import Losses
 
 
-def to_messages(system: str | list[Json] | None, messages: list[InputMessage]) -> list[Json]:
+def to_messages(system: str | list[Json] | None, messages: list[InputMessage], losses: Losses) -> list[Json]:
     """Translate a conversation. The tool results of a user's turn come first, each as a message.
 
-    Raises :class:`UnsupportedParameter` for blocks of Anthropic's own services, :class:`InvalidRequest` for
-    malformed blocks.
+    Fields that no chat has, and blocks of Anthropic's own services, go to ``losses``. Raises
+    :class:`InvalidRequest` for malformed blocks.
     """
     out: list[Json] = []
     if system:
-        out.append({"role": "system", "content": _parts(system, "system")})
+        out.append({"role": "system", "content": _parts(system, "system", losses)})
     for position, message in enumerate(messages):
         where = f"messages[{position}]"
         if message.role == "assistant":
-            out.append(_assistant(message.content, where))
+            out.append(_assistant(message.content, where, losses))
         elif message.role == "system":
-            out.append({"role": "system", "content": _parts(message.content, where)})
+            out.append({"role": "system", "content": _parts(message.content, where, losses)})
         else:
-            out += _user(message.content, where)
+            out += _user(message.content, where, losses)
     return out
 
 
-def _user(content: str | list[Json], where: str) -> list[Json]:
+def _user(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
     if isinstance(content, str):
         return [{"role": "user", "content": content}]
     out: list[Json] = []
@@ -41,16 +42,17 @@ def _user(content: str | list[Json], where: str) -> list[Json]:
             rest.append(block)
             continue
         result: Json = {"role": "tool", "tool_call_id": _text(block, "tool_use_id", where)}
-        result["content"] = _parts(block.get("content") or "", where)
+        result["content"] = _parts(block.get("content") or "", where, losses)
         if block.get("is_error") is True:
             result["is_error"] = True
+        _name_lost(block, losses)
         out.append(_with_cache_control(result, block))
     if rest:
-        out.append({"role": "user", "content": _parts(rest, where)})
+        out.append({"role": "user", "content": _parts(rest, where, losses)})
     return out
 
 
-def _assistant(content: str | list[Json], where: str) -> Json:
+def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
     if isinstance(content, str):
         return {"role": "assistant", "content": content}
     message: Json = {"role": "assistant", "content": None}
@@ -58,19 +60,22 @@ def _assistant(content: str | list[Json], where: str) -> Json:
     for block in content:
         match block.get("type"):
             case "text":
-                texts.append(_with_cache_control(_part(block, where), block))
+                texts += _blocks([block], where, losses)
+            case "thinking" if block.get("signature"):
+                _text(block, "thinking", where)
+                losses.add("messages.thinking")
             case "thinking":
-                text = _text(block, "thinking", where)
-                message["reasoning_content"] = message.get("reasoning_content", "") + text
-                message.setdefault("thinking_blocks", []).append(block)
+                message["reasoning_content"] = message.get("reasoning_content", "") + _text(
+                    block, "thinking", where
+                )
             case "redacted_thinking":
-                message.setdefault("thinking_blocks", []).append(block)
+                losses.add("messages.thinking")
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
+                _name_lost(block, losses)
             case kind:
-                raise UnsupportedParameter(
-                    f"Content blocks of type {str(kind)[:80]!r} are not supported.", param=where
-                )
+                with losses.refusing():
+                    raise _unsupported(kind, where)
     if texts:
         message["content"] = texts
     return message
@@ -87,15 +92,24 @@ def _call(block: Json, where: str) -> Json:
     return call
 
 
-def _parts(content: Any, where: str) -> str | list[Json]:
+def _parts(content: Any, where: str, losses: Losses) -> str | list[Json]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         raise InvalidRequest("Content must be a string or a list of blocks.", param=where)
-    return [_with_cache_control(_part(block, where), block) for block in content]
+    return _blocks(content, where, losses)
 
 
-def _part(block: Json, where: str) -> Json:
+def _blocks(blocks: list[Json], where: str, losses: Losses) -> list[Json]:
+    parts = []
+    for block in blocks:
+        with losses.refusing():
+            parts.append(_with_cache_control(_part(block, where, losses), block))
+            _name_lost(block, losses)
+    return parts
+
+
+def _part(block: Json, where: str, losses: Losses) -> Json:
     source = block.get("source")
     match block.get("type"):
         case "text":
@@ -103,11 +117,29 @@ def _part(block: Json, where: str) -> Json:
         case "image" if isinstance(source, dict):
             return {"type": "image_url", "image_url": {"url": _url(source, where)}}
         case "document" if isinstance(source, dict):
-            return _document(block, source, where)
+            return _document(block, source, where, losses)
         case kind:
-            raise UnsupportedParameter(
-                f"Content blocks of type {str(kind)[:80]!r} are not supported.", param=where
-            )
+            raise _unsupported(kind, where)
+
+
+def _unsupported(kind: Any, where: str) -> UnsupportedParameter:
+    return UnsupportedParameter(
+        f"Content blocks of type {str(kind)[:80]!r} are not supported by this model.", param=where
+    )
+
+
+_HELD = frozenset({"type", "text", "source", "title", "cache_control"})
+_HELD_BY = {
+    "tool_use": frozenset({"type", "id", "name", "input", "caller", "extra_content", "cache_control"}),
+    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"}),
+}
+
+
+def _name_lost(block: Json, losses: Losses) -> None:
+    """Name the block's fields that its translation lacks, unless they say nothing."""
+    for name in block.keys() - _HELD_BY.get(block["type"], _HELD):
+        if block[name] not in (None, [], "", {"enabled": False}):
+            losses.add(f"messages.content.{name}")
 
 
 def _url(source: Json, where: str) -> str:
@@ -120,11 +152,13 @@ def _url(source: Json, where: str) -> str:
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
 
 
-def _document(block: Json, source: Json, where: str) -> Json:
+def _document(block: Json, source: Json, where: str, losses: Losses) -> Json:
+    if source.get("type") in ("text", "content") and block.get("title"):
+        losses.add("messages.content.title")
     if source.get("type") == "text":
         return {"type": "text", "text": _text(source, "data", where)}
     if source.get("type") == "content":
-        inner = _parts(source.get("content"), where)
+        inner = _parts(source.get("content"), where, losses)
         texts = [inner] if isinstance(inner, str) else [part.get("text") for part in inner]
         if not all(isinstance(text, str) for text in texts):
             raise UnsupportedParameter("The blocks of a document must be text.", param=where)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from backends.wire.chat import TranslatedChat
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from types import MappingProxyType
+
+from backends.wire.chat import Original, TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.messages.blocks import to_messages
-from server.wires.translation import split_extras, validated
+from server.wires.translation import Losses, split_extras, validated
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
 """Reasoning effort by the largest thinking budget in tokens; above the last it is high. Our own choice."""
@@ -17,15 +22,32 @@ _ANTHROPICS = frozenset({"cache_control", "speed", "inference_geo", "service_tie
 """Fields that only Anthropic takes (``service_tier`` has other values elsewhere)."""
 
 
-def to_chat(request: MessagesRequest | CountTokensRequest) -> TranslatedChat:
+_CONSTRAINTS = ("inference_geo", "container", "mcp_servers")
+"""Fields that no other provider can keep: where an answer is computed, and Anthropic's services."""
+_HEADERS = ("anthropic-version", "anthropic-beta")
+_HEADER_VALUE = re.compile(r"[\w ,.:;=+/@-]{1,2000}", re.ASCII)
+MAX_USER = 64
+"""Characters of a user's id that OpenAI takes; a longer one is replaced by its digest, which has as many."""
+
+
+def to_chat(
+    request: MessagesRequest | CountTokensRequest, headers: Mapping[str, str] = MappingProxyType({})
+) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    Raises :class:`UnsupportedParameter` for Anthropic's own tools and uploaded files.
+    The chat keeps the request for Anthropic itself, which gets it as it is, with those of the caller's ``headers``
+    that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
+    :class:`InvalidRequest` for a malformed request.
     """
+    losses = Losses()
     extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
+    losses.add(*left_out)
+    for name in _CONSTRAINTS:
+        if (request.model_extra or {}).get(name):
+            losses.refusal = losses.refusal or (f"'{name}' can be kept by Anthropic's models only.", name)
     body: Json = {**extras, "model": request.model, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    body["messages"] = to_messages(request.system, request.messages)
+    body["messages"] = to_messages(request.system, request.messages, losses)
     if isinstance(request, MessagesRequest):
         body["max_completion_tokens"] = request.max_tokens
         same = {name: getattr(request, name) for name in ("temperature", "top_p", "top_k")}
@@ -33,15 +55,25 @@ def to_chat(request: MessagesRequest | CountTokensRequest) -> TranslatedChat:
         if request.stop_sequences:
             body["stop"] = request.stop_sequences
         user = (request.metadata or {}).get("user_id")
-        if isinstance(user, str):
-            body["user"] = user
-    if request.tools:
-        body["tools"] = [_tool(tool, position) for position, tool in enumerate(request.tools)]
-        left_out += tuple(dict.fromkeys(f"tools.{name}" for tool in request.tools for name in tool.keys() - _TOOL))
+        if isinstance(user, str) and user:
+            body["user"] = user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()
+    _tools(request, body, losses)
     _tool_choice(request.tool_choice, body)
     _thinking(request, body)
     _format(request, body)
-    return validated(body, left_out, foreign=_ANTHROPICS)
+    given = {name: headers[name] for name in _HEADERS if name in headers}
+    for name, value in given.items():
+        if _HEADER_VALUE.fullmatch(value) is None:
+            raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
+    original = Original("messages", request, given, losses.refusal)
+    return validated(body, losses.names, foreign=_ANTHROPICS, original=original)
+
+
+def _tools(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
+    for position, tool in enumerate(request.tools or ()):
+        with losses.refusing():
+            body.setdefault("tools", []).append(_tool(tool, position))
+            losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] is not None))
 
 
 _TOOL = frozenset({"type", "name", "description", "strict", "input_schema", "cache_control"})
@@ -50,7 +82,7 @@ _TOOL = frozenset({"type", "name", "description", "strict", "input_schema", "cac
 def _tool(tool: Json, position: int) -> Json:
     if tool.get("type") not in (None, "custom"):
         raise UnsupportedParameter(
-            f"Only custom tools are supported, not {str(tool.get('type'))[:80]!r}.",
+            f"Only custom tools are supported by this model, not {str(tool.get('type'))[:80]!r}.",
             param=f"tools[{position}]",
         )
     function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}

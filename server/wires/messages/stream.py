@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from backends.streams.native import NativeChunk
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
+from server.wires.messages.native import NativeMessage
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
@@ -32,7 +34,8 @@ class MessageStream:
     Each returns the events to send, named by their ``type``; :meth:`message` is the message that they describe.
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
-    signature, or an empty one. ``stop_sequences`` are the caller's.
+    signature, or an empty one. ``stop_sequences`` are the caller's. Of chunks that carry Anthropic's own events,
+    the events are passed on.
     """
 
     message_id: str
@@ -47,9 +50,17 @@ class MessageStream:
     _usage: Json = field(default_factory=dict)
     _stop: str | None = None
     _sequence: str | None = None
+    _native: NativeMessage | None = None
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
+        if isinstance(chunk, NativeChunk):
+            if self._native is None:
+                self._native = NativeMessage(self.message_id)
+            yield from self._native.feed(chunk.event, chunk)
+            return
+        if self._native is not None:
+            return
         self.model = self.model or chunk.get("model") or ""
         if not self._started:
             self._started = True
@@ -66,6 +77,9 @@ class MessageStream:
 
         Raises :class:`StreamBroken` when no chunk had a finish reason.
         """
+        if self._native is not None:
+            yield from self._native.finish()
+            return
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
         yield from self._close()
@@ -84,6 +98,8 @@ class MessageStream:
 
     def message(self) -> Json:
         """The message so far."""
+        if self._native is not None:
+            return self._native.message
         return {
             "id": self.message_id,
             "type": "message",

@@ -16,6 +16,8 @@ from catalog.errors import (
     ModelUnavailable,
     PathMissing,
     UnsupportedParameter,
+    UpstreamForbidden,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
@@ -185,13 +187,53 @@ def test_a_path_that_is_missing_is_a_lack_only_if_the_server_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(402, "Insufficient credits. Add more."), (402, "Pay."), (403, "Your quota is exhausted."), (401, "")],
+    [(402, "Insufficient credits. Add more."), (402, "Pay."), (403, "Your quota is exhausted.")],
 )
 def test_a_refusal_for_lack_of_money_keeps_the_providers_text(status: int, message: str) -> None:
     error = read_error(status, {}, orjson.dumps({"error": {"message": message}}), UPSTREAM)
-    assert isinstance(error, UpstreamRejectedKey)
-    assert error.of_account is (status != 401)
-    assert not message or message in error.message
+    assert isinstance(error, UpstreamQuotaExceeded)
+    assert (error.status, error.code, error.scope) == (429, "insufficient_quota", "key")
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (429, "insufficient_quota"),
+        (400, "billing_hard_limit_reached"),
+        (403, "quota_exceeded"),
+        (429, "billing_error"),
+    ],
+)
+def test_a_quota_that_is_used_up_is_told_by_its_code_whatever_the_status(status: int, code: str) -> None:
+    body = orjson.dumps({"error": {"message": "Check your plan.", "code": code}})
+    assert isinstance(read_error(status, {}, body, UPSTREAM), UpstreamQuotaExceeded)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "scope"),
+    [
+        ("Project `x` does not have access to model `gpt-4o`.", "model_not_found", "model"),
+        ("You are not allowed to sample from this model.", None, "model"),
+        ("You may not read the file 'the best model.pdf'.", None, None),
+        ("You may not read files/quota-exceeded-report.", None, None),
+        ("The file 'exceeded quota' belongs to another project.", None, None),
+        ("Country, region, or territory not supported.", "unsupported_country_region_territory", None),
+        ("", None, None),
+    ],
+)
+def test_a_403_is_of_the_model_or_of_the_request_and_a_caller_cannot_choose(
+    message: str, code: str | None, scope: str | None
+) -> None:
+    error = read_error(403, {}, orjson.dumps({"error": {"message": message, "code": code}}), UPSTREAM)
+    assert isinstance(error, UpstreamForbidden)
+    assert (error.status, error.scope) == (403, scope)
+    assert message in error.message
+
+
+def test_a_403_with_a_code_of_keys_is_of_the_key() -> None:
+    body = orjson.dumps({"error": {"message": "No.", "code": "invalid_api_key"}})
+    assert isinstance(read_error(403, {}, body, UPSTREAM), UpstreamRejectedKey)
 
 
 def test_a_request_too_dear_for_the_rest_of_an_account_is_not_the_keys_fault() -> None:
@@ -244,7 +286,7 @@ def test_any_other_refusal_stays_the_callers_own(message: str) -> None:
         (429, "Your credit balance is too low.", None, "key"),
         (429, "Too many requests.", None, None),
         (401, "Incorrect API key provided.", "invalid_api_key", None),
-        (403, "Project `x` does not have access to model `gpt-4o`.", "model_not_found", "model"),
+        (401, "This key has no access to model `gpt-4o`.", "invalid_api_key", "model"),
     ],
 )
 def test_a_limit_or_rejection_says_whether_it_is_of_the_model_or_of_the_key(

@@ -16,6 +16,8 @@ from catalog.errors import (
     NoCandidate,
     RoundhouseError,
     UnsupportedParameter,
+    UpstreamQuotaExceeded,
+    UpstreamRateLimited,
     WorkerFailed,
 )
 from catalog.model import Capability, UpstreamSource
@@ -126,6 +128,8 @@ def excluding(*exclusions: tuple[str, str, str], strategy: Strategy = Strategy.S
 CHAT = Facts(capability=Capability.CHAT)
 NO_KEY = ("far", "no_key", "no key is set")
 REFUSED = ("far", "keys_rejected", "refused every key")
+RESTS = ("far", "keys_resting", "its keys rest")
+USED_UP = ("far", "keys_used_up", "its account is used up")
 BREAKS = ("near", "breaker_open", "failed repeatedly")
 
 
@@ -140,6 +144,10 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
         (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
         (excluding(REFUSED, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
+        (excluding(RESTS, strategy=Strategy.EXPLICIT), 429, UpstreamRateLimited),
+        (excluding(NO_KEY, RESTS, USED_UP), 429, UpstreamRateLimited),
+        (excluding(NO_KEY, USED_UP), 429, UpstreamQuotaExceeded),
+        (excluding(RESTS, BREAKS), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, ("m", "budget", "too dear")), 429, BudgetExceeded),
         (excluding(NO_KEY, ("m", "context", "holds 9, needs 10")), 400, ContextLengthExceeded),
         (excluding(), 400, NoCandidate),
@@ -148,7 +156,7 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
 def test_only_what_may_pass_is_worth_trying_again(plan: Plan, status: int, kind: type[RoundhouseError]) -> None:
     error = nothing_left(plan, CHAT)
     assert (type(error), error.status) == (kind, status)
-    assert (status == 503) == (error.retry_after is not None)
+    assert (status in (429, 503) and kind is not BudgetExceeded) == (error.retry_after is not None)
 
 
 def test_reasons_that_can_be_mended_come_first_and_one_that_many_share_is_told_once() -> None:

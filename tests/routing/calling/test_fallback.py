@@ -18,7 +18,9 @@ from catalog.errors import (
     StreamBroken,
     UnsupportedParameter,
     UpstreamError,
+    UpstreamForbidden,
     UpstreamProtocolError,
+    UpstreamQuotaExceeded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
     UpstreamUnreachable,
@@ -218,6 +220,54 @@ async def test_another_key_is_tried_before_another_model(stand: Stand, error: Ro
     model, _ = await stand.ask()
     assert model == "b"
     assert [call.api_key for call in stand.backend.calls] == ["one", "two", None]
+
+
+async def test_a_403_of_the_request_is_asked_of_no_other_key_and_falls_back(stand: Stand) -> None:
+    stand.backend.scripts = {"big": (UpstreamForbidden("this file"),), "b": GOOD}
+    stand.will_try(remote("big"), local("b"))
+    for _ in range(3):
+        assert (await stand.ask())[0] == "b"
+    assert [call.api_key for call in stand.backend.calls] == ["one", None, "two", None, "one", None]
+
+
+async def test_a_403_of_the_model_is_asked_of_the_other_key(stand: Stand) -> None:
+    refused = UpstreamForbidden("this model")
+    refused.scope = "model"
+    stand.backend.scripts = {"big": (refused,), "b": GOOD}
+    stand.will_try(remote("big"), local("b"))
+    assert (await stand.ask())[0] == "b"
+    assert [call.api_key for call in stand.backend.calls] == ["one", "two", None]
+
+
+async def test_the_caller_of_limited_candidates_is_told_the_shortest_of_their_delays(stand: Stand) -> None:
+    stand.backend.scripts = {
+        "big": (UpstreamRateLimited("slow", retry_after=20),),
+        "far": (UpstreamRateLimited("slow", retry_after=45),),
+    }
+    stand.will_try(remote("big"), remote("far", "lan"))
+    with pytest.raises(UpstreamRateLimited) as raised:
+        await stand.ask()
+    assert raised.value.headers() == {"Retry-After": "20"}
+
+
+async def test_a_keyless_endpoint_that_limits_is_called_once(stand: Stand) -> None:
+    stand.backend.scripts = {"big": (UpstreamRateLimited("slow"),)}
+    stand.will_try(remote("big", "lan"))
+    with pytest.raises(UpstreamRateLimited):
+        await stand.ask()
+    assert len(stand.backend.calls) == 1
+
+
+async def test_an_account_that_is_used_up_falls_back_and_is_not_asked_again(stand: Stand) -> None:
+    used_up = UpstreamQuotaExceeded("used up", upstream_status=429)
+    stand.backend.scripts = {"big": (used_up,), "b": GOOD}
+    stand.will_try(remote("big"), local("b"))
+    assert (await stand.ask())[0] == "b"
+    assert [call.api_key for call in stand.backend.calls] == ["one", "two", None]
+    stand.will_try(remote("big"))
+    with pytest.raises(RoundhouseError):
+        await stand.ask()
+    assert len(stand.backend.calls) == 3
 
 
 async def test_an_answer_that_ends_before_it_began_is_broken(stand: Stand) -> None:

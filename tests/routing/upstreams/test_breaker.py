@@ -130,6 +130,10 @@ def test_a_refusal_a_cancellation_and_the_callers_mistake_never_count(result: Re
     [
         ("upstream_rate_limited", 0),
         ("upstream_rejected_key", 0),
+        ("upstream_forbidden", 0),
+        ("upstream_forbidden", None),
+        ("insufficient_quota", 0),
+        ("answer_invalid", 0),
         ("model_unavailable", None),
         ("insufficient_quota", None),
         ("queue_full", None),

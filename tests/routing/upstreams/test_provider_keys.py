@@ -134,7 +134,8 @@ def test_many_limits_at_the_same_moment_count_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"status": 401}, {"status": 402}, {"status": 403}, {"error": "upstream_rejected_key"}]
+    "changes",
+    [{"status": 401}, {"error": "upstream_rejected_key"}, {"error": "upstream_rejected_key", "status": 403}],
 )
 def test_a_refused_key_is_out_until_a_call_proves_the_contrary_or_the_keys_are_read_again(
     changes: dict[str, Any],
@@ -150,6 +151,49 @@ def test_a_refused_key_is_out_until_a_call_proves_the_contrary_or_the_keys_are_r
     pool.pools.reload([ENDPOINT, KEYLESS])
     assert pool.blocked == {}
     assert [one.rejected for one in pool.pools.statistics()] == [1, 0]
+
+
+def test_a_403_retires_no_key_and_rests_at_most_the_model_that_it_names() -> None:
+    pool = Pool("a")
+    for model in ("model", "other", "third"):
+        pool.end(0, model=model, error="upstream_forbidden", status=403)
+    assert pool.blocked == {}
+    for model in ("model", "other", "third"):
+        pool.end(0, model=model, error="upstream_forbidden", status=403, scope="model")
+    assert not pool.blocked_for_all
+    assert [pool.take(model) for model in ("model", "fourth")] == [None, 0]
+    pool.clock.advance(60)
+    assert pool.take() == 0, "the model is tried again after a rest"
+
+
+@pytest.mark.parametrize("changes", [{"error": "insufficient_quota", "status": 429}, {"status": 402}])
+def test_a_key_whose_account_is_used_up_rests_long_and_bounded_for_every_model(changes: dict[str, Any]) -> None:
+    pool = Pool("a")
+    rests = []
+    for _ in range(6):
+        pool.end(0, **changes)
+        assert pool.blocked_for_all
+        assert pool.blocked == {"openai": "keys_used_up"}
+        rests.append(pool.rest(0))
+        pool.clock.advance(rests[-1])
+        assert pool.take() == 0
+    assert rests == [300, 600, 1200, 2400, 3600, 3600]
+    pool.end(0, Result.SUCCESS)
+    assert pool.blocked == {}
+
+
+def test_a_key_that_is_used_up_is_so_after_a_restart() -> None:
+    before = Pool("a")
+    for _ in range(2):
+        before.end(0, error="insufficient_quota", status=429)
+        before.clock.advance(before.rest(0))
+        before.take()
+    before.end(0, error="insufficient_quota", status=429)
+    after = Pool("a")
+    after.clock.advance(300 + 600)
+    after.pools.adopt(before.pools.export())
+    assert after.blocked == {"openai": "keys_used_up"}
+    assert after.rest(0) == pytest.approx(1200)
 
 
 def test_a_refused_key_is_tried_by_one_call_after_a_rest_and_its_success_ends_the_refusal() -> None:

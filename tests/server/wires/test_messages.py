@@ -13,6 +13,7 @@ from aiohttp import web
 from backends.base import Upstream
 from backends.google import GoogleBackend
 from backends.http import HttpClient
+from backends.native import refusal_of
 from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
 from backends.wire.messages import MessagesRequest
@@ -58,7 +59,8 @@ def test_turns_become_messages_with_their_tools_results_first() -> None:
             {
                 "role": "assistant",
                 "content": [
-                    {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                    {"type": "thinking", "thinking": "Claude's.", "signature": "s"},
+                    {"type": "thinking", "thinking": "Hm.", "signature": ""},
                     {"type": "text", "text": "Let me see."},
                     {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Paris"}},
                 ],
@@ -76,7 +78,7 @@ def test_turns_become_messages_with_their_tools_results_first() -> None:
     assert system == {"role": "system", "content": [{"type": "text", "text": "S", "cache_control": mark}]}
     assert hello == HELLO
     assert assistant["reasoning_content"] == "Hm."
-    assert assistant["thinking_blocks"] == [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]
+    assert "thinking_blocks" not in assistant
     assert assistant["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"Paris"}'}
     assert result == {"role": "tool", "tool_call_id": "t1", "content": "Sunny.", "is_error": True}
     assert rest == {"role": "user", "content": [{"type": "text", "text": "And?"}]}
@@ -122,8 +124,6 @@ def test_settings_have_openais_names() -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, UnsupportedParameter),
-        ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, UnsupportedParameter),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, InvalidRequest),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, InvalidRequest),
         ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": 3}]}]}, InvalidRequest),
@@ -136,6 +136,57 @@ def test_settings_have_openais_names() -> None:
 def test_an_unsupported_request_is_refused_with_a_reason(fields: Json, error: type[RoundhouseError]) -> None:
     with pytest.raises(error):
         chat_of(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}, WEATHER]}, "tools[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "messages[0]"),
+        ({"messages": [HELLO, {"role": "assistant", "content": [{"type": "server_tool_use"}]}]}, "messages[1]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file"}}]}]},
+            "messages[0]",
+        ),
+        ({"inference_geo": "eu"}, "inference_geo"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{"type": "url", "url": "https://example.com", "name": "x"}]}, "mcp_servers"),
+    ],
+)
+def test_what_only_anthropic_can_do_is_refused_by_every_other_provider(fields: Json, param: str) -> None:
+    request = MessagesRequest.model_validate({"model": "m", "max_tokens": 100, "messages": [HELLO], **fields})
+    refused = refusal_of(to_chat(request))
+    assert isinstance(refused, UnsupportedParameter)
+    assert refused.param == param
+
+
+def test_fields_of_blocks_that_a_chat_does_not_hold_are_named() -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "plain"}
+    document = {"type": "document", "source": source, "title": "T", "context": "C", "citations": {"enabled": True}}
+    said = {"type": "text", "text": "a", "citations": [{"type": "char_location"}]}
+    plain = {"type": "text", "text": "b", "citations": None}
+    request = MessagesRequest.model_validate(
+        {
+            "max_tokens": 100,
+            "messages": [
+                {"role": "user", "content": [document]},
+                {"role": "assistant", "content": [said, plain]},
+            ],
+            "tools": [{**WEATHER, "input_examples": [{"city": "Paris"}]}],
+        }
+    )
+    chat = to_chat(request)
+    assert refusal_of(chat) is None
+    assert set(chat.left_out) == {
+        "messages.content.title", "messages.content.context", "messages.content.citations", "tools.input_examples",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("length", "kept"), [(64, True), (65, False), (5000, False)])
+def test_a_users_id_that_is_too_long_for_other_providers_becomes_its_digest(length: int, kept: bool) -> None:
+    user = chat_of(metadata={"user_id": "u" * length})["user"]
+    assert (user == "u" * length) is kept
+    assert len(user) == 64
 
 
 # ---- the answer

@@ -28,7 +28,8 @@ CLAUDE_CODE: Json = {
         {
             "role": "assistant",
             "content": [
-                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                {"type": "thinking", "thinking": "Claude's.", "signature": "s"},
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
                 {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
             ],
         },
@@ -108,11 +109,11 @@ async def test_all_that_is_left_out_is_named() -> None:
     upstream = Upstream("far", "openai", "http://127.0.0.1:1/v1", "fake-chat")
     chat = claude()
     assert set(chat.left_out) == {
-        "context_management", "betas", "container", "mcp_servers", "tools.defer_loading",
+        "context_management", "betas", "container", "mcp_servers", "tools.defer_loading", "messages.thinking",
     }  # fmt: skip
     assert set(backend.dropped(chat, upstream)) == {
         "cache_control", "speed", "inference_geo",
-        "messages.cache_control", "messages.is_error", "messages.thinking_blocks",
+        "messages.cache_control", "messages.is_error",
     }  # fmt: skip
     assert set(codex().left_out) == {"client_metadata", "context_management", "thinking"}
 

@@ -1,0 +1,69 @@
+"""The body for a caller that speaks Anthropic's own language: its own, but for what Anthropic would refuse.
+
+Thinking without a signature came from another model, and Anthropic takes only its own. ``extra_content`` of a call
+is Google's signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.base import Upstream
+from backends.translation import TranslatedRequest
+from backends.wire.chat import Original
+from catalog.types import Json
+
+_OURS = ("routing", "strict", "timings")
+_NOT_COUNTED = frozenset(
+    {"max_tokens", "metadata", "service_tier", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
+)
+
+
+def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
+    """The caller's body with the model's name at the upstream, always as a stream; foreign thinking is dropped."""
+    body = original.request.to_wire(model=upstream.model, stream=True, **dict.fromkeys(_OURS))
+    dropped: dict[str, None] = {}
+    turns = body["messages"] = [_without_foreign(turn, dropped) for turn in body["messages"]]
+    if dropped:
+        body["messages"] = turns = [turn for turn in turns if turn["content"]]
+        thinking = body.get("thinking")
+        if isinstance(thinking, dict) and thinking.get("type") == "enabled" and _continues_tools(turns):
+            del body["thinking"]  # Anthropic refuses a budget in the middle of calls that were made without
+            dropped["thinking"] = None
+    return TranslatedRequest(body, tuple(dropped))
+
+
+def counted_body(body: Json) -> Json:
+    """The part of a body that its prompt tokens depend on; Anthropic refuses the rest when it counts."""
+    return {name: value for name, value in body.items() if name not in _NOT_COUNTED}
+
+
+def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
+    content = turn["content"]
+    if turn["role"] != "assistant" or not isinstance(content, list):
+        return turn
+    kept = [_plain(block) for block in content if not _is_unsigned(block)]
+    if len(kept) < len(content):
+        dropped["messages.thinking"] = None
+    return {**turn, "content": kept}
+
+
+def _is_unsigned(block: Json) -> bool:
+    return block.get("type") == "thinking" and not block.get("signature")
+
+
+def _plain(block: Json) -> Json:
+    return {name: value for name, value in block.items() if name != "extra_content"}
+
+
+def _continues_tools(turns: list[Json]) -> bool:
+    """Whether the last turn answers calls that were made without thinking."""
+    if len(turns) < 2 or not all(isinstance(turn["content"], list) for turn in turns[-2:]):
+        return False
+    asked, answered = turns[-2]["content"], turns[-1]["content"]
+    thought = any(_kind(block) in ("thinking", "redacted_thinking") for block in asked)
+    return not thought and any(_kind(block) == "tool_result" for block in answered)
+
+
+def _kind(block: Any) -> str:
+    return str(block.get("type"))

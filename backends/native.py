@@ -1,0 +1,37 @@
+"""Requests whose caller and provider speak the same language: the original body is sent, not a translation.
+
+A door keeps what it read in :class:`~backends.wire.chat.Original`, beside the chat that the router reads. A
+backend that speaks that language (:class:`Native`) sends it, and yields chunks that carry the provider's own
+events (:mod:`backends.streams.native`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from backends.base import Upstream
+from backends.wire.chat import Original, TranslatedChat
+from backends.wire.common import WireModel
+from catalog.errors import UnsupportedParameter
+
+
+@runtime_checkable
+class Native(Protocol):
+    """``speaks``: requests of a language ("messages", "responses") go to this upstream as they are."""
+
+    def speaks(self, wire: str, upstream: Upstream) -> bool: ...
+
+
+def original_for(backend: Any, request: WireModel, upstream: Upstream) -> Original | None:
+    """The caller's own request if this backend sends it on; None if it sends the translation."""
+    if not isinstance(request, TranslatedChat) or request.original is None or not isinstance(backend, Native):
+        return None
+    return request.original if backend.speaks(request.original.wire, upstream) else None
+
+
+def refusal_of(request: WireModel) -> UnsupportedParameter | None:
+    """The error of a request whose translation would lose something that it cannot be answered without."""
+    if not isinstance(request, TranslatedChat) or request.original is None or request.original.refusal is None:
+        return None
+    message, param = request.original.refusal
+    return UnsupportedParameter(message, param=param)
