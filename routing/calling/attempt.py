@@ -7,9 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
+from backends.base import Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.notices import collect
 from backends.plain import asks_plainly
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
 from catalog.errors import (
     ContextLengthExceeded,
     Draining,
@@ -93,6 +96,8 @@ class Attempt(Generic[T]):
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
+            if lease.upstream.asked.known:
+                self._note_form(lease.upstream)
             if reported:
                 self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
                 self._refuse(self.dropped)
@@ -106,6 +111,22 @@ class Attempt(Generic[T]):
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _note_form(self, upstream: Upstream) -> None:
+        """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
+
+        Raises UnsupportedParameter under ``strict``, if the caller asked for the usage.
+        """
+        self._unstreamed = asks_plainly(self.job.request, upstream)
+        if self._unstreamed:
+            self._first = None
+        elif upstream.asked.bare and isinstance(self.job.request, ChatRequest | CompletionRequest):
+            options = self.job.request.stream_options
+            if options is not None and options.include_usage:
+                self.dropped = (*self.dropped, "stream_options.include_usage")
+                self._refuse(self.dropped)
+            else:
+                self.dropped = (*self.dropped, "usage")
 
     def _of_missing_path(self, error: PathMissing) -> RoundhouseError:
         """The error itself, or for a chat a fault: every chat server has that path, so its proxy is at fault."""
