@@ -221,11 +221,11 @@ class Attempt(Generic[T]):
         await asyncio.shield(self._closing)
 
     async def _release(self) -> None:
-        outcome = self._conclude()
+        outcome, estimate = self._conclude()
         # Dropped, because its traceback forms a reference cycle with this attempt.
         error, self._error = self._error, None
         if self._lease is not None:
-            self._lease.reservation.settle(outcome.cost, outcome.usage)
+            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate)
         try:
             if self._source is not None:
                 await _aclose(self._source)
@@ -237,17 +237,23 @@ class Attempt(Generic[T]):
                 error = None
                 self._context.record(outcome)
 
-    def _conclude(self) -> Outcome:
+    def _conclude(self) -> tuple[Outcome, float | None]:
+        """The outcome, and the dollars to book if its cost is unknown; None for the reserved amount."""
         error, seen = self._error, self._observer
         usage = seen.usage
         result = self._result()
         cost: float | None = 0.0
-        if seen.begun:
+        estimate: float | None = None
+        if not seen.begun and self._may_be_billed(result):
+            usage = Usage(input=self.job.facts.prompt_tokens, known=False)
+            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+            estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
+        elif seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
             cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
-        return Outcome(
+        outcome = Outcome(
             trace=self.job.trace,
             attempt=self.number,
             model=self.model.id,
@@ -270,6 +276,16 @@ class Attempt(Generic[T]):
             scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )
+        return outcome, estimate
+
+    def _may_be_billed(self, result: Result) -> bool:
+        """Whether the upstream may have billed the prompt, though none of the answer came.
+
+        So it may if the caller left while it was answering: a short moment of connecting is not told apart.
+        """
+        if result is Result.CANCELLED:
+            return self._source is not None
+        return getattr(self._error, "may_bill", False) and self._source is not None
 
     def _result(self) -> Result:
         error = self._error
