@@ -45,8 +45,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun", "_behind", "_buffered", "_complete", "_eof", "_head_bytes", "_head_complete", "_keep_alive",
-        "_loop", "_lost", "_not_http", "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close", "_waiter",
-        "expires_at", "headers", "idle_since", "status",
+        "_loop", "_lost", "_not_http", "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close",
+        "_waiter", "expires_at", "headers", "idle_since", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
