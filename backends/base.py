@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from backends.asking import AskedForms
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -51,7 +52,8 @@ class Upstream:
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
-    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option.
+    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``asked``
+    remembers which forms of a request the server refused; the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -68,6 +70,7 @@ class Upstream:
     max_output_tokens: int | None = None
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
+    asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
 
 
 class Backend(Protocol):

@@ -5,6 +5,8 @@ the event loop per token. So the answer to a plain request is asked for as a str
 sure to be short: then the whole answer fits into the time allowed for a stream's first byte, and ``first_byte``
 bounds all of it.
 
+A server that refuses one of the two forms is asked in the other (:mod:`backends.asking`).
+
 Workers are always asked for a stream: llama-server decodes a plain answer to its end even if the client has left.
 """
 
@@ -22,6 +24,9 @@ SLOWEST = 2.0
 
 def asks_plainly(request: WireModel, upstream: Upstream) -> bool:
     """Whether this request goes to this upstream without ``stream``. Pure and quick."""
+    asked = upstream.asked
+    if asked.known and asked.recall() and asked.plain is not None:
+        return asked.plain and isinstance(request, ChatRequest | CompletionRequest)
     if not answers_plainly(upstream.protocol):
         return False
     if isinstance(request, ChatRequest):

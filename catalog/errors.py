@@ -372,7 +372,8 @@ class UpstreamError(RoundhouseError):
     """An upstream answered with an error or violated its protocol.
 
     ``upstream_status`` is its HTTP status, if it sent one. ``scope`` is what a rate limit or a refusal of the key
-    applies to, if the upstream says so: the model, or the key with every model.
+    applies to, if the upstream says so: the model, or the key with every model. ``may_bill`` means that the
+    upstream had the whole request and did not refuse it, so it may have done the work and billed it.
     """
 
     status = 502
@@ -380,6 +381,7 @@ class UpstreamError(RoundhouseError):
     code = "upstream_error"
     retryable = True
     scope: Literal["model", "key"] | None = None
+    may_bill: bool = False
 
     def __init__(
         self,
@@ -403,6 +405,7 @@ class UpstreamProtocolError(UpstreamError):
     """The answer does not follow the protocol that this upstream should speak."""
 
     code = "upstream_protocol_error"
+    may_bill = True
 
 
 class UpstreamRejectedKey(UpstreamError):
@@ -447,12 +450,14 @@ class StreamBroken(UpstreamError):
     """A stream ended without a finish reason, so the answer is incomplete."""
 
     code = "stream_broken"
+    may_bill = True
 
 
 class AnswerInvalid(UpstreamError):
     """A finished answer does not have the form that the request asks for, such as its JSON schema."""
 
     code = "answer_invalid"
+    may_bill = True
 
 
 class UpstreamTimeout(UpstreamError):
@@ -478,12 +483,14 @@ class IdleTimeout(UpstreamTimeout):
     """The time between two chunks exceeded its limit."""
 
     code = "idle_timeout"
+    may_bill = True
 
 
 class TotalTimeout(UpstreamTimeout):
     """The call as a whole exceeded its time limit."""
 
     code = "total_timeout"
+    may_bill = True
 
 
 class PullError(RoundhouseError):

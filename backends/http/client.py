@@ -213,7 +213,9 @@ class _Call:
                 self._deadlines.start_wait(connection)
                 await connection.wait()
         except DeadlinePassed:
-            raise self._deadlines.error() from None
+            error = self._deadlines.error()
+            error.may_bill = connection.all_sent
+            raise error from None
         finally:
             self._deadlines.end_wait()
         return connection

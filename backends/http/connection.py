@@ -20,11 +20,15 @@ MAX_HEAD = 64 * 1024
 
 
 class ConnectionLost(Exception):
-    """The connection closed before the answer was complete. ``begun``: a part of the answer had come."""
+    """The connection closed before the answer was complete.
 
-    def __init__(self, *, begun: bool) -> None:
+    ``begun``: a part of the answer had come. ``sent``: the request had been sent.
+    """
+
+    def __init__(self, *, begun: bool, sent: bool = False) -> None:
         super().__init__()
         self.begun = begun
+        self.sent = sent
 
 
 class NotHttp(Exception):
@@ -40,9 +44,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begun", "_buffered", "_complete", "_eof", "_head_bytes", "_head_complete", "_keep_alive", "_loop",
-        "_lost", "_not_http", "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close", "_waiter",
-        "expires_at", "headers", "idle_since", "status",
+        "_begun", "_behind", "_buffered", "_complete", "_eof", "_head_bytes", "_head_complete", "_keep_alive",
+        "_loop", "_lost", "_not_http", "_parser", "_paused", "_pieces", "_poll", "_transport", "_until_close",
+        "_waiter", "expires_at", "headers", "idle_since", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._head_bytes = 0
         self._eof = self._lost = self._paused = self._not_http = False
-        self._begun = self._head_complete = self._until_close = self._keep_alive = False
+        self._begun = self._head_complete = self._until_close = self._keep_alive = self._behind = False
         self._complete = True
 
     # ---- one exchange
@@ -83,6 +87,11 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body))
         else:
             self._transport.write(head)
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether the operating system has taken the request, but for what a transport buffers without a pause."""
+        return not self._behind
 
     @property
     def head_complete(self) -> bool:
@@ -194,6 +203,12 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._wake()
 
+    def pause_writing(self) -> None:
+        self._behind = True
+
+    def resume_writing(self) -> None:
+        self._behind = False
+
     def eof_received(self) -> None:
         self._eof = True  # over TLS, is_closing() stays False until the transport's own shutdown is over
 
@@ -214,7 +229,7 @@ class Connection(asyncio.Protocol):
         if self._not_http:
             raise NotHttp
         if self._lost and not self._complete:
-            raise ConnectionLost(begun=self._begun)
+            raise ConnectionLost(begun=self._begun, sent=not self._behind)
 
     def _wake(self) -> None:
         waiter = self._waiter

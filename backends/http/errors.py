@@ -58,7 +58,6 @@ _TABLE: tuple[tuple[type[Exception], type[UpstreamError], str], ...] = (
     (ssl.SSLError, UpstreamUnreachable, "could not be reached securely (TLS)"),
     (ProxyRefused, UpstreamUnreachable, "could not be reached through the proxy"),
     (NotHttp, UpstreamProtocolError, "does not answer in HTTP"),
-    (ConnectionLost, UpstreamUnreachable, "closed the connection before it answered"),
     (OSError, UpstreamUnreachable, "could not be reached"),
 )
 
@@ -72,6 +71,10 @@ def translate(exc: Exception, upstream: Upstream) -> RoundhouseError:
         return Unavailable("This server has no file left to open for a connection. Try again.", retry_after=1)
     if isinstance(exc, ConnectionLost) and exc.begun:
         return StreamBroken(f"The endpoint '{upstream.endpoint}' closed the connection within its answer.")
+    if isinstance(exc, ConnectionLost):
+        lost = UpstreamUnreachable(f"The endpoint '{upstream.endpoint}' closed the connection before it answered.")
+        lost.may_bill = exc.sent
+        return lost
     for kind, error, failure in _TABLE:
         if isinstance(exc, kind):
             return error(f"The endpoint '{upstream.endpoint}' {failure}.")
@@ -104,18 +107,22 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
         overloaded = UpstreamOverloaded(text, upstream_status=status, retry_after=retry_after(headers))
         overloaded.status = status
         return overloaded
-    if status in (504, 524):
-        return UpstreamTimeout(text, upstream_status=status)
+    if status in (504, 524):  # of a proxy: the server behind it had the request
+        late = UpstreamTimeout(text, upstream_status=status)
+        late.may_bill = True
+        return late
     missing = lacks(details.code, details.param, details.message) if status in (500, 501) else None
     if missing is not None or status == 501:
         return _lacking(
             CapabilityMismatch(message or text, param=details.param or "model"), missing or frozenset()
         )
     if status < 400:
-        return UpstreamProtocolError(
+        moved = UpstreamProtocolError(
             f"The endpoint '{upstream.endpoint}' answered with HTTP {status}; redirects are not followed.",
             upstream_status=status,
         )
+        moved.may_bill = False
+        return moved
     return UpstreamError(text, upstream_status=status, retry_after=retry_after(headers))
 
 

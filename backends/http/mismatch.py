@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from catalog.model import Capability
 
@@ -135,6 +136,37 @@ def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
 def refuses_value(code: str, message: str) -> bool:
     """Whether a model refused one value, so that another model may take it. Ask :func:`lacks` first."""
     return code == "unsupported_value" or _VALUE.match(message) is not None
+
+
+def refuses_form(param: str | None, message: str) -> Literal["stream_options", "stream"] | None:
+    """The field by which an answer was asked for as a stream (or not), if the refusal is of that field.
+
+    Looser than :func:`lacks`: the request is only repeated in another form, and what was wrong in it is refused
+    again.
+    """
+    field = _root_of(param or "")
+    if field == "stream_options" or _STREAM_OPTIONS.search(message[:_FORM_WITHIN]):
+        return "stream_options"
+    if field == "stream" or _STREAM.search(message[:_FORM_WITHIN]):
+        return "stream"
+    return None
+
+
+_FORM_WITHIN = 300
+"""Characters of a message in which the name of a field is looked for."""
+_REFUSING = (
+    r"(?:not\b|n't\b|unsupported|unknown|unrecogni[sz]ed|unexpected|invalid|extra|additional|disabled|only"
+    r"|must be|required?|enable)"
+)
+_STREAM_OPTIONS = re.compile(
+    rf"\b(?:stream_options|streamoptions|include_usage)\b.{{0,80}}{_REFUSING}"
+    rf"|{_REFUSING}.{{0,80}}\b(?:stream_options|streamoptions|include_usage)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_STREAM = re.compile(
+    rf"\bstream(?:ing|ed)?\b.{{0,60}}{_REFUSING}|{_REFUSING}.{{0,60}}\bstream(?:ing|ed)?\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def lacks_path(code: str, message: str) -> bool:

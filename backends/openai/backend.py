@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
+from backends.openai.asked import AskedCall
 from backends.openai.documents import (
     classifications,
     embedding_list,
@@ -159,25 +160,23 @@ class OpenAIBackend:
         """The chunks of a call, checked: each choice ends once, the usage comes last and alone.
 
         ``take_apart`` turns a plain answer into chunks: one that was asked for (``plain``), or one of a server
-        that does not stream. ``prompt`` is the field named in the error of a prompt that does not fit. Raises
-        StreamBroken when a choice has no finish_reason.
+        that does not stream. A server that refuses the form of the request is asked in another
+        (:mod:`backends.openai.asked`). ``prompt`` is the field named in the error of a prompt that does not fit.
+        Raises StreamBroken when a choice has no finish_reason.
         """
-        if plain:
-            body.pop("stream", None)
-        else:
-            body["stream"] = True
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         watch = StreamWatch(upstream, chat=take_apart is chat_chunks)
-        async with self.http.open(
+        call = AskedCall(
+            self.http,
             upstream,
-            "POST",
             self.path(upstream, path),
-            json=body,
+            body,
+            plain=plain,
             key_header=self.key_header,
             errors=blaming(prompt, errors),
-        ) as response:
+        )
+        async with call as response:
             kind = response.media_type
-            if kind == "application/json" or (plain and kind != "text/event-stream"):
+            if kind == "application/json" or (call.plain and kind != "text/event-stream"):
                 document = checked(await response.json(), "", upstream)
                 with reading(f"The endpoint '{upstream.endpoint}'"):
                     chunks = list(take_apart(document))

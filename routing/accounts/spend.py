@@ -127,12 +127,17 @@ class Reservation:
             self._hold = await self._spend.take(self, self._counters, held, now)
         return self
 
-    def settle(self, actual: float | None, usage: Usage) -> None:
-        """Settle with the call's cost, once; with ``None`` (unknown), the caps count the reserved amount."""
+    def settle(self, actual: float | None, usage: Usage, *, estimate: float | None = None) -> None:
+        """Settle with the call's cost, once. If that is unknown (``None``), the caps count ``estimate`` dollars.
+
+        Without an estimate they count the reserved amount.
+        """
         if not self.settled:
             self.settled = True
             exact = None if actual is None else to_nano(actual)
-            self._written = self._spend.charge(self, self._counters, self._hold, exact, usage)
+            guess = self.amount if estimate is None else estimate
+            estimated = 0 if guess is None else to_nano(guess)
+            self._written = self._spend.charge(self, self._counters, self._hold, exact, estimated, usage)
 
     async def __aexit__(self, *exception: object) -> None:
         if self._hold is None:
@@ -188,6 +193,12 @@ class Spend:
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
+        return self.cost(price, usage, facts.capability)
+
+    def prompt_cost(self, price: Price, facts: Facts) -> float | None:
+        """Estimated dollars of a request without its answer, which pictures to be drawn are part of."""
+        asked = facts.capability in UNITS and facts.capability is not Capability.IMAGE
+        usage = Usage(input=facts.prompt_tokens, units=facts.units if asked else 0.0)
         return self.cost(price, usage, facts.capability)
 
     # ---- caps
@@ -331,12 +342,13 @@ class Spend:
         counters: tuple[Counter, ...],
         hold: Hold | None,
         actual: int | None,
+        estimated: int,
         used: Usage,
     ) -> asyncio.Future[None]:
-        """Charge a call: in memory at once; the future is done when it is in the store."""
-        estimated = 0
-        if actual is None:
-            estimated = 0 if call.amount is None else to_nano(call.amount)
+        """Charge a call, with ``estimated`` if its ``actual`` cost is unknown.
+
+        That is done in memory at once; the future is done when it is in the store.
+        """
         amount = estimated if actual is None else actual
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
@@ -352,7 +364,7 @@ class Spend:
             reasoning=used.reasoning,
             units=used.units,
             cost=actual or 0,
-            estimated=estimated,
+            estimated=0 if actual is not None else estimated,
         )
         return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
 

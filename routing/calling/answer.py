@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from backends.headers import header_list, header_value
+from catalog.errors import RoundhouseError
 from routing.calling.attempt import Attempt
 
 T = TypeVar("T")
@@ -28,13 +29,29 @@ class Answer(Generic[T]):
     Iterating raises what :meth:`Attempt.items` raises.
     """
 
-    def __init__(self, attempt: Attempt[T], reason: str) -> None:
-        self.attempt = attempt
+    def __init__(
+        self, attempt: Attempt[T], reason: str, go_on: Callable[[Answer[T], RoundhouseError], Awaitable[None]]
+    ) -> None:
+        """``go_on`` does the work of :meth:`resume`."""
         self.trace = attempt.job.trace
+        self._go_on = go_on
+        self.adopt(attempt, reason)
+
+    def adopt(self, attempt: Attempt[T], reason: str) -> None:
+        """Become the answer of ``attempt``."""
+        self.attempt = attempt
         self.model = attempt.model
         self.reason = reason
         self.attempts = attempt.number
         self.dropped = attempt.dropped
+
+    async def resume(self, error: RoundhouseError) -> None:
+        """After ``error`` broke it, become the answer of another candidate: iterate it again, from its first item.
+
+        Only for a caller that has passed nothing on. Raises ``error`` if no other candidate can help, else the
+        error of the last that was tried.
+        """
+        await self._go_on(self, error)
 
     def headers(self) -> dict[str, str]:
         """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts`` and, when it applies, ``-dropped``."""

@@ -7,10 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
+from backends.base import Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
 from catalog.errors import (
     ContextLengthExceeded,
     Draining,
@@ -97,6 +100,8 @@ class Attempt(Generic[T]):
             self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
+            if lease.upstream.asked.known:
+                self._note_form(lease.upstream)
             if reported:
                 self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
                 self._refuse(self.dropped)
@@ -110,6 +115,22 @@ class Attempt(Generic[T]):
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _note_form(self, upstream: Upstream) -> None:
+        """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
+
+        Raises UnsupportedParameter under ``strict``, if the caller asked for the usage.
+        """
+        self._unstreamed = asks_plainly(self.job.request, upstream)
+        if self._unstreamed:
+            self._first = None
+        elif upstream.asked.bare and isinstance(self.job.request, ChatRequest | CompletionRequest):
+            options = self.job.request.stream_options
+            if options is not None and options.include_usage:
+                self.dropped = (*self.dropped, "stream_options.include_usage")
+                self._refuse(self.dropped)
+            else:
+                self.dropped = (*self.dropped, "usage")
 
     def _of_missing_path(self, error: PathMissing) -> RoundhouseError:
         """The error itself, or for a chat a fault: every chat server has that path, so its proxy is at fault."""
@@ -204,11 +225,11 @@ class Attempt(Generic[T]):
         await asyncio.shield(self._closing)
 
     async def _release(self) -> None:
-        outcome = self._conclude()
+        outcome, estimate = self._conclude()
         # Dropped, because its traceback forms a reference cycle with this attempt.
         error, self._error = self._error, None
         if self._lease is not None:
-            self._lease.reservation.settle(outcome.cost, outcome.usage)
+            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate)
         try:
             if self._source is not None:
                 await _aclose(self._source)
@@ -220,17 +241,23 @@ class Attempt(Generic[T]):
                 error = None
                 self._context.record(outcome)
 
-    def _conclude(self) -> Outcome:
+    def _conclude(self) -> tuple[Outcome, float | None]:
+        """The outcome, and the dollars to book if its cost is unknown; None for the reserved amount."""
         error, seen = self._error, self._observer
         usage = seen.usage
         result = self._result()
         cost: float | None = 0.0
-        if seen.begun:
+        estimate: float | None = None
+        if not seen.begun and self._may_be_billed(result):
+            usage = Usage(input=self.job.facts.prompt_tokens, known=False)
+            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+            estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
+        elif seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
             cost = 0.0 if self.job.facts.tokens_only else self._cost(usage)
         failure = error if isinstance(error, RoundhouseError) else None
-        return Outcome(
+        outcome = Outcome(
             trace=self.job.trace,
             attempt=self.number,
             model=self.model.id,
@@ -253,6 +280,16 @@ class Attempt(Generic[T]):
             scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )
+        return outcome, estimate
+
+    def _may_be_billed(self, result: Result) -> bool:
+        """Whether the upstream may have billed the prompt, though none of the answer came.
+
+        So it may if the caller left while it was answering: a short moment of connecting is not told apart.
+        """
+        if result is Result.CANCELLED:
+            return self._source is not None
+        return getattr(self._error, "may_bill", False) and self._source is not None
 
     def _cost(self, usage: Usage) -> float | None:
         return self._context.spend.cost(self.model.price, usage, self.job.facts.capability)

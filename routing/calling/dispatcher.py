@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -131,16 +132,28 @@ class Dispatcher:
         self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
-            attempt = await self._first_answer(job, plan)
+            attempt = await self._first_answer(job, plan, plan.candidates)
             if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
                 # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
                 await attempt.close()
                 plan = self._plan(job.facts)
-                attempt = await self._first_answer(job, plan)
+                attempt = await self._first_answer(job, plan, plan.candidates)
         except BaseException as error:
             self._finish(job, error)
             raise
-        return Answer(attempt, _reason(attempt, plan))
+        return Answer(attempt, _reason(attempt, plan), partial(self._resume, plan))
+
+    async def _resume(self, plan: Plan, answer: Answer[T], error: RoundhouseError) -> None:
+        """See :meth:`Answer.resume`."""
+        broken = answer.attempt
+        await broken.close(error)
+        tried = next(at for at, candidate in enumerate(plan.candidates) if candidate is broken.candidate)
+        rest = plan.candidates[tried + 1 :]
+        if not (error.retryable and rest):
+            raise error
+        failed = [*broken.failures, f"{broken.model.id}: {error.code}"]
+        attempt = await self._first_answer(broken.job, plan, rest, broken.number, failed, error)
+        answer.adopt(attempt, _reason(attempt, plan))
 
     async def end(self, attempt: Attempt[T], error: BaseException | None) -> None:
         """Close the attempt that answered; ``error`` is the exception that ended its use, if any."""
@@ -157,12 +170,22 @@ class Dispatcher:
         self._batched.flush()
         return self._plan(facts)
 
-    async def _first_answer(self, job: Job[T], plan: Plan) -> Attempt[T]:
-        queue = deque(self._able(job, plan.candidates))
+    async def _first_answer(
+        self,
+        job: Job[T],
+        plan: Plan,
+        candidates: Sequence[Candidate],
+        number: int = 0,
+        failures: Sequence[str] = (),
+        last: RoundhouseError | None = None,
+    ) -> Attempt[T]:
+        """The attempt at the first of the candidates that answers, after ``number`` attempts with these failures.
+
+        Raises the last attempt's error, or that of :func:`nothing_left`.
+        """
+        queue = deque(self._able(job, candidates))
         leased_again: set[str] = set()
-        number = 0
-        failed: list[str] = []
-        last: RoundhouseError | None = None
+        failed = list(failures)
         limits: list[float | None] = []
         try:
             while queue:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
+from backends.asking import AskedForms
 from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
@@ -43,6 +44,7 @@ class _Addresses:
     model: Model
     endpoint: Endpoint
     by_key: dict[str | None, Upstream] = field(default_factory=dict, repr=False)
+    asked: AskedForms = field(default_factory=AskedForms, repr=False)
 
 
 class Leases:
@@ -122,6 +124,7 @@ class Leases:
                 _upstream(endpoint, model.source.model, secret, self._timeouts),
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
+                asked=known.asked,
             )
         return upstream, position
 

@@ -42,7 +42,7 @@ def token_usage(usage: Any) -> Usage | None:
         return None
     if read.reasoning > read.output:
         total = usage.get("total_tokens")
-        if total is not None and total < read.input + read.output + read.reasoning:
+        if type(total) is int and total < read.input + read.output + read.reasoning:
             return None
         return Usage(
             read.input, read.output + read.reasoning, read.cached, read.reasoning, 0.0, True, read.cache_write

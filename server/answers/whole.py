@@ -9,7 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from catalog.errors import StreamBroken
+from catalog.errors import RoundhouseError, StreamBroken
 from routing.calling.job import Job
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
@@ -43,22 +43,33 @@ class SingleItem:
         return self._item
 
 
-async def whole(request: Request, job: Job[T], assembler: Assembler[T]) -> tuple[Any, dict[str, str]]:
+async def whole(
+    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]]
+) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. If the client leaves, the upstream is closed at once.
 
-    Raises the job's error, or ClientGone.
+    An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the client has seen none
+    of it. Raises the job's error, or ClientGone.
     """
     async with (
         Guard(request, services_of(request).in_flight),
         open_job(runtime_of(request), job, caller_of(request)) as answer,
     ):
-        async for item in answer:
-            assembler.add(item)
-        return assembler.result(), answer.headers()
+        while True:
+            assembled = assembler()
+            try:
+                async for item in answer:
+                    assembled.add(item)
+                return assembled.result(), answer.headers()
+            except RoundhouseError as error:
+                await answer.resume(error)
 
 
 async def answer_json(
-    request: Request, job: Job[T], assembler: Assembler[T], shape: Callable[[Any], Any] = lambda value: value
+    request: Request,
+    job: Job[T],
+    assembler: Callable[[], Assembler[T]],
+    shape: Callable[[Any], Any] = lambda value: value,
 ) -> Response:
     """The assembled answer as JSON."""
     value, headers = await whole(request, job, assembler)

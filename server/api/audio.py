@@ -146,7 +146,7 @@ async def _transcribe(request: Request, *, translate: bool) -> Response:
     job = transcription_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, EventEncoder(FINAL))
-    done, headers = await whole(request, job, _Done())
+    done, headers = await whole(request, job, _Done)
     return Response(
         _formatted(done, body), headers={**headers, "content-type": MEDIA[body.response_format]}, status_code=200
     )

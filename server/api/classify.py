@@ -22,7 +22,7 @@ router = APIRouter(tags=["classify"])
 async def create_classification(request: Request, body: ClassifyRequest) -> Response:
     """Score each label for each text; a text's scores sum to 1."""
     job = classification_job(body, origin_of(request))
-    return await answer_json(request, job, SingleItem(), lambda answer: shaped(answer, body))
+    return await answer_json(request, job, SingleItem, lambda answer: shaped(answer, body))
 
 
 def shaped(answer: Json, body: ClassifyRequest) -> Json:

@@ -30,7 +30,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     job = chat_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
-    return await answer_json(request, job, ChatAssembler())
+    return await answer_json(request, job, ChatAssembler)
 
 
 @route(
@@ -45,4 +45,4 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
     job = completion_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
-    return await answer_json(request, job, CompletionAssembler())
+    return await answer_json(request, job, CompletionAssembler)

@@ -18,4 +18,4 @@ router = APIRouter(tags=["embeddings"])
 @route(router, "POST", "/v1/embeddings", Contract(reads=EmbeddingRequest, answers=EmbeddingList, calls_model=True))
 async def create_embeddings(request: Request, body: EmbeddingRequest) -> Response:
     """Embed each input; vectors are in the inputs' order."""
-    return await answer_json(request, embedding_job(body, origin_of(request)), SingleItem())
+    return await answer_json(request, embedding_job(body, origin_of(request)), SingleItem)

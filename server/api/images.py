@@ -32,7 +32,7 @@ async def create_image(request: Request, body: ImageRequest) -> Response:
     job = image_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, EventEncoder(COMPLETED))
-    return await answer_json(request, job, _Pictures(body))
+    return await answer_json(request, job, lambda: _Pictures(body))
 
 
 class _Pictures:

@@ -41,14 +41,17 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     from server.wires.messages import MessageStream, to_chat
 
     job = chat_job(to_chat(body, request.headers), origin_of(request))
-    translation = MessageStream(
-        message_id=f"msg_{job.trace}",
-        prompt_tokens=job.facts.prompt_tokens,
-        stop_sequences=body.stop_sequences or (),
-    )
+
+    def translation() -> MessageStream:
+        return MessageStream(
+            message_id=f"msg_{job.trace}",
+            prompt_tokens=job.facts.prompt_tokens,
+            stop_sequences=body.stop_sequences or (),
+        )
+
     if body.stream:
-        return await stream_events(request, job, TranslatedEncoder(translation))
-    return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.message))
+        return await stream_events(request, job, TranslatedEncoder(translation()))
+    return await answer_json(request, job, lambda: TranslatedAssembler(translation(), whole=MessageStream.message))
 
 
 @route(

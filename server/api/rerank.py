@@ -29,7 +29,7 @@ router = APIRouter(tags=["rerank"])
 async def create_rerank(request: Request, body: RerankRequest) -> Response:
     """Order documents by their relevance to a query; scores are in [0, 1]."""
     job = rerank_job(body, origin_of(request))
-    return await answer_json(request, job, SingleItem(), lambda answer: shaped(answer, body, job.trace))
+    return await answer_json(request, job, SingleItem, lambda answer: shaped(answer, body, job.trace))
 
 
 def shaped(answer: Json, body: RerankRequest, trace: str) -> Json:

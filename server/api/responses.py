@@ -33,7 +33,13 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
     from server.wires.responses import ResponseStream, to_chat
 
     job = chat_job(to_chat(body), origin_of(request))
-    translation = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
+
+    def translation() -> ResponseStream:
+        return ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
+
     if body.stream:
-        return await stream_events(request, job, TranslatedEncoder(translation, opening=translation.start))
-    return await answer_json(request, job, TranslatedAssembler(translation, whole=translation.response))
+        stream = translation()
+        return await stream_events(request, job, TranslatedEncoder(stream, opening=stream.start))
+    return await answer_json(
+        request, job, lambda: TranslatedAssembler(translation(), whole=ResponseStream.response)
+    )

@@ -24,7 +24,7 @@ router = APIRouter(tags=["tokens"])
 )
 async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """Split a text into token ids."""
-    return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem())
+    return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem)
 
 
 @route(
@@ -36,4 +36,4 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
 )
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Join token ids to a text."""
-    return await answer_json(request, detokenize_job(body, origin_of(request)), SingleItem())
+    return await answer_json(request, detokenize_job(body, origin_of(request)), SingleItem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -107,6 +107,9 @@ class Translation(Protocol):
     def fail(self, error: RoundhouseError) -> Iterator[Json]: ...
 
 
+S = TypeVar("S", bound=Translation)
+
+
 class TranslatedEncoder:
     """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk."""
 
@@ -128,10 +131,10 @@ class TranslatedEncoder:
         return b"" if opening is None else _events(opening())
 
 
-class TranslatedAssembler:
+class TranslatedAssembler(Generic[S]):
     """Runs a translation and returns the document that its events describe, from ``whole``."""
 
-    def __init__(self, translation: Translation, *, whole: Callable[[], Json]) -> None:
+    def __init__(self, translation: S, *, whole: Callable[[S], Json]) -> None:
         self._translation = translation
         self._whole = whole
 
@@ -142,7 +145,7 @@ class TranslatedAssembler:
     def result(self) -> Any:
         for _ in self._translation.finish():
             pass
-        return self._whole()
+        return self._whole(self._translation)
 
 
 def _events(events: Iterable[Json]) -> bytes:

@@ -196,6 +196,9 @@ class FakeAnswer(Answer[T]):
             "x-roundhouse-attempts": "1",
         }
 
+    async def resume(self, error: RoundhouseError) -> None:
+        raise error
+
     async def __aiter__(self) -> AsyncIterator[T]:
         yield self._first
         async for item in self._rest:

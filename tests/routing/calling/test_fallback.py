@@ -29,6 +29,7 @@ from catalog.errors import (
 from catalog.model import Capability, Limits
 from catalog.types import Json
 from routing.calling.operations import CHAT
+from routing.facts import Facts
 from routing.outcomes import Result
 from routing.plan import Exclusion, Plan, Strategy
 from tests.fakes.openai import FakeOpenAI
@@ -344,3 +345,49 @@ async def test_a_context_error_says_both_numbers(stand: Stand, error: ContextLen
             pass
     assert told in raised.value.message
     assert told in str(raised.value)
+
+
+async def test_an_answer_that_breaks_unseen_is_given_by_the_next_candidate(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (ROLE, text("half"), StreamBroken("cut")), "b": GOOD}
+    stand.will_try(remote("a"), remote("b"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        with pytest.raises(StreamBroken) as broken:
+            [item async for item in answer]
+        await answer.resume(broken.value)
+        items = [item async for item in answer]
+        headers = answer.headers()
+    assert len(items) == len(GOOD)
+    assert headers["x-roundhouse-model"] == "cloud/b"
+    assert headers["x-roundhouse-attempts"] == "2"
+    assert "cloud/b after cloud/a: stream_broken" in headers["x-roundhouse-reason"]
+    assert stand.results == [("cloud/a", Result.FAILED), ("cloud/b", Result.SUCCESS)]
+    assert [outcome.attempt for outcome in stand.recorder.outcomes] == [1, 2]
+
+
+async def test_the_broken_attempt_is_booked_as_an_estimate(capped: Stand) -> None:
+    capped.backend.scripts = {"a": (text("half"), StreamBroken("cut")), "b": GOOD}
+    capped.will_try(remote("a"), remote("b"))
+    facts = Facts(Capability.CHAT, prompt_tokens=1_000_000, output_tokens=500_000)
+    async with capped.dispatcher.open(capped.job(facts)) as answer:
+        with pytest.raises(StreamBroken) as broken:
+            [item async for item in answer]
+        await answer.resume(broken.value)
+        assert [item async for item in answer]
+    assert [outcome.cost for outcome in capped.recorder.outcomes] == [None, 2.0]
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("error", [StreamBroken("cut"), InvalidRequest("no")], ids=["no other", "not retryable"])
+async def test_an_answer_that_nothing_can_mend_breaks_with_its_own_error(
+    stand: Stand, error: RoundhouseError
+) -> None:
+    stand.backend.scripts = {"a": (text("half"), error), "b": GOOD}
+    stand.will_try(*([remote("a")] if error.retryable else [remote("a"), remote("b")]))
+    with pytest.raises(type(error)):
+        async with stand.dispatcher.open(stand.job()) as answer:
+            try:
+                [item async for item in answer]
+            except RoundhouseError as broken:
+                await answer.resume(broken)
+    assert stand.results[0][0] == "cloud/a"
+    assert len(stand.results) == 1

@@ -64,6 +64,14 @@ async def test_zeros_for_all_are_a_placeholder_and_no_free_call(capped: Stand) -
     assert not observer.usage.known
 
 
+def test_a_total_of_another_type_is_as_good_as_none() -> None:
+    details = {"reasoning_tokens": 3}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "completion_tokens_details": details, "total_tokens": []}
+    read = token_usage(usage)
+    assert read is not None
+    assert (read.input, read.output, read.reasoning) == (5, 4, 3)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

@@ -1,0 +1,122 @@
+"""A call for chunks that is repeated in another form if the server refuses the first.
+
+A server that refuses a form has done no work for it, so the repetition is no second answer: it belongs to the same
+attempt, costs nothing, and is made once per row, because :class:`backends.asking.AskedForms` remembers it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from types import TracebackType
+
+from backends.asking import Form
+from backends.base import Upstream
+from backends.http import HttpClient, UpstreamResponse
+from backends.http.errors import ErrorReader
+from backends.http.mismatch import refuses_form
+from catalog.errors import ContextLengthExceeded, InvalidRequest
+from catalog.types import Json
+
+
+class AskedCall:
+    """Context manager of one call; entering gives the response, as ``HttpClient.open`` does.
+
+    Entering raises what ``HttpClient.open`` raises for the last form that was tried.
+    """
+
+    __slots__ = ("_body", "_call", "_errors", "_http", "_key_header", "_options", "_path", "_upstream", "plain")
+
+    def __init__(
+        self,
+        http: HttpClient,
+        upstream: Upstream,
+        path: str,
+        body: Json,
+        *,
+        plain: bool,
+        key_header: str,
+        errors: ErrorReader,
+    ) -> None:
+        """``plain`` asks for a plain answer first; the attribute says how the answer was asked for in the end."""
+        self.plain = plain
+        self._http = http
+        self._upstream = upstream
+        self._path = path
+        self._body = body
+        self._options = body.get("stream_options")
+        self._key_header = key_header
+        self._errors = errors
+        self._call: AbstractAsyncContextManager[UpstreamResponse]
+
+    async def __aenter__(self) -> UpstreamResponse:
+        upstream = self._upstream
+        form: Form = "plain" if self.plain else "stream"
+        if upstream.asked.known:
+            if form == "stream" and upstream.asked.bare:
+                form = "bare"
+            elif form == "plain" and upstream.asked.plain:
+                upstream = _patient(upstream)
+        try:
+            return await self._ask(form, upstream)
+        except InvalidRequest as refusal:
+            other = None if upstream.uds is not None else _other(form, refusal)
+            if other is None:
+                raise
+        return await self._ask_again(form, other)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._call.__aexit__(kind, error, traceback)
+
+    async def _ask_again(self, refused: Form, form: Form) -> UpstreamResponse:
+        """Ask in another form, or in a third if that is refused, too. Remember the one that is answered."""
+        tried = {refused}
+        while True:
+            tried.add(form)
+            try:
+                response = await self._ask(form, _patient(self._upstream) if form == "plain" else self._upstream)
+            except InvalidRequest as refusal:
+                other = _other(form, refusal)
+                if other is None or other in tried:
+                    raise
+                form = other
+                continue
+            self._upstream.asked.learn(form, instead_of=refused)
+            return response
+
+    async def _ask(self, form: Form, upstream: Upstream) -> UpstreamResponse:
+        body = self._body
+        self.plain = form == "plain"
+        if form == "stream":
+            body["stream"] = True
+            body["stream_options"] = {**(self._options or {}), "include_usage": True}
+        else:
+            body.pop("stream_options", None)
+            if form == "bare":
+                body["stream"] = True
+            else:
+                body.pop("stream", None)
+        self._call = self._http.open(
+            upstream, "POST", self._path, json=body, key_header=self._key_header, errors=self._errors
+        )
+        return await self._call.__aenter__()
+
+
+def _other(form: Form, refusal: InvalidRequest) -> Form | None:
+    """The form to ask in after a refusal of ``form``; None for a refusal of anything else."""
+    if isinstance(refusal, ContextLengthExceeded):
+        return None
+    refused = refuses_form(refusal.param, refusal.message)
+    if refused is None:
+        return None
+    if form == "plain":
+        return "stream" if refused == "stream" else None
+    return "bare" if form == "stream" and refused == "stream_options" else "plain"
+
+
+def _patient(upstream: Upstream) -> Upstream:
+    """The upstream with the whole time for its first byte: a long answer that is not streamed comes at once."""
+    times = upstream.timeouts
+    return replace(upstream, timeouts=replace(times, first_byte=max(times.first_byte, times.total)))

@@ -1,0 +1,205 @@
+"""A server that refuses the form of a request is asked in another, and first in that one from then on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from backends.asking import LASTS
+from backends.base import Timeouts, Upstream
+from backends.http import HttpClient
+from backends.http.mismatch import refuses_form
+from backends.openai.backend import OpenAIBackend
+from backends.plain import asks_plainly
+from backends.wire.chat import ChatRequest
+from backends.wire.completions import CompletionRequest
+from catalog.errors import FirstByteTimeout, InvalidRequest, UpstreamOverloaded
+from tests.backends.answers import assemble_chat, assemble_completion
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Call, Fault
+from tests.loop_time import virtual_time
+
+
+class FakePicky(FakeOpenAI):
+    """Refuses some of the forms of a request, with messages of known servers."""
+
+    refuses: dict[str, str]
+    status = 400
+
+    def forms(self) -> list[str]:
+        """The form of each call."""
+        return [
+            "plain" if not call.body.get("stream") else "stream" if "stream_options" in call.body else "bare"
+            for call in self.calls
+        ]
+
+    def rejected(self, call: Call) -> web.Response | None:
+        message = self.refuses.get(FakePicky.forms(self)[-1])
+        if message is not None:
+            return self.refused(call, self.status, message)
+        return super().rejected(call)
+
+
+OPTIONS = "Unknown parameter: 'stream_options'."
+STREAM = "This model does not support streaming."
+ONLY_STREAM = "This model only support stream mode, please enable the stream parameter to access the model."
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakePicky]:
+    async with FakePicky() as server:
+        server.refuses = {}
+        yield server
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[OpenAIBackend]:
+    async with HttpClient() as http:
+        yield OpenAIBackend(http)
+
+
+@pytest.fixture
+def upstream(fake: FakePicky) -> Upstream:
+    return Upstream("fake", "openai", fake.base_url, "fake-chat")
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "any", "messages": [{"role": "user", "content": "Hi"}], **fields})
+
+
+@pytest.mark.parametrize("status", [400, 422, 501])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("refuses", "forms"),
+    [
+        ({"stream": OPTIONS}, ["stream", "bare", "bare"]),
+        ({"stream": OPTIONS, "bare": STREAM}, ["stream", "bare", "plain", "plain"]),
+        ({"stream": STREAM, "bare": STREAM}, ["stream", "plain", "plain"]),
+    ],
+    ids=["options", "both", "stream"],
+)
+async def test_a_refused_form_is_asked_again_in_another_and_remembered(
+    fake: FakePicky,
+    backend: OpenAIBackend,
+    upstream: Upstream,
+    refuses: dict[str, str],
+    forms: list[str],
+    stream: bool,
+    status: int,
+) -> None:
+    fake.refuses, fake.status = refuses, status
+    for _ in range(2):
+        answer = await assemble_chat(backend.chat(upstream, chat(stream=stream)))
+        assert answer["choices"][0]["message"]["content"] == fake.reply
+        assert ("usage" in answer) == (forms[-1] == "plain")
+    assert fake.forms() == forms
+
+
+async def test_a_text_completion_does_the_same(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.refuses = {"stream": OPTIONS, "bare": STREAM}
+    for _ in range(2):
+        request = CompletionRequest.model_validate({"model": "any", "prompt": "Hi"})
+        answer = await assemble_completion(backend.complete(upstream, request))
+        assert answer["choices"][0]["text"] == fake.reply
+    assert fake.forms() == ["stream", "bare", "plain", "plain"]
+
+
+async def test_a_server_that_refuses_plain_requests_is_asked_for_a_stream(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.refuses = {"plain": ONLY_STREAM}
+    for _ in range(2):
+        answer = await assemble_chat(backend.chat(upstream, chat(max_tokens=20)))
+        assert answer["usage"]["completion_tokens"] == 9
+    assert fake.forms() == ["plain", "stream", "stream"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["The streamer's name is invalid.", "Invalid value for 'temperature'.", "tools are not supported", ""],
+)
+async def test_a_refusal_of_something_else_is_not_repeated(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream, message: str
+) -> None:
+    fake.refuses = {"stream": message}
+    with pytest.raises(InvalidRequest):
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert fake.forms() == ["stream"]
+
+
+async def test_what_every_form_refuses_is_refused_and_not_remembered(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.refuses = {"stream": OPTIONS, "bare": STREAM, "plain": "The prompt is not allowed."}
+    with pytest.raises(InvalidRequest, match="The prompt is not allowed"):
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert fake.forms() == ["stream", "bare", "plain"]
+    assert not upstream.asked.known
+
+
+async def test_a_failure_of_the_repetition_is_that_failure(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    fake.script(Fault(status=400, message=OPTIONS), Fault(status=503))
+    with pytest.raises(UpstreamOverloaded):
+        await assemble_chat(backend.chat(upstream, chat()))
+
+
+async def test_the_usual_form_is_tried_again_after_an_hour(
+    fake: FakePicky, backend: OpenAIBackend, upstream: Upstream
+) -> None:
+    with virtual_time() as clock:
+        fake.refuses = {"stream": STREAM}
+        await assemble_chat(backend.chat(upstream, chat()))
+        assert asks_plainly(chat(), upstream)
+        fake.refuses = {}
+        clock._now += LASTS
+        assert not asks_plainly(chat(), upstream)
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert fake.forms() == ["stream", "plain", "stream"]
+
+
+async def test_a_long_answer_that_cannot_be_streamed_has_the_time_of_a_whole_answer(
+    fake: FakePicky, backend: OpenAIBackend
+) -> None:
+    times = Timeouts(first_byte=1.0, total=10.0)
+    upstream = Upstream("fake", "openai", fake.base_url, "fake-chat", timeouts=times)
+    fake.refuses = {"stream": STREAM}
+    with virtual_time():
+        fake.script(Fault(), Fault(delay=5.0), Fault(delay=5.0))
+        for _ in range(2):
+            assert await assemble_chat(backend.chat(upstream, chat()))
+        upstream = Upstream("fake", "openai", fake.base_url, "fake-chat", timeouts=times)
+        fake.refuses = {}
+        fake.script(Fault(delay=5.0))
+        with pytest.raises(FirstByteTimeout):
+            await assemble_chat(backend.chat(upstream, chat()))
+
+
+@pytest.mark.parametrize(
+    ("param", "message", "field"),
+    [
+        ("stream_options", "", "stream_options"),
+        ("stream_options.include_usage", "", "stream_options"),
+        (None, "[] is too short - 'stream_options' is not supported", "stream_options"),
+        (None, "body.stream_options: Extra inputs are not permitted", "stream_options"),
+        (None, "Unrecognized request argument supplied: stream_options", "stream_options"),
+        (None, "property 'stream_options' is unsupported", "stream_options"),
+        ("stream", "Unsupported value: 'stream' does not support true with this model.", "stream"),
+        (None, STREAM, "stream"),
+        (None, ONLY_STREAM, "stream"),
+        (None, "Your organization must be verified to stream this model.", "stream"),
+        (None, "Streaming is disabled for this deployment", "stream"),
+        (None, "upstream not found", None),
+        ("messages", "The model cannot read this.", None),
+    ],
+)
+def test_the_refused_field_is_read_from_what_servers_say(
+    param: str | None, message: str, field: str | None
+) -> None:
+    assert refuses_form(param, message) == field

@@ -1,0 +1,153 @@
+"""A call that a paid upstream may have billed is booked, though nothing of its answer came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from backends.base import Timeouts, Upstream
+from backends.http import HttpClient
+from catalog.errors import (
+    AnswerInvalid,
+    ConnectTimeout,
+    FirstByteTimeout,
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    TotalTimeout,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamUnreachable,
+)
+from catalog.model import Capability
+from routing.facts import Facts
+from routing.outcomes import Result
+from tests.backends.http.test_client import listening
+from tests.loop_time import virtual_time
+from tests.routing.calling.scripted import ROLE, Stand, local, remote
+
+FACTS = Facts(Capability.CHAT, prompt_tokens=1_000_000, output_tokens=500_000)
+
+
+def sent(error: UpstreamError) -> UpstreamError:
+    error.may_bill = True
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "booked"),
+    [
+        (sent(FirstByteTimeout("late")), 1.0),
+        (TotalTimeout("late"), 1.0),
+        (StreamBroken("cut"), 1.0),
+        (AnswerInvalid("no JSON"), 1.0),
+        (sent(UpstreamUnreachable("closed")), 1.0),
+        (FirstByteTimeout("never connected"), 0.0),
+        (ConnectTimeout("never connected"), 0.0),
+        (UpstreamUnreachable("refused"), 0.0),
+        (UpstreamOverloaded("busy"), 0.0),
+        (UpstreamRateLimited("slow down"), 0.0),
+        (InvalidRequest("no"), 0.0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+async def test_a_failed_call_books_its_prompt_if_the_upstream_had_the_whole_request(
+    capped: Stand, error: RoundhouseError, booked: float
+) -> None:
+    capped.backend.scripts = {"a": (ROLE, error)}
+    capped.will_try(remote("a", "lan"))
+    with pytest.raises(type(error)):
+        await capped.ask(capped.job(FACTS))
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(booked)
+    outcome = capped.recorder.outcomes[0]
+    assert not outcome.usage.known
+    assert outcome.cost is (None if booked else outcome.cost)
+    await asyncio.sleep(0.05)
+    rows = await capped.spend.usage("2000-01-01", "2999-01-01")
+    assert sum(row.estimated for row in rows) == booked * 10**9
+    assert sum(row.unknown for row in rows) == bool(booked)
+    assert sum(row.cost for row in rows) == 0
+
+
+async def test_a_caller_who_leaves_before_the_first_token_books_the_prompt(capped: Stand) -> None:
+    capped.backend.scripts = {"a": (ROLE, None)}
+    capped.will_try(remote("a"))
+    task = asyncio.create_task(capped.ask(capped.job(FACTS)))
+    while not capped.backend.open:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await capped.dispatcher.settle()
+    assert capped.results == [("cloud/a", Result.CANCELLED)]
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(1.0)
+
+
+async def test_a_local_model_that_fails_costs_nothing(capped: Stand) -> None:
+    capped.backend.scripts = {"a": (StreamBroken("cut"),)}
+    capped.will_try(local("a"))
+    with pytest.raises(StreamBroken):
+        await capped.ask(capped.job(FACTS))
+    assert capped.recorder.outcomes[0].cost == 0
+    assert capped.spend.cap_usage("")[0].spent == 0
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as client:
+        yield client
+
+
+async def ask(http: HttpClient, address: str, body: object) -> UpstreamError:
+    upstream = Upstream("slow", "openai", address, "m", timeouts=Timeouts(first_byte=1.0))
+    with pytest.raises(UpstreamError) as failed:
+        async with http.open(upstream, "POST", "/chat/completions", json=body):
+            pass
+    return failed.value
+
+
+async def test_a_request_that_was_sent_and_not_answered_in_time_may_be_billed(http: HttpClient) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 20)
+        await asyncio.sleep(10)
+        writer.close()
+
+    async with listening(silent) as address:
+        with virtual_time():
+            error = await ask(http, address, {})
+            assert isinstance(error, FirstByteTimeout)
+            assert error.may_bill
+
+
+async def test_a_request_that_was_not_read_is_not_billed(http: HttpClient) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(10)
+        writer.transport.abort()
+
+    async with listening(deaf) as address:
+        with virtual_time():
+            error = await ask(http, address, "x" * 50_000_000)
+            assert isinstance(error, FirstByteTimeout)
+            assert not error.may_bill
+
+
+async def test_a_connection_that_closes_instead_of_an_answer_may_be_billed(http: HttpClient) -> None:
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with listening(hangs_up) as address:
+        error = await ask(http, address, {})
+        assert isinstance(error, UpstreamUnreachable)
+        assert error.may_bill
+
+
+async def test_a_refused_connection_is_not_billed(http: HttpClient) -> None:
+    async def unused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+
+    async with listening(unused) as address:
+        pass
+    assert not (await ask(http, address, {})).may_bill
