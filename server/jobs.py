@@ -25,9 +25,10 @@ from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, NotPermitted
 from catalog.model import Capability
 from catalog.types import Json
+from routing.accounts.reservations import TokenGrant
 from routing.accounts.virtual_keys import KeyInfo, VirtualKeys
 from routing.calling import operations
-from routing.calling.answer import Answer
+from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
@@ -163,7 +164,10 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
 
 
 class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
-    """Counts a job against its key's limits before it opens. Entering raises RateLimited."""
+    """Counts a job against its key's limits before it opens, and settles that when it has ended.
+
+    Entering raises RateLimited.
+    """
 
     def __init__(
         self, keys: VirtualKeys, key: KeyInfo, facts: Facts, opening: AbstractAsyncContextManager[Answer[T]]
@@ -172,15 +176,27 @@ class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
         self._key = key
         self._facts = facts
         self._opening = opening
+        self._grant: TokenGrant | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        await self._keys.admit(self._key, self._facts)
-        return await self._opening.__aenter__()
+        self._grant = grant = await self._keys.admit(self._key, self._facts)
+        if grant is None:
+            return await self._opening.__aenter__()
+        try:
+            answer = await self._opening.__aenter__()
+        except BaseException:
+            self._keys.settle(grant)
+            raise
+        return WatchedAnswer(answer, grant.see)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._opening.__aexit__(kind, error, traceback)
+        try:
+            return await self._opening.__aexit__(kind, error, traceback)
+        finally:
+            if self._grant is not None:
+                self._keys.settle(self._grant)
 
 
 def _job(

@@ -21,6 +21,19 @@ from routing.state.protocol import Claim, Counter, State
 PATIENCE = 0.25
 
 
+class Want(NamedTuple):
+    """``amount`` of a counter, and as much of ``optional`` as there is room for.
+
+    A ``whole`` one is claimed from the store, not from the reserve in memory: it is the work of seconds, so one
+    claim costs it nothing that shows, and a reserve of that size would be out of other gateways' reach.
+    """
+
+    counter: Counter
+    amount: int
+    optional: int = 0
+    whole: bool = False
+
+
 class Refusal(NamedTuple):
     """The counter that has no room for ``amount``, and its total."""
 
@@ -54,32 +67,39 @@ class Allowances:
 
     async def take(self, wanted: Sequence[tuple[Counter, int]]) -> Refusal | None:
         """Use an amount of each counter, all or nothing. It suspends only if a reserve does not suffice."""
+        taken = await self.reserve([Want(counter, amount) for counter, amount in wanted])
+        return taken if isinstance(taken, Refusal) else None
+
+    async def reserve(self, wanted: Sequence[Want]) -> Refusal | tuple[int, ...]:
+        """Take what is wanted of each counter, all or nothing; returns the amounts, with what was optional."""
         drawn: list[tuple[_Reserve, int]] = []
-        claims: list[tuple[_Reserve, int]] = []
-        for counter, amount in wanted:
-            reserve = self._reserve(counter)
-            covered = min(reserve.left, amount)
+        claims: list[tuple[_Reserve, Want]] = []
+        for want in wanted:
+            reserve = self._reserve(want.counter)
+            covered = 0 if want.whole else min(reserve.left, want.amount)
             reserve.left -= covered
             drawn.append((reserve, covered))
-            if covered < amount or (amount == 0 and reserve.left == 0):
+            if want.whole or covered < want.amount or (want.amount == 0 and reserve.left == 0):
                 if reserve.full:
                     _put_back(drawn)
-                    return Refusal(counter, amount, reserve.total - reserve.left)
-                claims.append((reserve, amount - covered))
+                    return Refusal(want.counter, want.amount, reserve.total - reserve.left)
+                claims.append((reserve, want._replace(amount=want.amount - covered)))
+        optional: dict[str, int] = {}
         if claims:
             try:
-                full = await self._claim(claims)
+                full = await self._claim(claims, optional)
             except BaseException:
                 _put_back(drawn)
                 raise
             if full is not None:
                 _put_back(drawn)
-                amount = next(each for counter, each in wanted if counter.name == full.counter.name)
+                amount = next(want.amount for want in wanted if want.counter.name == full.counter.name)
                 total = full.total - full.left
                 return Refusal(full.counter, amount, total)
-        for (reserve, _), (_, amount) in zip(drawn, wanted, strict=True):
+        taken = tuple(want.amount + optional.get(want.counter.name, 0) for want in wanted)
+        for (reserve, _), amount in zip(drawn, taken, strict=True):
             reserve.drawn += amount
-        return None
+        return taken
 
     def correct(self, counter: Counter, change: int) -> None:
         """Add what was used beyond the amount taken, or give back (negative) what was not."""
@@ -124,29 +144,37 @@ class Allowances:
         reserve.total -= amount
         self._state.count((reserve.counter,), -amount)
 
-    async def _claim(self, wanted: list[tuple[_Reserve, int]]) -> _Reserve | None:
-        """Claim the amounts; the reserve of a counter without room, or ``None``."""
-        claims = [Claim(reserve.counter, amount, extra=reserve.drawn) for reserve, amount in wanted]
+    async def _claim(self, wanted: list[tuple[_Reserve, Want]], optional: dict[str, int]) -> _Reserve | None:
+        """Claim the amounts, and note in ``optional`` what there was room for; the reserve without room, or
+        ``None``."""
+        claims = [
+            Claim(reserve.counter, want.amount, 0 if want.whole else reserve.drawn, want.optional)
+            for reserve, want in wanted
+        ]
         try:
             claimed = await self._state.claim(claims, self._patience)
         except OSError:  # also TimeoutError and ConnectionError
-            return self._decide_here(wanted)
+            return self._decide_here(wanted, optional)
         for (reserve, _), total in zip(wanted, claimed.totals, strict=True):
             reserve.total = total
         if claimed.refused is not None:
             refused = wanted[claimed.refused][0]
             refused.full = refused.total >= (refused.counter.limit or 0)
             return refused
-        for (reserve, amount), granted in zip(wanted, claimed.granted, strict=True):
-            reserve.left += granted - amount
+        for (reserve, want), granted in zip(wanted, claimed.granted, strict=True):
+            optional[reserve.counter.name] = min(want.optional, granted - want.amount)
+            reserve.left += granted - want.amount - optional[reserve.counter.name]
         return None
 
-    def _decide_here(self, wanted: list[tuple[_Reserve, int]]) -> _Reserve | None:
-        for reserve, amount in wanted:
+    def _decide_here(self, wanted: list[tuple[_Reserve, Want]], optional: dict[str, int]) -> _Reserve | None:
+        for reserve, want in wanted:
             limit = reserve.counter.limit or 0
-            if reserve.total + amount > limit or reserve.total >= limit:
+            if reserve.total + want.amount > limit or reserve.total >= limit:
                 return reserve
-        for reserve, amount in wanted:
+        for reserve, want in wanted:
+            room = (reserve.counter.limit or 0) - reserve.total - want.amount
+            optional[reserve.counter.name] = min(want.optional, room)
+            amount = want.amount + optional[reserve.counter.name]
             reserve.total += amount
             self._state.count((reserve.counter,), amount)
         return None

@@ -5,13 +5,14 @@ stored, which for a random key needs no salt. A presented key is hashed, looked 
 compared again in constant time.
 
 Requests and tokens are limited per calendar window (UTC), exactly, also by several gateways together
-(:mod:`routing.accounts.allowances`). A prompt's tokens are counted before the call, by the estimate, and an
-answer's when they are known: a call that a limit admits may pass it by its answer, and the next call is refused.
+(:mod:`routing.accounts.allowances`). A call's prompt (by the estimate) and its longest answer are reserved before
+it, and replaced by the tokens used when it ends (:mod:`routing.accounts.reservations`).
 Limits on money are caps of :class:`routing.accounts.spend.Spend`, which reads them by :meth:`VirtualKeys.caps`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -22,17 +23,22 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
-from routing.accounts.allowances import Allowances, Refusal
+from routing.accounts.allowances import Allowances, Refusal, Want
+from routing.accounts.reservations import TokenGrant, TokenReservations, answer_tokens
 from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
 from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts
-from routing.outcomes import Outcome, Result
+from routing.outcomes import Outcome
 from routing.state.protocol import Counter, State
 
 _PREFIX = "rh-"
 _HINT_LENGTH = 7
 _MAX_KEPT_WINDOWS = 8192
+_RECOVER_EVERY = 30.0
+"""Seconds between two searches for reservations of processes that died."""
+_SOON = 1.0
+"""Seconds after which a refused call may find room that answers in progress hold now."""
 
 
 class Rate(BaseModel):
@@ -115,21 +121,25 @@ class VirtualKeys:
 
     kind = "virtual_key"
 
-    def __init__(self, state: State, clock: Clock) -> None:
+    def __init__(self, state: State, clock: Clock, *, owner: str | None = None) -> None:
         self._state = state
         self._clock = clock
         self._wall = SteadyWallClock(clock)
         self._keys: dict[str, KeyInfo] = {}
         self._by_digest: dict[str, str] = {}
         self._allowances = Allowances(state)
+        self._reservations = TokenReservations(state, self._allowances, owner=owner)
+        self._recovered_at = clock.monotonic()
+        self._grants: dict[int, TokenGrant] = {}
         self._windows: dict[tuple[str, str], _Windows] = {}
         self._generation = state.generation
 
     # ---- administration
 
     async def start(self) -> None:
-        """Read the keys. Invalid records are skipped and logged."""
+        """Read the keys, and give back what dead processes reserved. Invalid records are skipped and logged."""
         await self._read()
+        await self._recover()
 
     async def create(
         self,
@@ -218,34 +228,47 @@ class VirtualKeys:
         recent = info.previous_until is not None and now < info.previous_until
         return info if recent and hmac.compare_digest(info.previous or "", digest) else None
 
-    async def admit(self, key: KeyInfo, facts: Facts) -> None:
-        """Count a request and its prompt against the key's limits, all or nothing.
+    async def admit(self, key: KeyInfo, facts: Facts) -> TokenGrant | None:
+        """Count a request, its prompt and its longest answer against the key's limits, all or nothing.
 
-        Raises RateLimited with the seconds until the window ends, without them when waiting would not help.
+        The grant, of a key with limits of tokens, is given to :meth:`settle` when the request has ended.
+        Raises RateLimited with the seconds until there may be room, without them where waiting does not help.
         """
         now, limits = self._wall(), key.limits
+        answer, optional = answer_tokens(facts)
+        tokens = facts.prompt_tokens + answer
+        whole = answer + optional > 0
+        counters = self._counters(key.id, "tokens", limits.tokens, now)
         wanted = [
-            *[(counter, 1) for counter in self._counters(key.id, "requests", limits.requests, now)],
-            *[(counter, facts.prompt_tokens) for counter in self._counters(key.id, "tokens", limits.tokens, now)],
+            *[Want(counter, 1) for counter in self._counters(key.id, "requests", limits.requests, now)],
+            *[Want(counter, tokens, optional, whole) for counter in counters],
         ]
-        refusal = await self._allowances.take(wanted)
-        if refusal is not None:
-            raise _rate_limited(refusal, now)
+        taken = await self._allowances.reserve(wanted)
+        if isinstance(taken, Refusal):
+            raise _rate_limited(taken, now, answer, self._reservations.in_flight(taken.counter))
+        if not counters:
+            return None
+        reserved = tuple(zip(counters, taken[-len(counters) :], strict=True))
+        grant = self._grants[id(facts)] = self._reservations.hold(TokenGrant(facts, reserved))
+        return grant
+
+    def settle(self, grant: TokenGrant) -> None:
+        """Replace what a request reserved by what its attempts used."""
+        if self._grants.pop(id(grant.facts), None) is grant:
+            self._reservations.settle(grant)
 
     def record(self, outcome: Outcome) -> None:
-        """Correct the counted tokens by those that an attempt used.
-
-        A failed attempt adds its tokens; the one that ends the request replaces the estimate.
-        """
+        """Count the tokens that an attempt used."""
         key = self._keys.get(outcome.facts.key)
-        if key is None or not outcome.usage.known or not key.limits.tokens.windows:
+        if key is None or not key.limits.tokens.windows:
             return
-        used = outcome.usage.input + outcome.usage.output
-        last = outcome.result in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED) and outcome.valid is not False
-        change = used - outcome.facts.prompt_tokens if last else used
-        # In the windows of its beginning, where the estimate was counted.
-        for counter in self._counters(key.id, "tokens", key.limits.tokens, self._wall() - outcome.duration):
-            self._allowances.correct(counter, change)
+        grant = self._grants.get(id(outcome.facts))
+        if grant is not None:
+            grant.add(outcome)
+        elif outcome.usage.known:  # it ended after its request was settled, or reserved nothing
+            used = outcome.usage.input + outcome.usage.output
+            for counter in self._counters(key.id, "tokens", key.limits.tokens, self._wall() - outcome.duration):
+                self._allowances.correct(counter, used)
 
     def caps(self, key: str) -> Caps | None:
         """The spending caps of a key, for :class:`routing.accounts.spend.Spend`."""
@@ -280,10 +303,17 @@ class VirtualKeys:
                 self._state.put(self.kind, info.id, info.model_dump(mode="json"))
         self._allowances.sync(generation_changed=renewed)
         await self._read()
+        if self._clock.monotonic() - self._recovered_at >= _RECOVER_EVERY:
+            await self._recover()
 
     def close(self) -> None:
         """Give back all that this process reserved of limits."""
         self._allowances.close()
+
+    async def _recover(self) -> None:
+        self._recovered_at = self._clock.monotonic()
+        with contextlib.suppress(TimeoutError):  # a store that is stuck is asked again next time
+            await self._reservations.recover(self._clock.wall())
 
     async def _read(self) -> None:
         for name, document in (await self._state.documents(self.kind)).items():
@@ -318,19 +348,31 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _rate_limited(refusal: Refusal, now: float) -> RateLimited:
+def _rate_limited(refusal: Refusal, now: float, answer: int, in_flight: int) -> RateLimited:
+    """Refuse a request that bounds its answer to ``answer`` tokens, while others hold ``in_flight``."""
     _, _, what, window, _ = refusal.counter.name.split("/")
     limit = refusal.counter.limit or 0
     limited = f"limit of {limit} {what if limit != 1 else what.removesuffix('s')} per {window}"
+    bound = f", {answer} of them by its own bound of the answer" if what == "tokens" and answer else ""
     if refusal.amount > limit or limit == 0:
-        asked = f" This request has about {refusal.amount}." if limit else " An administrator can create another."
+        less = " Ask for a shorter answer." if bound else ""
+        asked = f" This request has about {refusal.amount}{bound}.{less}" if limit else _NOTHING
         return RateLimited(f"This API key's {limited} does not allow this request.{asked}")
     end = window_at(Window(window), now).end
     wait = None if end is None else max(0.001, end - now)
     left = limit - refusal.total
+    if wait is not None and refusal.total - in_flight + refusal.amount <= limit and in_flight:
+        return RateLimited(
+            f"This request has about {refusal.amount} {what}{bound}, and answers in progress hold {in_flight} of "
+            f"this API key's {limited}.",
+            retry_after=min(wait, _SOON),
+        )
     if left <= 0:
         return RateLimited(f"This API key's {limited} is used up.", retry_after=wait)
     return RateLimited(
-        f"This request has about {refusal.amount} {what}, and of this API key's {limited} {left} are left.",
+        f"This request has about {refusal.amount} {what}{bound}, and of this API key's {limited} {left} are left.",
         retry_after=wait,
     )
+
+
+_NOTHING = " An administrator can create another."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from backends.headers import header_list, header_value
 from catalog.errors import RoundhouseError
@@ -76,3 +76,24 @@ class Answer(Generic[T]):
                 if isinstance(usage, dict):
                     usage[TIMINGS] = self.attempt.timings()
                 yield item
+
+
+class WatchedAnswer(Answer[T]):
+    """An answer whose items are shown to ``see`` before they pass."""
+
+    def __init__(self, answer: Answer[T], see: Callable[[Any], None]) -> None:
+        super().__init__(answer.attempt, answer.reason)
+        self._see = see
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._watched()
+
+    async def _watched(self) -> AsyncIterator[T]:
+        items = super().__aiter__()
+        try:
+            async for item in items:
+                self._see(item)
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()

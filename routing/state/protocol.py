@@ -62,21 +62,23 @@ class Hold:
 
 
 class Claim(NamedTuple):
-    """``amount`` to add to a counter within its limit, and up to ``extra`` of a sixteenth of the room then
-    left."""
+    """``amount`` to add to a counter within its limit, then as much of ``optional`` as there is room for, and up
+    to ``extra`` of a sixteenth of the room then left."""
 
     counter: Counter
     amount: int
     extra: int = 0
+    optional: int = 0
 
     def granted(self, total: int) -> int | None:
         """The amount that may be added to a counter at ``total``; ``None`` if the amount itself does not fit."""
         if self.counter.limit is None:
-            return self.amount + self.extra
+            return self.amount + self.optional + self.extra
         room = self.counter.limit - total - self.amount
         if room < 0 or total >= self.counter.limit:
             return None
-        return self.amount + min(self.extra, room // EXTRA_SHARE)
+        optional = min(self.optional, room)
+        return self.amount + optional + min(self.extra, (room - optional) // EXTRA_SHARE)
 
 
 EXTRA_SHARE = 16

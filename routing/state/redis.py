@@ -183,7 +183,8 @@ class RedisState:
         for claim in claims:
             limit = claim.counter.limit
             bound = "" if limit is None else str(limit)
-            arguments += [bound, _expiry(claim.counter), str(claim.amount), str(claim.extra)]
+            amounts = (str(claim.amount), str(claim.extra), str(claim.optional))
+            arguments += [bound, _expiry(claim.counter), *amounts]
         assert self._scripts is not None, "the state was not started"
         decision = self._scripts.submit(CLAIM, keys, arguments)
         try:

@@ -60,27 +60,29 @@ end
 return 1
 """
 
-# KEYS: counters   ARGV: the share of the room that may be taken as extra, then limit ('' is none), expiry, amount
-# and extra of each. Returns the position of a counter without room, or 0, then the amount added to each counter
-# and its total: see routing.state.protocol.Claim, which decides in the same way.
+# KEYS: counters   ARGV: the share of the room that may be taken as extra, then limit ('' is none), expiry, amount,
+# extra and optional amount of each. Returns the position of a counter without room, or 0, then the amount added to
+# each counter and its total: see routing.state.protocol.Claim, which decides in the same way.
 CLAIM = """
 local answer = {0}
 for i = 1, #KEYS do
-  local limit, amount = ARGV[i * 4 - 2], tonumber(ARGV[i * 4])
+  local limit, amount = ARGV[i * 5 - 3], tonumber(ARGV[i * 5 - 1])
+  local extra, optional = tonumber(ARGV[i * 5]), tonumber(ARGV[i * 5 + 1])
   local total = tonumber(redis.call('GET', KEYS[i]) or '0')
-  local granted = amount + tonumber(ARGV[i * 4 + 1])
   if limit ~= '' then
     local room = tonumber(limit) - total - amount
     if answer[1] == 0 and (room < 0 or total >= tonumber(limit)) then answer[1] = i end
-    granted = amount + math.min(granted - amount, math.max(0, math.floor(room / tonumber(ARGV[1]))))
+    optional = math.max(0, math.min(optional, room))
+    extra = math.min(extra, math.max(0, math.floor((room - optional) / tonumber(ARGV[1]))))
   end
+  local granted = amount + optional + extra
   answer[i * 2] = granted
   answer[i * 2 + 1] = total
 end
 if answer[1] ~= 0 then return answer end
 for i = 1, #KEYS do
   answer[i * 2 + 1] = redis.call('INCRBY', KEYS[i], string.format('%.0f', answer[i * 2]))
-  local expiry = ARGV[i * 4 - 1]
+  local expiry = ARGV[i * 5 - 2]
   if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
 end
 return answer

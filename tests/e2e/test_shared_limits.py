@@ -61,9 +61,11 @@ async def create_key(folder: Path, *flags: str) -> str:
     return next(word for word in made.stdout.split() if word.startswith("rh-"))
 
 
-async def ask(session: aiohttp.ClientSession, secret: str) -> tuple[int, dict[str, Any], str]:
+async def ask(
+    session: aiohttp.ClientSession, secret: str, request: dict[str, Any] = PAID
+) -> tuple[int, dict[str, Any], str]:
     headers = {"authorization": f"Bearer {secret}"}
-    async with session.post("/v1/chat/completions", json=PAID, headers=headers) as answer:
+    async with session.post("/v1/chat/completions", json=request, headers=headers) as answer:
         return answer.status, await answer.json(), answer.headers.get("x-roundhouse-trace", "")
 
 
@@ -110,6 +112,23 @@ async def test_a_limit_of_tokens_ends_after_the_answer_that_reached_it_through_t
                 refused += 1
         assert sum(used[:-1]) < 50
         assert refused
+
+
+@TWO
+async def test_a_burst_of_answers_never_passes_a_limit_of_tokens_through_two_gateways(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    async with gateways(tmp_path) as (folder, sessions):
+        secret = await create_key(folder, "--tokens-per-month", "400")
+        await know(sessions, secret)
+        bounded = {**PAID, "max_tokens": 50}
+        answers = await asyncio.gather(*(ask(session, secret, bounded) for session in sessions for _ in range(30)))
+        used = [body["usage"]["total_tokens"] for status, body, _ in answers if status == 200]
+        assert used
+        assert {status for status, _, _ in answers} == {200, 429}
+        assert sum(used) <= 400
+        status, body, _ = await ask(sessions[0], secret, {**PAID, "max_tokens": 400})
+        assert (status, "does not allow this request" in body["error"]["message"]) == (429, True)
 
 
 @TWO

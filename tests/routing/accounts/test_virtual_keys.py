@@ -10,8 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
+from routing.accounts.reservations import TokenGrant
 from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
+from routing.facts import Facts
 from routing.outcomes import Result, Usage
 from routing.state.sqlite import SqliteState
 from tests.routing.clocks import ManualClock
@@ -46,7 +48,16 @@ async def limited(keys: VirtualKeys, requests: Rate | None = None, tokens: Rate 
 
 
 async def ask(keys: VirtualKeys, key: str, prompt_tokens: int = 10) -> None:
-    await keys.admit(keys.get(key), replace(CHAT, key=key, prompt_tokens=prompt_tokens))
+    """A request whose answer is empty."""
+    facts = replace(CHAT, key=key, prompt_tokens=prompt_tokens)
+    grant = await keys.admit(keys.get(key), facts)
+    finish(keys, grant, facts, Usage(input=prompt_tokens))
+
+
+def finish(keys: VirtualKeys, grant: TokenGrant | None, facts: Facts, usage: Usage, duration: float = 0.5) -> None:
+    keys.record(outcome(Result.SUCCESS, facts=facts, usage=usage, duration=duration))
+    if grant is not None:
+        keys.settle(grant)
 
 
 async def test_a_new_key_authenticates_and_its_secret_is_nowhere_in_the_state(
@@ -176,9 +187,9 @@ async def test_a_refused_request_is_counted_nowhere(keys: VirtualKeys) -> None:
 async def test_tokens_count_the_estimate_at_the_gate_and_the_usage_afterwards(keys: VirtualKeys) -> None:
     key = await limited(keys, tokens=Rate(day=100))
     facts = replace(CHAT, key=key, prompt_tokens=30)
-    await keys.admit(keys.get(key), facts)
+    grant = await keys.admit(keys.get(key), facts)
     keys.record(outcome(Result.FAILED, facts=facts, usage=Usage(input=5)))
-    keys.record(outcome(Result.SUCCESS, facts=facts, attempt=2, usage=Usage(input=20, output=35)))
+    finish(keys, grant, facts, Usage(input=20, output=35))
     with pytest.raises(RateLimited):
         await ask(keys, key, prompt_tokens=41)
     await ask(keys, key, prompt_tokens=40)
@@ -215,8 +226,7 @@ async def test_tokens_that_one_gateway_used_are_counted_by_the_other(
     elsewhere = VirtualKeys(state, clock)
     await elsewhere.start()
     facts = replace(CHAT, key=key, prompt_tokens=10)
-    await keys.admit(keys.get(key), facts)
-    keys.record(outcome(Result.SUCCESS, facts=facts, usage=Usage(input=10, output=90)))
+    finish(keys, await keys.admit(keys.get(key), facts), facts, Usage(input=10, output=90))
     with pytest.raises(RateLimited, match="used up"):
         await ask(elsewhere, key, prompt_tokens=1)
 
@@ -226,9 +236,9 @@ async def test_an_answer_that_ends_in_the_next_window_is_corrected_in_its_own(
 ) -> None:
     key = await limited(keys, tokens=Rate(minute=100))
     facts = replace(CHAT, key=key, prompt_tokens=90)
-    await keys.admit(keys.get(key), facts)
+    grant = await keys.admit(keys.get(key), facts)
     clock.advance(60)
-    keys.record(outcome(Result.SUCCESS, facts=facts, usage=Usage(input=10), duration=60.0))
+    finish(keys, grant, facts, Usage(input=10), duration=60.0)
     await ask(keys, key, prompt_tokens=100)
     with pytest.raises(RateLimited):
         await ask(keys, key, prompt_tokens=1)

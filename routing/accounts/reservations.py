@@ -1,0 +1,142 @@
+"""Tokens reserved for answers in progress: the longest answer is counted at admission, the real one at its end.
+
+A reservation is on the counters of a key's limits before the call is made, so that a burst cannot pass them by the
+answers in flight. A caller that bounds its answer (``max_tokens``) reserves that bound. Without a bound the answer
+reserves ``assumed`` tokens, or what is left of the limit if that is less: the last answer of a window may then run
+past its limit, and so may each that is longer than assumed.
+
+Beside every counter the store has the tokens that each process holds for answers, so that those of a process that
+died are given back (:meth:`TokenReservations.recover`). The held amount is written after the reservation and taken
+off before what is unused is given back: a crash in between counts too much, never too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from catalog.model import Capability
+from routing.accounts.allowances import PATIENCE, Allowances
+from routing.facts import Facts
+from routing.outcomes import Outcome, Result
+from routing.state.protocol import Claim, Counter, State, owner_is_gone, process_name
+
+ASSUMED = 1024
+"""Tokens reserved for an answer without a bound."""
+_GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.TRANSCRIBE, Capability.IMAGE})
+_CHARACTERS_PER_TOKEN = 3
+"""Of text whose upstream reports no usage: rather too many tokens than too few."""
+_HELD, _RECOVERED, _RATE = "held/", "recovered/", "/rate/"
+_KEEP_RECOVERED = 86_400.0
+
+
+def answer_tokens(facts: Facts) -> tuple[int, int]:
+    """Tokens that must be reserved for an answer, and those to reserve if there is room."""
+    if facts.capability not in _GENERATES or facts.tokens_only:
+        return 0, 0
+    if facts.output_tokens is None:
+        return 0, ASSUMED * facts.choices
+    return facts.output_tokens * facts.choices, 0
+
+
+class TokenGrant:
+    """The tokens reserved for one request on each counter, and what its attempts used."""
+
+    __slots__ = ("_characters", "_used", "facts", "reserved")
+
+    def __init__(self, facts: Facts, reserved: tuple[tuple[Counter, int], ...]) -> None:
+        self.facts = facts
+        self.reserved = reserved
+        self._used = 0
+        self._characters = 0
+
+    @property
+    def used(self) -> int:
+        """Tokens used by all attempts that have ended."""
+        return self._used
+
+    def see(self, item: Any) -> None:
+        """Measure an item of the answer, for an upstream that reports no usage."""
+        for choice in (item.get("choices") or ()) if isinstance(item, dict) else ():
+            self._characters += _length(choice.get("delta") or choice.get("text"))
+
+    def add(self, outcome: Outcome) -> None:
+        """Add an attempt's tokens. Unknown ones are the prompt's estimate and the text that came."""
+        if outcome.usage.known:
+            self._used += outcome.usage.input + outcome.usage.output
+        elif outcome.result in _ANSWERED or self._characters:
+            self._used += self.facts.prompt_tokens + -(-self._characters // _CHARACTERS_PER_TOKEN)
+
+
+_ANSWERED = (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED)
+
+
+def _length(value: Any) -> int:
+    """Characters of every text in a delta, those of tool calls and reasoning too."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_length(each) for each in value.values())
+    return sum(_length(each) for each in value) if isinstance(value, list) else 0
+
+
+class TokenReservations:
+    """Holds reservations, settles them, and gives back those of dead processes."""
+
+    def __init__(self, state: State, allowances: Allowances, *, owner: str | None = None) -> None:
+        self._state = state
+        self._allowances = allowances
+        self._owner = owner or process_name()
+        self._held: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def in_flight(self, counter: Counter) -> int:
+        """Tokens of a counter that this process holds for answers in progress."""
+        return self._held.get(counter.name, 0)
+
+    def hold(self, grant: TokenGrant) -> TokenGrant:
+        """Note what a grant holds for its answer; it is settled exactly once."""
+        self._note(grant, 1)
+        return grant
+
+    def settle(self, grant: TokenGrant) -> None:
+        """Replace the reserved tokens by those that were used."""
+        self._note(grant, -1)
+        for counter, reserved in grant.reserved:
+            self._allowances.correct(counter, grant.used - reserved)
+
+    def _note(self, grant: TokenGrant, sign: int) -> None:
+        for counter, reserved in grant.reserved:
+            answer = reserved - grant.facts.prompt_tokens
+            if not answer:
+                continue
+            held = self._held.get(counter.name, 0) + sign * answer
+            if held:
+                self._held[counter.name] = held
+            else:
+                self._held.pop(counter.name, None)
+            beside = Counter(f"{_HELD}{self._owner}/{counter.name}", None, counter.expires_at)
+            self._state.count((beside,), sign * answer)
+
+    async def recover(self, now: float, gone: Callable[[str, float], bool] | None = None) -> int:
+        """Give back what processes that are gone held for answers; returns the tokens. ``now`` is wall time.
+
+        A process of another host is gone when what it holds has not changed for an hour.
+        """
+        recovered = 0
+        held = {name: amount for name, amount in (await self._state.counts(_HELD)).items() if amount > 0}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in held}
+        for name, amount in held.items():
+            owner, _, rest = name.removeprefix(_HELD).partition(_RATE)
+            if self._seen.get(name, (None, 0.0))[0] != amount:
+                self._seen[name] = amount, now
+            since = self._seen[name][1]
+            is_gone = owner_is_gone(owner, since, now=now) if gone is None else gone(owner, since)
+            if owner == self._owner or not is_gone:
+                continue
+            once = Counter(f"{_RECOVERED}{name}", 1, now + _KEEP_RECOVERED)
+            counter = Counter(_RATE.removeprefix("/") + rest)
+            claims = [Claim(once, 1), Claim(Counter(name), -amount), Claim(counter, -amount)]
+            if (await self._state.claim(claims, PATIENCE)).refused is None:
+                recovered += amount
+        return recovered
