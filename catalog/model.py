@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -274,6 +274,17 @@ class Model(BaseModel):
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
     origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _provided_by_its_endpoint(cls, data: Any) -> Any:
+        """A model of another server is not this machine's: without a provider, it has the endpoint's name."""
+        if isinstance(data, dict) and "provider" not in data:
+            source = data.get("source")
+            endpoint = source.get("endpoint") if isinstance(source, dict) else getattr(source, "endpoint", None)
+            if isinstance(endpoint, str):
+                return {**data, "provider": endpoint}
+        return data
 
     @property
     def local(self) -> bool:

@@ -156,7 +156,12 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     store = Store(folder / "models")
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
     availability = Availability(store, engines.missing, engines.missing_file)
-    await asyncio.to_thread(availability.refresh, tuple(live.current))
+    _, unusable = await asyncio.gather(
+        asyncio.to_thread(availability.refresh, tuple(live.current)),
+        asyncio.to_thread(engines.own_pythons_missing),
+    )
+    for missing in unusable:
+        structlog.get_logger("server.engines").warning("engine cannot run", reason=missing.message)
     return _Models(store, engines, live, availability)
 
 

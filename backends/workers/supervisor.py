@@ -185,7 +185,7 @@ class Supervisor:
     async def prepare(self, worker: Worker) -> Launch:
         model = worker.model
         engine = self._engine(model)
-        reason = await asyncio.to_thread(self._store.missing, model)
+        reason = await asyncio.to_thread(lambda: self._store.missing(model) or self._engines.missing_file(model))
         if reason is not None:
             raise ModelUnavailable(reason)
         path = None if model.source.kind == "library" else await asyncio.to_thread(self._store.path, model)

@@ -6,6 +6,7 @@ Formats: GGUF (see :mod:`catalog.gguf`); safetensors: https://huggingface.co/doc
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from catalog.gguf import NotGguf, least_size
 
 _CONFIGS = {"vllm": "config.json", "mlx": "config.json", "diffusion": "model_index.json"}
 _GGUF_ENGINES = frozenset({"llamacpp", "llama-cpp-python"})
+_SPLIT = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
+_ONNX_TAGS = frozenset({0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA})
+"""First bytes of the fields of ``ModelProto`` in protobuf's encoding; source: onnx.proto."""
 _LONGEST_HEAD = 100_000_000
 """Bytes of a safetensors head, as the format limits it."""
 
@@ -28,16 +32,24 @@ class DamageCheck:
     def reason(self, engine: str | None, path: Path) -> str | None:
         """Return why the engine will fail to open ``path``, as a sentence, or None. Raises OSError."""
         files = _files(engine, path)
-        signature = tuple((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files)
+        signature = tuple(_state(file) for file in files)
         known = self._known.get((engine, path))
         if known is None or known[0] != signature:
             known = self._known[engine, path] = (signature, _damage(engine, path, files))
         return known[1]
 
 
+def _state(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return str(file), -1, -1
+    return str(file), stat.st_mtime_ns, stat.st_size
+
+
 def _files(engine: str | None, path: Path) -> list[Path]:
     if engine in _GGUF_ENGINES:
-        return [path]
+        return _parts(path)
     if engine in _CONFIGS and path.is_dir():
         return sorted(
             file for file in path.rglob("*") if file.suffix in (".json", ".safetensors") and file.is_file()
@@ -57,12 +69,48 @@ def _damage(engine: str | None, path: Path, files: list[Path]) -> str | None:
     return None if cut is None else f"{cut.name} in {path.name} is damaged or cut short."
 
 
+def _parts(path: Path) -> list[Path]:
+    """The files of a GGUF model: the parts of a split one, of which ``path`` is the first, up to a missing one."""
+    split = _SPLIT.fullmatch(path.name)
+    if split is None:
+        return [path]
+    parts = []
+    for part in range(1, int(split[2]) + 1):
+        parts.append(path.with_name(f"{split[1]}-{part:05}-of-{split[2]}.gguf"))
+        if not parts[-1].exists():
+            break
+    return parts
+
+
+def file_damage(path: Path) -> str | None:
+    """Return why ``path`` is no file with content of its kind, or None. Raises OSError."""
+    if not path.exists():
+        return f"there is no {path}."
+    if not path.is_file():
+        return f"{path} is not a regular file."
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        return f"{path} is empty."
+    if path.suffix == ".json" and not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
+        return f"{path} is not JSON."
+    if path.suffix == ".onnx" and head[0] not in _ONNX_TAGS:
+        return f"{path} is not an ONNX graph."
+    return None
+
+
 def gguf_damage(path: Path) -> str | None:
-    """Return why a GGUF file cannot be loaded: its head is damaged, or its tensors end before its end."""
+    """Return why a GGUF model cannot be loaded: a part is missing or no file, or is damaged, or is cut short."""
+    return next((reason for part in _parts(path) if (reason := _part_damage(part)) is not None), None)
+
+
+def _part_damage(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path} is not a regular file." if path.exists() else f"there is no {path}."
     try:
         least = least_size(path)
     except NotGguf as error:
-        return error.message
+        return error.message if path.name in error.message else f"{path.name} is no GGUF file: {error.message}"
     size = path.stat().st_size
     if size < least:
         return f"{path.name} is cut short: it has {size} bytes, and its tensors need more than {least}."

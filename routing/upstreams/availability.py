@@ -41,17 +41,15 @@ class Availability:
         self._files: FileChecks[Block | None] = FileChecks()
         self._absent: frozenset[str] = frozenset()
         self.blocked: Mapping[str, Block] = {}
+        self.faults: Mapping[str, Block] = {}
+        """What the files of each model lacked at the last check, whether or not its engine is installed."""
 
     def refresh(self, models: tuple[Model, ...]) -> None:
         """Check again. It waits for the file system, so call it from a thread, or at start.
 
         A row whose files are on a mount that hangs is blocked after two seconds, and no other.
         """
-        local = [model for model in models if model.local]
-        files = self._files.run({model.id: partial(self._files_block, model) for model in local})
-        blocked = {model.id: block for model in local if (block := self._block(model, files)) is not None}
-        whole = {name for name, block in files.items() if block is None or block.code == "missing_file"}
-        self._absent = frozenset(model.id for model in local if model.id not in whole)
+        blocked = self.look(models)
         if blocked != self.blocked:
             for model in models:
                 block = blocked.get(model.id)
@@ -59,6 +57,16 @@ class Availability:
                     log = structlog.get_logger("routing.upstreams.availability")
                     log.warning("model cannot be used", model=model.id, reason=block.reason)
             self.blocked = blocked
+
+    def look(self, models: tuple[Model, ...]) -> dict[str, Block]:
+        """Check, and return the blocks by id without logging them or putting them in force."""
+        local = [model for model in models if model.local]
+        files = self._files.run({model.id: partial(self._files_block, model) for model in local})
+        blocked = {model.id: block for model in local if (block := self._block(model, files)) is not None}
+        self.faults = {model.id: block for model in local if (block := _of_files(model, files)) is not None}
+        whole = {name for name, block in files.items() if block is None or block.code == "missing_file"}
+        self._absent = frozenset(model.id for model in local if model.id not in whole)
+        return blocked
 
     def has_files(self, model: Model) -> bool:
         """Whether a local model's files were complete at the last check."""
@@ -80,6 +88,10 @@ class Availability:
         missing_engine = self._engine_missing(model.engine)
         if missing_engine is not None:
             return Block(missing_engine.code, missing_engine.message)
-        if model.id not in files:
-            return Block("not_pulled", f"the file system does not answer about the files of '{model.id}'")
-        return files[model.id]
+        return _of_files(model, files)
+
+
+def _of_files(model: Model, files: Mapping[str, Block | None]) -> Block | None:
+    if model.id not in files:
+        return Block("not_pulled", f"the file system does not answer about the files of '{model.id}'")
+    return files[model.id]

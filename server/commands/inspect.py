@@ -11,7 +11,7 @@ from catalog.errors import RoundhouseError
 from catalog.hardware import detect
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import broken_files, bytes_of, catalog_and_store
+from server.commands.models import broken_files, bytes_of, catalog_and_store, faults_of, state_of
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -40,10 +40,15 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     for name in sorted(engines):
         missing = engines.missing(name)
         table.add_row(name, "ready" if missing is None else missing.message)
-    for model in starter.starters(catalog, optional=True):
-        table.add_row(model.id, store.missing(model) or "ready")
     console.print(table)
-    for line in broken_files(settings, catalog, store):
+    faults = faults_of(catalog, store, engines)
+    models = terminal.table()
+    models.add_column("STARTER MODEL")
+    models.add_column("STATE", overflow="fold")
+    for model in starter.starters(catalog, optional=True):
+        models.add_row(model.id, faults.get(model.id) or state_of(model, None, engines))
+    console.print(models)
+    for line in broken_files(settings, catalog, faults):
         console.print(line, highlight=False, markup=False)
     console.print(f"data: {settings.data_dir}", highlight=False)
     try:

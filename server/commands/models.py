@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from catalog.hardware import detect
 from catalog.model import Model, PathSource
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
+from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
 from server.settings import Settings, load_settings
@@ -94,53 +96,65 @@ def list_models(
     settings = load_settings(config)
     catalog, store = catalog_and_store(settings)
     engines = builtin_engines(settings.workers.python)
+    faults = faults_of(catalog, store, engines)
     sizes = {stored.id: stored.size for stored in store.list()}
     table = terminal.table()
     for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
     for model in catalog.models():
-        missing = store.missing(model)
+        fault = faults.get(model.id)
         own = isinstance(model.source, PathSource)  # a file of the user's is listed also when it is broken
-        if not show_all and (not model.local or (missing is not None and not own)):
+        if not show_all and (not model.local or (fault is not None and not own)):
             continue
         table.add_row(
             model.id,
-            model.engine or model.provider,
+            model.engine or model.endpoint_name,
             ", ".join(sorted(model.endpoints)),
             str(model.limits.context_window or ""),
             bytes_of(sizes.get(model.id) or model.size.disk),
-            state_of(model, missing, engines),
+            state_of(model, fault, engines),
         )
     console = terminal.console()
     console.print(table)
-    for line in broken_files(settings, catalog, store):
+    for line in broken_files(settings, catalog, faults):
         console.print(line, highlight=False, markup=False)
 
 
 @app.command()
 def show(model: ModelId, config: Config = None) -> None:
     """Show a model's catalogue entry and its state on this machine, as JSON."""
-    catalog, store = catalog_and_store(load_settings(config))
+    from backends.workers.engines.registry import builtin_engines
+
+    settings = load_settings(config)
+    catalog, store = catalog_and_store(settings)
     row = catalog.resolve(model)
-    state = {"ready": store.ready(row), "missing": store.missing(row)}
+    missing = faults_of([row], store, builtin_engines(settings.workers.python)).get(row.id)
+    state = {"ready": missing is None, "missing": missing}
     terminal.console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
 
 
-def state_of(model: Model, missing: str | None, engines: Engines) -> str:
+def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[str, str]:
+    """Say what the files of local models lack, by id: the look of a running server, with its time limit."""
+    availability = Availability(store, engines.missing, engines.missing_file)
+    availability.look(tuple(models))
+    return {name: block.reason for name, block in availability.faults.items()}
+
+
+def state_of(model: Model, fault: str | None, engines: Engines) -> str:
     """The state of a model on this machine in a word or two."""
     if not model.local:
         return "remote"
-    if missing is not None:
+    if fault is not None:
         return "broken" if isinstance(model.source, PathSource) else "not pulled"
     return "ready" if model.engine is None or engines.missing(model.engine) is None else "no engine"
 
 
-def broken_files(settings: Settings, catalog: Catalog, store: Store) -> list[str]:
+def broken_files(settings: Settings, catalog: Catalog, faults: Mapping[str, str]) -> list[str]:
     """A line for each file of the user's, in a row or in a folder of discovery, that cannot be loaded."""
     lines = [
-        f"{model.id}: {reason}"
+        f"{model.id}: {faults[model.id]}"
         for model in catalog.models()
-        if isinstance(model.source, PathSource) and (reason := store.missing(model)) is not None
+        if model.id in faults and (isinstance(model.source, PathSource) or model.origin == "user")
     ]
     for folder in settings.discovery.folders:
         if not folder.expanduser().is_dir():

@@ -16,7 +16,8 @@ from pathlib import Path
 
 LOOK_AGAIN = 30.0
 """Seconds before an interpreter that lacked a package is checked again."""
-_PATIENCE = 20.0
+CHECK_TIMEOUT = 10.0
+"""Seconds for an interpreter to answer."""
 _ASK = (
     "import sys\n"
     "from importlib.util import find_spec\n"
@@ -33,6 +34,8 @@ class Environment:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[tuple[str, ...], tuple[str | None, float]] = {}
+        self.fault: str | None = None
+        """Why the interpreter did not run at the last check."""
 
     def lacks(self, packages: Sequence[str]) -> str | None:
         """Return the first missing package, or None. Another interpreter is started for it; success is cached."""
@@ -42,7 +45,7 @@ class Environment:
             wanted = ("backends", *packages)
             lacking, since = self._known.get(wanted, ("", 0.0))
             if lacking is not None and (lacking == "" or self._clock() - since >= LOOK_AGAIN):
-                lacking = _ask(self.python, wanted)
+                lacking, self.fault = _ask(self.python, wanted)
                 self._known[wanted] = lacking, self._clock()
             return "roundhouse itself" if lacking == "backends" else lacking
 
@@ -54,11 +57,31 @@ def _installed(package: str) -> bool:
         return False
 
 
-def _ask(python: str, packages: Sequence[str]) -> str | None:
+def _ask(python: str, packages: Sequence[str]) -> tuple[str | None, str | None]:
+    """The first package that the interpreter lacks, and why it did not run; both are None if all is there."""
     try:
         said = subprocess.run(  # noqa: S603 -- an interpreter of the operator's settings, and no shell
-            [python, "-P", "-c", _ASK, *packages], capture_output=True, check=True, timeout=_PATIENCE, text=True
+            [python, "-P", "-c", _ASK, *packages],
+            capture_output=True,
+            check=True,
+            timeout=CHECK_TIMEOUT,
+            text=True,
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"the interpreter {python} does not run ({type(error).__name__})"
-    return said.stdout.strip() or None
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError) as error:
+        return "an interpreter that runs", f"{python} does not run: {_reason(error)}"
+    return said.stdout.strip() or None, None
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such file, or none that its first line names"
+        case subprocess.TimeoutExpired():
+            return f"no answer within {CHECK_TIMEOUT:g} seconds"
+        case subprocess.CalledProcessError() if error.returncode < 0:
+            return f"it was ended by signal {-error.returncode}"
+        case subprocess.CalledProcessError():
+            return f"it ended with status {error.returncode}"
+        case OSError():
+            return error.strerror or type(error).__name__
+    return "its answer is not text"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import signal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.options import Content, EngineOptions, GgufPath, UserPath, read_options
 from backends.workers.engines.common.prompts import Prompts
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
@@ -37,7 +37,7 @@ class Lora(BaseModel):
     """A LoRA adapter (GGUF), applied to every request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    path: Path
+    path: Annotated[UserPath, Content.GGUF]
     scale: float = 1.0
 
 
@@ -48,7 +48,7 @@ class LlamaCppOptions(EngineOptions):
     prompts: Prompts = Field(
         default=Prompts(), description="before queries and documents; the gateway writes them"
     )
-    mmproj: Path | None = Field(default=None, description="projector of a vision or audio model")
+    mmproj: GgufPath = Field(default=None, description="projector of a vision or audio model")
     gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
     main_gpu: int = Field(default=0, ge=0)
     split: Literal["none", "layer", "row"] = "layer"
@@ -64,11 +64,11 @@ class LlamaCppOptions(EngineOptions):
     cache_type_v: CacheType = "f16"
     prompt_cache_mib: int = Field(default=256, ge=0, description="RAM for prompts whose slot was reused")
     lora: tuple[Lora, ...] = ()
-    draft: Path | None = Field(
+    draft: GgufPath = Field(
         default=None, description="draft model with the same vocabulary, for speculative decoding"
     )
     draft_tokens: int = Field(default=8, ge=1, le=64)
-    chat_template_file: Path | None = None
+    chat_template_file: UserPath | None = None
     reasoning: Literal["auto", "none", "deepseek"] = "auto"
     mlock: bool = False
     mmap: bool = True
@@ -230,20 +230,20 @@ def _pooling(params: Any, spec: WorkerSpec, options: LlamaCppOptions, x: Any) ->
 
 def _files(params: Any, options: LlamaCppOptions, x: Any) -> None:
     if options.mmproj is not None:
-        params.mmproj.path = str(options.mmproj.expanduser())
+        params.mmproj.path = str(options.mmproj)
     if options.lora:
         adapters = []
         for lora in options.lora:
             adapter = x.CommonAdapterLoraInfo()
-            adapter.path, adapter.scale = str(lora.path.expanduser()), lora.scale
+            adapter.path, adapter.scale = str(lora.path), lora.scale
             adapters.append(adapter)
         params.lora_adapters = adapters
     if options.draft is not None:
         params.speculative.types = [x.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
-        params.speculative.draft.mparams.path = str(options.draft.expanduser())
+        params.speculative.draft.mparams.path = str(options.draft)
         params.speculative.draft.n_max = options.draft_tokens
     if options.chat_template_file is not None:
-        params.chat_template = options.chat_template_file.expanduser().read_text()
+        params.chat_template = options.chat_template_file.read_text()
 
 
 def _trained_context(path: Path) -> int | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from pydantic import BaseModel
-
 from backends.workers.engines import llamacpp
-from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.options import Content, EngineOptions, paths_of, read_options
 from backends.workers.engines.environments import Environment
 from backends.workers.engines.vllm import engine as vllm
-from catalog.errors import ConfigurationError, EngineMissing
-from catalog.model import Model
+from catalog.errors import ConfigurationError, EngineMissing, ModelUnavailable
+from catalog.model import Model, PathSource
+from catalog.store.damage import DamageCheck, file_damage
 
 
 class Memory(Protocol):
@@ -71,6 +71,7 @@ class Engines(Mapping[str, EngineInfo]):
 
     def __init__(self, *engines: EngineInfo) -> None:
         self._engines = {engine.name: engine for engine in engines}
+        self._damage = DamageCheck()
 
     def __getitem__(self, name: str) -> EngineInfo:
         return self._engines[name]
@@ -90,8 +91,19 @@ class Engines(Mapping[str, EngineInfo]):
         lacking = engine.environment.lacks(engine.packages)
         if lacking is None:
             return None
+        if engine.environment.fault is not None:
+            return EngineMissing.told(
+                f"The engine '{name}' cannot run: {engine.environment.fault}. Correct workers.python.{name}.",
+                engine=name,
+            )
         where = None if engine.environment.own else engine.environment.python
         return EngineMissing(name, extra=engine.extra, package=lacking, python=where)
+
+    def own_pythons_missing(self) -> list[EngineMissing]:
+        """The engines that cannot run in the interpreter that the settings name for them. Starts each of these."""
+        own = [name for name, engine in self._engines.items() if not engine.environment.own]
+        with ThreadPoolExecutor(max_workers=max(1, len(own))) as threads:
+            return [missing for missing in threads.map(self.missing, own) if missing is not None]
 
     def options_of(self, model: Model) -> EngineOptions | None:
         """A row's engine options, validated; ``None`` for an engine that declares none.
@@ -106,17 +118,36 @@ class Engines(Mapping[str, EngineInfo]):
         return read_options(kind, engine.name, model.options)
 
     def missing_file(self, model: Model) -> str | None:
-        """Say which file that a row's options name is not there, or ``None``. Waits for the file system."""
-        if not model.options:
+        """Say which file the engine will not be able to open, of its folder or of the row's options, or ``None``.
+
+        Waits for the file system. Raises OSError.
+        """
+        own = Path(model.source.path).expanduser() if isinstance(model.source, PathSource) else None
+        if not model.options and own is None:
             return None
         try:
             options = self.options_of(model)
-        except ConfigurationError as error:
+            needed = () if own is None or options is None else options.needed(own)
+        except (ConfigurationError, ModelUnavailable) as error:
             return error.message
-        for name, path in _paths(options):
-            if not path.expanduser().exists():
-                return f"options.{name} of '{model.id}': there is no {path}. Correct the path, or put it there."
+        if own is not None and needed and not own.is_dir():
+            return f"The model '{model.id}' must be a folder with {' and '.join(needed)}, and {own} is a file."
+        for name in needed:
+            assert own is not None
+            reason = file_damage(own / name)
+            if reason is not None:
+                return f"The model '{model.id}' cannot be loaded: {reason}"
+        for option, path, content in paths_of(options):
+            reason = self._unfit(path, content)
+            if reason is not None:
+                return f"options.{option} of '{model.id}': {reason} Correct the path, or put it there."
         return None
+
+    def _unfit(self, path: Path, content: Content | None) -> str | None:
+        if content is Content.FOLDER:
+            return None if path.is_dir() else f"there is no folder {path}."
+        reason = file_damage(path)
+        return self._damage.reason("llamacpp", path) if reason is None and content is Content.GGUF else reason
 
 
 def check_engines(models: Iterable[Model], engines: Engines) -> None:
@@ -135,18 +166,6 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
             engines.options_of(model)
         except ConfigurationError as error:
             raise ConfigurationError(f"[[model]] '{model.id}': {error.message}") from error
-
-
-def _paths(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
-    """The files and folders that options name, with the name of the option."""
-    if isinstance(value, Path):
-        yield name, value
-    elif isinstance(value, tuple):
-        for position, item in enumerate(value):
-            yield from _paths(item, f"{name}[{position}]")
-    elif isinstance(value, BaseModel):
-        for field_name in type(value).model_fields:
-            yield from _paths(getattr(value, field_name), f"{name}.{field_name}" if name else field_name)
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})

@@ -49,6 +49,9 @@ _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Temperatures tried in turn while the text is repetitive or improbable (OpenAI's default)."""
 
 
+_FILES = ("model.bin", "tokenizer.json")
+
+
 class WhisperOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
 
@@ -56,6 +59,10 @@ class WhisperOptions(EngineOptions):
     compute_type: str = Field(default="default", pattern=r"^[a-z0-9_]+$")
     max_audio_seconds: float = Field(default=7200.0, gt=0)
     vad: bool = Field(default=False, description="skip silence, unless the request decides")
+
+    def needed(self, folder: Path) -> tuple[str, ...]:
+        del folder
+        return _FILES
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
@@ -77,7 +84,7 @@ class WhisperEngine:
     def load(self) -> None:
         self._options = read_options(WhisperOptions, "whisper", self._spec.options)
         folder = Path(self._spec.path or "")
-        for name in ("model.bin", "tokenizer.json"):
+        for name in _FILES:
             if not (folder / name).is_file():
                 raise ModelUnavailable(f"The model file {name} is missing. Pull the model again.")
         self._model = self._open(folder)

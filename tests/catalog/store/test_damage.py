@@ -43,6 +43,22 @@ def test_a_gguf_that_ends_before_its_tensors_is_cut_short(tmp_path: Path) -> Non
     assert "is cut short" in (check.reason("llamacpp", file) or ""), "a changed file is read again"
 
 
+def test_a_split_gguf_needs_all_its_parts_and_each_whole(tmp_path: Path) -> None:
+    check = DamageCheck()
+    first, second = tmp_path / "m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf"
+    first.write_bytes(chat_model())
+    assert f"there is no {second}" in (check.reason("llamacpp", first) or "")
+    second.write_bytes(b"GG")
+    assert check.reason("llamacpp", first)
+    second.write_bytes(chat_model())
+    assert check.reason("llamacpp", first) is None
+    second.unlink()
+    os.mkfifo(second)
+    assert "not a regular file" in (check.reason("llamacpp", first) or "")
+    second.unlink()
+    assert check.reason("llamacpp", first), "a part that is gone is noticed"
+
+
 @pytest.mark.parametrize("length", [0, 3, 10, 100, 300])
 def test_a_gguf_without_its_head_is_damaged(tmp_path: Path, length: int) -> None:
     file = tmp_path / "m.gguf"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -54,6 +55,54 @@ def test_list_all_shows_every_row_and_its_state() -> None:
     smollm = next(line for line in lines if "smollm2-135m-instruct" in line)
     assert "not pulled" in smollm
     assert any("claude" in line and "remote" in line for line in lines)
+
+
+def test_list_and_doctor_look_at_the_files_of_the_options_and_folders_too(elsewhere: Path) -> None:
+    (elsewhere / "whole.gguf").write_bytes(chat_model())
+    (elsewhere / "not.gguf").write_text("hello")
+    os.mkfifo(elsewhere / "fifo.gguf")
+    (elsewhere / "folder").mkdir()
+    rows = "".join(
+        f'[[model]]\nid = "{name}"\ncapabilities = ["{can}"]\nengine = "{engine}"\n'
+        f'source = {{ kind = "path", path = "{elsewhere / file}" }}\n{options}\n'
+        for name, can, engine, file, options in (
+            ("eyes", "chat", "llamacpp", "whole.gguf", f'options = {{ mmproj = "{elsewhere}/fifo.gguf" }}'),
+            (
+                "tuned",
+                "chat",
+                "llamacpp",
+                "whole.gguf",
+                f'options = {{ lora = [{{ path = "{elsewhere}/not.gguf" }}] }}',
+            ),
+            ("quick", "chat", "llamacpp", "whole.gguf", f'options = {{ draft = "{elsewhere}/gone.gguf" }}'),
+            ("maps", "embed", "onnx", "folder", ""),
+            ("plain", "chat", "llamacpp", "whole.gguf", ""),
+        )
+    )
+    (elsewhere / "roundhouse.toml").write_text(rows)
+    states = {line.split()[0]: line for line in run("list").splitlines() if line.strip()}
+    for name in ("eyes", "tuned", "quick", "maps"):
+        assert "broken" in states[name], states
+    assert "broken" not in states["plain"]
+    for command in ("list", "doctor"):
+        told = run(command)
+        assert "fifo.gguf is not a regular file" in told
+        assert "tuned: options.lora[0].path" in told
+        assert f"there is no {elsewhere}/gone.gguf" in told
+        assert f"there is no {elsewhere}/folder/tokenizer.json" in told
+    assert json.loads(run("show", "quick"))["state"]["ready"] is False
+
+
+def test_list_and_doctor_name_the_endpoint_of_a_remote_model(elsewhere: Path) -> None:
+    (elsewhere / "roundhouse.toml").write_text(
+        '[[endpoint]]\nid = "shed"\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[[model]]\nid = "far"\ncapabilities = ["chat"]\n'
+        'source = { kind = "upstream", endpoint = "shed", model = "m" }\n'
+    )
+    line = next(line for line in run("list", "--all").splitlines() if line.split()[:1] == ["far"])
+    assert "shed" in line
+    assert "local" not in line
+    assert json.loads(run("show", "far"))["provider"] == "shed"
 
 
 def test_list_shows_only_models_on_this_machine() -> None:

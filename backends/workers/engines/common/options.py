@@ -1,14 +1,29 @@
-"""Validates the engine options of a catalogue row."""
+"""Validates the engine options of a catalogue row, and the files that they name."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import ConfigurationError
 
 T = TypeVar("T", bound="EngineOptions")
+
+
+class Content(Enum):
+    """What a path among the options must lead to; a path without one leads to any regular file."""
+
+    GGUF = "gguf"
+    FOLDER = "folder"
+
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+GgufPath = Annotated[UserPath | None, Content.GGUF]
+FolderPath = Annotated[UserPath | None, Content.FOLDER]
 
 
 class EngineOptions(BaseModel):
@@ -19,6 +34,14 @@ class EngineOptions(BaseModel):
     slots: int | None = Field(default=None, ge=1, le=512, description="concurrent requests")
     context: int | None = Field(default=None, ge=128, description="tokens of one request, answer included")
 
+    def needed(self, folder: Path) -> tuple[str, ...]:
+        """The names of the files that the engine opens in the model's folder; empty for a model of one file.
+
+        Raises ModelUnavailable for a folder whose own description cannot be read.
+        """
+        del folder
+        return ()
+
 
 def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
     """Validate a row's options. Raises ConfigurationError that names the first wrong one."""
@@ -28,3 +51,19 @@ def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"Option '{where}' of engine {engine}: {first['msg']}.") from error
+
+
+def paths_of(
+    value: Any, name: str = "", content: Content | None = None
+) -> Iterator[tuple[str, Path, Content | None]]:
+    """The files and folders that options name, each with the name of its option and its declared content."""
+    if isinstance(value, Path):
+        yield name, value, content
+    elif isinstance(value, tuple):
+        for position, item in enumerate(value):
+            yield from paths_of(item, f"{name}[{position}]", content)
+    elif isinstance(value, BaseModel):
+        for field_name, field in type(value).model_fields.items():
+            declared = next((mark for mark in field.metadata if isinstance(mark, Content)), None)
+            place = f"{name}.{field_name}" if name else field_name
+            yield from paths_of(getattr(value, field_name), place, declared)

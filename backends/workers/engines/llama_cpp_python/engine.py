@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -30,7 +29,7 @@ from backends.workers.engines.common.chunks import (
     visible_pieces,
 )
 from backends.workers.engines.common.messages import messages_of
-from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.options import EngineOptions, GgufPath, UserPath, read_options
 from backends.workers.engines.llama_cpp_python.model import LlamaModel, LlamaSampling
 from backends.workers.program.app import json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
@@ -47,8 +46,8 @@ class LlamaCppPythonOptions(EngineOptions):
     n_gpu_layers: int | None = Field(default=None, ge=-1, description="-1: all; default: all, but on cpu none")
     n_batch: int = Field(default=512, ge=1, description="tokens of a prompt in one batch")
     flash_attn: bool = False
-    lora_path: Path | None = None
-    chat_template_file: Path | None = None
+    lora_path: GgufPath = None
+    chat_template_file: UserPath | None = None
 
 
 def model_settings(spec: WorkerSpec) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def model_settings(spec: WorkerSpec) -> dict[str, Any]:
         "n_batch": options.n_batch,
         "n_gpu_layers": layers if layers is not None else (0 if spec.device == "cpu" else -1),
         "flash_attn": options.flash_attn,
-        "lora_path": options.lora_path and str(options.lora_path.expanduser()),
+        "lora_path": options.lora_path and str(options.lora_path),
         "verbose": False,
     }
 
@@ -90,7 +89,7 @@ class LlamaCppPythonEngine:
 
     def load(self) -> None:
         file = read_options(LlamaCppPythonOptions, NAME, self._spec.options).chat_template_file
-        template = file.expanduser().read_text(encoding="utf-8") if file else None
+        template = file.read_text(encoding="utf-8") if file else None
         self._model = LlamaModel(self._spec.model_id, self._settings, template)
 
     def close(self) -> None:

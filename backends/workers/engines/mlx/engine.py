@@ -24,7 +24,7 @@ from backends.wire.sampling import Sampling
 from backends.workers.engines.common.chunks import Piece, chat_events, completion_events, visible_pieces
 from backends.workers.engines.common.guidance import matcher_factory
 from backends.workers.engines.common.messages import messages_of
-from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.options import EngineOptions, FolderPath, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.mlx.chat_parser import MlxOutputParser
@@ -47,7 +47,7 @@ from catalog.types import Json
 class MlxOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
 
-    adapter_path: Path | None = Field(default=None, description="folder of a LoRA adapter")
+    adapter_path: FolderPath = Field(default=None, description="folder of a LoRA adapter")
     prefill_batch: int = Field(default=8, ge=1, description="prompts prefilled together")
     prefill_step: int = Field(
         default=512, ge=32, description="tokens of a prompt prefilled between decoding steps"

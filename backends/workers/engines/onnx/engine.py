@@ -73,6 +73,10 @@ class OnnxOptions(EngineOptions):
         default=None, gt=0, description="padded tokens of one batch; default: 96 per thread, on a GPU 8192"
     )
 
+    def needed(self, folder: Path) -> tuple[str, ...]:
+        named = self.file if "file" in self.model_fields_set else describe(folder).get("file", self.file)
+        return "tokenizer.json", str(named)
+
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""

@@ -34,6 +34,10 @@ class SpeechOptions(EngineOptions):
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     styles: str = Field(default="voices.bin", pattern=r"^[\w][\w.-]*$")
 
+    def needed(self, folder: Path) -> tuple[str, ...]:
+        del folder
+        return (self.file, self.styles) if self.library == "kokoro" else ()
+
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
     """Run the worker; see ``backends.workers.spec.EngineEntryPoint``. Raises as ``load`` does."""

@@ -14,12 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from backends.workers.engines.common.options import EngineOptions, read_options
+from backends.workers.engines.common.options import EngineOptions, FolderPath, UserPath, read_options
 from backends.workers.engines.common.prompts import Prompts
 from backends.workers.engines.vllm import middleware
 from backends.workers.spec import Ready, WorkerSpec
@@ -44,8 +43,8 @@ class VllmOptions(EngineOptions):
     prefix_caching: bool = True
     tool_call_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
     reasoning_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
-    chat_template_file: Path | None = None
-    tokenizer: Path | None = Field(default=None, description="folder of the tokenizer, for a GGUF")
+    chat_template_file: UserPath | None = None
+    tokenizer: FolderPath = Field(default=None, description="folder of the tokenizer, for a GGUF")
 
 
 def arguments(spec: WorkerSpec) -> list[str]:

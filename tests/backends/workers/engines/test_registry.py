@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from backends.workers.engines import environments
 from backends.workers.engines.environments import LOOK_AGAIN, Environment
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError
 from catalog.installing import install_command
 from catalog.model import Capability, Model, PathSource
+from tests.fakes.gguf import chat_model
 
 
 def test_every_engine_of_the_house_has_its_module() -> None:
@@ -68,10 +71,44 @@ def test_another_interpreter_is_asked_what_it_can_import(tmp_path: Path) -> None
     environment = Environment(Path(sys.executable))
     assert environment.lacks(("json", "sqlite3")) is None
     assert environment.lacks(("json", "no_such_package")) == "no_such_package"
-    missing = builtin_engines({"mlx": tmp_path / "no-python"}).missing("mlx")
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (None, "there is no such file"),
+        ("#!/no/such/shell\n", "there is no such file"),
+        ("#!/bin/sh\nexit 3\n", "it ended with status 3"),
+        ("#!/bin/sh\nkill -9 $$\n", "signal 9"),
+        ("#!/bin/sh\nexec sleep 60\n", "no answer within 0.2 seconds"),
+    ],
+)
+def test_an_interpreter_that_does_not_run_is_named_with_its_setting_and_the_reason(
+    script: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "no-python"
+    if script is not None:
+        python.write_text(script)
+        python.chmod(0o755)
+    if "sleep" in (script or ""):
+        monkeypatch.setattr(environments, "CHECK_TIMEOUT", 0.2)
+    engines = builtin_engines({"mlx": python})
+    missing = engines.missing("mlx")
     assert missing is not None
-    assert install_command("mlx", python=str(tmp_path / "no-python")) in missing.message
-    assert "does not run" in missing.message
+    assert "workers.python.mlx" in missing.message
+    assert f"{python} does not run" in missing.message
+    assert why in missing.message
+    assert "Install it" not in missing.message, "an interpreter that does not run cannot install"
+    assert [error.message for error in engines.own_pythons_missing()] == [missing.message]
+
+
+def test_an_interpreter_without_the_engine_gets_the_command_that_installs_it(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho mlx_lm\n")
+    python.chmod(0o755)
+    missing = builtin_engines({"mlx": python}).missing("mlx")
+    assert missing is not None
+    assert install_command("mlx", python=str(python)) in missing.message
 
 
 def test_an_interpreter_that_lacked_a_package_is_asked_again_later_but_not_each_time(tmp_path: Path) -> None:
@@ -131,5 +168,85 @@ def test_a_file_that_a_row_names_and_that_is_missing_is_named_with_its_option(op
     assert reason is not None
     assert f"options.{option}" in reason
     assert str(file) in reason
-    file.touch()
+    file.write_bytes(b"{{ messages }}" if option == "chat_template_file" else chat_model())
     assert builtin_engines().missing_file(row("llamacpp", **{option: value})) is None
+
+
+GGUF_OPTIONS = [
+    ("llamacpp", "mmproj"),
+    ("llamacpp", "draft"),
+    ("llamacpp", "lora"),
+    ("llama-cpp-python", "lora_path"),
+]
+
+
+@pytest.mark.parametrize(("engine", "option"), GGUF_OPTIONS)
+@pytest.mark.parametrize("content", ["fifo", "folder", "text", "empty", "cut"])
+def test_a_file_of_an_option_is_looked_at_like_the_model(
+    engine: str, option: str, content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "part.gguf"
+    if content == "fifo":
+        os.mkfifo(file)
+    elif content == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes({"text": b"hello world", "empty": b"", "cut": chat_model()[:40]}[content])
+    value: Any = [{"path": str(file)}] if option == "lora" else str(file)
+    reason = builtin_engines().missing_file(row(engine, **{option: value})) or ""
+    assert f"options.{option}" in reason
+    assert "part.gguf" in reason
+
+
+@pytest.mark.parametrize(("engine", "option"), [("mlx", "adapter_path"), ("vllm", "tokenizer")])
+def test_an_option_that_names_a_folder_is_refused_for_a_file(engine: str, option: str, tmp_path: Path) -> None:
+    file = tmp_path / "adapter"
+    file.write_bytes(b"x")
+    assert "no folder" in (builtin_engines().missing_file(row(engine, **{option: str(file)})) or "")
+    assert builtin_engines().missing_file(row(engine, **{option: str(tmp_path)})) is None
+
+
+def in_folder(engine: str, folder: Path, **options: Any) -> Model:
+    return row(engine, **options).model_copy(update={"source": PathSource(path=str(folder))})
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "files"),
+    [
+        ("onnx", {}, ("tokenizer.json", "model.onnx")),
+        ("onnx", {"file": "other.onnx"}, ("tokenizer.json", "other.onnx")),
+        ("whisper", {}, ("model.bin", "tokenizer.json")),
+        ("speech", {"library": "kokoro"}, ("model.onnx", "voices.bin")),
+    ],
+)
+def test_a_folder_without_a_file_that_its_engine_opens_says_which(
+    engine: str, options: dict[str, Any], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    good = {".json": b'{"model": {}}', ".onnx": b"\x08\x07", ".bin": b"weights"}
+    for name in files:
+        for other in files:
+            (tmp_path / other).write_bytes(good[Path(other).suffix])
+        assert builtin_engines().missing_file(in_folder(engine, tmp_path, **options)) is None
+        (tmp_path / name).write_bytes(b"")
+        assert name in (builtin_engines().missing_file(in_folder(engine, tmp_path, **options)) or "")
+        (tmp_path / name).unlink()
+        assert name in (builtin_engines().missing_file(in_folder(engine, tmp_path, **options)) or "")
+    (tmp_path / files[0]).write_bytes(b"x")
+    assert "must be a folder" in (
+        builtin_engines().missing_file(in_folder(engine, tmp_path / files[0], **options)) or ""
+    )
+
+
+def test_an_onnx_folder_may_name_its_graph_itself(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    (tmp_path / "roundhouse.json").write_bytes(b'{"file": "graph.onnx"}')
+    assert "graph.onnx" in (builtin_engines().missing_file(in_folder("onnx", tmp_path)) or "")
+    (tmp_path / "roundhouse.json").write_bytes(b'{"file"')
+    assert "roundhouse.json" in (builtin_engines().missing_file(in_folder("onnx", tmp_path)) or "")
+
+
+def test_a_path_of_the_home_folder_is_spelt_out_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    options = builtin_engines().options_of(row("vllm", chat_template_file="~/chat.jinja"))
+    assert options is not None
+    assert options.model_dump()["chat_template_file"] == Path("/home/anna/chat.jinja")
