@@ -85,12 +85,32 @@ class Checker:
         if sure or not found.get("unsure"):
             _raise_unfit(found)
 
+    async def check_cut(self, text: str, constraint: Constraint) -> None:
+        """Raises AnswerInvalid for a text that has not the constraint's form, and that none begins with either.
+
+        One of the request's stop sequences may have ended it before its form was complete.
+        """
+        try:
+            await self.check(text, constraint)
+        except AnswerInvalid:
+            try:
+                grammar = await self.compiled(constraint)
+            except UnsupportedParameter:  # a form that the engine enforces by itself
+                return
+            if "error" not in await self._ask({"do": "fits", "lark": grammar, "text": text}):
+                raise
+            await self.check_beginning(text, constraint)
+
     async def check(self, text: str, constraint: Constraint) -> None:
-        """Raises AnswerInvalid for a text that does not meet the constraint, which :meth:`compiled` took."""
+        """Raises AnswerInvalid for a text that does not meet the constraint, which :meth:`compiled` took.
+
+        UnsupportedParameter, if the grammar ends no text that begins as this one.
+        """
         if constraint.kind == "json":
             await self.check_json(text, constraint.value)
         else:
-            await self.check_text(text, await self.compiled(constraint))
+            asked = {"do": "fits", "lark": await self.compiled(constraint), "text": text}
+            _raise_unfit(await self._ask(asked), constraint.param)
 
     async def check_beginning(self, text: str, constraint: Constraint) -> None:
         """Raises AnswerInvalid for a text that begins no answer of the constraint, which :meth:`compiled` took.
@@ -100,7 +120,7 @@ class Checker:
         whole = text.rstrip("\ufffd")  # a character that the cut went through
         found = await self._ask({"do": "begins", "lark": await self.compiled(constraint), "text": whole})
         if not found.get("unsure"):
-            _raise_unfit(found)
+            _raise_unfit(found, constraint.param)
 
     async def check_text(self, text: str, grammar: str) -> None:
         """Raises AnswerInvalid for a text that the Lark grammar does not produce."""
@@ -170,9 +190,10 @@ async def _exchange(process: Process, line: bytes) -> Json | None:
     return found
 
 
-def _raise_unfit(found: Json) -> None:
+def _raise_unfit(found: Json, param: str | None = None) -> None:
+    if found.get("dead") and param is not None:
+        raise UnsupportedParameter(f"No answer has the form that {param} asks for: {found['error']}.", param=param)
     if "error" in found:
         raise AnswerInvalid(
-            f"The model's answer does not have the form that the request asks for: {found['error']}. "
-            "A stop sequence may have cut it."
+            f"The model's answer does not have the form that the request asks for: {found['error']}."
         )

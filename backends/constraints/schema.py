@@ -20,6 +20,9 @@ MAX_EXPANSION = 20_000
 """Values of a schema in which each ``$ref`` counts as what it points at. References to references double with each
 level: forty levels of two are 3 kB and a million million values."""
 
+_ROUNDS = 20
+"""Rounds over the references of a schema, after which it is taken for one that values have."""
+
 _ONE = frozenset({"items", "additionalItems", "additionalProperties"})
 _LISTED = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
@@ -49,10 +52,11 @@ def checked_schema(schema: Json, param: str) -> Json:
     """A copy of the schema for llguidance, without annotations that it might misread.
 
     Raises UnsupportedParameter that names a keyword which cannot be enforced and its path, and InvalidRequest for
-    references that expand beyond :data:`MAX_EXPANSION`.
+    references that expand beyond :data:`MAX_EXPANSION` or that no value ends.
     """
     prepared: Json = _prepared(schema, "$", param)
     check_expansion(prepared, param)
+    _check_finite(prepared, param)
     return prepared
 
 
@@ -147,6 +151,71 @@ def check_expansion(schema: Json, param: str) -> None:
             "of references, or fewer references on each.",
             param=param,
         )
+
+
+def _check_finite(schema: Json, param: str) -> None:
+    """Raises InvalidRequest for a schema whose every value would hold another one of its kind, without end."""
+    pointers: dict[str, None] = {}
+    finite: set[str] = set()
+
+    def collect(node: Any) -> None:
+        for child in _children(node):
+            collect(child)
+        pointer = node.get("$ref") if isinstance(node, dict) else None
+        if isinstance(pointer, str) and pointer not in seen:
+            seen.add(pointer)
+            collect(_resolve(schema, pointer))
+            pointers[pointer] = None  # after those that it needs, so that one round is usually enough
+
+    def ends(node: Any) -> bool:
+        if not isinstance(node, dict):
+            return True
+        pointer, kinds = node.get("$ref"), node.get("type")
+        if isinstance(pointer, str) and pointer not in finite:
+            return False
+        return (
+            all(map(ends, _list(node, "allOf")))
+            and all(any(map(ends, either)) for name in ("anyOf", "oneOf") if (either := _list(node, name)))
+            and (kinds not in ("object", ["object"]) or all(map(ends, _required(node))))
+            and (kinds not in ("array", ["array"]) or all(map(ends, _first_items(node))))
+        )
+
+    seen: set[str] = set()
+    collect(schema)
+    for _ in range(_ROUNDS):
+        found = False
+        for pointer in pointers:
+            if pointer not in finite and ends(_resolve(schema, pointer)):
+                finite.add(pointer)
+                found = True
+        if ends(schema):
+            return
+        if not found:
+            raise InvalidRequest(
+                "No value has this schema: the values that it requires lead back to themselves ('$ref') without "
+                "end. Make one of them optional, or allow null.",
+                param=param,
+            )
+
+
+def _list(node: Json, name: str) -> list[Any]:
+    value = node.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _required(node: Json) -> list[Any]:
+    properties = node.get("properties")
+    if not isinstance(properties, dict):
+        return []
+    return [properties[name] for name in _list(node, "required") if isinstance(name, str) and name in properties]
+
+
+def _first_items(node: Json) -> list[Any]:
+    least = node.get("minItems")
+    if not isinstance(least, int) or least < 1:
+        return []
+    first = _list(node, "prefixItems")
+    return [*first[:least], *([node.get("items")] if least > len(first) else [])]
 
 
 def _children(node: Any) -> Iterator[Any]:

@@ -33,7 +33,7 @@ from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
-from backends.local.stops import TIMED, Counts, stopped
+from backends.local.stops import Counts, counted, stopped
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -110,7 +110,11 @@ class LocalWorkerBackend:
         )
         body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
-        stops = body.pop("stop", ()) if _tells_stops(request, upstream) else ()
+        stops: Sequence[str] = ()
+        if binding.calls != "never" or _tells_stops(request, upstream):
+            stops = body.pop("stop", None) or ()
+        if binding.calls == "must":  # the answer has no text that a sequence could end
+            stops = ()
         streams = [
             self._choice(upstream, single, index, binding, usage, stops)
             for index, single in enumerate(choice_bodies(body))
@@ -148,10 +152,10 @@ class LocalWorkerBackend:
         if not stops:
             return binding.chunks(self._regular(upstream, body, index, usage, None))
         counts = Counts()
-        chunks = self._regular(upstream, {**body, **TIMED}, index, usage, counts)
-        if binding.calls:  # a sequence ends the text that the caller sees, not the JSON of a call
-            return stopped(binding.chunks(chunks), stops, lambda: usage.add(counts.usage()))
-        return binding.chunks(stopped(chunks, stops, lambda: usage.add(counts.usage())))
+        chunks = self._regular(upstream, counted(body, upstream.engine), index, usage, counts)
+        if binding.calls == "never":
+            return binding.chunks(stopped(chunks, stops, lambda: usage.add(counts.usage())))
+        return binding.cut(stopped(binding.chunks(chunks), stops, lambda: usage.add(counts.usage())))
 
     async def _regular(
         self, upstream: Upstream, body: Json, index: int, usage: UsageSum, counts: Counts | None
@@ -161,7 +165,7 @@ class LocalWorkerBackend:
         )
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
-                if chunk.get("usage"):
+                if chunk.get("usage") and not chunk.get("choices"):
                     usage.add(chunk["usage"])
                     continue
                 if counts is not None:

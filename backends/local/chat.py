@@ -47,6 +47,7 @@ def choice_bodies(body: Json) -> list[Json]:
 def regular(chunk: Json, index: int) -> Json:
     """A chunk of llama-server in OpenAI's shape, for the choice ``index``."""
     chunk.pop("timings", None)
+    chunk.pop("usage", None)
     for choice in chunk.get("choices") or ():
         choice["index"] = index
         delta = choice.setdefault("delta", {})

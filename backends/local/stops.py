@@ -1,4 +1,7 @@
-"""Stop sequences in the gateway, for a caller that is told which one ended the text: llama-server does not say."""
+"""Stop sequences in the gateway, where the engine's own would not do.
+
+llama-server does not say which one ended the text, and each engine would cut a tool call as well as a text.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,33 @@ from dataclasses import dataclass, field
 from backends.workers.engines.common.detokenization import StopFilter
 from catalog.types import Json
 
-TIMED: Json = {"timings_per_token": True}
-"""Asks llama-server for counts on every chunk, since closing its stream before the end loses the usage."""
+_TIMED: Json = {"timings_per_token": True}
+_COUNTED: Json = {"stream_options": {"continuous_usage_stats": True}}
+
+
+def counted(body: Json, engine: str | None) -> Json:
+    """The body that asks for counts on every chunk, since closing a stream before its end loses the usage.
+
+    The names are llama-server's, and vLLM's for it and our own engines.
+    """
+    return {**body, **(_TIMED if engine in (None, "llamacpp") else _COUNTED)}
 
 
 @dataclass(slots=True)
 class Counts:
-    """The tokens of one choice so far, by llama-server's ``timings``."""
+    """The tokens of one choice so far, by llama-server's ``timings`` or the usage on each chunk."""
 
     _timings: Json = field(default_factory=dict)
+    _usage: Json | None = None
 
     def see(self, chunk: Json) -> None:
         self._timings = chunk.get("timings") or self._timings
+        self._usage = chunk.get("usage") or self._usage
 
     def usage(self) -> Json:
         """OpenAI's usage object."""
+        if self._usage is not None:
+            return self._usage
         cached = self._timings.get("cache_n", 0)
         prompt, said = self._timings.get("prompt_n", 0) + cached, self._timings.get("predicted_n", 0)
         return {

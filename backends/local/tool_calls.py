@@ -188,11 +188,11 @@ class _Reader:
 
 
 async def checked_native(
-    chunks: AsyncGenerator[Json], tools: tuple[FunctionDefinition, ...], checker: Checker
+    chunks: AsyncGenerator[Json], tools: tuple[FunctionDefinition, ...], checker: Checker, *, must: bool
 ) -> AsyncGenerator[Json]:
     """The chunks of a server that makes tool calls itself; calls of strict tools are checked at the end.
 
-    Raises AnswerInvalid.
+    Raises AnswerInvalid, also for a finished answer without a call if it ``must`` have one.
     """
     strict = {tool.name: tool for tool in tools if tool.strict}
     calls: dict[int, tuple[str, list[str]]] = {}
@@ -204,6 +204,8 @@ async def checked_native(
                     entry = calls.setdefault(call.get("index", 0), (function.get("name") or "", []))
                     entry[1].append(function.get("arguments") or "")
                 if choice["finish_reason"] in ("tool_calls", "stop"):
+                    if must and not calls:
+                        raise AnswerInvalid("The model's answer has no tool call, and the request asks for one.")
                     for name, pieces in calls.values():
                         if name in strict:
                             await check_call(strict[name], "".join(pieces), checker)

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from backends.wire.sampling import StreamOptions
 from backends.workers.engines.common.detokenization import IncrementalDetokenizer, StopFilter, VisibleText
 from backends.workers.program.app import sse_event
 from catalog.types import Json
@@ -101,9 +102,18 @@ async def visible_pieces(
 
 
 async def chat_events(
-    pieces: AsyncGenerator[Piece], text: ChatOutputParser, *, model: str, prompt_tokens: int
+    pieces: AsyncGenerator[Piece],
+    text: ChatOutputParser,
+    *,
+    model: str,
+    prompt_tokens: int,
+    options: StreamOptions | None = None,
 ) -> AsyncGenerator[bytes]:
-    """Yield the server-sent events of a chat (``chat.completion.chunk``), with the usage and ``[DONE]``."""
+    """Yield the server-sent events of a chat (``chat.completion.chunk``), with the usage and ``[DONE]``.
+
+    With ``continuous_usage_stats`` in the request's ``options``, which is vLLM's, each delta has the usage so far.
+    """
+    each = bool(options and (options.model_extra or {}).get("continuous_usage_stats"))
     head = _head("chatcmpl", "chat.completion.chunk", model)
     begun = False
     async with aclosing(pieces):
@@ -111,6 +121,8 @@ async def chat_events(
             if not begun:
                 begun = True
                 yield _chunk(head, {"delta": {"role": "assistant", "content": None}})
+            if each:
+                head = {**head, "usage": _usage(prompt_tokens, piece.count)}
             logprobs = piece.logprobs
             last = piece.finish is not None
             for delta in text.take(piece.text, last=last) if piece.text or last else ():

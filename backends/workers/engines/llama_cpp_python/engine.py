@@ -115,7 +115,13 @@ class LlamaCppPythonEngine:
         wanted = (request.top_logprobs or 0) if request.logprobs else None
         sampling = await self._sampling(request, prompt, request.output_limit, wanted)
         pieces = self._pieces(prompt, sampling, request.stop)
-        events = chat_events(pieces, PlainOutputParser(), model=self._spec.model_id, prompt_tokens=len(prompt))
+        events = chat_events(
+            pieces,
+            PlainOutputParser(),
+            model=self._spec.model_id,
+            prompt_tokens=len(prompt),
+            options=request.stream_options,
+        )
         return await stream_response(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:

@@ -144,7 +144,13 @@ class MlxEngine:
             request, prompt, request.output_limit, wanted, extra, grammar=await self._grammar(request)
         )
         pieces = self._pieces(prompt, sampling, request.stop, wanted)
-        events = chat_events(pieces, text, model=self._spec.model_id, prompt_tokens=len(prompt))
+        events = chat_events(
+            pieces,
+            text,
+            model=self._spec.model_id,
+            prompt_tokens=len(prompt),
+            options=request.stream_options,
+        )
         return await stream_response(http, events, media_type="text/event-stream")
 
     async def _complete(self, http: Request) -> Response:
