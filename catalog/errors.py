@@ -498,9 +498,3 @@ class PullError(RoundhouseError):
 
     status = 502
     code = "pull_failed"
-
-
-class ChecksumMismatch(PullError):
-    """A fetched file does not have the expected digest; it was deleted."""
-
-    code = "checksum_mismatch"

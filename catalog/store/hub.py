@@ -16,14 +16,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from catalog.errors import ChecksumMismatch, PullError
+from catalog.errors import PullError
 from catalog.file_rows import row_of
 from catalog.model import HubSource, Model
 from catalog.paths import slug, within
 from catalog.selection import RemoteFile, Selection, select
 from catalog.store.manifest import Manifest, StoredFile, sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage
-from catalog.store.transfer import Sleep, download, transport_errors
+from catalog.store.transfer import ChecksumMismatch, Sleep, download, transport_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from catalog.errors import ChecksumMismatch, PullError
+from catalog.errors import PullError
 from catalog.model import PackageSource, WheelPin
 from catalog.paths import safe_relative, within
 from catalog.store.manifest import sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage
+from catalog.store.transfer import ChecksumMismatch
 
 _POLL_SECONDS = 0.2
 _ADDRESS = re.compile(r"\b\w+://\S+")

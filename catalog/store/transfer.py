@@ -20,6 +20,12 @@ _ATTEMPTS = 5
 Sleep = Callable[[float], None]
 
 
+class ChecksumMismatch(PullError):
+    """A fetched file does not have the expected digest; it was deleted."""
+
+    code = "checksum_mismatch"
+
+
 def download(
     url: str,
     headers: dict[str, str],

@@ -82,8 +82,13 @@ class WatchedAnswer(Answer[T]):
     """An answer whose items are shown to ``see`` before they pass."""
 
     def __init__(self, answer: Answer[T], see: Callable[[Any], None]) -> None:
-        super().__init__(answer.attempt, answer.reason)
+        super().__init__(answer.attempt, answer.reason, self._resume_inner)
+        self._inner = answer
         self._see = see
+
+    async def _resume_inner(self, _: Answer[T], error: RoundhouseError) -> None:
+        await self._inner.resume(error)
+        self.adopt(self._inner.attempt, self._inner.reason)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self._watched()

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from catalog.catalog import Catalog
-from catalog.errors import ChecksumMismatch, PullError
+from catalog.errors import PullError
 from catalog.model import Capability, HubSource, Model
 from catalog.store.hub import Hub
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store, parse_address
+from catalog.store.transfer import ChecksumMismatch
 from tests.fakes.gguf import chat_model, gguf_bytes
 from tests.fakes.hub import FakeHub, Repository, serve
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import ChecksumMismatch, ConfigurationError, ModelNotFound, ModelUnavailable, PullError
+from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
 from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource, WheelPin
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
+from catalog.store.transfer import ChecksumMismatch
 from tests.fakes.gguf import chat_model
 from tests.fakes.wheels import add_wheel, pip_arguments
 
