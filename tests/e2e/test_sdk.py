@@ -134,7 +134,10 @@ def test_a_schema_is_kept(client: openai.OpenAI) -> None:
                 "name": "person",
                 "schema": {
                     "type": "object",
-                    "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
+                    "properties": {
+                        "name": {"type": "string", "maxLength": 20},
+                        "age": {"type": "integer", "maximum": 150},
+                    },
                     "required": ["name", "age"],
                     "additionalProperties": False,
                 },

@@ -219,11 +219,11 @@ async def test_limits_on_requests_are_exact_however_many_come_at_once(running: S
 
 @pytest.mark.parametrize("window", WINDOWS)
 async def test_limits_on_tokens_are_exact_however_many_come_at_once(running: Site, window: str) -> None:
-    """The gate counts the prompt before any answer; no request of the burst ends before all were counted."""
-    prompt = await estimate(running)
-    secret = await limited(running, tokens=Rate(**{window: 5 * prompt + prompt // 2}))
+    """The gate counts prompt and longest answer before any answer; no request ends before all were counted."""
+    each_call = await estimate(running) + 10
+    secret = await limited(running, tokens=Rate(**{window: 5 * each_call + each_call // 2}))
     running.provider.fault = Fault(hold_after=0)
-    burst = [asyncio.create_task(asked(running, secret, model="far")) for _ in range(40)]
+    burst = [asyncio.create_task(asked(running, secret, model="far", max_tokens=10)) for _ in range(40)]
     await until(lambda: sum(each.done() for each in burst) == 35)
     running.provider.go.set()
     assert statuses_of(await asyncio.gather(*burst)) == {200: 5, 429: 35}

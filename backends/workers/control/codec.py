@@ -48,8 +48,11 @@ def error_from_json(value: JsonValue) -> RoundhouseError:
 
 
 def upstream_to_json(upstream: Upstream) -> JsonValue:
-    """Convert an upstream, including its key: only the parent and this gateway have the socket."""
-    return {item.name: getattr(upstream, item.name) for item in fields(Upstream)}
+    """Convert an upstream, including its key: only the parent and this gateway have the socket.
+
+    What a gateway learned about the form of requests stays with it: our own workers take every form.
+    """
+    return {item.name: getattr(upstream, item.name) for item in fields(Upstream) if item.name != "asked"}
 
 
 def upstream_from_json(value: JsonValue) -> Upstream:

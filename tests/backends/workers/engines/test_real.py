@@ -26,7 +26,7 @@ from backends.workers.pool import WorkerState
 from backends.workers.settings import WorkerSettings
 from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
-from catalog.errors import ConfigurationError, ModelUnavailable, WorkerFailed
+from catalog.errors import ModelUnavailable, WorkerFailed
 from catalog.model import Model, PathSource
 from tests.backends.answers import assemble_chat
 from tests.backends.workers.conftest import client
@@ -252,7 +252,7 @@ async def test_a_broken_gguf_ends_its_own_worker_with_the_cause(tmp_path: Path) 
             await pool.load(row)
         assert pool.snapshot().workers[0].state is WorkerState.FAILED
         wrong = row.model_copy(update={"id": "wrong", "options": {"contxt": 1}})
-        with pytest.raises(ConfigurationError, match="contxt"):
+        with pytest.raises(ModelUnavailable, match="contxt"):
             await pool.load(wrong)
 
 
