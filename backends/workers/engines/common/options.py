@@ -50,7 +50,10 @@ def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"Option '{where}' of engine {engine}: {first['msg']}.") from error
+        wrong = f"{first['msg']}."
+        if first["type"] == "extra_forbidden":
+            wrong = f"there is no such option. The engine has: {', '.join(sorted(kind.model_fields))}."
+        raise ConfigurationError(f"Option '{where}' of engine {engine}: {wrong}") from error
 
 
 def paths_of(
