@@ -16,7 +16,7 @@ from typing import Any
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
-from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.parameters import LLAMA_SAMPLERS, OTHER_ANSWERS, ParameterTable
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
@@ -33,6 +33,7 @@ PARAMETERS = ParameterTable(
     renames={"max_completion_tokens": "max_tokens"},
     extras=frozenset({"keep_alive"}),
     unknown_pass=False,
+    refuses=OTHER_ANSWERS,
 )
 """Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
 

@@ -38,6 +38,17 @@ _ALWAYS = frozenset(
     }
 )
 
+OTHER_ANSWERS: Mapping[str, str] = MappingProxyType(
+    {
+        "functions": "Use 'tools'.",
+        "function_call": "Use 'tool_choice'.",
+        "modalities": 'It answers with text alone; ask for ["text"], and speak it with POST /v1/audio/speech.',
+        "audio": "It answers with text alone; speak it with POST /v1/audio/speech.",
+        "web_search_options": "It cannot search; ask a model that can, or give it a tool of your own.",
+    }
+)
+"""Parameters of chats that change what the answer is, and what to do where a server does not take them."""
+
 
 def _no_renames() -> Mapping[str, str]:
     return MappingProxyType({})
@@ -51,7 +62,8 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences.
+    ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
+    with the advice that its error gives.
     """
 
     drops: frozenset[str] = frozenset()
@@ -61,6 +73,7 @@ class ParameterTable:
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
     stops: int | None = None
+    refuses: Mapping[str, str] = field(default_factory=_no_renames)
 
 
 MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
@@ -71,9 +84,10 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     """The body to send, with the model's name at the upstream.
 
     ``upstream.parameters``, where the model's row has it, is a further bound. Raises InvalidRequest for a field of
-    :data:`FORBIDDEN`, UnsupportedParameter for more stop sequences than the server takes.
+    :data:`FORBIDDEN`, UnsupportedParameter for more stop sequences than the server takes and for what it refuses.
     """
     refuse_forbidden(request)
+    refuse_other_answers(request, upstream, table.refuses)
     if table.stops is not None and isinstance(request, Sampling):
         check_stops(request, upstream, table.stops)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
@@ -108,6 +122,16 @@ def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
             f"'{upstream.model}' takes at most {most} stop sequences, and the request has {len(request.stop)}.",
             param="stop",
         )
+
+
+def refuse_other_answers(request: WireModel, upstream: Upstream, refuses: Mapping[str, str]) -> None:
+    """Raises UnsupportedParameter for a set parameter that is among ``refuses``, with its advice."""
+    extra = request.model_extra
+    if not extra or not isinstance(request, ChatRequest):
+        return
+    for name in refuses.keys() & extra.keys():
+        if _asks(name, extra[name]):
+            raise UnsupportedParameter(f"'{upstream.model}' does not take '{name}'. {refuses[name]}", param=name)
 
 
 def refuse_forbidden(request: WireModel) -> None:

@@ -35,7 +35,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "stop": ([],),
     "metadata": ({},),
     "store": (False,),
-    "modalities": (["text"],),
+    "modalities": (["text"], []),
+    "functions": ([],),
+    "function_call": ("none",),
 }
 """Values that equal the default behaviour."""
 

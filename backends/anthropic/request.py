@@ -12,7 +12,7 @@ from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
-from backends.parameters import refuse_forbidden
+from backends.parameters import OTHER_ANSWERS, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -48,6 +48,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     (several choices, a custom tool) and not only its quality.
     """
     refuse_forbidden(request)
+    refuse_other_answers(request, upstream, OTHER_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):

@@ -7,7 +7,7 @@ from typing import Any
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
-from backends.parameters import check_stops, refuse_forbidden
+from backends.parameters import OTHER_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -53,6 +53,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
+    refuse_other_answers(request, upstream, OTHER_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from backends.parameters import ParameterTable
+from backends.parameters import OTHER_ANSWERS, ParameterTable
 
 WORKER = ParameterTable(
     drops=frozenset({"user", "metadata", "reasoning_effort", "min_tokens"}),
@@ -20,6 +20,7 @@ WORKER = ParameterTable(
     unknown_pass=False,
     takes_strict=True,
     marks=frozenset({"reasoning_content"}),
+    refuses=OTHER_ANSWERS,
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -48,6 +49,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         unknown_pass=False,
         marks=WORKER.marks,
+        refuses=OTHER_ANSWERS,
     ),
     "llama-cpp-python": replace(
         WORKER,

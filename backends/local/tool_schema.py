@@ -8,7 +8,9 @@ an answer without a call; if the request sets the form of the answer, that is ``
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +28,25 @@ MAX_PARALLEL_CALLS = 4
 CALLS = '{"tool_calls": ['
 CONTENT = '{"content": '
 _ANY_OBJECT: Json = {"type": "object"}
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KINDS = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
 
 
 def chosen_tools(request: ChatRequest) -> tuple[FunctionDefinition, ...]:
     """The tools that ``tool_choice`` allows. Raises InvalidRequest for a choice that is not among the tools."""
     tools = tuple(_definition(tool, at) for at, tool in enumerate(request.tools or ()))
+    _check_names(tools)
     choice = request.tool_choice
     if choice == "none":
         return ()
     if isinstance(choice, NamedToolChoice):
-        name = choice.function.name if choice.function else ""
+        if choice.function is None:
+            raise InvalidRequest(
+                f"A local model takes no tool_choice of the type '{choice.type[:80]}'. Send only the tools "
+                "that it may call, with the choice 'auto' or 'required'.",
+                param="tool_choice",
+            )
+        name = choice.function.name
         tools = tuple(tool for tool in tools if tool.name == name)
         if not tools:
             raise InvalidRequest(
@@ -45,6 +55,23 @@ def chosen_tools(request: ChatRequest) -> tuple[FunctionDefinition, ...]:
     elif choice == "required" and not tools:
         raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
     return tools
+
+
+def _check_names(tools: Sequence[FunctionDefinition]) -> None:
+    """Raises InvalidRequest for a name that OpenAI's API does not allow, or that two tools have."""
+    seen: set[str] = set()
+    for at, tool in enumerate(tools):
+        if _NAME.fullmatch(tool.name) is None:
+            raise InvalidRequest(
+                f"The tool's name {tool.name[:80]!r} may have letters, digits, '_' and '-' only, 64 at most.",
+                param=f"tools.{at}.function.name",
+            )
+        if tool.name in seen:
+            raise InvalidRequest(
+                f"Two tools have the name '{tool.name}'. Give each a name of its own.",
+                param=f"tools.{at}.function.name",
+            )
+        seen.add(tool.name)
 
 
 def _definition(tool: Tool, position: int) -> FunctionDefinition:

@@ -76,7 +76,7 @@ class Sampling(WireModel):
     logit_bias: (
         Annotated[
             dict[
-                Annotated[str, StringConstraints(max_length=16, pattern=r"^\d+$")],
+                Annotated[str, StringConstraints(max_length=16, pattern=r"^[0-9]+$")],
                 Annotated[Finite, Field(ge=-100, le=100)],
             ],
             Field(max_length=2048),

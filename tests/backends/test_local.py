@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from backends.base import Tokenize, Upstream
 from backends.constraints.checker import Checker
@@ -182,6 +183,27 @@ async def test_none_sends_no_tools(fake: FakeLlamaServer, backend: LocalWorkerBa
 def test_a_choice_that_is_no_tool_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not among"):
         chosen_tools(chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "nope"}}))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a b", "\u00e4", "a.b", "x" * 65])
+def test_a_tools_name_that_openai_refuses_is_refused_with_its_path(name: str) -> None:
+    tools = [{"type": "function", "function": {"name": each}} for each in ("fine", name)]
+    with pytest.raises(InvalidRequest) as refused:
+        chosen_tools(chat(tools=tools))
+    assert refused.value.param == "tools.1.function.name"
+
+
+def test_two_tools_of_one_name_are_refused_and_so_is_a_list_of_allowed_ones() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    with pytest.raises(InvalidRequest, match="Two tools have the name 'f'"):
+        chosen_tools(chat(tools=[tool, tool]))
+    with pytest.raises(InvalidRequest, match="no tool_choice of the type 'allowed_tools'"):
+        chosen_tools(chat(tools=[tool], tool_choice={"type": "allowed_tools", "allowed_tools": {"tools": [tool]}}))
+
+
+def test_a_tokens_id_of_other_digits_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        chat(logit_bias={"\u0663": 1})
 
 
 async def test_definitions_of_two_tools_do_not_meet(checker: Checker) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from backends import ollama
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
@@ -17,7 +18,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.images import ImageRequest
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 
@@ -35,6 +36,8 @@ WORKER = upstream("worker")
 
 
 def table(there: Upstream) -> ParameterTable:
+    if there.protocol == "ollama":
+        return ollama.PARAMETERS
     return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
 
 
@@ -66,6 +69,29 @@ def test_an_unknown_parameter_is_passed_where_the_server_judges_and_dropped_wher
     assert sent(request, COMPATIBLE)["novelty"] == 1
     assert dropped(request, WORKER) == ("novelty",)
     assert sent(chat(mirostat=2), WORKER)["mirostat"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy", "format": "wav"}),
+        ("web_search_options", {}),
+    ],
+)
+def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_not_taken(
+    name: str, value: Any
+) -> None:
+    request = chat(**{name: value})
+    assert sent(request, OPENAI)[name] == value
+    for there in (WORKER, replace(WORKER, engine="vllm"), upstream("ollama")):
+        with pytest.raises(UnsupportedParameter) as refused:
+            sent(request, there)
+        assert refused.value.param == name
+    for name, value in [("functions", []), ("function_call", "none"), ("modalities", ["text"]), ("audio", None)]:
+        sent(chat(**{name: value}), WORKER)
 
 
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:
