@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.base import Upstream
-from backends.translation import NEUTRAL, QUIET
+from backends.translation import NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
 from backends.wire.sampling import Sampling
@@ -183,4 +183,4 @@ def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: boo
 
 def _asks(name: str, value: Any) -> bool:
     """Whether leaving this value out changes the answer."""
-    return value is not None and value not in NEUTRAL.get(name, ()) and name not in QUIET
+    return value is not None and value not in NEUTRAL.get(name, ())
