@@ -43,7 +43,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Values that equal the default behaviour."""
 
 BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
-"""Fields that do not change the answer. Those which a provider lacks are named, but ``strict`` does not refuse them."""
+"""Fields that do not change the answer: those which a provider lacks are named, but ``strict`` lets them pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ class Attempt(Generic[T]):
         )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
-        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all but bookkeeping."""
+        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
         if self.job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
             raise UnsupportedParameter(
                 f"'{self.model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
