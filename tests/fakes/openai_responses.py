@@ -67,10 +67,12 @@ def _as_chat(body: Json) -> Json:
     last = given[-1] if isinstance(given, list) and given else {}
     tools = [{"function": tool} for tool in body.get("tools") or () if tool["type"] == "function"]
     choice = body.get("tool_choice", "auto")
+    if isinstance(choice, dict):  # of a hosted tool: no function is called
+        choice = {"function": choice} if choice.get("name") else "none"
     form = (body.get("text") or {}).get("format") or {}
     return {
         "tools": tools,
-        "tool_choice": {"function": choice} if isinstance(choice, dict) else choice,
+        "tool_choice": choice,
         "parallel_tool_calls": body.get("parallel_tool_calls"),
         "messages": [{"role": "tool" if str(last.get("type")).endswith("_output") else "user"}],
         "response_format": {**form, "json_schema": form},
