@@ -7,7 +7,8 @@ from typing import Any
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
-from backends.parameters import OTHER_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
+from backends.google.search import add_search
+from backends.parameters import SEARCHED_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -32,7 +33,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-        "safety_settings",
+        *("safety_settings", "web_search_options"),
     }
 )
 _SCHEMA_KEYWORDS = frozenset(
@@ -53,7 +54,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, OTHER_ANSWERS)
+    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
@@ -62,6 +63,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if system:
         body["systemInstruction"] = {"parts": [{"text": system}]}
     _tools(request, body, dropped)
+    if request.web_search_options is not None:
+        add_search(request.web_search_options, can, upstream, body, dropped)
     config: Json = {}
     _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)
