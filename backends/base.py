@@ -52,8 +52,9 @@ class Upstream:
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
-    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``asked``
-    remembers which forms of a request the server refused; the upstreams of a row's keys share it.
+    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``voices``
+    are the voice maps of the row and its endpoint. ``asked`` remembers which forms of a request the server
+    refused; the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -70,6 +71,7 @@ class Upstream:
     max_output_tokens: int | None = None
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
+    voices: Mapping[str, str] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
 
 

@@ -22,7 +22,7 @@ from backends.openai.documents import (
     rerank_results,
     transcript_events,
 )
-from backends.openai.forms import dropped, rerank_body, speech_body, transcription_form
+from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
 from backends.openai.models import rows_from_models
 from backends.openai.parameters import table_at
 from backends.parameters import ParameterTable, body_for
@@ -128,7 +128,12 @@ class OpenAIBackend:
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
         body = speech_body(request, upstream, self.parameters(upstream), self.default_voice)
         async with self.http.open(
-            upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
+            upstream,
+            "POST",
+            self.path(upstream, "/audio/speech"),
+            json=body,
+            key_header=self.key_header,
+            errors=_speech_error,
         ) as response:
             async for chunk in response.iter_audio():
                 yield chunk
@@ -372,6 +377,10 @@ def regular(event: Json, upstream: Upstream) -> None:
 
 def _wrong(upstream: Upstream, wrong: WrongShape) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent an answer of a wrong shape: {wrong}.")
+
+
+def _speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+    return of_this_model(read_error(status, headers, body, upstream))
 
 
 def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:

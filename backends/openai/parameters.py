@@ -7,6 +7,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.voices import OPENAI_VOICES
 
 OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
@@ -15,6 +16,7 @@ OPENAI = ParameterTable(
         "instruction",
         "language",
         "sample_rate",
+        "bit_rate",
         "negative_prompt",
         "steps",
         "guidance_scale",
@@ -23,6 +25,7 @@ OPENAI = ParameterTable(
     },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,
+    voices=frozenset(OPENAI_VOICES),
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""

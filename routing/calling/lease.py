@@ -105,6 +105,7 @@ class Leases:
             parameters=model.parameters,
             max_output_tokens=model.limits.max_output_tokens,
             prompts=model.options.get("prompts", {}),
+            voices=model.voice_map,
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
@@ -124,6 +125,7 @@ class Leases:
                 _upstream(endpoint, model.source.model, secret, self._timeouts),
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
+                voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )
         return upstream, position
