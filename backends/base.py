@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -53,8 +53,8 @@ class Upstream:
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
     come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``voices``
-    are the voice maps of the row and its endpoint. ``asked`` remembers which forms of a request the server
-    refused; the upstreams of a row's keys share it.
+    are the voice maps of the row and its endpoint, ``options`` those of a remote row. ``asked`` remembers which
+    forms of a request the server refused; the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -72,6 +72,7 @@ class Upstream:
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
     voices: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, Any] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -14,7 +15,7 @@ SpeechFormat = Literal[AudioFormat, "ulaw", "alaw"]
 """OpenAI's formats, and the two of telephony (ITU-T G.711), which ElevenLabs makes."""
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 
-MEDIA_TYPES: dict[AudioFormat, str] = {
+MEDIA_TYPES: Mapping[SpeechFormat, str] = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
     "aac": "audio/aac",
@@ -22,7 +23,7 @@ MEDIA_TYPES: dict[AudioFormat, str] = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-SPEECH_MEDIA: dict[SpeechFormat, str] = {**MEDIA_TYPES, "ulaw": "audio/PCMU", "alaw": "audio/PCMA"}
+SPEECH_MEDIA: Mapping[SpeechFormat, str] = {**MEDIA_TYPES, "ulaw": "audio/PCMU", "alaw": "audio/PCMA"}
 """Media types of speech; the telephony ones are of RFC 3551."""
 MAX_TERMS = 1000
 Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]

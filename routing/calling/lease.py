@@ -125,6 +125,7 @@ class Leases:
                 _upstream(endpoint, model.source.model, secret, self._timeouts),
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
+                options=model.options,
                 voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )
