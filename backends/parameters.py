@@ -68,9 +68,9 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
-    with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its name, None for
-    one that gets them as they are.
+    ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
+    parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
+    gives the reasoning efforts of a model by its name, None for one that gets them as they are.
     """
 
     drops: frozenset[str] = frozenset()
@@ -80,6 +80,7 @@ class ParameterTable:
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
     stops: int | None = None
+    voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
     efforts: Callable[[str], Set[str] | None] | None = None
 

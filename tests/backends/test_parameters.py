@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends import ollama
+from backends.ollama.backend import V1
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
@@ -37,7 +37,7 @@ WORKER = upstream("worker")
 
 def table(there: Upstream) -> ParameterTable:
     if there.protocol == "ollama":
-        return ollama.PARAMETERS
+        return V1
     return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
 
 
