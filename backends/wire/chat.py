@@ -163,6 +163,12 @@ class TranslatedChat(ChatRequest):
     def original(self) -> Original | None:
         return self._original
 
+    def with_original(self, original: Original) -> TranslatedChat:
+        """A copy whose providers of the other language get this request."""
+        copy = self.model_copy()
+        copy._original = original
+        return copy
+
     @classmethod
     def of(
         cls,

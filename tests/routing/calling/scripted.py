@@ -55,15 +55,19 @@ class ScriptedBackend:
     scripts: dict[str, Script]
     calls: list[Upstream] = field(default_factory=list)
     open: int = 0
+    requests: list[ChatRequest] = field(default_factory=list)
     drops: tuple[str, ...] = ()
+    drops_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names that single models drop."""
     reports: str = ""
     """The header that names the parameters which the worker dropped."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
-        return self.drops
+        return self.drops_of.get(upstream.model, self.drops)
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         self.calls.append(upstream)
+        self.requests.append(request)
         self.open += 1
         note({"x-roundhouse-dropped": self.reports})
         try:
