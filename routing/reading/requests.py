@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest, ContentPart, Message
+from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -40,6 +40,8 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
+_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -94,6 +96,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         stream=bool(request.stream),
         key=key,
         prompt_digest=_digest(texts),
+        hosted=_hosted(request),
         intent=intent,
     )
 
@@ -336,6 +339,14 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
     fields = list(properties.values()) if isinstance(properties, dict) else [schema]
     labels = len(fields) == 1 and isinstance(fields[0], dict) and "enum" in fields[0]
     return max(1, _size(schema)), labels
+
+
+def _hosted(request: ChatRequest) -> bool:
+    """Whether the provider may run tools of its own."""
+    if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
+        return True
+    original = request.original if isinstance(request, TranslatedChat) else None
+    return original is not None and original.refusal is not None
 
 
 def _size(schema: object) -> int:

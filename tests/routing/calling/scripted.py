@@ -34,7 +34,7 @@ Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
 FACTS = Facts(capability=Capability.CHAT, prompt_tokens=10)
 ROLE: Json = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
-USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}}
+USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 100_000, "completion_tokens": 950_000}}
 
 
 def text(content: str) -> Json:

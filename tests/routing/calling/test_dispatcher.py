@@ -44,7 +44,7 @@ async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None
     assert [item["model"] for item in items] == ["a"] * 4
     outcome = stand.recorder.outcomes[0]
     assert (outcome.result, outcome.finish_reason, outcome.attempt) == (Result.SUCCESS, "stop", 1)
-    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
+    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (100_000, 950_000, 0)
 
 
 async def test_only_a_successful_call_makes_a_pin(stand: Stand) -> None:
