@@ -147,8 +147,7 @@ class Attempt(Generic[T]):
         if facts.capability is not Capability.CHAT or facts.tokens_only or self.model.local:
             return error
         return UpstreamError(
-            f"The endpoint '{self.model.endpoint_name}' answered with HTTP {error.upstream_status} and no reason: "
-            "its path is missing at present. If that lasts, check its base_url.",
+            f"{error.message.rstrip('.')}. Its path may be missing just now; if that lasts, check its base_url.",
             upstream_status=error.upstream_status,
         )
 

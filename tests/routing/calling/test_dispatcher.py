@@ -159,6 +159,16 @@ def test_only_what_may_pass_is_worth_trying_again(plan: Plan, status: int, kind:
     assert (status in (429, 503) and kind is not BudgetExceeded) == (error.retry_after is not None)
 
 
+@pytest.mark.parametrize("strategy", [Strategy.EXPLICIT, Strategy.SCHEMA])
+def test_a_model_that_rests_is_named_with_the_time_to_try_again(strategy: Strategy) -> None:
+    plan = Plan((), [Exclusion(*BREAKS, rest=11.5)], strategy, "")
+    error = nothing_left(plan, CHAT)
+    assert "near" in error.message
+    assert "failed repeatedly" in error.message
+    assert error.message.endswith(" Try again in 12 s, or choose another model.")
+    assert error.retry_after == 12
+
+
 def test_reasons_that_can_be_mended_come_first_and_one_that_many_share_is_told_once() -> None:
     unfit = [(f"embedder-{n}", "capability", "it cannot do: chat") for n in range(30)]
     message = nothing_left(excluding(*unfit, NO_KEY), CHAT).message
