@@ -249,16 +249,18 @@ def _textual(
     stream: bool = False,
 ) -> Facts:
     intent = _intent(request, headers)
-    tokens = other_tokens + _estimate(texts)
+    requested = getattr(request, "model", "auto")
+    costs = costs_of(requested)
+    tokens = other_tokens + _estimate(texts, costs)
     complexity = Complexity.SIMPLE
     if task is None:
         last = texts[-1] if texts else ""
-        shape = shape_of(last, profile(last), tokens=tokens, turns=1)
+        shape = shape_of(last, profile(last, costs), tokens=tokens, turns=1)
         complexity = complexity_of(shape)
         task = intent.task or task_of(shape, images=False, output_tokens=None)
     return Facts(
         capability=capability,
-        requested=getattr(request, "model", "auto"),
+        requested=requested,
         task=task,
         complexity=complexity,
         prompt_tokens=tokens,
@@ -322,11 +324,11 @@ def _total(texts: Iterable[str], known: str, tokens: float, costs: Costs) -> flo
     return sum(tokens if text is known else profile(text, costs).tokens for text in texts if text)
 
 
-def _estimate(texts: list[str]) -> int:
+def _estimate(texts: list[str], costs: Costs) -> int:
     if len(texts) <= 64:
-        return sum(map(estimate_tokens, texts))
+        return sum(estimate_tokens(text, costs) for text in texts)
     # One pass in C over the joined texts is faster than thousands of short ones.
-    return max(len(texts), estimate_tokens("\n".join(texts)))
+    return max(len(texts), estimate_tokens("\n".join(texts), costs))
 
 
 def _schema(request: ChatRequest) -> tuple[int, bool]:
