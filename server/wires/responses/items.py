@@ -10,6 +10,7 @@ import orjson
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.wires.translation import named
 
 _SEAL = "rh1."
 
@@ -47,7 +48,7 @@ def to_messages(items: str | list[Json]) -> list[Json]:
             case "function_call":
                 _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
             case "function_call_output":
-                call_id = _text(item, "call_id", where)
+                call_id = named(item, "call_id", where)
                 messages.append(
                     {"role": "tool", "tool_call_id": call_id, "content": _content(item.get("output"), where)}
                 )
@@ -83,8 +84,8 @@ def _message(messages: list[Json], item: Json, where: str) -> None:
 
 
 def _call(item: Json, where: str) -> Json:
-    function = {"name": _text(item, "name", where), "arguments": _text(item, "arguments", where)}
-    call: Json = {"id": _text(item, "call_id", where), "type": "function", "function": function}
+    function = {"name": named(item, "name", where), "arguments": _text(item, "arguments", where)}
+    call: Json = {"id": named(item, "call_id", where), "type": "function", "function": function}
     if isinstance(item.get("extra_content"), dict):
         call["extra_content"] = item["extra_content"]
     return call
