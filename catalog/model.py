@@ -311,6 +311,11 @@ class Model(BaseModel):
         return self.local and self.engine in TOKENIZING
 
     @property
+    def bounds_answers(self) -> bool:
+        """Whether the model's server takes a bound on the tokens of an answer."""
+        return self.parameters is None or not self.parameters.isdisjoint(("max_tokens", "max_completion_tokens"))
+
+    @property
     def endpoint_name(self) -> str:
         """The id of the endpoint that serves this model, or ``LOCAL_ENDPOINT``."""
         return self.source.endpoint if isinstance(self.source, UpstreamSource) else LOCAL_ENDPOINT

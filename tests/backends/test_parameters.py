@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from backends.ollama.backend import V1
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.parameters import table_of
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
