@@ -159,6 +159,11 @@ class ServerSettings(BaseModel):
     timeouts: TimeoutSettings = TimeoutSettings()
     streams: StreamSettings = StreamSettings()
     processes: int = Field(default=1, ge=1, le=256, description="gateway processes, which share the model workers")
+    liveness: float = Field(
+        default=20.0,
+        ge=1,
+        description="seconds without an answer after which a gateway process is replaced (with several)",
+    )
     drain: float = Field(
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )

@@ -53,14 +53,14 @@ def check_length(text: str, phonemes: Sequence[str]) -> None:
     count, most = sum(map(len, phonemes)), PHONEMES_ALWAYS + PHONEMES_A_CHARACTER * len(text)
     if count > most:
         raise InvalidRequest(
-            f"Read aloud, these {len(text)} characters are {count} phonemes, and at most {most} are spoken at once: "
-            "numbers and symbols are long when read. Send the text in shorter parts.",
+            f"Read aloud, these {len(text)} characters are {count} phonemes, and at most {most} are spoken at "
+            "once: numbers and symbols are long when read. Send the text in shorter parts.",
             param="input",
         )
 
 
 def pieces(phonemes: str) -> Iterator[str]:
-    """Cut phonemes after at most :data:`PHONEMES_A_PIECE`: at the last pause within, else a space, else anywhere."""
+    """Cut phonemes into at most :data:`PHONEMES_A_PIECE`: at the last pause, else at a space, else anywhere."""
     rest = phonemes.strip()
     while len(rest) > PHONEMES_A_PIECE:
         within = rest[: PHONEMES_A_PIECE + 1]
