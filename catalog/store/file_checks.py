@@ -57,8 +57,8 @@ SETTINGS_LIMIT = 8 * 1024 * 1024
 def read_regular(path: Path, *, limit: int = SETTINGS_LIMIT, timeout: float = 2.0) -> bytes:
     """Read a regular file of at most ``limit`` bytes.
 
-    Raises OSError, whose ``strerror`` says what is wrong: also for a FIFO, a device, a folder, a larger file, and a
-    file that cannot be read within ``timeout`` seconds.
+    Raises OSError, whose ``strerror`` says what is wrong: also for a FIFO, a device, a folder, a larger file, or
+    one that cannot be read within ``timeout`` seconds.
     """
 
     def read() -> bytes | OSError:
