@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
-from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
+from backends.wire.common import Effort, Finite, Identifier, ModelName, Text, WireModel
 from backends.wire.schema import Schema
 
 
 class Reasoning(WireModel):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
