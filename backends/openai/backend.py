@@ -39,7 +39,13 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
-from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamProtocolError,
+)
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
@@ -176,6 +182,17 @@ class OpenAIBackend:
             self._response_body(upstream, request),
             path=self.path(upstream, PATH),
             key_header=self.key_header,
+        )
+
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """See :class:`backends.base.Count`. OpenAI counts for the Responses API alone."""
+        if upstream.wire != "responses":
+            raise CapabilityMismatch(f"'{upstream.model}' cannot count tokens over its wire.", param="model")
+        from backends.openai.responses.calls import COUNT_PATH, count
+
+        made = self._response_body(upstream, request)
+        return await count(
+            self.http, upstream, made, path=self.path(upstream, COUNT_PATH), key_header=self.key_header
         )
 
     # ---- shared
