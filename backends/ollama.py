@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from backends.adapting.tools import ToolRules
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
@@ -36,6 +37,7 @@ PARAMETERS = ParameterTable(
     unknown_pass=False,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: _EFFORTS,
+    tools=ToolRules(refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False),
 )
 """Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
 

@@ -11,9 +11,9 @@ from google.genai.types import GenerationConfig
 from pydantic import ConfigDict, TypeAdapter
 
 from backends import ollama
+from backends.adapting.efforts import EFFORTS, nearest
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
-from backends.efforts import EFFORTS, nearest
 from backends.google.request import translate as to_google
 from backends.openai.parameters import table_at
 from backends.parameters import ParameterTable, body_for, dropped_names
