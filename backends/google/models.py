@@ -23,7 +23,8 @@ class GeminiTraits:
     ``budgets``: the least and the most tokens of thinking, None where no number is taken (2.5 takes one).
     ``levels``: thinking by a level's name (3 and later). ``can_stop_thinking``: a budget of 0 is taken.
     ``signatures``: a past tool call must carry its thought signature, calls have ids, and results may hold media.
-    ``json_with_tools``: a JSON answer may be asked for beside tools.
+    ``json_with_tools``: a JSON answer may be asked for beside tools. ``search_with_tools``: Google Search beside
+    functions. ``pays_by_query``: each query of a search is charged, not each prompt that was searched for.
     """
 
     budgets: tuple[int, int] | None
@@ -31,6 +32,8 @@ class GeminiTraits:
     can_stop_thinking: bool
     signatures: bool
     json_with_tools: bool
+    search_with_tools: bool
+    pays_by_query: bool
 
 
 def traits(model: str) -> GeminiTraits:
@@ -55,6 +58,8 @@ def traits(model: str) -> GeminiTraits:
         can_stop_thinking=not third and not pro,
         signatures=third,
         json_with_tools=third,
+        search_with_tools=third,
+        pays_by_query=third,
     )
 
 

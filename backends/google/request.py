@@ -12,7 +12,8 @@ from backends.adapting.tools import ToolRules, adapted, renames
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
-from backends.parameters import OTHER_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
+from backends.google.search import add_search
+from backends.parameters import SEARCHED_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -38,7 +39,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-        *("safety_settings", "thinking"),
+        *("safety_settings", "thinking", "web_search_options"),
     }
 )
 _SCHEMA_KEYWORDS = frozenset(
@@ -59,7 +60,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, OTHER_ANSWERS)
+    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
@@ -68,6 +69,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
     _tools(request, body, dropped)
+    if request.web_search_options is not None:
+        add_search(request.web_search_options, can, upstream, body, dropped)
     config: Json = {}
     _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)

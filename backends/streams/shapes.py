@@ -31,7 +31,7 @@ _KINDS = {
     type(None): "null",
 }
 _TEXTS = frozenset({"content", "role", "refusal", "reasoning_content", "reasoning"})
-_LISTS = frozenset({"annotations", "thinking_blocks"})
+_LISTS = frozenset({"annotations", "images", "server_tool_calls", "thinking_blocks"})
 _LOGPROBS: Mapping[str, frozenset[type]] = {
     "content": frozenset({dict}),
     "refusal": frozenset({dict}),
