@@ -94,10 +94,11 @@ class OpenAIBackend:
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
         if upstream.wire == "responses":
-            return self._respond(upstream, request)
-        body = self.body(request, upstream)
-        plain = asks_plainly(request, upstream)
-        chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+            chunks = self._respond(upstream, request)
+        else:
+            body = self.body(request, upstream)
+            plain = asks_plainly(request, upstream)
+            chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
         restoration = restoration_of(renames(request, self.parameters(upstream).tools))
         return chunks if restoration is None else restored(chunks, restoration)
 

@@ -26,6 +26,7 @@ from backends.http import HttpClient
 from backends.local.tool_schema import chosen_tools
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import table_at
+from backends.openai.responses.request import translate as to_responses
 from backends.parameters import body_for
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
@@ -425,4 +426,9 @@ def test_pictures_in_results_follow_all_results_in_a_message_of_the_user() -> No
             "Result of the tool call c2:",
         ]
         assert sent[6] == after
+    over = Upstream("o", "openai", "https://api.openai.com/v1", "gpt-5", wire="responses")
+    request = asked(messages=messages, tools=[tool("f", UNION)])
+    body = to_responses(request, over, table_at(over.base_url)).body
+    assert [part["type"] for part in body["input"][-1]["output"]] == ["input_image"]
+    assert "anyOf" not in body["tools"][0]["parameters"]
     assert gpt(messages=with_result([text]), tools=[tool("f")])["messages"][2]["content"] == [text]

@@ -16,6 +16,7 @@ from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
 from backends.google.request import translate as to_google
 from backends.openai.parameters import table_at
+from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
@@ -127,6 +128,16 @@ def test_efforts_of_openais_models(model: str, levels: str) -> None:
         sent, dropped = over_openai(table_at("https://api.openai.com/v1"), model, effort)
         assert sent == level.removesuffix("!")
         assert dropped == (("reasoning_effort",) if "!" in level else ())
+
+
+@pytest.mark.parametrize(
+    ("model", "effort"), [("gpt-6-astra", "max"), ("gpt-6.1-sol", "max"), ("gpt-5.4", "xhigh")]
+)
+def test_the_most_effort_of_openais_models_over_the_responses_api(model: str, effort: str) -> None:
+    there = Upstream("o", "openai", "https://api.openai.com/v1", model, wire="responses")
+    translated = to_responses(asked(reasoning_effort="max"), there, table_at(there.base_url))
+    assert translated.body["reasoning"] == {"effort": effort}
+    assert translated.dropped == (() if effort == "max" else ("reasoning_effort",))
 
 
 def test_a_server_of_unknown_make_judges_itself_and_ollama_gets_what_it_has() -> None:
