@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from secrets import token_hex
 from typing import Any, ClassVar, Literal
 
+from backends.adapting.restoring import restoration_of, restored
+from backends.adapting.tools import renames
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
@@ -98,10 +100,13 @@ class OpenAIBackend:
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
         if upstream.wire == "responses":
-            return self._respond(upstream, request)
-        body = self.body(request, upstream)
-        plain = asks_plainly(request, upstream)
-        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+            chunks = self._respond(upstream, request)
+        else:
+            body = self.body(request, upstream)
+            plain = asks_plainly(request, upstream)
+            chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+        restoration = restoration_of(renames(request, self.parameters(upstream).tools))
+        return chunks if restoration is None else restored(chunks, restoration)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.base import Upstream
+from backends.openai.efforts import efforts_of
 from backends.openai.parameters import COMPATIBLE, OPENAI
 from backends.openai.responses.items import to_items
 from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names
@@ -33,7 +34,16 @@ _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
-    return replace(table, drops=table.drops | _LACKED, renames={}, marks=_KEPT_MARKS, stops=None, refuses=_REFUSED)
+    return replace(
+        table,
+        drops=table.drops | _LACKED,
+        renames={},
+        marks=_KEPT_MARKS,
+        stops=None,
+        refuses=_REFUSED,
+        efforts=None if table.efforts is None else lambda model: efforts_of(model, "responses"),
+        tools=replace(table.tools, media_results=True),
+    )
 
 
 _OPENAI = _without_lacked(OPENAI)
