@@ -81,7 +81,12 @@ class ParameterTable:
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
 
 
-MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
+MARKS = frozenset(
+    {
+        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
+        *("images", "server_tool_calls"),
+    }
+)
 """Fields within messages and tools that translations write for providers of the other API."""
 
 

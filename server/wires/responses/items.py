@@ -12,6 +12,8 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 _SEAL = "rh1."
+_HOSTED = frozenset({"web_search_call", "code_interpreter_call"})
+"""Items of tools that a provider ran; a provider gets its own back, and the others read the text alone."""
 
 
 def encode_thinking(thinking_blocks: list[Json]) -> str:
@@ -53,6 +55,10 @@ def to_messages(items: str | list[Json]) -> list[Json]:
                 )
             case "reasoning":
                 _reasoning(_assistant(messages), item)
+            case kind if kind in _HOSTED:
+                _assistant(messages).setdefault("server_tool_calls", []).append(item)
+            case "image_generation_call":
+                _drawn(_assistant(messages), item, where)
             case kind:
                 raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
     return messages
@@ -100,6 +106,13 @@ def _reasoning(message: Json, item: Json) -> None:
     blocks = decode_thinking(item.get("encrypted_content"))
     if blocks:
         message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
+
+
+def _drawn(message: Json, item: Json, where: str) -> None:
+    """A picture that the model made is one of the message's ``images``."""
+    picture = f"data:image/{item.get('output_format') or 'png'};base64,{_text(item, 'result', where)}"
+    extra = {"extra_content": item["extra_content"]} if item.get("extra_content") else {}
+    message.setdefault("images", []).append({"type": "image_url", "image_url": {"url": picture}, **extra})
 
 
 def _content(content: Any, where: str) -> str | list[Json]:

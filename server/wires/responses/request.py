@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from backends.wire.chat import TranslatedChat
@@ -10,9 +11,10 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.items import to_messages
 from server.wires.translation import split_extras, validated
+from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
-_INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
+_INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
 def to_chat(request: ResponsesRequest) -> TranslatedChat:
@@ -32,7 +34,8 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
     same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
-    _tools(request, body)
+    losses = dict.fromkeys(left_out)
+    _tools(request, body, losses.setdefault)
     _text(request, body)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
@@ -40,7 +43,7 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
         body["logprobs"] = True
         if request.top_logprobs:
             body["top_logprobs"] = request.top_logprobs
-    return validated(body, left_out, place=lambda name: name.replace("messages", "input"))
+    return validated(body, tuple(losses), place=lambda name: name.replace("messages", "input"))
 
 
 def _refuse_state(request: ResponsesRequest) -> None:
@@ -64,8 +67,13 @@ def _refuse_state(request: ResponsesRequest) -> None:
             raise UnsupportedParameter(f"{name[:80]!r} belongs to a tool that is not supported.", param="include")
 
 
-def _tools(request: ResponsesRequest, body: Json) -> None:
-    tools = [_tool(tool, position) for position, tool in enumerate(request.tools or ())]
+def _tools(request: ResponsesRequest, body: Json, lose: Callable[[str], Any]) -> None:
+    tools = []
+    for position, tool in enumerate(request.tools or ()):
+        if tool.get("type") in OF_RESPONSES:
+            body["web_search_options"] = from_responses(tool, f"tools[{position}]", lose)
+        else:
+            tools.append(_tool(tool, position))
     choice: Any = request.tool_choice
     if isinstance(choice, dict):
         match choice.get("type"):
@@ -76,6 +84,8 @@ def _tools(request: ResponsesRequest, body: Json) -> None:
                 named = named if isinstance(named, list) else []
                 allowed = [tool.get("name") for tool in named if isinstance(tool, dict)]
                 tools = [tool for tool in tools if tool["function"].get("name") in allowed]
+                if not any(isinstance(tool, dict) and tool.get("type") in OF_RESPONSES for tool in named):
+                    body.pop("web_search_options", None)
                 choice = choice.get("mode", "auto")
             case kind:
                 raise UnsupportedParameter(
