@@ -41,7 +41,10 @@ class Wrong(Exception):
 
 
 class FakeGoogle(FakeServer):
-    """``reply`` is what the model says. With ``call_ids`` off, tool calls have no ids, as in older versions."""
+    """``reply`` is what the model says, before ``pictures`` in base64.
+
+    With ``call_ids`` off, tool calls have no ids, as in older versions.
+    """
 
     def __init__(self, *, uds: Path | None = None, key: str = "AIza-fake") -> None:
         super().__init__(uds=uds)
@@ -49,6 +52,7 @@ class FakeGoogle(FakeServer):
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
         self.call_ids = True
+        self.pictures: tuple[str, ...] = ()
 
     @property
     def base_url(self) -> str:
@@ -148,7 +152,8 @@ class FakeGoogle(FakeServer):
         pieces = words(text)
         if len(pieces) > config.get("maxOutputTokens", 10_000):
             pieces, finish = pieces[: config["maxOutputTokens"]], "MAX_TOKENS"
-        return [*parts, *({"text": piece} for piece in pieces)], finish
+        drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in self.pictures]
+        return [*parts, *({"text": piece} for piece in pieces), *drawn], finish
 
 
 def grounding(text: str) -> Json:
