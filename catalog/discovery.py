@@ -62,6 +62,7 @@ def discovered_row(
     if not isinstance(name, str) or len(name) > 150 or _ID.match(name) is None:
         return None
     fields["capabilities"] = fields.get("capabilities") or _guess(f"{name} {kind}" if kind else name)
+    limits: Limits = fields.pop("limits", Limits())
     try:
         return Model(
             id=f"{endpoint.id}/{name}",
@@ -71,7 +72,7 @@ def discovered_row(
             price=FREE if endpoint.private else Price(),
             tags=endpoint.tags | {"discovered"},
             origin="discovered",
-            limits=Limits(context_window=context) if is_positive(context) else Limits(),
+            limits=limits.model_copy(update={"context_window": context}) if is_positive(context) else limits,
             **fields,
         )
     except ValidationError:
