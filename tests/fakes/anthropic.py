@@ -74,8 +74,9 @@ class FakeAnthropic(FakeServer):
         ]
 
     async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """A page of one model."""
-        if self.key != call.headers.get("x-api-key") or "anthropic-version" not in call.headers:
+        """A page of one model. The newest SDK sends the key as a bearer token."""
+        sent = call.headers.get("x-api-key") or call.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key != sent or "anthropic-version" not in call.headers:
             return self.refused(call, 401, "invalid x-api-key")
         names = [model["id"] for model in self.listed]
         at = names.index(call.query["after_id"]) + 1 if "after_id" in call.query else 0
