@@ -51,7 +51,7 @@ class Capability(StrEnum):
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
-    GROUNDING = "grounding"
+    WEB_SEARCH = "web_search"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(
@@ -68,6 +68,10 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.VIDEO,
     }
 )
+
+
+Wire = Literal["chat", "responses"]
+"""OpenAI's API that a chat goes out in: ``/chat/completions`` or ``/responses``."""
 
 
 LOCAL_ENDPOINT = "local"
@@ -272,6 +276,10 @@ class Model(BaseModel):
     parameters: frozenset[str] | None = Field(
         default=None, description="request parameters this model takes; None: all that its protocol takes"
     )
+    wire: Wire | None = Field(
+        default=None,
+        description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
+    )
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(
         default=None, description="seconds idle before unloading; negative: never; None: the setting"
@@ -301,6 +309,11 @@ class Model(BaseModel):
     def tokenizes(self) -> bool:
         """Whether a worker of this model has a tokenizer to ask."""
         return self.local and self.engine in TOKENIZING
+
+    @property
+    def bounds_answers(self) -> bool:
+        """Whether the model's server takes a bound on the tokens of an answer."""
+        return self.parameters is None or not self.parameters.isdisjoint(("max_tokens", "max_completion_tokens"))
 
     @property
     def endpoint_name(self) -> str:
@@ -335,6 +348,10 @@ class Endpoint(BaseModel):
         "anthropic; an unknown one is refused at start-up",
     )
     base_url: str
+    wire: Wire = Field(
+        default="chat",
+        description="the API for chats with models whose rows name none; 'responses' needs a protocol that has it",
+    )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
     headers: dict[str, str] = {}

@@ -116,7 +116,7 @@ class ElevenLabsBackend:
             with reading("ElevenLabs"):
                 for voice in page["voices"]:
                     found.setdefault(str(voice.get("name") or voice["voice_id"]), str(voice["voice_id"]))
-                more = page["next_page_token"] if page.get("has_more") else None
+                more = str(page["next_page_token"] or "") if page.get("has_more") else None
             if not more:
                 break
             query = {"page_size": _PAGE, "next_page_token": more}

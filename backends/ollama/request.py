@@ -13,6 +13,7 @@ from typing import Any
 
 from backends.base import Upstream
 from backends.constraints.request import ANY_OBJECT, constraint_of
+from backends.efforts import nearest
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
@@ -40,13 +41,8 @@ _SAMPLING = {
     "max_tokens": "num_predict",
     "max_completion_tokens": "num_predict",
 }
-_THINK: Mapping[str, bool | str] = {
-    "none": False,
-    **dict.fromkeys(("minimal", "low"), "low"),
-    "medium": "medium",
-    **dict.fromkeys(("high", "xhigh", "max"), "high"),
-}
-"""``think`` by OpenAI's effort. Models without levels take each level for true."""
+EFFORTS = frozenset({"none", "low", "medium", "high"})
+"""Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
 _TAKEN = frozenset(
     {
         *_SAMPLING,
@@ -99,9 +95,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
             dropped.add(form.param)
     if options := _options(request, upstream):
         body["options"] = options
-    think = _THINK.get(request.reasoning_effort or "", extra.get("think"))
-    if think is not None:
-        body["think"] = think
+    _think(request, body, dropped)
     for name in ("logprobs", "top_logprobs"):
         if getattr(request, name):
             body[name] = getattr(request, name)
@@ -111,6 +105,17 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     dropped.add(*(name for name in given(request) if _untaken(name, foreign)))
     one_call = request.parallel_tool_calls is False and bool(tools)
     return OllamaChat(body, forced, one_call, dropped.as_tuple())
+
+
+def _think(request: ChatRequest, body: Json, dropped: Dropped) -> None:
+    think = (request.model_extra or {}).get("think")
+    if request.reasoning_effort is not None:
+        level = nearest(request.reasoning_effort, EFFORTS)
+        think = level if level != "none" else False
+        if level != request.reasoning_effort:
+            dropped.add("reasoning_effort")
+    if think is not None:
+        body["think"] = think
 
 
 def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:

@@ -101,7 +101,7 @@ async def test_a_chat_goes_to_ollamas_own_api_with_its_options(
         "stop": ["zebra"],
     }
     assert (call.body["keep_alive"], call.body["think"]) == ("10m", "high")
-    assert backend.dropped(request, at) == ("logit_bias",)
+    assert backend.dropped(request, at) == ("reasoning_effort", "logit_bias", "user")
     assert answer["usage"]["durations"] == {"total": 2.0, "load": 0.5, "prompt_eval": 0.5, "eval": 1.0}
     assert answer["usage"]["total_tokens"] == 7
 

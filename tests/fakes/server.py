@@ -207,7 +207,8 @@ class FakeServer:
     ) -> web.StreamResponse:
         """An answer in pieces, faults between them."""
         fault = call.fault
-        response = web.StreamResponse(headers={**headers, "content-type": fault.content_type or content_type})
+        kept = {**headers, "content-type": fault.content_type or content_type, **fault.headers}
+        response = web.StreamResponse(headers=kept)
         response.enable_chunked_encoding()
         await response.prepare(request)
         await asyncio.sleep(fault.first_byte_delay)

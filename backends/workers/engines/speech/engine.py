@@ -45,11 +45,11 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
 
 
 class SpeechEngine:
-    """Synthesises up to ``slots`` texts concurrently."""
+    """Synthesises up to ``slots`` texts concurrently, a piece of each in turn."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._runner = ThreadRunner(spec.slots)
+        self._runner = ThreadRunner(spec.slots, threads=max(1, spec.threads // 2))
 
     @property
     def stats(self) -> WorkerStats:
@@ -81,7 +81,7 @@ class SpeechEngine:
         if self._options.library == "kokoro":
             folder = Path(self._spec.path or "")
             return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
-        return HibariVoices(threads=self._spec.threads)
+        return HibariVoices(threads=1)  # a second thread makes this small graph slower
 
     def _warm_up(self) -> None:
         """Speak a word, so that the dictionaries are loaded before the first request."""

@@ -31,7 +31,8 @@ class Synthesizer(Protocol):
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
         """Yield mono samples, a piece per sentence or shorter, each as soon as it is ready. Thread-safe.
 
-        Yields nothing if the text contains nothing to speak.
+        Yields nothing if the text contains nothing to speak. Raises InvalidRequest before the first piece for a
+        text that cannot be read, or is too long when read (``reading.check_length``).
         """
         ...
 
