@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from catalog import toml_rows
+from catalog.discovery import by_undated_name, informed, undated
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
-from catalog.snapshots import by_undated_name, informed, undated
 from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from catalog.catalog import Catalog
-from catalog.discovery import discovered_row
+from catalog.discovery import discovered_row, undated
 from catalog.errors import ModelNotFound
 from catalog.index import Index
 from catalog.model import Capability, Endpoint, Limits, Model, Price, UpstreamSource
-from catalog.snapshots import undated
 
 HOME = Endpoint(id="anthropic", protocol="anthropic", base_url="https://api.anthropic.com")
 PROXY = Endpoint(id="proxy", protocol="anthropic", base_url="https://claude.example.com")
