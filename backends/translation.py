@@ -44,6 +44,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
 """Bookkeeping fields, which do not change the answer; dropping them is not reported."""
 
+BY_CAPABILITY = frozenset({"web_search_options"})
+"""Parameters that a row takes by its capability, whatever the list of its parameters says."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
@@ -86,6 +89,7 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
         return request
     if accepted & {"max_tokens", "max_completion_tokens"}:
         accepted |= {"max_tokens", "max_completion_tokens"}
+    accepted |= BY_CAPABILITY
     refused = [name for name in given(request) if name not in accepted]
     dropped.add(*refused)
     return request.model_copy(update=dict.fromkeys(refused)) if refused else request

@@ -46,7 +46,7 @@ class Capability(StrEnum):
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
-    GROUNDING = "grounding"
+    WEB_SEARCH = "web_search"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(

@@ -21,7 +21,7 @@ _EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
         *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
-        *("verbosity", "web_search_options"),
+        "verbosity",
     }
 )
 """Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""

@@ -94,6 +94,24 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         sent(chat(**{name: value}), WORKER)
 
 
+def test_a_search_of_the_web_is_asked_for_by_capability_whatever_the_rows_list_of_parameters_says() -> None:
+    narrow = replace(OPENAI, parameters=frozenset({"temperature"}))
+    place = {"type": "approximate", "approximate": {"city": "Paris", "country": "FR"}}
+    request = chat(web_search_options={"search_context_size": "low", "user_location": place, "max_uses": 3})
+    options = {"search_context_size": "low", "user_location": place}
+    assert sent(request, narrow)["web_search_options"] == options
+    assert dropped(request, narrow) == ("web_search_options.max_uses",)
+
+
+@pytest.mark.parametrize("name", ["allowed_domains", "blocked_domains"])
+def test_domains_that_a_search_cannot_be_kept_to_are_refused(name: str) -> None:
+    for there in (OPENAI, COMPATIBLE):
+        with pytest.raises(UnsupportedParameter) as refused:
+            sent(chat(web_search_options={"filters": {name: ["example.com"]}}), there)
+        assert refused.value.param == f"web_search_options.filters.{name}"
+    assert sent(chat(web_search_options={"filters": {name: []}}), OPENAI)["web_search_options"] == {}
+
+
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:
     assert dropped(chat(repeat_penalty=1.0, user="me"), OPENAI) == ()
     assert dropped(chat(user="me"), WORKER) == ()
