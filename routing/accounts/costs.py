@@ -10,11 +10,11 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
 
 from catalog.model import UNITS, Capability, Price
+from catalog.prices.price import PRICES
 from routing.outcomes import Usage
 from routing.state.protocol import NANO
 
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
-_PRICES = tuple(Price.model_fields)
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
 
@@ -46,7 +46,7 @@ def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) 
 
 def is_free(price: Price) -> bool:
     """Whether every known price is zero, so that the cost is known without the usage."""
-    known = [rate for name in _PRICES if (rate := getattr(price, name)) is not None]
+    known = [rate for name in PRICES if (rate := getattr(price, name)) is not None]
     return bool(known) and not any(known)
 
 

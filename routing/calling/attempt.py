@@ -68,6 +68,10 @@ class Attempt(Generic[T]):
     def model(self) -> Model:
         return self.candidate.model
 
+    def wall(self) -> float:
+        """Wall-clock time in seconds."""
+        return self._context.clock.wall()
+
     def verdict(self) -> bool | None:
         """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
         if self._judge is not None and not self._judged:
