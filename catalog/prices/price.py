@@ -45,8 +45,8 @@ class Price(TokenPrices):
     """Prices in US dollars. ``None`` means unknown, never free.
 
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
-    (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character) count
-    where an answer reports no tokens that have a price.
+    (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
+    count where an answer reports no tokens that have a price.
     """
 
     image: float | None = Field(default=None, ge=0, description="per image")

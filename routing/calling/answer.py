@@ -56,7 +56,7 @@ class Answer(Generic[T]):
         await self._go_on(self, error)
 
     def headers(self) -> dict[str, str]:
-        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts``; if they apply, ``-dropped`` and ``-notice``."""
+        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts``; if they apply ``-dropped``, ``-notice``."""
         headers = {
             "x-roundhouse-model": self.model.id,
             "x-roundhouse-trace": self.trace,

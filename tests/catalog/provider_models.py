@@ -84,10 +84,7 @@ def listed() -> dict[str, set[str]]:
         "openai": {name for kind in ours for name in _literals(kind)},
         "anthropic": set(_literals(ClaudeModel)),
         "google": set(_strings(_source("google.genai", "_gaos/types/interactions/model.py"), "Model")),
-        "elevenlabs": {
-            *_literals(TtsConversationalModel),
-            *_named("elevenlabs", "speech_to_text/client.py", "scribe_v"),
-        },
+        "elevenlabs": {*_literals(TtsConversationalModel), *_transcribers()},
     }
 
 
@@ -177,8 +174,9 @@ def _strings(source: str, variable: str) -> Iterator[str]:
             yield from (str(part.value) for part in literal)
 
 
-def _named(package: str, path: str, prefix: str) -> Iterator[str]:
-    yield from re.findall(rf"\b{prefix}\d\w*", _source(package, path))
+def _transcribers() -> Iterator[str]:
+    # Only the descriptions of parameters name them.
+    yield from re.findall(r"\bscribe_v\d\w*", _source("elevenlabs", "speech_to_text/client.py"))
 
 
 def _images() -> str:

@@ -1,4 +1,4 @@
-"""Models that their providers shut down: ``auto`` leaves them before their end, and a caller may still name them."""
+"""Models that their providers shut down: ``auto`` leaves them before, and a caller may still name them."""
 
 from __future__ import annotations
 
