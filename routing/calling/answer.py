@@ -56,7 +56,7 @@ class Answer(Generic[T]):
         await self._go_on(self, error)
 
     def headers(self) -> dict[str, str]:
-        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts``; if they apply ``-dropped``, ``-notice``."""
+        """The headers of :data:`CHOICE_HEADERS` that apply."""
         headers = {
             "x-roundhouse-model": self.model.id,
             "x-roundhouse-trace": self.trace,
