@@ -51,10 +51,10 @@ class Upstream:
 
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
-    go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
-    come from the model's row, ``wire`` from it or its endpoint; ``engine`` is that of a local worker, and
-    ``prompts`` its row's option. ``asked`` remembers which forms of a request the server refused; the upstreams of
-    a row's keys share it.
+    go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
+    ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
+    that of a local worker, and ``prompts`` its row's option. ``asked`` remembers which forms of a request the
+    server refused; the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -70,6 +70,7 @@ class Upstream:
     parameters: frozenset[str] | None = None
     max_output_tokens: int | None = None
     wire: Wire = "chat"
+    reasons: bool = False
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)

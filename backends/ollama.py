@@ -27,6 +27,7 @@ from catalog.errors import RoundhouseError, UpstreamUnreachable
 from catalog.model import Capability, Endpoint, Model, Size
 from catalog.types import Json
 
+_EFFORTS = frozenset({"none", "low", "medium", "high"})
 PARAMETERS = ParameterTable(
     drops=LLAMA_SAMPLERS
     | {"n", "logit_bias", "tool_choice", "parallel_tool_calls", "user", "metadata", "best_of", "echo"},
@@ -34,6 +35,7 @@ PARAMETERS = ParameterTable(
     extras=frozenset({"keep_alive"}),
     unknown_pass=False,
     refuses=OTHER_ANSWERS,
+    efforts=lambda _: _EFFORTS,
 )
 """Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
 

@@ -6,13 +6,14 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from backends.base import Upstream
-from backends.translation import BY_CAPABILITY, NEUTRAL, QUIET
+from backends.efforts import nearest
+from backends.translation import BY_CAPABILITY, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
 from backends.wire.sampling import Sampling
@@ -68,7 +69,8 @@ class ParameterTable:
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
     ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
-    with the advice that its error gives.
+    with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its name, None for
+    one that gets them as they are.
     """
 
     drops: frozenset[str] = frozenset()
@@ -79,6 +81,7 @@ class ParameterTable:
     marks: frozenset[str] = frozenset()
     stops: int | None = None
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    efforts: Callable[[str], Set[str] | None] | None = None
 
 
 MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
@@ -106,6 +109,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
+        if "reasoning_effort" in body:
+            body["reasoning_effort"] = _effort(request, upstream, table)
         if isinstance(request, TranslatedChat):
             for holder, name in _marks(body, table):
                 del holder[name]
@@ -118,6 +123,12 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
     names = tuple(name for name, value in left_out.items() if _asks(name, value))
     if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
         names += ("web_search_options.max_uses",)
+    if (
+        isinstance(request, ChatRequest)
+        and "reasoning_effort" not in left_out
+        and _effort(request, upstream, table) != request.reasoning_effort
+    ):
+        names += ("reasoning_effort",)
     if isinstance(request, TranslatedChat):
         body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
         names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
@@ -189,6 +200,15 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     }
 
 
+def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> str | None:
+    """The nearest reasoning effort that the model has."""
+    effort = request.reasoning_effort
+    if effort is None or table.efforts is None:
+        return effort
+    known = table.efforts(upstream.model)
+    return effort if known is None else nearest(effort, known)
+
+
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
@@ -212,4 +232,4 @@ def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: boo
 
 def _asks(name: str, value: Any) -> bool:
     """Whether leaving this value out changes the answer."""
-    return value is not None and value not in NEUTRAL.get(name, ()) and name not in QUIET
+    return value is not None and value not in NEUTRAL.get(name, ())

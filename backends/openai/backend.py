@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
+from backends.native import original_for
 from backends.openai.asked import AskedCall
 from backends.openai.documents import (
     classifications,
@@ -29,7 +30,7 @@ from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import WrongShape, regular_choice, regular_event
-from backends.translation import reading
+from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -67,7 +68,13 @@ class OpenAIBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
+        if upstream.wire == "responses" and isinstance(request, ChatRequest):
+            return self._response_body(upstream, request).dropped
         return dropped(request, upstream, self.parameters(upstream))
+
+    def speaks(self, wire: str, upstream: Upstream) -> bool:
+        """See :class:`backends.native.Native`."""
+        return wire == upstream.wire == "responses"
 
     def parameters(self, upstream: Upstream) -> ParameterTable:
         """How this upstream treats the parameters of a request."""
@@ -84,6 +91,8 @@ class OpenAIBackend:
 
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
+        if upstream.wire == "responses":
+            return self._respond(upstream, request)
         body = self.body(request, upstream)
         plain = asks_plainly(request, upstream)
         return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
@@ -143,6 +152,26 @@ class OpenAIBackend:
         """The rows of ``GET /models``."""
         document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
         return await asyncio.to_thread(rows_from_models, server, checked(document, "", upstream))
+
+    # ---- the Responses API
+
+    def _response_body(self, upstream: Upstream, request: ChatRequest) -> TranslatedRequest:
+        from backends.openai.responses.calls import request_for
+
+        return request_for(request, original_for(self, request, upstream), upstream, self.parameters(upstream))
+
+    def _respond(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        from backends.openai.responses.calls import PATH, respond
+
+        return respond(
+            self.http,
+            upstream,
+            request,
+            original_for(self, request, upstream),
+            self._response_body(upstream, request),
+            path=self.path(upstream, PATH),
+            key_header=self.key_header,
+        )
 
     # ---- shared
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
 
 OPENAI = ParameterTable(
@@ -23,6 +24,7 @@ OPENAI = ParameterTable(
     },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,
+    efforts=efforts_of,
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
-from backends.wire.common import Identifier, Text, WireModel
+from backends.wire.common import Effort, Identifier, Text, WireModel
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
@@ -150,7 +150,7 @@ class ChatRequest(Sampling):
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
     web_search_options: WebSearchOptions | None = None
 
     metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None

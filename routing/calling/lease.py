@@ -15,7 +15,7 @@ from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
 from catalog.errors import ModelTemporarilyUnavailable
-from catalog.model import Endpoint, Model, UpstreamSource
+from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
@@ -125,6 +125,7 @@ class Leases:
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
                 wire=model.wire or endpoint.wire,
+                reasons=Capability.REASONING in model.capabilities,
                 asked=known.asked,
             )
         return upstream, position

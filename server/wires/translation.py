@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from backends.local.parameters import ENGINES, WORKER
 from backends.parameters import refuse_names
+from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
@@ -111,13 +112,18 @@ S = TypeVar("S", bound=Translation)
 
 
 class TranslatedEncoder:
-    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk."""
+    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk.
+
+    A chunk that carries the provider's own event needs none: the provider opens its answer itself.
+    """
 
     def __init__(self, translation: Translation, *, opening: Callable[[], Iterator[Json]] | None = None) -> None:
         self._translation = translation
         self._opening = opening
 
     def encode(self, item: Json) -> bytes:
+        if self._opening is not None and isinstance(item, NativeChunk):
+            self._opening = None
         return self._encode_opening() + _events(self._translation.feed(item))
 
     def finish(self) -> bytes:

@@ -59,7 +59,7 @@ async def test_a_chat_goes_to_v1_without_what_ollama_ignores(
     assert call.path == "/v1/chat/completions"
     assert call.body["max_tokens"] == 3
     assert not {"max_completion_tokens", "logit_bias", "n", "user"} & set(call.body)
-    assert backend.dropped(request, upstream) == ("logit_bias",)
+    assert backend.dropped(request, upstream) == ("logit_bias", "user")
 
 
 async def test_keep_alive_is_told_after_the_call(

@@ -113,8 +113,13 @@ def test_domains_that_a_search_cannot_be_kept_to_are_refused(name: str) -> None:
 
 
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:
-    assert dropped(chat(repeat_penalty=1.0, user="me"), OPENAI) == ()
-    assert dropped(chat(user="me"), WORKER) == ()
+    assert dropped(chat(repeat_penalty=1.0, store=False, service_tier="auto"), OPENAI) == ()
+    assert dropped(chat(n=1, service_tier="auto"), WORKER) == ()
+
+
+def test_bookkeeping_is_named_where_a_server_does_not_take_it() -> None:
+    assert dropped(chat(user="me"), OPENAI) == ()
+    assert dropped(chat(user="me", metadata={"a": "b"}), WORKER) == ("user", "metadata")
 
 
 def test_a_models_own_list_is_a_further_bound() -> None:

@@ -34,6 +34,7 @@ from catalog.errors import (
     UpstreamRejectedKey,
     UpstreamUnreachable,
 )
+from catalog.model import Wire
 from catalog.types import Json
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
@@ -65,10 +66,14 @@ class ProviderCase:
     model: str
     suffix: str = ""
     overloaded: int = 503
+    wire: Wire = "chat"
 
 
 PROVIDERS = [
     ProviderCase("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
+    ProviderCase(
+        "openai-responses", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1", wire="responses"
+    ),
     ProviderCase("anthropic", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-sonnet-5", overloaded=529),
     ProviderCase("anthropic-budgets", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-haiku-4-5"),
     ProviderCase("google", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-3-flash", "/v1beta"),
@@ -91,6 +96,8 @@ class Door:
             base_url=self.fake.origin + self.provider.suffix,
             model=self.provider.model,
             api_key=key,
+            wire=self.provider.wire,
+            reasons=True,
             timeouts=Timeouts(**times),
         )
 
@@ -200,8 +207,10 @@ async def test_an_answer_to_a_schema_is_json_of_that_schema(door: Door) -> None:
 
 
 async def test_the_bound_on_tokens_ends_the_answer_with_length(door: Door) -> None:
-    said = await door.says(max_tokens=3)
-    assert said["content"] == "The quick brown"
+    said_words = [f"word{at}" for at in range(40)]
+    vars(door.fake)["reply"] = " ".join(said_words)
+    said = await door.says(max_tokens=20)
+    assert said["content"] == " ".join(said_words[:20])
     assert said["finish_reason"] == "length"
 
 

@@ -200,7 +200,9 @@ class FakeServer:
     ) -> web.StreamResponse:
         """An answer in pieces, faults between them."""
         fault = call.fault
-        response = web.StreamResponse(headers={"content-type": fault.content_type or content_type})
+        response = web.StreamResponse(
+            headers={"content-type": fault.content_type or content_type, **fault.headers}
+        )
         response.enable_chunked_encoding()
         await response.prepare(request)
         await asyncio.sleep(fault.first_byte_delay)

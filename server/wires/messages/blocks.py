@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -61,6 +62,10 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
         match block.get("type"):
             case "text":
                 texts += _blocks([block], where, losses)
+            case "thinking" | "redacted_thinking" if sealed := decode_thinking(
+                block.get("signature") or block.get("data")
+            ):
+                message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
             case "thinking" if block.get("signature"):
                 _text(block, "thinking", where)
                 losses.add("messages.thinking")
