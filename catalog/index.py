@@ -77,6 +77,9 @@ class Index:
         self.base_seconds = _column((_base_seconds(m) for m in rows), 0.0)
         self.prefill = _column((m.performance.prefill_tokens_per_second or _prefill(m) for m in rows), 1.0)
         self.decode = _column((m.performance.tokens_per_second or _decode(m) for m in rows), 1.0)
+        self._long_above = _column((m.price.long.above if m.price.long else None for m in rows), np.inf)
+        self._shortest_long = float(self._long_above.min(initial=np.inf))
+        self._long_prices = {name: self._long_price(name) for name in ("input", "output")}
         self.retires = _column((_retires(m) for m in rows), np.inf)
         self._capable: dict[int, Bools] = {}
         self._tagged: dict[str, Bools] = {}
@@ -93,6 +96,21 @@ class Index:
     def too_small(self, size: float) -> int:
         """Count the distinct context windows that are smaller than ``size`` tokens; 0 for most requests."""
         return bisect_left(self._contexts, size)
+
+    def token_prices(self, prompt: float, tiers: tuple[str, ...]) -> tuple[Floats, Floats]:
+        """Dollars per million tokens of the input and the output, each of shape (n,), NaN when unknown.
+
+        They are those of a prompt of so many tokens, and of the dearest service that may answer ``tiers``.
+        """
+        found = self.prices["input"], self.prices["output"]
+        if prompt > self._shortest_long:
+            is_long = self._long_above < prompt
+            long = self._long_prices["input"], self._long_prices["output"]
+            found = np.where(is_long, long[0], found[0]), np.where(is_long, long[1], found[1])
+        if tiers:
+            factor = np.array([model.price.rates.dearest(tiers) for model in self.models])
+            found = found[0] * factor, found[1] * factor
+        return found
 
     def retired(self, wall: float | None) -> int:
         """Count the rows that ``auto`` has left by this wall-clock time in seconds; 0 for ``None``."""
@@ -213,6 +231,9 @@ class Index:
 
     def _endpoint(self, model: Model) -> Endpoint | None:
         return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None
+
+    def _long_price(self, name: str) -> Floats:
+        return _column((getattr(m.price.long, name) if m.price.long else None for m in self.models), np.nan)
 
     def _price(self, name: str) -> Floats:
         return _column(

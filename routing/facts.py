@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from catalog.model import Capability
 
+PICTURE_TOKENS = 6_240
+"""Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
+
 
 class Task(StrEnum):
     """Kind of work that a request asks for; quality is learned per task."""
@@ -83,7 +86,8 @@ class Facts:
     the caller's API key. ``prompt_digest`` identifies a repeated prompt without storing it. ``units`` is the
     amount of work not measured in tokens: characters to speak, images, minutes of audio. ``tokens_only`` marks
     a request that only splits or joins tokens and decodes nothing. ``allowed`` lists the models that the
-    caller's key may use, as ids or patterns; empty means all.
+    caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed and region that
+    are asked for, where they are not the standard ones.
     """
 
     capability: Capability
@@ -101,4 +105,5 @@ class Facts:
     tokens_only: bool = False
     allowed: tuple[str, ...] = ()
     choices: int = 1
+    tiers: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)

@@ -46,7 +46,7 @@ class Price(TokenPrices):
 
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
     (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
-    count where an answer reports no tokens that have a price.
+    count where the tokens of the answer have no price, or are not reported.
     """
 
     image: float | None = Field(default=None, ge=0, description="per image")

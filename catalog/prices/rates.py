@@ -11,6 +11,16 @@ NANO_PER_MICRO = 1_000
 Rate = int | Decimal | None
 """Nano-dollars per token: nearly always a whole number. ``None`` means unknown."""
 
+_STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
+"""Names of tiers, speeds and regions at the listed price; ``scale`` is prepaid, ``auto`` the project's setting."""
+_LONGEST_NAME = 64
+
+
+def tiers_of(*names: object) -> tuple[str, ...]:
+    """The names of tiers of service, speeds and regions that are not the standard ones, in lower case."""
+    lower = (name.lower() for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME)
+    return tuple(name for name in lower if name not in _STANDARD)
+
 
 class Rates:
     """Nano-dollars per token of each kind."""
@@ -40,7 +50,7 @@ class Rates:
         )
         self.audio_input = rate["audio_input"]
         self.audio_output = rate["audio_output"]
-        self.image_input = self.input if rate["image_input"] is None else rate["image_input"]
+        self.image_input = rate["image_input"]
         self.image_output = rate["image_output"]
         self.priced = any(known is not None for known in rate.values())
 
@@ -77,6 +87,10 @@ class RateCard:
             rates = Rates(self._long if is_long else self._short, self._factor(known))
             self._compiled[is_long, known] = rates
         return rates, unknown
+
+    def dearest(self, tiers: tuple[str, ...]) -> float:
+        """The factor of a request for these tiers; at least 1, because the provider may serve it as usual."""
+        return max(1.0, float(self._factor(tuple(tier for tier in tiers if tier in self.factors))))
 
     def _factor(self, tiers: tuple[str, ...]) -> Decimal:
         factor = Decimal(1)

@@ -21,6 +21,7 @@ from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Facts, Intent, Task
 from routing.reading.complexity import complexity_of, shape_of, task_of
 from routing.reading.intent import read_intent
@@ -99,8 +100,16 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         stream=bool(request.stream),
         key=key,
         prompt_digest=_digest(texts),
+        tiers=_tiers(request),
         intent=intent,
     )
+
+
+def _tiers(request: WireModel) -> tuple[str, ...]:
+    more = request.model_extra
+    if not more:
+        return ()
+    return tiers_of(more.get("service_tier"), more.get("speed"), more.get("inference_geo"))
 
 
 def read_completion(
