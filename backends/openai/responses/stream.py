@@ -1,6 +1,6 @@
 """Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
 
-Items of hosted tools have no place in a chat: their events give no chunk.
+Calls of hosted tools are ``server_tool_calls``, each complete.
 """
 
 from __future__ import annotations
@@ -182,7 +182,10 @@ class ResponseReader:
     def _done(self, index: int, item: Json) -> Iterator[Json]:
         """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
         known = self._items.get(index) or _Item(item["type"])
-        if item["type"] == "reasoning":
+        if item["type"].endswith("_call") and item["type"] not in _CALLS:
+            self._thoughts.append(item)
+            yield self._chunks.delta({"server_tool_calls": [item]})
+        elif item["type"] == "reasoning":
             self._thoughts.append(item)
         elif known.said:
             return
@@ -198,7 +201,7 @@ class ResponseReader:
                         yield from self._annotation(annotation)
 
     def _thought(self, before: str | None) -> Iterator[Json]:
-        """The reasoning items since the last text or call, as thinking blocks."""
+        """The reasoning items and calls of hosted tools since the last text or call, as thinking blocks."""
         thoughts, self._thoughts = self._thoughts, []
         blocks = [block for item in thoughts if (block := block_of(item, self.upstream, before)) is not None]
         if blocks:
@@ -210,11 +213,11 @@ class ResponseReader:
         if response["status"] == "incomplete":
             details = response.get("incomplete_details") or {}
             reason = FINISH_REASONS.get(str(details.get("reason")), "stop")
-        tier = {"service_tier": response["service_tier"]} if response.get("service_tier") else {}
-        yield {**self._chunks.delta({}, finish_reason=reason), **tier}
+        self._chunks.service_tier = response.get("service_tier")
+        yield self._chunks.delta({}, finish_reason=reason)
         self.finished = True
         if isinstance(response.get("usage"), dict):
-            yield {**self._chunks.usage(_usage(response["usage"])), **tier}
+            yield self._chunks.usage(_usage(response["usage"], response.get("tool_usage")))
 
 
 def _begun(item: Json) -> Json:
@@ -229,13 +232,15 @@ def _token(entry: Json) -> Json:
     return {"token": entry["token"], "bytes": entry.get("bytes"), "logprob": entry["logprob"], "top_logprobs": top}
 
 
-def _usage(counts: Json) -> Json:
+def _usage(counts: Json, tools: Any) -> Json:
     given = counts.get("input_tokens_details") or {}
     said = counts.get("output_tokens_details") or {}
+    searches = ((tools or {}).get("web_search") or {}).get("num_requests")
     return usage(
         prompt=added(counts.get("input_tokens", 0)),
         completion=added(counts.get("output_tokens", 0)),
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
+        **({"server_tool_use": {"web_search_requests": searches}} if searches else {}),
     )

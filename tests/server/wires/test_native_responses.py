@@ -9,7 +9,6 @@ from typing import Any
 
 import anthropic
 import httpx
-import openai
 import orjson
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
@@ -309,11 +308,3 @@ async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient
     assert {each["model"]: each["wire"] for each in plan["candidates"]} == {
         "far/gpt": "responses", "near/claude": "anthropic",
     }  # fmt: skip
-
-
-async def test_the_sdk_reads_the_stream(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
-    fake.output = [message_item([text_part(("A", " fox."))])]
-    sdk = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="rh-test", http_client=client, max_retries=0)
-    async with sdk.responses.stream(model="gpt", input="Hi") as stream:
-        final = await stream.get_final_response()
-    assert final.output_text == "A fox."
