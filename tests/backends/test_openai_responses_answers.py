@@ -246,6 +246,8 @@ async def test_a_stream_without_its_end_is_broken(client: Client) -> None:
         {"type": "response.output_text.delta", "output_index": 0, "delta": 5},
         {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call"}},
         {"type": "response.completed", "response": None},
+        {"type": ["response.completed"]},
+        {"type": "response.new\ndata: {}"},
     ],
 )
 async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, event: Json) -> None:

@@ -55,7 +55,8 @@ def test_a_chat_with_tools_goes_round_and_keeps_its_reasoning(client: openai.Ope
     with client.chat.completions.stream(messages=messages, **ask) as stream:
         first = stream.get_final_completion().choices[0]
     assert first.finish_reason == "tool_calls"
-    (call,) = first.message.tool_calls or ()
+    assert first.message.tool_calls is not None
+    (call,) = first.message.tool_calls
     assert call.function.arguments == '{"city": "Paris"}'
     messages += [
         first.message.model_dump(exclude_none=True, exclude={"parsed": True}),

@@ -13,6 +13,7 @@ from backends.base import Upstream
 from backends.openai.responses.errors import error_of, named, read_failure
 from backends.openai.responses.reasoning import block_of
 from backends.streams.chunks import ChunkWriter, added, usage
+from backends.streams.shapes import WrongShape
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -68,6 +69,7 @@ class ResponseReader:
         Raises the typed error of a failure, UpstreamProtocolError for an event of another shape.
         """
         with reading("The Responses API"):
+            _need_kind(event)
             match event["type"]:
                 case "response.created":
                     yield from self._start(event["response"])
@@ -218,6 +220,13 @@ class ResponseReader:
         self.finished = True
         if isinstance(response.get("usage"), dict):
             yield self._chunks.usage(_usage(response["usage"], response.get("tool_usage")))
+
+
+def _need_kind(event: Json) -> None:
+    """Check the type of an event, which a caller of the Responses API gets as its name. Raises WrongShape."""
+    kind = event["type"]
+    if type(kind) is not str or not kind.isprintable():
+        raise WrongShape("type", kind, "a name")
 
 
 def _begun(item: Json) -> Json:
