@@ -69,6 +69,14 @@ def validated(
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
 
 
+def named(item: Mapping[str, Any], field: str, where: str) -> str:
+    """An id or a name in an item of a conversation. Raises InvalidRequest for another value and an empty one."""
+    value = item.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
+    return value
+
+
 class Losses:
     """The parts of a request that its translation does not hold.
 

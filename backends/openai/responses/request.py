@@ -45,6 +45,7 @@ def _without_lacked(table: ParameterTable) -> ParameterTable:
         stops=None,
         refuses=_REFUSED,
         efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
+        tools=replace(table.tools, media_results=True),
     )
 
 

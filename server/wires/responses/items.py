@@ -7,7 +7,7 @@ from typing import Any
 from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from server.wires.translation import Losses
+from server.wires.translation import Losses, named
 
 
 def to_messages(items: str | list[Json], losses: Losses) -> list[Json]:
@@ -32,11 +32,11 @@ def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
         case "function_call":
             _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
         case "custom_tool_call":
-            custom = {"name": _text(item, "name", where), "input": _text(item, "input", where)}
-            call = {"id": _text(item, "call_id", where), "type": "custom", "custom": custom}
+            custom = {"name": named(item, "name", where), "input": _text(item, "input", where)}
+            call = {"id": named(item, "call_id", where), "type": "custom", "custom": custom}
             _assistant(messages).setdefault("tool_calls", []).append(call)
         case "function_call_output" | "custom_tool_call_output":
-            call_id = _text(item, "call_id", where)
+            call_id = named(item, "call_id", where)
             content = _content(item.get("output"), where, losses)
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case "reasoning":
@@ -72,8 +72,8 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
 
 
 def _call(item: Json, where: str) -> Json:
-    function = {"name": _text(item, "name", where), "arguments": _text(item, "arguments", where)}
-    call: Json = {"id": _text(item, "call_id", where), "type": "function", "function": function}
+    function = {"name": named(item, "name", where), "arguments": _text(item, "arguments", where)}
+    call: Json = {"id": named(item, "call_id", where), "type": "function", "function": function}
     if isinstance(item.get("extra_content"), dict):
         call["extra_content"] = item["extra_content"]
     return call

@@ -300,6 +300,18 @@ async def test_a_call_of_a_tool_that_no_chat_holds_is_no_fault_of_the_model(
     assert trace["attempts"][0]["valid"] is not False
 
 
+async def test_a_tools_own_name_and_form_pass_through_both_ways(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    union = {"anyOf": [SCHEMA, {"type": "object", "properties": {"zip": {"type": "string"}}}]}
+    tool = {"type": "function", "name": "a.b/c d", "parameters": union, "strict": False}
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "a.b/c d", "arguments": '{"city":"P"}'}
+    fake.output = [{**call, "status": "completed"}]
+    response = await client.post("/v1/responses", json={**PLAIN, "tools": [tool], "stream": True})
+    assert fake.calls[0].body["tools"] == [tool]
+    assert events_in(response.text)[-1]["response"]["output"] == fake.output
+
+
 async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient) -> None:
     card = (await client.get("/v1/models/far/gpt")).json()
     assert card["wire"] == "responses"
