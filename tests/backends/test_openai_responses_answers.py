@@ -164,6 +164,19 @@ async def test_citations_become_annotations(client: Client) -> None:
     assert said["annotations"] == [{"type": "url_citation", "url_citation": cited}]
 
 
+async def test_what_is_paid_by_the_piece_is_counted(client: Client) -> None:
+    ran = {"id": "ci_1", "type": "code_interpreter_call", "status": "completed", "container_id": "c1", "code": "1"}
+    opened = {**SEARCHED, "id": "ws_2", "action": {"type": "open_page", "url": "https://example.com"}}
+    client.fake.output = [SEARCHED, opened, ran, {**ran, "id": "ci_2"}, message_item([text_part(("1",))])]
+    whole = await client.whole()
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1, "containers": 1}
+    kept = {"ttl_12h_tokens": 1, "ttl_30m_tokens": 0}
+    counts = {"cached_tokens": 2, "cache_write_tokens": 1, "cache_write_tokens_details": kept}
+    client.fake.ending = {"usage": {"input_tokens": 5, "input_tokens_details": counts, "output_tokens": 1}}
+    details = (await client.whole())["usage"]["prompt_tokens_details"]
+    assert details == counts
+
+
 async def test_a_search_is_told_counted_and_given_back_where_it_was(client: Client) -> None:
     thoughts = [
         {"id": f"rs_{at}", "type": "reasoning", "summary": [], "encrypted_content": ENCRYPTED} for at in (1, 2)

@@ -219,7 +219,7 @@ class ResponseReader:
         yield self._chunks.delta({}, finish_reason=reason)
         self.finished = True
         if isinstance(response.get("usage"), dict):
-            yield self._chunks.usage(_usage(response["usage"], response.get("tool_usage")))
+            yield self._chunks.usage(_usage(response["usage"], response))
 
 
 def _need_kind(event: Json) -> None:
@@ -241,15 +241,33 @@ def _token(entry: Json) -> Json:
     return {"token": entry["token"], "bytes": entry.get("bytes"), "logprob": entry["logprob"], "top_logprobs": top}
 
 
-def _usage(counts: Json, tools: Any) -> Json:
+def _usage(counts: Json, response: Json) -> Json:
     given = counts.get("input_tokens_details") or {}
     said = counts.get("output_tokens_details") or {}
-    searches = ((tools or {}).get("web_search") or {}).get("num_requests")
-    return usage(
+    ran = _runs(response)
+    more: Json = {"server_tool_use": ran} if ran else {}
+    made = usage(
         prompt=added(counts.get("input_tokens", 0)),
         completion=added(counts.get("output_tokens", 0)),
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
-        **({"server_tool_use": {"web_search_requests": searches}} if searches else {}),
+        **more,
     )
+    if isinstance(given.get("cache_write_tokens_details"), dict):
+        made["prompt_tokens_details"]["cache_write_tokens_details"] = given["cache_write_tokens_details"]
+    return made
+
+
+def _runs(response: Json) -> Json:
+    """The searches and containers that are paid by the piece, in Anthropic's words.
+
+    ``tool_usage`` has OpenAI's own count of the searches; without it each search is one.
+    """
+    items = response.get("output") or ()
+    told = (response.get("tool_usage") or {}).get("web_search") or {}
+    calls = [item for item in items if item["type"] == "web_search_call"]
+    searches = told.get("num_requests", sum((call.get("action") or {}).get("type") == "search" for call in calls))
+    containers = {str(item.get("container_id")) for item in items if item["type"] == "code_interpreter_call"}
+    counts = {"web_search_requests": searches, "containers": len(containers)}
+    return {name: count for name, count in counts.items() if count}
