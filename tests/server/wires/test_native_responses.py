@@ -11,6 +11,7 @@ import anthropic
 import httpx
 import orjson
 import pytest
+from aiohttp import web
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -207,6 +208,21 @@ async def test_what_needs_a_responses_upstream_does_not_fall_back_into_another_l
     response = await client.post("/v1/responses", json={**BODY, "model": "auto"})
     assert response.status_code == 503
     assert not other.calls
+
+
+async def test_an_item_that_is_not_stored_is_the_callers_mistake_and_opens_no_breaker(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "Item with id 'msg_0' not found. Items are not persisted when `store` is set to false."
+    error = {"message": message, "type": "invalid_request_error", "param": "input", "code": None}
+    monkeypatch.setattr(fake, "rejected", lambda _: web.json_response({"error": error}, status=404))
+    turns = [{"type": "item_reference", "id": "msg_0"}]
+    for _ in range(12):
+        response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
+        assert response.status_code == 400
+        assert "not persisted" in response.json()["error"]["message"]
+        assert response.json()["error"]["param"] == "input"
+    assert len(fake.calls) == 12
 
 
 async def test_a_failure_after_the_first_text_ends_the_stream_with_response_failed(
