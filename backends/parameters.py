@@ -88,7 +88,12 @@ class ParameterTable:
     tools: ToolRules = ALL
 
 
-MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
+MARKS = frozenset(
+    {
+        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
+        *("images", "server_tool_calls"),
+    }
+)
 """Fields within messages and tools that translations write for providers of the other API."""
 
 

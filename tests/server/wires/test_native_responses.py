@@ -102,7 +102,7 @@ async def client(
                 {
                     "id": model_id,
                     "aliases": aliases,
-                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents"],
+                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents", "web_search"],
                     "source": {"kind": "upstream", "endpoint": model_id.partition("/")[0], "model": name},
                     "price": {"input": 1 if model_id == "far/gpt" else 9, "output": 2},
                 }
