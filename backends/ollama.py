@@ -35,6 +35,8 @@ PARAMETERS = ParameterTable(
     renames={"max_completion_tokens": "max_tokens"},
     extras=frozenset({"keep_alive"}),
     unknown_pass=False,
+    unmarked=False,
+    choices=1,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: _EFFORTS,
     tools=ToolRules(refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False),
