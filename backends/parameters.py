@@ -6,13 +6,14 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from backends.base import Upstream
-from backends.translation import BY_CAPABILITY, NEUTRAL, QUIET
+from backends.efforts import nearest
+from backends.translation import BY_CAPABILITY, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
 from backends.wire.sampling import Sampling
@@ -67,8 +68,10 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
-    with the advice that its error gives.
+    ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
+    parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
+    gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``domains`` are
+    the lists of domains that a search of the web can be kept to.
     """
 
     drops: frozenset[str] = frozenset()
@@ -78,7 +81,10 @@ class ParameterTable:
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
     stops: int | None = None
+    voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    domains: frozenset[str] = frozenset()
+    efforts: Callable[[str], Set[str] | None] | None = None
 
 
 MARKS = frozenset(
@@ -107,10 +113,12 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
         if request.web_search_options is not None:
-            _search(request.web_search_options, body, upstream)
+            _search(request.web_search_options, body, upstream, table)
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
+        if "reasoning_effort" in body:
+            body["reasoning_effort"] = _effort(request, upstream, table)
         if isinstance(request, TranslatedChat):
             for holder, name in _marks(body, table):
                 del holder[name]
@@ -123,6 +131,12 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
     names = tuple(name for name, value in left_out.items() if _asks(name, value))
     if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
         names += ("web_search_options.max_uses",)
+    if (
+        isinstance(request, ChatRequest)
+        and "reasoning_effort" not in left_out
+        and _effort(request, upstream, table) != request.reasoning_effort
+    ):
+        names += ("reasoning_effort",)
     if isinstance(request, TranslatedChat):
         body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
         names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
@@ -140,12 +154,14 @@ def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) ->
             )
 
 
-def _search(search: WebSearchOptions, body: Json, upstream: Upstream) -> None:
-    """OpenAI's chats have no filters of a search, and no bound on the number of searches."""
-    refuse_domains(search, upstream, "allowed_domains", "blocked_domains")
+def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: ParameterTable) -> None:
+    """Leave out what OpenAI's search has not: lists of domains, where it takes none, and a bound on searches."""
+    refuse_domains(search, upstream, *({"allowed_domains", "blocked_domains"} - table.domains))
     options = body.get("web_search_options") or {}
-    for name in ("filters", "max_uses"):
-        options.pop(name, None)
+    options.pop("max_uses", None)
+    filters = {name: domains for name, domains in options.pop("filters", {}).items() if domains}
+    if filters:
+        options["filters"] = filters
 
 
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
@@ -194,6 +210,15 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     }
 
 
+def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> str | None:
+    """The nearest reasoning effort that the model has."""
+    effort = request.reasoning_effort
+    if effort is None or table.efforts is None:
+        return effort
+    known = table.efforts(upstream.model)
+    return effort if known is None else nearest(effort, known)
+
+
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
@@ -217,4 +242,4 @@ def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: boo
 
 def _asks(name: str, value: Any) -> bool:
     """Whether leaving this value out changes the answer."""
-    return value is not None and value not in NEUTRAL.get(name, ()) and name not in QUIET
+    return value is not None and value not in NEUTRAL.get(name, ())

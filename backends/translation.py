@@ -38,11 +38,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"], []),
     "functions": ([],),
     "function_call": ("none",),
+    "service_tier": ("auto", "default"),
 }
 """Values that equal the default behaviour."""
 
-QUIET = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
-"""Bookkeeping fields, which do not change the answer; dropping them is not reported."""
+BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
+"""Fields that do not change the answer: those which a provider lacks are named, but ``strict`` lets them pass."""
 
 BY_CAPABILITY = frozenset({"web_search_options"})
 """Parameters that a row takes by its capability, whatever the list of its parameters says."""
@@ -79,8 +80,7 @@ def is_set(request: ChatRequest, name: str) -> bool:
 def given(request: ChatRequest) -> tuple[str, ...]:
     """The names of all parameters, known and unknown, that are set to change the answer."""
     names = (*type(request).model_fields, *(request.model_extra or {}))
-    silent = GATEWAY_FIELDS | QUIET
-    return tuple(name for name in names if name not in silent and is_set(request, name))
+    return tuple(name for name in names if name not in GATEWAY_FIELDS and is_set(request, name))
 
 
 def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dropped) -> ChatRequest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Upstream
+from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from catalog.types import Json
@@ -47,7 +48,7 @@ def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
         return turn
     kept = []
     for block in content:
-        if _is_unsigned(block):
+        if _is_foreign(block):
             dropped["messages.thinking"] = None
         elif str(block.get("id") or block.get("tool_use_id")).startswith(FOREIGN_CALL):
             dropped["messages.server_tool_use"] = None
@@ -56,20 +57,26 @@ def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
     return {**turn, "content": kept}
 
 
-def _is_unsigned(block: Json) -> bool:
-    return block.get("type") == "thinking" and not block.get("signature")
+def _is_foreign(block: Json) -> bool:
+    """Whether a block of thinking has no signature, or the gateway's own."""
+    match block.get("type"):
+        case "thinking":
+            return not block.get("signature") or is_encoded(block["signature"])
+        case "redacted_thinking":
+            return is_encoded(block.get("data"))
+    return False
 
 
 def _plain(block: Json) -> Json:
     """The block without a signature of Google's, and without citations that Anthropic did not make."""
     plain = {name: value for name, value in block.items() if name != "extra_content"}
     cited = plain.get("citations")
-    if isinstance(cited, list) and any(_is_foreign(citation) for citation in cited):
-        plain["citations"] = [citation for citation in cited if not _is_foreign(citation)] or None
+    if isinstance(cited, list) and any(_cited_elsewhere(citation) for citation in cited):
+        plain["citations"] = [citation for citation in cited if not _cited_elsewhere(citation)] or None
     return plain
 
 
-def _is_foreign(citation: Any) -> bool:
+def _cited_elsewhere(citation: Any) -> bool:
     return isinstance(citation, dict) and citation.get("encrypted_index") == ""
 
 

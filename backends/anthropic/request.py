@@ -37,6 +37,7 @@ _TRANSLATED = frozenset(
     {
         *("max_tokens", "max_completion_tokens", "stop", "temperature", "top_p", "top_k"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "thinking"),
+        *("user", "safety_identifier", "service_tier"),
         "web_search_options",
         *_PASSED,
     }
@@ -70,7 +71,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     apply_thinking(request, can, body, dropped, bound=bound, loop_without_thinking=unsigned)
     _sampling(request, can, body, dropped)
     _stop(request, body, dropped)
-    _account(request, body)
+    _account(request, body, dropped)
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
     return TranslatedRequest(body, dropped.as_tuple())
 
@@ -212,13 +213,18 @@ def _stop(request: ChatRequest, body: Json, dropped: Dropped) -> None:
         dropped.add("stop")
 
 
-def _account(request: ChatRequest, body: Json) -> None:
+def _account(request: ChatRequest, body: Json, dropped: Dropped) -> None:
     extra = request.model_extra or {}
     user = extra.get("safety_identifier") or request.user
+    if request.user not in (None, user):
+        dropped.add("user")
     if isinstance(user, str) and user:
         body["metadata"] = {"user_id": user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()}
     for name in _PASSED:
         if extra.get(name) is not None:
             body[name] = extra[name]
-    if extra.get("service_tier") in _SERVICE_TIERS:
-        body["service_tier"] = extra["service_tier"]
+    tier = extra.get("service_tier")
+    if tier in _SERVICE_TIERS:
+        body["service_tier"] = tier
+    elif tier not in (None, "default"):
+        dropped.add("service_tier")

@@ -101,7 +101,7 @@ class AnthropicStream:
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage"))
-        self._writer.service_tier = _TIERS.get(self._usage.get("service_tier"))
+        self._writer.service_tier = _TIERS.get(str(self._usage.get("service_tier")))
         return self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:
@@ -208,12 +208,13 @@ class AnthropicStream:
         cached = added(self._usage.get("cache_read_input_tokens", 0))
         written = added(self._usage.get("cache_creation_input_tokens", 0))
         details = self._usage.get("output_tokens_details")
+        more: Json = {name: made for name in _COUNTED if (made := counts(self._usage.get(name)))}
+        more |= {name: self._usage[name] for name in _TOLD if type(self._usage.get(name)) is str}
         return usage(
             prompt=added(self._usage.get("input_tokens", 0), cached, written),
             completion=added(self._usage.get("output_tokens", 0)),
             cached=cached,
             cache_write=written,
             reasoning=added(details.get("thinking_tokens") or 0) if isinstance(details, dict) else 0,
-            **{name: told for name in _COUNTED if (told := counts(self._usage.get(name)))},
-            **{name: told for name in _TOLD if isinstance(told := self._usage.get(name), str)},
+            more=more,
         )

@@ -133,7 +133,7 @@ def picture_of(part: Json, extra: Json) -> Json:
 
 
 def _source(chunk: Json) -> Json:
-    source = next((chunk[kind] for kind in _SOURCES if chunk.get(kind)), {})
+    source: Json = next((chunk[kind] for kind in _SOURCES if chunk.get(kind)), {})
     return {**source, "uri": source.get("uri") or source.get("sourceUri")}
 
 

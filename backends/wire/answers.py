@@ -321,11 +321,23 @@ class TranscriptEvent(TypedDict):
     usage: NotRequired[dict[str, Any] | None]
 
 
+class SpokenCharacter(TypedDict):
+    character: str
+    start: float
+    end: float
+
+
 class SpeechEvent(TypedDict):
-    """One event of streamed speech; ``audio`` is base64."""
+    """One event of streamed speech; ``audio`` is base64, times are seconds of the whole.
+
+    The first has the ``request_id`` that ElevenLabs takes among ``previous_request_ids`` of what follows.
+    """
 
     type: Literal["speech.audio.delta", "speech.audio.done"]
     audio: NotRequired[str]
+    request_id: NotRequired[str]
+    words: NotRequired[list[TranscribedWord]]
+    characters: NotRequired[list[SpokenCharacter]]
     usage: NotRequired[dict[str, int]]
 
 
@@ -378,7 +390,7 @@ class ResponseUsage(TypedDict):
 
 
 class ResponseItem(TypedDict):
-    """One item of a response's output: a message, a function call, reasoning, or a call of the provider's own tool."""
+    """One item of a response's output: a message, a tool call, reasoning, or a call of the provider's own tool."""
 
     id: NotRequired[str]
     type: str
@@ -419,7 +431,7 @@ class ResponseEvent(TypedDict):
 
 
 class MessageBlock(TypedDict):
-    """One content block: text with its citations, thinking, a tool call, or what the provider's own tools found."""
+    """One content block: text with citations, thinking, a tool call, or what the provider's own tools found."""
 
     type: str
     text: NotRequired[str]

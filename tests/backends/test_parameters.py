@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from backends import ollama
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.parameters import table_of
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
@@ -37,7 +37,7 @@ WORKER = upstream("worker")
 
 def table(there: Upstream) -> ParameterTable:
     if there.protocol == "ollama":
-        return ollama.PARAMETERS
+        return V1
     return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
 
 
@@ -113,8 +113,13 @@ def test_domains_that_a_search_cannot_be_kept_to_are_refused(name: str) -> None:
 
 
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:
-    assert dropped(chat(repeat_penalty=1.0, user="me"), OPENAI) == ()
-    assert dropped(chat(user="me"), WORKER) == ()
+    assert dropped(chat(repeat_penalty=1.0, store=False, service_tier="auto"), OPENAI) == ()
+    assert dropped(chat(n=1, service_tier="auto"), WORKER) == ()
+
+
+def test_bookkeeping_is_named_where_a_server_does_not_take_it() -> None:
+    assert dropped(chat(user="me"), OPENAI) == ()
+    assert dropped(chat(user="me", metadata={"a": "b"}), WORKER) == ("user", "metadata")
 
 
 def test_a_models_own_list_is_a_further_bound() -> None:
