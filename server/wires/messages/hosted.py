@@ -61,7 +61,7 @@ def _search(item: Json, titles: Mapping[str, str], extra: Any) -> list[Json]:
         {
             "type": "web_search_result",
             "url": url,
-            "title": titles.get(url, ""),
+            "title": titles.get(url) or url,
             "encrypted_content": "",
             "page_age": None,
         }

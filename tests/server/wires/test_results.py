@@ -30,9 +30,10 @@ EXTENSIONS |= {"server_tool_use", "cache_creation", "inference_geo"}
 RESPONSES = frozenset({"cache_creation", "server_tool_use", "extra_content", "audio_tokens", "store"})
 """Fields of a response beyond the SDK's: a provider's part of an item, counts that OpenAI's usage does not have,
 and ``store``, which OpenAI sends, too."""
-MODELS = {"claude": "claude-opus-5", "gemini": "gemini-3-flash", "gpt": "fake-chat"}
+MODELS = {"claude": "claude-opus-5", "gemini": "gemini-3-flash", "gpt": "fake-chat", "sol": "fake-chat"}
+"""gpt is asked in chats, sol over the Responses API."""
 KEYS = {name: f"ROUNDHOUSE_TEST_{name.upper()}" for name in MODELS}
-URLS = {"claude": CITATION["url"], "gemini": SOURCES[0]["web"]["uri"], "gpt": CITED["url"]}
+URLS = {"claude": CITATION["url"], "gemini": SOURCES[0]["web"]["uri"], "gpt": CITED["url"], "sol": CITED["url"]}
 QUESTION = "How fast is a fox?"
 
 
@@ -63,6 +64,7 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "claude": ("anthropic", claude.origin, claude.key),
             "gemini": ("google", gemini.base_url, gemini.key),
             "gpt": ("openai", gpt.base_url, "none"),
+            "sol": ("openai", gpt.base_url, "none"),
         }
         for name, (_, _, key) in ends.items():
             monkeypatch.setenv(KEYS[name], key)
@@ -78,6 +80,7 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                         "id": name,
                         "capabilities": ["chat", "tools", "web_search", "vision"],
                         "source": {"kind": "upstream", "endpoint": f"at-{name}", "model": MODELS[name]},
+                        "wire": "responses" if name == "sol" else "chat",
                     }
                     for name in ends
                 ],
@@ -228,16 +231,17 @@ async def test_the_next_turn_of_every_api_goes_to_every_provider(stand: Stand, m
             "max_tokens": 500,
         },
     }
-    if model != "gpt":
+    if model in ("claude", "gemini"):
         bodies["/v1/chat/completions"] = {"messages": [question, said, question]}
     for path, body in bodies.items():
         answer = await stand.http.post(path, json={"model": model, **body})
         assert answer.status_code == 200, answer.text
         dropped = answer.headers.get("x-roundhouse-dropped", "")
         own = (path, model) in {("/v1/chat/completions", "claude"), ("/v1/responses", "gemini")}
-        assert ("server_tool" in dropped) is not own
-    sent = str(stand.gpt.calls[-1].body if stand.gpt.calls else "") + str(stand.gemini.calls[-1].body)
-    assert "encrypted" not in sent
+        assert ("server_tool" in dropped or "web_search_call" in dropped) is not own
+    sent = [call.body for call in (*stand.gpt.calls, *stand.gemini.calls)]
+    assert "encrypted-by" not in str(sent)
+    assert "extra_content" not in str(sent)
     assert "srvtoolu_other" not in str([call.body for call in stand.claude.calls])
 
 
