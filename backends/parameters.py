@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from backends.adapting.efforts import nearest
+from backends.adapting.tools import ALL, ToolRules, adapted
 from backends.base import Upstream
-from backends.efforts import nearest
 from backends.translation import BY_CAPABILITY, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
@@ -70,8 +71,9 @@ class ParameterTable:
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
     ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
     parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
-    gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``domains`` are
-    the lists of domains that a search of the web can be kept to.
+    gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``tools`` are the
+    forms of tools and their results, ``domains`` the lists of domains that a search of the web can be kept to.
+    ``sources``: an answer lists its sources beside its text (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -84,7 +86,9 @@ class ParameterTable:
     voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
     domains: frozenset[str] = frozenset()
+    sources: bool = False
     efforts: Callable[[str], Set[str] | None] | None = None
+    tools: ToolRules = ALL
 
 
 MARKS = frozenset(
@@ -106,6 +110,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     refuse_other_answers(request, upstream, table.refuses)
     if table.stops is not None and isinstance(request, Sampling):
         check_stops(request, upstream, table.stops)
+    if isinstance(request, ChatRequest):
+        request = adapted(request, table.tools)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
     body.pop("timings", None)
@@ -159,7 +165,7 @@ def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: Par
     refuse_domains(search, upstream, *({"allowed_domains", "blocked_domains"} - table.domains))
     options = body.get("web_search_options") or {}
     options.pop("max_uses", None)
-    filters = {name: domains for name, domains in options.pop("filters", {}).items() if domains}
+    filters = {name: domains for name, domains in (options.pop("filters", None) or {}).items() if domains}
     if filters:
         options["filters"] = filters
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.adapting.restoring import Restoration
 from backends.streams.shapes import WrongShape
 from backends.wire.chat import ChatRequest, Message
 from catalog.errors import UpstreamProtocolError
@@ -51,10 +52,14 @@ BY_CAPABILITY = frozenset({"web_search_options"})
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
-    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested)."""
+    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested).
+
+    ``restoration`` is what the answer needs to come back in the caller's terms, None for nothing.
+    """
 
     body: Json
     dropped: tuple[str, ...] = ()
+    restoration: Restoration | None = None
 
 
 @dataclass(slots=True)

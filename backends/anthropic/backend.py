@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 
+from backends.adapting.restoring import restorer_of
 from backends.anthropic.errors import read_anthropic_error
 from backends.anthropic.native import counted_body, native_request
 from backends.anthropic.request import answers_by_tool, translate
@@ -72,7 +73,8 @@ class AnthropicBackend:
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         original = original_for(self, request, upstream)
-        body = (native_request(original, upstream) if original else translate(request, upstream)).body
+        translated = native_request(original, upstream) if original else translate(request, upstream)
+        body, restorer = translated.body, restorer_of(translated.restoration)
         by_tool = original is None and answers_by_tool(body)
         answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
         async with self._client.open(
@@ -89,7 +91,7 @@ class AnthropicBackend:
                     read = event.json()
                     chunks = answer.feed(read)
                     for chunk in chunks if original is None else carry(chunks, read):
-                        yield chunk
+                        yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
+from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
 from backends.google import embeddings
 from backends.google.errors import read_google_error
@@ -42,7 +43,8 @@ class GoogleBackend:
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
-        body = translate(request, upstream).body
+        translated = translate(request, upstream)
+        body, restorer = translated.body, restorer_of(translated.restoration)
         answer = GeminiStream(upstream, created=int(self._now()))
         async with self._client.open(
             upstream,
@@ -57,12 +59,12 @@ class GoogleBackend:
             try:
                 async for event in response.events():
                     for chunk in answer.feed(event.json()):
-                        yield chunk
+                        yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise
         for chunk in answer.finish():
-            yield chunk
+            yield chunk if restorer is None else restorer.restore(chunk)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""

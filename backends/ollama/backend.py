@@ -16,7 +16,7 @@ from backends.http import HttpClient
 from backends.local.media import with_media
 from backends.ollama import discovery
 from backends.ollama.errors import read_ollama_error
-from backends.ollama.request import EFFORTS, embedding_body, embedding_dropped, translate
+from backends.ollama.request import EFFORTS, TOOLS, embedding_body, embedding_dropped, translate
 from backends.ollama.stream import OllamaStream
 from backends.openai.backend import OpenAIBackend
 from backends.openai.documents import embedding_list
@@ -42,6 +42,7 @@ V1 = ParameterTable(
     unknown_pass=False,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: EFFORTS,
+    tools=TOOLS,
 )
 """Ollama's ``/v1``. Source: its page on OpenAI compatibility."""
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.adapting.efforts import nearest
+from backends.adapting.tools import ToolRules, adapted
 from backends.base import Upstream
 from backends.constraints.request import ANY_OBJECT, constraint_of
-from backends.efforts import nearest
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
@@ -43,6 +44,7 @@ _SAMPLING = {
 }
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
+TOOLS = ToolRules(refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
 _TAKEN = frozenset(
     {
         *_SAMPLING,
@@ -76,7 +78,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     if (request.n or 1) > 1:
         raise UnsupportedParameter(f"'{upstream.model}' gives one answer at a time, not {request.n}.", param="n")
     dropped = Dropped()
-    request = restrict(request, upstream.parameters, dropped)
+    request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
     extra = request.model_extra or {}
     tools = chosen_tools(request)
     forced = _forced(request, tools)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion
+from openai.types.responses import ResponseOutputItem
 
 from backends.base import Upstream
-from backends.openai.parameters import OPENAI
+from backends.openai.backend import StreamWatch
+from backends.openai.parameters import OPENAI, table_at
 from backends.openai.responses.request import translate
 from backends.openai.responses.stream import ResponseReader
-from backends.streams.assemble import ChatAssembler
+from backends.openai.sources import with_annotations
+from backends.streams.assemble import ChatAssembler, chat_chunks
 from backends.wire.chat import ChatRequest
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
@@ -73,3 +77,59 @@ def test_a_search_is_the_hosted_tool_which_keeps_to_allowed_domains() -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         translate(asked(filters={"blocked_domains": ["b.example"]}), THERE, OPENAI)
     assert refused.value.param == "web_search_options.filters.blocked_domains"
+
+
+async def perplexitys(*pieces: str, **beside: Any) -> AsyncGenerator[Json]:
+    for at, piece in enumerate(pieces):
+        end = "stop" if at == len(pieces) - 1 else None
+        yield {"id": "1", "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": end}], **beside}
+
+
+@pytest.mark.parametrize(
+    ("beside", "titles"),
+    [
+        ({"citations": ["https://a.example", "https://b.example"]}, ["", ""]),
+        (
+            {"search_results": [{"url": "https://a.example", "title": "A"}, {"url": "https://b.example"}]},
+            ["A", ""],
+        ),
+    ],
+)
+async def test_marks_of_perplexitys_sources_are_annotations_of_the_text(beside: Json, titles: list[str]) -> None:
+    assembler = ChatAssembler()
+    async for chunk in with_annotations(perplexitys("Füchse sind", " schnell [1][", "2] [9].", **beside)):
+        assembler.add(chunk)
+    answer = assembler.result()
+    message = answer["choices"][0]["message"]
+    places = [one["url_citation"] for one in message["annotations"]]
+    assert [message["content"][one["start_index"] : one["end_index"]] for one in places] == ["[1]", "[2]"]
+    assert [one["title"] for one in places] == titles
+    (item,) = message["server_tool_calls"]
+    strictly(ResponseOutputItem, item)
+    assert [source["url"] for source in item["action"]["sources"]] == ["https://a.example", "https://b.example"]
+    assert answer.keys() >= beside.keys(), "what the server sent stays"
+
+
+async def test_lists_that_are_not_sources_change_nothing() -> None:
+    for beside in ({}, {"citations": None}, {"citations": [1, {}]}, {"search_results": "x"}):
+        made = [chunk async for chunk in with_annotations(perplexitys("[1]", **beside))]
+        assert made[-1]["choices"][0]["delta"] == {"content": "[1]"}
+    assert table_at("https://api.perplexity.ai").sources
+    assert not table_at("https://api.openai.com/v1").sources
+
+
+async def test_annotations_and_images_of_openrouter_pass_whole_and_streamed() -> None:
+    place = {"url": "https://a.example", "title": "A", "content": "Said there.", "start_index": 0, "end_index": 4}
+    message = {
+        "role": "assistant",
+        "content": "Fast.",
+        "annotations": [{"type": "url_citation", "url_citation": place}],
+        "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+    }
+    document = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    assembler, watch = ChatAssembler(), StreamWatch(THERE, chat=True)
+    for chunk in chat_chunks(document):
+        assert watch.see(chunk)
+        assembler.add(chunk)
+    held = assembler.result()["choices"][0]["message"]
+    assert {name: held[name] for name in message} == message
