@@ -1,6 +1,6 @@
 """Annotations from the sources that Perplexity lists beside an answer. Source: its page on chat completions.
 
-An answer's text has marks (``[2]``), and its chunks have the list: ``search_results`` with titles, or ``citations``
+An answer's text has marks (``[2]``), and its chunks have a list: ``search_results`` with titles, or ``citations``
 with addresses alone. Both stay where they are, for callers that know them.
 """
 
