@@ -75,11 +75,11 @@ class MessageStream:
         self.model = self.model or chunk.get("model") or ""
         if not self._started:
             self._started = True
-            self._tier = TIERS.get(chunk.get("service_tier"))
+            self._tier = TIERS.get(str(chunk.get("service_tier")))
             self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0, **self._told({})}
             yield {"type": "message_start", "message": self.message()}
         if chunk.get("usage"):
-            self._tier = TIERS.get(chunk.get("service_tier"), self._tier)
+            self._tier = TIERS.get(str(chunk.get("service_tier"))) or self._tier
             self._usage = {**_usage(chunk["usage"]), **self._told(chunk["usage"])}
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:

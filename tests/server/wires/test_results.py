@@ -47,7 +47,7 @@ class Stand(NamedTuple):
     @property
     def openai(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            base_url="http://localhost/v1", api_key="x", max_retries=0, http_client=self.http
+            base_url="http://localhost/v1", api_key="x", max_retries=0, http_client=self.http2
         )
 
     @property
@@ -224,7 +224,7 @@ async def test_the_next_turn_of_every_api_goes_to_every_provider(stand: Stand, m
     items = [item.model_dump(exclude_unset=True, mode="json") for item in response.output]
     turn = await message(stand, "gemini", False, tools=[{"type": "web_search_20250305", "name": "web_search"}])
     blocks = [block.model_dump(exclude_unset=True) for block in turn.content]
-    bodies = {
+    bodies: dict[str, Json] = {
         "/v1/responses": {"input": [question, *items, question]},
         "/v1/messages": {
             "messages": [question, {"role": "assistant", "content": blocks}, question],
@@ -296,10 +296,13 @@ async def test_a_picture_that_a_model_made_is_in_every_apis_answer(stand: Stand,
 
 
 async def test_speech_is_asked_for_in_chats_alone(stand: Stand) -> None:
-    body: Json = {"model": "gpt", "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
-    for path, asked in [("/v1/responses", {"input": "Hi"}), ("/v1/messages", {"messages": [], "max_tokens": 9})]:
-        asked["messages"] = [{"role": "user", "content": "Hi"}] if "messages" in asked else None
-        refused = await stand.http.post(path, json={**body, **{k: v for k, v in asked.items() if v is not None}})
+    speech: Json = {"model": "gpt", "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+    asked: dict[str, Json] = {
+        "/v1/responses": {"input": "Hi"},
+        "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9},
+    }
+    for path, body in asked.items():
+        refused = await stand.http.post(path, json={**speech, **body})
         assert refused.status_code == 400
         assert "/v1/chat/completions" in refused.json()["error"]["message"]
 
