@@ -73,11 +73,6 @@ def validated(
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
 
 
-def objects(listed: Any) -> list[Json]:
-    """The objects of a list, which an upstream may send with anything in it."""
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
 def named(item: Mapping[str, Any], field: str, where: str) -> str:
     """An id or a name in an item of a conversation. Raises InvalidRequest for another value and an empty one."""
     value = item.get(field)

@@ -53,7 +53,7 @@ class HostedItem(OutputItem):
 
 def drawn(image: Json) -> Json | None:
     """The item of a picture that the model made; None for one that is not in the answer itself."""
-    url = str((image.get("image_url") or {}).get("url") or "")
+    url = image["image_url"]["url"]
     if not is_data_url(url):
         return None
     head, _, data = url.partition(",")
