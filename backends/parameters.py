@@ -72,8 +72,8 @@ class ParameterTable:
     ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
     parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
     gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``tools`` are the
-    forms of tools and their results, ``domains`` the lists of domains that a search of the web can be kept to.
-    ``sources``: an answer lists its sources beside its text (:mod:`backends.openai.sources`).
+    forms of tools and their results. ``sources``: an answer's sources stand beside it
+    (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -85,7 +85,6 @@ class ParameterTable:
     stops: int | None = None
     voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
-    domains: frozenset[str] = frozenset()
     sources: bool = False
     efforts: Callable[[str], Set[str] | None] | None = None
     tools: ToolRules = ALL
@@ -119,7 +118,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
         if request.web_search_options is not None:
-            _search(request.web_search_options, body, upstream, table)
+            _search(request.web_search_options, body, upstream)
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
@@ -160,14 +159,12 @@ def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) ->
             )
 
 
-def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: ParameterTable) -> None:
-    """Leave out what OpenAI's search has not: lists of domains, where it takes none, and a bound on searches."""
-    refuse_domains(search, upstream, *({"allowed_domains", "blocked_domains"} - table.domains))
+def _search(search: WebSearchOptions, body: Json, upstream: Upstream) -> None:
+    """OpenAI's chats have no filters of a search, and no bound on the number of searches."""
+    refuse_domains(search, upstream, "allowed_domains", "blocked_domains")
     options = body.get("web_search_options") or {}
-    options.pop("max_uses", None)
-    filters = {name: domains for name, domains in (options.pop("filters", None) or {}).items() if domains}
-    if filters:
-        options["filters"] = filters
+    for name in ("filters", "max_uses"):
+        options.pop(name, None)
 
 
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:

@@ -390,7 +390,7 @@ class ResponseUsage(TypedDict):
 
 
 class ResponseItem(TypedDict):
-    """One item of a response's output: a message, a tool call, reasoning, or a call of the provider's own tool."""
+    """One item of a response's output: a message, a call, reasoning, or a call of the provider's own tool."""
 
     id: NotRequired[str]
     type: str
@@ -431,7 +431,7 @@ class ResponseEvent(TypedDict):
 
 
 class MessageBlock(TypedDict):
-    """One content block: text with citations, thinking, a tool call, or what the provider's own tools found."""
+    """One content block: text with citations, thinking, a tool call, or a result of the provider's own tools."""
 
     type: str
     text: NotRequired[str]

@@ -112,7 +112,7 @@ async def list_voices(request: Request) -> Response:
                     "default": not n,
                 }
                 for row in speakers(runtime)
-                for n, voice in enumerate(row.voices)
+                for n, voice in enumerate(dict.fromkeys((*row.voices, *row.voice_map)))
             ],
         }
     )

@@ -31,6 +31,7 @@ from tests.sdk_types import strictly
 
 THERE = Upstream("openai", "openai", "https://api.openai.com/v1", "gpt-6", wire="responses")
 BODY: Json = {"model": "m", "input": "Hi"}
+OURS = frozenset({"server_tool_calls", "images", "server_tool_use", "thinking_blocks"})
 
 
 def asked(**options: Any) -> ChatRequest:
@@ -61,7 +62,7 @@ def test_annotations_of_a_later_message_count_the_characters_of_the_whole_chat()
     assert message["server_tool_calls"] == [SEARCHED]
     assert message["images"][0]["image_url"]["url"] == "data:image/png;base64,AAAA"
     assert answer["usage"]["server_tool_use"] == {"web_search_requests": 1}
-    strictly(ChatCompletion, answer, ours=frozenset({"server_tool_calls", "images", "server_tool_use"}))
+    strictly(ChatCompletion, answer, ours=OURS)
     plain = ResponseReader(THERE, created=1)
     assert added_up(plain.whole(response_document(BODY, items, {})), plain) == answer
 
@@ -73,7 +74,9 @@ def test_a_search_is_the_hosted_tool_which_keeps_to_allowed_domains() -> None:
     assert mistake_in(made.body) is None
     there = {"type": "approximate", "country": "FR"}
     assert made.body["tools"] == [{"type": "web_search", "filters": domains, "user_location": there}]
-    assert made.dropped == ("web_search_options.max_uses",)
+    assert made.body["max_tool_calls"] == 2
+    assert made.body["include"] == ["web_search_call.action.sources"]
+    assert made.dropped == ()
     with pytest.raises(UnsupportedParameter) as refused:
         translate(asked(filters={"blocked_domains": ["b.example"]}), THERE, OPENAI)
     assert refused.value.param == "web_search_options.filters.blocked_domains"

@@ -53,13 +53,26 @@ class FakeGoogle(FakeServer):
         self.context = 4096
         self.call_ids = True
         self.pictures: tuple[str, ...] = ()
+        self.listed: list[Json] = []
 
     @property
     def base_url(self) -> str:
         return f"{self.origin}/v1beta"
 
     def routes(self) -> list[Route]:
-        return [("POST", "/v1beta/models/{call:.+}", self.models)]
+        return [("POST", "/v1beta/models/{call:.+}", self.models), ("GET", "/v1beta/models", self.list_models)]
+
+    async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A page of two models."""
+        if call.headers.get("x-goog-api-key") != self.key:
+            return self.refused(
+                call, 400, "API key not valid. Please pass a valid API key.", code="API_KEY_INVALID"
+            )
+        at = int(call.query.get("pageToken", 0))
+        page: Json = {"models": self.listed[at : at + 2]}
+        if at + 2 < len(self.listed):
+            page["nextPageToken"] = str(at + 2)
+        return await self.document(request, call, page)
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
         error: Json = {"code": status, "message": message, "status": kind or STATUSES.get(status, "UNKNOWN")}

@@ -26,7 +26,7 @@ from tests.fakes.openai_chat import CITED
 from tests.sdk_types import strictly
 
 EXTENSIONS = frozenset({"server_tool_calls", "images", "content", "extra_content"})
-EXTENSIONS |= {"server_tool_use", "cache_creation", "inference_geo"}
+EXTENSIONS |= {"thinking_blocks", "server_tool_use", "cache_creation", "inference_geo"}
 RESPONSES = frozenset({"cache_creation", "server_tool_use", "extra_content", "audio_tokens", "store"})
 """Fields of a response beyond the SDK's: a provider's part of an item, counts that OpenAI's usage does not have,
 and ``store``, which OpenAI sends, too."""
