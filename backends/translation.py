@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.adapting.restoring import Restoration
 from backends.streams.shapes import WrongShape
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, Message
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
@@ -108,6 +108,20 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
     refused = [name for name in given(request) if name not in accepted]
     dropped.add(*refused)
     return request.model_copy(update=dict.fromkeys(refused)) if refused else request
+
+
+def name_foreign(message: Message, provider: str, dropped: Dropped, *, images: bool) -> None:
+    """Report the results of another provider's own tools, and images where the provider takes none back."""
+    extra = message.model_extra
+    if not extra:
+        return
+    items = extra.get("server_tool_calls")
+    for item in items if isinstance(items, list) else ():
+        own = item.get("extra_content") if isinstance(item, dict) else None
+        if not isinstance(own, dict) or provider not in own:
+            dropped.add("messages.server_tool_calls")
+    if extra.get("images") and not images:
+        dropped.add("messages.images")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from backends.adapting.restoring import restorer_of
+from backends.anthropic import discovery
 from backends.anthropic.errors import read_anthropic_error
 from backends.anthropic.native import counted_body, native_request
 from backends.anthropic.request import answers_by_tool, translate
@@ -21,6 +22,7 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest, Original
 from backends.wire.common import WireModel
 from catalog.errors import UpstreamError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 API_VERSION = "2023-06-01"
@@ -72,6 +74,26 @@ class AnthropicBackend:
         )
         with reading("Anthropic"):
             return {"input_tokens": int(answer["input_tokens"])}
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``GET /v1/models``, of all its pages; see :class:`backends.base.Discover`."""
+        entries: list[Json] = []
+        query = {"limit": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(
+                upstream,
+                "/v1/models",
+                query=query,
+                headers=_headers(upstream, None),
+                key_header="x-api-key",
+                errors=read_anthropic_error,
+            )
+            with reading("Anthropic"):
+                entries += page["data"]
+                if not page.get("has_more"):
+                    break
+                query = {"limit": discovery.PAGE, "after_id": str(page["last_id"])}
+        return discovery.rows_from_models(server, entries)
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""

@@ -11,6 +11,7 @@ from backends.adapting.tools import ToolRules
 from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
 from backends.translation import CONSTRAINTS
+from backends.voices import OPENAI_VOICES
 
 OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
@@ -19,6 +20,7 @@ OPENAI = ParameterTable(
         "instruction",
         "language",
         "sample_rate",
+        "bit_rate",
         "negative_prompt",
         "steps",
         "guidance_scale",
@@ -31,6 +33,7 @@ OPENAI = ParameterTable(
     stops=4,
     refuses={name: CONSTRAINTS[name] for name in ("inference_geo", "safety_settings")},
     efforts=efforts_of,
+    voices=frozenset(OPENAI_VOICES),
     tools=ToolRules(
         names=OPENAI_NAMES,
         refused_roots=frozenset({"anyOf", "oneOf", "allOf", "enum", "not"}),

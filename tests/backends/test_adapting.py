@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from backends import ollama
 from backends.adapting.choices import narrowed
 from backends.adapting.names import ANTHROPIC, GEMINI, OPENAI, NameRule, sent_names
 from backends.adapting.restoring import Restoration, restored
@@ -24,6 +23,7 @@ from backends.google import GoogleBackend
 from backends.google.request import translate as to_google
 from backends.http import HttpClient
 from backends.local.tool_schema import chosen_tools
+from backends.ollama.backend import V1
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
@@ -221,7 +221,7 @@ def test_a_union_at_the_root_goes_where_each_provider_takes_it() -> None:
     assert compatible["tools"][0]["function"]["parameters"] == UNION
     declared = gemini(tools=[tool("f", UNION)])["tools"][0]["functionDeclarations"][0]
     assert declared["parametersJsonSchema"] == {**UNION, "type": "object"}
-    body = body_for(asked(tools=[tool("f", UNION)]), Upstream("l", "ollama", "http://h", "m"), ollama.PARAMETERS)
+    body = body_for(asked(tools=[tool("f", UNION)]), Upstream("l", "ollama", "http://h", "m"), V1)
     assert body["tools"][0]["function"]["parameters"]["properties"] == schema["properties"]
 
 

@@ -10,11 +10,11 @@ from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from google.genai.types import GenerationConfig
 from pydantic import ConfigDict, TypeAdapter
 
-from backends import ollama
 from backends.adapting.efforts import EFFORTS, nearest
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
 from backends.google.request import translate as to_google
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
@@ -142,8 +142,8 @@ def test_the_most_effort_of_openais_models_over_the_responses_api(model: str, ef
 
 def test_a_server_of_unknown_make_judges_itself_and_ollama_gets_what_it_has() -> None:
     assert over_openai(table_at("https://example.com/v1"), "gpt-5", "max") == ("max", ())
-    assert over_openai(ollama.PARAMETERS, "qwen3", "max") == ("high", ("reasoning_effort",))
-    assert over_openai(ollama.PARAMETERS, "qwen3", "none") == ("none", ())
+    assert over_openai(V1, "qwen3", "max") == ("high", ("reasoning_effort",))
+    assert over_openai(V1, "qwen3", "none") == ("none", ())
 
 
 def test_reasoning_is_never_switched_off_by_rounding() -> None:

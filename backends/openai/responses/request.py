@@ -24,6 +24,12 @@ LEAST_OUTPUT = 16
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
 _REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_COUNTED = frozenset(
+    {
+        *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
+        *("personality", "reasoning", "text", "tools", "tool_choice", "truncation"),
+    }
+)
 _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
 
 
@@ -75,6 +81,11 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     if upstream.reasons and not store:
         body.setdefault("include", []).append("reasoning.encrypted_content")
     return TranslatedRequest(body, dropped.as_tuple())
+
+
+def counted_body(body: Json) -> Json:
+    """The part of a body that its prompt tokens depend on; OpenAI takes nothing else when it counts."""
+    return {name: value for name, value in body.items() if name in _COUNTED}
 
 
 def _is_neutral(name: str, value: Any) -> bool:
