@@ -299,7 +299,7 @@ def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
         "content": "Yes.",
         "thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
         "reasoning_content": "Hm.",
-        "extra_content": {"google": {"thought_signature": "s"}},
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
     }
     body, dropped = openai(messages=[HELLO, said, HELLO])
     assert body["messages"][1] == {"role": "assistant", "content": "Yes."}
