@@ -6,7 +6,7 @@ A caller of the Messages API is passed through: its own body goes out, and its c
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from backends.adapting.restoring import restorer_of
 from backends.anthropic import discovery
@@ -34,6 +34,8 @@ temperature. Anthropic promises to keep the inputs and outputs of a version.
 
 
 BETA = "anthropic-beta"
+FAST_MODE = "fast-mode-2026-02-01"
+"""The beta feature that some models require for any ``speed``."""
 
 
 class AnthropicBackend:
@@ -66,6 +68,7 @@ class AnthropicBackend:
             "/v1/messages/count_tokens",
             counted_body(body),
             headers=_headers(upstream, original),
+            query=None if original is None else original.query,
             key_header="x-api-key",
             errors=read_anthropic_error,
         )
@@ -104,7 +107,8 @@ class AnthropicBackend:
             "POST",
             "/v1/messages",
             json=body,
-            headers=_headers(upstream, original),
+            headers=_headers(upstream, original, fast=body.get("speed") is not None),
+            query=None if original is None else original.query,
             key_header="x-api-key",
             errors=read_anthropic_error,
         ) as response:
@@ -120,10 +124,12 @@ class AnthropicBackend:
         answer.close()
 
 
-def _headers(upstream: Upstream, original: Original | None) -> dict[str, str]:
-    """The version and the beta features: the caller's beside the endpoint's."""
+def _headers(upstream: Upstream, original: Original | None, *, fast: bool = False) -> dict[str, str]:
+    """The version and the beta features: the caller's beside the endpoint's, and that of a chat's ``speed``."""
     own = {name.lower(): value for name, value in upstream.headers.items()}
-    given = {} if original is None else original.headers
+    given: Mapping[str, str] = {BETA: FAST_MODE} if fast and original is None else {}
+    if original is not None:
+        given = original.headers
     headers = {"anthropic-version": API_VERSION, **own, **given}
     if own.get(BETA) and given.get(BETA):
         headers[BETA] = f"{own[BETA]},{given[BETA]}"

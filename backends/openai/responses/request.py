@@ -43,8 +43,10 @@ def _without_lacked(table: ParameterTable) -> ParameterTable:
         renames={},
         marks=_KEPT_MARKS,
         stops=None,
-        refuses=_REFUSED,
+        refuses={**table.refuses, **_REFUSED},
         efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
+        text_files=True,
+        linked_files=True,
         tools=replace(table.tools, media_results=True),
     )
 
