@@ -33,7 +33,7 @@ _COUNTED = frozenset(
 )
 _UNSENT = frozenset({"n", "stop", *_REFUSED})
 """Names whose neutral values may be in a chat, and ``stop``, which the gateway keeps."""
-_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
+_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
