@@ -247,7 +247,7 @@ def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
-    for message in (*body.get("messages", ()), *body.get("tools", ())):
+    for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()
         for holder in (message, *parts, *(message.get("tool_calls") or ())):

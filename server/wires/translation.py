@@ -43,7 +43,8 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
-    if extras.get("audio") or "audio" in (extras.get("modalities") or ()):
+    modalities = extras.get("modalities")
+    if extras.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
         raise UnsupportedParameter(
             "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
         )

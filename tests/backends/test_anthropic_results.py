@@ -259,8 +259,8 @@ async def test_what_is_written_to_a_cache_is_counted_by_its_time_to_live(fake: F
 
 
 async def test_an_answer_that_anthropic_pauses_goes_on_in_the_same_stream(fake: FakeAnthropic) -> None:
-    thought = {"type": "thinking", "thinking": "I look.", "signature": SIGNATURE}
-    first = [thought, {"type": "text", "text": "I search. ", "citations": [CITATION]}, SEARCHED[0]]
+    thought: Json = {"type": "thinking", "thinking": "I look.", "signature": SIGNATURE}
+    first: list[Json] = [thought, {"type": "text", "text": "I search. ", "citations": [CITATION]}, SEARCHED[0]]
     fake.turns = [
         (first, "pause_turn"),
         ([SEARCHED[1], {"type": "text", "text": "Fast.", "citations": [CITATION]}], "end_turn"),
