@@ -13,6 +13,7 @@ from typing import Any
 
 from backends.adapting.efforts import nearest
 from backends.adapting.files import has_files, refuse_links, with_texts
+from backends.adapting.marks import MARKS, lost_marks
 from backends.adapting.tools import ALL, ToolRules, adapted
 from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
@@ -75,7 +76,8 @@ class ParameterTable:
     are the voices of speech, if they are known. ``refuses`` are parameters without which the answer would be
     another, each with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its
     name, None for one that gets them as they are. ``tools`` are the forms of tools and their results.
-    ``text_files``: files may hold text; ``linked_files``: they may be given by address.
+    ``text_files``: files may hold text; ``linked_files``: they may be given by address. ``sources``: an answer's
+    sources stand beside it (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -86,22 +88,14 @@ class ParameterTable:
     marks: frozenset[str] = frozenset()
     unmarked: bool = True
     stops: int | None = None
-    voices: frozenset[str] = frozenset()
     choices: int | None = None
+    voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    sources: bool = False
     efforts: Callable[[str], Set[str] | None] | None = None
     tools: ToolRules = ALL
     text_files: bool = False
     linked_files: bool = True
-
-
-MARKS = frozenset(
-    {
-        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
-        *("annotations", "images", "server_tool_calls"),
-    }
-)
-"""Fields within messages and tools that other APIs and answers have, and OpenAI's chats do not."""
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
@@ -129,14 +123,14 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
                 body.setdefault(new, body.pop(name))
         if "reasoning_effort" in body:
             body["reasoning_effort"] = _effort(request, upstream, table)
-        if _may_have_marks(request, table):
+        if _loses_marks(request, table):
             for holder, name in _marks(body, table):
                 del holder[name]
     return body
 
 
 def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
-    """The parameters that :func:`body_for` leaves out. Pure; only for translated chats does the cost grow."""
+    """The parameters that :func:`body_for` leaves out. Pure; its time grows with the number of messages."""
     left_out = _left_out(request, upstream, table)
     names = tuple(name for name, value in left_out.items() if _asks(name, value))
     if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
@@ -147,9 +141,8 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
         and _effort(request, upstream, table) != request.reasoning_effort
     ):
         names += ("reasoning_effort",)
-    if isinstance(request, ChatRequest) and _may_have_marks(request, table):
-        body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
-        names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
+    if isinstance(request, ChatRequest) and _loses_marks(request, table):
+        names += lost_marks(request, table.marks)
     return names
 
 
@@ -247,23 +240,14 @@ def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> 
     return effort if known is None else nearest(effort, known)
 
 
-def _may_have_marks(request: ChatRequest, table: ParameterTable) -> bool:
-    """Whether marks are to be looked for: in translated chats, else in fields beyond OpenAI's common ones."""
-    if isinstance(request, TranslatedChat) or table.unmarked:
-        return isinstance(request, TranslatedChat)
-    for message in request.messages:
-        if message.model_extra:
-            return True
-        parts = message.content if isinstance(message.content, list) else ()
-        if any(holder.model_extra for holder in (*parts, *(message.tool_calls or ()))):
-            return True
-    return any(tool.model_extra for tool in request.tools or ())
+def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
+    return isinstance(request, TranslatedChat) or not table.unmarked
 
 
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
-    for message in (*body["messages"], *(body.get("tools") or ())):
+    for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()
         for holder in (message, *parts, *(message.get("tool_calls") or ())):

@@ -46,7 +46,7 @@ def translate_messages(
             conversation.instruct(_system(message))
         elif message.role == "assistant":
             name_foreign(message, "anthropic", dropped, images=False)
-            conversation.add("assistant", _assistant(message))
+            conversation.add("assistant", _assistant(message, dropped))
         elif message.role == "tool":
             conversation.add("user", [_tool_result(message, dropped)])
         elif message.role == "user":
@@ -127,10 +127,12 @@ def _system(message: Message) -> list[Json]:
     return _cached(message, [{"type": "text", "text": message.content}] if message.content else [])
 
 
-def _assistant(message: Message) -> list[Json]:
+def _assistant(message: Message, dropped: Dropped) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
     blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    if not blocks and (extra.get("reasoning_content") or kept):
+        dropped.add("messages.reasoning_content")  # unsigned, or another provider's
     blocks += blocks_of(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):

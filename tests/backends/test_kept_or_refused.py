@@ -17,7 +17,8 @@ from backends.base import Upstream
 from backends.google.request import translate as to_google
 from backends.http import HttpClient
 from backends.local.parameters import table_of
-from backends.ollama.backend import V1
+from backends.ollama.backend import V1 as OLLAMA
+from backends.ollama.request import translate as to_ollama
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
@@ -68,7 +69,10 @@ def local(**fields: Any) -> Sent:
 
 
 def at_ollama(**fields: Any) -> Sent:
-    return over(V1, **fields)
+    """Over Ollama's own API, after the same request over its ``/v1``."""
+    over(OLLAMA, **fields)
+    translated = to_ollama(asked(**fields), Upstream("l", "ollama", "http://h", "m"))
+    return translated.body, translated.dropped
 
 
 EVERYWHERE: list[Callable[..., Sent]] = [claude, gemini, openai, compatible, local, at_ollama]
@@ -152,7 +156,8 @@ def test_a_text_file_is_a_document_of_claude_and_a_text_where_no_file_is_taken(k
     }
     for send in (openai, compatible, local, at_ollama):
         content = send(messages=messages)[0]["messages"][0]["content"]
-        assert content == [{"type": "text", "text": "File fox.md:\n\n# Füchse"}]
+        text = content if isinstance(content, str) else content[0]["text"]
+        assert text == "File fox.md:\n\n# Füchse"
     assert gemini(messages=messages)[0]["contents"][0]["parts"][0]["inlineData"]["mimeType"] == kind
     there = Upstream("o", "openai", OPENAI, "gpt-5", wire="responses")
     sent = to_responses(asked(messages=messages), there, table_at(OPENAI)).body["input"][0]["content"][0]
@@ -294,14 +299,21 @@ def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
         "content": "Yes.",
         "thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
         "reasoning_content": "Hm.",
-        "annotations": [],
-        "extra_content": {"google": {"thought_signature": "s"}},
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
     }
     body, dropped = openai(messages=[HELLO, said, HELLO])
     assert body["messages"][1] == {"role": "assistant", "content": "Yes."}
-    assert set(dropped) == {
-        "messages.thinking_blocks", "messages.reasoning_content", "messages.annotations", "messages.extra_content",
-    }  # fmt: skip
+    named = {f"messages.{name}" for name in ("thinking_blocks", "reasoning_content", "extra_content")}
+    assert set(dropped) == named
+    for send, lost in (
+        (gemini, {"messages.thinking_blocks", "messages.reasoning_content"}),
+        (local, named - {"messages.reasoning_content"}),
+        (at_ollama, named - {"messages.reasoning_content"}),
+        (claude, set()),
+    ):
+        assert set(send(messages=[HELLO, said, HELLO])[1]) == lost
+    unsigned = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    assert claude(messages=[HELLO, unsigned, HELLO])[1] == ("messages.reasoning_content",)
 
 
 # ---- choices
@@ -315,5 +327,5 @@ def test_several_choices_are_never_answered_with_one() -> None:
         assert send(n=1)[1] == ()
     request = CompletionRequest.model_validate({"model": "m", "prompt": "a", "n": 3})
     with pytest.raises(InvalidRequest):
-        body_for(request, Upstream("o", "ollama", "http://h", "m"), V1)
+        body_for(request, Upstream("o", "ollama", "http://h", "m"), OLLAMA)
     assert local(n=3)[0]["n"] == openai(n=3)[0]["n"] == 3
