@@ -136,7 +136,8 @@ async def test_googles_list_has_what_each_model_is_called_for() -> None:
     )
     assert pro.capabilities >= {Capability.CHAT, Capability.TOOLS, Capability.VISION, Capability.REASONING}
     assert gemma.capabilities == {Capability.CHAT}
-    assert (embedder.capabilities, embedder.limits.max_input_tokens) == ({Capability.EMBED}, 2048)
+    assert embedder.capabilities == {Capability.EMBED}
+    assert embedder.limits.max_input_tokens == 2048
     assert embedder.limits.context_window is None
 
 

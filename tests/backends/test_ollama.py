@@ -323,7 +323,8 @@ async def test_a_missing_route_costs_only_what_it_tells(
     fake.lacks, fake.loaded = {missing}, {"fake-chat": {}}
     server = Endpoint(id="lan", protocol="ollama", base_url=upstream.base_url)
     found, embedder = await backend.list_models(upstream, server)
-    assert (found.id, embedder.capabilities) == ("lan/fake-chat", {Capability.EMBED})
+    assert found.id == "lan/fake-chat"
+    assert embedder.capabilities == {Capability.EMBED}
     assert Capability.CHAT in found.capabilities
     context = {"/api/tags": None, "/api/show": fake.context, "/api/ps": 2048}[missing]
     assert found.limits.context_window == context
