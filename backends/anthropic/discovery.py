@@ -33,7 +33,9 @@ def _described(entry: Json) -> Mapping[str, Any] | None:
         return None
     told = entry.get("capabilities")
     told = told if isinstance(told, dict) else {}
-    supported = (_BY_NAME[name] for name in _BY_NAME.keys() & told.keys() if told[name].get("supported") is True)
+    supported = [_BY_NAME[name] for name in _BY_NAME.keys() & told.keys() if _supports(told[name])]
+    if _supports((told.get("server_tools") or {}).get("web_search")):
+        supported.append(frozenset({Capability.WEB_SEARCH}))
     most = entry.get("max_tokens")
     return {
         "name": entry.get("id"),
@@ -41,3 +43,7 @@ def _described(entry: Json) -> Mapping[str, Any] | None:
         "capabilities": _OF_ALL.union(*supported),
         "limits": Limits(max_output_tokens=most if is_positive(most) else None),
     }
+
+
+def _supports(told: Any) -> bool:
+    return isinstance(told, dict) and told.get("supported") is True

@@ -38,7 +38,8 @@ def claude(name: str, *, lifecycle: str = "active", **supported: bool) -> Json:
     told["thinking"] = {**(yes if supported.get("thinking") else no), "types": types}
     told["effort"] = {**no, **dict.fromkeys(("low", "medium", "high", "max", "xhigh"), no)}
     told["context_management"] = dict(no)
-    told["server_tools"] = {**no, "web_search": no, "code_execution": no}
+    searches = yes if supported.get("web_search") else no
+    told["server_tools"] = {**searches, "web_search": searches, "code_execution": no}
     info = {
         "type": "model",
         "id": name,
@@ -66,7 +67,14 @@ async def claude_rows(fake: FakeAnthropic, key: str | None = None) -> FoundRows:
 async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> None:
     async with FakeAnthropic() as fake:
         fake.listed = [
-            claude("claude-opus-9", image_input=True, pdf_input=True, thinking=True, structured_outputs=True),
+            claude(
+                "claude-opus-9",
+                image_input=True,
+                pdf_input=True,
+                thinking=True,
+                structured_outputs=True,
+                web_search=True,
+            ),
             claude("claude-haiku-9-20260901"),
             claude("claude-old-1", lifecycle="retired"),
         ]
@@ -95,6 +103,7 @@ async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> No
         Capability.DOCUMENTS,
         Capability.REASONING,
         Capability.JSON_SCHEMA,
+        Capability.WEB_SEARCH,
     }
 
 
