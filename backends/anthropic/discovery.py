@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 
 from catalog.discovery import FoundRows, discovered_rows, is_positive
@@ -42,7 +43,16 @@ def _described(entry: Json) -> Mapping[str, Any] | None:
         "context": entry.get("max_input_tokens"),
         "capabilities": _OF_ALL.union(*supported),
         "limits": Limits(max_output_tokens=most if is_positive(most) else None),
+        **_end(entry.get("retires_at")),
     }
+
+
+def _end(told: Any) -> Mapping[str, date]:
+    """The day on which a model is shut down, if one is known."""
+    try:
+        return {"ends": datetime.fromisoformat(told).date()}
+    except (TypeError, ValueError):
+        return {}
 
 
 def _supports(told: Any) -> bool:

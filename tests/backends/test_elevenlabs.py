@@ -32,6 +32,7 @@ from backends.http import HttpClient
 from backends.streams.noted import NotedAudio
 from backends.voices import OPENAI_VOICES, openai_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from catalog.catalog import Catalog
 from catalog.errors import (
     CapabilityMismatch,
     InvalidRequest,
@@ -180,6 +181,17 @@ def test_each_voice_of_openai_has_a_premade_voice_and_each_premade_one_a_voice_o
         "nova",
         None,
     ]
+
+
+def test_the_rows_list_the_premade_voices_the_default_first() -> None:
+    rows = [
+        row for row in Catalog.builtin() if row.provider == "elevenlabs" and Capability.SPEAK in row.capabilities
+    ]
+    for row in rows:
+        first, *others = [voice.lower() for voice in row.voices]
+        assert PREMADE[first] == DEFAULT_VOICE
+        assert sorted([first, *others]) == sorted(PREMADE)
+    assert rows
 
 
 @pytest.mark.parametrize(("voice", "spoken"), [("alloy", "river"), ("Onyx", "brian"), ("heart", "laura")])

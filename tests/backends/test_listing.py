@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -75,7 +75,7 @@ async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> No
                 structured_outputs=True,
                 web_search=True,
             ),
-            claude("claude-haiku-9-20260901"),
+            claude("claude-haiku-9-20260901") | {"lifecycle": "deprecated", "retires_at": "2027-03-01T00:00:00Z"},
             claude("claude-old-1", lifecycle="retired"),
         ]
         async with AsyncAnthropic(base_url=fake.origin, api_key=fake.key, max_retries=0) as sdk:
@@ -98,6 +98,7 @@ async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> No
     )
     chats = {Capability.CHAT, Capability.TOOLS, Capability.PARALLEL_TOOLS}
     assert haiku.capabilities == chats
+    assert (opus.ends, haiku.ends) == (None, date(2027, 3, 1))
     assert opus.capabilities == chats | {
         Capability.VISION,
         Capability.DOCUMENTS,
