@@ -12,6 +12,7 @@ import pytest
 from elevenlabs import AsyncElevenLabs
 from elevenlabs.speech_to_text.raw_client import RawSpeechToTextClient
 from elevenlabs.text_to_speech.raw_client import RawTextToSpeechClient
+from elevenlabs.types import SpeechToTextChunkResponseModel
 from elevenlabs.types.pronunciation_dictionary_version_locator import PronunciationDictionaryVersionLocator
 from elevenlabs.types.voice_settings import VoiceSettings
 from openai.types.audio import (
@@ -411,6 +412,7 @@ async def test_the_sdk_speaks_and_hears_with_the_fake_as_with_elevenlabs(door: D
             "Hello there"
         )
         heard = await sdk.speech_to_text.convert(model_id="scribe_v2", file=b"RIFF", diarize=True)
+        assert isinstance(heard, SpeechToTextChunkResponseModel)
         assert heard.text == door.fake.reply
         assert [model.model_id for model in await sdk.models.list()] == ["eleven_v9", "eleven_sts"]
 
