@@ -33,7 +33,7 @@ OPTIONS = frozenset(
     }
 )
 """Ollama's ``options``. A caller gives them in ``options`` or beside the other fields, an operator in the options
-of the model's row; a caller's own value wins."""
+of the model's row, ``keep_alive`` too; a caller's own value wins."""
 
 _SAMPLING = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop")},
@@ -101,8 +101,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     for name in ("logprobs", "top_logprobs"):
         if getattr(request, name):
             body[name] = getattr(request, name)
-    if extra.get("keep_alive") is not None:
-        body["keep_alive"] = extra["keep_alive"]
+    if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
+        body["keep_alive"] = keep_alive
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
     dropped.add(*(name for name in given(request) if _untaken(name, foreign)))
     one_call = request.parallel_tool_calls is False and bool(tools)
@@ -131,8 +131,8 @@ def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:
         body["dimensions"] = request.dimensions
     if options := _own_options(extra, upstream):
         body["options"] = options
-    if extra.get("keep_alive") is not None:
-        body["keep_alive"] = extra["keep_alive"]
+    if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
+        body["keep_alive"] = keep_alive
     return body
 
 

@@ -120,6 +120,13 @@ def test_thinking_is_asked_for_as_ollama_does(fields: Json, think: object) -> No
     assert translate(chat(**fields), HERE).body.get("think") == think
 
 
+def test_a_model_is_kept_as_long_as_its_row_says_unless_the_caller_does() -> None:
+    row = replace(HERE, options={"keep_alive": "1h"})
+    assert translate(chat(), row).body["keep_alive"] == "1h"
+    assert translate(chat(keep_alive=0), row).body["keep_alive"] == 0
+    assert "options" not in translate(chat(), row).body
+
+
 async def test_thoughts_come_as_reasoning_and_go_back_as_thinking(
     fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
 ) -> None:
