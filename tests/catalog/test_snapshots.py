@@ -128,4 +128,6 @@ def test_a_listed_model_that_a_row_reaches_already_is_no_second_row() -> None:
     found = [discovered_row(HOME, name) for name in ("Claude-X", "claude-new")]
     known = catalog(BASE).with_discovered("anthropic", [one for one in found if one is not None])
     assert [one.id for one in known] == ["claude-x", "anthropic/claude-new"]
+    assert known.with_discovered("anthropic", known.listed["anthropic"]) is known
     assert known.with_discovered("anthropic", known.discovered["anthropic"]) is known
+    assert len(known.with_discovered("anthropic", ())) == 1
