@@ -141,7 +141,7 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "options", "successor"),
+    *("parameters", "wire", "options", "successor", "ends"),
 )
 _KIN = {"azure": "openai"}
 """Protocols of the same models under another address."""
