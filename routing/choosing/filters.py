@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from catalog.errors import InvalidRequest, PriceUnknown
-from catalog.index import Bools, Floats, Index, Ints
+from catalog.index import LAST_DAYS, Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
@@ -169,9 +169,7 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
             Filter("blocked", _not_blocked(world), lambda row: world.blocked[index.models[row].id].reason)
         )
     if world.wall is not None and index.retired(world.wall):
-        rules.append(
-            Filter("ends", index.retires > world.wall, lambda row: f"it ends on {index.models[row].ends}")
-        )
+        rules.append(Filter("ends", index.retires > world.wall, lambda row: _ends(index, row)))
     if bound is not None:
         rules += _budget(facts, world, bound)
     if world.pool.devices:
@@ -182,6 +180,10 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     for rule in rules[1:]:
         admitted = admitted & rule.passing
     return Filtered(admitted, tuple(rules))
+
+
+def _ends(index: Index, row: int) -> str:
+    return f"it ends on {index.models[row].ends}, and auto leaves it {LAST_DAYS} days before"
 
 
 def _missing_capabilities(facts: Facts, world: World, row: int) -> str:
