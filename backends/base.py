@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -53,8 +53,9 @@ class Upstream:
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
     ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
-    that of a local worker, and ``prompts`` its row's option. ``asked`` remembers which forms of a request the
-    server refused; the upstreams of a row's keys share it.
+    that of a local worker, and ``prompts`` its row's option. ``voices`` are the voice maps of the row and its
+    endpoint, ``options`` those of a remote row. ``asked`` remembers which forms of a request the server refused;
+    the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -73,6 +74,8 @@ class Upstream:
     reasons: bool = False
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
+    voices: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, Any] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
 
 

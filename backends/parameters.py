@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from backends.adapting.efforts import nearest
+from backends.adapting.tools import ALL, ToolRules, adapted
 from backends.base import Upstream
-from backends.efforts import nearest
 from backends.translation import BY_CAPABILITY, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
@@ -68,9 +69,10 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
-    with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its name, None for
-    one that gets them as they are.
+    ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
+    parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
+    gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``tools`` are the
+    forms of tools and their results.
     """
 
     drops: frozenset[str] = frozenset()
@@ -80,11 +82,18 @@ class ParameterTable:
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
     stops: int | None = None
+    voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
     efforts: Callable[[str], Set[str] | None] | None = None
+    tools: ToolRules = ALL
 
 
-MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
+MARKS = frozenset(
+    {
+        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
+        *("images", "server_tool_calls"),
+    }
+)
 """Fields within messages and tools that translations write for providers of the other API."""
 
 
@@ -98,6 +107,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     refuse_other_answers(request, upstream, table.refuses)
     if table.stops is not None and isinstance(request, Sampling):
         check_stops(request, upstream, table.stops)
+    if isinstance(request, ChatRequest):
+        request = adapted(request, table.tools)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
     body.pop("timings", None)

@@ -78,10 +78,10 @@ def answers_plainly(protocol: str) -> bool:
     return row is not None and row.answers_plainly
 
 
-def counts_tokens(protocol: str) -> bool:
-    """Whether servers of this protocol count the tokens of a prompt."""
-    row = PROVIDERS.get(protocol)
-    return row is not None and row.counts
+def counts_tokens(model: Model, catalog: Catalog) -> bool:
+    """Whether the server of a remote chat model counts the tokens of a prompt."""
+    row = PROVIDERS.get(catalog.endpoint(model.endpoint_name).protocol)
+    return (row is not None and row.counts) or wire_of(model, catalog) == "responses"
 
 
 def wire_of(model: Model, catalog: Catalog) -> str | None:

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.adapting.restoring import Restoration
 from backends.streams.shapes import WrongShape
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, Message
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
@@ -51,10 +52,14 @@ BY_CAPABILITY = frozenset({"web_search_options"})
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
-    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested)."""
+    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested).
+
+    ``restoration`` is what the answer needs to come back in the caller's terms, None for nothing.
+    """
 
     body: Json
     dropped: tuple[str, ...] = ()
+    restoration: Restoration | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +98,20 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
     refused = [name for name in given(request) if name not in accepted]
     dropped.add(*refused)
     return request.model_copy(update=dict.fromkeys(refused)) if refused else request
+
+
+def name_foreign(message: Message, provider: str, dropped: Dropped, *, images: bool) -> None:
+    """Report the results of another provider's own tools, and images where the provider takes none back."""
+    extra = message.model_extra
+    if not extra:
+        return
+    items = extra.get("server_tool_calls")
+    for item in items if isinstance(items, list) else ():
+        own = item.get("extra_content") if isinstance(item, dict) else None
+        if not isinstance(own, dict) or provider not in own:
+            dropped.add("messages.server_tool_calls")
+    if extra.get("images") and not images:
+        dropped.add("messages.images")
 
 
 @contextmanager

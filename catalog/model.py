@@ -16,6 +16,11 @@ from catalog.prices.price import Unit
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
+_VoiceMap = Annotated[
+    dict[str, str],
+    AfterValidator(lambda voices: {name.casefold(): own for name, own in voices.items()}),
+    Field(description="the model's own voice (a name or an id) by the name that a caller sends, in any case"),
+]
 
 
 def _not_the_routers(name: str) -> str:
@@ -246,6 +251,7 @@ class Model(BaseModel):
     benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
+    voice_map: _VoiceMap = {}
     tags: frozenset[str] = frozenset()
     parameters: frozenset[str] | None = Field(
         default=None, description="request parameters this model takes; None: all that its protocol takes"
@@ -286,6 +292,11 @@ class Model(BaseModel):
     def tokenizes(self) -> bool:
         """Whether a worker of this model has a tokenizer to ask."""
         return self.local and self.engine in TOKENIZING
+
+    @property
+    def bounds_answers(self) -> bool:
+        """Whether the model's server takes a bound on the tokens of an answer."""
+        return self.parameters is None or not self.parameters.isdisjoint(("max_tokens", "max_completion_tokens"))
 
     @property
     def endpoint_name(self) -> str:
@@ -332,6 +343,7 @@ class Endpoint(BaseModel):
     failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
     discover: bool = Field(default=False, description="list its models and add them to the catalogue")
     tags: frozenset[str] = frozenset()
+    voice_map: _VoiceMap = {}
     connect_timeout: float | None = Field(default=None, gt=0)
     first_byte_timeout: float | None = Field(default=None, gt=0)
     idle_timeout: float | None = Field(default=None, gt=0)

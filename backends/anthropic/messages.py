@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends.anthropic.results import blocks_of
-from backends.translation import Dropped
+from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import arguments_of, image_url, is_data_url, parts_of, read_data_url, text_of
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
@@ -31,6 +31,7 @@ def translate_messages(messages: list[Message], dropped: Dropped) -> tuple[list[
         if message.role in ("system", "developer"):
             system += _system(message)
         elif message.role == "assistant":
+            name_foreign(message, "anthropic", dropped, images=False)
             _append(turns, "assistant", _assistant(message))
         elif message.role == "tool":
             _append(turns, "user", [_tool_result(message, dropped)])

@@ -14,7 +14,7 @@ import orjson
 
 from backends.google.models import GeminiTraits
 from backends.google.results import parts_of_items
-from backends.translation import Dropped
+from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
     arguments_of,
@@ -54,6 +54,7 @@ def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Drop
         if message.role in ("system", "developer"):
             system.append(text_of(message))
         elif message.role == "assistant":
+            name_foreign(message, "google", dropped, images=True)
             _append(contents, "model", _model_parts(message, can, names))
         elif message.role == "tool":
             _append(contents, "user", [_tool_result(message, can, names, dropped)])

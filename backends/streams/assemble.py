@@ -119,7 +119,7 @@ class _Choice:
 
 
 def joined_base64(pieces: list[str]) -> str:
-    """The base64 text of the bytes of several, each of which may be padded; those that are not base64 as they are."""
+    """The base64 text of the bytes of several, each of which may be padded; others as they are."""
     if not any("=" in piece for piece in pieces[:-1]):
         return "".join(pieces)
     try:

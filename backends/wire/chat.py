@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
-from backends.wire.common import Effort, Identifier, Text, WireModel
+from backends.wire.common import CallId, Effort, Identifier, SchemaName, Text, WireModel
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
@@ -42,7 +42,7 @@ class FunctionCall(WireModel):
 
 
 class ToolCall(WireModel):
-    id: Identifier
+    id: CallId
     type: Literal["function", "custom"] = "function"
     function: FunctionCall | None = None
 
@@ -52,7 +52,7 @@ class Message(WireModel):
     content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = None
     name: Identifier | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
-    tool_call_id: Identifier | None = None
+    tool_call_id: CallId | None = None
 
 
 class FunctionDefinition(WireModel):
@@ -84,7 +84,7 @@ class NamedToolChoice(WireModel):
 
 
 class JsonSchema(WireModel):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    name: SchemaName
     description: Text | None = None
     schema_: Schema = Field(alias="schema")
     strict: bool | None = None
@@ -197,6 +197,12 @@ class TranslatedChat(ChatRequest):
     @property
     def original(self) -> Original | None:
         return self._original
+
+    def with_original(self, original: Original) -> TranslatedChat:
+        """A copy whose providers of the other language get this request."""
+        copy = self.model_copy()
+        copy._original = original
+        return copy
 
     @classmethod
     def of(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
-from backends.wire.common import Effort, Finite, Identifier, ModelName, Text, WireModel
+from backends.wire.common import Effort, Finite, Identifier, ModelName, SchemaName, Text, WireModel
 from backends.wire.schema import Schema
 
 
@@ -23,7 +23,7 @@ class Reasoning(WireModel):
 
 class TextFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    name: SchemaName | None = None
     description: Text | None = None
     schema_: Schema | None = Field(default=None, alias="schema")
     strict: bool | None = None

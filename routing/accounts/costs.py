@@ -6,14 +6,19 @@ known. Whole nano-dollars neither drift nor depend on the order of addition.
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from catalog.model import UNITS, Capability, Price
 from catalog.prices.rates import Rate, Rates
+from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO
 
+PROMPT_MARGIN = 1.15
+"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
+_MILLION = 1_000_000
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _NO_DETAILS = UsageDetails()
 _PER_THOUSAND = NANO // 1_000
@@ -88,6 +93,31 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
 
 _OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
 """Parts that the price of a unit covers."""
+
+
+def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
+    """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
+
+    The prompt's tokens are an estimate, which counts with :data:`PROMPT_MARGIN`, every token of it as written to a
+    cache where that is dearer, and the service as the dearest that may answer. Infinite if the output is free,
+    ``None`` if a price is unknown.
+    """
+    prompt = math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
+    details = _asked(facts, prompt)
+    written = prompt if details is None and (price.cache_write or 0) > (price.input or 0) else 0
+    alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
+    with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
+    if alone is None or with_million is None:
+        return None
+    room = to_nano(dollars / price.rates.dearest(facts.tiers)) - alone
+    if with_million == alone:
+        return math.inf if room >= 0 else -1
+    return room * _MILLION // (with_million - alone)
+
+
+def _asked(facts: Facts, prompt: int) -> UsageDetails | None:
+    """The details that a request's prompt may have: any part of one with sound may be sound."""
+    return UsageDetails(audio_input=prompt) if Capability.AUDIO_INPUT in facts.features else None
 
 
 def _tokens(rates: Rates, usage: Usage, details: UsageDetails | None, unknown: list[str]) -> int | Decimal:

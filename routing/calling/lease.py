@@ -105,6 +105,7 @@ class Leases:
             parameters=model.parameters,
             max_output_tokens=model.limits.max_output_tokens,
             prompts=model.options.get("prompts", {}),
+            voices=model.voice_map,
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
@@ -126,6 +127,8 @@ class Leases:
                 max_output_tokens=model.limits.max_output_tokens,
                 wire=model.wire or endpoint.wire,
                 reasons=Capability.REASONING in model.capabilities,
+                options=model.options,
+                voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )
         return upstream, position

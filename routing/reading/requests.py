@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest, ContentPart, Message
+from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -43,6 +43,8 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
+_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -101,6 +103,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         key=key,
         prompt_digest=_digest(texts),
         tiers=_tiers(request),
+        hosted=_hosted(request),
         intent=intent,
     )
 
@@ -260,16 +263,18 @@ def _textual(
     stream: bool = False,
 ) -> Facts:
     intent = _intent(request, headers)
-    tokens = other_tokens + _estimate(texts)
+    requested = getattr(request, "model", "auto")
+    costs = costs_of(requested)
+    tokens = other_tokens + _estimate(texts, costs)
     complexity = Complexity.SIMPLE
     if task is None:
         last = texts[-1] if texts else ""
-        shape = shape_of(last, profile(last), tokens=tokens, turns=1)
+        shape = shape_of(last, profile(last, costs), tokens=tokens, turns=1)
         complexity = complexity_of(shape)
         task = intent.task or task_of(shape, images=False, output_tokens=None)
     return Facts(
         capability=capability,
-        requested=getattr(request, "model", "auto"),
+        requested=requested,
         task=task,
         complexity=complexity,
         prompt_tokens=tokens,
@@ -333,11 +338,11 @@ def _total(texts: Iterable[str], known: str, tokens: float, costs: Costs) -> flo
     return sum(tokens if text is known else profile(text, costs).tokens for text in texts if text)
 
 
-def _estimate(texts: list[str]) -> int:
+def _estimate(texts: list[str], costs: Costs) -> int:
     if len(texts) <= 64:
-        return sum(map(estimate_tokens, texts))
+        return sum(estimate_tokens(text, costs) for text in texts)
     # One pass in C over the joined texts is faster than thousands of short ones.
-    return max(len(texts), estimate_tokens("\n".join(texts)))
+    return max(len(texts), estimate_tokens("\n".join(texts), costs))
 
 
 def _schema(request: ChatRequest) -> tuple[int, bool]:
@@ -350,6 +355,14 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
     fields = list(properties.values()) if isinstance(properties, dict) else [schema]
     labels = len(fields) == 1 and isinstance(fields[0], dict) and "enum" in fields[0]
     return max(1, _size(schema)), labels
+
+
+def _hosted(request: ChatRequest) -> bool:
+    """Whether the provider may run tools of its own."""
+    if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
+        return True
+    original = request.original if isinstance(request, TranslatedChat) else None
+    return original is not None and original.refusal is not None
 
 
 def _size(schema: object) -> int:

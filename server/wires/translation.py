@@ -43,6 +43,10 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
+    if extras.get("audio") or "audio" in (extras.get("modalities") or ()):
+        raise UnsupportedParameter(
+            "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
+        )
     kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
     return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
 
@@ -67,6 +71,19 @@ def validated(
         first = wrong.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
+
+
+def named(item: Mapping[str, Any], field: str, where: str) -> str:
+    """An id or a name in an item of a conversation. Raises InvalidRequest for another value and an empty one."""
+    value = item.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
+    return value
+
+
+def objects(listed: Any) -> list[Json]:
+    """The objects of a list, which an upstream may send with anything in it."""
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 class Losses:

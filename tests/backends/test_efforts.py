@@ -10,12 +10,13 @@ from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from google.genai.types import GenerationConfig
 from pydantic import ConfigDict, TypeAdapter
 
-from backends import ollama
+from backends.adapting.efforts import EFFORTS, nearest
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
-from backends.efforts import EFFORTS, nearest
 from backends.google.request import translate as to_google
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
+from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
@@ -129,10 +130,20 @@ def test_efforts_of_openais_models(model: str, levels: str) -> None:
         assert dropped == (("reasoning_effort",) if "!" in level else ())
 
 
+@pytest.mark.parametrize(
+    ("model", "effort"), [("gpt-6-astra", "max"), ("gpt-6.1-sol", "max"), ("gpt-5.4", "xhigh")]
+)
+def test_the_most_effort_of_openais_models_over_the_responses_api(model: str, effort: str) -> None:
+    there = Upstream("o", "openai", "https://api.openai.com/v1", model, wire="responses")
+    translated = to_responses(asked(reasoning_effort="max"), there, table_at(there.base_url))
+    assert translated.body["reasoning"] == {"effort": effort}
+    assert translated.dropped == (() if effort == "max" else ("reasoning_effort",))
+
+
 def test_a_server_of_unknown_make_judges_itself_and_ollama_gets_what_it_has() -> None:
     assert over_openai(table_at("https://example.com/v1"), "gpt-5", "max") == ("max", ())
-    assert over_openai(ollama.PARAMETERS, "qwen3", "max") == ("high", ("reasoning_effort",))
-    assert over_openai(ollama.PARAMETERS, "qwen3", "none") == ("none", ())
+    assert over_openai(V1, "qwen3", "max") == ("high", ("reasoning_effort",))
+    assert over_openai(V1, "qwen3", "none") == ("none", ())
 
 
 def test_reasoning_is_never_switched_off_by_rounding() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from backends import ollama
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.parameters import table_of
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
@@ -37,7 +37,7 @@ WORKER = upstream("worker")
 
 def table(there: Upstream) -> ParameterTable:
     if there.protocol == "ollama":
-        return ollama.PARAMETERS
+        return V1
     return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
 
 

@@ -79,9 +79,33 @@ class FakeAnthropic(FakeServer):
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
         self.blocks: tuple[list[Json], str] | None = None
+        self.listed: list[Json] = []
 
     def routes(self) -> list[Route]:
-        return [("POST", "/v1/messages", self.messages), ("POST", "/v1/messages/count_tokens", self.count)]
+        return [
+            ("POST", "/v1/messages", self.messages),
+            ("POST", "/v1/messages/count_tokens", self.count),
+            ("GET", "/v1/models", self.list_models),
+        ]
+
+    async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A page of one model. The newest SDK sends the key as a bearer token."""
+        sent = call.headers.get("x-api-key") or call.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key != sent or "anthropic-version" not in call.headers:
+            return self.refused(call, 401, "invalid x-api-key")
+        names = [model["id"] for model in self.listed]
+        at = names.index(call.query["after_id"]) + 1 if "after_id" in call.query else 0
+        page = self.listed[at : at + 1]
+        return await self.document(
+            request,
+            call,
+            {
+                "data": page,
+                "has_more": at + 1 < len(names),
+                "first_id": page[0]["id"] if page else None,
+                "last_id": page[-1]["id"] if page else None,
+            },
+        )
 
     async def count(self, request: web.Request, call: Call) -> web.StreamResponse:
         if self.key != call.headers.get("x-api-key"):

@@ -15,18 +15,19 @@ from backends.http.errors import read_error
 from backends.openai.asked import AskedCall
 from backends.openai.responses.errors import naming
 from backends.openai.responses.native import native_request
-from backends.openai.responses.request import translate
+from backends.openai.responses.request import counted_body, translate
 from backends.openai.responses.stream import ResponseReader
 from backends.parameters import ParameterTable
 from backends.plain import asks_plainly
 from backends.streams.native import carry
-from backends.translation import TranslatedRequest
+from backends.translation import TranslatedRequest, reading
 from backends.wire.chat import ChatRequest, Original
 from backends.workers.engines.common.detokenization import StopFilter
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
 PATH = "/responses"
+COUNT_PATH = "/responses/input_tokens"
 
 
 def request_for(
@@ -37,6 +38,15 @@ def request_for(
     Raises InvalidRequest or a subclass for a request that cannot be sent.
     """
     return translate(request, upstream, chats) if original is None else native_request(original, upstream)
+
+
+async def count(
+    http: HttpClient, upstream: Upstream, made: TranslatedRequest, *, path: str, key_header: str
+) -> Json:
+    """The prompt tokens of a body by the server's own count; see :class:`backends.base.Count`."""
+    answer = await http.post_json(upstream, path, counted_body(made.body), key_header=key_header)
+    with reading(f"The endpoint '{upstream.endpoint}'"):
+        return {"input_tokens": int(answer["input_tokens"])}
 
 
 async def respond(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.base import Upstream
+from backends.openai.efforts import efforts_of
 from backends.openai.parameters import COMPATIBLE, OPENAI
 from backends.openai.responses.items import to_items
 from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names
@@ -23,11 +24,26 @@ LEAST_OUTPUT = 16
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
 _REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_COUNTED = frozenset(
+    {
+        *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
+        *("personality", "reasoning", "text", "tools", "tool_choice", "truncation"),
+    }
+)
 _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
-    return replace(table, drops=table.drops | _LACKED, renames={}, marks=_KEPT_MARKS, stops=None, refuses=_REFUSED)
+    return replace(
+        table,
+        drops=table.drops | _LACKED,
+        renames={},
+        marks=_KEPT_MARKS,
+        stops=None,
+        refuses=_REFUSED,
+        efforts=None if table.efforts is None else lambda model: efforts_of(model, "responses"),
+        tools=replace(table.tools, media_results=True),
+    )
 
 
 _OPENAI = _without_lacked(OPENAI)
@@ -63,6 +79,11 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     if upstream.reasons and not store:
         body.setdefault("include", []).append("reasoning.encrypted_content")
     return TranslatedRequest(body, dropped.as_tuple())
+
+
+def counted_body(body: Json) -> Json:
+    """The part of a body that its prompt tokens depend on; OpenAI takes nothing else when it counts."""
+    return {name: value for name, value in body.items() if name in _COUNTED}
 
 
 def _is_neutral(name: str, value: Any) -> bool:

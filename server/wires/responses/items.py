@@ -7,7 +7,10 @@ from typing import Any
 from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from server.wires.translation import Losses
+from server.wires.translation import Losses, named
+
+_HOSTED = frozenset({"web_search_call", "code_interpreter_call"})
+"""Items of tools that a provider ran; a provider gets its own back, and the others read the text alone."""
 
 
 def to_messages(items: str | list[Json], losses: Losses) -> list[Json]:
@@ -32,15 +35,19 @@ def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
         case "function_call":
             _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
         case "custom_tool_call":
-            custom = {"name": _text(item, "name", where), "input": _text(item, "input", where)}
-            call = {"id": _text(item, "call_id", where), "type": "custom", "custom": custom}
+            custom = {"name": named(item, "name", where), "input": _text(item, "input", where)}
+            call = {"id": named(item, "call_id", where), "type": "custom", "custom": custom}
             _assistant(messages).setdefault("tool_calls", []).append(call)
         case "function_call_output" | "custom_tool_call_output":
-            call_id = _text(item, "call_id", where)
+            call_id = named(item, "call_id", where)
             content = _content(item.get("output"), where, losses)
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case "reasoning":
             _reasoning(_assistant(messages), item, losses)
+        case kind if kind in _HOSTED:
+            _assistant(messages).setdefault("server_tool_calls", []).append(item)
+        case "image_generation_call":
+            _drawn(_assistant(messages), item, where)
         case kind:
             raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
 
@@ -72,8 +79,8 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
 
 
 def _call(item: Json, where: str) -> Json:
-    function = {"name": _text(item, "name", where), "arguments": _text(item, "arguments", where)}
-    call: Json = {"id": _text(item, "call_id", where), "type": "function", "function": function}
+    function = {"name": named(item, "name", where), "arguments": _text(item, "arguments", where)}
+    call: Json = {"id": named(item, "call_id", where), "type": "function", "function": function}
     if isinstance(item.get("extra_content"), dict):
         call["extra_content"] = item["extra_content"]
     return call
@@ -91,6 +98,13 @@ def _reasoning(message: Json, item: Json, losses: Losses) -> None:
         message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
     elif item.get("encrypted_content"):
         losses.add("input.encrypted_content")
+
+
+def _drawn(message: Json, item: Json, where: str) -> None:
+    """A picture that the model made is one of the message's ``images``."""
+    picture = f"data:image/{item.get('output_format') or 'png'};base64,{_text(item, 'result', where)}"
+    extra = {"extra_content": item["extra_content"]} if item.get("extra_content") else {}
+    message.setdefault("images", []).append({"type": "image_url", "image_url": {"url": picture}, **extra})
 
 
 def _content(content: Any, where: str, losses: Losses) -> str | list[Json]:

@@ -102,7 +102,7 @@ async def client(
                 {
                     "id": model_id,
                     "aliases": aliases,
-                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents"],
+                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents", "web_search"],
                     "source": {"kind": "upstream", "endpoint": model_id.partition("/")[0], "model": name},
                     "price": {"input": 1 if model_id == "far/gpt" else 9, "output": 2},
                 }
@@ -275,6 +275,30 @@ async def test_a_chat_gives_the_reasoning_back(client: httpx.AsyncClient, fake: 
     second = await client.post("/v1/chat/completions", json={**ask, "messages": turns})
     assert second.status_code == 200, second.text
     assert [item["type"] for item in fake.calls[1].body["input"]] == ["message", "reasoning", "message", "message"]
+
+
+async def test_openai_counts_the_tokens_of_its_own_models(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
+    asked = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], "tools": [], "system": "Be brief."}
+    response = await client.post("/v1/messages/count_tokens", json=asked)
+    assert response.json() == {"input_tokens": 4321}
+    assert "x-roundhouse-estimate" not in response.headers
+    assert fake.calls[0].path == "/v1/responses/input_tokens"
+    assert set(fake.calls[0].body) == {"model", "input"}
+
+
+async def test_a_call_of_a_tool_that_no_chat_holds_is_no_fault_of_the_model(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "list", "arguments": "{}"}
+    fake.output = [{**call, "namespace": "files", "status": "completed"}]
+    tool = {"type": "function", "name": "list", "parameters": {"type": "object"}}
+    known = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
+    spaces = {"type": "namespace", "name": "files", "description": "Files.", "tools": [{**tool, "strict": False}]}
+    response = await client.post("/v1/responses", json={**PLAIN, "tools": [known, spaces]})
+    assert response.status_code == 200, response.text
+    assert response.json()["output"] == fake.output
+    trace = (await client.get(f"/v1/traces/{response.headers['x-roundhouse-trace']}")).json()
+    assert trace["attempts"][0]["valid"] is not False
 
 
 async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient) -> None:
