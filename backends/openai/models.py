@@ -24,7 +24,8 @@ def _described(entry: Json) -> Mapping[str, Any] | None:
     if entry.get("router") is True:
         return None
     context = entry.get("max_model_len") or entry.get("context_length") or entry.get("context_window")
-    return {"name": entry.get("id"), "context": context, "ends": _day(entry.get("shutdown_date"))}
+    day = _day(entry.get("shutdown_date"))
+    return {"name": entry.get("id"), "context": context, **({} if day is None else {"ends": day})}
 
 
 def _day(written: object) -> date | None:

@@ -68,6 +68,9 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
     if not usage.known:
         return _FREE if price.free else _NO_USAGE
     card, details = price.rates, usage.details
+    plain = card.plain if details is None and usage.input <= card.long_above else None
+    if plain is not None and not (usage.cached or usage.cache_write or usage.units):
+        return Cost(usage.input * plain[0] + usage.output * plain[1])
     unknown: list[str] = []
     if details is None:
         rates = card.standard if usage.input <= card.long_above else card.long
