@@ -35,8 +35,8 @@ class Index:
     Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
     ``prices`` by number of a price (NaN when unknown, 0 for local models); ``load_seconds``,
     ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
-    model's size; ``retires`` in seconds of wall-clock time from which ``auto`` leaves a model (infinite without
-    an announced end). ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces
+    model's size; ``retires`` in seconds of wall-clock time from which ``auto`` leaves a model (infinite without an
+    announced end). ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces
     the index's own lookup by name (:meth:`replicas`).
     """
 

@@ -101,13 +101,18 @@ _OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
 def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
     """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
 
-    The prompt's tokens are an estimate, which counts with :data:`PROMPT_MARGIN`, every token of it as written to a
-    cache where that is dearer, and the service as the dearest that may answer. Infinite if the output is free,
-    ``None`` if a price is unknown.
+    The prompt's tokens are an estimate, which counts with :data:`PROMPT_MARGIN`: every token as sound if it has
+    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer.
+    Infinite if the output is free, ``None`` if a price is unknown.
     """
     prompt = math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
-    details = _asked(facts, prompt)
-    written = prompt if details is None and (price.cache_write or 0) > (price.input or 0) else 0
+    rates = price.rates.standard
+    if Capability.AUDIO_INPUT in facts.features:
+        written, details = 0, UsageDetails(audio_input=prompt)
+    elif (rates.cache_write_long or 0) > (rates.input or 0):
+        written, details = prompt, UsageDetails(cache_write_long=prompt)
+    else:
+        written, details = 0, None
     alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
     with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
     if alone is None or with_million is None:
@@ -116,11 +121,6 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
     if with_million == alone:
         return math.inf if room >= 0 else -1
     return room * _MILLION // (with_million - alone)
-
-
-def _asked(facts: Facts, prompt: int) -> UsageDetails | None:
-    """The details that a request's prompt may have: any part of one with sound may be sound."""
-    return UsageDetails(audio_input=prompt) if Capability.AUDIO_INPUT in facts.features else None
 
 
 def _tokens(rates: Rates, usage: Usage, details: UsageDetails | None, unknown: list[str]) -> int | Decimal:

@@ -20,8 +20,8 @@ CHOICE_HEADERS = {
     "x-roundhouse-reason": "The reason for this model.",
     "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
-    "x-roundhouse-notice": "The day on which the model's provider shuts it down, if announced, and its successor.",
     "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
+    "x-roundhouse-notice": "The day on which the model's provider shuts it down, if announced, and its successor.",
 }
 """The response headers about a choice, and what each says."""
 
@@ -66,10 +66,10 @@ class Answer(Generic[T]):
         }
         if self.dropped:
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
-        if self.model.ends is not None:
-            headers["x-roundhouse-notice"] = str(notice(self.model, self.attempt.wall()))
         if self.attempt.bound is not None:
             headers["x-roundhouse-bound"] = str(self.attempt.bound)
+        if self.model.ends is not None:
+            headers["x-roundhouse-notice"] = str(notice(self.model, self.attempt.wall()))
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:

@@ -176,7 +176,7 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
 
 def _believed(item: dict[str, Any], most_prompt: int = MOST_TOKENS) -> Usage:
     """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
-    usage = token_usage(item.get("usage"), most_prompt, item.get("service_tier"))
+    usage = token_usage(item.get("usage"), item.get("service_tier"), most_prompt)
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)

@@ -30,7 +30,7 @@ def most_prompt_tokens(facts: Facts) -> int:
     return min(MOST_TOKENS, _TIMES_ESTIMATED * facts.prompt_tokens + _BESIDE)
 
 
-def token_usage(usage: Any, most_prompt: int = MOST_TOKENS, tier: object = None) -> Usage | None:
+def token_usage(usage: Any, tier: object = None, most_prompt: int = MOST_TOKENS) -> Usage | None:
     """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``).
 
     None unless it holds whole numbers with ``0 <= cached + cache_write <= input <= most_prompt``, at most

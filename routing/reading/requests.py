@@ -102,8 +102,8 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         stream=bool(request.stream),
         key=key,
         prompt_digest=_digest(texts),
-        tiers=_tiers(request),
         hosted=_hosted(request),
+        tiers=_tiers(request),
         intent=intent,
     )
 
@@ -359,6 +359,8 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
 
 def _hosted(request: ChatRequest) -> bool:
     """Whether the provider may run tools of its own."""
+    if request.web_search_options is not None:
+        return True
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
