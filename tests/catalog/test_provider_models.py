@@ -11,6 +11,7 @@ import pytest
 from catalog.catalog import Catalog
 from catalog.model import Capability, Model, Price
 from tests.catalog.provider_models import LEFT_OUT, announced, ended, listed, missing, wrong_ends
+from tests.live.test_live import PROVIDERS
 
 CHECKED = date(2026, 11, 29)
 """The day on which the rows were last compared with the providers' pages; a later one may find more."""
@@ -75,6 +76,13 @@ def test_a_row_of_each_kind_stays(rows: Sequence[Model]) -> None:
     kinds = {Capability.CHAT, Capability.TOOLS, Capability.EMBED, Capability.IMAGE, Capability.TRANSCRIBE}
     lasting = [row for row in rows if row.endpoint_name == "openai" and row.ends is None]
     assert kinds <= {capability for row in lasting for capability in row.capabilities}
+
+
+def test_the_models_of_the_live_tests_have_rows_that_stay_for_a_month(rows: Sequence[Model]) -> None:
+    staying = {row.id for row in rows if row.ends is None or (row.ends - CHECKED).days > 30}
+    kinds = ("chat", "embed", "speak", "transcribe", "image", "responses")
+    asked = {name for live in PROVIDERS for kind in kinds if (name := getattr(live, kind)) is not None}
+    assert asked <= staying
 
 
 def test_only_named_rows_of_providers_have_no_price(rows: Sequence[Model]) -> None:
