@@ -125,11 +125,14 @@ def test_the_dearest_tier_that_may_serve_a_request_is_reserved(
     assert capped.spend.estimate(PRICE, replace(FACTS, tiers=tiers)) == dollars
 
 
-def test_pictures_and_sound_are_reserved_at_their_prices(capped: Stand) -> None:
+def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand) -> None:
     drawing = Facts(Capability.IMAGE, prompt_tokens=100, units=2)
     by_tokens = Price(input=5, image_output=30)
     assert capped.spend.estimate(by_tokens, drawing) == pytest.approx(0.0005 + 2 * 6_240 * 30e-6)
     assert capped.spend.estimate(Price(image=0.04), drawing) == pytest.approx(0.08)
+    searching = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}), prompt_tokens=0, output_tokens=0)
+    assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(0.05)
+    assert capped.spend.estimate(Price(input=1, output=1), searching) == 0
     hearing = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}), output_tokens=1)
     assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(32.0)
 
