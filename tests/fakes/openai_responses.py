@@ -14,7 +14,7 @@ from openai.types.responses.response_create_params import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from catalog.types import Json
-from tests.fakes.openai_chat import CITED, CREATED, answer, citation, token_logprob, words
+from tests.fakes.openai_chat import CITED, CREATED, answer, citation, served_tier, token_logprob, words
 
 ENCRYPTED = "gAAAAAB-encrypted-by-the-fake"
 SEARCHED: Json = {
@@ -151,7 +151,7 @@ def response_document(body: Json, output: list[Json], ending: Json) -> Json:
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": body.get("previous_response_id"),
         "reasoning": body.get("reasoning") or {"effort": None, "summary": None},
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "store": body.get("store") is not False,
         "temperature": 1.0,
         "text": body.get("text") or {"format": {"type": "text"}},
