@@ -24,6 +24,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
@@ -53,7 +54,8 @@ class Upstream:
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
     come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``asked``
-    remembers which forms of a request the server refused; the upstreams of a row's keys share it.
+    remembers which forms of a request the server refused; the upstreams of a row's keys share it. ``cloud`` is the
+    account of an endpoint that authenticates by more than a key.
     """
 
     endpoint: str
@@ -71,6 +73,7 @@ class Upstream:
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
+    cloud: CloudAccount = NO_ACCOUNT
 
 
 class Backend(Protocol):

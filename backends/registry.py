@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint
+from catalog.store.credential_files import check_credentials_files
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -52,6 +53,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             "backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic", counts=True
         ),
         "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
+        "vertex": Provider(
+            "backends.clouds.vertex.backend.VertexBackend", trusted=True, genai_name="gcp.vertex_ai", counts=True
+        ),
         "elevenlabs": Provider("backends.elevenlabs.backend.ElevenLabsBackend"),
     }
 )
@@ -87,13 +91,17 @@ def trusted_providers() -> frozenset[str]:
 
 
 def check_protocols(endpoints: Iterable[Endpoint]) -> None:
-    """Raises ConfigurationError for an endpoint whose protocol no provider has."""
-    for endpoint in endpoints:
+    """Raises ConfigurationError for an endpoint of an unknown protocol, or with a wrong credentials file."""
+    rows = tuple(endpoints)
+    for endpoint in rows:
         if endpoint.protocol not in PROVIDERS:
             raise ConfigurationError(
                 f"[[endpoint]] '{endpoint.id}': protocol: there is no '{endpoint.protocol}'; "
                 f"the known ones are {', '.join(sorted(PROVIDERS))}"
             )
+    check_credentials_files(
+        {row.id: (row.protocol, row.credentials_file) for row in rows if row.credentials_file is not None}
+    )
 
 
 def backends(http: HttpClient) -> Mapping[str, Backend]:

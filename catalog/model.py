@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from catalog.clouds import CloudAccount, address_of, checked_account_field
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -328,7 +339,18 @@ class Endpoint(BaseModel):
         description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
         "anthropic; an unknown one is refused at start-up",
     )
-    base_url: str
+    region: str | None = Field(
+        default=None, validate_default=True, description="of bedrock and vertex; vertex's default is global"
+    )
+    project: str | None = Field(default=None, description="of vertex; None: the credentials' own")
+    profile: str | None = Field(default=None, description="of bedrock: a profile of AWS's configuration")
+    credentials_file: str | None = Field(
+        default=None,
+        description="Google's JSON credentials, or AWS's shared credentials; None: what the cloud's library finds",
+    )
+    base_url: str = Field(
+        default="", validate_default=True, description="bedrock and vertex: the region's own, unless given"
+    )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
     headers: dict[str, str] = {}
@@ -359,9 +381,31 @@ class Endpoint(BaseModel):
             raise ValueError("it lists names of environment variables, such as OPENAI_API_KEY, and never keys")
         return names
 
+    @property
+    def cloud(self) -> CloudAccount:
+        """The account that calls belong to."""
+        return CloudAccount(self.region, self.project, self.profile, self.credentials_file)
+
+    @field_validator(*CloudAccount._fields)
+    @classmethod
+    def _of_its_cloud(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return checked_account_field(info.data.get("protocol", ""), str(info.field_name), value)
+
+    @model_validator(mode="after")
+    def _known_to_its_cloud(self) -> Self:
+        if self.protocol == "vertex" and not (self.project or self.key_env or self.key_keyring):
+            raise ValueError(
+                "an endpoint of the protocol 'vertex' needs its 'project', or an API key in 'key_env'"
+            )
+        return self
+
     @field_validator("base_url")
     @classmethod
-    def _an_address(cls, url: str) -> str:
+    def _an_address(cls, url: str, info: ValidationInfo) -> str:
+        if not url:  # a default, which a row that is merged over this one with another region does not inherit
+            url = address_of(info.data.get("protocol", ""), info.data.get("region"))
+            if not url:
+                raise PydanticCustomError("missing", "Field required")
         try:
             parts = urlsplit(url)
             parts.port  # noqa: B018 -- raises for one that is no number

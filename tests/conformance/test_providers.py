@@ -16,11 +16,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from backends.anthropic import AnthropicBackend
 from backends.base import Chat, Timeouts, Upstream
+from backends.clouds.vertex.backend import VertexBackend
 from backends.google import GoogleBackend
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
+from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.errors import (
     ContextLengthExceeded,
     FirstByteTimeout,
@@ -39,6 +41,7 @@ from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer, Fault
+from tests.fakes.vertex import PROJECT, REGION, FakeVertex
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 KEY = "planted-secret-0123456789"
@@ -65,14 +68,24 @@ class ProviderCase:
     model: str
     suffix: str = ""
     overloaded: int = 503
+    cloud: CloudAccount = NO_ACCOUNT
 
 
+VERTEX = CloudAccount(region=REGION, project=PROJECT)
 PROVIDERS = [
     ProviderCase("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
     ProviderCase("anthropic", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-sonnet-5", overloaded=529),
     ProviderCase("anthropic-budgets", lambda: FakeAnthropic(key=KEY), AnthropicBackend, "claude-haiku-4-5"),
     ProviderCase("google", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-3-flash", "/v1beta"),
     ProviderCase("google-budgets", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-2.5-flash", "/v1beta"),
+    *(
+        ProviderCase(f"vertex-{maker}", lambda: FakeVertex(key=KEY), VertexBackend, model, cloud=VERTEX)
+        for maker, model in (
+            ("gemini", "gemini-3-flash"),
+            ("claude", "claude-sonnet-5"),
+            ("open", "meta/llama-4-maas"),
+        )
+    ),
 ]
 
 
@@ -92,6 +105,7 @@ class Door:
             model=self.provider.model,
             api_key=key,
             timeouts=Timeouts(**times),
+            cloud=self.provider.cloud,
         )
 
     async def chunks(self, *, upstream: Upstream | None = None, **fields: Any) -> list[Json]:
