@@ -53,6 +53,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             "backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic", counts=True
         ),
         "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
+        "bedrock": Provider(
+            "backends.clouds.bedrock.backend.BedrockBackend", trusted=True, genai_name="aws.bedrock", counts=True
+        ),
         "vertex": Provider(
             "backends.clouds.vertex.backend.VertexBackend", trusted=True, genai_name="gcp.vertex_ai", counts=True
         ),

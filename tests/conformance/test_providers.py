@@ -16,6 +16,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from backends.anthropic import AnthropicBackend
 from backends.base import Chat, Timeouts, Upstream
+from backends.clouds.bedrock.backend import BedrockBackend
 from backends.clouds.vertex.backend import VertexBackend
 from backends.google import GoogleBackend
 from backends.http import HttpClient
@@ -38,6 +39,7 @@ from catalog.errors import (
 )
 from catalog.types import Json
 from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.bedrock import FakeBedrock
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer, Fault
@@ -71,6 +73,7 @@ class ProviderCase:
     cloud: CloudAccount = NO_ACCOUNT
 
 
+BEDROCK = CloudAccount(region="us-east-1")
 VERTEX = CloudAccount(region=REGION, project=PROJECT)
 PROVIDERS = [
     ProviderCase("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
@@ -84,6 +87,14 @@ PROVIDERS = [
             ("gemini", "gemini-3-flash"),
             ("claude", "claude-sonnet-5"),
             ("open", "meta/llama-4-maas"),
+        )
+    ),
+    *(
+        ProviderCase(f"bedrock-{name}", lambda: FakeBedrock(key=KEY), BedrockBackend, model, cloud=BEDROCK)
+        for name, model in (
+            ("claude", "us.anthropic.claude-sonnet-5-v1:0"),
+            ("claude-budgets", "anthropic.claude-haiku-4-5-v1:0"),
+            ("converse", "us.amazon.nova-pro-v1:0"),
         )
     ),
 ]
@@ -174,7 +185,7 @@ async def test_an_image_in_a_data_url_arrives_whole(door: Door) -> None:
     await door.says(messages=[{"role": "user", "content": content}])
     sent = json.dumps(door.fake.calls[0].body)
     assert PIXEL in sent
-    assert "image/png" in sent
+    assert "image/png" in sent or '"format": "png"' in sent
 
 
 async def test_a_tool_is_called_its_result_goes_back_and_the_answer_comes(door: Door) -> None:
