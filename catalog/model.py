@@ -22,6 +22,11 @@ from catalog.clouds import CloudAccount, address_of, checked_account_field
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
+_VoiceMap = Annotated[
+    dict[str, str],
+    AfterValidator(lambda voices: {name.casefold(): own for name, own in voices.items()}),
+    Field(description="the model's own voice (a name or an id) by the name that a caller sends, in any case"),
+]
 
 
 def _not_the_routers(name: str) -> str:
@@ -57,7 +62,7 @@ class Capability(StrEnum):
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
-    GROUNDING = "grounding"
+    WEB_SEARCH = "web_search"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(
@@ -74,6 +79,10 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.VIDEO,
     }
 )
+
+
+Wire = Literal["chat", "responses"]
+"""OpenAI's API that a chat goes out in: ``/chat/completions`` or ``/responses``."""
 
 
 LOCAL_ENDPOINT = "local"
@@ -273,9 +282,14 @@ class Model(BaseModel):
     benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
+    voice_map: _VoiceMap = {}
     tags: frozenset[str] = frozenset()
     parameters: frozenset[str] | None = Field(
         default=None, description="request parameters this model takes; None: all that its protocol takes"
+    )
+    wire: Wire | None = Field(
+        default=None,
+        description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
     )
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(
@@ -306,6 +320,11 @@ class Model(BaseModel):
     def tokenizes(self) -> bool:
         """Whether a worker of this model has a tokenizer to ask."""
         return self.local and self.engine in TOKENIZING
+
+    @property
+    def bounds_answers(self) -> bool:
+        """Whether the model's server takes a bound on the tokens of an answer."""
+        return self.parameters is None or not self.parameters.isdisjoint(("max_tokens", "max_completion_tokens"))
 
     @property
     def endpoint_name(self) -> str:
@@ -342,7 +361,7 @@ class Endpoint(BaseModel):
     region: str | None = Field(
         default=None, validate_default=True, description="of bedrock and vertex; vertex's default is global"
     )
-    project: str | None = Field(default=None, description="of vertex; None: the credentials' own")
+    project: str | None = Field(default=None, description="of vertex; not needed with a key (express mode)")
     profile: str | None = Field(default=None, description="of bedrock: a profile of AWS's configuration")
     credentials_file: str | None = Field(
         default=None,
@@ -350,6 +369,10 @@ class Endpoint(BaseModel):
     )
     base_url: str = Field(
         default="", validate_default=True, description="bedrock and vertex: the region's own, unless given"
+    )
+    wire: Wire = Field(
+        default="chat",
+        description="the API for chats with models whose rows name none; 'responses' needs a protocol that has it",
     )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
@@ -359,6 +382,7 @@ class Endpoint(BaseModel):
     failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
     discover: bool = Field(default=False, description="list its models and add them to the catalogue")
     tags: frozenset[str] = frozenset()
+    voice_map: _VoiceMap = {}
     connect_timeout: float | None = Field(default=None, gt=0)
     first_byte_timeout: float | None = Field(default=None, gt=0)
     idle_timeout: float | None = Field(default=None, gt=0)

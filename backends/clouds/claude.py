@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from backends.anthropic.backend import COUNT, AnthropicBackend
@@ -33,8 +34,8 @@ class CloudClaude(AnthropicBackend):
                 "endpoint in the wanted one instead.",
                 param="inference_geo",
             )
-        dropped = [name for name in _OWN if body.pop(name, None) is not None]
-        return TranslatedRequest(body, tuple(dict.fromkeys((*made.dropped, *dropped)))) if dropped else made
+        dropped = [name for name in _OWN if body.pop(name, "auto") not in ("auto", None)]
+        return replace(made, dropped=tuple(dict.fromkeys((*made.dropped, *dropped)))) if dropped else made
 
     def addressed(
         self, path: str, upstream: Upstream, body: Json, headers: dict[str, str]

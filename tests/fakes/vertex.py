@@ -42,6 +42,7 @@ class FakeVertex(FakeServer):
         self.gemini = FakeGoogle()
         self.claude = FakeAnthropic()
         self.open = FakeOpenAI()
+        self.reply = self.open.reply
         self.open.models = ["meta/llama-4-maas"]
         self.private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -139,6 +140,7 @@ class FakeVertex(FakeServer):
     # ---- models
 
     async def call_model(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self.gemini.reply = self.claude.reply = self.open.reply = self.reply
         key, bearer = call.headers.get("x-goog-api-key"), call.headers.get("authorization")
         if key is not None and key != self.key:
             return self.refused(

@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from secrets import token_hex
 from urllib.parse import quote
 
 import orjson
 
+from backends.adapting.restoring import restorer_of
 from backends.anthropic.backend import BETA, COUNT
 from backends.base import Upstream
 from backends.clouds.bedrock import embeddings
@@ -34,11 +36,12 @@ from backends.translation import TranslatedRequest, reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.errors import RoundhouseError, UpstreamError, UpstreamProtocolError
+from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamError, UpstreamProtocolError
 from catalog.types import Json
 
 _PROFILE = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|global)\.")
 """The area of an inference profile. Tokens are counted for the foundation model."""
+_SEARCH = ("web_search_", "web_fetch_")
 _TIER = "x-amzn-bedrock-service-tier"
 
 
@@ -104,7 +107,8 @@ class BedrockBackend:
         return read_bedrock_error(status, headers, body, upstream)
 
     async def _converse(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
-        body = translate(request, upstream).body
+        made = translate(request, upstream)
+        body, restorer = made.body, restorer_of(made.restoration)
         async with self._client.open(
             upstream, "POST", model_path(upstream, "converse-stream"), json=body, errors=self.read_error
         ) as response:
@@ -115,7 +119,7 @@ class BedrockBackend:
                     async for frame in received:
                         kind = frame.headers.get(":event-type", "")
                         for chunk in answer.feed(kind, loads(frame.payload)):
-                            yield chunk
+                            yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise
@@ -139,11 +143,13 @@ class BedrockClaude(CloudClaude):
     def translated(self, request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
         """See :class:`CloudClaude`. A service tier that Bedrock has is kept."""
         made = super().translated(request, upstream)
+        if any(str(tool.get("type", "")).startswith(_SEARCH) for tool in made.body.get("tools") or ()):
+            raise CapabilityMismatch("Bedrock's models do not search the web.", param="web_search_options")
         tier = (request.model_extra or {}).get("service_tier")
         if tier not in TIERS:
             return made
         left = tuple(name for name in made.dropped if name != "service_tier")
-        return TranslatedRequest({**made.body, "service_tier": tier}, left)
+        return replace(made, body={**made.body, "service_tier": tier}, dropped=left)
 
     def addressed(
         self, path: str, upstream: Upstream, body: Json, headers: dict[str, str]

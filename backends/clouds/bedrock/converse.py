@@ -6,11 +6,14 @@ structured outputs, whose schemas have Anthropic's limits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from backends.adapting.efforts import nearest
+from backends.adapting.names import OPENAI
+from backends.adapting.restoring import TELL_JSON, restoration_of
+from backends.adapting.tools import ToolRules, adapted, renames
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.base import Upstream
 from backends.clouds.bedrock.messages import Turns
@@ -20,21 +23,17 @@ from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
-TIERS = frozenset({"default", "flex", "priority"})
-"""The service tiers that OpenAI's requests and Bedrock have in common."""
+TIERS = frozenset({"flex", "priority"})
+"""The service tiers that OpenAI's requests and Bedrock have in common, beside the default."""
 
-_EFFORTS: Mapping[str, str] = {
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
+TOOLS = ToolRules(names=OPENAI, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}))
+"""Bedrock's names of tools have OpenAI's form."""
+
+_EFFORTS = frozenset({"low", "medium", "high"})
 _TRANSLATED = frozenset(
     {
         *("max_tokens", "max_completion_tokens", "stop", "temperature", "top_p", "top_k"),
-        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "service_tier"),
     }
 )
 _GUARDRAIL = "x-amzn-bedrock-guardrail"
@@ -51,6 +50,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):
         raise UnsupportedParameter("Bedrock gives one choice; 'n' must be 1.", param="n")
+    sent = renames(request, TOOLS)
+    request = adapted(request, TOOLS)
     name = upstream.model.lower()
     turns = Turns(dropped, caches="nova" in name or "claude" in name)
     for message in request.messages:
@@ -61,16 +62,18 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if turns.system:
         body["system"] = turns.system
     _tools(request, turns, body, dropped)
-    _response_format(request, body, dropped)
+    json_object = _response_format(request, body, dropped)
     _sampling(request, upstream, name, body, dropped)
     _reasoning(request, name, body, dropped)
     tier = (request.model_extra or {}).get("service_tier")
     if tier in TIERS:
         body["serviceTier"] = {"type": tier}
+    elif is_set(request, "service_tier"):
+        dropped.add("service_tier")
     if guardrail := _guardrail(upstream):
         body["guardrailConfig"] = guardrail
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple())
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
 
 
 def _tools(request: ChatRequest, turns: Turns, body: Json, dropped: Dropped) -> None:
@@ -128,15 +131,14 @@ def _tool(function: FunctionDefinition, dropped: Dropped) -> Json:
     return {**tool, "inputSchema": {"json": schema}}
 
 
-def _response_format(request: ChatRequest, body: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, body: Json, dropped: Dropped) -> bool:
+    """Bind the answer to a schema. True if the model is only told to answer with a JSON object."""
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
-        return
+        return False
     if wanted.type != "json_schema":
-        raise UnsupportedParameter(
-            "Bedrock holds an answer to a schema only: send a response_format of the type 'json_schema'.",
-            param="response_format",
-        )
+        body.setdefault("system", []).append({"text": TELL_JSON})
+        return True
     if wanted.json_schema is None or wanted.json_schema.schema_ is None:
         raise InvalidRequest("response_format.json_schema.schema is missing.", param="response_format")
     try:
@@ -148,6 +150,7 @@ def _response_format(request: ChatRequest, body: Json, dropped: Dropped) -> None
     dropped.add(*(f"response_format.json_schema.schema.{name}" for name in described))
     schema: Json = {"schema": orjson.dumps(closed).decode(), "name": wanted.json_schema.name or "answer"}
     body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
+    return False
 
 
 def _sampling(request: ChatRequest, upstream: Upstream, name: str, body: Json, dropped: Dropped) -> None:
@@ -179,7 +182,7 @@ def _reasoning(request: ChatRequest, name: str, body: Json, dropped: Dropped) ->
     effort = request.reasoning_effort
     if effort is None:
         return
-    level = _EFFORTS.get(effort)
+    level = None if effort == "none" else nearest(effort, _EFFORTS)
     if "gpt-oss" in name:
         level = level or "low"
         fields: Json = {"reasoning_effort": level}

@@ -112,8 +112,8 @@ class ConverseStream:
             raise AnswerInvalid(f"'{self.upstream.model}' failed to answer ({reason}).")
         if FINISH_REASONS.get(reason) == "content_filter":
             yield self._chunks.delta({"refusal": f"Bedrock stopped the answer ({reason})."})
-        self.finished = True
         yield self._chunks.delta({}, finish_reason=FINISH_REASONS.get(reason, "stop"))
+        self.finished = True  # only now: what restores the chunk may still find the answer invalid
 
 
 def _usage(counts: Json) -> Json:

@@ -133,7 +133,7 @@ async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> N
         "model": "m",
         "max_tokens": 50,
         "messages": [{"role": "user", "content": "Hi"}],
-        "service_tier": "auto",
+        "service_tier": "standard_only",
         "context_management": {"edits": []},
     }
     original = Original("messages", MessagesRequest.model_validate(body), {"anthropic-beta": "b-2"})
