@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -361,7 +361,6 @@ class Endpoint(BaseModel):
     region: str | None = Field(
         default=None, validate_default=True, description="of bedrock and vertex; vertex's default is global"
     )
-    project: str | None = Field(default=None, description="of vertex; not needed with a key (express mode)")
     profile: str | None = Field(default=None, description="of bedrock: a profile of AWS's configuration")
     credentials_file: str | None = Field(
         default=None,
@@ -376,6 +375,9 @@ class Endpoint(BaseModel):
     )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
+    project: str | None = Field(
+        default=None, validate_default=True, description="of vertex; not needed with a key (express mode)"
+    )
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
     private: bool = Field(default=False, description="on the user's own hardware: counts as local for privacy")
@@ -413,7 +415,11 @@ class Endpoint(BaseModel):
     @field_validator(*CloudAccount._fields)
     @classmethod
     def _of_its_cloud(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return checked_account_field(info.data.get("protocol", ""), str(info.field_name), value)
+        protocol, name = info.data.get("protocol", ""), str(info.field_name)
+        has_key = bool(info.data.get("key_env") or info.data.get("key_keyring"))
+        if name == "project" and protocol == "vertex" and value is None and not has_key:
+            raise ValueError("an endpoint of the protocol 'vertex' needs it, or an API key in 'key_env'")
+        return checked_account_field(protocol, name, value)
 
     @model_validator(mode="after")
     def _known_to_its_cloud(self) -> Self:
