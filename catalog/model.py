@@ -421,14 +421,6 @@ class Endpoint(BaseModel):
             raise ValueError("an endpoint of the protocol 'vertex' needs it, or an API key in 'key_env'")
         return checked_account_field(protocol, name, value)
 
-    @model_validator(mode="after")
-    def _known_to_its_cloud(self) -> Self:
-        if self.protocol == "vertex" and not (self.project or self.key_env or self.key_keyring):
-            raise ValueError(
-                "an endpoint of the protocol 'vertex' needs its 'project', or an API key in 'key_env'"
-            )
-        return self
-
     @field_validator("base_url")
     @classmethod
     def _an_address(cls, url: str, info: ValidationInfo) -> str:
