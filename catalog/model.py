@@ -20,7 +20,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from catalog.clouds import CloudAccount, address_of, checked_account_field
-
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit

@@ -106,6 +106,7 @@ class AnthropicBackend:
         async with self._client.open(
             upstream, "POST", path, json=body, headers=headers, key_header=self.key_header, errors=self.read_error
         ) as response:
+            answer.service_tier = self.served_tier(response)
             try:
                 async for event in self.events(response, upstream):
                     read = event.json()
@@ -135,6 +136,11 @@ class AnthropicBackend:
         """The events of a streamed answer."""
         del upstream
         return response.events()
+
+    def served_tier(self, response: UpstreamResponse) -> str | None:
+        """OpenAI's name of the tier of service that the head of an answer tells; Anthropic's events tell it."""
+        del response
+        return None
 
     def counted(self, answer: Json) -> Any:
         """The number in the answer to a count of tokens."""

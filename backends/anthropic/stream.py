@@ -50,12 +50,14 @@ class AnthropicStream:
     """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`close` it.
 
     With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.
+    ``service_tier`` is OpenAI's name of the tier that serves the request, if it is told beside the events.
     """
 
     upstream: Upstream
     created: int
     answer_by_tool: bool = False
     finished: bool = False
+    service_tier: str | None = None
     _writer: ChunkWriter | None = None
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
@@ -101,7 +103,7 @@ class AnthropicStream:
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage"))
-        self._writer.service_tier = _TIERS.get(self._usage.get("service_tier"))
+        self._writer.service_tier = self.service_tier or _TIERS.get(self._usage.get("service_tier"))
         return self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:

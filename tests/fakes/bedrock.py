@@ -126,7 +126,9 @@ class FakeBedrock(FakeServer):
             return self.refused(call, 400, f"The model returned the following errors: {wrong}")
         if self.damage == "cut":
             chunks = [*chunks[:5], chunks[5][:-3]]
-        return await self.stream(request, call, chunks, content_type=STREAM)
+        tier = call.headers.get("x-amzn-bedrock-service-tier")
+        headers = {} if tier is None else {"x-amzn-bedrock-service-tier": tier}
+        return await self.stream(request, call, chunks, content_type=STREAM, headers=headers)
 
     # ---- who asks
 
@@ -212,8 +214,10 @@ class FakeBedrock(FakeServer):
             at += 1
         yield "messageStop", {"stopReason": stop}
         usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 22}
-        usage |= {"cacheReadInputTokens": 4, "cacheWriteInputTokens": 3}
-        yield "metadata", {"usage": usage, "metrics": {"latencyMs": 3}}
+        details = [{"ttl": "1h", "inputTokens": 3}]
+        usage |= {"cacheReadInputTokens": 4, "cacheWriteInputTokens": 3, "cacheDetails": details}
+        tier = {"serviceTier": body["serviceTier"]} if "serviceTier" in body else {}
+        yield "metadata", {"usage": usage, "metrics": {"latencyMs": 3}, **tier}
 
     def _said(self, body: Json) -> tuple[list[str], list[Json], str]:
         config = body.get("toolConfig", {})
@@ -342,7 +346,7 @@ def encoded(headers: dict[str, str], payload: bytes) -> bytes:
 def frame(kind: str, event: Json) -> bytes:
     """An event of Converse, padded as by the real service; held to the model of the service if it is whole."""
     shapes = service().shape_for("ConverseStreamOutput").members
-    if kind in shapes and "delta" in event:
+    if kind in shapes and event.keys() - {"contentBlockIndex"}:
         held(shapes[kind].name, event)
     headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
     return encoded(headers, orjson.dumps({**event, "p": "abcdefgh"}))

@@ -26,7 +26,7 @@ from backends.clouds.bedrock.account import AwsAccounts
 from backends.clouds.bedrock.converse import TIERS, translate
 from backends.clouds.bedrock.errors import REFUSED_CREDENTIALS, exception_of, read_bedrock_error, read_exception
 from backends.clouds.bedrock.event_stream import MEDIA_TYPE, Frame, FrameReader
-from backends.clouds.bedrock.stream import ConverseStream
+from backends.clouds.bedrock.stream import SERVED, ConverseStream
 from backends.clouds.claude import CloudClaude
 from backends.google import embeddings as gemini_embeddings
 from backends.http import HttpClient, UpstreamResponse
@@ -176,6 +176,10 @@ class BedrockClaude(CloudClaude):
                 with reading("Bedrock"):
                     data = base64.b64decode(loads(frame.payload)["bytes"], validate=True)
                 yield ServerSentEvent(data)
+
+    def served_tier(self, response: UpstreamResponse) -> str | None:
+        """See :class:`AnthropicBackend`. The events tell Anthropic's own tiers, not Bedrock's."""
+        return SERVED.get(response.headers.get(_TIER, ""))
 
     def counted(self, answer: Json) -> object:
         """See :class:`AnthropicBackend`."""

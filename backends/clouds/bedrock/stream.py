@@ -22,6 +22,9 @@ FINISH_REASONS = {
 }
 """Others are failures of the model (``malformed_tool_use``) or unknown; an unknown one is an ordinary end."""
 
+SERVED = {"default": "default", "flex": "flex", "priority": "priority"}
+"""OpenAI's names of the tiers of service."""
+
 
 @dataclass(slots=True)
 class _Block:
@@ -44,6 +47,10 @@ class ConverseStream:
     finished: bool = False
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
+    _chunks: ChunkWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._chunks = ChunkWriter(f"chatcmpl-{self.identity}", self.upstream.model, self.created)
 
     def feed(self, kind: str, event: Json) -> Iterator[Json]:
         """The chunks of an event of this kind, often none. Raises AnswerInvalid when the model failed."""
@@ -61,6 +68,8 @@ class ConverseStream:
                 case "messageStop":
                     yield from self._end(event["stopReason"])
                 case "metadata":
+                    tier = event.get("serviceTier") or {}
+                    self._chunks.service_tier = SERVED.get(tier.get("type"))
                     yield self._chunks.usage(_usage(event["usage"]))
                 case _:  # kinds added to the API later
                     return
@@ -69,10 +78,6 @@ class ConverseStream:
         """Raises StreamBroken unless the answer came with a stop reason."""
         if not self.finished:
             raise StreamBroken("Bedrock's stream ended before the message did.")
-
-    @property
-    def _chunks(self) -> ChunkWriter:
-        return ChunkWriter(f"chatcmpl-{self.identity}", self.upstream.model, self.created)
 
     def _start(self, index: int, start: Json) -> Iterator[Json]:
         block = self._blocks[index] = _Block()
@@ -120,9 +125,15 @@ def _usage(counts: Json) -> Json:
     """Bedrock counts cached tokens beside the prompt's."""
     read = added(counts.get("cacheReadInputTokens") or 0)
     written = added(counts.get("cacheWriteInputTokens") or 0)
+    lives = {
+        f"ephemeral_{one['ttl']}_input_tokens": added(one["inputTokens"])
+        for one in counts.get("cacheDetails") or ()
+        if one["ttl"] in ("5m", "1h")
+    }
     return usage(
         prompt=added(counts["inputTokens"], read, written),
         completion=added(counts["outputTokens"]),
         cached=read,
         cache_write=written,
+        **({"cache_creation": lives} if lives else {}),
     )

@@ -314,6 +314,13 @@ async def test_reasoning_is_given_back_with_its_signature(bedrock: Bedrock) -> N
     usage = answer["usage"]
     assert usage["prompt_tokens"] == 17
     assert usage["prompt_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 3}
+    assert usage["cache_creation"] == {"ephemeral_1h_input_tokens": 3}
+
+
+@pytest.mark.parametrize("model", [CLAUDE, NOVA])
+async def test_the_tier_that_served_an_answer_is_in_its_chunks(bedrock: Bedrock, model: str) -> None:
+    chunks = [chunk async for chunk in bedrock.backend.chat(bedrock.upstream(model), asked(service_tier="flex"))]
+    assert chunks[-1]["service_tier"] == "flex"
 
 
 @pytest.mark.parametrize("model", [CLAUDE, NOVA])

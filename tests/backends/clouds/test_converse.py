@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from backends.base import Upstream
+from backends.clouds.bedrock import embeddings
 from backends.clouds.bedrock.converse import translate
 from backends.clouds.bedrock.errors import read_bedrock_error
+from backends.clouds.bedrock.stream import ConverseStream
+from backends.streams.assemble import ChatAssembler
+from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -27,6 +31,7 @@ from catalog.errors import (
     UpstreamTimeout,
 )
 from catalog.types import Json
+from tests.backends.test_mutated_answers import mutations
 from tests.fakes.bedrock import held
 
 NOVA = "us.amazon.nova-pro-v1:0"
@@ -289,3 +294,63 @@ def test_the_numbers_of_a_prompt_that_is_too_long_are_read() -> None:
 
 def test_no_key_is_told_in_an_error() -> None:
     assert "planted" not in str(error(400, "ValidationException", "bad planted-secret-0123456789"))
+
+
+# ---- answers of a wrong shape
+
+EVENTS: list[tuple[str, Json]] = [
+    ("messageStart", {"role": "assistant"}),
+    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "a"}}}),
+    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": {"signature": "b"}}}),
+    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": {"redactedContent": "c"}}}),
+    ("contentBlockStop", {"contentBlockIndex": 0}),
+    ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"text": "a"}}),
+    ("contentBlockStart", {"contentBlockIndex": 2, "start": {"toolUse": {"toolUseId": "t", "name": "f"}}}),
+    ("contentBlockDelta", {"contentBlockIndex": 2, "delta": {"toolUse": {"input": "{}"}}}),
+    ("contentBlockStop", {"contentBlockIndex": 2}),
+    ("messageStop", {"stopReason": "tool_use"}),
+    (
+        "metadata",
+        {
+            "usage": {
+                "inputTokens": 1,
+                "outputTokens": 2,
+                "cacheReadInputTokens": 3,
+                "cacheDetails": [{"ttl": "5m", "inputTokens": 1}],
+            },
+            "serviceTier": {"type": "flex"},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "position", range(len(EVENTS)), ids=[f"{at}-{kind}" for at, (kind, _) in enumerate(EVENTS)]
+)
+def test_an_event_of_a_wrong_shape_is_an_answer_or_a_typed_error(position: int) -> None:
+    for changed in mutations(EVENTS[position][1]):
+        events = [*EVENTS[:position], (EVENTS[position][0], changed), *EVENTS[position + 1 :]]
+        stream = ConverseStream(Upstream("b", "bedrock", "https://b", NOVA), "id", 0)
+        assembler = ChatAssembler()
+        try:
+            for kind, event in events:
+                for chunk in stream.feed(kind, event):
+                    assembler.add(chunk)
+        except RoundhouseError:
+            continue
+        assembler.result()
+
+
+def test_an_embedding_of_a_wrong_shape_is_a_typed_error() -> None:
+    for answer in (
+        {"embedding": [1.0]},
+        {"embeddings": {"float": [[1.0]]}},
+        {"embeddings": [{"embedding": [1.0]}]},
+    ):
+        for changed in mutations(answer):
+            try:
+                with reading("Bedrock"):
+                    rows = embeddings.regular(changed, "5")["embeddings"]
+                assert isinstance(rows, list)
+            except RoundhouseError:
+                continue
