@@ -73,6 +73,8 @@ class Renewed(Generic[T]):
         if error is None:
             self._value = renewal.result()
             return
+        if self._value is None:
+            return  # its callers are told
         self._not_before = renewal.get_loop().time() + PAUSE
         reason = error.message if isinstance(error, RoundhouseError) else type(error).__name__
         structlog.get_logger("backends.clouds").warning("credentials could not be renewed", reason=reason)

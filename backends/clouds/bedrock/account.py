@@ -99,9 +99,9 @@ class _Renewal:
         try:
             exceptions = import_module("botocore.exceptions")
             import_module("botocore.auth")  # here, and not on the event loop by the first signature
-        except ImportError as error:
+        except ImportError:
             raise EngineMissing.told(
-                f"Calls to Amazon Bedrock without an API key need one more package ({error.name} is missing). "
+                "Calls to Amazon Bedrock without an API key need one more package (botocore is missing). "
                 f"Install it with: {install_command('bedrock')}"
             ) from None
         try:

@@ -103,10 +103,10 @@ class _Renewal:
             if self._request is None:
                 self._request = _transport(self._settings)
             exceptions = import_module("google.auth.exceptions")
-        except ImportError as error:
+        except ImportError:
             raise EngineMissing.told(
-                f"Calls to Vertex AI need one more package ({error.name} is missing). "
-                f"Install it with: {install_command('vertex')}"
+                "Calls to Vertex AI without an API key need more packages (google-auth and requests). "
+                f"Install them with: {install_command('vertex')}"
             ) from None
         try:
             credentials = self._load(self._request) if last is None else last.credentials
