@@ -45,6 +45,34 @@ EXCEPTIONS = {
     500: "InternalServerException",
     503: "ServiceUnavailableException",
 }
+LISTED: list[Json] = [
+    {
+        "modelId": model,
+        "inputModalities": inputs,
+        "outputModalities": outputs,
+        "responseStreamingSupported": streams,
+        "inferenceTypesSupported": types,
+        "modelLifecycle": {"status": "ACTIVE"},
+    }
+    for model, inputs, outputs, streams, types in (
+        ("anthropic.claude-sonnet-5-v1:0", ["TEXT", "IMAGE"], ["TEXT"], True, ["INFERENCE_PROFILE"]),
+        ("amazon.nova-pro-v1:0", ["TEXT", "IMAGE", "VIDEO"], ["TEXT"], True, ["ON_DEMAND"]),
+        ("ai21.jamba-v1:0", ["TEXT"], ["TEXT"], True, ["ON_DEMAND"]),
+        ("amazon.titan-embed-text-v2:0", ["TEXT"], ["EMBEDDING"], False, ["ON_DEMAND"]),
+        ("twelvelabs.marengo-embed-v1:0", ["TEXT", "VIDEO"], ["EMBEDDING"], False, ["ON_DEMAND"]),
+        ("cohere.rerank-v3-5:0", ["TEXT"], ["TEXT"], False, ["ON_DEMAND"]),
+        ("amazon.nova-canvas-v1:0", ["TEXT"], ["IMAGE"], False, ["ON_DEMAND"]),
+    )
+]
+PROFILES: list[Json] = [
+    {
+        "inferenceProfileId": f"{area}.anthropic.claude-sonnet-5-v1:0",
+        "models": [{"modelArn": f"arn:aws:bedrock:{REGION}::foundation-model/anthropic.claude-sonnet-5-v1:0"}],
+        "status": "ACTIVE",
+        "type": "SYSTEM_DEFINED",
+    }
+    for area in ("us", "global")
+]
 Damage = Literal["checksum", "header checksum", "throttling", "model", "error", "cut"]
 
 
@@ -70,7 +98,11 @@ class FakeBedrock(FakeServer):
         self.claude = anthropic.FakeAnthropic()
 
     def routes(self) -> list[Route]:
-        return [("POST", "/model/{model}/{method}", self.model)]
+        return [
+            ("POST", "/model/{model}/{method}", self.model),
+            ("GET", "/foundation-models", self.list_models),
+            ("GET", "/inference-profiles", self.list_profiles),
+        ]
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
         return {"message": message}
@@ -130,6 +162,18 @@ class FakeBedrock(FakeServer):
         headers = {} if tier is None else {"x-amzn-bedrock-service-tier": tier}
         return await self.stream(request, call, chunks, content_type=STREAM, headers=headers)
 
+    async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        refusal = await self._unauthorised(request, call)
+        return refusal or await self.document(request, call, {"modelSummaries": LISTED})
+
+    async def list_profiles(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Two pages of one profile each."""
+        if refusal := await self._unauthorised(request, call):
+            return refusal
+        at = int(call.query.get("nextToken", 0))
+        page: Json = {"inferenceProfileSummaries": [PROFILES[at]]}
+        return await self.document(request, call, page if at else {**page, "nextToken": "1"})
+
     # ---- who asks
 
     async def _unauthorised(self, request: web.Request, call: Call) -> web.Response | None:
@@ -146,7 +190,7 @@ class FakeBedrock(FakeServer):
             text = "The security token included in the request is invalid."
             return self.refused(call, 403, text, kind="UnrecognizedClientException")
         signed = fields["SignedHeaders"].split(";")
-        needed = {name for name in call.headers if name.startswith("x-amz")} | {"host", "content-type"}
+        needed = {name for name in call.headers if name.startswith("x-amz") or name in ("host", "content-type")}
         stamp = call.headers["x-amz-date"]
         age = datetime.now(UTC) - datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         headers = {name: call.headers[name] for name in signed}

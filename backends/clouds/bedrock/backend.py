@@ -21,7 +21,7 @@ import orjson
 from backends.adapting.restoring import restorer_of
 from backends.anthropic.backend import BETA, COUNT
 from backends.base import Upstream
-from backends.clouds.bedrock import embeddings
+from backends.clouds.bedrock import discovery, embeddings
 from backends.clouds.bedrock.account import AwsAccounts
 from backends.clouds.bedrock.converse import TIERS, translate
 from backends.clouds.bedrock.errors import REFUSED_CREDENTIALS, exception_of, read_bedrock_error, read_exception
@@ -37,6 +37,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamError, UpstreamProtocolError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 _PROFILE = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|global)\.")
@@ -82,6 +83,23 @@ class BedrockBackend:
         answer = await self._client.post_json(upstream, count_path(upstream), counted, errors=self.read_error)
         with reading("Bedrock"):
             return {"input_tokens": int(answer["inputTokens"])}
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The models and inference profiles of the region; see :class:`backends.base.Discover`."""
+        lists = discovery.control_plane(upstream)
+        models = await self._client.get_json(lists, discovery.FOUNDATION_MODELS, errors=self.read_error)
+        profiles: list[Json] = []
+        query = {"maxResults": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(lists, discovery.PROFILES, query=query, errors=self.read_error)
+            with reading("Bedrock"):
+                profiles += page.get("inferenceProfileSummaries") or ()
+                token = page.get("nextToken")
+            if not token:
+                break
+            query = {"maxResults": discovery.PAGE, "nextToken": str(token)}
+        with reading("Bedrock"):
+            return discovery.rows_of(server, models.get("modelSummaries") or (), profiles)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Calls are made one after another."""

@@ -18,6 +18,12 @@ COHERE_BATCH = 96
 """The most texts of one call; Titan and Nova take one."""
 
 
+def embeds(model: str) -> bool:
+    """Whether a model is one of those that can be asked here."""
+    name = model.lower()
+    return "cohere.embed" in name or "titan-embed" in name or ("nova" in name and "embeddings" in name)
+
+
 def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json], tuple[str, ...]]:
     """``(bodies, names of the dropped parameters)``.
 
@@ -41,7 +47,7 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
         if request.input_type is not None:
             dropped.add("input_type")
         bodies = [_titan(text, request, name) for text in texts]
-    elif "embeddings" in name and "nova" in name:
+    elif embeds(name):
         bodies = [_nova(text, request) for text in texts]
     else:
         raise CapabilityMismatch(f"'{upstream.model}' is not a model that embeds texts on Bedrock.", param="model")

@@ -16,9 +16,10 @@ import pytest
 from botocore.credentials import Credentials
 from yarl import URL
 
-from backends.base import Count, Embed, Upstream
+from backends.base import Count, Discover, Embed, Upstream
 from backends.clouds.bedrock import account
 from backends.clouds.bedrock.backend import BedrockBackend
+from backends.clouds.bedrock.discovery import control_plane
 from backends.http import HttpClient
 from backends.native import Native
 from backends.streams.assemble import ChatAssembler
@@ -41,6 +42,7 @@ from catalog.errors import (
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
+from catalog.model import Endpoint
 from catalog.types import Json
 from tests.fakes.bedrock import ACCESS_KEY, REGION, SECRET_KEY, SIGNATURE, Damage, FakeBedrock
 from tests.fakes.server import Fault
@@ -381,6 +383,35 @@ async def test_a_search_of_the_web_is_refused(bedrock: Bedrock) -> None:
         with pytest.raises(InvalidRequest):
             await bedrock.says(model, web_search_options={})
     assert bedrock.fake.calls == []
+
+
+# ---- lists
+
+
+@pytest.mark.parametrize("key", [None, "bedrock-api-key-fake"])
+async def test_models_on_demand_and_profiles_are_listed_with_what_they_can_do(
+    bedrock: Bedrock, key: str | None
+) -> None:
+    assert isinstance(bedrock.backend, Discover)
+    server = Endpoint(id="aws", protocol="bedrock", region=REGION)
+    rows = await bedrock.backend.list_models(bedrock.upstream("", api_key=key), server)
+    found = {row.id.removeprefix("aws/"): {str(one) for one in row.capabilities} for row in rows}
+    claude = {"chat", "tools", "parallel_tools", "json_schema", "vision", "documents"}
+    assert found == {
+        "amazon.nova-pro-v1:0": {"chat", "tools", "vision"},
+        "ai21.jamba-v1:0": {"chat"},
+        "amazon.titan-embed-text-v2:0": {"embed"},
+        "us.anthropic.claude-sonnet-5-v1:0": claude,
+        "global.anthropic.claude-sonnet-5-v1:0": claude,
+    }
+
+
+def test_lists_have_a_host_of_their_own() -> None:
+    for base, lists in (
+        ("https://bedrock-runtime.us-east-1.amazonaws.com", "https://bedrock.us-east-1.amazonaws.com"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1"),
+    ):
+        assert control_plane(Upstream("b", "bedrock", base, "")).base_url == lists
 
 
 # ---- embeddings
