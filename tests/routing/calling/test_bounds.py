@@ -144,6 +144,15 @@ async def test_a_cap_on_one_request_bounds_its_answer_too(tmp_path: Path) -> Non
         assert headers["x-roundhouse-bound"] == "max_tokens=2494; request_cap"
 
 
+async def test_the_lowest_of_several_limits_counts(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(remote("a", "lan"))
+    for tokens, told in ((7, "max_tokens=7; key_tokens"), (7000, "max_tokens=494; max_cost")):
+        job = replace(stand.job(within(0.001)), bound=Bound(tokens, "key_tokens"))
+        async with stand.dispatcher.open(job) as answer:
+            assert answer.headers()["x-roundhouse-bound"] == told
+
+
 def test_the_bound_has_the_name_that_the_caller_or_the_row_uses() -> None:
     bound = Bound(7, "max_cost")
     newer = REQUEST.model_copy(update={"max_completion_tokens": 20})
