@@ -19,12 +19,13 @@ from routing.accounts.costs import cost_nano
 from routing.accounts.spend import Caps, SpendSettings
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
+from routing.calling.judgement import judge_for
 from routing.calling.operations import CHAT
 from routing.calling.traces import TraceSettings
 from routing.facts import Facts, Intent
 from routing.outcomes import Usage
 from tests.routing.calling.conftest import dispatcher
-from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, local, remote
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, end, local, remote, text
 
 UPSTREAM = Upstream("cloud", "openai", "http://cloud/v1", "m")
 
@@ -151,6 +152,18 @@ async def test_the_lowest_of_several_limits_counts(stand: Stand) -> None:
         job = replace(stand.job(within(0.001)), bound=Bound(tokens, "key_tokens"))
         async with stand.dispatcher.open(job) as answer:
             assert answer.headers()["x-roundhouse-bound"] == told
+
+
+@pytest.mark.parametrize(("limited", "valid"), [(True, None), (False, False)])
+async def test_a_form_that_was_cut_at_a_bound_proves_nothing(
+    stand: Stand, limited: bool, valid: bool | None
+) -> None:
+    stand.backend.scripts = {"a": (text('{"age"'), end("length"))}
+    stand.will_try(remote("a", "lan"))
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": "Hi"}], "response_format": form})
+    await stand.ask(replace(stand.job(within(0.001) if limited else FACTS, judge_for(asked)), request=asked))
+    assert stand.recorder.outcomes[0].valid is valid
 
 
 def test_the_bound_has_the_name_that_the_caller_or_the_row_uses() -> None:
