@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -29,6 +29,12 @@ REAL := tests/engines tests/conformance/test_engines.py
 MEASURED := tests/faults tests/security/test_loop_lag.py tests/security/test_timings.py
 test-engines: setup  ## The engines of the starter models on their real models, worker by worker.
 	$(BIN)/pytest $(REAL)
+
+test-live: $(VENV)/.dev  ## Each provider whose key is in the environment, for real: a few cents each.
+	ROUNDHOUSE_LIVE=1 $(BIN)/pytest tests/live
+
+features: $(VENV)/.dev  ## Write docs/FEATURES.md: what each provider does with each parameter.
+	$(BIN)/python -m tests.conformance.features.table
 
 format:
 	$(BIN)/ruff format --check .

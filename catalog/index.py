@@ -167,6 +167,9 @@ class Index:
             self._meant = self._compile_meanings()
         rows = self._meant.get(name.casefold())
         if rows is None:
+            if self._resolver is not None:  # it knows snapshots by their dates
+                with contextlib.suppress(ModelNotFound):
+                    return [self.rows[model.id] for model in self._resolver(name)]
             home = self.endpoints.get(name.partition("/")[0])
             return () if home is not None and (home.discover or home.id == name) else None
         if self._resolver is not None:

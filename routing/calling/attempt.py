@@ -12,6 +12,7 @@ from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
+from backends.translation import BOOKKEEPING
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.errors import (
@@ -156,11 +157,11 @@ class Attempt(Generic[T]):
         )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
-        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for anything dropped."""
-        if self.job.facts.intent.strict:
+        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
+        if self.job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
             raise UnsupportedParameter(
-                f"'{self.model.id}' cannot honour: {', '.join(dropped)}. Remove them, or do not ask for strict.",
-                param=dropped[0],
+                f"'{self.model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
+                param=lost[0],
             )
         form = next((name for name in dropped if name in FORMS), None)
         if form is not None:

@@ -34,6 +34,8 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 """Characters of a file in base64 per token: a page of a PDF is 60 to 100 kB and 1,500 to 3,000 tokens."""
 _TOKENS_PER_IMAGE = 800
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
+_TOKENS_PER_SEARCH = 4000
+"""Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
 """Bytes of a minute of audio at 64 kbit/s."""
 _NOT_PARAMETERS = frozenset(
@@ -68,6 +70,9 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     if schema:
         features.add(Capability.JSON_SCHEMA)
         others.append(_written(request.response_format))
+    if request.web_search_options is not None:
+        features.add(Capability.WEB_SEARCH)
+        tokens += _TOKENS_PER_SEARCH
     tokens += round(_total(texts, last, last_profile.tokens, costs))
     if others:
         tokens += estimate_tokens("\n".join(others), costs)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -61,6 +62,10 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
         match block.get("type"):
             case "text":
                 texts += _blocks([block], where, losses)
+            case "thinking" | "redacted_thinking" if sealed := decode_thinking(
+                block.get("signature") or block.get("data")
+            ):
+                message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
             case "thinking" if block.get("signature"):
                 _text(block, "thinking", where)
                 losses.add("messages.thinking")
@@ -73,12 +78,24 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
                 _name_lost(block, losses)
+            case "server_tool_use" if block.get("name") in ("web_search", "code_execution"):
+                _own_call(message, block, losses)
+            case "web_search_tool_result" | "code_execution_tool_result":
+                losses.add("messages.server_tool_use")
             case kind:
                 with losses.refusing():
                     raise _unsupported(kind, where)
     if texts:
         message["content"] = texts
     return message
+
+
+def _own_call(message: Json, block: Json, losses: Losses) -> None:
+    """Keep a call that another provider made itself, for that one; to others the text of the answer is enough."""
+    losses.add("messages.server_tool_use")
+    if isinstance(block.get("extra_content"), dict):
+        item = {"id": block.get("id"), "extra_content": block["extra_content"]}
+        message.setdefault("server_tool_calls", []).append(item)
 
 
 def _call(block: Json, where: str) -> Json:

@@ -92,6 +92,15 @@ async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand)
         await stand.ask(stand.job(strict))
 
 
+async def test_dropped_bookkeeping_is_told_and_strict_lets_it_pass(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.backend.drops = ("user", "metadata")
+    stand.will_try(local("a"))
+    strict = Facts(capability=Capability.CHAT, intent=Intent(strict=True))
+    async with stand.dispatcher.open(stand.job(strict)) as answer:
+        assert answer.headers()["x-roundhouse-dropped"] == "user, metadata"
+
+
 async def test_what_a_worker_says_it_dropped_is_told_too_and_strict_refuses_it(stand: Stand) -> None:
     stand.backend.scripts = {"a": GOOD}
     stand.backend.drops, stand.backend.reports = ("top_k",), "input_type, top_k"

@@ -54,6 +54,7 @@ def wanted(schema: dict[str, Any]) -> dict[str, Any]:
         (chat(response_format=wanted(SCHEMA)), Capability.JSON_SCHEMA, Task.EXTRACT),
         (chat(response_format=wanted(LABELS)), Capability.JSON_SCHEMA, Task.CLASSIFY),
         (chat(IMAGE), Capability.VISION, Task.VISION),
+        (chat(web_search_options={}), Capability.WEB_SEARCH, Task.CHAT),
         (
             chat([{"type": "input_audio", "input_audio": {"data": "AAAA" * 9000}}]),
             Capability.AUDIO_INPUT,
