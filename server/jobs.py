@@ -39,6 +39,7 @@ from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
 from server.callers import Caller, Origin
+from server.functions import with_tools
 from server.runtime import Runtime
 
 T = TypeVar("T")
@@ -47,8 +48,10 @@ T = TypeVar("T")
 def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
-    Like every function here it raises InvalidRequest for an unknown routing intent.
+    One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
+    routing intent.
     """
+    body = with_tools(body)
     return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
 
 
