@@ -19,7 +19,9 @@ _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _NO_DETAILS = UsageDetails()
 _PER_THOUSAND = NANO // 1_000
 PROMPT_MARGIN = 1.15
-"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
+"""The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
+_PROMPT_OVERHEAD = 16
+"""Tokens that a provider's template may add to any prompt."""
 _MILLION = 1_000_000
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
@@ -90,16 +92,21 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
     return Cost(total if isinstance(total, int) else int(total.to_integral_value(ROUND_HALF_EVEN)), tuple(unknown))
 
 
+def longest_prompt(estimate: int) -> int:
+    """The tokens that a prompt with this estimate may have, where a limit must hold."""
+    return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
+
+
 def affordable_output(
     price: Price, prompt_tokens: int, dollars: float, tiers: tuple[str, ...] = ()
 ) -> float | None:
     """The most output tokens with which a call costs at most ``dollars``; below 0 if its prompt alone costs more.
 
-    ``prompt_tokens`` is an estimate, which counts with :data:`PROMPT_MARGIN`, and every token of it as written to
+    ``prompt_tokens`` is an estimate, which counts as :func:`longest_prompt`, and every token of it as written to
     a cache where that is dearer. ``tiers`` are those asked for. Infinite if the output is free, ``None`` if a
     price is unknown.
     """
-    prompt = math.ceil(prompt_tokens * PROMPT_MARGIN)
+    prompt = longest_prompt(prompt_tokens)
     rates = price.rates.standard
     written = prompt if (rates.cache_write_long or 0) > (rates.input or 0) else 0
     details = UsageDetails(cache_write_long=written) if written else None

@@ -15,7 +15,7 @@ from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
 from catalog.errors import PriceUnknown, UnsupportedParameter
 from catalog.model import Capability, Model
-from routing.accounts.costs import PROMPT_MARGIN, affordable_output
+from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt
 from routing.accounts.spend import Spend
 from routing.facts import Facts
 
@@ -89,7 +89,7 @@ def _own_bound(model: Model, facts: Facts) -> float:
 def _room(model: Model, facts: Facts) -> int:
     """Tokens that the context window surely has room for: some servers refuse a bound that it cannot hold."""
     window = model.limits.context_window
-    sure = 0 if window is None else window - math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
+    sure = 0 if window is None else window - longest_prompt(facts.prompt_tokens)
     return sure if sure > 0 else _LONGEST
 
 
