@@ -21,8 +21,8 @@ def with_tools(body: ChatRequest) -> ChatRequest:
 
     Raises InvalidRequest for functions beside tools, and for a choice, a call or a result that is malformed.
     """
-    extra = body.model_extra
-    asks = bool(extra) and ("functions" in extra or "function_call" in extra)
+    extra = body.model_extra or {}
+    asks = "functions" in extra or "function_call" in extra
     if not asks and not any(_has_function(message) for message in body.messages):
         return body
     sent = body.to_wire()
@@ -39,7 +39,7 @@ def with_tools(body: ChatRequest) -> ChatRequest:
 def _has_function(message: Message) -> bool:
     """Whether it is a function's result or calls one; today's SDKs write ``function_call: null``."""
     extra = message.model_extra
-    return message.role == "function" or (bool(extra) and isinstance(extra.get("function_call"), dict))
+    return message.role == "function" or (extra is not None and isinstance(extra.get("function_call"), dict))
 
 
 def _translate_choice(sent: Json) -> None:

@@ -31,7 +31,6 @@ from routing.accounts.virtual_keys import KeyInfo, VirtualKeys
 from routing.calling import operations
 from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.bounds import KEY, Bound
-from routing.calling.dispatcher import Dispatcher, Opening
 from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
@@ -40,7 +39,7 @@ from routing.facts import Facts
 from routing.reading import requests as reading
 from server.callers import Caller, Origin
 from server.functions import with_tools
-from server.runtime import Runtime
+from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
 
@@ -176,12 +175,12 @@ class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
     Entering raises RateLimited, and InvalidRequest for a bound above a whole limit.
     """
 
-    def __init__(self, keys: VirtualKeys, key: KeyInfo, job: Job[T], dispatcher: Dispatcher) -> None:
+    def __init__(self, keys: VirtualKeys, key: KeyInfo, job: Job[T], dispatcher: Dispatches) -> None:
         self._keys = keys
         self._key = key
         self._job = job
         self._dispatcher = dispatcher
-        self._opening: Opening[T] | None = None
+        self._opening: AbstractAsyncContextManager[Answer[T]] | None = None
         self._grant: TokenGrant | None = None
 
     async def __aenter__(self) -> Answer[T]:
