@@ -267,6 +267,11 @@ class Spend:
             totals[name] = totals.get(name, 0) + change
         self._totals = totals
 
+    @property
+    def lag(self) -> float:
+        """Seconds for which the store could not be written: :meth:`usage` misses the calls since. Else 0."""
+        return self._store.lag
+
     async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
         """The rows for :mod:`routing.accounts.usage_report`."""
         return await self._store.usage(first_day, last_day)

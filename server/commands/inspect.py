@@ -60,6 +60,12 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:
+    if lag := report["state"]["lag_seconds"]:
+        console.print(
+            f"\nThe state has not been written for {lag:.0f} seconds: usage and limits lag. Free space on its disk, "
+            "or start its server; the log says why (state.not_written).",
+            style="bold red",
+        )
     models = report["models"]
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
     console.print(_providers(report["providers"]))

@@ -46,8 +46,8 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
 class BatchedStream(io.TextIOBase):
     """Writes the lines of one event loop iteration in one system call; without a running loop, at once.
 
-    Lines that cannot be written (a full disk, a pipe without a reader) are dropped: serving goes on. Their number is
-    told as soon as writing works again.
+    Lines that cannot be written (a full disk, a pipe without a reader) are dropped, and serving goes on. Their
+    number is logged as soon as writing works again.
     """
 
     def __init__(self, stream: TextIO, settings: LogSettings) -> None:

@@ -9,9 +9,9 @@ import sys
 def open_standard_streams() -> None:
     """Open each of the three standard descriptors that is closed, before any file takes its number.
 
-    Python has no ``sys.stderr`` then, and what native code prints would go into the next file that is opened, such as
-    the state. A closed standard error becomes standard output, so that errors and the log are seen; the others, and
-    standard error without standard output, become the null device.
+    Python has no ``sys.stderr`` then, and what native code prints would go into the next file that is opened, such
+    as the state. A closed standard error becomes standard output, so that errors and the log are seen; the others,
+    and standard error without standard output, become the null device.
     """
     closed = [descriptor for descriptor in (0, 1, 2) if not _is_open(descriptor)]
     for descriptor in closed:  # ascending: a new descriptor has the lowest free number

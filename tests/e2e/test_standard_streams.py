@@ -18,7 +18,7 @@ SERVE = [sys.executable, "-m", "server.cli", "serve"]
 
 
 def check(folder: Path, redirection: str, *, processes: int = 1, before: Callable[[], None] = lambda: None) -> str:
-    """Serve behind a shell's redirection, ask, stop with SIGTERM, and return what was written to the file ``out``."""
+    """Serve behind a shell's redirection, ask, stop with SIGTERM; returns the content of the file ``out``."""
     port = free_port()
     line = f'exec "$@" {redirection}'
     process = subprocess.Popen(
