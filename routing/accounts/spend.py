@@ -20,10 +20,11 @@ from itertools import count
 from secrets import token_hex
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
+from catalog.validation.section import Section
 from routing.accounts.costs import cost_nano, to_nano
 from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
@@ -34,10 +35,9 @@ from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow,
 _MAX_CACHED_SCOPES = 4096
 
 
-class Caps(BaseModel):
+class Caps(Section):
     """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     request: float | None = Field(default=None, ge=0)
     minute: float | None = Field(default=None, ge=0)
     hour: float | None = Field(default=None, ge=0)
@@ -57,13 +57,12 @@ class Caps(BaseModel):
         return self.request is not None or bool(self.windows)
 
 
-class SpendSettings(BaseModel):
+class SpendSettings(Section):
     """Caps of the whole gateway, the default of every key, and those of single keys by id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     caps: Caps = Caps()
     per_key: Caps = Caps()
-    keys: dict[str, Caps] = {}
+    keys: dict[str, Caps] = Field(default={}, description="caps of single keys by their id")
     unknown_price: Literal["refuse", "allow"] = Field(
         default="refuse", description="whether a cap refuses a call whose price is unknown"
     )
