@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from catalog.prices.price import FREE as FREE
+from catalog.prices.price import Price as Price
+from catalog.prices.price import Unit
+
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
+_VoiceMap = Annotated[
+    dict[str, str],
+    AfterValidator(lambda voices: {name.casefold(): own for name, own in voices.items()}),
+    Field(description="the model's own voice (a name or an id) by the name that a caller sends, in any case"),
+]
 
 
 def _not_the_routers(name: str) -> str:
@@ -46,7 +56,7 @@ class Capability(StrEnum):
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
-    GROUNDING = "grounding"
+    WEB_SEARCH = "web_search"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(
@@ -63,6 +73,10 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.VIDEO,
     }
 )
+
+
+Wire = Literal["chat", "responses"]
+"""OpenAI's API that a chat goes out in: ``/chat/completions`` or ``/responses``."""
 
 
 LOCAL_ENDPOINT = "local"
@@ -147,27 +161,6 @@ Source = Annotated[
 # ---- facts about a model
 
 
-class Price(BaseModel):
-    """Prices in US dollars. ``None`` means unknown, never free."""
-
-    model_config = _FROZEN
-    input: float | None = Field(default=None, ge=0, description="per million input tokens")
-    output: float | None = Field(default=None, ge=0, description="per million output tokens")
-    cache_read: float | None = Field(default=None, ge=0, description="per million cached input tokens")
-    cache_write: float | None = Field(default=None, ge=0, description="per million tokens written to a cache")
-    image: float | None = Field(default=None, ge=0, description="per image")
-    minute: float | None = Field(default=None, ge=0, description="per minute of audio")
-    character: float | None = Field(default=None, ge=0, description="per million characters spoken")
-    search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
-
-
-class Unit(NamedTuple):
-    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
-
-    field: str
-    per: int
-
-
 UNITS: dict[Capability, Unit] = {
     Capability.TRANSCRIBE: Unit("minute", 1),
     Capability.TRANSLATE: Unit("minute", 1),
@@ -176,10 +169,6 @@ UNITS: dict[Capability, Unit] = {
     Capability.RERANK: Unit("search", 1_000),
 }
 """The units of the capabilities that are not priced by tokens alone."""
-
-
-FREE = Price(input=0, output=0, cache_read=0, cache_write=0, image=0, minute=0, character=0, search=0)
-"""The price of a model that runs on this machine."""
 
 
 class Limits(BaseModel):
@@ -262,9 +251,14 @@ class Model(BaseModel):
     benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
+    voice_map: _VoiceMap = {}
     tags: frozenset[str] = frozenset()
     parameters: frozenset[str] | None = Field(
         default=None, description="request parameters this model takes; None: all that its protocol takes"
+    )
+    wire: Wire | None = Field(
+        default=None,
+        description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
     )
     options: dict[str, Any] = {}
     keep_alive: float | None = Field(
@@ -273,6 +267,9 @@ class Model(BaseModel):
     optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
+    ends: date | None = Field(
+        default=None, description="the day on which its provider shuts it down; 'auto' stops choosing it before"
+    )
     origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
 
     @model_validator(mode="before")
@@ -295,6 +292,11 @@ class Model(BaseModel):
     def tokenizes(self) -> bool:
         """Whether a worker of this model has a tokenizer to ask."""
         return self.local and self.engine in TOKENIZING
+
+    @property
+    def bounds_answers(self) -> bool:
+        """Whether the model's server takes a bound on the tokens of an answer."""
+        return self.parameters is None or not self.parameters.isdisjoint(("max_tokens", "max_completion_tokens"))
 
     @property
     def endpoint_name(self) -> str:
@@ -329,6 +331,10 @@ class Endpoint(BaseModel):
         "anthropic; an unknown one is refused at start-up",
     )
     base_url: str
+    wire: Wire = Field(
+        default="chat",
+        description="the API for chats with models whose rows name none; 'responses' needs a protocol that has it",
+    )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
     headers: dict[str, str] = {}
@@ -337,6 +343,7 @@ class Endpoint(BaseModel):
     failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
     discover: bool = Field(default=False, description="list its models and add them to the catalogue")
     tags: frozenset[str] = frozenset()
+    voice_map: _VoiceMap = {}
     connect_timeout: float | None = Field(default=None, gt=0)
     first_byte_timeout: float | None = Field(default=None, gt=0)
     idle_timeout: float | None = Field(default=None, gt=0)

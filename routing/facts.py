@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from catalog.model import Capability
 
+PICTURE_TOKENS = 6_240
+"""Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
+
 
 class Task(StrEnum):
     """Kind of work that a request asks for; quality is learned per task."""
@@ -82,8 +85,10 @@ class Facts:
     is the caller's bound on each of the ``choices`` (answers to all prompts) or ``None``. ``key`` is the id of
     the caller's API key. ``prompt_digest`` identifies a repeated prompt without storing it. ``units`` is the
     amount of work not measured in tokens: characters to speak, images, minutes of audio. ``tokens_only`` marks
-    a request that only splits or joins tokens and decodes nothing. ``allowed`` lists the models that the
-    caller's key may use, as ids or patterns; empty means all.
+    a request that only splits or joins tokens and decodes nothing. ``hosted`` marks one that may make the
+    provider run tools of its own, such as a search, whose results are prompt tokens too. ``allowed`` lists the
+    models that the caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed
+    and region that are asked for, where they are not the standard ones.
     """
 
     capability: Capability
@@ -99,6 +104,8 @@ class Facts:
     key: str = ""
     prompt_digest: str = ""
     tokens_only: bool = False
+    hosted: bool = False
     allowed: tuple[str, ...] = ()
     choices: int = 1
+    tiers: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)

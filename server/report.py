@@ -132,6 +132,7 @@ def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Js
     return {
         "provider": server.id,
         "protocol": server.protocol,
+        "wire": server.wire,
         "private": server.private,
         "discovers": server.discover,
         "models": len(own),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 
+from backends.adapting.restoring import restorer_of
+from backends.anthropic import discovery
 from backends.anthropic.errors import read_anthropic_error
 from backends.anthropic.native import counted_body, native_request
 from backends.anthropic.request import answers_by_tool, translate
@@ -20,6 +22,7 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest, Original
 from backends.wire.common import WireModel
 from catalog.errors import UpstreamError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 API_VERSION = "2023-06-01"
@@ -69,10 +72,31 @@ class AnthropicBackend:
         with reading("Anthropic"):
             return {"input_tokens": int(answer["input_tokens"])}
 
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``GET /v1/models``, of all its pages; see :class:`backends.base.Discover`."""
+        entries: list[Json] = []
+        query = {"limit": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(
+                upstream,
+                "/v1/models",
+                query=query,
+                headers=_headers(upstream, None),
+                key_header="x-api-key",
+                errors=read_anthropic_error,
+            )
+            with reading("Anthropic"):
+                entries += page["data"]
+                if not page.get("has_more"):
+                    break
+                query = {"limit": discovery.PAGE, "after_id": str(page["last_id"])}
+        return discovery.rows_from_models(server, entries)
+
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         original = original_for(self, request, upstream)
-        body = (native_request(original, upstream) if original else translate(request, upstream)).body
+        translated = native_request(original, upstream) if original else translate(request, upstream)
+        body, restorer = translated.body, restorer_of(translated.restoration)
         by_tool = original is None and answers_by_tool(body)
         answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
         async with self._client.open(
@@ -89,7 +113,7 @@ class AnthropicBackend:
                     read = event.json()
                     chunks = answer.feed(read)
                     for chunk in chunks if original is None else carry(chunks, read):
-                        yield chunk
+                        yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise

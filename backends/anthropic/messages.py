@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.translation import Dropped
+from backends.anthropic.results import blocks_of
+from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import arguments_of, image_url, is_data_url, parts_of, read_data_url, text_of
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
@@ -30,6 +31,7 @@ def translate_messages(messages: list[Message], dropped: Dropped) -> tuple[list[
         if message.role in ("system", "developer"):
             system += _system(message)
         elif message.role == "assistant":
+            name_foreign(message, "anthropic", dropped, images=False)
             _append(turns, "assistant", _assistant(message))
         elif message.role == "tool":
             _append(turns, "user", [_tool_result(message, dropped)])
@@ -76,6 +78,7 @@ def _assistant(message: Message) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
     blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    blocks += blocks_of(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")

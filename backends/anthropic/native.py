@@ -1,7 +1,7 @@
 """The body for a caller that speaks Anthropic's own language: its own, but for what Anthropic would refuse.
 
-Thinking without a signature came from another model, and Anthropic takes only its own. ``extra_content`` of a call
-is Google's signature.
+Thinking without a signature came from another model, and Anthropic takes only its own; so it is with searches and
+citations. ``extra_content`` of a call is Google's signature.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Upstream
+from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from catalog.types import Json
+
+FOREIGN_CALL = "srvtoolu_other_"
+"""The beginning of the ids that the gateway gives to calls of other providers' own tools."""
 
 _OURS = ("routing", "strict", "timings")
 _NOT_COUNTED = frozenset(
@@ -42,18 +46,38 @@ def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
     content = turn["content"]
     if turn["role"] != "assistant" or not isinstance(content, list):
         return turn
-    kept = [_plain(block) for block in content if not _is_unsigned(block)]
-    if len(kept) < len(content):
-        dropped["messages.thinking"] = None
+    kept = []
+    for block in content:
+        if _is_foreign(block):
+            dropped["messages.thinking"] = None
+        elif str(block.get("id") or block.get("tool_use_id")).startswith(FOREIGN_CALL):
+            dropped["messages.server_tool_use"] = None
+        elif (plain := _plain(block)).get("text") != "" or plain == block:
+            kept.append(plain)
     return {**turn, "content": kept}
 
 
-def _is_unsigned(block: Json) -> bool:
-    return block.get("type") == "thinking" and not block.get("signature")
+def _is_foreign(block: Json) -> bool:
+    """Whether a block of thinking has no signature, or the gateway's own."""
+    match block.get("type"):
+        case "thinking":
+            return not block.get("signature") or is_encoded(block["signature"])
+        case "redacted_thinking":
+            return is_encoded(block.get("data"))
+    return False
 
 
 def _plain(block: Json) -> Json:
-    return {name: value for name, value in block.items() if name != "extra_content"}
+    """The block without a signature of Google's, and without citations that Anthropic did not make."""
+    plain = {name: value for name, value in block.items() if name != "extra_content"}
+    cited = plain.get("citations")
+    if isinstance(cited, list) and any(_cited_elsewhere(citation) for citation in cited):
+        plain["citations"] = [citation for citation in cited if not _cited_elsewhere(citation)] or None
+    return plain
+
+
+def _cited_elsewhere(citation: Any) -> bool:
+    return isinstance(citation, dict) and citation.get("encrypted_index") == ""
 
 
 def _continues_tools(turns: list[Json]) -> bool:

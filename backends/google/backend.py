@@ -6,8 +6,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
+from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
-from backends.google import embeddings
+from backends.google import discovery, embeddings
 from backends.google.errors import read_google_error
 from backends.google.request import translate
 from backends.google.stream import GeminiStream
@@ -17,6 +18,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import UpstreamError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 _KEY_HEADER = "x-goog-api-key"
@@ -42,7 +44,8 @@ class GoogleBackend:
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
-        body = translate(request, upstream).body
+        translated = translate(request, upstream)
+        body, restorer = translated.body, restorer_of(translated.restoration)
         answer = GeminiStream(upstream, created=int(self._now()))
         async with self._client.open(
             upstream,
@@ -53,15 +56,32 @@ class GoogleBackend:
             key_header=_KEY_HEADER,
             errors=read_google_error,
         ) as response:
+            answer.service_tier = response.headers.get("x-gemini-service-tier")
             try:
                 async for event in response.events():
                     for chunk in answer.feed(event.json()):
-                        yield chunk
+                        yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise
         for chunk in answer.finish():
-            yield chunk
+            yield chunk if restorer is None else restorer.restore(chunk)
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``models.list``, of all its pages; see :class:`backends.base.Discover`."""
+        entries: list[Json] = []
+        query = {"pageSize": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(
+                upstream, "/models", query=query, key_header=_KEY_HEADER, errors=read_google_error
+            )
+            with reading("Google"):
+                entries += page.get("models") or ()
+                token = page.get("nextPageToken")
+            if not token:
+                break
+            query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
+        return discovery.rows_from_models(server, entries)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from backends.google.models import GeminiTraits
-from backends.translation import Dropped
+from backends.google.results import parts_of_items
+from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
     arguments_of,
@@ -53,6 +54,7 @@ def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Drop
         if message.role in ("system", "developer"):
             system.append(text_of(message))
         elif message.role == "assistant":
+            name_foreign(message, "google", dropped, images=True)
             _append(contents, "model", _model_parts(message, can, names))
         elif message.role == "tool":
             _append(contents, "user", [_tool_result(message, can, names, dropped)])
@@ -93,14 +95,16 @@ def _signature(holder: Any) -> str | None:
 
 
 def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> list[Json]:
-    parts: list[Json] = []
+    extra = message.model_extra or {}
+    parts = parts_of_items(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
         parts.append({"text": part.text or part.refusal or ""})
-    refusal = (message.model_extra or {}).get("refusal")
+    refusal = extra.get("refusal")
     if isinstance(refusal, str) and refusal:
         parts.append({"text": refusal})
+    parts += _pictures(extra.get("images"))
     signature = _signature(message)
     if signature and parts:
         parts[-1]["thoughtSignature"] = signature
@@ -116,6 +120,21 @@ def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> 
         if signature:
             part_["thoughtSignature"] = signature
         parts.append(part_)
+    return parts
+
+
+def _pictures(images: Any) -> list[Json]:
+    """The pictures that the model made in an earlier turn, with their signatures."""
+    parts: list[Json] = []
+    for image in images if isinstance(images, list) else ():
+        held = image.get("image_url") if isinstance(image, dict) else None
+        url = held.get("url") if isinstance(held, dict) else None
+        if isinstance(url, str) and url:
+            extra = image.get("extra_content")
+            google = extra.get("google") if isinstance(extra, dict) else None
+            signature = google.get("thought_signature") if isinstance(google, dict) else None
+            signed = {"thoughtSignature": signature} if isinstance(signature, str) and signature else {}
+            parts.append({**_media(url), **signed})
     return parts
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import orjson
 
+from backends.adapting.choices import narrowed
 from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.constraints.lark import after_thought
@@ -103,6 +104,7 @@ class LocalWorkerBackend:
         The answer has the form that the request asks for (:mod:`backends.local.binding`): a grammar enforces it,
         and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
+        request = narrowed(request)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
@@ -130,6 +132,7 @@ class LocalWorkerBackend:
         """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
         if upstream.engine not in (None, "llamacpp"):
             raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
+        request = narrowed(request)
         body = self._openai.body(request, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(

@@ -25,7 +25,18 @@ class AskedCall:
     Entering raises what ``HttpClient.open`` raises for the last form that was tried.
     """
 
-    __slots__ = ("_body", "_call", "_errors", "_http", "_key_header", "_options", "_path", "_upstream", "plain")
+    __slots__ = (
+        "_body",
+        "_call",
+        "_counts_itself",
+        "_errors",
+        "_http",
+        "_key_header",
+        "_options",
+        "_path",
+        "_upstream",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -37,14 +48,19 @@ class AskedCall:
         plain: bool,
         key_header: str,
         errors: ErrorReader,
+        counts_itself: bool = False,
     ) -> None:
-        """``plain`` asks for a plain answer first; the attribute says how the answer was asked for in the end."""
+        """``plain`` asks for a plain answer first; the attribute says how the answer was asked for in the end.
+
+        ``counts_itself``: streams of this path report their usage without being asked to.
+        """
         self.plain = plain
         self._http = http
         self._upstream = upstream
         self._path = path
         self._body = body
         self._options = body.get("stream_options")
+        self._counts_itself = counts_itself
         self._key_header = key_header
         self._errors = errors
         self._call: AbstractAsyncContextManager[UpstreamResponse]
@@ -83,21 +99,21 @@ class AskedCall:
                     raise
                 form = other
                 continue
-            self._upstream.asked.learn(form, instead_of=refused)
+            if form != "bare" or not self._counts_itself:
+                self._upstream.asked.learn(form, instead_of=refused)
             return response
 
     async def _ask(self, form: Form, upstream: Upstream) -> UpstreamResponse:
         body = self._body
         self.plain = form == "plain"
-        if form == "stream":
-            body["stream"] = True
-            body["stream_options"] = {**(self._options or {}), "include_usage": True}
+        if form == "plain":
+            body.pop("stream", None)
         else:
+            body["stream"] = True
+        if form == "stream" and not self._counts_itself:
+            body["stream_options"] = {**(self._options or {}), "include_usage": True}
+        elif form != "stream":
             body.pop("stream_options", None)
-            if form == "bare":
-                body["stream"] = True
-            else:
-                body.pop("stream", None)
         self._call = self._http.open(
             upstream, "POST", self._path, json=body, key_header=self._key_header, errors=self._errors
         )

@@ -6,7 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from backends.adapting.names import OPENAI as OPENAI_NAMES
+from backends.adapting.tools import ToolRules
+from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.voices import OPENAI_VOICES
 
 OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
@@ -15,6 +19,7 @@ OPENAI = ParameterTable(
         "instruction",
         "language",
         "sample_rate",
+        "bit_rate",
         "negative_prompt",
         "steps",
         "guidance_scale",
@@ -23,12 +28,22 @@ OPENAI = ParameterTable(
     },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,
+    efforts=efforts_of,
+    voices=frozenset(OPENAI_VOICES),
+    tools=ToolRules(
+        names=OPENAI_NAMES,
+        refused_roots=frozenset({"anyOf", "oneOf", "allOf", "enum", "not"}),
+        allowed_tools=True,
+        media_results=False,
+    ),
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""
 
 COMPATIBLE = ParameterTable(
-    drops=frozenset({"vad_filter"}), marks=frozenset({"reasoning_content", "extra_content"})
+    drops=frozenset({"vad_filter"}),
+    marks=frozenset({"reasoning_content", "extra_content"}),
+    tools=ToolRules(names=OPENAI_NAMES, media_results=False),
 )
 """Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
 are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""

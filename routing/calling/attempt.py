@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
@@ -12,6 +13,7 @@ from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
+from backends.translation import BOOKKEEPING
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.errors import (
@@ -27,10 +29,11 @@ from catalog.errors import (
     UpstreamError,
 )
 from catalog.model import Capability, Model
+from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
-from routing.outcomes import Outcome, Result, Usage
+from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 
 T = TypeVar("T")
@@ -44,6 +47,8 @@ class Attempt(Generic[T]):
         self.candidate = candidate
         self.number = number
         self.dropped: tuple[str, ...] = ()
+        self.bound: Bound | None = None
+        """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
@@ -68,6 +73,10 @@ class Attempt(Generic[T]):
     def model(self) -> Model:
         return self.candidate.model
 
+    def wall(self) -> float:
+        """Wall-clock time in seconds."""
+        return self._context.clock.wall()
+
     def verdict(self) -> bool | None:
         """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
         if self._judge is not None and not self._judged:
@@ -81,23 +90,29 @@ class Attempt(Generic[T]):
         With ``complete``, wait for every item, so that the answer is checked before it is passed on.
 
         Raises what :meth:`Leases.acquire` raises, CapabilityMismatch when the backend lacks the capability,
-        UnsupportedParameter for a dropped parameter under ``strict``, InvalidRequest and the backend's errors,
+        UnsupportedParameter for a dropped parameter under ``strict`` and for a limit on cost or tokens that cannot
+        be kept, PriceUnknown, InvalidRequest and the backend's errors,
         UpstreamError for a chat's path that is missing at present, and StreamBroken for an answer without content.
         """
         try:
+            self.bound = bound_of(self.model, self.job.facts, self._context.spend, self.job.bound)
             lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            translated = original_for(backend, self.job.request, lease.upstream) is None
-            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            request = self.job.request
+            if self.bound is not None:
+                request = bounded(request, self.bound, lease.upstream)
+            translated = original_for(backend, request, lease.upstream) is None
+            self.dropped = backend.dropped(request, lease.upstream)
             if translated:
                 self.dropped = self.job.left_out + self.dropped
             if self.dropped:
+                check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
             reported = collect() if lease.upstream.uds is not None else None
-            self._unstreamed = asks_plainly(self.job.request, lease.upstream)
-            self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
+            self._unstreamed = asks_plainly(request, lease.upstream)
+            self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
             if lease.upstream.asked.known:
@@ -138,17 +153,16 @@ class Attempt(Generic[T]):
         if facts.capability is not Capability.CHAT or facts.tokens_only or self.model.local:
             return error
         return UpstreamError(
-            f"The endpoint '{self.model.endpoint_name}' answered with HTTP {error.upstream_status} and no reason: "
-            "its path is missing at present. If that lasts, check its base_url.",
+            f"{error.message.rstrip('.')}. Its path may be missing just now; if that lasts, check its base_url.",
             upstream_status=error.upstream_status,
         )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
-        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for anything dropped."""
-        if self.job.facts.intent.strict:
+        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
+        if self.job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
             raise UnsupportedParameter(
-                f"'{self.model.id}' cannot honour: {', '.join(dropped)}. Remove them, or do not ask for strict.",
-                param=dropped[0],
+                f"'{self.model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
+                param=lost[0],
             )
         form = next((name for name in dropped if name in FORMS), None)
         if form is not None:
@@ -229,7 +243,8 @@ class Attempt(Generic[T]):
         # Dropped, because its traceback forms a reference cycle with this attempt.
         error, self._error = self._error, None
         if self._lease is not None:
-            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate)
+            partly = bool(outcome.unknown_parts)
+            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate, partly=partly)
         try:
             if self._source is not None:
                 await _aclose(self._source)
@@ -247,15 +262,18 @@ class Attempt(Generic[T]):
         usage = seen.usage
         result = self._result()
         cost: float | None = 0.0
+        unknown: tuple[str, ...] = ()
         estimate: float | None = None
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+            cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
             estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
         elif seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = 0.0 if self.job.facts.tokens_only else self._cost(usage)
+            if not self.job.facts.tokens_only:
+                usage = self._in_tiers(usage)
+                cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,
@@ -270,6 +288,7 @@ class Attempt(Generic[T]):
             duration=self._context.clock.monotonic() - self._began,
             usage=usage,
             cost=cost,
+            unknown_parts=unknown,
             finish_reason=seen.finish_reason,
             error=failure.code if failure else ("internal_error" if result is Result.FAILED else None),
             status=getattr(failure, "upstream_status", None),
@@ -277,6 +296,7 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            bound=None if self.bound is None else str(self.bound),
             scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )
@@ -291,8 +311,14 @@ class Attempt(Generic[T]):
             return self._source is not None
         return getattr(self._error, "may_bill", False) and self._source is not None
 
-    def _cost(self, usage: Usage) -> float | None:
-        return self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+    def _in_tiers(self, usage: Usage) -> Usage:
+        """The usage in the tiers of service that were asked for, unless the answer names its own."""
+        tiers = self.job.facts.tiers
+        if not tiers or getattr(self._observer, "tier", None) is not None:
+            return usage
+        if usage.details is not None and usage.details.tiers:
+            return usage
+        return replace(usage, details=replace(usage.details or UsageDetails(), tiers=tiers))
 
     def _result(self) -> Result:
         error = self._error

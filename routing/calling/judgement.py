@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from backends.native import refusal_of
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from routing.calling.validation import judge
@@ -32,7 +33,12 @@ MakeJudge = Callable[[], Judge]
 
 
 def judge_for(request: ChatRequest) -> MakeJudge | None:
-    """A factory of judges for a chat's answers; ``None`` when every answer is valid."""
+    """A factory of judges for a chat's answers; ``None`` when every answer is valid.
+
+    So it is of a request that its translation does not hold: the answer may call tools that the chat lacks.
+    """
+    if refusal_of(request) is not None:
+        return None
     wanted = request.response_format
     says_form = wanted is not None and wanted.type != "text"
     if says_form or (request.tools and request.tool_choice != "none"):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from routing.calling.usage import audio_seconds, token_usage
-from routing.outcomes import Usage
+from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
+from routing.outcomes import Usage, UsageDetails
 
 
 class AnswerObserver(Protocol):
@@ -29,16 +29,21 @@ class AnswerObserver(Protocol):
 class ChunkObserver:
     """Observes chat and text completion chunks. A chunk with only a role does not begin the answer."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, most_prompt: int = MOST_TOKENS) -> None:
+        """``most_prompt`` is the most prompt tokens that are believed."""
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
+        self.tier: object = None
+        """The tier of service that the answer names, the standard one included."""
         self._model = model
+        self._most_prompt = most_prompt
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         if item.get("usage") is not None:
-            self.usage = _regular(item)
+            self.tier = item.get("service_tier")
+            self.usage = _regular(item, self._most_prompt)
         for choice in item.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason is not None:
@@ -58,19 +63,21 @@ def _carries_content(choice: Mapping[str, Any]) -> bool:
 class ObjectObserver:
     """Observes an answer that is one object: embeddings, rerank (a unit is one search), tokens."""
 
-    def __init__(self, model: str, units: float = 0.0) -> None:
+    def __init__(self, model: str, units: float = 0.0, most_prompt: int = MOST_TOKENS) -> None:
+        """``most_prompt`` is the most prompt tokens that are believed."""
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
         self._model = model
         self._units = units
+        self._most_prompt = most_prompt
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         self.begun = True
         self.finish_reason = "stop"
         if item.get("usage") is not None:
-            usage = _believed(item)
+            usage = _believed(item, self._most_prompt)
             known = usage.known and bool(usage.input or usage.output or self._units)
             self.usage = replace(usage, units=self._units, known=known)
         elif self._units:
@@ -120,16 +127,24 @@ class ImageObserver:
         if item.get("type", "").endswith(".completed"):
             self._images += 1
             self.finish_reason = "stop"
-            tokens = Usage() if item.get("usage") is None else _believed(item)
+            tokens = Usage() if item.get("usage") is None else _drawn(_believed(item))
             self.usage = replace(tokens, units=self._images)
 
 
-def _regular(chunk: dict[str, Any]) -> Usage:
+def _drawn(usage: Usage) -> Usage:
+    """The tokens of an answer of pictures, which are of the pictures unless the answer says otherwise."""
+    details = usage.details or UsageDetails()
+    if not usage.output or details.image_output:
+        return usage
+    return replace(usage, details=replace(details, image_output=usage.output))
+
+
+def _regular(chunk: dict[str, Any], most_prompt: int) -> Usage:
     """The usage of a chunk, which gets OpenAI's names and whole numbers in it.
 
     Zeros for all are a placeholder of servers that do not count: they pass on, and the usage is unknown.
     """
-    believed = _believed(chunk)
+    believed = _believed(chunk, most_prompt)
     if not believed.known:
         return believed
     usage = chunk["usage"]
@@ -159,9 +174,9 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
     return replace(tokens, units=known / 60)
 
 
-def _believed(item: dict[str, Any]) -> Usage:
+def _believed(item: dict[str, Any], most_prompt: int = MOST_TOKENS) -> Usage:
     """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
-    usage = token_usage(item.get("usage"))
+    usage = token_usage(item.get("usage"), item.get("service_tier"), most_prompt)
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)

@@ -97,7 +97,7 @@ def _counter(runtime: Runtime, facts: Facts) -> Model | None:
     plan = runtime.dispatcher.explain(facts)
     model = plan.candidates[0].model if plan.candidates else None
     if model is not None and isinstance(model.source, UpstreamSource):
-        return model if counts_tokens(runtime.catalog.endpoint(model.source.endpoint).protocol) else None
+        return model if counts_tokens(model, runtime.catalog) else None
     if facts.features & {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}:
         return None
     if model is None or model.engine != "llamacpp":

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from backends.local.parameters import ENGINES, WORKER
 from backends.parameters import refuse_names
+from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
@@ -22,7 +23,7 @@ _EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
         *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
-        *("verbosity", "web_search_options"),
+        "verbosity",
     }
 )
 """Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""
@@ -43,6 +44,10 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
+    if extras.get("audio") or "audio" in (extras.get("modalities") or ()):
+        raise UnsupportedParameter(
+            "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
+        )
     kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
     return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
 
@@ -67,6 +72,19 @@ def validated(
         first = wrong.errors(include_url=False)[0]
         where = wording.place(first)
         raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=place(where)) from None
+
+
+def named(item: Mapping[str, Any], field: str, where: str) -> str:
+    """An id or a name in an item of a conversation. Raises InvalidRequest for another value and an empty one."""
+    value = item.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
+    return value
+
+
+def objects(listed: Any) -> list[Json]:
+    """The objects of a list, which an upstream may send with anything in it."""
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 class Losses:
@@ -112,13 +130,18 @@ S = TypeVar("S", bound=Translation)
 
 
 class TranslatedEncoder:
-    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk."""
+    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk.
+
+    A chunk that carries the provider's own event needs none: the provider opens its answer itself.
+    """
 
     def __init__(self, translation: Translation, *, opening: Callable[[], Iterator[Json]] | None = None) -> None:
         self._translation = translation
         self._opening = opening
 
     def encode(self, item: Json) -> bytes:
+        if self._opening is not None and isinstance(item, NativeChunk):
+            self._opening = None
         return self._encode_opening() + _events(self._translation.feed(item))
 
     def finish(self) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.types import Json
 
 CREATED = 1_760_000_000
+CITED: Json = {"title": "Foxes", "url": "https://foxes.example/speed?utm_source=openai"}
 
 
 def words(text: str) -> list[str]:
@@ -24,6 +25,8 @@ def example_of(schema: Json) -> Any:
         return schema["enum"][0]
     if "const" in schema:
         return schema["const"]
+    if "anyOf" in schema:
+        return example_of(schema["anyOf"][0])
     match schema.get("type"):
         case "object":
             return {name: example_of(inner) for name, inner in schema.get("properties", {}).items()}
@@ -60,6 +63,7 @@ class Answer:
     calls: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
     finish_reason: str = "stop"
+    annotations: tuple[Json, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -86,7 +90,15 @@ def answer(body: Json, reply: str, *, refuse: bool) -> Answer:
         text = json.dumps(example_of(form["json_schema"].get("schema") or {}))
     elif form.get("type") == "json_object":
         text = json.dumps({"answer": reply})
+    if "web_search_options" in body:
+        return replace(limited(text, body), annotations=(citation(text),))
     return limited(text, body)
+
+
+def citation(text: str) -> Json:
+    """The annotation of a text's last word."""
+    place = {"start_index": len(text.rpartition(" ")[0]) + 1, "end_index": len(text), **CITED}
+    return {"type": "url_citation", "url_citation": place}
 
 
 def limited(text: str, body: Json) -> Answer:
@@ -144,9 +156,9 @@ def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
         logprobs = {"content": [token_logprob(piece, top)], "refusal": None} if body.get("logprobs") else None
         for index in range(count):
             yield chunk(index, {"content": piece}, logprobs=logprobs)
+    extras: Json = {"annotations": list(said.annotations), "refusal": said.refusal}
     for index in range(count):
-        if said.refusal:
-            yield chunk(index, {"refusal": said.refusal})
+        yield from (chunk(index, {name: extra}) for name, extra in extras.items() if extra)
         for at, (name, arguments) in enumerate(said.calls):
             function = {"name": name, "arguments": ""}
             start = {"index": at, "id": f"call_{index}_{at}", "type": "function", "function": function}
@@ -166,7 +178,7 @@ def chat_document(body: Json, said: Answer) -> Json:
         "role": "assistant",
         "content": "".join(said.pieces) if said.pieces else None,
         "refusal": said.refusal,
-        "annotations": [],
+        "annotations": list(said.annotations),
     }
     if said.calls:
         message["tool_calls"] = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
-from tests.fakes.server import Call, FakeServer
+from tests.fakes.server import NONE, Call, FakeServer
 from tests.security.conftest import PROVIDER_KEY, PROVIDER_KEY_ENV, OpenSite, rows
 from tests.security.fuzzing import Fuzzer
 from tests.security.test_fuzz import post
@@ -37,7 +37,13 @@ class Mutant(FakeServer):
         return web.Response(body=mutated(orjson.dumps(payload)), content_type="application/json", status=status)
 
     async def stream(
-        self, request: web.Request, call: Call, chunks: Iterable[bytes], *, content_type: str = "text/event-stream"
+        self,
+        request: web.Request,
+        call: Call,
+        chunks: Iterable[bytes],
+        *,
+        content_type: str = "text/event-stream",
+        headers: Mapping[str, str] = NONE,
     ) -> web.StreamResponse:
         events = list(chunks)
         at = FUZZER.random.randrange(len(events))
@@ -99,6 +105,11 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {**FAR, "model": "gemini", "tools": [TOOL]}),
     ("/v1/responses", {"model": "far", "input": "Hello"}),
     ("/v1/responses", {"model": "far", "input": "Hello", "stream": True, "tools": [{**TOOL["function"], **KIND}]}),
+    ("/v1/chat/completions", {**FAR, "model": "gpt", "stream": True}),
+    ("/v1/chat/completions", {**FAR, "model": "gpt", "tools": [TOOL]}),
+    ("/v1/responses", {"model": "gpt", "input": "Hello"}),
+    ("/v1/responses", {"model": "gpt", "input": "Hello", "stream": True, "tools": [{"type": "web_search"}]}),
+    ("/v1/messages", {**MESSAGES, "model": "gpt", "stream": True}),
     ("/v1/messages", {**MESSAGES, "model": "far"}),
     ("/v1/messages", {**MESSAGES, "model": "far", "stream": True}),
     ("/v1/completions", {"model": "texts", "prompt": "Hello", "logprobs": 1}),
@@ -162,6 +173,7 @@ async def test_any_answer_of_an_upstream_becomes_a_regular_one_or_a_typed_error(
         model = [
             *base["model"],
             row("texts", "cloud", "fake-chat", "completion"),
+            {**row("gpt", "cloud", "fake-chat", "chat", "tools"), "wire": "responses"},
             row("claude", "a", "claude-sonnet-4-5", "chat", "tools"),
             row("gemini", "g", "gemini-2.5-flash", "chat", "tools"),
             row("gemini-vector", "g", "gemini-embedding-001", "embed"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
+from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from server.wires.translation import Losses
+from server.wires.translation import Losses, named
 
 
 def to_messages(system: str | list[Json] | None, messages: list[InputMessage], losses: Losses) -> list[Json]:
@@ -41,7 +42,7 @@ def _user(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
         if block.get("type") != "tool_result":
             rest.append(block)
             continue
-        result: Json = {"role": "tool", "tool_call_id": _text(block, "tool_use_id", where)}
+        result: Json = {"role": "tool", "tool_call_id": named(block, "tool_use_id", where)}
         result["content"] = _parts(block.get("content") or "", where, losses)
         if block.get("is_error") is True:
             result["is_error"] = True
@@ -61,6 +62,10 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
         match block.get("type"):
             case "text":
                 texts += _blocks([block], where, losses)
+            case "thinking" | "redacted_thinking" if sealed := decode_thinking(
+                block.get("signature") or block.get("data")
+            ):
+                message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
             case "thinking" if block.get("signature"):
                 _text(block, "thinking", where)
                 losses.add("messages.thinking")
@@ -73,6 +78,10 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
                 _name_lost(block, losses)
+            case "server_tool_use" if block.get("name") in ("web_search", "code_execution"):
+                _own_call(message, block, losses)
+            case "web_search_tool_result" | "code_execution_tool_result":
+                losses.add("messages.server_tool_use")
             case kind:
                 with losses.refusing():
                     raise _unsupported(kind, where)
@@ -81,12 +90,20 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
     return message
 
 
+def _own_call(message: Json, block: Json, losses: Losses) -> None:
+    """Keep a call that another provider made itself, for that one; to others the text of the answer is enough."""
+    losses.add("messages.server_tool_use")
+    if isinstance(block.get("extra_content"), dict):
+        item = {"id": block.get("id"), "extra_content": block["extra_content"]}
+        message.setdefault("server_tool_calls", []).append(item)
+
+
 def _call(block: Json, where: str) -> Json:
     given = block.get("input")
     if not isinstance(given, dict):
         raise InvalidRequest("The input of a tool_use block must be an object.", param=where)
-    function = {"name": _text(block, "name", where), "arguments": orjson.dumps(given).decode()}
-    call: Json = {"id": _text(block, "id", where), "type": "function", "function": function}
+    function = {"name": named(block, "name", where), "arguments": orjson.dumps(given).decode()}
+    call: Json = {"id": named(block, "id", where), "type": "function", "function": function}
     if isinstance(block.get("extra_content"), dict):
         call["extra_content"] = block["extra_content"]
     return call

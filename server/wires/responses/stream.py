@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backends.streams.native import NativeChunk
+from backends.streams.sealing import encode_thinking
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
-from server.wires.responses.items import encode_thinking
-from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
+from server.wires.responses.hosted import HostedItem, drawn
+from server.wires.responses.native import NativeResponse
+from server.wires.responses.output import CustomToolItem, MessageItem, OutputItem, ReasoningItem, ToolItem
+from server.wires.translation import objects
 
 
 @dataclass(slots=True)
@@ -19,7 +23,8 @@ class ResponseStream:
 
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
-    reasoning item, and a provider's signed blocks its ``encrypted_content``.
+    reasoning item, and a provider's signed blocks its ``encrypted_content``. Of chunks that carry events of the
+    Responses API, the events are passed on.
     """
 
     request: ResponsesRequest
@@ -29,11 +34,14 @@ class ResponseStream:
     status: str = "in_progress"
     error: Json | None = None
     usage: Json | None = None
-    _items: list[Item] = field(default_factory=list)
-    _tools: dict[int, ToolItem] = field(default_factory=dict)
+    _items: list[OutputItem] = field(default_factory=list)
+    _tools: dict[int, ToolItem | CustomToolItem] = field(default_factory=dict)
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
     _sequence: int = 0
+    _said: int = 0
+    _tier: str | None = None
+    _native: NativeResponse | None = None
 
     def start(self) -> Iterator[Json]:
         """``response.created`` and ``response.in_progress``."""
@@ -42,7 +50,15 @@ class ResponseStream:
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
+        if isinstance(chunk, NativeChunk):
+            if self._native is None:
+                self._native = NativeResponse()
+            yield from self._native.feed(chunk.event, chunk)
+            return
+        if self._native is not None:
+            return
         self.model = self.model or chunk.get("model") or ""
+        self._tier = chunk.get("service_tier") or self._tier
         if chunk.get("usage"):
             self.usage = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
@@ -54,6 +70,9 @@ class ResponseStream:
 
         Raises :class:`StreamBroken` when no chunk had a finish reason.
         """
+        if self._native is not None:
+            yield from self._native.finish()
+            return
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
         refused = any(isinstance(item, MessageItem) and item.refused for item in self._items)
@@ -67,10 +86,15 @@ class ResponseStream:
         self.status = "failed"
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         self.error = {"code": code, "message": error.message}
+        if self._native is not None:
+            yield from self._native.fail(self.error)
+            return
         yield self._event({"type": "response.failed", "response": self.response()})
 
     def response(self) -> Json:
         """The response object so far."""
+        if self._native is not None:
+            return self._native.response
         request = self.request
         reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
         incomplete = {"reason": reasons.get(self._finish_reason or "")} if self.status == "incomplete" else None
@@ -91,6 +115,7 @@ class ResponseStream:
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": None,
             "reasoning": wire.get("reasoning") or {"effort": None, "summary": None},
+            "service_tier": self._tier,
             "store": False,
             "temperature": request.temperature,
             "text": wire.get("text") or {"format": {"type": "text"}},
@@ -125,12 +150,51 @@ class ResponseStream:
             message = self._open
             assert isinstance(message, MessageItem)
             if delta.get("content"):
-                yield from message.add_text(delta["content"], (choice.get("logprobs") or {}).get("content") or [])
+                logprobs = (choice.get("logprobs") or {}).get("content") or []
+                yield from message.add_text(delta["content"], logprobs, self._said)
+                self._said += len(delta["content"])
             if delta.get("refusal"):
                 yield from message.add_refusal(delta["refusal"])
+        if not delta.keys().isdisjoint(_RESULTS):
+            yield from self._results(delta)
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _results(self, delta: Json) -> Iterator[Json]:
+        """The annotations, the pictures and the provider's own tool calls of a delta."""
+        for annotation in objects(delta.get("annotations")):
+            yield from self._annotation(annotation)
+        for image in objects(delta.get("images")):
+            item = drawn(image)
+            if item is not None:
+                yield from self._hosted(item)
+            elif url := (image.get("image_url") or {}).get("url"):
+                yield from self._choice({"delta": {"content": f"\n\n![image]({url})\n\n"}})
+        for item in objects(delta.get("server_tool_calls")):
+            yield from self._hosted(item)
+
+    def _annotation(self, annotation: Json) -> Iterator[Json]:
+        """Annotate the text that is meant; its item may be done already."""
+        kind = str(annotation.get("type"))
+        inner = annotation.get(kind)
+        places = {"start_index": 0, "end_index": 0, "title": "", "url": ""} if kind == "url_citation" else {}
+        made = {"type": kind, **places, **(inner if isinstance(inner, dict) else annotation)}
+        made.pop("content", None)  # the cited text, which a response has no place for
+        at = next((made[name] for name in ("start_index", "index") if type(made.get(name)) is int), 0)
+        for item in reversed(self._items):
+            events = item.annotate(made, at) if isinstance(item, MessageItem) else None
+            if events is not None:
+                yield from events
+                return
+
+    def _hosted(self, body: Json) -> Iterator[Json]:
+        yield from self._close()
+        given = body.get("id")
+        name = given if isinstance(given, str) and given else self._id("item")
+        item = HostedItem(name, len(self._items), body=body)
+        self._items.append(item)
+        yield from item.events()
 
     def _reasoning(self) -> ReasoningItem:
         assert isinstance(self._open, ReasoningItem)
@@ -155,22 +219,23 @@ class ResponseStream:
 
     def _tool(self, delta: Json) -> Iterator[Json]:
         position = delta.get("index", 0)
-        function = delta.get("function") or {}
+        inner = delta.get("custom") or delta.get("function") or {}
         item = self._tools.get(position)
         if item is None:
             yield from self._close()
-            item = ToolItem(
-                self._id("fc"),
-                len(self._items),
-                call_id=delta.get("id") or self._id("call"),
-                name=function.get("name") or "",
-                extra_content=delta.get("extra_content"),
-            )
-            self._tools[position] = item
+            item = self._tools[position] = self._new_tool(delta, inner.get("name") or "")
             self._items.append(item)
             yield item.added()
-        if function.get("arguments"):
-            yield item.add(function["arguments"])
+        given = inner.get("input") if isinstance(item, CustomToolItem) else inner.get("arguments")
+        if given:
+            yield item.add(given)
+
+    def _new_tool(self, delta: Json, name: str) -> ToolItem | CustomToolItem:
+        call_id = delta.get("id") or self._id("call")
+        if delta.get("type") == "custom":
+            return CustomToolItem(self._id("ctc"), len(self._items), call_id=call_id, name=name)
+        extra = delta.get("extra_content")
+        return ToolItem(self._id("fc"), len(self._items), call_id=call_id, name=name, extra_content=extra)
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
@@ -186,17 +251,22 @@ class ResponseStream:
             yield from item.done(status)
 
 
+_RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_COUNTED = ("cache_creation", "server_tool_use", TIMINGS)
+
+
 def _usage(usage: Json) -> Json:
     prompt = usage.get("prompt_tokens_details") or {}
     completion = usage.get("completion_tokens_details") or {}
     return {
         "input_tokens": usage.get("prompt_tokens", 0),
         "input_tokens_details": {
+            **prompt,
             "cached_tokens": prompt.get("cached_tokens") or 0,
             "cache_write_tokens": prompt.get("cache_write_tokens") or 0,
         },
-        **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
+        **{name: usage[name] for name in _COUNTED if name in usage},
         "output_tokens": usage.get("completion_tokens", 0),
-        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
+        "output_tokens_details": {**completion, "reasoning_tokens": completion.get("reasoning_tokens") or 0},
         "total_tokens": usage.get("total_tokens", 0),
     }

@@ -44,7 +44,7 @@ async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None
     assert [item["model"] for item in items] == ["a"] * 4
     outcome = stand.recorder.outcomes[0]
     assert (outcome.result, outcome.finish_reason, outcome.attempt) == (Result.SUCCESS, "stop", 1)
-    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
+    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (100_000, 950_000, 0)
 
 
 async def test_only_a_successful_call_makes_a_pin(stand: Stand) -> None:
@@ -90,6 +90,15 @@ async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand)
     strict = Facts(capability=Capability.CHAT, intent=Intent(strict=True))
     with pytest.raises(UnsupportedParameter, match="top_k"):
         await stand.ask(stand.job(strict))
+
+
+async def test_dropped_bookkeeping_is_told_and_strict_lets_it_pass(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.backend.drops = ("user", "metadata")
+    stand.will_try(local("a"))
+    strict = Facts(capability=Capability.CHAT, intent=Intent(strict=True))
+    async with stand.dispatcher.open(stand.job(strict)) as answer:
+        assert answer.headers()["x-roundhouse-dropped"] == "user, metadata"
 
 
 async def test_what_a_worker_says_it_dropped_is_told_too_and_strict_refuses_it(stand: Stand) -> None:
@@ -157,6 +166,16 @@ def test_only_what_may_pass_is_worth_trying_again(plan: Plan, status: int, kind:
     error = nothing_left(plan, CHAT)
     assert (type(error), error.status) == (kind, status)
     assert (status in (429, 503) and kind is not BudgetExceeded) == (error.retry_after is not None)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.EXPLICIT, Strategy.SCHEMA])
+def test_a_model_that_rests_is_named_with_the_time_to_try_again(strategy: Strategy) -> None:
+    plan = Plan((), [Exclusion(*BREAKS, rest=11.5)], strategy, "")
+    error = nothing_left(plan, CHAT)
+    assert "near" in error.message
+    assert "failed repeatedly" in error.message
+    assert error.message.endswith(" Try again in 12 s, or choose another model.")
+    assert error.retry_after == 12
 
 
 def test_reasons_that_can_be_mended_come_first_and_one_that_many_share_is_told_once() -> None:

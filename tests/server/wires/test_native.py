@@ -94,6 +94,7 @@ async def client(
     monkeypatch.setenv(KEY_ENV, fake.key)
     ends = [("far", "anthropic", fake.origin, [KEY_ENV], "claude"), ("near", "openai", other.base_url, [], "gpt")]
     capabilities = ["chat", "tools", "json_schema", "reasoning", "documents"]
+    searching = {"claude": ["web_search"], "gpt": []}
     settings = Settings.model_validate(
         {
             "data_dir": tmp_path,
@@ -105,7 +106,7 @@ async def client(
                 {
                     "id": f"{name}/{model}",
                     "aliases": [model],
-                    "capabilities": capabilities,
+                    "capabilities": [*capabilities, *searching[model]],
                     "source": {"kind": "upstream", "endpoint": name, "model": NAMES[model]},
                     "price": {"input": 1, "output": 2},
                 }
@@ -177,10 +178,14 @@ async def test_events_pass_through_in_order_and_the_usage_is_still_counted(
 async def test_another_language_is_refused_what_only_anthropic_can_do(
     client: httpx.AsyncClient, fake: FakeAnthropic, other: FakeOpenAI
 ) -> None:
-    response = await client.post("/v1/messages", json={**BODY, "model": "gpt"})
+    tools = [{"type": "code_execution_20250825", "name": "code_execution"}, BODY["tools"][1]]
+    response = await client.post("/v1/messages", json={**BODY, "model": "gpt", "tools": tools})
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
-    assert "web_search_20250305" in response.json()["error"]["message"]
+    assert "code_execution_20250825" in response.json()["error"]["message"]
+    searching = await client.post("/v1/messages", json={**BODY, "model": "gpt"})
+    assert searching.status_code == 400
+    assert "lacks web_search. These can: 'far/claude'" in searching.json()["error"]["message"]
     assert not other.calls
 
 

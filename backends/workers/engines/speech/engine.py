@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.audio import MEDIA_TYPES, SpeechRequest
+from backends.wire.audio import MEDIA_TYPES, SPEECH_MEDIA, SpeechRequest
 from backends.workers.engines.common.audio import Samples, check_rate, encode
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.speech.hibari import HibariVoices
@@ -126,7 +126,7 @@ class SpeechEngine:
             "x-roundhouse-sample-rate": str(rate),
             **dropped(unused),
         }
-        media_type = MEDIA_TYPES[request.response_format]
+        media_type = SPEECH_MEDIA[request.response_format]
         return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
     def _checked(self, request: SpeechRequest) -> tuple[Choice, list[str]]:
@@ -136,7 +136,7 @@ class SpeechEngine:
         choice = choose(
             self._synthesizer.voices,
             default=self._default,
-            name=request.voice,
+            name=request.voice_name,
             language=request.language,
             strict=bool(request.strict),
         )

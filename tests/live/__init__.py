@@ -1,0 +1,1 @@
+"""Real providers, real keys: ``make test-live``."""
