@@ -195,9 +195,18 @@ async def test_a_search_is_told_counted_and_given_back_where_it_was(client: Clie
     assert client.backend.dropped(turns, other) == ("messages.thinking_blocks", "messages.server_tool_calls")
 
 
-async def test_two_messages_of_one_response_are_two_paragraphs(client: Client) -> None:
-    client.fake.output = [message_item([text_part(("First.",))]), message_item([text_part(("Then.",))], "msg_2")]
-    assert (await client.says())["content"] == "First.\n\nThen."
+@pytest.mark.parametrize("streams", [True, False])
+async def test_two_messages_of_one_response_are_two_paragraphs_and_citations_point_into_them(
+    client: Client, streams: bool
+) -> None:
+    cited = {"type": "url_citation", "url": "https://example.com", "title": "T", "start_index": 0}
+    last = [text_part((text,), annotations=({**cited, "end_index": len(text)},)) for text in ("Then", " more")]
+    client.fake.output = [message_item([text_part(("First.",))]), message_item(last, "msg_2")]
+    client.fake.streams = streams
+    said = await client.says()
+    assert said["content"] == "First.\n\nThen more"
+    places = [note["url_citation"] for note in said["annotations"]]
+    assert [said["content"][one["start_index"] : one["end_index"]] for one in places] == ["Then", " more"]
 
 
 async def test_the_probabilities_of_tokens_arrive(client: Client) -> None:
