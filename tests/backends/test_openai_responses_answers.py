@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backends.base import Upstream
+from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.assemble import ChatAssembler
@@ -33,7 +34,7 @@ from tests.fakes.openai_responses import (
     response_events,
     text_part,
 )
-from tests.fakes.server import Call
+from tests.fakes.server import Call, Fault
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -276,6 +277,24 @@ async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, 
     client.fake.between = [event]
     with pytest.raises(UpstreamProtocolError):
         await client.chunks()
+
+
+class Lingering(FakeOpenAI):
+    """Keeps its streams open after the last event."""
+
+    async def stream(
+        self, request: web.Request, call: Call, chunks: Iterable[bytes], **options: Any
+    ) -> web.StreamResponse:
+        told = [*chunks, b": more\n\n"]
+        call.fault = Fault(stall_after=len(told) - 1)
+        return await super().stream(request, call, told, **options)
+
+
+async def test_the_last_event_ends_the_answer_also_if_the_stream_stays_open() -> None:
+    async with Lingering() as fake, HttpClient() as http:
+        client = Client(fake, http)
+        client.upstream = replace(client.upstream, timeouts=Timeouts(idle=0.3))
+        assert (await client.says())["content"] == fake.reply
 
 
 async def test_an_unknown_kind_of_event_changes_nothing(client: Client) -> None:

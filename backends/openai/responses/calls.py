@@ -28,6 +28,8 @@ from catalog.types import Json
 
 PATH = "/responses"
 COUNT_PATH = "/responses/input_tokens"
+_AFTER_END = 0.05
+"""Seconds in which a stream may end after its last event, so that its connection can be used again."""
 
 
 def request_for(
@@ -85,6 +87,9 @@ async def respond(
             read = answer.feed(event)
             for chunk in read if original is None else carry(read, event):
                 yield chunk
+            if answer.finished:
+                await response.drain(_AFTER_END)
+                break
     answer.close()
 
 
