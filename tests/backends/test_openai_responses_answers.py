@@ -12,6 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from backends.azure import AzureBackend
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
@@ -26,6 +27,7 @@ from catalog.errors import (
     UpstreamRateLimited,
 )
 from catalog.types import Json
+from tests.backends.answers import assemble_chat
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import (
     ENCRYPTED,
@@ -279,6 +281,19 @@ async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, 
         await client.chunks()
 
 
+class FakeAzure(FakeOpenAI):
+    prefix = "/openai/v1"
+
+
+async def test_azure_answers_at_its_own_address_with_its_own_header() -> None:
+    async with FakeAzure() as fake, HttpClient() as http:
+        there = Upstream("az", "azure", fake.origin, "fake-chat", api_key="secret-key-1", wire="responses")
+        answer = await assemble_chat(AzureBackend(http).chat(there, request_of()))
+        assert answer["choices"][0]["message"]["content"] == fake.reply
+        assert (fake.calls[0].path, fake.calls[0].headers["api-key"]) == ("/openai/v1/responses", "secret-key-1")
+        assert await AzureBackend(http).count(there, request_of()) == {"input_tokens": 4321}
+
+
 class Lingering(FakeOpenAI):
     """Keeps its streams open after the last event."""
 
@@ -303,7 +318,12 @@ async def test_an_unknown_kind_of_event_changes_nothing(client: Client) -> None:
 
 
 async def test_a_server_that_does_not_stream_gives_the_same_message(client: Client) -> None:
-    fields: Json = {"tools": [WEATHER], "tool_choice": "required", "reasoning_effort": "low"}
+    fields: Json = {
+        "tools": [WEATHER],
+        "tool_choice": "required",
+        "reasoning_effort": "low",
+        "reasoning": {"summary": "auto"},
+    }
     streamed = await client.says(**fields), await client.says()
     client.fake.streams = False
     assert (await client.says(**fields), await client.says()) == streamed

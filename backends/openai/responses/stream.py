@@ -153,6 +153,7 @@ class ResponseReader:
                 item.said = True
                 yield self._chunks.delta({"refusal": text})
             case "reasoning":
+                item.said = True
                 yield self._reasoning(text)
             case _:
                 yield from self._given(item, text)
@@ -202,6 +203,9 @@ class ResponseReader:
             yield self._chunks.delta({"server_tool_calls": [item]})
         elif item["type"] == "reasoning":
             self._thoughts.append(item)
+            told = [part["text"] for part in (*(item.get("summary") or ()), *(item.get("content") or ()))]
+            if told and not known.said:
+                yield self._reasoning("\n\n".join(told))
         elif known.said:
             return
         elif item["type"] in _CALLS:
