@@ -186,9 +186,10 @@ def test_parameters_that_no_response_has_are_named_and_their_neutral_values_are_
 
 
 def test_the_parameters_of_the_models_row_are_a_further_bound() -> None:
-    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens", "stop"}))
+    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens"}))
     fields: Json = {"temperature": 0.5, "max_tokens": 50, "reasoning_effort": "low"}
     assert dropped(bounded, **fields) == ("temperature", "reasoning_effort")
+    assert dropped(bounded, stop=["END"]) == (), "the gateway ends the text itself"
     assert sent(bounded, **fields) == {**sent(bounded), "max_output_tokens": 50}
 
 

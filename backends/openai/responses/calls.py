@@ -76,7 +76,7 @@ async def respond(
         errors=naming(read_error, chat=original is None),
         counts_itself=True,
     )
-    stops = () if original is not None or "stop" in made.dropped else request.stop or ()
+    stops = request.stop if original is None else None
     async with call as response, aclosing(_events(response, answer)) as events:
         if stops:
             async with aclosing(_stopped(events, answer, stops)) as chunks:
