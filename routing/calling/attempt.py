@@ -114,7 +114,8 @@ class Attempt(Generic[T]):
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
-            reported = collect() if lease.upstream.uds is not None else None
+            late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
