@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.adapting.efforts import nearest
-from backends.adapting.files import has_files, refuse_links, with_texts
+from backends.adapting.files import has_files, refuse_links, with_text_files
 from backends.adapting.marks import MARKS, lost_marks
 from backends.adapting.tools import ALL, ToolRules, adapted
 from backends.base import Upstream
@@ -178,7 +178,7 @@ def _with_files(request: ChatRequest, upstream: Upstream, table: ParameterTable)
         return request
     if not table.linked_files:
         refuse_links(request.messages, upstream.model)
-    return request if table.text_files else request.model_copy(update={"messages": with_texts(request.messages)})
+    return request if table.text_files else with_text_files(request)
 
 
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import orjson
 
-from backends.adapting.choices import narrowed
+from backends.adapting.restoring import restoration_of, restorer_of
+from backends.adapting.tools import adapted, renames
 from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.constraints.lark import after_thought
@@ -104,7 +105,9 @@ class LocalWorkerBackend:
         The answer has the form that the request asks for (:mod:`backends.local.binding`): a grammar enforces it,
         and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
-        request = narrowed(request)
+        rules = table_of(upstream.engine).tools
+        restorer = restorer_of(restoration_of(renames(request, rules)))
+        request = adapted(request, rules)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
@@ -125,14 +128,15 @@ class LocalWorkerBackend:
         async with aclosing(merged(streams, at_once=AT_ONCE)) as chunks:
             async for chunk in chunks:
                 head = head or {name: value for name, value in chunk.items() if name != "choices"}
-                yield {**chunk, "id": head["id"], "created": head["created"]}
+                chunk = {**chunk, "id": head["id"], "created": head["created"]}
+                yield chunk if restorer is None else restorer.restore(chunk)
         yield {**head, "choices": [], "usage": usage.total()}
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
         if upstream.engine not in (None, "llamacpp"):
             raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
-        request = narrowed(request)
+        request = adapted(request, table_of(upstream.engine).tools)
         body = self._openai.body(request, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from backends.adapting.names import OPENAI as OPENAI_NAMES
+from backends.adapting.tools import ToolRules
 from backends.parameters import OTHER_ANSWERS, ParameterTable
 
 WORKER = ParameterTable(
@@ -25,6 +27,7 @@ WORKER = ParameterTable(
     marks=frozenset({"reasoning_content"}),
     unmarked=False,
     refuses=OTHER_ANSWERS,
+    tools=ToolRules(names=OPENAI_NAMES),
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -55,6 +58,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         marks=WORKER.marks,
         unmarked=False,
         refuses=OTHER_ANSWERS,
+        tools=WORKER.tools,
     ),
     "llama-cpp-python": replace(
         WORKER,
