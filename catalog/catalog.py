@@ -72,7 +72,7 @@ class Catalog:
 
     @classmethod
     def builtin(cls) -> Catalog:
-        """Make a catalogue of the rows in builtin.toml only."""
+        """Make a catalogue of the built-in rows only."""
         models, endpoints = toml_rows.builtin_rows()
         return cls(own=models, servers=endpoints, apple_silicon=on_apple_silicon())
 

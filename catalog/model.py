@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from catalog.prices.price import FREE as FREE
+from catalog.prices.price import Price as Price
+from catalog.prices.price import Unit
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -156,27 +161,6 @@ Source = Annotated[
 # ---- facts about a model
 
 
-class Price(BaseModel):
-    """Prices in US dollars. ``None`` means unknown, never free."""
-
-    model_config = _FROZEN
-    input: float | None = Field(default=None, ge=0, description="per million input tokens")
-    output: float | None = Field(default=None, ge=0, description="per million output tokens")
-    cache_read: float | None = Field(default=None, ge=0, description="per million cached input tokens")
-    cache_write: float | None = Field(default=None, ge=0, description="per million tokens written to a cache")
-    image: float | None = Field(default=None, ge=0, description="per image")
-    minute: float | None = Field(default=None, ge=0, description="per minute of audio")
-    character: float | None = Field(default=None, ge=0, description="per million characters spoken")
-    search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
-
-
-class Unit(NamedTuple):
-    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
-
-    field: str
-    per: int
-
-
 UNITS: dict[Capability, Unit] = {
     Capability.TRANSCRIBE: Unit("minute", 1),
     Capability.TRANSLATE: Unit("minute", 1),
@@ -185,10 +169,6 @@ UNITS: dict[Capability, Unit] = {
     Capability.RERANK: Unit("search", 1_000),
 }
 """The units of the capabilities that are not priced by tokens alone."""
-
-
-FREE = Price(input=0, output=0, cache_read=0, cache_write=0, image=0, minute=0, character=0, search=0)
-"""The price of a model that runs on this machine."""
 
 
 class Limits(BaseModel):
@@ -287,6 +267,9 @@ class Model(BaseModel):
     optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
+    ends: date | None = Field(
+        default=None, description="the day on which its provider shuts it down; 'auto' stops choosing it before"
+    )
     origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
 
     @model_validator(mode="before")

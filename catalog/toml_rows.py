@@ -1,4 +1,4 @@
-"""Validates TOML tables (``builtin.toml``, a settings file) into catalogue rows.
+"""Validates TOML tables (``catalog/builtin/*.toml``, a settings file) into catalogue rows.
 
 A mistake is reported in one line that names the row and the field.
 """
@@ -20,10 +20,32 @@ Table = Mapping[str, Any]
 
 
 def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
-    """Read the rows of builtin.toml."""
-    document = tomllib.loads(files("catalog").joinpath("builtin.toml").read_text("utf-8"))
-    models = tuple(_row(Model, "model", table) for table in document.get("model", ()))
-    return models, tuple(_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ()))
+    """Read the built-in rows: those of this machine first, then each provider's."""
+    models: list[Model] = []
+    endpoints: list[Endpoint] = []
+    found = (entry for entry in files("catalog").joinpath("builtin").iterdir() if entry.name.endswith(".toml"))
+    for entry in sorted(found, key=lambda entry: (entry.name != _LOCAL, entry.name)):
+        document = tomllib.loads(entry.read_text("utf-8"))
+        templates = document.get("template", {})
+        models += [_row(Model, "model", _filled(table, templates)) for table in document.get("model", ())]
+        endpoints += [_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ())]
+    return tuple(models), tuple(endpoints)
+
+
+_LOCAL = "local.toml"
+
+
+def _filled(table: Table, templates: Mapping[str, Table]) -> Table:
+    """A row with the fields that its ``template`` has and it has not.
+
+    The template's ``endpoint`` becomes the source, in which the model has the row's id.
+    """
+    if "template" not in table:
+        return table
+    row = {**templates[table["template"]], **table}
+    del row["template"]
+    endpoint = row.pop("endpoint")
+    return {"source": {"kind": "upstream", "endpoint": endpoint, "model": row["id"]}, **row}
 
 
 def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> list[Model]:

@@ -101,6 +101,8 @@ class OpenAIBackend:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
         if upstream.wire == "responses":
             chunks = self._respond(upstream, request)
+            if original_for(self, request, upstream) is not None:
+                return chunks
         else:
             body = self.body(request, upstream)
             plain = asks_plainly(request, upstream)

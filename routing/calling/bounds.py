@@ -15,7 +15,7 @@ from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
 from catalog.errors import PriceUnknown, UnsupportedParameter
 from catalog.model import Capability, Model
-from routing.accounts.costs import PROMPT_MARGIN, affordable_output, is_free
+from routing.accounts.costs import PROMPT_MARGIN, affordable_output
 from routing.accounts.spend import Spend
 from routing.facts import Facts
 
@@ -64,7 +64,7 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> B
 
 
 def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool) -> list[Bound]:
-    tokens = affordable_output(model.price, facts.prompt_tokens, dollars)
+    tokens = affordable_output(model.price, facts.prompt_tokens, dollars, facts.tiers)
     if tokens is None:
         if unknown_allowed:
             return []
@@ -106,7 +106,7 @@ def bounded(request: WireModel, bound: Bound, upstream: Upstream) -> WireModel:
 
 def check_taken(dropped: tuple[str, ...], bound: Bound | None, facts: Facts, model: Model) -> None:
     """Raises UnsupportedParameter if a limit needs a bound, also the caller's own, and the server is sent none."""
-    if BOUNDING.isdisjoint(dropped) or (bound is None and facts.intent.max_cost is None) or is_free(model.price):
+    if BOUNDING.isdisjoint(dropped) or (bound is None and facts.intent.max_cost is None) or model.price.free:
         return
     limit = MAX_COST if bound is None else bound.limit
     raise UnsupportedParameter(

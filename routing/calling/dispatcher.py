@@ -35,6 +35,7 @@ from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
 from routing.calling.context import AttemptContext
+from routing.calling.endings import EndWarnings
 from routing.calling.job import Job
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget
@@ -112,6 +113,7 @@ class Dispatcher:
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._ends = EndWarnings()
         self._context = AttemptContext(
             leases=leases, spend=spend, clock=clock, backend=self._backend, record=self._record, spawn=self._spawn
         )
@@ -277,6 +279,8 @@ class Dispatcher:
         if escalate and attempt.verdict() is False:
             await attempt.close()
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
+        if candidate.model.ends is not None:
+            self._ends.used(candidate.model, self._clock.wall())
         return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:

@@ -9,8 +9,8 @@
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
               "excluded": [{"model", "code", "reason"}], "more_candidates", "more_excluded"},
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
-                   "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
-                   "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
+                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost", "unknown_parts",
+                    "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
@@ -264,6 +264,7 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
             "known": usage.known,
         },
         "cost": outcome.cost,
+        "unknown_parts": list(outcome.unknown_parts),
         "finish_reason": outcome.finish_reason,
         "bound": outcome.bound,
         "error": outcome.error,

@@ -117,6 +117,7 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         intent.local_only or intent.mode is Mode.LOCAL,
         settings.speech.allow_remote,
         tuple([(device.id, device.budget) for device in world.pool.devices]),
+        index.retired(world.wall),
     )
     cache = index.admitted(world.blocked)
     rows = cache.get(cache_key)
@@ -182,6 +183,10 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     if world.blocked:
         rules.append(
             Filter("blocked", _not_blocked(world), lambda row: world.blocked[index.models[row].id].reason)
+        )
+    if world.wall is not None and index.retired(world.wall):
+        rules.append(
+            Filter("ends", index.retires > world.wall, lambda row: f"it ends on {index.models[row].ends}")
         )
     if bound is not None:
         rules += _budget(facts, world, bound)

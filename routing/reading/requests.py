@@ -22,6 +22,7 @@ from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Facts, Intent, Task
 from routing.reading.complexity import complexity_of, shape_of, task_of
 from routing.reading.intent import read_intent
@@ -105,8 +106,16 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         key=key,
         prompt_digest=_digest(texts),
         hosted=_hosted(request),
+        tiers=_tiers(request),
         intent=intent,
     )
+
+
+def _tiers(request: WireModel) -> tuple[str, ...]:
+    more = request.model_extra
+    if not more:
+        return ()
+    return tiers_of(more.get("service_tier"), more.get("speed"), more.get("inference_geo"))
 
 
 def read_completion(
@@ -356,6 +365,8 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
 
 def _hosted(request: ChatRequest) -> bool:
     """Whether the provider may run tools of its own."""
+    if request.web_search_options is not None:
+        return True
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None

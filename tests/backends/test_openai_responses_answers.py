@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,11 @@ SHELL: Json = {
     "type": "custom",
     "custom": {"name": "shell", "description": "Runs.", "format": {"type": "grammar", "grammar": GRAMMAR}},
 }
+
+SEARCHED: Json = {
+    "id": "ws_1", "type": "web_search_call", "status": "completed",
+    "action": {"type": "search", "query": "fox"},
+}  # fmt: skip
 
 
 def request_of(**fields: Any) -> ChatRequest:
@@ -152,14 +158,41 @@ async def test_a_custom_tool_is_called_with_its_text(client: Client) -> None:
 async def test_citations_become_annotations(client: Client) -> None:
     cited = {"url": "https://example.com", "title": "T", "start_index": 0, "end_index": 1}
     part = text_part(("A", " fox."), annotations=({"type": "url_citation", **cited},))
-    searched = {
-        "id": "ws_1", "type": "web_search_call", "status": "completed",
-        "action": {"type": "search", "query": "fox"},
-    }  # fmt: skip
-    client.fake.output = [searched, message_item([part])]
+    client.fake.output = [SEARCHED, message_item([part])]
     said = await client.says(web_search_options={})
     assert said["content"] == "A fox."
     assert said["annotations"] == [{"type": "url_citation", "url_citation": cited}]
+
+
+async def test_what_is_paid_by_the_piece_is_counted(client: Client) -> None:
+    ran = {"id": "ci_1", "type": "code_interpreter_call", "status": "completed", "container_id": "c1", "code": "1"}
+    opened = {**SEARCHED, "id": "ws_2", "action": {"type": "open_page", "url": "https://example.com"}}
+    client.fake.output = [SEARCHED, opened, ran, {**ran, "id": "ci_2"}, message_item([text_part(("1",))])]
+    whole = await client.whole()
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1, "containers": 1}
+    kept = {"ttl_12h_tokens": 1, "ttl_30m_tokens": 0}
+    counts = {"cached_tokens": 2, "cache_write_tokens": 1, "cache_write_tokens_details": kept}
+    client.fake.ending = {"usage": {"input_tokens": 5, "input_tokens_details": counts, "output_tokens": 1}}
+    details = (await client.whole())["usage"]["prompt_tokens_details"]
+    assert details == counts
+
+
+async def test_a_search_is_told_counted_and_given_back_where_it_was(client: Client) -> None:
+    thoughts = [
+        {"id": f"rs_{at}", "type": "reasoning", "summary": [], "encrypted_content": ENCRYPTED} for at in (1, 2)
+    ]
+    client.fake.output = [thoughts[0], SEARCHED, thoughts[1], message_item([text_part(("A fox.",))])]
+    client.fake.ending = {"tool_usage": {"web_search": {"num_requests": 1}, "image_gen": {}}}
+    whole = await client.whole(web_search_options={})
+    said = whole["choices"][0]["message"]
+    assert said["server_tool_calls"] == [SEARCHED]
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1}
+    client.fake.output, client.fake.ending = None, {}
+    await client.says(messages=[{"role": "user", "content": "Hi"}, said, {"role": "user", "content": "More."}])
+    assert client.call().body["input"][1:4] == [thoughts[0], SEARCHED, thoughts[1]]
+    other = replace(client.upstream, endpoint="other")
+    turns = request_of(messages=[said, {"role": "user", "content": "More."}])
+    assert client.backend.dropped(turns, other) == ("messages.thinking_blocks", "messages.server_tool_calls")
 
 
 async def test_two_messages_of_one_response_are_two_paragraphs(client: Client) -> None:
@@ -226,6 +259,8 @@ async def test_a_stream_without_its_end_is_broken(client: Client) -> None:
         {"type": "response.output_text.delta", "output_index": 0, "delta": 5},
         {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call"}},
         {"type": "response.completed", "response": None},
+        {"type": ["response.completed"]},
+        {"type": "response.new\ndata: {}"},
     ],
 )
 async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, event: Json) -> None:

@@ -6,7 +6,7 @@ A caller of the Responses API is passed through: its own body goes out, and its 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from backends.base import Upstream
@@ -109,7 +109,7 @@ def _document(document: object, upstream: Upstream) -> Json:
 
 
 async def _stopped(
-    events: AsyncIterator[Json], answer: ResponseReader, stops: list[str] | tuple[str, ...]
+    events: AsyncIterator[Json], answer: ResponseReader, stops: Sequence[str]
 ) -> AsyncGenerator[Json]:
     """The chunks up to a stop sequence in the text. Leaving the stream ends the decoding, and loses the usage."""
     text = StopFilter(stops)

@@ -1,6 +1,6 @@
 """Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
 
-Items of hosted tools have no place in a chat: their events give no chunk.
+Calls of hosted tools are ``server_tool_calls``, each complete.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from backends.base import Upstream
 from backends.openai.responses.errors import error_of, named, read_failure
 from backends.openai.responses.reasoning import block_of
 from backends.streams.chunks import ChunkWriter, added, usage
+from backends.streams.shapes import WrongShape
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -68,6 +69,7 @@ class ResponseReader:
         Raises the typed error of a failure, UpstreamProtocolError for an event of another shape.
         """
         with reading("The Responses API"):
+            _need_kind(event)
             match event["type"]:
                 case "response.created":
                     yield from self._start(event["response"])
@@ -182,7 +184,10 @@ class ResponseReader:
     def _done(self, index: int, item: Json) -> Iterator[Json]:
         """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
         known = self._items.get(index) or _Item(item["type"])
-        if item["type"] == "reasoning":
+        if item["type"].endswith("_call") and item["type"] not in _CALLS:
+            self._thoughts.append(item)
+            yield self._chunks.delta({"server_tool_calls": [item]})
+        elif item["type"] == "reasoning":
             self._thoughts.append(item)
         elif known.said:
             return
@@ -198,7 +203,7 @@ class ResponseReader:
                         yield from self._annotation(annotation)
 
     def _thought(self, before: str | None) -> Iterator[Json]:
-        """The reasoning items since the last text or call, as thinking blocks."""
+        """The reasoning items and calls of hosted tools since the last text or call, as thinking blocks."""
         thoughts, self._thoughts = self._thoughts, []
         blocks = [block for item in thoughts if (block := block_of(item, self.upstream, before)) is not None]
         if blocks:
@@ -210,11 +215,18 @@ class ResponseReader:
         if response["status"] == "incomplete":
             details = response.get("incomplete_details") or {}
             reason = FINISH_REASONS.get(str(details.get("reason")), "stop")
-        tier = {"service_tier": response["service_tier"]} if response.get("service_tier") else {}
-        yield {**self._chunks.delta({}, finish_reason=reason), **tier}
+        self._chunks.service_tier = response.get("service_tier")
+        yield self._chunks.delta({}, finish_reason=reason)
         self.finished = True
         if isinstance(response.get("usage"), dict):
-            yield {**self._chunks.usage(_usage(response["usage"])), **tier}
+            yield self._chunks.usage(_usage(response["usage"], response))
+
+
+def _need_kind(event: Json) -> None:
+    """Check the type of an event, which a caller of the Responses API gets as its name. Raises WrongShape."""
+    kind = event["type"]
+    if type(kind) is not str or not kind.isprintable():
+        raise WrongShape("type", kind, "a name")
 
 
 def _begun(item: Json) -> Json:
@@ -229,13 +241,33 @@ def _token(entry: Json) -> Json:
     return {"token": entry["token"], "bytes": entry.get("bytes"), "logprob": entry["logprob"], "top_logprobs": top}
 
 
-def _usage(counts: Json) -> Json:
+def _usage(counts: Json, response: Json) -> Json:
     given = counts.get("input_tokens_details") or {}
     said = counts.get("output_tokens_details") or {}
-    return usage(
+    ran = _runs(response)
+    more: Json = {"server_tool_use": ran} if ran else {}
+    made = usage(
         prompt=added(counts.get("input_tokens", 0)),
         completion=added(counts.get("output_tokens", 0)),
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
+        **more,
     )
+    if isinstance(given.get("cache_write_tokens_details"), dict):
+        made["prompt_tokens_details"]["cache_write_tokens_details"] = given["cache_write_tokens_details"]
+    return made
+
+
+def _runs(response: Json) -> Json:
+    """The searches and containers that are paid by the piece, in Anthropic's words.
+
+    ``tool_usage`` has OpenAI's own count of the searches; without it each search is one.
+    """
+    items = response.get("output") or ()
+    told = (response.get("tool_usage") or {}).get("web_search") or {}
+    calls = [item for item in items if item["type"] == "web_search_call"]
+    searches = told.get("num_requests", sum((call.get("action") or {}).get("type") == "search" for call in calls))
+    containers = {str(item.get("container_id")) for item in items if item["type"] == "code_interpreter_call"}
+    counts = {"web_search_requests": searches, "containers": len(containers)}
+    return {name: count for name, count in counts.items() if count}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from backends.workers.pool import DeviceView, PoolSnapshot
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.index import Index
 from catalog.model import Capability, Endpoint, Model, Price, Size
+from catalog.prices.price import LongPrices
 from routing.choosing.filters import admit, admitted_rows
 from routing.choosing.policy import plan
 from routing.choosing.world import World
@@ -236,3 +238,20 @@ def test_nothing_is_cached_by_caller_supplied_names() -> None:
     assert here.index.admitted(here.blocked) == {}
     plan(chat(), here, SETTINGS, rng())
     assert len(here.index.admitted(here.blocked)) == 1
+
+
+def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
+    long = LongPrices(above=1_000_000, input=4, output=6)
+    priced = Price(input=1, output=2, long=long, tiers={"priority": 3})
+    here = world([remote("m", price=priced, context=None), remote("plain", context=None)])
+
+    def bounds(**changes: Any) -> list[float]:
+        facts = chat(max_cost=9.0, output_tokens=0, **changes)
+        return [float(each) for each in here.estimator.cost(facts, output=0.0)]
+
+    assert bounds(prompt_tokens=1_000_000) == [1.0, 1.0]
+    assert bounds(prompt_tokens=2_000_000) == [8.0, 2.0]
+    assert bounds(prompt_tokens=1_000_000, tiers=("priority",)) == [3.0, 1.0]
+    drawing = world([remote("m", price=Price(image_output=30)), remote("each", price=Price(image=0.04))])
+    facts = chat(capability=Capability.IMAGE, units=2, prompt_tokens=0)
+    assert [float(cost) for cost in drawing.estimator.cost(facts)] == pytest.approx([2 * 6_240 * 30e-6, 0.08])

@@ -95,7 +95,7 @@ async def test_lists_and_objects_of_the_form_are_read_as_openais_sdks_write_them
         },
     )
     request = gateway.backend.requests[-1]
-    assert (request.keywords, request.languages, request.include) == (("Zyx, Corp", "b"), ("de",), ("x",))
+    assert (request.keywords, request.languages, request.include) == (("Zyx, Corp", "b"), ("de",), ("logprobs",))
     assert request.known_speaker_references == (sample,)
     assert request.chunking_strategy == {"type": "server_vad", "threshold": "0.5"}
     await transcribe(gateway, chunking_strategy="auto")

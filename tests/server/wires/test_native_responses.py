@@ -9,9 +9,9 @@ from typing import Any
 
 import anthropic
 import httpx
-import openai
 import orjson
 import pytest
+from aiohttp import web
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -210,6 +210,21 @@ async def test_what_needs_a_responses_upstream_does_not_fall_back_into_another_l
     assert not other.calls
 
 
+async def test_an_item_that_is_not_stored_is_the_callers_mistake_and_opens_no_breaker(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "Item with id 'msg_0' not found. Items are not persisted when `store` is set to false."
+    error = {"message": message, "type": "invalid_request_error", "param": "input", "code": None}
+    monkeypatch.setattr(fake, "rejected", lambda _: web.json_response({"error": error}, status=404))
+    turns = [{"type": "item_reference", "id": "msg_0"}]
+    for _ in range(12):
+        response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
+        assert response.status_code == 400
+        assert "not persisted" in response.json()["error"]["message"]
+        assert response.json()["error"]["param"] == "input"
+    assert len(fake.calls) == 12
+
+
 async def test_a_failure_after_the_first_text_ends_the_stream_with_response_failed(
     client: httpx.AsyncClient, fake: FakeOpenAI
 ) -> None:
@@ -301,6 +316,18 @@ async def test_a_call_of_a_tool_that_no_chat_holds_is_no_fault_of_the_model(
     assert trace["attempts"][0]["valid"] is not False
 
 
+async def test_a_tools_own_name_and_form_pass_through_both_ways(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    union = {"anyOf": [SCHEMA, {"type": "object", "properties": {"zip": {"type": "string"}}}]}
+    tool = {"type": "function", "name": "a.b/c d", "parameters": union, "strict": False}
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "a.b/c d", "arguments": '{"city":"P"}'}
+    fake.output = [{**call, "status": "completed"}]
+    response = await client.post("/v1/responses", json={**PLAIN, "tools": [tool], "stream": True})
+    assert fake.calls[0].body["tools"] == [tool]
+    assert events_in(response.text)[-1]["response"]["output"] == fake.output
+
+
 async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient) -> None:
     card = (await client.get("/v1/models/far/gpt")).json()
     assert card["wire"] == "responses"
@@ -309,11 +336,3 @@ async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient
     assert {each["model"]: each["wire"] for each in plan["candidates"]} == {
         "far/gpt": "responses", "near/claude": "anthropic",
     }  # fmt: skip
-
-
-async def test_the_sdk_reads_the_stream(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
-    fake.output = [message_item([text_part(("A", " fox."))])]
-    sdk = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="rh-test", http_client=client, max_retries=0)
-    async with sdk.responses.stream(model="gpt", input="Hi") as stream:
-        final = await stream.get_final_response()
-    assert final.output_text == "A fox."

@@ -13,6 +13,10 @@ from pydantic import ValidationError
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
 from backends.google.request import translate as to_google
+from backends.openai.parameters import COMPATIBLE, OPENAI
+from backends.openai.responses.request import translate as to_response
+from backends.parameters import ParameterTable
+from backends.translation import TranslatedRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
 from backends.wire.responses import ResponsesRequest
@@ -121,7 +125,16 @@ MESSAGE = st.builds(
     st.text(max_size=4) | st.lists(TYPED, max_size=3) | VALUES,
     st.dictionaries(KEYS, VALUES, max_size=3),
 )
+
+
+def over_responses(chats: ParameterTable) -> Callable[[ChatRequest, Upstream], TranslatedRequest]:
+    return lambda request, upstream: to_response(request, upstream, chats)
+
+
+FAR = Upstream("o", "openai", "http://127.0.0.1:1", "gpt-6", wire="responses", reasons=True)
 UPSTREAMS = [
+    (over_responses(OPENAI), FAR),
+    (over_responses(COMPATIBLE), FAR),
     (to_anthropic, Upstream("a", "anthropic", "http://127.0.0.1:1", "claude-opus-5")),
     (to_anthropic, Upstream("a", "anthropic", "http://127.0.0.1:1", "claude-haiku-4-5")),
     (to_google, Upstream("g", "google", "http://127.0.0.1:1", "gemini-3-flash")),
