@@ -191,7 +191,7 @@ class Attempt(Generic[T]):
         return True
 
     def _end(self) -> None:
-        """Note the end, and fewer choices than were asked for. Raises UnsupportedParameter for those if ``strict``."""
+        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
         self._ended = True
         wanted = getattr(self.job.request, "n", None) or 1
         if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
