@@ -45,6 +45,7 @@ _OWN_DECODING = frozenset({"min_tokens"})
 """Parameters of the engines that sample in our own loop; llama-server has nothing of the kind."""
 
 ENGINES: Mapping[str, ParameterTable] = {
+    "llamacpp": replace(WORKER, drops=WORKER.drops - {"reasoning_effort"}),
     "mlx": replace(
         WORKER,
         drops=(WORKER.drops - _OWN_DECODING) | {"typical_p"},
@@ -70,7 +71,8 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
     ),
 }
-"""Engines that take fewer or other parameters than llama-server; the rest have :data:`WORKER`."""
+"""Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend turns an effort into
+arguments of the chat template."""
 
 
 def table_of(engine: str | None) -> ParameterTable:
