@@ -71,8 +71,8 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
     ),
 }
-"""Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend turns an effort into
-arguments of the chat template."""
+"""Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend
+turns an effort into arguments of the chat template."""
 
 
 def table_of(engine: str | None) -> ParameterTable:
