@@ -72,12 +72,12 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes: of chats translated from another API, and where
-    it is not ``unmarked``, of all chats. ``stops`` bounds the stop sequences, ``choices`` the choices.
-    ``voices`` are the voices of speech, if they are known.
-    ``refuses`` are parameters without which the answer would be another, each with the advice that its error
-    gives. ``efforts`` gives the reasoning efforts of a model by its name, None for one that gets them as they are.
-    ``tools`` are the forms of tools and their results. ``text_files``: files may hold text; ``linked_files``: they
-    may be given by address.
+    it is not ``unmarked``, of all chats. ``stops`` bounds the stop sequences, ``choices`` the choices. ``voices``
+    are the voices of speech, if they are known. ``refuses`` are parameters without which the answer would be
+    another, each with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its
+    name, None for one that gets them as they are. ``tools`` are the forms of tools and their results.
+    ``text_files``: files may hold text; ``linked_files``: they may be given by address. ``sources``: an answer's
+    sources stand beside it (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -91,6 +91,7 @@ class ParameterTable:
     choices: int | None = None
     voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    sources: bool = False
     efforts: Callable[[str], Set[str] | None] | None = None
     tools: ToolRules = ALL
     text_files: bool = False
@@ -246,7 +247,7 @@ def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
-    for message in (*body.get("messages", ()), *body.get("tools", ())):
+    for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()
         for holder in (message, *parts, *(message.get("tool_calls") or ())):

@@ -101,27 +101,32 @@ class AnthropicBackend:
         translated = native_request(original, upstream) if original else translate(request, upstream)
         body, restorer = translated.body, restorer_of(translated.restoration)
         by_tool = original is None and answers_by_tool(body)
-        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
-        async with self._client.open(
-            upstream,
-            "POST",
-            "/v1/messages",
-            json=body,
-            headers=_headers(upstream, original, fast=body.get("speed") is not None),
-            query=None if original is None else original.query,
-            key_header="x-api-key",
-            errors=read_anthropic_error,
-        ) as response:
-            try:
-                async for event in response.events():
-                    read = event.json()
-                    chunks = answer.feed(read)
-                    for chunk in chunks if original is None else carry(chunks, read):
-                        yield chunk if restorer is None else restorer.restore(chunk)
-            except UpstreamError:
-                if not answer.finished:  # an error after its end does not change the answer
-                    raise
-        answer.close()
+        answer = AnthropicStream(
+            upstream, created=int(self._now()), answer_by_tool=by_tool, resumes=original is None
+        )
+        while not answer.finished:
+            async with self._client.open(
+                upstream,
+                "POST",
+                "/v1/messages",
+                json=body,
+                headers=_headers(upstream, original, fast=body.get("speed") is not None),
+                query=None if original is None else original.query,
+                key_header="x-api-key",
+                errors=read_anthropic_error,
+            ) as response:
+                try:
+                    async for event in response.events():
+                        read = event.json()
+                        chunks = answer.feed(read)
+                        for chunk in chunks if original is None else carry(chunks, read):
+                            yield chunk if restorer is None else restorer.restore(chunk)
+                except UpstreamError:
+                    if not answer.finished:  # an error after its end does not change the answer
+                        raise
+            answer.close()
+            if answer.paused:
+                body = answer.resume(body)
 
 
 def _headers(upstream: Upstream, original: Original | None, *, fast: bool = False) -> dict[str, str]:

@@ -53,6 +53,8 @@ V1 = ParameterTable(
 
 RECHECK = 3600.0
 """Seconds after which a server that lacked Ollama's own routes is asked for them again."""
+AFTER_DONE = 0.05
+"""Seconds in which a stream may end after its last line, so that its connection can be used again."""
 _VECTOR = 8192 * 25
 """Bytes of a long vector as text."""
 
@@ -154,6 +156,7 @@ class OllamaBackend:
                 for chunk in answer.feed(line):
                     yield chunk if restorer is None else restorer.restore(chunk)
                 if answer.finished:
+                    await response.drain(AFTER_DONE)
                     break
         answer.close()
 

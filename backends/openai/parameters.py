@@ -56,7 +56,9 @@ are given back, because servers that send them (DeepSeek's, Google's) want them 
 OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
 """Source: OpenRouter's page on prompt caching."""
 
-_BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER}
+PERPLEXITY = replace(COMPATIBLE, sources=True)
+
+_BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER, "api.perplexity.ai": PERPLEXITY}
 
 
 @lru_cache(maxsize=256)

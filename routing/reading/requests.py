@@ -76,7 +76,6 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         others.append(_written(request.response_format))
     if request.web_search_options is not None:
         features.add(Capability.WEB_SEARCH)
-        tokens += _TOKENS_PER_SEARCH
     tokens += round(_total(texts, last, last_profile.tokens, costs))
     if others:
         tokens += estimate_tokens("\n".join(others), costs)
@@ -98,7 +97,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         features=frozenset(features),
         task=intent.task or task_of(shape, images=images, output_tokens=output_tokens),
         complexity=complexity_of(shape),
-        prompt_tokens=tokens,
+        prompt_tokens=tokens + _TOKENS_PER_SEARCH * (Capability.WEB_SEARCH in features),
         output_tokens=output_tokens,
         choices=request.n or 1,
         parameters=_parameters(request),

@@ -33,7 +33,7 @@ _COUNTED = frozenset(
 )
 _UNSENT = frozenset({"n", "stop", *_REFUSED})
 """Names whose neutral values may be in a chat, and ``stop``, which the gateway keeps."""
-_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
+_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
@@ -86,6 +86,8 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     body |= {**chat, "store": store, "stream": True}
     if upstream.reasons and not store:
         body.setdefault("include", []).append("reasoning.encrypted_content")
+    if search is not None:
+        body.setdefault("include", []).append("web_search_call.action.sources")
     return TranslatedRequest(body, dropped.as_tuple())
 
 

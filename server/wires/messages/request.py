@@ -126,7 +126,7 @@ def _tool_choice(choice: Json | None, body: Json, losses: Losses) -> None:
 
 def _names_search(choice: Json, body: Json) -> bool:
     """Whether the choice forces a search, which other providers make when they see fit."""
-    names = {tool["function"]["name"] for tool in body.get("tools", ())}
+    names = [tool["function"].get("name") for tool in body.get("tools", ())]
     return (choice.get("type") == "tool" and choice.get("name") not in names) or (
         choice.get("type") == "any" and not names
     )
