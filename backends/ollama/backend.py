@@ -40,6 +40,8 @@ V1 = ParameterTable(
     | {"n", "logit_bias", "tool_choice", "parallel_tool_calls", "user", "metadata", "best_of", "echo"},
     renames={"max_completion_tokens": "max_tokens"},
     unknown_pass=False,
+    unmarked=False,
+    choices=1,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: EFFORTS,
     tools=TOOLS,

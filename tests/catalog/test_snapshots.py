@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -142,3 +143,16 @@ def test_a_listed_model_that_a_row_reaches_already_is_no_second_row() -> None:
     assert known.with_discovered("anthropic", known.listed["anthropic"]) is known
     assert known.with_discovered("anthropic", known.discovered["anthropic"]) is known
     assert len(known.with_discovered("anthropic", ())) == 1
+
+
+def test_the_end_and_the_api_of_a_model_hold_at_its_providers_host_and_its_own_end_wins() -> None:
+    base = Model.model_validate({**BASE.model_dump(), "ends": "2027-01-22", "wire": "responses"})
+
+    def of(server: Endpoint, **fields: Any) -> Model:
+        found = discovered_row(server, "claude-x-20251001", **fields)
+        assert found is not None
+        return catalog(base).with_discovered(server.id, [found]).discovered[server.id][0]
+
+    assert (str(of(HOME).ends), of(HOME).wire) == ("2027-01-22", "responses")
+    assert (of(PROXY).ends, of(PROXY).wire) == (None, None)
+    assert str(of(HOME, ends=date(2026, 12, 1)).ends) == "2026-12-01"
