@@ -141,12 +141,20 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "wire", "options", "successor", "ends"),
+    *("parameters", "successor"),
 )
-_INHERITED_AT_HOME = (*_INHERITED, "wire", "ends")
-"""With what holds at the provider's own host."""
-_KIN = {"azure": "openai"}
-"""Protocols of the same models under another address."""
+_OF_ITS_HOST = ("wire", "options", "ends")
+"""What holds at the provider itself, but perhaps not at another server of its models."""
+_KIN: Mapping[str, frozenset[str]] = {
+    "azure": frozenset({"openai"}),
+    "bedrock": frozenset({"anthropic"}),
+    "vertex": frozenset({"anthropic", "google"}),
+}
+"""Protocols of clouds, and those of the makers whose models they serve."""
+_AT_A_CLOUD = re.compile(r"^(?:[a-z]+\.)?anthropic\.|-v\d+(?::\d+)?(?::\w+)?$|^publishers/\w+/models/")
+"""Parts of names that a cloud adds: ``us.anthropic.claude-haiku-4-5-20251001-v1:0``."""
+_OF_THE_MAKER = frozenset({Capability.WEB_SEARCH})
+"""Tools that a maker hosts, and a cloud with its models may not."""
 
 
 def undated(name: str) -> str:
@@ -206,15 +214,14 @@ def _model(row: Model) -> str:
 def _base(
     row: Model, server: Endpoint, known: Mapping[str, tuple[Model, ...]], endpoints: Mapping[str, Endpoint]
 ) -> Model | None:
-    for candidate in known.get(undated(_model(row)), ()):
+    """The row of the same model at a server of the same protocol, or of a maker whose models the server's has."""
+    makers = _KIN.get(server.protocol, frozenset())
+    name = _AT_A_CLOUD.sub("", _model(row)) if makers else _model(row)
+    for candidate in known.get(undated(name), ()):
         home = endpoints.get(candidate.endpoint_name)
-        if home is not None and _kind(home) == _kind(server):
+        if home is not None and (home.protocol == server.protocol or home.protocol in makers):
             return candidate
     return None
-
-
-def _kind(server: Endpoint) -> str:
-    return _KIN.get(server.protocol, server.protocol)
 
 
 def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint]) -> bool:
@@ -224,16 +231,18 @@ def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint])
 
 def _with(row: Model, base: Model, same_host: bool) -> Model:
     """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
-    names = _INHERITED_AT_HOME if same_host else _INHERITED
-    known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
+    lacked = base.model_fields_set - row.model_fields_set
+    inherited = (*_INHERITED, *_OF_ITS_HOST) if same_host else _INHERITED
+    known = {name: getattr(base, name) for name in inherited if name in lacked}
     features = row.capabilities - ENDPOINTS
+    theirs_too = base.capabilities if same_host else base.capabilities - _OF_THE_MAKER
     ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)
     # A known price may hold for a part of the context window only, which the known row's limits then bound.
     limits = {**theirs, **ours} if same_host else {**ours, **theirs}
     return row.model_copy(
         update={
             **known,
-            "capabilities": base.capabilities | features,
+            "capabilities": theirs_too | features,
             "limits": Limits(**limits),
             "price": base.price if same_host and row.price == Price() else row.price,
             "tags": row.tags | base.tags,
