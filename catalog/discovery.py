@@ -141,7 +141,7 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "options", "successor"),
+    *("parameters", "wire", "options", "successor", "ends"),
 )
 _INHERITED_AT_HOME = (*_INHERITED, "wire", "ends")
 """With what holds at the provider's own host."""
