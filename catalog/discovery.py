@@ -141,10 +141,10 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "wire", "options", "successor", "ends"),
+    *("parameters", "options", "successor"),
 )
 _INHERITED_AT_HOME = (*_INHERITED, "wire", "ends")
-"""With what holds at the provider's own host."""
+"""With what holds at the provider's own host: a proxy may lack an API, and outlive a model."""
 _KIN = {"azure": "openai"}
 """Protocols of the same models under another address."""
 
@@ -193,9 +193,11 @@ def informed(found: Iterable[Model], own: Iterable[Model], endpoints: Mapping[st
             continue
         server = endpoints.get(row.endpoint_name)
         base = None if server is None or server.private else _base(row, server, known, endpoints)
-        rows.append(
-            row if base is None or server is None else _with(row, base, _same_host(server, base, endpoints))
-        )
+        if base is None or server is None:
+            rows.append(row)
+        else:
+            same_host = _same_host(server, base, endpoints)
+            rows.append(_with(row, base, _inherited(server, same_host), same_host))
     return tuple(rows)
 
 
@@ -222,9 +224,14 @@ def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint])
     return home.id == server.id or urlsplit(home.base_url).hostname == urlsplit(server.base_url).hostname
 
 
-def _with(row: Model, base: Model, same_host: bool) -> Model:
+def _inherited(server: Endpoint, same_host: bool) -> tuple[str, ...]:
+    if same_host:
+        return _INHERITED_AT_HOME
+    return (*_INHERITED, "wire") if server.protocol in _KIN else _INHERITED
+
+
+def _with(row: Model, base: Model, names: tuple[str, ...], same_host: bool) -> Model:
     """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
-    names = _INHERITED_AT_HOME if same_host else _INHERITED
     known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
     features = row.capabilities - ENDPOINTS
     ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)
