@@ -144,7 +144,7 @@ _INHERITED = (
     *("parameters", "successor"),
 )
 _OF_ITS_HOST = ("wire", "options", "ends")
-"""What holds at the provider itself, but perhaps not at another server of its models."""
+"""What holds at the provider's own host: a proxy may lack an API, and outlive a model."""
 _KIN: Mapping[str, frozenset[str]] = {
     "azure": frozenset({"openai"}),
     "bedrock": frozenset({"anthropic"}),
@@ -201,9 +201,11 @@ def informed(found: Iterable[Model], own: Iterable[Model], endpoints: Mapping[st
             continue
         server = endpoints.get(row.endpoint_name)
         base = None if server is None or server.private else _base(row, server, known, endpoints)
-        rows.append(
-            row if base is None or server is None else _with(row, base, _same_host(server, base, endpoints))
-        )
+        if base is None or server is None:
+            rows.append(row)
+        else:
+            same_host = _same_host(server, base, endpoints)
+            rows.append(_with(row, base, _inherited(server, same_host), same_host))
     return tuple(rows)
 
 
@@ -229,11 +231,15 @@ def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint])
     return home.id == server.id or urlsplit(home.base_url).hostname == urlsplit(server.base_url).hostname
 
 
-def _with(row: Model, base: Model, same_host: bool) -> Model:
+def _inherited(server: Endpoint, same_host: bool) -> tuple[str, ...]:
+    if same_host:
+        return (*_INHERITED, *_OF_ITS_HOST)
+    return (*_INHERITED, "wire") if server.protocol == "azure" else _INHERITED
+
+
+def _with(row: Model, base: Model, names: tuple[str, ...], same_host: bool) -> Model:
     """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
-    lacked = base.model_fields_set - row.model_fields_set
-    inherited = (*_INHERITED, *_OF_ITS_HOST) if same_host else _INHERITED
-    known = {name: getattr(base, name) for name in inherited if name in lacked}
+    known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
     features = row.capabilities - ENDPOINTS
     theirs_too = base.capabilities if same_host else base.capabilities - _OF_THE_MAKER
     ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)

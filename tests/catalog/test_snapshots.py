@@ -15,7 +15,7 @@ from catalog.model import Capability, Endpoint, Limits, Model, Price, UpstreamSo
 
 HOME = Endpoint(id="anthropic", protocol="anthropic", base_url="https://api.anthropic.com")
 PROXY = Endpoint(id="proxy", protocol="anthropic", base_url="https://claude.example.com")
-BEDROCK = Endpoint(id="aws", protocol="bedrock", base_url="https://bedrock-runtime.us-east-1.amazonaws.com")
+BEDROCK = Endpoint(id="aws", protocol="bedrock", region="us-east-1")
 LAN = Endpoint(id="lan", protocol="anthropic", base_url="http://10.0.0.2", private=True)
 OTHER = Endpoint(id="other", protocol="openai", base_url="https://example.com/v1")
 KNOWN = Capability.CHAT, Capability.TOOLS, Capability.REASONING, Capability.WEB_SEARCH
@@ -156,3 +156,13 @@ def test_the_end_and_the_api_of_a_model_hold_at_its_providers_host_and_its_own_e
     assert (str(of(HOME).ends), of(HOME).wire) == ("2027-01-22", "responses")
     assert (of(PROXY).ends, of(PROXY).wire) == (None, None)
     assert str(of(HOME, ends=date(2026, 12, 1)).ends) == "2026-12-01"
+
+
+def test_a_deployment_of_azure_has_the_api_of_its_model_and_an_end_of_its_own() -> None:
+    azure = Endpoint(id="azure", protocol="azure", base_url="https://mine.openai.azure.com")
+    found = discovered_row(azure, "gpt-x-2026-01-02")
+    assert found is not None
+    base = row("gpt-x", at="other", wire="responses", ends=date(2027, 1, 22))
+    known = Catalog(own=(base,), servers=(OTHER, azure)).with_discovered("azure", [found])
+    (kept,) = known.discovered["azure"]
+    assert (kept.wire, kept.ends) == ("responses", None)
