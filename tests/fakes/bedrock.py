@@ -257,7 +257,7 @@ class FakeBedrock(FakeServer):
             yield "contentBlockStop", {"contentBlockIndex": at}
             at += 1
         yield "messageStop", {"stopReason": stop}
-        usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 22}
+        usage: Json = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 22}
         details = [{"ttl": "1h", "inputTokens": 3}]
         usage |= {"cacheReadInputTokens": 4, "cacheWriteInputTokens": 3, "cacheDetails": details}
         tier = {"serviceTier": body["serviceTier"]} if "serviceTier" in body else {}

@@ -69,7 +69,7 @@ class ConverseStream:
                     yield from self._end(event["stopReason"])
                 case "metadata":
                     tier = event.get("serviceTier") or {}
-                    self._chunks.service_tier = SERVED.get(tier.get("type"))
+                    self._chunks.service_tier = SERVED.get(str(tier.get("type")))
                     yield self._chunks.usage(_usage(event["usage"]))
                 case _:  # kinds added to the API later
                     return
@@ -130,10 +130,11 @@ def _usage(counts: Json) -> Json:
         for one in counts.get("cacheDetails") or ()
         if one["ttl"] in ("5m", "1h")
     }
+    more: Json = {"cache_creation": lives} if lives else {}
     return usage(
         prompt=added(counts["inputTokens"], read, written),
         completion=added(counts["outputTokens"]),
         cached=read,
         cache_write=written,
-        **({"cache_creation": lives} if lives else {}),
+        **more,
     )
