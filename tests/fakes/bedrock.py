@@ -215,7 +215,9 @@ class FakeBedrock(FakeServer):
         body = {**call.body, "model": model}
         if "stream" in body or body.pop("anthropic_version", None) != "bedrock-2023-05-31":
             raise Wrong("anthropic_version: Field required")
-        body.pop("anthropic_beta", None)
+        betas = {*body.pop("anthropic_beta", ()), *call.headers.get("anthropic-beta", "").split(",")} - {""}
+        if betas - {"context-management-2025-06-27", "interleaved-thinking-2025-05-14", "operators-own-1"}:
+            raise Wrong("invalid beta flag")
         if "service_tier" in body:
             raise Wrong("service_tier: Extra inputs are not permitted")
         anthropic.check(body)

@@ -35,6 +35,7 @@ from tests.fakes.server import Fault
 from tests.fakes.vertex import PROJECT, REGION, SUBJECT_TOKEN, FakeVertex
 
 GEMINI, CLAUDE, LLAMA = "gemini-3-flash", "claude-sonnet-5@20260101", "meta/llama-4-maas"
+BETA = "context-management-2025-06-27"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -121,11 +122,11 @@ async def test_express_mode_has_a_key_and_no_project(vertex: Vertex) -> None:
 
 
 async def test_claude_has_its_version_in_the_body_and_its_betas_in_a_header(vertex: Vertex) -> None:
-    await vertex.says(upstream=vertex.upstream(CLAUDE, headers={"anthropic-beta": "b-1"}))
+    await vertex.says(upstream=vertex.upstream(CLAUDE, headers={"anthropic-beta": "operators-own-1"}))
     call = vertex.fake.model_calls[0]
     assert call.body["anthropic_version"] == "vertex-2023-10-16"
     assert "model" not in call.body
-    assert call.headers["anthropic-beta"] == "b-1"
+    assert call.headers["anthropic-beta"] == "operators-own-1"
 
 
 async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> None:
@@ -136,7 +137,9 @@ async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> N
         "service_tier": "standard_only",
         "context_management": {"edits": []},
     }
-    original = Original("messages", MessagesRequest.model_validate(body), {"anthropic-beta": "b-2"})
+    original = Original(
+        "messages", MessagesRequest.model_validate(body), {"anthropic-beta": f"oauth-2025-04-20,{BETA}"}
+    )
     chat = {"model": "m", "messages": body["messages"]}
     request = TranslatedChat.of(chat, (), frozenset(), original)
     upstream = vertex.upstream(CLAUDE)
@@ -147,9 +150,9 @@ async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> N
     assert all(isinstance(chunk, NativeChunk) for chunk in chunks[:1])
     sent = vertex.fake.model_calls[0]
     assert sent.body["context_management"] == {"edits": []}
-    assert sent.headers["anthropic-beta"] == "b-2"
+    assert sent.headers["anthropic-beta"] == BETA, "Vertex AI refuses any that it does not have"
     assert "service_tier" not in sent.body
-    assert vertex.backend.dropped(request, upstream) == ("service_tier",)
+    assert vertex.backend.dropped(request, upstream) == ("service_tier", "anthropic-beta.oauth-2025-04-20")
 
 
 async def test_a_residency_is_refused_and_fields_of_anthropics_own_servers_are_reported(vertex: Vertex) -> None:
