@@ -36,6 +36,8 @@ temperature. Anthropic promises to keep the inputs and outputs of a version.
 
 
 BETA = "anthropic-beta"
+FAST_MODE = "fast-mode-2026-02-01"
+"""The beta feature that some models require for any ``speed``."""
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
 
@@ -70,7 +72,13 @@ class AnthropicBackend:
             COUNT, upstream, counted_body(body), request_headers(upstream, original)
         )
         answer = await self._client.post_json(
-            upstream, path, body, headers=headers, key_header=self.key_header, errors=self.read_error
+            upstream,
+            path,
+            body,
+            headers=headers,
+            query=None if original is None else original.query,
+            key_header=self.key_header,
+            errors=self.read_error,
         )
         with reading("Anthropic"):
             return {"input_tokens": int(self.counted(answer))}
@@ -101,22 +109,35 @@ class AnthropicBackend:
         translated = self.translated(request, upstream)
         body, restorer = translated.body, restorer_of(translated.restoration)
         by_tool = original is None and answers_by_tool(body)
-        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
-        path, body, headers = self.addressed(MESSAGES, upstream, body, request_headers(upstream, original))
-        async with self._client.open(
-            upstream, "POST", path, json=body, headers=headers, key_header=self.key_header, errors=self.read_error
-        ) as response:
-            answer.service_tier = self.served_tier(response)
-            try:
-                async for event in self.events(response, upstream):
-                    read = event.json()
-                    chunks = answer.feed(read)
-                    for chunk in chunks if original is None else carry(chunks, read):
-                        yield chunk if restorer is None else restorer.restore(chunk)
-            except UpstreamError:
-                if not answer.finished:  # an error after its end does not change the answer
-                    raise
-        answer.close()
+        answer = AnthropicStream(
+            upstream, created=int(self._now()), answer_by_tool=by_tool, resumes=original is None
+        )
+        while not answer.finished:
+            headers = request_headers(upstream, original, fast=body.get("speed") is not None)
+            path, sent, headers = self.addressed(MESSAGES, upstream, body, headers)
+            async with self._client.open(
+                upstream,
+                "POST",
+                path,
+                json=sent,
+                headers=headers,
+                query=None if original is None else original.query,
+                key_header=self.key_header,
+                errors=self.read_error,
+            ) as response:
+                answer.service_tier = self.served_tier(response)
+                try:
+                    async for event in self.events(response, upstream):
+                        read = event.json()
+                        chunks = answer.feed(read)
+                        for chunk in chunks if original is None else carry(chunks, read):
+                            yield chunk if restorer is None else restorer.restore(chunk)
+                except UpstreamError:
+                    if not answer.finished:  # an error after its end does not change the answer
+                        raise
+            answer.close()
+            if answer.paused:
+                body = answer.resume(body)
 
     # ---- for subclasses
 
@@ -153,10 +174,12 @@ class AnthropicBackend:
         return read_anthropic_error(status, headers, body, upstream)
 
 
-def request_headers(upstream: Upstream, original: Original | None) -> dict[str, str]:
-    """The version and the beta features: the caller's beside the endpoint's."""
+def request_headers(upstream: Upstream, original: Original | None, *, fast: bool = False) -> dict[str, str]:
+    """The version and the beta features: the caller's beside the endpoint's, and that of a chat's ``speed``."""
     own = {name.lower(): value for name, value in upstream.headers.items()}
-    given = {} if original is None else original.headers
+    given: Mapping[str, str] = {BETA: FAST_MODE} if fast and original is None else {}
+    if original is not None:
+        given = original.headers
     headers = {"anthropic-version": API_VERSION, **own, **given}
     if own.get(BETA) and given.get(BETA):
         headers[BETA] = f"{own[BETA]},{given[BETA]}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from backends.base import Upstream
-from backends.streams.chunks import ChunkWriter, added, usage
+from backends.streams.chunks import NO_COUNTS, ChunkWriter, added, usage
 from backends.translation import reading
 from catalog.errors import AnswerInvalid, StreamBroken
 from catalog.types import Json
@@ -130,11 +130,10 @@ def _usage(counts: Json) -> Json:
         for one in counts.get("cacheDetails") or ()
         if one["ttl"] in ("5m", "1h")
     }
-    more: Json = {"cache_creation": lives} if lives else {}
     return usage(
         prompt=added(counts["inputTokens"], read, written),
         completion=added(counts["outputTokens"]),
         cached=read,
         cache_write=written,
-        **more,
+        more={"cache_creation": lives} if lives else NO_COUNTS,
     )
