@@ -156,7 +156,7 @@ async def test_a_profile_of_the_credentials_file_is_used(bedrock: Bedrock) -> No
     bedrock.write(ACCESS_KEY, SECRET_KEY, profile="work")
     cloud = CloudAccount(region=REGION, profile="work", credentials_file=str(bedrock.file))
     assert await bedrock.says(upstream=bedrock.upstream(cloud=cloud)) == SENTENCE
-    with pytest.raises(ModelUnavailable, match="profile 'other'"):
+    with pytest.raises(ModelUnavailable, match="its credentials_file"):
         await bedrock.says(upstream=bedrock.upstream(cloud=cloud._replace(profile="other")))
 
 
