@@ -14,6 +14,7 @@ import pytest
 from backends.base import Count, Embed, Upstream
 from backends.clouds.vertex.addresses import model_path
 from backends.clouds.vertex.backend import VertexBackend
+from backends.google.request import translate
 from backends.http import HttpClient
 from backends.native import Native
 from backends.streams.native import NativeChunk
@@ -35,6 +36,7 @@ from tests.fakes.server import Fault
 from tests.fakes.vertex import PROJECT, REGION, SUBJECT_TOKEN, FakeVertex
 
 GEMINI, CLAUDE, LLAMA = "gemini-3-flash", "claude-sonnet-5@20260101", "meta/llama-4-maas"
+TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 BETA = "context-management-2025-06-27"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
@@ -161,6 +163,13 @@ async def test_a_residency_is_refused_and_fields_of_anthropics_own_servers_are_r
     with pytest.raises(UnsupportedParameter, match="region"):
         await vertex.says(CLAUDE, inference_geo="us")
     assert vertex.fake.calls == []
+
+
+async def test_a_search_of_the_web_has_vertex_ais_form(vertex: Vertex) -> None:
+    made = asked(web_search_options={"filters": {"blocked_domains": ["example.com"]}}, tools=[TOOL])
+    sent = translate(made, vertex.upstream()).body
+    assert sent["tools"][-1] == {"googleSearch": {"excludeDomains": ["example.com"]}}
+    assert "includeServerSideToolInvocations" not in json.dumps(sent)
 
 
 async def test_tokens_are_counted_by_gemini_and_claude_only(vertex: Vertex) -> None:
