@@ -1,6 +1,6 @@
 """Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
 
-Calls of hosted tools are ``server_tool_calls``, each complete.
+Calls of hosted tools are ``server_tool_calls``, each complete, and pictures ``images``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FINISH_REASONS = {"max_output_tokens": "length", "max_messages": "length", "cont
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are tool calls of a chat, and the field with what the tool is given."""
 
+_PLACES = frozenset({"start_index", "end_index", "index"})
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -60,6 +61,8 @@ class ResponseReader:
     _thoughts: list[Json] = field(default_factory=list)
     _calls: int = 0
     _texts: int = 0
+    _said: int = 0
+    _base: int | None = None
     _summaries: int = 0
     _separate: bool = False
 
@@ -79,6 +82,8 @@ class ResponseReader:
                     yield from self._annotation(event.get("annotation"))
                 case "response.reasoning_summary_part.added":
                     self._separate = self._summaries > 0
+                case "response.content_part.added":
+                    self._base = None
                 case "response.output_item.done":
                     yield from self._done(event["output_index"], event["item"])
                 case "response.completed" | "response.incomplete":
@@ -136,6 +141,7 @@ class ResponseReader:
         elif kind == "message":
             yield from self._thought(None)
             self._texts += 1
+            self._base = None
 
     def _delta(self, kind: str, item: _Item, event: Json) -> Iterator[Json]:
         text = event["delta"]
@@ -161,10 +167,14 @@ class ResponseReader:
             yield self._chunks.delta({"tool_calls": [{"index": item.position, "custom": {"input": text}}]})
 
     def _text(self, text: str, logprobs: Any = None) -> Iterator[Json]:
+        told = text
         if self._texts > 1:  # an answer may have several messages: a comment, then the answer
             self._texts = 1
             text = f"\n\n{text}"
         chunk = self._chunks.text(text)
+        if self._base is None:
+            self._base = self._said + len(text) - len(told)
+        self._said += len(text)
         if logprobs:
             chunk["choices"][0]["logprobs"] = {"content": list(map(_token, logprobs)), "refusal": None}
         yield chunk
@@ -179,12 +189,16 @@ class ResponseReader:
         if isinstance(annotation, dict):
             kind = annotation["type"]
             inner = {name: value for name, value in annotation.items() if name != "type"}
+            for name in _PLACES & inner.keys():  # of the part's text; a chat's are of all texts
+                inner[name] += self._base or 0
             yield self._chunks.delta({"annotations": [{"type": kind, kind: inner}]})
 
     def _done(self, index: int, item: Json) -> Iterator[Json]:
         """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
         known = self._items.get(index) or _Item(item["type"])
-        if item["type"].endswith("_call") and item["type"] not in _CALLS:
+        if item["type"] == "image_generation_call":
+            yield from self._picture(item)
+        elif item["type"].endswith("_call") and item["type"] not in _CALLS:
             self._thoughts.append(item)
             yield self._chunks.delta({"server_tool_calls": [item]})
         elif item["type"] == "reasoning":
@@ -198,9 +212,15 @@ class ResponseReader:
                 if part["type"] == "refusal":
                     yield self._chunks.delta({"refusal": part["refusal"]})
                 elif part["type"] == "output_text":
+                    self._base = None
                     yield from self._text(part["text"], part.get("logprobs"))
                     for annotation in part.get("annotations") or ():
                         yield from self._annotation(annotation)
+
+    def _picture(self, item: Json) -> Iterator[Json]:
+        if item.get("result"):
+            url = f"data:image/{item.get('output_format') or 'png'};base64,{item['result']}"
+            yield self._chunks.delta({"images": [{"type": "image_url", "image_url": {"url": url}}]})
 
     def _thought(self, before: str | None) -> Iterator[Json]:
         """The reasoning items and calls of hosted tools since the last text or call, as thinking blocks."""
@@ -252,7 +272,7 @@ def _usage(counts: Json, response: Json) -> Json:
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
-        **more,
+        more=more,
     )
     if isinstance(given.get("cache_write_tokens_details"), dict):
         made["prompt_tokens_details"]["cache_write_tokens_details"] = given["cache_write_tokens_details"]
