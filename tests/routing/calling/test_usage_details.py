@@ -172,10 +172,6 @@ def test_max_cost_bounds_the_answer_for_the_dearest_tier_that_may_serve_it(
 def test_max_cost_takes_a_prompt_with_sound_for_sound_and_a_long_one_for_long() -> None:
     heard = replace(FACTS, prompt_tokens=100_000, features=frozenset({Capability.AUDIO_INPUT}))
     assert affordable_output(Price(input=1, output=10, audio_input=40), heard, 4.7 + 16 * 40e-6) == 10_000
-    long = LongPrices(above=110_000, input=2, output=20)
-    assert (
-        affordable_output(
-            Price(input=1, output=10, long=long), replace(FACTS, prompt_tokens=100_000), 0.43 + 16 * 2e-6
-        )
-        == 10_000
-    )
+    long = Price(input=1, output=10, long=LongPrices(above=110_000, input=2, output=20))
+    written = replace(FACTS, prompt_tokens=100_000)
+    assert affordable_output(long, written, 0.43 + 16 * 2e-6) == 10_000
