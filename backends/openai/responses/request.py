@@ -24,7 +24,7 @@ LEAST_OUTPUT = 16
 """The smallest ``max_output_tokens`` that OpenAI takes."""
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
-_REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_REFUSED = {name: OTHER_ANSWERS[name] for name in ("modalities", "audio")}
 _COUNTED = frozenset(
     {
         *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
