@@ -141,8 +141,10 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "options", "successor"),
+    *("parameters", "wire", "options", "successor", "ends"),
 )
+_INHERITED_AT_HOME = (*_INHERITED, "wire", "ends")
+"""With what holds at the provider's own host."""
 _KIN = {"azure": "openai"}
 """Protocols of the same models under another address."""
 
@@ -222,9 +224,8 @@ def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint])
 
 def _with(row: Model, base: Model, same_host: bool) -> Model:
     """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
-    known = {
-        name: getattr(base, name) for name in _INHERITED if name in base.model_fields_set - row.model_fields_set
-    }
+    names = _INHERITED_AT_HOME if same_host else _INHERITED
+    known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
     features = row.capabilities - ENDPOINTS
     ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)
     # A known price may hold for a part of the context window only, which the known row's limits then bound.

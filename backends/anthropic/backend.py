@@ -6,7 +6,7 @@ A caller of the Messages API is passed through: its own body goes out, and its c
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from backends.adapting.restoring import restorer_of
 from backends.anthropic import discovery
@@ -34,6 +34,8 @@ temperature. Anthropic promises to keep the inputs and outputs of a version.
 
 
 BETA = "anthropic-beta"
+FAST_MODE = "fast-mode-2026-02-01"
+"""The beta feature that some models require for any ``speed``."""
 
 
 class AnthropicBackend:
@@ -66,6 +68,7 @@ class AnthropicBackend:
             "/v1/messages/count_tokens",
             counted_body(body),
             headers=_headers(upstream, original),
+            query=None if original is None else original.query,
             key_header="x-api-key",
             errors=read_anthropic_error,
         )
@@ -98,32 +101,40 @@ class AnthropicBackend:
         translated = native_request(original, upstream) if original else translate(request, upstream)
         body, restorer = translated.body, restorer_of(translated.restoration)
         by_tool = original is None and answers_by_tool(body)
-        answer = AnthropicStream(upstream, created=int(self._now()), answer_by_tool=by_tool)
-        async with self._client.open(
-            upstream,
-            "POST",
-            "/v1/messages",
-            json=body,
-            headers=_headers(upstream, original),
-            key_header="x-api-key",
-            errors=read_anthropic_error,
-        ) as response:
-            try:
-                async for event in response.events():
-                    read = event.json()
-                    chunks = answer.feed(read)
-                    for chunk in chunks if original is None else carry(chunks, read):
-                        yield chunk if restorer is None else restorer.restore(chunk)
-            except UpstreamError:
-                if not answer.finished:  # an error after its end does not change the answer
-                    raise
-        answer.close()
+        answer = AnthropicStream(
+            upstream, created=int(self._now()), answer_by_tool=by_tool, resumes=original is None
+        )
+        while not answer.finished:
+            async with self._client.open(
+                upstream,
+                "POST",
+                "/v1/messages",
+                json=body,
+                headers=_headers(upstream, original, fast=body.get("speed") is not None),
+                query=None if original is None else original.query,
+                key_header="x-api-key",
+                errors=read_anthropic_error,
+            ) as response:
+                try:
+                    async for event in response.events():
+                        read = event.json()
+                        chunks = answer.feed(read)
+                        for chunk in chunks if original is None else carry(chunks, read):
+                            yield chunk if restorer is None else restorer.restore(chunk)
+                except UpstreamError:
+                    if not answer.finished:  # an error after its end does not change the answer
+                        raise
+            answer.close()
+            if answer.paused:
+                body = answer.resume(body)
 
 
-def _headers(upstream: Upstream, original: Original | None) -> dict[str, str]:
-    """The version and the beta features: the caller's beside the endpoint's."""
+def _headers(upstream: Upstream, original: Original | None, *, fast: bool = False) -> dict[str, str]:
+    """The version and the beta features: the caller's beside the endpoint's, and that of a chat's ``speed``."""
     own = {name.lower(): value for name, value in upstream.headers.items()}
-    given = {} if original is None else original.headers
+    given: Mapping[str, str] = {BETA: FAST_MODE} if fast and original is None else {}
+    if original is not None:
+        given = original.headers
     headers = {"anthropic-version": API_VERSION, **own, **given}
     if own.get(BETA) and given.get(BETA):
         headers[BETA] = f"{own[BETA]},{given[BETA]}"

@@ -23,6 +23,7 @@ WORKER = ParameterTable(
     unknown_pass=False,
     takes_strict=True,
     marks=frozenset({"reasoning_content"}),
+    unmarked=False,
     refuses=OTHER_ANSWERS,
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
@@ -52,6 +53,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         unknown_pass=False,
         marks=WORKER.marks,
+        unmarked=False,
         refuses=OTHER_ANSWERS,
     ),
     "llama-cpp-python": replace(

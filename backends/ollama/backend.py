@@ -40,6 +40,8 @@ V1 = ParameterTable(
     | {"n", "logit_bias", "tool_choice", "parallel_tool_calls", "user", "metadata", "best_of", "echo"},
     renames={"max_completion_tokens": "max_tokens"},
     unknown_pass=False,
+    unmarked=False,
+    choices=1,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: EFFORTS,
     tools=TOOLS,
@@ -48,6 +50,8 @@ V1 = ParameterTable(
 
 RECHECK = 3600.0
 """Seconds after which a server that lacked Ollama's own routes is asked for them again."""
+AFTER_DONE = 0.05
+"""Seconds in which a stream may end after its last line, so that its connection can be used again."""
 _VECTOR = 8192 * 25
 """Bytes of a long vector as text."""
 
@@ -148,6 +152,7 @@ class OllamaBackend:
                 for chunk in answer.feed(line):
                     yield chunk
                 if answer.finished:
+                    await response.drain(AFTER_DONE)
                     break
         answer.close()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,6 +58,13 @@ class Price(TokenPrices):
     container: float | None = Field(default=None, ge=0, description="per container that ran an answer's code")
     tiers: dict[str, float] = Field(default={}, description="multipliers, by service tier, speed or region")
     long: LongPrices | None = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which compiles its own rates."""
+        copied = super().model_copy(update=update, deep=deep)
+        for compiled in ("rates", "free"):
+            copied.__dict__.pop(compiled, None)
+        return copied
 
     @cached_property
     def rates(self) -> RateCard:

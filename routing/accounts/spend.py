@@ -32,6 +32,8 @@ from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
 
 _MAX_CACHED_SCOPES = 4096
+_SEARCHES = 5
+"""Web searches assumed of an answer that may search."""
 
 
 class Caps(BaseModel):
@@ -215,7 +217,10 @@ class Spend:
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
-        details = UsageDetails(audio_input=sound, image_output=usage.output if pictures else 0)
+        searches = _SEARCHES if Capability.WEB_SEARCH in facts.features and price.web_search is not None else 0
+        details = UsageDetails(
+            audio_input=sound, image_output=usage.output if pictures else 0, web_searches=searches
+        )
         if details != UsageDetails():
             usage = replace(usage, details=details)
         exact = cost_nano(price, usage, facts.capability)

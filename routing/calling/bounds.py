@@ -64,7 +64,7 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> B
 
 
 def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool) -> list[Bound]:
-    tokens = affordable_output(model.price, facts.prompt_tokens, dollars, facts.tiers)
+    tokens = affordable_output(model.price, facts, dollars)
     if tokens is None:
         if unknown_allowed:
             return []

@@ -94,6 +94,15 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         sent(chat(**{name: value}), WORKER)
 
 
+def test_marks_are_removed_from_a_request_whose_list_of_tools_is_null() -> None:
+    message = {"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}
+    request = chat(messages=[message], tools=None)
+    for there in (OPENAI, COMPATIBLE, WORKER):
+        sent(request, there)
+        dropped(request, there)
+    assert "cache_control" not in sent(request, OPENAI)["messages"][0]
+
+
 def test_a_search_of_the_web_is_asked_for_by_capability_whatever_the_rows_list_of_parameters_says() -> None:
     narrow = replace(OPENAI, parameters=frozenset({"temperature"}))
     place = {"type": "approximate", "approximate": {"city": "Paris", "country": "FR"}}

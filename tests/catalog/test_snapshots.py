@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -82,7 +83,13 @@ BASE = row("claude-x").model_copy(
     }
 )
 BASE = Model.model_validate(
-    {**BASE.model_dump(), "family": "claude-x", "parameters": {"tools"}, "options": {"full_context_window": 10}}
+    {
+        **BASE.model_dump(),
+        "family": "claude-x",
+        "parameters": {"tools"},
+        "options": {"full_context_window": 10},
+        "wire": "responses",
+    }
 )
 
 
@@ -98,6 +105,7 @@ def test_a_listed_snapshot_has_the_features_limits_and_price_of_its_model() -> N
     assert (found.id, found.origin) == ("anthropic/claude-x-20251001", "discovered")
     assert found.capabilities == frozenset(KNOWN)
     assert (found.price, found.family, found.parameters) == (BASE.price, "claude-x", frozenset({"tools"}))
+    assert found.wire == "responses"
     assert found.limits.context_window == 100_000, "the price holds for no longer prompt"
     assert found.tags >= {"discovered"}
     seeing = listed(HOME, capabilities=frozenset({Capability.CHAT, Capability.VISION}))
@@ -121,4 +129,19 @@ def test_a_listed_model_that_a_row_reaches_already_is_no_second_row() -> None:
     found = [discovered_row(HOME, name) for name in ("Claude-X", "claude-new")]
     known = catalog(BASE).with_discovered("anthropic", [one for one in found if one is not None])
     assert [one.id for one in known] == ["claude-x", "anthropic/claude-new"]
+    assert known.with_discovered("anthropic", known.listed["anthropic"]) is known
     assert known.with_discovered("anthropic", known.discovered["anthropic"]) is known
+    assert len(known.with_discovered("anthropic", ())) == 1
+
+
+def test_the_end_and_the_api_of_a_model_hold_at_its_providers_host_and_its_own_end_wins() -> None:
+    base = Model.model_validate({**BASE.model_dump(), "ends": "2027-01-22", "wire": "responses"})
+
+    def of(server: Endpoint, **fields: Any) -> Model:
+        found = discovered_row(server, "claude-x-20251001", **fields)
+        assert found is not None
+        return catalog(base).with_discovered(server.id, [found]).discovered[server.id][0]
+
+    assert (str(of(HOME).ends), of(HOME).wire) == ("2027-01-22", "responses")
+    assert (of(PROXY).ends, of(PROXY).wire) == (None, None)
+    assert str(of(HOME, ends=date(2026, 12, 1)).ends) == "2026-12-01"

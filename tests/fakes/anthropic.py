@@ -70,7 +70,8 @@ class Wrong(Exception):
 class FakeAnthropic(FakeServer):
     """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused.
 
-    ``blocks`` are content and a stop reason to give whatever is asked.
+    ``blocks`` are content and a stop reason to give whatever is asked, ``turns`` such answers for one call each.
+    ``told`` has the answers that were given.
     """
 
     def __init__(self, *, uds: Path | None = None, key: str = "sk-ant-fake") -> None:
@@ -79,6 +80,8 @@ class FakeAnthropic(FakeServer):
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
         self.blocks: tuple[list[Json], str] | None = None
+        self.turns: list[tuple[list[Json], str]] = []
+        self.told: list[tuple[list[Json], str]] = []
         self.listed: list[Json] = []
 
     def routes(self) -> list[Route]:
@@ -138,7 +141,8 @@ class FakeAnthropic(FakeServer):
                 raise Wrong(f"prompt is too long: {needed} tokens > {self.context} maximum")
         except Wrong as wrong:
             return self.refused(call, 400, str(wrong))
-        blocks, stop = self.answer(call.body, refuse=call.fault.refuse)
+        blocks, stop = self.turns.pop(0) if self.turns else self.answer(call.body, refuse=call.fault.refuse)
+        self.told.append((blocks, stop))
         if call.body.get("stream"):
             events = (encode(event) for event in stream_of(call.body, blocks, stop))
             return await self.stream(request, call, events)

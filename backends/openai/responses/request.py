@@ -33,7 +33,7 @@ _COUNTED = frozenset(
 )
 _UNSENT = frozenset({"n", *_REFUSED})
 """Names whose neutral values may be in a chat."""
-_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
+_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
@@ -43,8 +43,10 @@ def _without_lacked(table: ParameterTable) -> ParameterTable:
         renames={},
         marks=_KEPT_MARKS,
         stops=None,
-        refuses=_REFUSED,
+        refuses={**table.refuses, **_REFUSED},
         efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
+        text_files=True,
+        linked_files=True,
         tools=replace(table.tools, media_results=True),
     )
 
@@ -84,6 +86,8 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     body |= {**chat, "store": store, "stream": True}
     if upstream.reasons and not store:
         body.setdefault("include", []).append("reasoning.encrypted_content")
+    if search is not None:
+        body.setdefault("include", []).append("web_search_call.action.sources")
     return TranslatedRequest(body, dropped.as_tuple())
 
 

@@ -1,6 +1,6 @@
 """Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
 
-Calls of hosted tools are ``server_tool_calls``, each complete.
+Calls of hosted tools are ``server_tool_calls``, each complete, and pictures ``images``.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class ResponseReader:
         elif kind == "message":
             yield from self._thought(None)
             self._texts += 1
+            self._begin_part()
 
     def _delta(self, kind: str, item: _Item, event: Json) -> Iterator[Json]:
         text = event["delta"]
@@ -198,7 +199,9 @@ class ResponseReader:
     def _done(self, index: int, item: Json) -> Iterator[Json]:
         """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
         known = self._items.get(index) or _Item(item["type"])
-        if item["type"].endswith("_call") and item["type"] not in _CALLS:
+        if item["type"] == "image_generation_call":
+            yield from self._picture(item)
+        elif item["type"].endswith("_call") and item["type"] not in _CALLS:
             self._thoughts.append(item)
             yield self._chunks.delta({"server_tool_calls": [item]})
         elif item["type"] == "reasoning":
@@ -219,6 +222,11 @@ class ResponseReader:
                     yield from self._text(part["text"], part.get("logprobs"))
                     for annotation in part.get("annotations") or ():
                         yield from self._annotation(annotation)
+
+    def _picture(self, item: Json) -> Iterator[Json]:
+        if item.get("result"):
+            url = f"data:image/{item.get('output_format') or 'png'};base64,{item['result']}"
+            yield self._chunks.delta({"images": [{"type": "image_url", "image_url": {"url": url}}]})
 
     def _thought(self, before: str | None) -> Iterator[Json]:
         """The reasoning items and calls of hosted tools since the last text or call, as thinking blocks."""
@@ -270,7 +278,7 @@ def _usage(counts: Json, response: Json) -> Json:
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
-        **more,
+        more=more,
     )
     if isinstance(given.get("cache_write_tokens_details"), dict):
         made["prompt_tokens_details"]["cache_write_tokens_details"] = given["cache_write_tokens_details"]

@@ -125,6 +125,9 @@ def test_the_rates_of_a_row_are_compiled_once() -> None:
     price = Price(input=1, output=1, tiers={"flex": 0.5})
     assert price.rates is price.rates
     assert price.rates.of(("flex",), 1)[0] is price.rates.of(("flex",), 2)[0]
+    dearer = price.model_copy(update={"input": 3.0})
+    assert cost_nano(dearer, Usage(MILLION)) == to_nano(3)
+    assert cost_nano(price, Usage(MILLION)) == to_nano(1)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ _TOKENS = st.integers(0, 10_000_000)
     parts=st.tuples(_TOKENS, _TOKENS, _TOKENS, _TOKENS, _TOKENS),
 )
 def test_no_details_make_a_token_count_twice_or_not_at_all(
-    prompt: int, answer: int, cached: int, written: int, parts: tuple[int, ...]
+    prompt: int, answer: int, cached: int, written: int, parts: tuple[int, int, int, int, int]
 ) -> None:
     flat = Price(
         **dict.fromkeys(("input", "output", "cache_read", "cache_write", "audio_output", "image_output"), 1)

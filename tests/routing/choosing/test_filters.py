@@ -255,3 +255,19 @@ def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
     drawing = world([remote("m", price=Price(image_output=30)), remote("each", price=Price(image=0.04))])
     facts = chat(capability=Capability.IMAGE, units=2, prompt_tokens=0)
     assert [float(cost) for cost in drawing.estimator.cost(facts)] == pytest.approx([2 * 6_240 * 30e-6, 0.08])
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ({}, ["plain"]),
+        ({"parameters": frozenset({"audio", "modalities"})}, ["plain", "voice"]),
+        ({"features": frozenset({Capability.AUDIO_INPUT})}, ["voice"]),
+    ],
+)
+def test_a_model_that_takes_only_chats_with_sound_is_given_no_other(asked: Any, chosen: list[str]) -> None:
+    hears = frozenset({Capability.CHAT, Capability.AUDIO_INPUT})
+    here = world([remote("plain"), remote("voice", tags=frozenset({"spoken"}), capabilities=hears)])
+    assert len(choose(chat(), here).candidates) == 1  # what follows is no answer of a cache
+    assert sorted(candidate.model.id for candidate in choose(chat(**asked), here).candidates) == chosen
+    assert [c.model.id for c in choose(chat(requested="voice"), here).candidates] == ["voice"]

@@ -299,3 +299,9 @@ def test_lone_surrogates_do_not_break_anything() -> None:
 def test_a_request_that_the_provider_may_search_for_is_told_apart(extra: dict[str, Any], hosted: bool) -> None:
     body = ChatRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **extra})
     assert read_chat(body).hosted is hosted
+
+
+def test_the_results_of_a_search_are_read_and_paid_but_make_no_question_harder() -> None:
+    plain, searched = facts("How fast is a fox?"), facts("How fast is a fox?", web_search_options={})
+    assert searched.prompt_tokens > plain.prompt_tokens + 1000
+    assert searched.complexity is plain.complexity is Complexity.SIMPLE

@@ -105,6 +105,13 @@ def test_list_and_doctor_name_the_endpoint_of_a_remote_model(elsewhere: Path) ->
     assert json.loads(run("show", "far"))["provider"] == "shed"
 
 
+def test_list_all_and_show_tell_the_day_on_which_a_model_ends() -> None:
+    line = next(line for line in run("list", "--all").splitlines() if line.split()[:1] == ["gpt-5-mini"])
+    assert "2026-12-11" in line
+    shown = json.loads(run("show", "gpt-5-mini"))
+    assert (shown["ends"], shown["successor"]) == ("2026-12-11", "gpt-6.1-terra")
+
+
 def test_list_shows_only_models_on_this_machine() -> None:
     text = run("list")
     assert "smollm2" not in text

@@ -146,6 +146,17 @@ async def test_the_callers_body_and_betas_reach_anthropic_as_they_are(
     assert "x-roundhouse-dropped" not in response.headers
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_that_a_caller_asks_for_the_beta_api_reaches_anthropic(
+    client: httpx.AsyncClient, fake: FakeAnthropic, path: str
+) -> None:
+    body = {name: BODY[name] for name in ("model", "messages", *(("max_tokens",) if "count" not in path else ()))}
+    for query in ({"beta": "true"}, {}, {"beta": "no"}):
+        response = await client.post(path, json=body, params=query)
+        assert response.status_code == 200, response.text
+    assert [call.query for call in fake.calls] == [{"beta": "true"}, {}, {}]
+
+
 async def test_the_message_arrives_as_anthropic_gave_it_under_the_gateways_names(
     client: httpx.AsyncClient, fake: FakeAnthropic
 ) -> None:
