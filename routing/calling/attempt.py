@@ -78,10 +78,14 @@ class Attempt(Generic[T]):
         return self._context.clock.wall()
 
     def verdict(self) -> bool | None:
-        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
+        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once.
+
+        An answer that was cut at :attr:`bound` is not judged.
+        """
         if self._judge is not None and not self._judged:
             self._judged = True
-            self._verdict = self._judge.verdict()
+            cut = self.bound is not None and self._observer.finish_reason == "length"
+            self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
     async def start(self, *, complete: bool = False) -> None:

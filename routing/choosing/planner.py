@@ -10,7 +10,7 @@ import numpy as np
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.index import Index
-from catalog.model import Capability, UpstreamSource
+from catalog.model import Capability, Model, UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
 from routing.choosing import policy
@@ -68,6 +68,11 @@ class Planner:
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         return policy.plan(facts, self.world(facts), self._settings, self._rng)
+
+    def model(self, model_id: str) -> Model | None:
+        """The row of the last plan's catalogue with this id."""
+        row = self._index.rows.get(model_id)
+        return None if row is None else self._index.models[row]
 
     def world(self, facts: Facts) -> World:
         """The snapshot for a decision, now."""
