@@ -24,7 +24,7 @@ LEAST_OUTPUT = 16
 """The smallest ``max_output_tokens`` that OpenAI takes."""
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
-_REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_REFUSED = {name: OTHER_ANSWERS[name] for name in ("modalities", "audio")}
 _COUNTED = frozenset(
     {
         *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
@@ -59,7 +59,7 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
     Nothing is stored unless the caller asks for it. Stop sequences are left to the gateway. Raises InvalidRequest
-    or a subclass for what no response has: several choices, audio, the older ``functions``.
+    or a subclass for what no response has: several choices, audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):
