@@ -44,8 +44,6 @@ _ALWAYS = frozenset(
 
 OTHER_ANSWERS: Mapping[str, str] = MappingProxyType(
     {
-        "functions": "Use 'tools'.",
-        "function_call": "Use 'tool_choice'.",
         "modalities": 'It answers with text alone; ask for ["text"], and speak it with POST /v1/audio/speech.',
         "audio": "It answers with text alone; speak it with POST /v1/audio/speech.",
         "web_search_options": "It cannot search; ask a model that can, or give it a tool of your own.",

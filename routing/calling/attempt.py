@@ -79,10 +79,14 @@ class Attempt(Generic[T]):
         return self._context.clock.wall()
 
     def verdict(self) -> bool | None:
-        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
+        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once.
+
+        An answer that was cut at :attr:`bound` is not judged.
+        """
         if self._judge is not None and not self._judged:
             self._judged = True
-            self._verdict = self._judge.verdict()
+            cut = self.bound is not None and self._observer.finish_reason == "length"
+            self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
     async def start(self, *, complete: bool = False) -> None:
@@ -111,7 +115,8 @@ class Attempt(Generic[T]):
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
-            reported = collect() if lease.upstream.uds is not None else None
+            late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():

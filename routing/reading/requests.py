@@ -46,8 +46,8 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
-_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
-"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
+_HOSTED = frozenset({"plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
