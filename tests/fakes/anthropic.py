@@ -117,11 +117,16 @@ class FakeAnthropic(FakeServer):
         choice = body.get("tool_choice") or {"type": "auto"}
         answered = any(block["type"] == "tool_result" for block in content_of(body["messages"][-1]))
         if body.get("tools") and choice["type"] != "none" and not (answered and choice["type"] == "auto"):
-            tools = [tool for tool in body["tools"] if choice.get("name") in (None, tool["name"])]
+            tools = [
+                tool
+                for tool in body["tools"]
+                if choice.get("name") in (None, tool["name"]) and "input_schema" in tool
+            ]
             for at, tool in enumerate(tools[: 1 if choice.get("disable_parallel_tool_use") else 2]):
                 given = example_of(tool["input_schema"])
                 blocks.append({"type": "tool_use", "id": f"toolu_{at:02}", "name": tool["name"], "input": given})
-            return blocks, "tool_use"
+            if tools:
+                return blocks, "tool_use"
         wanted = body.get("output_config", {}).get("format")
         text = json.dumps(example_of(wanted["schema"])) if wanted else self.reply
         pieces = words(text)

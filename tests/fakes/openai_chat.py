@@ -70,8 +70,10 @@ def answer(body: Json, reply: str, *, refuse: bool) -> Answer:
     """The answer of a model that follows every instruction of the request."""
     if refuse:
         return Answer(refusal="I cannot help with that.")
-    tools = [tool["function"] for tool in body.get("tools") or ()]
+    tools = [tool["function"] for tool in body.get("tools") or () if tool["type"] == "function"]
     choice = body.get("tool_choice", "auto")
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        choice = choice["allowed_tools"]["mode"]
     last = (body.get("messages") or [{}])[-1]
     if tools and choice != "none" and last.get("role") != "tool":
         if isinstance(choice, dict):
