@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -24,7 +24,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from catalog.model import Endpoint, Model
+from catalog.model import Endpoint, Model, Wire
 from catalog.types import Json
 
 
@@ -51,9 +51,11 @@ class Upstream:
 
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
-    go to one of those, and the host in ``base_url`` is not resolved. ``parameters`` and ``max_output_tokens``
-    come from the model's row; ``engine`` is that of a local worker, and ``prompts`` its row's option. ``asked``
-    remembers which forms of a request the server refused; the upstreams of a row's keys share it.
+    go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
+    ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
+    that of a local worker, and ``prompts`` its row's option. ``voices`` are the voice maps of the row and its
+    endpoint, ``options`` those of a remote row. ``asked`` remembers which forms of a request the server refused;
+    the upstreams of a row's keys share it.
     """
 
     endpoint: str
@@ -68,8 +70,12 @@ class Upstream:
     timeouts: Timeouts = Timeouts()
     parameters: frozenset[str] | None = None
     max_output_tokens: int | None = None
+    wire: Wire = "chat"
+    reasons: bool = False
     engine: str | None = None
     prompts: Mapping[str, str] = field(default_factory=_nothing)
+    voices: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, Any] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
 
 

@@ -6,14 +6,15 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from backends.base import Upstream
-from backends.translation import NEUTRAL
-from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.efforts import nearest
+from backends.translation import BY_CAPABILITY, NEUTRAL
+from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
 from backends.wire.sampling import Sampling
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -49,6 +50,11 @@ OTHER_ANSWERS: Mapping[str, str] = MappingProxyType(
 )
 """Parameters of chats that change what the answer is, and what to do where a server does not take them."""
 
+SEARCHED_ANSWERS: Mapping[str, str] = MappingProxyType(
+    {name: advice for name, advice in OTHER_ANSWERS.items() if name != "web_search_options"}
+)
+"""Those of them that a server which searches the web does not take."""
+
 
 def _no_renames() -> Mapping[str, str]:
     return MappingProxyType({})
@@ -62,8 +68,9 @@ class ParameterTable:
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
     within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences. ``refuses`` are parameters without which the answer would be another, each
-    with the advice that its error gives.
+    ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
+    parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
+    gives the reasoning efforts of a model by its name, None for one that gets them as they are.
     """
 
     drops: frozenset[str] = frozenset()
@@ -73,7 +80,9 @@ class ParameterTable:
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
     stops: int | None = None
+    voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    efforts: Callable[[str], Set[str] | None] | None = None
 
 
 MARKS = frozenset({"cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"})
@@ -96,9 +105,13 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     if not table.takes_strict:
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
+        if request.web_search_options is not None:
+            _search(request.web_search_options, body, upstream)
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
+        if "reasoning_effort" in body:
+            body["reasoning_effort"] = _effort(request, upstream, table)
         if isinstance(request, TranslatedChat):
             for holder, name in _marks(body, table):
                 del holder[name]
@@ -109,10 +122,37 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
     """The parameters that :func:`body_for` leaves out. Pure; only for translated chats does the cost grow."""
     left_out = _left_out(request, upstream, table)
     names = tuple(name for name, value in left_out.items() if _asks(name, value))
+    if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
+        names += ("web_search_options.max_uses",)
+    if (
+        isinstance(request, ChatRequest)
+        and "reasoning_effort" not in left_out
+        and _effort(request, upstream, table) != request.reasoning_effort
+    ):
+        names += ("reasoning_effort",)
     if isinstance(request, TranslatedChat):
         body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
         names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
     return names
+
+
+def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) -> None:
+    """Raises UnsupportedParameter for a list of domains among ``names`` that the server cannot keep to."""
+    for name in names:
+        if search.filters is not None and getattr(search.filters, name):
+            raise UnsupportedParameter(
+                f"'{upstream.model}' cannot keep a search to domains by '{name}'; leave it out, or ask a model "
+                "whose server can.",
+                param=f"web_search_options.filters.{name}",
+            )
+
+
+def _search(search: WebSearchOptions, body: Json, upstream: Upstream) -> None:
+    """OpenAI's chats have no filters of a search, and no bound on the number of searches."""
+    refuse_domains(search, upstream, "allowed_domains", "blocked_domains")
+    options = body.get("web_search_options") or {}
+    for name in ("filters", "max_uses"):
+        options.pop(name, None)
 
 
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
@@ -126,11 +166,10 @@ def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
 
 def refuse_other_answers(request: WireModel, upstream: Upstream, refuses: Mapping[str, str]) -> None:
     """Raises UnsupportedParameter for a set parameter that is among ``refuses``, with its advice."""
-    extra = request.model_extra
-    if not extra or not isinstance(request, ChatRequest):
+    if not refuses or not isinstance(request, ChatRequest):
         return
-    for name in refuses.keys() & extra.keys():
-        if _asks(name, extra[name]):
+    for name in refuses.keys() & request.model_fields_set:
+        if _asks(name, getattr(request, name)):
             raise UnsupportedParameter(f"'{upstream.model}' does not take '{name}'. {refuses[name]}", param=name)
 
 
@@ -162,6 +201,15 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     }
 
 
+def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> str | None:
+    """The nearest reasoning effort that the model has."""
+    effort = request.reasoning_effort
+    if effort is None or table.efforts is None:
+        return effort
+    known = table.efforts(upstream.model)
+    return effort if known is None else nearest(effort, known)
+
+
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
@@ -175,7 +223,9 @@ def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:
     if upstream.parameters is not None:
-        return name in upstream.parameters or table.renames.get(name) in upstream.parameters
+        return (
+            name in upstream.parameters or table.renames.get(name) in upstream.parameters or name in BY_CAPABILITY
+        )
     if name in table.drops:
         return False
     return not unknown or table.unknown_pass or name in table.extras

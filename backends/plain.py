@@ -27,7 +27,7 @@ def asks_plainly(request: WireModel, upstream: Upstream) -> bool:
     asked = upstream.asked
     if asked.known and asked.recall() and asked.plain is not None:
         return asked.plain and isinstance(request, ChatRequest | CompletionRequest)
-    if not answers_plainly(upstream.protocol):
+    if not answers_plainly(upstream.protocol) or upstream.wire == "responses":
         return False
     if isinstance(request, ChatRequest):
         most = request.output_limit

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from catalog.errors import ConfigurationError
-from catalog.model import Endpoint
+from catalog.model import Capability, Endpoint, Model
 
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.http import HttpClient
+    from catalog.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Provider:
     ``genai_name``: ``gen_ai.provider.name`` of OpenTelemetry's conventions; ``None`` is the endpoint's id.
     ``answers_plainly``: its backend asks for short answers without a stream (:mod:`backends.plain`).
     ``counts``: its servers count the tokens of a prompt, free of charge.
+    ``responses``: its backend speaks OpenAI's Responses API, for rows and endpoints of that ``wire``.
     """
 
     backend: str
@@ -38,14 +40,21 @@ class Provider:
     genai_name: str | None = None
     answers_plainly: bool = False
     counts: bool = False
+    responses: bool = False
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
         # Every server of OpenAI's wire has this protocol, so its endpoint's id names the provider in spans.
-        "openai": Provider("backends.openai.backend.OpenAIBackend", trusted=True, answers_plainly=True),
+        "openai": Provider(
+            "backends.openai.backend.OpenAIBackend", trusted=True, answers_plainly=True, responses=True
+        ),
         "azure": Provider(
-            "backends.azure.AzureBackend", trusted=True, genai_name="azure.ai.openai", answers_plainly=True
+            "backends.azure.AzureBackend",
+            trusted=True,
+            genai_name="azure.ai.openai",
+            answers_plainly=True,
+            responses=True,
         ),
         "ollama": Provider("backends.ollama.OllamaBackend"),
         "anthropic": Provider(
@@ -75,6 +84,18 @@ def counts_tokens(protocol: str) -> bool:
     return row is not None and row.counts
 
 
+def wire_of(model: Model, catalog: Catalog) -> str | None:
+    """The language that a chat with this model goes out in: "chat", "responses", or the protocol's own.
+
+    None for a model of this machine, and for one that does not chat.
+    """
+    if model.local or Capability.CHAT not in model.capabilities:
+        return None
+    endpoint = catalog.endpoint(model.endpoint_name)
+    row = PROVIDERS.get(endpoint.protocol)
+    return (model.wire or endpoint.wire) if row is not None and row.responses else endpoint.protocol
+
+
 def genai_name(endpoint: Endpoint) -> str:
     """``gen_ai.provider.name`` of the calls to an endpoint."""
     row = PROVIDERS.get(endpoint.protocol)
@@ -86,14 +107,25 @@ def trusted_providers() -> frozenset[str]:
     return frozenset(name for name, row in PROVIDERS.items() if row.trusted)
 
 
-def check_protocols(endpoints: Iterable[Endpoint]) -> None:
-    """Raises ConfigurationError for an endpoint whose protocol no provider has."""
+def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ()) -> None:
+    """Raises ConfigurationError for an endpoint whose protocol no provider has, and for a wire that it lacks."""
+    lacking = set()
     for endpoint in endpoints:
         if endpoint.protocol not in PROVIDERS:
             raise ConfigurationError(
                 f"[[endpoint]] '{endpoint.id}': protocol: there is no '{endpoint.protocol}'; "
                 f"the known ones are {', '.join(sorted(PROVIDERS))}"
             )
+        if not PROVIDERS[endpoint.protocol].responses:
+            lacking.add(endpoint.id)
+            if endpoint.wire == "responses":
+                raise ConfigurationError(f"[[endpoint]] '{endpoint.id}': {_NO_RESPONSES}")
+    for model in models:
+        if model.wire == "responses" and (model.local or model.endpoint_name in lacking):
+            raise ConfigurationError(f"[[model]] '{model.id}': {_NO_RESPONSES}")
+
+
+_NO_RESPONSES = "wire: 'responses' needs an endpoint of protocol openai or azure"
 
 
 def backends(http: HttpClient) -> Mapping[str, Backend]:

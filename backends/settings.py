@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from yarl import URL
 
 from backends.base import Timeouts
+from catalog.store.file_checks import read_regular
 
 
 class FetchSettings(BaseModel):
@@ -76,7 +77,9 @@ class BackendSettings(BaseModel):
     def _certificates(cls, file: Path | None) -> Path | None:
         if file is not None:
             try:
-                ssl.create_default_context(cafile=str(file.expanduser()))
+                file = file.expanduser()
+                read_regular(file)
+                ssl.create_default_context(cafile=str(file))
             except OSError as error:  # also ssl.SSLError
                 reason = error.strerror or "no certificates are in it"
                 raise ValueError(f"{file} cannot be read ({reason}); name a file of certificates in PEM") from None

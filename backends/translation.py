@@ -45,6 +45,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
 """Fields that do not change the answer: those which a provider lacks are named, but ``strict`` lets them pass."""
 
+BY_CAPABILITY = frozenset({"web_search_options"})
+"""Parameters that a row takes by its capability, whatever the list of its parameters says."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
@@ -86,6 +89,7 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
         return request
     if accepted & {"max_tokens", "max_completion_tokens"}:
         accepted |= {"max_tokens", "max_completion_tokens"}
+    accepted |= BY_CAPABILITY
     refused = [name for name in given(request) if name not in accepted]
     dropped.add(*refused)
     return request.model_copy(update=dict.fromkeys(refused)) if refused else request

@@ -144,12 +144,10 @@ class ContextLengthExceeded(InvalidRequest):
         return error
 
     def complete(self, *, limit: int | None, estimate: int) -> None:
-        """Fill in the numbers that the model's server did not give: the row's limit and the estimated tokens."""
-        self.limit = limit if self.limit is None else self.limit
-        about = ""
-        if self.requested is None:
-            self.requested, about = estimate, "about "
-        self._say(about)
+        """Fill in the row's limit and the estimated tokens: if the server gave no number, and they explain it."""
+        if self.limit is None and self.requested is None and limit is not None and estimate > limit:
+            self.limit, self.requested = limit, estimate
+            self._say("about ")
 
     def _say(self, about: str = "") -> None:
         bound = f"is {self.limit} tokens, but" if self.limit is not None else "is exceeded:"
@@ -174,7 +172,7 @@ class CapabilityMismatch(InvalidRequest):
 
 
 class PathMissing(CapabilityMismatch):
-    """An upstream answered 404 or 405 and gave no reason: it lacks the path, or a proxy before it is at fault."""
+    """An upstream answered 404 or 405, not about the model: it lacks the path, or its proxy is at fault."""
 
     upstream_status: int | None = None
 

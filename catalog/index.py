@@ -32,7 +32,8 @@ class Index:
     Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
     ``prices`` by field of :class:`Price` (NaN when unknown, 0 for local models); ``load_seconds``,
     ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
-    model's size. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    model's size. ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the
+    index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Index:
         self.memory = _column((m.size.memory or m.size.disk if m.local else 0 for m in rows), 0.0)
         self.devices: tuple[str | None, ...] = tuple(m.device for m in rows)
         self.pinned: tuple[int, ...] = tuple(i for i, m in enumerate(rows) if m.local and m.device is not None)
+        self.endless: Ints = np.array([i for i, m in enumerate(rows) if not m.bounds_answers], dtype=np.int64)
         self.prices: dict[str, Floats] = {name: self._price(name) for name in _PRICES}
         self.load_seconds = _column((_load_seconds(m) for m in rows), 0.0)
         self.base_seconds = _column((_base_seconds(m) for m in rows), 0.0)

@@ -55,6 +55,7 @@ class Outcome:
     a :class:`catalog.errors.RoundhouseError`. ``unstreamed`` marks an answer that the upstream did not stream:
     the time of its first token is unknown, so ``first_chunk`` is None. ``lacks`` are the capabilities and
     parameters that the model was said to lack; ``scope`` is what a rate limit or a refused key applies to.
+    ``bound`` is the length to which a limit on cost or tokens held the answer, and the limit's name.
     """
 
     trace: str
@@ -78,6 +79,7 @@ class Outcome:
     unstreamed: bool = False
     lacks: frozenset[str] = frozenset()
     scope: Literal["model", "key"] | None = None
+    bound: str | None = None
 
 
 class OutcomeSink(Protocol):

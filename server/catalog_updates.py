@@ -39,7 +39,7 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
     """
     try:
         catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
-        check_protocols(catalog.servers)
+        check_protocols(catalog.servers, catalog.own)
         check_engines(catalog, engines or builtin_engines(settings.workers.python))
         check_preferred(settings, catalog)
     except ConfigurationError as error:

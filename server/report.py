@@ -124,6 +124,7 @@ def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Js
     return {
         "provider": server.id,
         "protocol": server.protocol,
+        "wire": server.wire,
         "private": server.private,
         "discovers": server.discover,
         "models": len(own),

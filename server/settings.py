@@ -35,6 +35,7 @@ from pydantic_settings import (
 from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
+from catalog.store.file_checks import read_regular
 from routing.accounts.spend import SpendSettings
 from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
@@ -159,6 +160,11 @@ class ServerSettings(BaseModel):
     timeouts: TimeoutSettings = TimeoutSettings()
     streams: StreamSettings = StreamSettings()
     processes: int = Field(default=1, ge=1, le=256, description="gateway processes, which share the model workers")
+    liveness: float = Field(
+        default=20.0,
+        ge=1,
+        description="seconds without an answer after which a gateway process is replaced (with several)",
+    )
     drain: float = Field(
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )
@@ -316,7 +322,7 @@ class _SettingsFile(TomlConfigSettingsSource):
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         # A byte order mark, which Windows' editors write, is not TOML.
-        return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_regular(Path(str(file_path))).decode("utf-8-sig"))
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
@@ -347,7 +353,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
-            file.read_text(encoding="utf-8-sig")
+            read_regular(file)  # pydantic-settings passes over a path that is no file
         settings = source(**overrides)
         settings = _with_named_secrets(settings).read_from(file)
     except OSError as error:

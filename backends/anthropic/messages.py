@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.anthropic.results import blocks_of
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import arguments_of, image_url, is_data_url, parts_of, read_data_url, text_of
@@ -76,6 +77,7 @@ def _assistant(message: Message) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
     blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    blocks += blocks_of(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")

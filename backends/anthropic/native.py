@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Upstream
+from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from catalog.types import Json
@@ -42,14 +43,20 @@ def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
     content = turn["content"]
     if turn["role"] != "assistant" or not isinstance(content, list):
         return turn
-    kept = [_plain(block) for block in content if not _is_unsigned(block)]
+    kept = [_plain(block) for block in content if not _is_foreign(block)]
     if len(kept) < len(content):
         dropped["messages.thinking"] = None
     return {**turn, "content": kept}
 
 
-def _is_unsigned(block: Json) -> bool:
-    return block.get("type") == "thinking" and not block.get("signature")
+def _is_foreign(block: Json) -> bool:
+    """Whether a block of thinking has no signature, or the gateway's own."""
+    match block.get("type"):
+        case "thinking":
+            return not block.get("signature") or is_encoded(block["signature"])
+        case "redacted_thinking":
+            return is_encoded(block.get("data"))
+    return False
 
 
 def _plain(block: Json) -> Json:

@@ -10,9 +10,10 @@ from hashlib import sha256
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
+from backends.anthropic.search import add_search
 from backends.anthropic.thinking import apply_thinking
 from backends.base import Upstream
-from backends.parameters import OTHER_ANSWERS, refuse_forbidden, refuse_other_answers
+from backends.parameters import SEARCHED_ANSWERS, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -37,6 +38,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "stop", "temperature", "top_p", "top_k"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "thinking"),
         *("user", "safety_identifier", "service_tier"),
+        "web_search_options",
         *_PASSED,
     }
 )
@@ -49,7 +51,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     (several choices, a custom tool) and not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, OTHER_ANSWERS)
+    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):
@@ -60,6 +62,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if system:
         body["system"] = system
     _tools(request, can, body, dropped)
+    if request.web_search_options is not None:
+        add_search(request.web_search_options, upstream, body, dropped)
     _response_format(request, can, body, dropped)
     bound = request.output_limit or upstream.max_output_tokens
     body["max_tokens"] = bound or DEFAULT_MAX_TOKENS

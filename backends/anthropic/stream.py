@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from backends.anthropic.errors import read_stream_error
+from backends.anthropic.results import RESULTS, SERVER_CALLS, annotation_of, item_of
 from backends.base import Upstream
-from backends.streams.chunks import ChunkWriter, added, usage
+from backends.streams.chunks import ChunkWriter, added, counts, usage
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -27,6 +28,10 @@ FINISH_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_TIERS = {"standard": "default", "priority": "priority"}
+_COUNTED = ("cache_creation", "server_tool_use")
+_TOLD = ("inference_geo", "speed")
+"""Fields of the usage that a price may depend on."""
 
 
 @dataclass(slots=True)
@@ -35,7 +40,9 @@ class _Block:
     position: int = -1
     text: list[str] = field(default_factory=list)
     signature: list[str] = field(default_factory=list)
-    given: Any = None
+    given: Json = field(default_factory=dict)
+    start: int = 0
+    citations: list[Json] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -52,6 +59,8 @@ class AnthropicStream:
     _writer: ChunkWriter | None = None
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
+    _said: int = 0
+    _running: dict[str, Json] = field(default_factory=dict)
     _usage: Json = field(default_factory=dict)
 
     def feed(self, event: Json) -> Iterator[Json]:
@@ -92,13 +101,15 @@ class AnthropicStream:
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage"))
+        self._writer.service_tier = _TIERS.get(self._usage.get("service_tier"))
         return self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:
-        block = self._blocks[index] = _Block(content["type"], given=content.get("input"))
+        block = self._blocks[index] = _Block(content["type"], given=content, start=self._said)
         match block.kind:
-            case "text" if content.get("text"):
-                yield from self._text(content["text"])
+            case "text":
+                block.citations += content.get("citations") or ()
+                yield from self._text(content.get("text"))
             case "thinking":
                 block.text.append(content.get("thinking") or "")
                 block.signature.append(content.get("signature") or "")
@@ -119,6 +130,8 @@ class AnthropicStream:
             case "thinking_delta":
                 block.text.append(delta["thinking"])
                 yield self._chunks.delta({"reasoning_content": delta["thinking"]})
+            case "citations_delta":
+                block.citations.append(delta["citation"])
             case "signature_delta":
                 block.signature.append(delta["signature"])
             case "input_json_delta" if delta["partial_json"]:
@@ -130,10 +143,30 @@ class AnthropicStream:
             kept = {"type": "thinking", "thinking": "".join(block.text), "signature": "".join(block.signature)}
             yield self._chunks.delta({"thinking_blocks": [kept]})
         elif block.kind == "tool_use" and not block.text:
-            yield from self._input(block, orjson.dumps(block.given or {}).decode())
+            yield from self._input(block, orjson.dumps(block.given.get("input") or {}).decode())
+        elif block.kind in SERVER_CALLS:
+            self._running[block.given["id"]] = self._server_call(block)
+        elif block.kind.endswith(RESULTS):
+            call = self._running.pop(block.given["tool_use_id"], None)
+            if call is not None:
+                yield self._chunks.delta({"server_tool_calls": [item_of(call, block.given)]})
+        elif block.citations and not self.answer_by_tool:
+            made = [annotation_of(citation, block.start, self._said) for citation in block.citations]
+            yield self._chunks.delta({"annotations": made})
 
-    def _text(self, text: str) -> Iterator[Json]:
+    @staticmethod
+    def _server_call(block: _Block) -> Json:
+        """The block of a call with its whole input; one that was cut off is kept as text."""
+        text = "".join(block.text)
+        try:
+            given = orjson.loads(text) if text else block.given.get("input")
+        except orjson.JSONDecodeError:
+            given = {"partial_json": text}
+        return {**block.given, "input": given if isinstance(given, dict) else {}}
+
+    def _text(self, text: str | None) -> Iterator[Json]:
         if text and not self.answer_by_tool:
+            self._said += len(text)
             yield self._chunks.text(text)
 
     def _input(self, block: _Block, partial: str) -> Iterator[Json]:
@@ -150,6 +183,9 @@ class AnthropicStream:
         stop = delta.get("stop_reason")
         if stop is None or self.finished:
             return
+        if self._running:
+            unfinished = [item_of(call, None) for call in self._running.values()]
+            yield self._chunks.delta({"server_tool_calls": unfinished})
         if stop == "refusal":
             details = delta.get("stop_details") or {}
             yield self._chunks.delta({"refusal": details.get("explanation") or "The model refused to answer."})
@@ -178,4 +214,6 @@ class AnthropicStream:
             cached=cached,
             cache_write=written,
             reasoning=added(details.get("thinking_tokens") or 0) if isinstance(details, dict) else 0,
+            **{name: told for name in _COUNTED if (told := counts(self._usage.get(name)))},
+            **{name: told for name in _TOLD if isinstance(told := self._usage.get(name), str)},
         )

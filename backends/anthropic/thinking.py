@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.anthropic.models import ClaudeTraits
+from backends.efforts import nearest
 from backends.translation import Dropped
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest
@@ -11,8 +12,11 @@ from catalog.types import Json
 MIN_BUDGET = 1024
 """Anthropic's smallest thinking budget, in tokens."""
 
-BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768}
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 49_152}
 """Thinking tokens per effort, for models that take a budget. Our choice: Anthropic publishes no equivalents."""
+
+ANSWER_ROOM = 8192
+"""Tokens for the answer beside a budget when the caller bounds neither."""
 
 ANSWER_SHARE = 0.25
 """The least share of ``max_tokens`` that an effort's budget leaves for the answer."""
@@ -58,15 +62,16 @@ def apply_thinking(
 
 def _native(asked: Json, bound: int | None, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     kind = asked["type"]
-    if kind != "disabled" and (not can.thinking or _forces_a_tool(body)):
+    off = kind in ("disabled", "between_tools")
+    if not off and (not can.thinking or _forces_a_tool(body)):
         dropped.add("thinking")
-    elif kind == "disabled":
-        if can.always_thinks:
+    elif off:
+        if can.off is None:
             dropped.add("thinking")
         else:
-            body["thinking"] = {"type": "disabled"}
+            body["thinking"] = {"type": can.off}
     elif kind == "enabled" and not can.budgets:
-        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        body["thinking"] = {"type": "adaptive", "display": asked.get("display") or "summarized"}
         dropped.add("thinking.budget_tokens")
     elif kind == "enabled":
         budget = asked.get("budget_tokens")
@@ -80,6 +85,8 @@ def _native(asked: Json, bound: int | None, can: ClaudeTraits, body: Json, dropp
                 param="thinking.budget_tokens",
             )
         _budget(budget, bound, body, dropped, "thinking")
+        if "thinking" in body:
+            body["thinking"] = asked
     elif kind == "adaptive" and not can.adaptive:
         dropped.add("thinking")
     else:
@@ -89,7 +96,7 @@ def _native(asked: Json, bound: int | None, can: ClaudeTraits, body: Json, dropp
 def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: str) -> None:
     """Thinking tokens count towards ``max_tokens``: without a bound, it grows with the budget."""
     if bound is None:
-        body["max_tokens"] = max(body["max_tokens"], 2 * budget)
+        body["max_tokens"] = max(body["max_tokens"], budget + ANSWER_ROOM)
     elif name == "reasoning_effort":
         budget = min(budget, int(body["max_tokens"] * (1 - ANSWER_SHARE)))
     if budget < MIN_BUDGET:
@@ -100,20 +107,22 @@ def _budget(budget: int, bound: int | None, body: Json, dropped: Dropped, name: 
 
 def _effort(effort: str, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
     """Set the nearest effort that the model has; one that differs from the caller's is reported."""
-    if not can.efforts or effort == "none":
+    off = (body.get("thinking") or {}).get("type") in ("disabled", "between_tools")
+    known = can.efforts_off if off else can.efforts
+    if not known or effort == "none":
         return
-    level = {"minimal": "low", "xhigh": "xhigh" if "xhigh" in can.efforts else "high"}.get(effort, effort)
+    level = nearest(effort, known)
     if level != effort:
         dropped.add("reasoning_effort")
     body.setdefault("output_config", {})["effort"] = level
 
 
 def _switch_off(can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
-    if can.always_thinks:
+    if can.off is None:
         _effort("low", can, body, dropped)
         dropped.add("reasoning_effort")
     elif can.adaptive:
-        body["thinking"] = {"type": "disabled"}
+        body["thinking"] = {"type": can.off}
 
 
 def _forces_a_tool(body: Json) -> bool:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from urllib.parse import quote
 
 from backends.base import Upstream
 from backends.elevenlabs import speech, transcription
 from backends.elevenlabs.errors import read_elevenlabs_error
-from backends.http import HttpClient
+from backends.elevenlabs.voices import PREMADE
+from backends.http import HttpClient, UpstreamResponse
 from backends.parameters import refuse_forbidden
+from backends.streams.noted import NotedAudio
 from backends.streams.shapes import regular_event
 from backends.translation import reading
+from backends.voices import mapped, unknown_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
-from catalog.errors import InvalidRequest, StreamBroken
+from catalog.errors import StreamBroken
 from catalog.types import Json
 
 VOICES_TTL = 300.0
@@ -46,24 +50,33 @@ class ElevenLabsBackend:
         return ()
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
-        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes in one piece."""
+        """The audio as it is made; see :class:`backends.base.Speak`. A WAV comes in one piece.
+
+        With ``timestamp_granularities`` the pieces are :class:`~backends.streams.noted.NotedAudio`, and for events
+        the first has the id of the request. Raises UnsupportedParameter for a voice that the account lacks.
+        """
         refuse_forbidden(request)
         call = speech.translate(request, upstream)
-        voice = await self._voice_id(upstream, request.voice)
+        voice = call.voice or await self._voice_id(upstream, mapped(request, upstream) or "")
         empty = True
         async with self._client.open(
             upstream,
             "POST",
             call.path.format(voice=quote(voice, safe="")),
             json=call.body,
-            query={"output_format": call.output_format},
+            query=call.query,
             key_header=_KEY_HEADER,
             errors=read_elevenlabs_error,
         ) as response:
-            async for chunk in response.iter_audio():
-                if chunk:
-                    empty = False
-                    yield chunk
+            pieces = _timed(response, request) if call.timed else response.iter_audio()
+            async with aclosing(pieces):
+                async for chunk in pieces:
+                    first, empty = empty and bool(chunk), empty and not chunk
+                    if first and request.stream_format == "sse" and (told := response.headers.get("request-id")):
+                        notes = chunk.notes if isinstance(chunk, NotedAudio) else {}
+                        yield NotedAudio.of(chunk, request_id=told, **notes)
+                    elif chunk or call.timed:
+                        yield chunk
         if empty:
             raise StreamBroken("ElevenLabs sent no audio.")
 
@@ -77,6 +90,7 @@ class ElevenLabsBackend:
             "/v1/speech-to-text",
             data=fields,
             files=files,
+            query=transcription.query_of(request),
             key_header=_KEY_HEADER,
             errors=read_elevenlabs_error,
         ) as response:
@@ -102,26 +116,34 @@ class ElevenLabsBackend:
             with reading("ElevenLabs"):
                 for voice in page["voices"]:
                     found.setdefault(str(voice.get("name") or voice["voice_id"]), str(voice["voice_id"]))
-                more = page["next_page_token"] if page.get("has_more") else None
+                more = str(page["next_page_token"] or "") if page.get("has_more") else None
             if not more:
                 break
             query = {"page_size": _PAGE, "next_page_token": more}
         self._voices[upstream.endpoint] = (self._now(), found)
         return found
 
-    async def _voice_id(self, upstream: Upstream, voice: str | None) -> str:
-        """The id of a voice that is given by its id, or by its name in any case.
-
-        Raises InvalidRequest for a name that the account does not have.
-        """
-        if voice is None:
-            return speech.DEFAULT_VOICE
-        if speech.is_voice_id(voice):
-            return voice
+    async def _voice_id(self, upstream: Upstream, voice: str) -> str:
+        """The id of a voice by its name in any case, or by its id. Raises UnsupportedParameter for any other."""
         ids = await self._voice_ids(upstream)
         wanted = voice.casefold()
         for name, voice_id in ids.items():
-            if wanted in (name.casefold(), name.casefold().split(" - ")[0]):
+            if wanted in (name.casefold(), name.casefold().split(" - ")[0]) or voice == voice_id:
                 return voice_id
-        names = ", ".join(list(ids)[:20])
-        raise InvalidRequest(f"ElevenLabs has no voice {voice[:80]!r}. It has: {names}.", param="voice")
+        premade = PREMADE.get(wanted)  # an account may hide it from its list, and still speak with it
+        if premade is not None:
+            return premade
+        raise unknown_voice(f"The account at the endpoint '{upstream.endpoint}'", voice, ids)
+
+
+async def _timed(response: UpstreamResponse, request: SpeechRequest) -> AsyncGenerator[bytes]:
+    """The audio of an answer in JSON objects, one a line, with the times of what is spoken."""
+    reader = speech.TimedReader(frozenset(request.timestamp_granularities or ()))
+    async with aclosing(response.lines()) as pieces:
+        async for piece in pieces:
+            with reading("ElevenLabs"):
+                audio = reader.read(piece)
+            yield audio
+    last = reader.rest()
+    if last is not None:
+        yield last

@@ -17,6 +17,7 @@ from catalog.errors import (
     ModelUnavailable,
     RoundhouseError,
     UndecodableMedia,
+    UnsupportedParameter,
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamRejectedKey,
@@ -61,7 +62,8 @@ def read_elevenlabs_error(
     if code in _MODEL:
         return ModelUnavailable(f"{where} does not have the model '{upstream.model}': {message}", param="model")
     if code == "voice_not_found":
-        return InvalidRequest(message or "No such voice.", param="voice")
+        # Another model may have the voice, so that speech can fall back.
+        return UnsupportedParameter(message or "No such voice.", param="voice")
     if code in _MEDIA:
         return UndecodableMedia(message or "The audio could not be read.", param="file")
     if message and 400 <= status < 500 and status not in (404, 405, 408, 413):

@@ -53,6 +53,7 @@ class GoogleBackend:
             key_header=_KEY_HEADER,
             errors=read_google_error,
         ) as response:
+            answer.service_tier = response.headers.get("x-gemini-service-tier")
             try:
                 async for event in response.events():
                     for chunk in answer.feed(event.json()):

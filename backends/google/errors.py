@@ -50,7 +50,8 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     error = _error_object(body)
     message = scrub(str(error.get("message") or ""), upstream)[:2000]
     where = f"The endpoint '{upstream.endpoint}'"
-    details = [one for one in error.get("details") or () if isinstance(one, dict)]
+    listed = error.get("details")
+    details = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     reasons = {str(one.get("reason")) for one in details}
     if "BILLING_DISABLED" in reasons or (status in (400, 403, 429) and _USED_UP.search(message)):
         return quota_exceeded(status, message, upstream)

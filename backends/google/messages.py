@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from backends.google.models import GeminiTraits
+from backends.google.results import parts_of_items
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
@@ -93,14 +94,16 @@ def _signature(holder: Any) -> str | None:
 
 
 def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> list[Json]:
-    parts: list[Json] = []
+    extra = message.model_extra or {}
+    parts = parts_of_items(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
         parts.append({"text": part.text or part.refusal or ""})
-    refusal = (message.model_extra or {}).get("refusal")
+    refusal = extra.get("refusal")
     if isinstance(refusal, str) and refusal:
         parts.append({"text": refusal})
+    parts += _pictures(extra.get("images"))
     signature = _signature(message)
     if signature and parts:
         parts[-1]["thoughtSignature"] = signature
@@ -116,6 +119,21 @@ def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> 
         if signature:
             part_["thoughtSignature"] = signature
         parts.append(part_)
+    return parts
+
+
+def _pictures(images: Any) -> list[Json]:
+    """The pictures that the model made in an earlier turn, with their signatures."""
+    parts: list[Json] = []
+    for image in images if isinstance(images, list) else ():
+        held = image.get("image_url") if isinstance(image, dict) else None
+        url = held.get("url") if isinstance(held, dict) else None
+        if isinstance(url, str) and url:
+            extra = image.get("extra_content")
+            google = extra.get("google") if isinstance(extra, dict) else None
+            signature = google.get("thought_signature") if isinstance(google, dict) else None
+            signed = {"thoughtSignature": signature} if isinstance(signature, str) and signature else {}
+            parts.append({**_media(url), **signed})
     return parts
 
 

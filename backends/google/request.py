@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Upstream
+from backends.efforts import nearest
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
-from backends.parameters import OTHER_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
+from backends.google.search import add_search
+from backends.parameters import SEARCHED_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
 from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
 from backends.wire.chat import ChatRequest, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -32,7 +34,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-        "safety_settings",
+        *("safety_settings", "thinking", "web_search_options"),
     }
 )
 _SCHEMA_KEYWORDS = frozenset(
@@ -53,7 +55,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, OTHER_ANSWERS)
+    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
@@ -62,6 +64,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if system:
         body["systemInstruction"] = {"parts": [{"text": system}]}
     _tools(request, body, dropped)
+    if request.web_search_options is not None:
+        add_search(request.web_search_options, can, upstream, body, dropped)
     config: Json = {}
     _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)
@@ -135,18 +139,30 @@ def _sampling(request: ChatRequest, upstream: Upstream, config: Json, dropped: D
 
 
 def _thinking(request: ChatRequest, can: GeminiTraits, config: Json, dropped: Dropped) -> None:
-    """Set the nearest level that the model has; one that differs from the caller's effort is reported."""
+    """Set the nearest level that the model has; one that differs from the caller's effort is reported.
+
+    A budget in tokens (``thinking``, as in Anthropic's API) goes to the models that take a number.
+    """
+    asked = (request.model_extra or {}).get("thinking")
+    budget = asked.get("budget_tokens") if isinstance(asked, dict) and asked.get("type") == "enabled" else None
     effort = request.reasoning_effort
+    if type(budget) is int and can.budgets is not None:
+        least, most = can.budgets
+        taken = min(max(budget, least), most)
+        if taken != budget:
+            dropped.add("thinking.budget_tokens")
+        config["thinkingConfig"] = {"thinkingBudget": taken, "includeThoughts": True}
+        return
+    if asked is not None:
+        dropped.add("thinking" if effort is None else "thinking.budget_tokens")
     if effort is None:
         return
     if can.levels:
-        wanted = {"none": "minimal", "xhigh": "high"}.get(effort, effort)
-        fallbacks = {"minimal": "low", "medium": "low"}
-        level = wanted if wanted in can.levels else fallbacks[wanted]
+        level = nearest(effort, can.levels)
         if level != effort:
             dropped.add("reasoning_effort")
         config["thinkingConfig"] = {"thinkingLevel": level.upper(), "includeThoughts": effort != "none"}
-    elif not can.budgets:
+    elif can.budgets is None:
         if effort != "none":
             dropped.add("reasoning_effort")
     elif effort == "none":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from backends.base import Upstream
 from backends.google.errors import read_stream_error
+from backends.google.models import traits
+from backends.google.results import OwnTools, picture_of
 from backends.streams.chunks import ChunkWriter, added, usage
 from backends.translation import reading
 from catalog.errors import AnswerInvalid, StreamBroken, UpstreamProtocolError
@@ -28,23 +31,30 @@ FINISH_REASONS = {
 }
 """Any other reason (a malformed call, an unknown failure) is an error of this one answer."""
 
+_TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
+_TIERS |= {"on_demand": "default", "on_demand_flex": "flex", "on_demand_priority": "priority"}
+"""OpenAI's names of the tiers in the Gemini API's header, and of Vertex AI's types of traffic."""
+_KINDS = ("AUDIO", "IMAGE", "VIDEO", "DOCUMENT")
+
 
 @dataclass(slots=True)
 class _Candidate:
     calls: int = 0
     reason: str | None = None
+    own: OwnTools = field(default_factory=OwnTools)
 
 
 @dataclass(slots=True)
 class GeminiStream:
     """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`finish` it.
 
-    ``created`` is in Unix seconds. A tool call without an id gets one made of the answer's id and the call's
-    position, so the same answer always has the same ids.
+    ``created`` is in Unix seconds, ``service_tier`` Google's name of it. A call without an id gets one made of
+    the answer's id and the call's position, so the same answer always has the same ids.
     """
 
     upstream: Upstream
     created: int
+    service_tier: str | None = None
     _writer: ChunkWriter | None = None
     _candidates: dict[int, _Candidate] = field(default_factory=dict)
     _usage: Json = field(default_factory=dict)
@@ -71,6 +81,8 @@ class GeminiStream:
             counts = payload.get("usageMetadata")
             if isinstance(counts, dict):
                 self._usage |= counts
+                tier = self.service_tier or self._usage.get("trafficType")
+                self._writer.service_tier = _TIERS.get(str(tier).lower())
             blocked = (payload.get("promptFeedback") or {}).get("blockReason")
             if blocked:
                 yield from self._blocked(blocked)
@@ -85,11 +97,19 @@ class GeminiStream:
         if not self.finished:
             raise StreamBroken("Google's stream ended before the answer did.")
         for index, candidate in sorted(self._candidates.items()):
+            with reading("Google"):
+                yield from self._results(candidate.own, index)
             reason = candidate.reason
             if reason == "stop" and candidate.calls:
                 reason = "tool_calls"
             yield self._chunks.delta({}, index=index, finish_reason=reason)
         yield self._chunks.usage(self._total())
+
+    def _results(self, own: OwnTools, index: int) -> Iterator[Json]:
+        if annotations := own.annotations():
+            yield self._chunks.delta({"annotations": annotations}, index=index)
+        if items := own.items(f"{self._chunks.id.removeprefix('chatcmpl-')}_{index}"):
+            yield self._chunks.delta({"server_tool_calls": items}, index=index)
 
     @property
     def _chunks(self) -> ChunkWriter:
@@ -112,6 +132,7 @@ class GeminiStream:
         yield from self._open(index)
         candidate = self._candidates[index]
         logprobs = _logprobs(given.get("logprobsResult") or {})
+        candidate.own.note(given)
         for part in (given.get("content") or {}).get("parts") or ():
             for chunk in self._part(part, candidate, index):
                 if logprobs and chunk["choices"][0]["delta"].get("content"):
@@ -133,13 +154,28 @@ class GeminiStream:
             arguments = orjson.dumps(call.get("args") or {}).decode()
             yield self._chunks.tool_arguments(position, arguments, index=index)
             return
+        if candidate.own.take(part):
+            return
+        if part.get("inlineData") and not part.get("thought"):  # a thought's pictures are sketches of the answer's
+            yield self._chunks.delta(self._medium(part, extra), index=index)
+            return
         text = part.get("text")
         if text and part.get("thought"):
             yield self._chunks.delta({"reasoning_content": text}, index=index)
         elif text:
+            candidate.own.texts.append(text)
             yield self._chunks.text(text, index=index)
         if extra and not part.get("thought"):
             yield self._chunks.delta(extra, index=index)
+
+    def _medium(self, part: Json, extra: Json) -> Json:
+        """The delta of a picture or of sound, which is complete."""
+        data = part["inlineData"]
+        if not str(data["mimeType"]).startswith("audio/"):
+            return {"images": [picture_of(part, extra)]}
+        said = (part.get("audioTranscription") or {}).get("text") or ""
+        audio = {"id": f"audio_{self._chunks.id.removeprefix('chatcmpl-')}", "data": data["data"]}
+        return {"audio": {**audio, "transcript": said, "expires_at": 0, "mime_type": data["mimeType"]}}
 
     def _end(self, reason: str, message: str | None, candidate: _Candidate, index: int) -> Iterator[Json]:
         known = FINISH_REASONS.get(reason)
@@ -154,12 +190,28 @@ class GeminiStream:
         """Gemini counts thoughts beside the answer, OpenAI within it; cached tokens are within the prompt."""
         count = self._usage.get
         thoughts = added(count("thoughtsTokenCount") or 0)
+        queries = [len(candidate.own.queries) for candidate in self._candidates.values()]
+        by_query = traits(self.upstream.model).pays_by_query
+        searches = sum(made if by_query else min(made, 1) for made in queries)
         return usage(
             prompt=added(count("promptTokenCount") or 0, count("toolUsePromptTokenCount") or 0),
             completion=added(count("candidatesTokenCount") or 0, thoughts),
             cached=added(count("cachedContentTokenCount") or 0),
             reasoning=thoughts,
+            read=_kinds(count("promptTokensDetails")),
+            written=_kinds(count("candidatesTokensDetails")),
+            **({"server_tool_use": {"web_search_requests": searches}} if searches else {}),
         )
+
+
+def _kinds(details: Any) -> dict[str, int]:
+    """Tokens by kind, text left out; each is told once."""
+    kinds: dict[str, int] = {}
+    for one in details if isinstance(details, list) else ():
+        kind, told = one.get("modality"), one.get("tokenCount")
+        if kind in _KINDS and type(told) is int:
+            kinds[f"{kind.lower()}_tokens"] = told
+    return kinds
 
 
 def _logprobs(result: Json) -> Json | None:

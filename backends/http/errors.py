@@ -142,7 +142,10 @@ def _refusal(
     if status in (404, 405):
         return _not_found(status, details, message, missing, upstream)
     if status == 408:
-        return UpstreamTimeout(f"{endpoint} gave up waiting for the request.", upstream_status=status)
+        return UpstreamTimeout(
+            f"{endpoint} gave up waiting for the request" + (f": {message}" if message else "."),
+            upstream_status=status,
+        )
     if status == 413:
         return PayloadTooLarge(
             f"{endpoint} says that the request is too large" + (f": {message}" if message else ".")
@@ -232,7 +235,8 @@ def _not_found(
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
     if missing:
         return _lacking(CapabilityMismatch(message, param="model"), missing)
-    reason = f"{endpoint} does not serve this kind of request (HTTP {status})."
+    told = f": {message}" if message else "."
+    reason = f"{endpoint} does not serve this kind of request (HTTP {status}){told}"
     if missing is not None or (details.known and lacks_path(details.code, details.message)):
         return _lacking(CapabilityMismatch(reason, param="model"), frozenset())
     absent = PathMissing(reason, param="model")

@@ -16,6 +16,7 @@ from backends.http.deadlines import DeadlinePassed, Deadlines
 from backends.http.errors import TRANSPORT_ERRORS, translate
 from backends.settings import BackendSettings
 from backends.streams.json_text import loads
+from backends.streams.lines import LineReader
 from backends.streams.sse import ServerSentEvent, SSEReader
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError, UpstreamTimeout
 
@@ -131,6 +132,19 @@ class UpstreamResponse:
                 yield events
             else:
                 self._deadlines.no_progress(working=self._upstream.uds is not None)
+
+    async def lines(self) -> AsyncGenerator[Any]:
+        """The body as JSON values, one a line, whatever the content type. Raises UpstreamProtocolError."""
+        reader = LineReader(max_line=self._settings.max_event_bytes)
+        while chunk := await self._next_chunk(None):
+            if values := reader.feed(chunk):
+                self._deadlines.progress()
+                for value in values:
+                    yield value
+            else:
+                self._deadlines.no_progress(working=self._upstream.uds is not None)
+        for value in reader.rest():
+            yield value
 
     async def drain(self, seconds: float) -> None:
         """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""

@@ -8,7 +8,10 @@ from dataclasses import replace
 from backends.parameters import OTHER_ANSWERS, ParameterTable
 
 WORKER = ParameterTable(
-    drops=frozenset({"user", "metadata", "reasoning_effort", "min_tokens"}),
+    drops=frozenset({
+        "user", "metadata", "reasoning_effort", "min_tokens", "bit_rate", "chunking_strategy", "include",
+        "known_speaker_names", "known_speaker_references", "languages",
+    }),
     extras=frozenset(
         {
             "cache_prompt", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",

@@ -25,7 +25,18 @@ class AskedCall:
     Entering raises what ``HttpClient.open`` raises for the last form that was tried.
     """
 
-    __slots__ = ("_body", "_call", "_errors", "_http", "_key_header", "_options", "_path", "_upstream", "plain")
+    __slots__ = (
+        "_body",
+        "_call",
+        "_counts_itself",
+        "_errors",
+        "_http",
+        "_key_header",
+        "_options",
+        "_path",
+        "_upstream",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -37,21 +48,26 @@ class AskedCall:
         plain: bool,
         key_header: str,
         errors: ErrorReader,
+        counts_itself: bool = False,
     ) -> None:
-        """``plain`` asks for a plain answer first; the attribute says how the answer was asked for in the end."""
+        """``plain`` asks for a plain answer first; the attribute says how the answer was asked for in the end.
+
+        ``counts_itself``: streams of this path report their usage without being asked to.
+        """
         self.plain = plain
         self._http = http
         self._upstream = upstream
         self._path = path
         self._body = body
         self._options = body.get("stream_options")
+        self._counts_itself = counts_itself
         self._key_header = key_header
         self._errors = errors
         self._call: AbstractAsyncContextManager[UpstreamResponse]
 
     async def __aenter__(self) -> UpstreamResponse:
         upstream = self._upstream
-        form: Form = "plain" if self.plain else "stream"
+        form: Form = "plain" if self.plain else "bare" if self._counts_itself else "stream"
         if upstream.asked.known:
             if form == "stream" and upstream.asked.bare:
                 form = "bare"
@@ -92,12 +108,13 @@ class AskedCall:
         if form == "stream":
             body["stream"] = True
             body["stream_options"] = {**(self._options or {}), "include_usage": True}
+        elif form == "bare":
+            body["stream"] = True
+            if not self._counts_itself:
+                body.pop("stream_options", None)
         else:
             body.pop("stream_options", None)
-            if form == "bare":
-                body["stream"] = True
-            else:
-                body.pop("stream", None)
+            body.pop("stream", None)
         self._call = self._http.open(
             upstream, "POST", self._path, json=body, key_header=self._key_header, errors=self._errors
         )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
+from backends.native import original_for
 from backends.openai.asked import AskedCall
 from backends.openai.documents import (
     classifications,
@@ -22,14 +23,14 @@ from backends.openai.documents import (
     rerank_results,
     transcript_events,
 )
-from backends.openai.forms import dropped, rerank_body, speech_body, transcription_form
+from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
 from backends.openai.models import rows_from_models
 from backends.openai.parameters import table_at
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import WrongShape, regular_choice, regular_event
-from backends.translation import reading
+from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -67,7 +68,13 @@ class OpenAIBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
+        if upstream.wire == "responses" and isinstance(request, ChatRequest):
+            return self._response_body(upstream, request).dropped
         return dropped(request, upstream, self.parameters(upstream))
+
+    def speaks(self, wire: str, upstream: Upstream) -> bool:
+        """See :class:`backends.native.Native`."""
+        return wire == upstream.wire == "responses"
 
     def parameters(self, upstream: Upstream) -> ParameterTable:
         """How this upstream treats the parameters of a request."""
@@ -84,6 +91,8 @@ class OpenAIBackend:
 
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
+        if upstream.wire == "responses":
+            return self._respond(upstream, request)
         body = self.body(request, upstream)
         plain = asks_plainly(request, upstream)
         return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
@@ -128,7 +137,12 @@ class OpenAIBackend:
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
         body = speech_body(request, upstream, self.parameters(upstream), self.default_voice)
         async with self.http.open(
-            upstream, "POST", self.path(upstream, "/audio/speech"), json=body, key_header=self.key_header
+            upstream,
+            "POST",
+            self.path(upstream, "/audio/speech"),
+            json=body,
+            key_header=self.key_header,
+            errors=_speech_error,
         ) as response:
             async for chunk in response.iter_audio():
                 yield chunk
@@ -143,6 +157,26 @@ class OpenAIBackend:
         """The rows of ``GET /models``."""
         document = await self.http.get_json(upstream, self.path(upstream, "/models"), key_header=self.key_header)
         return await asyncio.to_thread(rows_from_models, server, checked(document, "", upstream))
+
+    # ---- the Responses API
+
+    def _response_body(self, upstream: Upstream, request: ChatRequest) -> TranslatedRequest:
+        from backends.openai.responses.calls import request_for
+
+        return request_for(request, original_for(self, request, upstream), upstream, self.parameters(upstream))
+
+    def _respond(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        from backends.openai.responses.calls import PATH, respond
+
+        return respond(
+            self.http,
+            upstream,
+            request,
+            original_for(self, request, upstream),
+            self._response_body(upstream, request),
+            path=self.path(upstream, PATH),
+            key_header=self.key_header,
+        )
 
     # ---- shared
 
@@ -256,8 +290,8 @@ class StreamWatch:
     """Checks the chunks of one answer: which choices have ended, and the usage."""
 
     __slots__ = (
-        "_calls", "_chat", "_created", "_ended", "_head", "_id", "_object", "_open", "_upstream",
-        "_usage",
+        "_calls", "_chat", "_created", "_ended", "_head", "_id", "_object", "_open", "_pending",
+        "_upstream", "_usage",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream, *, chat: bool) -> None:
@@ -272,6 +306,7 @@ class StreamWatch:
         self._ended: set[int] = set()
         self._usage: Json | None = None
         self._head: Json = {}
+        self._pending: Json = {}
 
     def see(self, chunk: Json) -> bool:
         """Note a chunk and make it regular; False if it holds nothing to pass on now.
@@ -282,19 +317,23 @@ class StreamWatch:
         usage = chunk.pop("usage", None)
         if type(usage) is dict:
             self._usage = usage
+        choices = chunk.get("choices")
+        if not choices:
+            self._pending |= {name: chunk[name] for name in _HEADED & chunk.keys()}
+            return False
+        chunk_id, created = chunk.get("id"), chunk.get("created")
         if (
-            type(chunk.get("id")) is not str
-            or type(chunk.get("created")) is not int
+            type(chunk_id) is not str
+            or type(created) is not int
+            or not (chunk_id and created)
             or type(chunk.get("service_tier")) not in _TEXT
             or type(chunk.get("system_fingerprint")) not in _TEXT
         ):
             self._regular_head(chunk)
         chunk["object"] = self._object
-        choices = chunk.get("choices")
-        if not choices:
-            self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
-            return bool(chunk.keys() & _HEADED)
-        self._head = self._head or {name: value for name, value in chunk.items() if name != "choices"}
+        if not self._head:
+            self._head = {name: value for name, value in chunk.items() if name not in _OF_THE_FIRST}
+            chunk.update(self._pending)
         if type(choices) is not list:
             raise _wrong(self._upstream, WrongShape("choices", choices, "a list"))
         for choice in choices:
@@ -315,14 +354,16 @@ class StreamWatch:
         return True
 
     def _regular_head(self, chunk: Json) -> None:
-        """Give the chunk the fields that clients demand where the server has none or one of another type."""
+        """Give the chunk the fields that clients demand where the server has none, or an empty or a wrong one."""
         if not self._id:
-            self._id = ("chatcmpl-" if self._chat else "cmpl-") + token_hex(12)
-            self._created = int(time.time())
-        if type(chunk.get("id")) is not str:
+            self._id = self._head.get("id") or ("chatcmpl-" if self._chat else "cmpl-") + token_hex(12)
+            self._created = self._head.get("created") or int(time.time())
+        if type(chunk.get("id")) is not str or not chunk["id"]:
             chunk["id"] = self._id
-        if type(chunk.get("created")) is not int:
+        if type(chunk.get("created")) is not int or not chunk["created"]:
             chunk["created"] = self._created
+        if chunk.get("model") == "":  # Azure's chunks about its filters have empty heads
+            chunk["model"] = self._head.get("model") or self._upstream.model
         for name in ("service_tier", "system_fingerprint"):
             if type(chunk.get(name)) not in _TEXT:
                 del chunk[name]
@@ -348,6 +389,8 @@ class StreamWatch:
 
 _TEXT = (str, type(None))
 _HEADED = frozenset({"prompt_filter_results"})
+"""What Azure says in a chunk without choices, before the answer; it goes with the first chunk of the answer."""
+_OF_THE_FIRST = _HEADED | {"choices"}
 
 
 def checked(document: Any, event: str, upstream: Upstream) -> Json:
@@ -372,6 +415,10 @@ def regular(event: Json, upstream: Upstream) -> None:
 
 def _wrong(upstream: Upstream, wrong: WrongShape) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent an answer of a wrong shape: {wrong}.")
+
+
+def _speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+    return of_this_model(read_error(status, headers, body, upstream))
 
 
 def blaming(prompt: str, errors: ErrorReader = read_error) -> ErrorReader:

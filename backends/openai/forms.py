@@ -5,13 +5,17 @@ from __future__ import annotations
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.parameters import ParameterTable, body_for, dropped_names, refuse_forbidden
+from backends.voices import mapped, openai_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from backends.wire.rerank import RerankRequest
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 
 _TIMED = frozenset({"verbose_json", "srt", "vtt"})
+_SPOKEN = frozenset({"voice", "response_format"})
+_PROTECTS = frozenset({"enable_logging", "entity_redaction"})
+"""ElevenLabs' parameters about privacy: an answer of a server without them would be another than was asked for."""
 
 
 def rerank_body(request: RerankRequest, upstream: Upstream, table: ParameterTable) -> Json:
@@ -36,13 +40,49 @@ def document_texts(request: RerankRequest) -> list[str]:
 def speech_body(
     request: SpeechRequest, upstream: Upstream, table: ParameterTable, default_voice: str | None
 ) -> Json:
-    """The body of a request for raw audio, which the gateway frames as events where the caller wants them."""
+    """The body of a request for raw audio, which the gateway frames as events where the caller wants them.
+
+    Raises UnsupportedParameter for times of what is spoken, and for privacy that this wire cannot ask for.
+    """
+    if request.timestamp_granularities:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' does not tell the times of what it speaks; ElevenLabs' models do.",
+            param="timestamp_granularities",
+        )
+    _refuse_protection(request, upstream)
     body = body_for(request, upstream, table)
     body.pop("stream_format", None)
     body.setdefault("response_format", request.response_format)
-    if default_voice is not None and body.get("voice") is None:
+    if isinstance(request.voice, str):
+        body["voice"] = spoken_voice(request, upstream, table)[0]
+    elif request.voice is None and default_voice is not None:
         body["voice"] = default_voice
     return body
+
+
+def spoken_voice(request: SpeechRequest, upstream: Upstream, table: ParameterTable) -> tuple[str | None, bool]:
+    """The voice to send, and whether it is only the nearest that the server has to the one asked for."""
+    voice = mapped(request, upstream)
+    if voice is None or voice != request.voice or not table.voices or voice.casefold() in table.voices:
+        return voice, False
+    nearest = openai_voice(voice)
+    return (voice, False) if nearest is None else (nearest, True)
+
+
+def of_this_model(error: RoundhouseError) -> RoundhouseError:
+    """The error of a refused speech; another model may have the voice or the format, so that it can be asked."""
+    if type(error) is not InvalidRequest or error.param not in _SPOKEN:
+        return error
+    other = UnsupportedParameter(error.message, param=error.param)
+    other.code = error.code
+    return other
+
+
+def _refuse_protection(request: WireModel, upstream: Upstream) -> None:
+    extra = request.model_extra or {}
+    for name in sorted(_PROTECTS & extra.keys()):
+        if name == "entity_redaction" or str(extra[name]).lower() in ("false", "0"):
+            raise UnsupportedParameter(f"'{upstream.model}' does not take '{name}'.", param=name)
 
 
 def transcription_form(
@@ -51,12 +91,20 @@ def transcription_form(
     """The multipart form. Formats with times are asked for as verbose_json and written by the gateway.
 
     Without ``streamed`` a stream is asked for only where the caller wants one and no times: OpenAI's older models
-    cannot stream, and its newer ones have no verbose_json.
+    cannot stream, and its newer ones have no verbose_json. Raises UnsupportedParameter for speakers where the
+    server is a worker of this machine, which cannot tell them apart, and for a redacted transcript.
     """
     refuse_forbidden(request)
+    _refuse_protection(request, upstream)
+    diarized = request.response_format == "diarized_json"
+    if diarized and upstream.engine is not None:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' does not tell speakers apart; Scribe and gpt-4o-transcribe-diarize do.",
+            param="response_format",
+        )
     timed = request.response_format in _TIMED or "word" in request.timestamp_granularities
     form: list[FormField] = [("model", upstream.model)]
-    form.append(("response_format", "verbose_json" if timed else "json"))
+    form.append(("response_format", "diarized_json" if diarized else "verbose_json" if timed else "json"))
     if timed and not request.translate:
         form.extend(("timestamp_granularities[]", granularity) for granularity in request.timestamp_granularities)
     if streamed or (request.stream and not timed):
@@ -69,7 +117,21 @@ def transcription_form(
         form.append(("temperature", repr(request.temperature)))
     if request.vad_filter is not None and "vad_filter" not in table.drops:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
+    form.extend((f"{name}[]", value) for name in _LISTED - table.drops for value in getattr(request, name))
+    if request.chunking_strategy is not None and "chunking_strategy" not in table.drops:
+        form.extend(_nested("chunking_strategy", request.chunking_strategy))
     return form, [("file", (request.filename, request.file, "application/octet-stream"))]
+
+
+_LISTED = frozenset({"include", "keywords", "known_speaker_names", "known_speaker_references", "languages"})
+"""Fields of the form that may have several values."""
+
+
+def _nested(name: str, value: str | dict[str, str]) -> list[FormField]:
+    """A field of the form whose value may be an object, written as OpenAI's SDKs do."""
+    if isinstance(value, str):
+        return [(name, value)]
+    return [(f"{name}[{key}]", inner) for key, inner in value.items()]
 
 
 def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable) -> tuple[str, ...]:
@@ -77,6 +139,7 @@ def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable)
     dropped: list[str] = []
     if request.vad_filter is not None and "vad_filter" in table.drops:
         dropped.append("vad_filter")
+    dropped += (name for name in sorted(table.drops & (_LISTED | {"chunking_strategy"})) if getattr(request, name))
     if request.translate and request.language is not None:
         dropped.append("language")
     dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict", "timings"))
@@ -87,4 +150,7 @@ def dropped(request: WireModel, upstream: Upstream, table: ParameterTable) -> tu
     """The parameters of any request that an upstream of OpenAI's wire is not sent."""
     if isinstance(request, TranscriptionRequest):
         return _transcription_dropped(request, table)
-    return dropped_names(request, upstream, table)
+    names = dropped_names(request, upstream, table)
+    if isinstance(request, SpeechRequest) and spoken_voice(request, upstream, table)[1]:
+        names += ("voice",)
+    return names

@@ -6,7 +6,9 @@ from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.voices import OPENAI_VOICES
 
 OPENAI = ParameterTable(
     drops=LLAMA_SAMPLERS
@@ -15,6 +17,7 @@ OPENAI = ParameterTable(
         "instruction",
         "language",
         "sample_rate",
+        "bit_rate",
         "negative_prompt",
         "steps",
         "guidance_scale",
@@ -23,6 +26,8 @@ OPENAI = ParameterTable(
     },
     renames={"max_tokens": "max_completion_tokens"},
     stops=4,
+    efforts=efforts_of,
+    voices=frozenset(OPENAI_VOICES),
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
 Source: OpenAI's API reference."""

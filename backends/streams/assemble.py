@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from catalog.types import Json
 _BODY = frozenset({"choices", "object"})
 _PLAIN = frozenset({"index", "delta", "text", "finish_reason"})
 _OWN = _PLAIN | {"logprobs"}
+_ANSWERS = frozenset({"function_call", "audio"})
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 
@@ -23,6 +25,8 @@ class _Choice:
     message: Json = field(default_factory=dict)
     tools: dict[int, Json] = field(default_factory=dict)
     arguments: dict[int, list[str]] = field(default_factory=dict)
+    sound: list[str] = field(default_factory=list)
+    transcript: list[str] = field(default_factory=list)
     logprobs: Json | None = None
     finish_reason: str | None = None
     extra: Json = field(default_factory=dict)
@@ -38,6 +42,8 @@ class _Choice:
                     self._add_call(call)
             elif name == "function_call":
                 self._add_function(value)
+            elif name == "audio":
+                self._add_audio(value)
             elif isinstance(value, list) and isinstance(self.message.get(name), list):
                 self.message[name] = [*self.message[name], *value]
             else:
@@ -55,6 +61,12 @@ class _Choice:
                     call["function"]["name"] += value["name"]
                 if value.get("arguments"):
                     pieces.append(value["arguments"])
+            elif name == "custom":
+                call.pop("function", None)
+                custom = call.setdefault("custom", {"name": "", "input": ""})
+                custom["name"] += value.get("name") or ""
+                if value.get("input"):
+                    pieces.append(value["input"])
             else:
                 call[name] = value
 
@@ -62,6 +74,16 @@ class _Choice:
         call = self.message.setdefault("function_call", {"name": "", "arguments": ""})
         call["name"] += delta.get("name") or ""
         call["arguments"] += delta.get("arguments") or ""
+
+    def _add_audio(self, delta: Json) -> None:
+        audio = self.message.setdefault("audio", {"id": "", "data": "", "expires_at": 0, "transcript": ""})
+        for name, value in delta.items():
+            if name == "data":
+                self.sound.append(value or "")
+            elif name == "transcript":
+                self.transcript.append(value or "")
+            elif value is not None:
+                audio[name] = value
 
     def add_logprobs(self, logprobs: Json) -> None:
         if self.logprobs is None:
@@ -82,14 +104,28 @@ class _Choice:
             **texts,
             **self.message,
         }
+        if "audio" in message:
+            message["audio"] |= {"data": joined_base64(self.sound), "transcript": "".join(self.transcript)}
         if self.tools:
             for position, call in self.tools.items():
-                call["function"]["arguments"] = "".join(self.arguments[position])
+                written = "".join(self.arguments[position])
+                call.get("custom", {}).update(input=written)
+                call.get("function", {}).update(arguments=written)
             message["tool_calls"] = [self.tools[position] for position in sorted(self.tools)]
             message["content"] = message["content"] or None
-        elif message["content"] is None and message["refusal"] is None and "function_call" not in message:
+        elif message["content"] is None and message["refusal"] is None and message.keys().isdisjoint(_ANSWERS):
             message["content"] = ""
         return message
+
+
+def joined_base64(pieces: list[str]) -> str:
+    """The base64 text of the bytes of several, each of which may be padded; others are joined as they are."""
+    if not any("=" in piece for piece in pieces[:-1]):
+        return "".join(pieces)
+    try:
+        return base64.b64encode(b"".join(base64.b64decode(piece) for piece in pieces)).decode()
+    except ValueError:
+        return "".join(pieces)
 
 
 class _Assembler:

@@ -1,6 +1,6 @@
 """Writes the chunks of a chat answer in OpenAI's shape, for providers that stream another one.
 
-Four fields go beyond OpenAI's, under names that clients already read:
+Some fields go beyond OpenAI's, under names that clients already read:
 
 ``reasoning_content``
     the text of the model's reasoning, named as by DeepSeek, vLLM and llama.cpp; deltas are concatenated;
@@ -9,26 +9,40 @@ Four fields go beyond OpenAI's, under names that clients already read:
     Tool use goes on if a client sends the assistant's message back unchanged;
 ``extra_content.google.thought_signature``
     Gemini's signature, on a tool call or on the message, named as by Google's own OpenAI endpoint;
+``images``
+    pictures that the model made, as parts ``{"type": "image_url", "image_url": {"url": "data:..."}}``, named as by
+    OpenRouter; each is complete, lists are concatenated;
+``server_tool_calls``
+    calls of tools that the provider ran itself, each complete with its result, in the shape of the Responses API's
+    output items (``web_search_call``, ``code_interpreter_call``...); ``extra_content`` has the provider's own;
 ``stop_reason``
     beside a choice's finish_reason: the stop sequence that ended the text, named as by vLLM.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from backends.streams.shapes import WrongShape, regular_delta
 from catalog.types import Json
 
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(slots=True)
 class ChunkWriter:
-    """Writes ``chat.completion.chunk`` objects of one answer; ``created`` is in Unix seconds."""
+    """Writes ``chat.completion.chunk`` objects of one answer; ``created`` is in Unix seconds.
+
+    ``service_tier`` is OpenAI's name of the tier that serves the request.
+    """
 
     id: str
     model: str
     created: int
+    service_tier: str | None = None
 
     def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
         """A chunk with one choice. Raises WrongShape when a part of the delta has another type than OpenAI's."""
@@ -54,13 +68,14 @@ class ChunkWriter:
         return {**self._chunk([]), "usage": usage}
 
     def _chunk(self, choices: list[Json]) -> Json:
-        return {
+        chunk = {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
             "choices": choices,
         }
+        return chunk if self.service_tier is None else {**chunk, "service_tier": self.service_tier}
 
 
 def added(*counts: Any) -> int:
@@ -68,12 +83,34 @@ def added(*counts: Any) -> int:
     return sum(counts) if all(type(count) is int for count in counts) else -1
 
 
-def usage(*, prompt: int, completion: int, cached: int = 0, cache_write: int = 0, reasoning: int = 0) -> Json:
-    """OpenAI's usage object. ``prompt`` includes cached and cache-written tokens, ``completion`` reasoning."""
+def usage(
+    *,
+    prompt: int,
+    completion: int,
+    cached: int = 0,
+    cache_write: int = 0,
+    reasoning: int = 0,
+    read: Mapping[str, int] = NO_COUNTS,
+    written: Mapping[str, int] = NO_COUNTS,
+    **more: Any,
+) -> Json:
+    """OpenAI's usage object. ``prompt`` includes cached and cache-written tokens, ``completion`` reasoning.
+
+    ``read`` and ``written`` are tokens of the prompt and the answer by kind (``audio_tokens``, ``image_tokens``).
+    ``more`` goes beyond OpenAI's, in Anthropic's words: ``cache_creation`` by time to live, ``server_tool_use``.
+    """
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": cache_write},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": cache_write, **read},
+        "completion_tokens_details": {"reasoning_tokens": reasoning, **written},
+        **more,
     }
+
+
+def counts(given: Any) -> Json:
+    """The whole numbers of a provider's object of counts."""
+    if type(given) is not dict:
+        return {}
+    return {name: count for name, count in given.items() if type(count) is int and count >= 0}

@@ -31,7 +31,7 @@ _KINDS = {
     type(None): "null",
 }
 _TEXTS = frozenset({"content", "role", "refusal", "reasoning_content", "reasoning"})
-_LISTS = frozenset({"annotations", "thinking_blocks"})
+_LISTS = frozenset({"annotations", "images", "server_tool_calls", "thinking_blocks"})
 _LOGPROBS: Mapping[str, frozenset[type]] = {
     "content": frozenset({dict}),
     "refusal": frozenset({dict}),
@@ -54,6 +54,8 @@ def regular_delta(delta: Json) -> None:
             _regular_calls(value)
         elif name == "function_call":
             _regular_function(value)
+        elif name == "audio":
+            _check_texts("audio", value, "id", "data", "transcript")
         elif name in _LISTS and type(value) is not list:
             raise WrongShape(name, value, "a list")
     if type(delta.get("content")) is list:
@@ -132,6 +134,16 @@ def _regular_calls(calls: Any) -> None:
                 raise WrongShape(f"tool_calls.{name}", call[name], "a text")
         if call.get("function") is not None:
             _regular_function(call["function"])
+        if call.get("custom") is not None:
+            _check_texts("custom", call["custom"], "name", "input")
+
+
+def _check_texts(name: str, holder: Any, *texts: str) -> None:
+    if type(holder) is not dict:
+        raise WrongShape(name, holder, "an object")
+    for text in texts:
+        if holder.get(text) is not None and type(holder[text]) is not str:
+            raise WrongShape(f"{name}.{text}", holder[text], "a text")
 
 
 def _regular_function(function: Any) -> None:

@@ -258,11 +258,23 @@ class TranscriptEvent(TypedDict):
     usage: NotRequired[dict[str, Any] | None]
 
 
+class SpokenCharacter(TypedDict):
+    character: str
+    start: float
+    end: float
+
+
 class SpeechEvent(TypedDict):
-    """One event of streamed speech; ``audio`` is base64."""
+    """One event of streamed speech; ``audio`` is base64, times are seconds of the whole.
+
+    The first has the ``request_id`` that ElevenLabs takes among ``previous_request_ids`` of what follows.
+    """
 
     type: Literal["speech.audio.delta", "speech.audio.done"]
     audio: NotRequired[str]
+    request_id: NotRequired[str]
+    words: NotRequired[list[TranscribedWord]]
+    characters: NotRequired[list[SpokenCharacter]]
     usage: NotRequired[dict[str, int]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -10,9 +11,11 @@ from pydantic.json_schema import SkipJsonSchema
 from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+SpeechFormat = Literal[AudioFormat, "ulaw", "alaw"]
+"""OpenAI's formats, and the two of telephony (ITU-T G.711), which ElevenLabs makes."""
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 
-MEDIA_TYPES: dict[str, str] = {
+MEDIA_TYPES: Mapping[SpeechFormat, str] = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
     "aac": "audio/aac",
@@ -20,34 +23,67 @@ MEDIA_TYPES: dict[str, str] = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
+SPEECH_MEDIA: Mapping[SpeechFormat, str] = {**MEDIA_TYPES, "ulaw": "audio/PCMU", "alaw": "audio/PCMA"}
+"""Media types of speech; the telephony ones are of RFC 3551."""
+MAX_TERMS = 1000
+Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
+Term = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class VoiceId(WireModel):
+    """OpenAI's form of a voice of the account's own; at any provider, ``id`` is the voice's id there."""
+
+    id: Identifier
 
 
 class SpeechRequest(WireModel):
-    """A text to speak. ``voice`` is a name of ``/v1/audio/voices``; ``sample_rate`` and ``language`` are ours."""
+    """A text to speak. ``voice`` is a name of ``/v1/audio/voices``, or an object with the ``id`` of a voice.
+
+    ``sample_rate`` (Hz), ``bit_rate`` (kbit/s), ``language`` and ``timestamp_granularities`` are ours. The last is
+    for ``stream_format: "sse"`` and asks for the times of what is spoken: each ``speech.audio.delta`` then has
+    ``words`` or ``characters``, lists of ``{"word" or "character", "start", "end"}`` in seconds of the whole.
+    """
 
     model: ModelName = "auto"
     input: Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
-    voice: Identifier | None = None
+    voice: Identifier | VoiceId | None = None
     instructions: Text | None = None
-    response_format: AudioFormat = "mp3"
+    response_format: SpeechFormat = "mp3"
     speed: Annotated[Finite, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     sample_rate: Annotated[int, Field(ge=8000, le=48000)] | None = None
-    language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
+    bit_rate: Annotated[int, Field(ge=8, le=512)] | None = None
+    language: Language | None = None
+    timestamp_granularities: Annotated[list[Literal["word", "character"]], Field(max_length=2)] | None = None
     strict: bool | None = None
+
+    @property
+    def voice_name(self) -> str | None:
+        """The name or id of the voice, in either of its forms."""
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
 class TranscriptionRequest(WireModel):
-    """Audio to transcribe: the fields of the multipart form, and the file's bytes."""
+    """Audio to transcribe: the fields of the multipart form, and the file's bytes.
+
+    ``keywords`` are words to recognise, ``languages`` those that may be spoken. With ``diarized_json``, segments
+    have speakers: "A", "B"..., or ``known_speaker_names``, whose voices are in ``known_speaker_references``.
+    """
 
     model: ModelName = "auto"
     file: bytes = Field(repr=False, exclude=True)
     filename: SkipJsonSchema[Annotated[str, StringConstraints(max_length=1024)]] = "audio"
-    language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
+    language: Language | None = None
+    languages: Annotated[tuple[Language, ...], Field(max_length=32)] = ()
     prompt: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     response_format: TranscriptFormat = "json"
     temperature: Annotated[Finite, Field(ge=0, le=1)] | None = None
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
+    keywords: Annotated[tuple[Term, ...], Field(max_length=MAX_TERMS)] = ()
+    known_speaker_names: Annotated[tuple[Identifier, ...], Field(max_length=32)] = ()
+    known_speaker_references: Annotated[tuple[Text, ...], Field(max_length=32)] = Field(default=(), repr=False)
+    chunking_strategy: Literal["auto"] | Annotated[dict[Identifier, Identifier], Field(max_length=8)] | None = None
+    include: Annotated[tuple[Identifier, ...], Field(max_length=16)] = ()
     stream: bool = False
     vad_filter: bool | None = None
     translate: SkipJsonSchema[bool] = False

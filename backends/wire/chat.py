@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
-from backends.wire.common import Identifier, Text, WireModel
+from backends.wire.common import CallId, Effort, Identifier, SchemaName, Text, WireModel
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
@@ -42,7 +42,7 @@ class FunctionCall(WireModel):
 
 
 class ToolCall(WireModel):
-    id: Identifier
+    id: CallId
     type: Literal["function", "custom"] = "function"
     function: FunctionCall | None = None
 
@@ -52,7 +52,7 @@ class Message(WireModel):
     content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = None
     name: Identifier | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
-    tool_call_id: Identifier | None = None
+    tool_call_id: CallId | None = None
 
 
 class FunctionDefinition(WireModel):
@@ -84,7 +84,7 @@ class NamedToolChoice(WireModel):
 
 
 class JsonSchema(WireModel):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    name: SchemaName
     description: Text | None = None
     schema_: Schema = Field(alias="schema")
     strict: bool | None = None
@@ -102,6 +102,40 @@ class ResponseFormat(WireModel):
         return value
 
 
+Domains = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=253)]], Field(max_length=256)]
+
+
+class ApproximatePlace(WireModel):
+    """``country`` is a code of ISO 3166-1 with two letters, ``timezone`` a name of IANA's database."""
+
+    city: Identifier | None = None
+    country: Identifier | None = None
+    region: Identifier | None = None
+    timezone: Identifier | None = None
+
+
+class UserLocation(WireModel):
+    type: Literal["approximate"]
+    approximate: ApproximatePlace
+
+
+class SearchFilters(WireModel):
+    allowed_domains: Domains | None = None
+    blocked_domains: Domains | None = None
+
+
+class WebSearchOptions(WireModel):
+    """Lets the model search the web before it answers.
+
+    ``filters`` (from the Responses API) and ``max_uses`` (from Anthropic's) go beyond OpenAI's chats.
+    """
+
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    user_location: UserLocation | None = None
+    filters: SearchFilters | None = None
+    max_uses: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
 class ChatRequest(Sampling):
     """A request for a chat completion."""
 
@@ -116,7 +150,8 @@ class ChatRequest(Sampling):
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
+    web_search_options: WebSearchOptions | None = None
 
     metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None
 
@@ -162,6 +197,12 @@ class TranslatedChat(ChatRequest):
     @property
     def original(self) -> Original | None:
         return self._original
+
+    def with_original(self, original: Original) -> TranslatedChat:
+        """A copy whose providers of the other language get this request."""
+        copy = self.model_copy()
+        copy._original = original
+        return copy
 
     @classmethod
     def of(

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
-from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
+from backends.wire.common import Effort, Finite, Identifier, ModelName, SchemaName, Text, WireModel
 from backends.wire.schema import Schema
 
 
 class Reasoning(WireModel):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
 
 class TextFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    name: SchemaName | None = None
     description: Text | None = None
     schema_: Schema | None = Field(default=None, alias="schema")
     strict: bool | None = None
@@ -35,10 +35,13 @@ class TextConfig(WireModel):
 
 
 class ResponsesRequest(WireModel):
-    """A request for a model response. Nothing is stored: ``input`` holds the whole conversation."""
+    """A request for a model response.
+
+    ``input`` holds the whole conversation, unless an upstream of the Responses API has stored a part of it.
+    """
 
     model: ModelName = "auto"
-    input: Text | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)]
+    input: Text | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)] | None = None
     instructions: Text | None = None
 
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None

@@ -1,10 +1,14 @@
-"""Looks at files that may be on a mount that hangs: each look has a time limit and spoils no other."""
+"""Looks at and reads files that may be on a mount that hangs: each look has a time limit and spoils no other."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -44,3 +48,41 @@ class FileChecks(Generic[T]):
             if thread.is_alive():
                 self._running[name] = thread
         return {name: results[name] for name in started if name in results and name not in self._running}
+
+
+SETTINGS_LIMIT = 8 * 1024 * 1024
+"""Bytes of a file that a person writes: settings, certificates, a chat template."""
+
+
+def read_regular(path: Path, *, limit: int = SETTINGS_LIMIT, timeout: float = 2.0) -> bytes:
+    """Read a regular file of at most ``limit`` bytes.
+
+    Raises OSError, whose ``strerror`` says what is wrong: also for a FIFO, a device, a folder, a larger file, or
+    one that cannot be read within ``timeout`` seconds.
+    """
+
+    def read() -> bytes | OSError:
+        try:
+            return _read(path, limit)
+        except OSError as error:
+            return error
+
+    found = FileChecks[bytes | OSError](timeout).run({str(path): read}).get(str(path))
+    if found is None:
+        raise OSError(errno.ETIMEDOUT, f"No answer from the file system within {timeout:g} seconds", str(path))
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+def _read(path: Path, limit: int) -> bytes:
+    # Opening a FIFO without a writer would wait for one.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if stat.S_ISDIR(mode := os.fstat(file.fileno()).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"Larger than {limit} bytes", str(path))
+    return data

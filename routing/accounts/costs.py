@@ -6,6 +6,7 @@ drift nor depend on the order of addition.
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
 
@@ -15,6 +16,9 @@ from routing.state.protocol import NANO
 
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _PRICES = tuple(Price.model_fields)
+PROMPT_MARGIN = 1.15
+"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
+_MILLION = 1_000_000
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
 
@@ -42,6 +46,24 @@ def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) 
     if exact is None or isinstance(exact, int):
         return exact
     return int(exact.to_integral_value(ROUND_HALF_EVEN))
+
+
+def affordable_output(price: Price, prompt_tokens: int, dollars: float) -> float | None:
+    """The most output tokens with which a call costs at most ``dollars``; below 0 if its prompt alone costs more.
+
+    ``prompt_tokens`` is an estimate, which counts with :data:`PROMPT_MARGIN`, and every token of it as written to
+    a cache where that is dearer. Infinite if the output is free, ``None`` if a price is unknown.
+    """
+    prompt = math.ceil(prompt_tokens * PROMPT_MARGIN)
+    written = prompt if (price.cache_write or 0) > (price.input or 0) else 0
+    alone = cost_nano(price, Usage(input=prompt, cache_write=written))
+    with_million = cost_nano(price, Usage(input=prompt, output=_MILLION, cache_write=written))
+    if alone is None or with_million is None:
+        return None
+    room = to_nano(dollars) - alone
+    if with_million == alone:
+        return math.inf if room >= 0 else -1
+    return room * _MILLION // (with_million - alone)
 
 
 def is_free(price: Price) -> bool:

@@ -225,6 +225,10 @@ class Spend:
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
 
+    def request_cap(self, key: str) -> float | None:
+        """Dollars that one request of the key may cost; ``None`` without such a cap."""
+        return min((caps.request for _, caps in self._scopes(key) if caps.request is not None), default=None)
+
     @property
     def unknown_price_allowed(self) -> bool:
         """Whether caps let a call be made whose price is unknown."""

@@ -19,6 +19,7 @@ CHOICE_HEADERS = {
     "x-roundhouse-reason": "The reason for this model.",
     "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
+    "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
 }
 """The response headers about a choice, and what each says."""
 
@@ -54,7 +55,7 @@ class Answer(Generic[T]):
         await self._go_on(self, error)
 
     def headers(self) -> dict[str, str]:
-        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts`` and, when it applies, ``-dropped``."""
+        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts``; if set, ``-dropped`` and ``-bound``."""
         headers = {
             "x-roundhouse-model": self.model.id,
             "x-roundhouse-trace": self.trace,
@@ -63,6 +64,8 @@ class Answer(Generic[T]):
         }
         if self.dropped:
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
+        if self.attempt.bound is not None:
+            headers["x-roundhouse-bound"] = str(self.attempt.bound)
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:

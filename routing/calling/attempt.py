@@ -28,6 +28,7 @@ from catalog.errors import (
     UpstreamError,
 )
 from catalog.model import Capability, Model
+from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
@@ -45,6 +46,8 @@ class Attempt(Generic[T]):
         self.candidate = candidate
         self.number = number
         self.dropped: tuple[str, ...] = ()
+        self.bound: Bound | None = None
+        """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
@@ -82,23 +85,29 @@ class Attempt(Generic[T]):
         With ``complete``, wait for every item, so that the answer is checked before it is passed on.
 
         Raises what :meth:`Leases.acquire` raises, CapabilityMismatch when the backend lacks the capability,
-        UnsupportedParameter for a dropped parameter under ``strict``, InvalidRequest and the backend's errors,
+        UnsupportedParameter for a dropped parameter under ``strict`` and for a limit on cost or tokens that cannot
+        be kept, PriceUnknown, InvalidRequest and the backend's errors,
         UpstreamError for a chat's path that is missing at present, and StreamBroken for an answer without content.
         """
         try:
+            self.bound = bound_of(self.model, self.job.facts, self._context.spend, self.job.bound)
             lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            translated = original_for(backend, self.job.request, lease.upstream) is None
-            self.dropped = backend.dropped(self.job.request, lease.upstream)
+            request = self.job.request
+            if self.bound is not None:
+                request = bounded(request, self.bound, lease.upstream)
+            translated = original_for(backend, request, lease.upstream) is None
+            self.dropped = backend.dropped(request, lease.upstream)
             if translated:
                 self.dropped = self.job.left_out + self.dropped
             if self.dropped:
+                check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
             reported = collect() if lease.upstream.uds is not None else None
-            self._unstreamed = asks_plainly(self.job.request, lease.upstream)
-            self._source = aiter(self.job.operation.call(backend, lease.upstream, self.job.request))
+            self._unstreamed = asks_plainly(request, lease.upstream)
+            self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
             if lease.upstream.asked.known:
@@ -139,8 +148,7 @@ class Attempt(Generic[T]):
         if facts.capability is not Capability.CHAT or facts.tokens_only or self.model.local:
             return error
         return UpstreamError(
-            f"The endpoint '{self.model.endpoint_name}' answered with HTTP {error.upstream_status} and no reason: "
-            "its path is missing at present. If that lasts, check its base_url.",
+            f"{error.message.rstrip('.')}. Its path may be missing just now; if that lasts, check its base_url.",
             upstream_status=error.upstream_status,
         )
 
@@ -278,6 +286,7 @@ class Attempt(Generic[T]):
             valid=self.verdict() if result is Result.SUCCESS else None,
             provider_key=self._lease.provider_key if self._lease else None,
             unstreamed=self._unstreamed,
+            bound=None if self.bound is None else str(self.bound),
             scope=getattr(failure, "scope", None),
             lacks=getattr(failure, "lacks", None) or frozenset(),
         )

@@ -356,7 +356,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     passing = next((by_code[code] for code in _PASSING if code in by_code), None)
     if passing is not None:
         rest = min(exclusion.rest or 1.0 for exclusion in excluded if exclusion.code in _PASSING)
-        text = passing.reason if named else message
+        text = f"'{passing.model}' cannot answer at present: {passing.reason}." if named else message
+        text += f" Try again in {math.ceil(rest)} s, or choose another model."
         if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", "keys_rejected")):
             limited = UpstreamRateLimited if "keys_resting" in by_code else UpstreamQuotaExceeded
             return limited(text, param="model", retry_after=math.ceil(rest))

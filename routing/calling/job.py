@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from backends.wire.common import WireModel
+from routing.calling.bounds import Bound
 from routing.calling.judgement import MakeJudge
 from routing.calling.operations import Operation
 from routing.facts import Facts
@@ -24,7 +25,7 @@ class Job(Generic[T]):
     ``request`` is the validated body. ``trace`` is the id under which attempts are recorded. ``judge`` creates
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
-    model is given.
+    model is given. ``bound`` is the longest answer by the limits of the caller's key.
     """
 
     facts: Facts
@@ -33,3 +34,4 @@ class Job(Generic[T]):
     trace: str
     judge: MakeJudge | None = None
     left_out: tuple[str, ...] = ()
+    bound: Bound | None = None

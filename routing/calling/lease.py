@@ -15,7 +15,7 @@ from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
 from catalog.errors import ModelTemporarilyUnavailable
-from catalog.model import Endpoint, Model, UpstreamSource
+from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
@@ -105,6 +105,7 @@ class Leases:
             parameters=model.parameters,
             max_output_tokens=model.limits.max_output_tokens,
             prompts=model.options.get("prompts", {}),
+            voices=model.voice_map,
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
@@ -124,6 +125,10 @@ class Leases:
                 _upstream(endpoint, model.source.model, secret, self._timeouts),
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
+                wire=model.wire or endpoint.wire,
+                reasons=Capability.REASONING in model.capabilities,
+                options=model.options,
+                voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )
         return upstream, position
@@ -132,7 +137,9 @@ class Leases:
         """The address of a remote row, without a key; None for a local one."""
         if not isinstance(model.source, UpstreamSource):
             return None
-        return _upstream(self._endpoint(model.source.endpoint), model.source.model, None, self._timeouts)
+        endpoint = self._endpoint(model.source.endpoint)
+        upstream = _upstream(endpoint, model.source.model, None, self._timeouts)
+        return replace(upstream, wire=model.wire or endpoint.wire)
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether the candidate's endpoint has another key that the model can use."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from routing.calling.usage import audio_seconds, token_usage
+from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage
 
 
@@ -29,16 +29,18 @@ class AnswerObserver(Protocol):
 class ChunkObserver:
     """Observes chat and text completion chunks. A chunk with only a role does not begin the answer."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, most_prompt: int = MOST_TOKENS) -> None:
+        """``most_prompt`` is the most prompt tokens that are believed."""
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
         self._model = model
+        self._most_prompt = most_prompt
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         if item.get("usage") is not None:
-            self.usage = _regular(item)
+            self.usage = _regular(item, self._most_prompt)
         for choice in item.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason is not None:
@@ -58,19 +60,21 @@ def _carries_content(choice: Mapping[str, Any]) -> bool:
 class ObjectObserver:
     """Observes an answer that is one object: embeddings, rerank (a unit is one search), tokens."""
 
-    def __init__(self, model: str, units: float = 0.0) -> None:
+    def __init__(self, model: str, units: float = 0.0, most_prompt: int = MOST_TOKENS) -> None:
+        """``most_prompt`` is the most prompt tokens that are believed."""
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
         self._model = model
         self._units = units
+        self._most_prompt = most_prompt
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         self.begun = True
         self.finish_reason = "stop"
         if item.get("usage") is not None:
-            usage = _believed(item)
+            usage = _believed(item, self._most_prompt)
             known = usage.known and bool(usage.input or usage.output or self._units)
             self.usage = replace(usage, units=self._units, known=known)
         elif self._units:
@@ -124,12 +128,12 @@ class ImageObserver:
             self.usage = replace(tokens, units=self._images)
 
 
-def _regular(chunk: dict[str, Any]) -> Usage:
+def _regular(chunk: dict[str, Any], most_prompt: int) -> Usage:
     """The usage of a chunk, which gets OpenAI's names and whole numbers in it.
 
     Zeros for all are a placeholder of servers that do not count: they pass on, and the usage is unknown.
     """
-    believed = _believed(chunk)
+    believed = _believed(chunk, most_prompt)
     if not believed.known:
         return believed
     usage = chunk["usage"]
@@ -159,9 +163,9 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
     return replace(tokens, units=known / 60)
 
 
-def _believed(item: dict[str, Any]) -> Usage:
+def _believed(item: dict[str, Any], most_prompt: int = MOST_TOKENS) -> Usage:
     """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
-    usage = token_usage(item.get("usage"))
+    usage = token_usage(item.get("usage"), most_prompt)
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)

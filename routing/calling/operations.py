@@ -31,6 +31,7 @@ from routing.calling.observers import (
     ObjectObserver,
     TranscriptObserver,
 )
+from routing.calling.usage import most_prompt_tokens
 from routing.facts import Facts
 
 T = TypeVar("T")
@@ -55,12 +56,12 @@ async def once(answer: Awaitable[T]) -> AsyncIterator[T]:
     yield await answer
 
 
-def _chunks(_facts: Facts, model: str) -> AnswerObserver:
-    return ChunkObserver(model)
+def _chunks(facts: Facts, model: str) -> AnswerObserver:
+    return ChunkObserver(model, most_prompt_tokens(facts))
 
 
-def _object(_facts: Facts, model: str) -> AnswerObserver:
-    return ObjectObserver(model)
+def _object(facts: Facts, model: str) -> AnswerObserver:
+    return ObjectObserver(model, most_prompt=most_prompt_tokens(facts))
 
 
 CHAT: Operation[Json] = Operation(Chat, lambda backend, upstream, body: backend.chat(upstream, body), _chunks)
@@ -73,7 +74,7 @@ EMBED: Operation[Json] = Operation(
 RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
-    lambda _facts, model: ObjectObserver(model, units=1.0),
+    lambda facts, model: ObjectObserver(model, units=1.0, most_prompt=most_prompt_tokens(facts)),
 )
 CLASSIFY: Operation[Json] = Operation(
     Classify, lambda backend, upstream, body: once(backend.classify(upstream, body)), _object

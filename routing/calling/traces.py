@@ -10,7 +10,7 @@
               "excluded": [{"model", "code", "reason"}], "more_candidates", "more_excluded"},
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
-                   "finish_reason", "error", "status", "valid", "provider_key"}],
+                   "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
@@ -265,6 +265,7 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
         },
         "cost": outcome.cost,
         "finish_reason": outcome.finish_reason,
+        "bound": outcome.bound,
         "error": outcome.error,
         "status": outcome.status,
         "valid": outcome.valid,

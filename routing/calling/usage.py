@@ -8,20 +8,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from catalog.model import Capability
+from routing.facts import Facts
 from routing.outcomes import Usage
 
 MOST_TOKENS = 100_000_000
 """Tokens of one call beyond any context window and any batch."""
+_TIMES_ESTIMATED, _BESIDE = 10, 131_072
+"""A prompt of text has no more tokens than this multiple of its estimate, and these: servers add their own."""
+_MEDIA = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
 MOST_SECONDS = 7 * 86_400.0
 """Seconds of audio beyond any file that is accepted."""
 
 
-def token_usage(usage: Any) -> Usage | None:
+def most_prompt_tokens(facts: Facts) -> int:
+    """The most prompt tokens that are believed: media and searches are of any size, and a text is not."""
+    if facts.hosted or not _MEDIA.isdisjoint(facts.features):
+        return MOST_TOKENS
+    return min(MOST_TOKENS, _TIMES_ESTIMATED * facts.prompt_tokens + _BESIDE)
+
+
+def token_usage(usage: Any, most_prompt: int = MOST_TOKENS) -> Usage | None:
     """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``).
 
-    None unless it holds whole numbers with ``0 <= cached + cache_write <= input``, at most :data:`MOST_TOKENS`.
-    Reasoning tokens are part of the output, but some providers (xAI) count them beside it: more of them than
-    output are added. Rerankers give ``total_tokens`` alone.
+    None unless it holds whole numbers with ``0 <= cached + cache_write <= input <= most_prompt``, at most
+    :data:`MOST_TOKENS`. Reasoning tokens are part of the output, but some providers (xAI) count them beside it:
+    more of them than output are added. Rerankers give ``total_tokens`` alone.
     """
     try:
         prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
@@ -38,7 +50,7 @@ def token_usage(usage: Any) -> Usage | None:
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    if read.cached + read.cache_write > read.input:
+    if read.cached + read.cache_write > read.input or read.input > most_prompt:
         return None
     if read.reasoning > read.output:
         total = usage.get("total_tokens")

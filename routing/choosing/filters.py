@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from catalog.errors import InvalidRequest, PriceUnknown
 from catalog.index import Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
+from routing.accounts.costs import PROMPT_MARGIN
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
@@ -17,6 +20,8 @@ from routing.settings import RoutingSettings
 
 SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 """Capabilities to which the speech policy applies."""
+GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
+"""Capabilities whose answers are text, as long as the model likes or a bound says."""
 _LIMITS = frozenset({"privacy", "tags", "speech_policy", "excluded", "cost", PriceUnknown.code})
 """Codes of the rules that hold for a model asked for by name, too. Caps are left to the reservation, which says
 when they end."""
@@ -121,16 +126,27 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
 
 
 def cost_bound(facts: Facts, world: World) -> Floats | None:
-    """The most each row may cost in dollars, shape (n,), NaN when unknown; ``None`` without a limit on cost."""
+    """The most each row may cost in dollars, shape (n,); ``None`` without a limit on cost.
+
+    NaN when unknown, infinite for an answer that cannot be bounded. Without the caller's bound of the answer it is
+    the expected cost: the attempt bounds the answer by ``max_cost`` (:mod:`routing.calling.bounds`).
+    """
     if facts.intent.max_cost is None and world.headroom is None:
         return None
     most = None if facts.output_tokens is None else float(facts.output_tokens)
-    return world.estimator.cost(facts, output=most)
+    if facts.intent.max_cost is None:
+        return world.estimator.cost(facts, output=most)
+    with_margin = replace(facts, prompt_tokens=math.ceil(facts.prompt_tokens * PROMPT_MARGIN))
+    cost = world.estimator.cost(with_margin, output=most)
+    if facts.capability in GENERATES:
+        endless = world.index.endless
+        cost[endless] = np.where(cost[endless] > 0, np.inf, cost[endless])
+    return cost
 
 
 def context_needed(facts: Facts) -> int:
     """Tokens that the context window must hold; 0 for capabilities without one."""
-    if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+    if facts.capability not in GENERATES:
         return 0
     if facts.tokens_only:
         return facts.prompt_tokens
@@ -209,12 +225,16 @@ def _not_blocked(world: World) -> Bools:
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
     limit = _cost_limit(facts, world)
     code = "cost" if limit == facts.intent.max_cost else OVER_BUDGET
-    over = Filter(
-        code, ~(bound > limit), lambda row: f"it may cost ${bound[row]:.6f}, more than the ${limit:.6f} allowed"
-    )
+    over = Filter(code, ~(bound > limit), lambda row: _too_dear(bound[row], limit))
     if not _price_needed(facts, world):
         return [over]
     return [Filter(PriceUnknown.code, ~np.isnan(bound), lambda _: PriceUnknown.reason), over]
+
+
+def _too_dear(most: float, limit: float) -> str:
+    if math.isinf(most):
+        return f"it does not take max_tokens, so its answer cannot be held to the ${limit:.6f} allowed"
+    return f"it may cost ${most:.6f}, more than the ${limit:.6f} allowed"
 
 
 def _price_needed(facts: Facts, world: World) -> bool:

@@ -19,7 +19,13 @@ from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
 _CHECKED_FEATURES = frozenset(
-    {Capability.VISION, Capability.AUDIO_INPUT, Capability.TOOLS, Capability.JSON_SCHEMA}
+    {
+        Capability.VISION,
+        Capability.AUDIO_INPUT,
+        Capability.TOOLS,
+        Capability.JSON_SCHEMA,
+        Capability.WEB_SEARCH,
+    }
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
 _LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot"})

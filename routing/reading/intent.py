@@ -13,7 +13,7 @@ from routing.facts import Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
 _LIST_FIELDS = frozenset({"require", "exclude", "tags"})
-_RESPONSE_HEADERS = frozenset({"model", "trace", "reason", "attempts", "dropped", "estimate"})
+_RESPONSE_HEADERS = frozenset({"model", "trace", "reason", "attempts", "dropped", "bound", "estimate"})
 """Headers of our responses; ignored in requests, because clients and proxies may echo them."""
 
 

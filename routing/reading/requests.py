@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest, ContentPart, Message
+from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -34,12 +34,16 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 """Characters of a file in base64 per token: a page of a PDF is 60 to 100 kB and 1,500 to 3,000 tokens."""
 _TOKENS_PER_IMAGE = 800
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
+_TOKENS_PER_SEARCH = 4000
+"""Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
 """Bytes of a minute of audio at 64 kbit/s."""
 _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
+_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -66,6 +70,9 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     if schema:
         features.add(Capability.JSON_SCHEMA)
         others.append(_written(request.response_format))
+    if request.web_search_options is not None:
+        features.add(Capability.WEB_SEARCH)
+        tokens += _TOKENS_PER_SEARCH
     tokens += round(_total(texts, last, last_profile.tokens, costs))
     if others:
         tokens += estimate_tokens("\n".join(others), costs)
@@ -94,6 +101,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         stream=bool(request.stream),
         key=key,
         prompt_digest=_digest(texts),
+        hosted=_hosted(request),
         intent=intent,
     )
 
@@ -246,16 +254,18 @@ def _textual(
     stream: bool = False,
 ) -> Facts:
     intent = _intent(request, headers)
-    tokens = other_tokens + _estimate(texts)
+    requested = getattr(request, "model", "auto")
+    costs = costs_of(requested)
+    tokens = other_tokens + _estimate(texts, costs)
     complexity = Complexity.SIMPLE
     if task is None:
         last = texts[-1] if texts else ""
-        shape = shape_of(last, profile(last), tokens=tokens, turns=1)
+        shape = shape_of(last, profile(last, costs), tokens=tokens, turns=1)
         complexity = complexity_of(shape)
         task = intent.task or task_of(shape, images=False, output_tokens=None)
     return Facts(
         capability=capability,
-        requested=getattr(request, "model", "auto"),
+        requested=requested,
         task=task,
         complexity=complexity,
         prompt_tokens=tokens,
@@ -319,11 +329,11 @@ def _total(texts: Iterable[str], known: str, tokens: float, costs: Costs) -> flo
     return sum(tokens if text is known else profile(text, costs).tokens for text in texts if text)
 
 
-def _estimate(texts: list[str]) -> int:
+def _estimate(texts: list[str], costs: Costs) -> int:
     if len(texts) <= 64:
-        return sum(map(estimate_tokens, texts))
+        return sum(estimate_tokens(text, costs) for text in texts)
     # One pass in C over the joined texts is faster than thousands of short ones.
-    return max(len(texts), estimate_tokens("\n".join(texts)))
+    return max(len(texts), estimate_tokens("\n".join(texts), costs))
 
 
 def _schema(request: ChatRequest) -> tuple[int, bool]:
@@ -336,6 +346,14 @@ def _schema(request: ChatRequest) -> tuple[int, bool]:
     fields = list(properties.values()) if isinstance(properties, dict) else [schema]
     labels = len(fields) == 1 and isinstance(fields[0], dict) and "enum" in fields[0]
     return max(1, _size(schema)), labels
+
+
+def _hosted(request: ChatRequest) -> bool:
+    """Whether the provider may run tools of its own."""
+    if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
+        return True
+    original = request.original if isinstance(request, TranslatedChat) else None
+    return original is not None and original.refusal is not None
 
 
 def _size(schema: object) -> int:

@@ -3,8 +3,9 @@
 The UTF-8 bytes are mapped to classes (in C, by ``bytes.translate``). Single classes, and pairs of them that
 byte-pair vocabularies merge (indentation, runs of punctuation, three digits), each have a cost, fitted by least
 squares to the counts of real tokenizers on 25 languages, code, JSON, tool lists, logs and tables. The default is
-fitted to o200k and cl100k, for other scripts to o200k, which is nearer to the vocabularies since. Claude's two
-generations and SmolLM2 have their own. ``tests/routing/reading/token_counts.json`` holds what they count.
+fitted to o200k and cl100k, for other scripts to o200k, which is nearer to the vocabularies since. cl100k has costs
+of its own for those, Claude's two generations and SmolLM2 for all. What they
+count is in ``tests/routing/reading/token_counts.json``.
 
 The estimate serves routing, reservations of money, and the counting of tokens where no tokenizer is at hand.
 """
@@ -58,6 +59,10 @@ DEFAULT: Costs = {
     b".": 1.028, b"..": -1.556, b"l": 1.706, b"+": 2.202, b"c": 0.22, b"g": 0.42, b"i": 0.45, b"v": 0.45,
     b"s": 0.3, b"j": 0.8, b"k": 0.88, b"h": 0.7, b"e": 1.963,
 }  # fmt: skip
+CL100K: Costs = {
+    **DEFAULT, b"l": 1.9, b"+": 3.6, b"c": 0.5, b"g": 0.9, b"i": 1.15, b"v": 1.0, b"j": 1.05, b"k": 1.27,
+    b"h": 1.2,
+}  # fmt: skip
 CLAUDE_3: Costs = {
     b"a": 0.147, b"a0": 0.95, b"0": 0.725, b"000": -1.467, b" ": 0.35, b"  ": -0.508, b"n": 1.642,
     b".": 1.367, b"..": -2.069, b"l": 0.819, b"+": 8.764, b"c": 0.35, b"g": 0.696, b"i": 0.829, b"v": 1.282,
@@ -73,14 +78,17 @@ SMOLLM: Costs = {
     b"..": -2.069, b"l": 2.013, b"+": 11.803, b"c": 0.837, b"g": 1.025, b"i": 1.455, b"v": 1.957, b"s": 1.2,
     b"j": 1.678, b"k": 1.759, b"h": 2.655, b"e": 2.748,
 }  # fmt: skip
+_CL100K = re.compile(r"gpt-3\.?5|gpt-4(?![o.\d])|text-embedding-(?:3|ada)|(?:davinci|babbage)-002")
 _OLD_CLAUDE = re.compile(r"claude-(?:instant|2|3)|-4(?:[-.][0-6])?(?:$|[-@:]\d{6}|[@:])")
 
 
 def costs_of(model: str) -> Costs:
-    """The costs for a model, by its name: Claude's and SmolLM2's vocabularies differ much from the others."""
+    """The costs for a model, by its name: the vocabularies of these families differ much from the others."""
     name = model.casefold()
     if "claude" in name:
         return CLAUDE_3 if _OLD_CLAUDE.search(name) else CLAUDE
+    if _CL100K.search(name):
+        return CL100K
     return SMOLLM if "smollm" in name else DEFAULT
 
 

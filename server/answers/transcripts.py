@@ -26,7 +26,7 @@ MEDIA: dict[TranscriptFormat, str] = {
 
 def plain_json(done: Json) -> Json:
     """The transcript as ``{"text", "usage"}``."""
-    return {"text": done.get("text", ""), "usage": _usage(done)}
+    return {"text": done.get("text", ""), "usage": _usage(done), **_added(done)}
 
 
 def verbose_json(done: Json, request: TranscriptionRequest) -> Json:
@@ -42,21 +42,39 @@ def verbose_json(done: Json, request: TranscriptionRequest) -> Json:
     if "word" in request.timestamp_granularities:
         answer["words"] = done.get("words") or []
     answer["usage"] = _usage(done)
-    return answer
+    return answer | _added(done)
 
 
 def diarized_json(done: Json) -> Json:
     """The segments with their speakers. Raises UnsupportedParameter if the model does not tell them apart."""
+    return {
+        "task": "transcribe",
+        "duration": done.get("duration") or 0.0,
+        "text": done.get("text", ""),
+        "segments": spoken_segments(done),
+        "usage": _usage(done),
+        **_added(done),
+    }
+
+
+def spoken_segments(done: Json) -> list[Json]:
+    """OpenAI's ``transcript.text.segment`` objects. Raises UnsupportedParameter for segments without speakers."""
     segments = done.get("segments") or []
     if any("speaker" not in segment for segment in segments):
         raise UnsupportedParameter("This model does not tell speakers apart.", param="response_format")
-    return {
-        "task": "transcribe",
-        "duration": done.get("duration"),
-        "text": done.get("text", ""),
-        "segments": segments,
-        "usage": _usage(done),
-    }
+    return [
+        {
+            "type": "transcript.text.segment",
+            "id": segment["id"] if isinstance(segment.get("id"), str) else f"seg_{number}",
+            **{name: segment[name] for name in ("start", "end", "text", "speaker")},
+        }
+        for number, segment in enumerate(segments)
+    ]
+
+
+def _added(done: Json) -> Json:
+    """What a provider's own parameters asked for."""
+    return {name: done[name] for name in ("entities", "edited_transcript") if name in done}
 
 
 def srt(segments: Iterable[Json]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any, Literal
 
 import orjson
@@ -12,8 +13,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from backends.streams.noted import NotedAudio
 from backends.wire.answers import SpeechEvent, TranscriptEvent, Transcription
-from backends.wire.audio import MEDIA_TYPES, SpeechRequest, TranscriptionRequest
+from backends.wire.audio import SPEECH_MEDIA, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
@@ -76,7 +78,7 @@ async def create_translation(request: Request) -> Response:
     "/v1/audio/speech",
     Contract(
         reads=SpeechRequest,
-        media=dict.fromkeys(dict.fromkeys(MEDIA_TYPES.values()), bytes),
+        media=dict.fromkeys(SPEECH_MEDIA.values(), bytes),
         streams=SpeechEvent,
         calls_model=True,
     ),
@@ -91,7 +93,7 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
     job = speech_job(body, origin_of(request))
     if body.stream_format == "sse":
         return await stream_events(request, job, SpeechEncoder(prompt_tokens=job.facts.prompt_tokens))
-    return await stream_bytes(request, job, BytesEncoder(), MEDIA_TYPES[body.response_format])
+    return await stream_bytes(request, job, BytesEncoder(), SPEECH_MEDIA[body.response_format])
 
 
 @route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList))
@@ -117,17 +119,21 @@ async def list_voices(request: Request) -> Response:
 
 
 class SpeechEncoder:
-    """Encodes audio as events: ``speech.audio.delta`` with base64, and ``speech.audio.done`` with usage."""
+    """Encodes audio as events: ``speech.audio.delta`` with base64, and ``speech.audio.done`` with usage.
+
+    A delta also has the provider's notes: times of what is spoken, and the id for stitching.
+    """
 
     def __init__(self, *, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
         self._came = False
 
     def encode(self, item: bytes) -> bytes:
-        if not item:
+        notes = item.notes if isinstance(item, NotedAudio) else {}
+        if not item and not any(notes.values()):
             return b""
-        self._came = True
-        return event({"type": "speech.audio.delta", "audio": base64.b64encode(item).decode()})
+        self._came = self._came or bool(item)
+        return event({"type": "speech.audio.delta", "audio": base64.b64encode(item).decode(), **notes})
 
     def finish(self) -> bytes:
         if not self._came:
@@ -198,6 +204,8 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
             fields["filename"] = (upload.filename or "audio")[:1024]
         elif any(isinstance(value, UploadFile) for value in values):
             raise InvalidRequest("The only file is 'file'.", param=name[:64])
+        elif (part := _PART.fullmatch(name)) is not None:
+            fields[part[1]] = {**_object(fields.get(part[1])), part[2]: str(values[-1])}
         else:
             fields[name.removesuffix("[]")] = _field(name, [str(value) for value in values])
     if "file" not in fields:
@@ -211,10 +219,21 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
         raise from_validation(error, fields) from None
 
 
+_PART = re.compile(r"(\w{1,64})\[(\w{1,64})\]")
+"""A member of an object, as OpenAI's SDKs write it in a form."""
+_LISTS = frozenset({"include", "keywords", "known_speaker_names", "known_speaker_references", "languages"})
+
+
+def _object(value: Any) -> dict[str, str]:
+    return value if isinstance(value, dict) else {}
+
+
 def _field(name: str, values: list[str]) -> Any:
     """A form's text as its field's type; validation refuses a text that is not of that type."""
-    if name.endswith("[]") or name == "timestamp_granularities":
+    if name.removesuffix("[]") == "timestamp_granularities":
         return tuple(part for value in values for part in value.split(",") if part)
+    if name.endswith("[]") or name in _LISTS:
+        return tuple(value for value in values if value)
     value = values[-1]
     if name in ("stream", "vad_filter", "strict", "timings"):
         return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)

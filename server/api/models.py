@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from backends.registry import wire_of
 from backends.wire.common import Finite, WireModel
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, NotPermitted
@@ -78,6 +79,7 @@ class ModelCard(TypedDict):
     local: NotRequired[bool]
     engine: NotRequired[str | None]
     endpoint: NotRequired[str | None]
+    wire: NotRequired[str | None]
     device: NotRequired[str | None]
     state: NotRequired[str | None]
     loaded: NotRequired[bool]
@@ -208,6 +210,7 @@ def describe(
         "local": local,
         "engine": row.engine,
         "endpoint": row.source.endpoint if isinstance(row.source, UpstreamSource) else None,
+        "wire": wire_of(row, runtime.catalog),
         "device": view.device if view is not None else row.device,
         "state": view.state.value if view is not None else ("stopped" if local else None),
         "loaded": loaded,

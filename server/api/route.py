@@ -9,8 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from backends.registry import wire_of
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
+from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.model import Capability
 from catalog.types import Json
@@ -32,6 +34,7 @@ router = APIRouter(tags=["routing"])
 class RouteCandidate(TypedDict):
     """A model that could answer, with the numbers that the router weighs.
 
+    ``wire``: the language that a chat goes out in; null for a model of this machine.
     ``fits``: the prompt and the answer fit its context window; null where the window is unknown.
     """
 
@@ -42,6 +45,7 @@ class RouteCandidate(TypedDict):
     latency_seconds: float | None
     cost_dollars: float | None
     failure_domain: str
+    wire: str | None
     reason: str
     context_window: int | None
     fits: bool | None
@@ -83,7 +87,7 @@ async def explain_route(request: Request) -> Response:
     """
     runtime = runtime_of(request)
     facts = permitted(_facts(await read_body(request), request), caller_of(request), runtime.catalog)
-    return json_response(explained(facts, runtime.dispatcher.explain(facts)))
+    return json_response(explained(facts, runtime.dispatcher.explain(facts), runtime.catalog))
 
 
 def _facts(body: bytes, request: Request) -> Facts:
@@ -115,7 +119,7 @@ def _named(name: Any) -> Capability:
     raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in JOBS)}.", param="capability")
 
 
-def explained(facts: Facts, plan: Plan) -> RoutePlan:
+def explained(facts: Facts, plan: Plan, catalog: Catalog) -> RoutePlan:
     """A plan in the shape of ``POST /v1/route``, without the models that the caller's key may not use."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
     needed = context_needed(facts)
@@ -136,7 +140,7 @@ def explained(facts: Facts, plan: Plan) -> RoutePlan:
             "workload": facts.intent.workload.value,
         },
         "order": [candidate.model.id for candidate in plan.candidates],
-        "candidates": [_candidate(candidate, needed) for candidate in (plan.considered or plan.candidates)],
+        "candidates": [_candidate(each, needed, catalog) for each in (plan.considered or plan.candidates)],
         "excluded": [
             {"model": out.model, "code": out.code, "reason": out.reason} for out in own_exclusions(plan, facts)
         ],
@@ -159,7 +163,7 @@ def _too_small(candidate: Candidate, needed: int) -> str:
     )
 
 
-def _candidate(candidate: Candidate, needed: int) -> RouteCandidate:
+def _candidate(candidate: Candidate, needed: int, catalog: Catalog) -> RouteCandidate:
     return {
         "model": candidate.model.id,
         "local": candidate.model.local,
@@ -168,6 +172,7 @@ def _candidate(candidate: Candidate, needed: int) -> RouteCandidate:
         "latency_seconds": candidate.latency,
         "cost_dollars": candidate.cost,
         "failure_domain": candidate.failure_domain,
+        "wire": wire_of(candidate.model, catalog),
         "reason": candidate.reason,
         "context_window": candidate.model.limits.context_window,
         "fits": None if candidate.model.limits.context_window is None else _fits(candidate, needed),

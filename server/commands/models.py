@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from backends.registry import wire_of
 from backends.workers.engines.registry import Engines
 from catalog import starter
 from catalog.catalog import Catalog
@@ -16,6 +17,7 @@ from catalog.hardware import detect
 from catalog.model import Model, PathSource
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
+from catalog.types import Json
 from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
@@ -108,7 +110,7 @@ def list_models(
             continue
         table.add_row(
             model.id,
-            model.engine or model.endpoint_name,
+            model.engine or f"{model.endpoint_name}{_wire(model, catalog)}",
             ", ".join(sorted(model.endpoints)),
             str(model.limits.context_window or ""),
             bytes_of(sizes.get(model.id) or model.size.disk),
@@ -129,8 +131,15 @@ def show(model: ModelId, config: Config = None) -> None:
     catalog, store = catalog_and_store(settings)
     row = catalog.resolve(model)
     missing = faults_of([row], store, builtin_engines(settings.workers.python)).get(row.id)
-    state = {"ready": missing is None, "missing": missing}
-    terminal.console().print_json(data={**row.model_dump(mode="json", exclude_none=True), "state": state})
+    facts: Json = row.model_dump(mode="json", exclude_none=True)
+    if (wire := wire_of(row, catalog)) is not None:
+        facts["wire"] = wire
+    terminal.console().print_json(data={**facts, "state": {"ready": missing is None, "missing": missing}})
+
+
+def _wire(model: Model, catalog: Catalog) -> str:
+    wire = wire_of(model, catalog)
+    return f" ({wire})" if wire == "responses" else ""
 
 
 def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[str, str]:

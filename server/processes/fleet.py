@@ -6,7 +6,8 @@ the next connection, and one that dies loses only connections that it had accept
 control socket (:mod:`backends.workers.control.channel`); their shared state is the SQLite file or Redis.
 The parent answers no HTTP request, so no request can crash it.
 
-A gateway process that dies is restarted with exponential backoff. SIGTERM and SIGINT drain every gateway, then the
+A gateway process that dies, or does not answer the parent for ``server.liveness`` seconds, is replaced, with
+exponential backoff. SIGTERM and SIGINT drain every gateway, then the
 workers stop; a second signal stops them at once. SIGHUP loads the settings and sends them to every gateway. If the
 parent dies in any way, its gateways and workers exit with it.
 """
@@ -46,6 +47,8 @@ BACKOFF_RESET = 30.0
 """Seconds of running after which the next restart waits only :data:`BACKOFF` again."""
 PEER_TIMEOUT = 2.0
 """Seconds that a gateway has to answer another one's question."""
+RELOAD_TIMEOUT = 30.0
+"""Seconds that a gateway has to apply settings; one that needs longer is replaced by one that starts with them."""
 KILL_AFTER = 15.0
 """Seconds after the drain's deadline at which a gateway that still runs is killed."""
 
@@ -160,7 +163,9 @@ class Fleet:
         channel.answer("settings", settings)
         channel.answer("metrics", metrics)
         channel.answer("peers", peers)
-        gateway = await GatewayChild.start(channel, self._listener, self._admin)
+        gateway = await GatewayChild.start(
+            channel, self._listener, self._admin, liveness=self._settings.server.liveness
+        )
         channel.hear("samples", lambda samples: self._metrics.report(gateway.pid, samples))
         self._gateways.add(gateway)
         if self._stopping.is_set():
@@ -231,7 +236,7 @@ class Fleet:
             document = to_gateway(fresh)
             serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]
             for gateway in serving:  # the first to refuse keeps the others as they are
-                await gateway.channel.call("reload", document)
+                await self._reload_gateway(gateway, document)
         except RoundhouseError as error:
             self._log.error("settings not reloaded", reason=error.message)
         else:
@@ -241,7 +246,18 @@ class Fleet:
             for gateway in started_before:
                 await gateway.wait_started()
                 if gateway.ready.is_set():
-                    await gateway.channel.call("reload", document)
+                    await self._reload_gateway(gateway, document)
+
+    async def _reload_gateway(self, gateway: GatewayChild, document: JsonValue) -> None:
+        """Have one gateway apply settings. Raises its refusal; one that hangs or dies is replaced."""
+        try:
+            async with asyncio.timeout(RELOAD_TIMEOUT):
+                await gateway.channel.call("reload", document)
+        except TimeoutError:
+            gateway.kill_for(f"It did not apply new settings within {RELOAD_TIMEOUT:g} seconds.")
+        except RoundhouseError:
+            if not gateway.channel.closed.is_set():
+                raise
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

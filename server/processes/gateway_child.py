@@ -1,4 +1,4 @@
-"""A gateway process as its parent sees it: started, ready, ended."""
+"""A gateway process as its parent sees it: started, ready, alive, ended."""
 
 from __future__ import annotations
 
@@ -10,27 +10,39 @@ import sys
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue
 from backends.workers.process import describe_exit
+from catalog.errors import RoundhouseError
+
+BEATS = 10
+"""Missed beats after which a process counts as hung. Beats are counted, instead of seconds: while the machine
+sleeps, or the parent too is stopped, at most one is missed."""
+STARTING = 6
+"""Times as many beats may be missed before it is ready: imports and reading the state block its loop."""
 
 
 class GatewayChild:
     """A running :mod:`server.processes.gateway_process`. The caller of :meth:`start` must call :meth:`kill`.
 
-    ``ready`` is set while it serves. ``failure`` is the reason of its end, or ``None``.
+    ``ready`` is set while it serves. ``failure`` is the reason of its end, or ``None``. A process whose event loop
+    does not answer within ``liveness`` seconds is killed.
     """
 
     _process: asyncio.subprocess.Process
+    _watching: asyncio.Task[None]
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, liveness: float) -> None:
         self.channel = channel
         self.ready = asyncio.Event()
         self.failure: str | None = None
+        self._beat = liveness / BEATS
         channel.hear("ready", lambda _: self.ready.set())
         channel.answer("failed", self._set_failure)
 
     @classmethod
-    async def start(cls, channel: Channel, listener: socket.socket, admin: socket.socket | None) -> GatewayChild:
+    async def start(
+        cls, channel: Channel, listener: socket.socket, admin: socket.socket | None, *, liveness: float
+    ) -> GatewayChild:
         """Open ``channel`` and start the process, which inherits the other end and the listening sockets."""
-        child = cls(channel)
+        child = cls(channel, liveness=liveness)
         ours, theirs = socket.socketpair()
         with theirs:
             inherited = {"--control": theirs, "--listen": listener}
@@ -50,6 +62,7 @@ class GatewayChild:
             except BaseException:
                 channel.close()
                 raise
+        child._watching = asyncio.create_task(child._watch())
         return child
 
     @property
@@ -76,15 +89,47 @@ class GatewayChild:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
+    def kill_for(self, failure: str) -> None:
+        """Send SIGKILL, for a reason that becomes ``failure``."""
+        self.failure = self.failure or failure
+        self._send_kill()
+
     async def kill(self) -> None:
         """Kill it if it still runs; returns when it has exited and its channel is closed."""
         self.ready.clear()
+        self._watching.cancel()
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._send_kill()
             await self.wait()
         self.channel.close()
         await self.channel.closed.wait()
+
+    def _send_kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def _watch(self) -> None:
+        """Ask every beat whether it is alive, and kill it when the answer is missing for too long."""
+        seconds = self._beat * BEATS
+        try:
+            while await self._answers():  # noqa: ASYNC110 -- a beat, not a wait for a condition
+                await asyncio.sleep(self._beat)
+        except RoundhouseError:  # the control socket is closed: it exits by itself, as a rule
+            await asyncio.sleep(seconds)
+        self.kill_for(f"It did not answer for {seconds:g} seconds (server.liveness).")
+
+    async def _answers(self) -> bool:
+        """Whether it answers in time. Raises Unavailable when the control socket is closed."""
+        call = asyncio.create_task(self.channel.call("alive"))
+        try:
+            for _ in range(BEATS * (1 if self.ready.is_set() else STARTING)):
+                await asyncio.wait({call}, timeout=self._beat)
+                if call.done():
+                    call.result()
+                    return True
+        finally:
+            call.cancel()
+        return False
 
     async def _set_failure(self, reason: JsonValue) -> None:
         self.failure = str(reason)

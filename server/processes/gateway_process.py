@@ -49,6 +49,7 @@ def main() -> int:
 
 async def _run(control: socket.socket, listener: socket.socket, admin: socket.socket | None) -> int:
     channel = Channel()
+    channel.answer("alive", _alive)
     pool = RemotePool(channel)
     await channel.open(control)
     orphaned = asyncio.create_task(_exit_when_orphaned(channel))
@@ -97,6 +98,10 @@ class _Fleet:
 
     async def ask(self, question: JsonValue) -> JsonValue:
         return await self._channel.call("peers", question)
+
+
+async def _alive(_: JsonValue) -> None:
+    """The answer that shows the parent that the event loop runs."""
 
 
 async def _exit_when_orphaned(channel: Channel) -> None:

@@ -78,6 +78,7 @@ NEEDS_RESTART = (
     "server.timeouts.headers",
     "server.timeouts.keep_alive",
     "server.processes",
+    "server.liveness",
     "server.backlog",
     "server.docs",
     "backends.max_queue",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from backends.local.parameters import ENGINES, WORKER
 from backends.parameters import refuse_names
+from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
@@ -21,7 +22,7 @@ _EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
         *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
-        *("verbosity", "web_search_options"),
+        "verbosity",
     }
 )
 """Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""
@@ -68,6 +69,14 @@ def validated(
         raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
 
 
+def named(item: Mapping[str, Any], field: str, where: str) -> str:
+    """An id or a name in an item of a conversation. Raises InvalidRequest for another value and an empty one."""
+    value = item.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
+    return value
+
+
 class Losses:
     """The parts of a request that its translation does not hold.
 
@@ -111,13 +120,18 @@ S = TypeVar("S", bound=Translation)
 
 
 class TranslatedEncoder:
-    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk."""
+    """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk.
+
+    A chunk that carries the provider's own event needs none: the provider opens its answer itself.
+    """
 
     def __init__(self, translation: Translation, *, opening: Callable[[], Iterator[Json]] | None = None) -> None:
         self._translation = translation
         self._opening = opening
 
     def encode(self, item: Json) -> bytes:
+        if self._opening is not None and isinstance(item, NativeChunk):
+            self._opening = None
         return self._encode_opening() + _events(self._translation.feed(item))
 
     def finish(self) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from backends import ollama
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.parameters import table_of
+from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
@@ -37,7 +37,7 @@ WORKER = upstream("worker")
 
 def table(there: Upstream) -> ParameterTable:
     if there.protocol == "ollama":
-        return ollama.PARAMETERS
+        return V1
     return table_of(there.engine) if there.protocol == "worker" else table_at(there.base_url)
 
 
@@ -92,6 +92,24 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         assert refused.value.param == name
     for name, value in [("functions", []), ("function_call", "none"), ("modalities", ["text"]), ("audio", None)]:
         sent(chat(**{name: value}), WORKER)
+
+
+def test_a_search_of_the_web_is_asked_for_by_capability_whatever_the_rows_list_of_parameters_says() -> None:
+    narrow = replace(OPENAI, parameters=frozenset({"temperature"}))
+    place = {"type": "approximate", "approximate": {"city": "Paris", "country": "FR"}}
+    request = chat(web_search_options={"search_context_size": "low", "user_location": place, "max_uses": 3})
+    options = {"search_context_size": "low", "user_location": place}
+    assert sent(request, narrow)["web_search_options"] == options
+    assert dropped(request, narrow) == ("web_search_options.max_uses",)
+
+
+@pytest.mark.parametrize("name", ["allowed_domains", "blocked_domains"])
+def test_domains_that_a_search_cannot_be_kept_to_are_refused(name: str) -> None:
+    for there in (OPENAI, COMPATIBLE):
+        with pytest.raises(UnsupportedParameter) as refused:
+            sent(chat(web_search_options={"filters": {name: ["example.com"]}}), there)
+        assert refused.value.param == f"web_search_options.filters.{name}"
+    assert sent(chat(web_search_options={"filters": {name: []}}), OPENAI)["web_search_options"] == {}
 
 
 def test_a_value_that_changes_nothing_is_left_out_without_a_word() -> None:

@@ -10,11 +10,20 @@ import pytest
 from backends import registry
 from backends.base import Chat, Speak, Tokenize, Transcribe, Upstream
 from backends.http import HttpClient
-from backends.registry import PROVIDERS, WORKER, Provider, backends, check_protocols, genai_name, trusted_providers
+from backends.registry import (
+    PROVIDERS,
+    WORKER,
+    Provider,
+    backends,
+    check_protocols,
+    genai_name,
+    trusted_providers,
+    wire_of,
+)
 from backends.wire.audio import TranscriptionRequest
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
-from catalog.model import Endpoint
+from catalog.model import Endpoint, Model
 from routing.settings import ColdStart
 
 
@@ -81,3 +90,36 @@ def test_what_a_transcription_drops_is_known_without_reading_the_audio() -> None
     made = backends(HttpClient())
     assert made["openai"].dropped(request, Upstream("e", "openai", "http://x", "m")) == ("vad_filter",)
     assert made[WORKER].dropped(request, Upstream("e", WORKER, "http://x", "m")) == ()
+
+
+def row(wire: str | None, endpoint: str = "mine") -> Model:
+    source = {"kind": "upstream", "endpoint": endpoint, "model": "m"}
+    return Model.model_validate({"id": "m", "capabilities": {"chat"}, "source": source, "wire": wire})
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "google", "ollama"])
+def test_the_responses_wire_is_refused_where_no_backend_speaks_it(protocol: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"\[\[endpoint\]\] 'mine': wire: 'responses' needs .* openai or azure"
+    ):
+        check_protocols([endpoint(protocol).model_copy(update={"wire": "responses"})])
+    with pytest.raises(ConfigurationError, match=r"\[\[model\]\] 'm': wire: 'responses' needs"):
+        check_protocols([endpoint(protocol)], [row("responses")])
+    check_protocols([endpoint(protocol)], [row(None)])
+
+
+@pytest.mark.parametrize("protocol", ["openai", "azure"])
+def test_a_row_names_the_wire_of_its_chats_or_has_its_endpoints(protocol: str) -> None:
+    chats, responses = endpoint(protocol), endpoint(protocol, "new").model_copy(update={"wire": "responses"})
+    check_protocols([chats, responses], [row("responses")])
+    catalog = Catalog(own=(), servers=(chats, responses))
+    assert wire_of(row(None), catalog) == "chat"
+    assert wire_of(row("responses"), catalog) == "responses"
+    assert wire_of(row(None, "new"), catalog) == "responses"
+    assert wire_of(row("chat", "new"), catalog) == "chat"
+
+
+def test_the_wire_of_any_other_provider_is_its_protocol_and_a_local_model_has_none() -> None:
+    catalog = Catalog(own=(), servers=(endpoint("anthropic"),))
+    assert wire_of(row(None), catalog) == "anthropic"
+    assert wire_of(Catalog.builtin().resolve("smollm2"), Catalog.builtin()) is None

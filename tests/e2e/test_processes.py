@@ -292,6 +292,44 @@ async def test_workers_are_shared_and_a_killed_gateway_gives_its_leases_back_at_
             assert await metric(server, "roundhouse_worker_events_total", event="unloaded") == 1
 
 
+async def test_a_gateway_that_does_not_answer_is_replaced_and_the_new_settings_are_its_own(tmp_path: Path) -> None:
+    async with FakeOpenAI() as fake:
+        settings = settings_for(fake, tmp_path, server="liveness = 2")
+        async with serving(tmp_path, settings, "--workers", "2") as server:
+            hung, other = await both(server)
+            os.kill(hung, signal.SIGSTOP)
+            (tmp_path / "roundhouse.toml").write_text(settings.replace('id = "paid"', 'id = "renamed"'))
+            server.process.send_signal(signal.SIGHUP)
+            assert await eventually(lambda: not psutil.pid_exists(hung), within=30)
+            _, new = sorted(await both(server), key=lambda pid: pid != other)
+            assert hung not in gateways(server)
+            assert "did not answer for 2 seconds" in server.log.read_text()
+            for pid in (other, new):
+                async with client_of(server, pid) as client:
+
+                    async def renamed(client: aiohttp.ClientSession = client) -> bool:
+                        return (await ask(client, PAID | {"model": "renamed"}))[0] == 200
+
+                    assert await eventually(renamed, within=10)
+
+
+async def test_a_pause_of_all_processes_is_no_reason_to_replace_one(tmp_path: Path) -> None:
+    async with FakeOpenAI() as fake:
+        settings = settings_for(fake, tmp_path, server="liveness = 3")
+        async with serving(tmp_path, settings, "--workers", "2") as server:
+            before = set(await both(server))
+            everyone = (server.process.pid, *before)
+            for pid in everyone:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(6)  # twice the limit
+            for pid in everyone:
+                os.kill(pid, signal.SIGCONT)
+            for _ in range(20):
+                assert await metric(server, "roundhouse_gateway_restarts_total") == 0
+                await asyncio.sleep(0.1)
+            assert set(gateways(server)) == before
+
+
 async def test_kill_9_of_the_parent_leaves_neither_gateway_nor_worker(tmp_path: Path) -> None:
     async with serving(tmp_path, "", "--workers", "2") as server:
         await both(server)

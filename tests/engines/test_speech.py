@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import wave
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from backends.workers.engines.common.audio import Samples, decode, wav_header
-from backends.workers.engines.speech.hibari import HibariVoices, readable
+from backends.workers.engines.speech.hibari import HibariVoices
 from catalog.errors import InvalidRequest
 from tests.conformance.capability_checks import SENTENCE, events
 from tests.conformance.worker import Worker
@@ -165,9 +166,33 @@ async def test_a_long_number_is_read_digit_by_digit(hibari: Worker, number: str)
     assert _seconds(answer.content) > 0.2 * digits
 
 
-def test_numbers_that_are_read_as_one_stay() -> None:
-    assert readable("In 1999 it was 1,234,567,890,123.50 or 9.99") == "In 1999 it was 1,234,567,890,123.50 or 9.99"
-    assert readable("x" + "12345678901234567" + "y") == "x1 2 3 4 5 6 7 8 9 0, 1 2 3 4 5 6 7y"
+async def test_a_text_that_is_too_long_when_read_is_refused_before_it_is_spoken(hibari: Worker) -> None:
+    answer = await _speak(hibari, "9" * 4096)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "input"
+    assert "shorter parts" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("part", ["%", "a/", "a@b.", "A1", "a-"])
+async def test_a_word_of_many_parts_is_read_in_a_time_linear_in_its_length(hibari: Worker, part: str) -> None:
+    body = {"model": "m", "input": (part * 2000)[:2000]}  # the rules alone need minutes for it
+    async with hibari.client() as client, client.stream("POST", "/v1/audio/speech", json=body) as answer:
+        assert answer.status_code in (200, 400)
+
+
+async def test_a_short_text_is_answered_while_long_ones_are_spoken(hibari: Worker) -> None:
+    spoken: list[str] = []
+
+    async def speak(name: str, text: str) -> None:
+        assert (await _speak(hibari, text)).status_code == 200
+        spoken.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(speak("long", f"{SENTENCE}\n" * 30))
+        await hibari.until_active(2, within=20)
+        group.create_task(speak("short", "Good morning."))
+    assert spoken == ["short", "long", "long"]
 
 
 async def test_nothing_of_a_long_word_is_dropped(hibari: Worker) -> None:

@@ -48,6 +48,21 @@ TYPES = {
 TYPES |= {413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}
 
 
+QUERY = "speed of foxes"
+FOUND: Json = {
+    "type": "web_search_result", "url": "https://foxes.example/speed", "title": "Foxes", "page_age": "2 days ago",
+    "encrypted_content": "EqgfCioIARgB-encrypted-by-the-fake",
+}  # fmt: skip
+CITATION: Json = {
+    "type": "web_search_result_location", "url": FOUND["url"], "title": FOUND["title"],
+    "encrypted_index": "Eo8BCioIAhgB-indexed-by-the-fake", "cited_text": "Foxes run at 50 km/h.",
+}  # fmt: skip
+SEARCHED: list[Json] = [
+    {"type": "server_tool_use", "id": "srvtoolu_01", "name": "web_search", "input": {"query": QUERY}},
+    {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_01", "content": [FOUND]},
+]
+
+
 class Wrong(Exception):
     """A request that the real service refuses with a 400."""
 
@@ -115,18 +130,17 @@ class FakeAnthropic(FakeServer):
         if refuse:
             return blocks, "refusal"
         choice = body.get("tool_choice") or {"type": "auto"}
+        hosted = [tool["type"] for tool in body.get("tools") or () if tool.get("type") not in (None, "custom")]
+        own = [tool for tool in body.get("tools") or () if "input_schema" in tool]
+        if any(kind.startswith("web_search_") for kind in hosted) and not own:
+            return [*SEARCHED, {"type": "text", "text": self.reply, "citations": [CITATION]}], "end_turn"
         answered = any(block["type"] == "tool_result" for block in content_of(body["messages"][-1]))
-        if body.get("tools") and choice["type"] != "none" and not (answered and choice["type"] == "auto"):
-            tools = [
-                tool
-                for tool in body["tools"]
-                if choice.get("name") in (None, tool["name"]) and "input_schema" in tool
-            ]
+        if own and choice["type"] != "none" and not (answered and choice["type"] == "auto"):
+            tools = [tool for tool in own if choice.get("name") in (None, tool["name"])]
             for at, tool in enumerate(tools[: 1 if choice.get("disable_parallel_tool_use") else 2]):
                 given = example_of(tool["input_schema"])
                 blocks.append({"type": "tool_use", "id": f"toolu_{at:02}", "name": tool["name"], "input": given})
-            if tools:
-                return blocks, "tool_use"
+            return blocks, "tool_use"
         wanted = body.get("output_config", {}).get("format")
         text = json.dumps(example_of(wanted["schema"])) if wanted else self.reply
         pieces = words(text)
@@ -212,12 +226,21 @@ def usage_of(body: Json, blocks: list[Json]) -> Json:
     marks = json.dumps(body).count('"cache_control"')
     thinking = sum(len(words(block["thinking"])) for block in blocks if block["type"] == "thinking")
     spoken = sum(len(words(block.get("text") or json.dumps(block.get("input", "")))) for block in blocks)
+    searches = sum(block["type"] == "server_tool_use" and block["name"] == "web_search" for block in blocks)
+    long_lived = json.dumps(body).count('"1h"')
     return {
         "input_tokens": len(json.dumps(body["messages"]).split()),
         "cache_creation_input_tokens": 5 * marks,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": 5 * (marks - long_lived),
+            "ephemeral_1h_input_tokens": 5 * long_lived,
+        },
         "cache_read_input_tokens": 11 * marks,
         "output_tokens": spoken + thinking,
         "output_tokens_details": {"thinking_tokens": thinking},
+        "server_tool_use": {"web_search_requests": searches, "web_fetch_requests": 0} if searches else None,
+        "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 
@@ -261,7 +284,10 @@ def stream_of(body: Json, blocks: list[Json], stop: str) -> Iterator[Json]:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {"stop_reason": stop, "stop_sequence": sequence_of(body, stop), "stop_details": details_of(stop)}
-    yield {"type": "message_delta", "delta": delta, "usage": usage_of(body, blocks)}
+    usage = usage_of(body, blocks)
+    of_start = ("cache_creation", "service_tier", "inference_geo")
+    told = {name: value for name, value in usage.items() if name not in of_start}
+    yield {"type": "message_delta", "delta": delta, "usage": told}
     yield {"type": "message_stop"}
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import get_args
 
+import orjson
 from aiohttp import web
+from elevenlabs.text_to_speech.types import TextToSpeechConvertRequestOutputFormat
 
+from backends.elevenlabs.voices import PREMADE
 from catalog.types import Json
 from tests.fakes.openai_chat import words
 from tests.fakes.server import Call, FakeServer, Route
 
+FORMATS = frozenset(get_args(get_args(TextToSpeechConvertRequestOutputFormat)[0]))
 GEORGE = "JBFqnCBsd6RMkjVDRZzb"
 RACHEL = "21m00Tcm4TlvDq8ikWAM"
-STREAMED = frozenset({"mp3_44100_128", "mp3_24000_48", "mp3_22050_32", "opus_48000_128"})
+WHOLE = frozenset(each for each in FORMATS if each.startswith("wav_"))
 
 
 class FakeElevenLabs(FakeServer):
@@ -27,6 +33,8 @@ class FakeElevenLabs(FakeServer):
         return [
             ("POST", "/v1/text-to-speech/{voice}", self.speak),
             ("POST", "/v1/text-to-speech/{voice}/stream", self.speak),
+            ("POST", "/v1/text-to-speech/{voice}/with-timestamps", self.speak),
+            ("POST", "/v1/text-to-speech/{voice}/stream/with-timestamps", self.speak),
             ("POST", "/v1/speech-to-text", self.transcribe),
             ("GET", "/v2/voices", self.voices),
         ]
@@ -44,16 +52,41 @@ class FakeElevenLabs(FakeServer):
         if refusal := self.rejected(call):
             return refusal
         form = call.query["output_format"]
-        streamed = call.path.endswith("/stream")
-        if form not in STREAMED and not form.startswith("pcm_") and (streamed or not form.startswith("wav_")):
+        if form not in FORMATS or ("/stream" in call.path and form in WHOLE):
             return self.refused(call, 400, f"Invalid output format {form}", code="invalid_output_format")
-        if request.match_info["voice"] not in (GEORGE, RACHEL):
+        if request.match_info["voice"] not in (RACHEL, *PREMADE.values()):
             return self.refused(call, 404, "A voice with that voice_id was not found.", code="voice_not_found")
         speed = call.body.get("voice_settings", {}).get("speed", 1.0)
         if not 0.7 <= speed <= 1.2:
             return self.refused(call, 400, "Invalid setting for speed", code="invalid_voice_settings")
-        pieces = [form, *words(call.body["text"])]
-        return await self.stream(request, call, (piece.encode() for piece in pieces), content_type="audio/mpeg")
+        spoken = words(call.body["text"])
+        if call.path.endswith("/with-timestamps"):
+            return await self.timed(request, call, spoken)
+        pieces = [form, *spoken]
+        return await self.stream(
+            request,
+            call,
+            (piece.encode() for piece in pieces),
+            content_type="audio/mpeg",
+            headers={"request-id": "req_fake"},
+        )
+
+    async def timed(self, request: web.Request, call: Call, spoken: list[str]) -> web.StreamResponse:
+        """A character takes a tenth of a second; the first word is cut in two pieces."""
+        at, lines = 0, []
+        for piece in (spoken[0][:2], spoken[0][2:], *spoken[1:]):
+            times = {
+                "characters": list(piece),
+                "character_start_times_seconds": [(at + n) / 10 for n in range(len(piece))],
+                "character_end_times_seconds": [(at + n + 1) / 10 for n in range(len(piece))],
+            }
+            at += len(piece)
+            audio = base64.b64encode(piece.encode()).decode()
+            line = {"audio_base64": audio, "alignment": times, "normalized_alignment": times}
+            lines.append(orjson.dumps(line) + b"\n\n")
+        return await self.stream(
+            request, call, lines, content_type="application/json", headers={"request-id": "req_fake"}
+        )
 
     async def transcribe(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
@@ -61,10 +94,13 @@ class FakeElevenLabs(FakeServer):
         if not call.files.get("file"):
             return self.refused(call, 400, "The file is not audio.", code="invalid_audio")
         pieces = []
+        speaker = 1
         for at, word in enumerate(self.reply.split(" ")):
+            who = {"speaker_id": f"speaker_{speaker}"} if call.body.get("diarize") == "true" else {}
             if at:
                 pieces.append({"text": " ", "start": at - 0.2, "end": at, "type": "spacing", "logprob": 0.0})
-            pieces.append({"text": word, "start": at, "end": at + 0.8, "type": "word", "logprob": -0.5})
+            pieces.append({"text": word, "start": at, "end": at + 0.8, "type": "word", "logprob": -0.5, **who})
+            speaker -= word.endswith(".")
         answer = {
             "language_code": "eng",
             "language_probability": 0.98,

@@ -19,6 +19,11 @@ from tests.fakes.server import Call, FakeServer, Route
 
 SIGNATURE = "c2lnbmVkLWJ5LXRoZS1mYWtl"
 THOUGHT = "The user wants an answer, so I answer."
+QUERIES = ["speed of foxes", "fox"]
+SOURCES: list[Json] = [
+    {"web": {"uri": "https://foxes.example/speed", "title": "foxes.example"}},
+    {"web": {"uri": "https://dogs.example", "title": "dogs.example"}},
+]
 BODY = frozenset({"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings"})
 CONFIG = frozenset(
     {
@@ -108,8 +113,12 @@ class FakeGoogle(FakeServer):
                 "candidatesTokenCount": len(parts) - thoughts,
                 "thoughtsTokenCount": thoughts,
                 "totalTokenCount": 10 + len(parts),
+                "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 10}],
             }
-            yield {**head, "candidates": [{"index": index, "finishReason": finish}], "usageMetadata": counts}
+            end: Json = {"index": index, "finishReason": finish}
+            if any("googleSearch" in tool for tool in body.get("tools") or ()):
+                end["groundingMetadata"] = grounding(self.reply)
+            yield {**head, "candidates": [end], "usageMetadata": counts}
 
     def _parts(self, body: Json, config: Json) -> tuple[list[Json], str]:
         thinks = config.get("thinkingConfig", {}).get("includeThoughts")
@@ -117,11 +126,10 @@ class FakeGoogle(FakeServer):
         calling = body.get("toolConfig", {}).get("functionCallingConfig", {})
         mode = calling.get("mode", "AUTO")
         answered = any("functionResponse" in part for part in body["contents"][-1]["parts"])
-        if body.get("tools") and mode != "NONE" and not (answered and mode != "ANY"):
+        declared = [one for tool in body.get("tools") or () for one in tool.get("functionDeclarations", ())]
+        if declared and mode != "NONE" and not (answered and mode != "ANY"):
             tools = [
-                tool
-                for tool in body["tools"][0]["functionDeclarations"]
-                if tool["name"] in calling.get("allowedFunctionNames", [tool["name"]])
+                tool for tool in declared if tool["name"] in calling.get("allowedFunctionNames", [tool["name"]])
             ]
             for at, tool in enumerate(tools[:2]):
                 made = {
@@ -143,6 +151,18 @@ class FakeGoogle(FakeServer):
         return [*parts, *({"text": piece} for piece in pieces)], finish
 
 
+def grounding(text: str) -> Json:
+    """The metadata of an answer that was searched for: its last word is supported by both sources, in bytes."""
+    start, end = len(text.rpartition(" ")[0].encode()) + 1, len(text.encode())
+    segment = {"startIndex": start, "endIndex": end, "text": text.encode()[start:end].decode()}
+    return {
+        "webSearchQueries": QUERIES,
+        "searchEntryPoint": {"renderedContent": "<div>Google</div>"},
+        "groundingChunks": SOURCES,
+        "groundingSupports": [{"segment": segment, "groundingChunkIndices": [0, 1]}],
+    }
+
+
 def check(body: Json, *, signed: bool) -> None:
     """Raise Wrong for a request that the real service refuses."""
     config = body.get("generationConfig", {})
@@ -154,6 +174,12 @@ def check(body: Json, *, signed: bool) -> None:
         raise Wrong("contents is not specified")
     if body.get("tools") and config.get("responseMimeType") == "application/json" and not signed:
         raise Wrong("Function calling with a response mime type: 'application/json' is unsupported")
+    kinds = {name for tool in body.get("tools") or () for name in tool}
+    if kinds > {"googleSearch"}:
+        if not signed:
+            raise Wrong("Tool use with function calling is unsupported")
+        if not body.get("toolConfig", {}).get("includeServerSideToolInvocations"):
+            raise Wrong("Please enable tool_config.include_server_side_tool_invocations to use Built-in tools.")
     asked: list[str] = []
     role = None
     for content in body["contents"]:

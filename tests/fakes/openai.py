@@ -11,7 +11,13 @@ from aiohttp import web
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
-from tests.fakes.openai_responses import response_document, response_events
+from tests.fakes.openai_responses import (
+    answered,
+    mistake_in,
+    prompt_words,
+    response_document,
+    response_events,
+)
 from tests.fakes.server import Call, FakeServer, Route
 
 DONE = b"data: [DONE]\n\n"
@@ -25,6 +31,9 @@ def event(payload: Any, name: str = "") -> bytes:
 
 class FakeOpenAI(FakeServer):
     """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
+
+    ``output`` are items that a response has whatever is asked, ``ending`` fields of its document (a status of
+    "lost": the stream ends without one), ``between`` events in the middle of it.
 
     With ``key`` set, every request must bring it as a bearer token.
     """
@@ -48,6 +57,9 @@ class FakeOpenAI(FakeServer):
         self.streams = True
         self.fixed_dimensions = False
         self.keeps_form = True
+        self.output: list[Json] | None = None
+        self.ending: Json = {}
+        self.between: list[Json] = []
 
     @property
     def base_url(self) -> str:
@@ -109,10 +121,19 @@ class FakeOpenAI(FakeServer):
     async def respond(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
             return refusal
-        if call.body.get("stream"):
-            events = (event(payload, payload["type"]) for payload in response_events(call.body, self.reply))
-            return await self.stream(request, call, events)
-        return await self.document(request, call, response_document(call.body, self.reply))
+        if (mistake := mistake_in(call.body)) is not None:
+            return self.refused(call, 400, f"Invalid request: {mistake}", code="unknown_parameter")
+        if (needed := prompt_words(call.body)) > self.context:
+            message = f"This model's maximum context length is {self.context} tokens, and you requested {needed}."
+            return self.refused(call, 400, message, code="context_length_exceeded")
+        output, ending = answered(call.body, self.reply, refuse=call.fault.refuse)
+        output = output if self.output is None else self.output
+        ending = {**ending, **self.ending}
+        if call.body.get("stream") and self.streams:
+            made = list(response_events(call.body, output, ending))
+            made[4:4] = self.between
+            return await self.stream(request, call, (event(payload, payload["type"]) for payload in made))
+        return await self.document(request, call, response_document(call.body, output, ending))
 
     async def embed(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):

@@ -24,6 +24,8 @@ def example_of(schema: Json) -> Any:
         return schema["enum"][0]
     if "const" in schema:
         return schema["const"]
+    if "anyOf" in schema:
+        return example_of(schema["anyOf"][0])
     match schema.get("type"):
         case "object":
             return {name: example_of(inner) for name, inner in schema.get("properties", {}).items()}

@@ -62,6 +62,7 @@ class Fault:
 
 
 NO_FAULT = Fault()
+NONE: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -196,11 +197,18 @@ class FakeServer:
         return web.Response(body=body, status=status, content_type=call.fault.content_type or "application/json")
 
     async def stream(
-        self, request: web.Request, call: Call, chunks: Iterable[bytes], *, content_type: str = "text/event-stream"
+        self,
+        request: web.Request,
+        call: Call,
+        chunks: Iterable[bytes],
+        *,
+        content_type: str = "text/event-stream",
+        headers: Mapping[str, str] = NONE,
     ) -> web.StreamResponse:
         """An answer in pieces, faults between them."""
         fault = call.fault
-        response = web.StreamResponse(headers={"content-type": fault.content_type or content_type})
+        kept = {**headers, "content-type": fault.content_type or content_type, **fault.headers}
+        response = web.StreamResponse(headers=kept)
         response.enable_chunked_encoding()
         await response.prepare(request)
         await asyncio.sleep(fault.first_byte_delay)
@@ -270,7 +278,9 @@ class FakeServer:
                     value.file.close()
                 else:
                     body.setdefault(name, []).append(value)
-            body = {name: values if name.endswith("[]") else values[0] for name, values in body.items()}
+            body = {
+                name: values if name.endswith("[]") or values[1:] else values[0] for name, values in body.items()
+            }
         elif raw := await request.read():
             with contextlib.suppress(orjson.JSONDecodeError):
                 parsed = orjson.loads(raw)

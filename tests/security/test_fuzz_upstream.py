@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
-from tests.fakes.server import Call, FakeServer
+from tests.fakes.server import NONE, Call, FakeServer
 from tests.security.conftest import PROVIDER_KEY, PROVIDER_KEY_ENV, OpenSite, rows
 from tests.security.fuzzing import Fuzzer
 from tests.security.test_fuzz import post
@@ -37,7 +37,13 @@ class Mutant(FakeServer):
         return web.Response(body=mutated(orjson.dumps(payload)), content_type="application/json", status=status)
 
     async def stream(
-        self, request: web.Request, call: Call, chunks: Iterable[bytes], *, content_type: str = "text/event-stream"
+        self,
+        request: web.Request,
+        call: Call,
+        chunks: Iterable[bytes],
+        *,
+        content_type: str = "text/event-stream",
+        headers: Mapping[str, str] = NONE,
     ) -> web.StreamResponse:
         events = list(chunks)
         at = FUZZER.random.randrange(len(events))

@@ -73,6 +73,8 @@ ASKS = (
             ("flac", "audio/flac"),
             ("wav", "audio/wav"),
             ("pcm", "audio/pcm"),
+            ("ulaw", "audio/PCMU"),
+            ("alaw", "audio/PCMA"),
         )
     ),
     post("/v1/audio/speech", {"model": "songbird", "input": "Hi", "stream_format": "sse"}, SSE),

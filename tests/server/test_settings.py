@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
@@ -136,6 +137,24 @@ def test_a_folder_where_the_settings_file_should_be_is_an_error(tmp_path: Path) 
     (tmp_path / "roundhouse.toml").mkdir()
     with pytest.raises(ConfigurationError, match=r"roundhouse\.toml: Is a directory"):
         load_settings()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_settings_or_certificate_file_that_is_no_regular_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(special := tmp_path / "special.toml")
+    with pytest.raises(ConfigurationError, match=r"special\.toml: Not a regular file"):
+        load_settings(special)
+    with pytest.raises(ConfigurationError, match=r"special\.toml cannot be read \(Not a regular file\)"):
+        load_settings(backends={"ca_file": special})
+
+
+def test_a_settings_file_of_gigabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (file := tmp_path / "huge.toml").open("wb") as made:
+        made.truncate(1 << 40)
+    with pytest.raises(ConfigurationError, match="Larger than"):
+        load_settings(file)
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

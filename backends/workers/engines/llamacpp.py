@@ -20,6 +20,7 @@ from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 from catalog.gguf import NotGguf, read_header
 from catalog.model import Capability
+from catalog.store.file_checks import read_regular
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
@@ -243,7 +244,7 @@ def _files(params: Any, options: LlamaCppOptions, x: Any) -> None:
         params.speculative.draft.mparams.path = str(options.draft)
         params.speculative.draft.n_max = options.draft_tokens
     if options.chat_template_file is not None:
-        params.chat_template = options.chat_template_file.read_text()
+        params.chat_template = read_regular(options.chat_template_file).decode()
 
 
 def _trained_context(path: Path) -> int | None:

@@ -222,7 +222,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions"),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(1, cores // 4),
                extra="speech", options="WhisperOptions"),
-        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(1, cores // 2),
+        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(8, cores),
                options="SpeechOptions"),
         engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images",
                options="DiffusionOptions"),

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.audio import TranscriptionRequest
+from backends.wire.audio import MAX_TERMS, TranscriptionRequest
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
@@ -182,6 +182,7 @@ class WhisperEngine:
             beam_size=self._options.beam_size,
             temperature=[request.temperature] if request.temperature else list(_LADDER),
             initial_prompt=request.prompt,
+            hotwords=", ".join(request.keywords) or None,
             word_timestamps=with_words,
             vad_filter=vad,
         )
@@ -231,18 +232,17 @@ async def _form(http: Request) -> TranscriptionRequest:
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
     fields: Json = {}
-    granularities: list[str] = []
-    async with http.form(max_files=1, max_fields=64) as form:
+    listed: dict[str, list[str]] = {"timestamp_granularities": [], "keywords": []}
+    async with http.form(max_files=1, max_fields=64 + MAX_TERMS) as form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 fields[name] = await value.read()
                 fields["filename"] = value.filename or "audio"
-            elif name.removesuffix("[]") == "timestamp_granularities":
-                granularities.append(value)
+            elif name.removesuffix("[]") in listed:
+                listed[name.removesuffix("[]")].append(value)
             else:
                 fields[name.removesuffix("[]")] = value
-    if granularities:
-        fields["timestamp_granularities"] = tuple(granularities)
+    fields |= {name: tuple(values) for name, values in listed.items() if values}
     if not isinstance(fields.get("file"), bytes):
         raise InvalidRequest("The form has no file.", param="file")
     try:

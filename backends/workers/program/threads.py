@@ -45,12 +45,16 @@ class CancelSignal:
 
 
 class ThreadRunner:
-    """Runs blocking generators step by step in threads, ``slots`` at a time; further ones are queued."""
+    """Runs blocking generators step by step in threads, ``slots`` at a time; further ones are queued.
 
-    def __init__(self, slots: int) -> None:
+    With fewer ``threads`` than slots the generators take turns, a step each, so that a short one does not wait for
+    the end of a long one.
+    """
+
+    def __init__(self, slots: int, *, threads: int | None = None) -> None:
         self.stats = WorkerStats()
         self._slots = asyncio.Semaphore(slots)
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(min(slots, threads or slots), thread_name_prefix="engine")
 
     async def stream(self, produce: Callable[[CancelSignal], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
         """Yield the items of ``produce``. Closing this generator stops the work at its next yield or check.

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
+from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from server.wires.translation import Losses
+from server.wires.translation import Losses, named
 
 
 def to_messages(system: str | list[Json] | None, messages: list[InputMessage], losses: Losses) -> list[Json]:
@@ -41,7 +42,7 @@ def _user(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
         if block.get("type") != "tool_result":
             rest.append(block)
             continue
-        result: Json = {"role": "tool", "tool_call_id": _text(block, "tool_use_id", where)}
+        result: Json = {"role": "tool", "tool_call_id": named(block, "tool_use_id", where)}
         result["content"] = _parts(block.get("content") or "", where, losses)
         if block.get("is_error") is True:
             result["is_error"] = True
@@ -61,6 +62,10 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
         match block.get("type"):
             case "text":
                 texts += _blocks([block], where, losses)
+            case "thinking" | "redacted_thinking" if sealed := decode_thinking(
+                block.get("signature") or block.get("data")
+            ):
+                message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
             case "thinking" if block.get("signature"):
                 _text(block, "thinking", where)
                 losses.add("messages.thinking")
@@ -85,8 +90,8 @@ def _call(block: Json, where: str) -> Json:
     given = block.get("input")
     if not isinstance(given, dict):
         raise InvalidRequest("The input of a tool_use block must be an object.", param=where)
-    function = {"name": _text(block, "name", where), "arguments": orjson.dumps(given).decode()}
-    call: Json = {"id": _text(block, "id", where), "type": "function", "function": function}
+    function = {"name": named(block, "name", where), "arguments": orjson.dumps(given).decode()}
+    call: Json = {"id": named(block, "id", where), "type": "function", "function": function}
     if isinstance(block.get("extra_content"), dict):
         call["extra_content"] = block["extra_content"]
     return call

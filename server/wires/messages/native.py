@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
@@ -26,21 +27,25 @@ class NativeMessage:
         self.message: Json = {}
 
     def feed(self, event: Json, chunk: Json) -> Iterator[Json]:
-        """The event to send. ``chunk`` has the gateway's name of the model and, if asked for, the times."""
-        match event["type"]:
-            case "message_start":
-                event["message"] |= {"id": self._id, "model": chunk["model"]}
-                self.message = {**event["message"], "content": list(event["message"].get("content") or ())}
-            case "content_block_start":
-                self._start(event["index"], event["content_block"])
-            case "content_block_delta":
-                self._add(event["index"], event["delta"])
-            case "content_block_stop":
-                self._stop(event["index"])
-            case "message_delta":
-                self._end(event, chunk)
-            case "message_stop":
-                self._ended = True
+        """The event to send. ``chunk`` has the gateway's name of the model and, if asked for, the times.
+
+        Raises UpstreamProtocolError for an event of another shape.
+        """
+        with reading("Anthropic"):
+            match event["type"]:
+                case "message_start":
+                    event["message"] |= {"id": self._id, "model": chunk["model"]}
+                    self.message = {**event["message"], "content": list(event["message"].get("content") or ())}
+                case "content_block_start":
+                    self._start(event["index"], event["content_block"])
+                case "content_block_delta":
+                    self._add(event["index"], event["delta"])
+                case "content_block_stop":
+                    self._stop(event["index"])
+                case "message_delta":
+                    self._end(event, chunk)
+                case "message_stop":
+                    self._ended = True
         yield event
 
     def finish(self) -> Iterator[Json]:

@@ -20,6 +20,7 @@ EFFORTS = ((2048, "low"), (8192, "medium"))
 
 _ANTHROPICS = frozenset({"cache_control", "speed", "inference_geo", "service_tier"})
 """Fields that only Anthropic takes (``service_tier`` has other values elsewhere)."""
+_FOREIGN = _ANTHROPICS | {"thinking"}
 
 
 _CONSTRAINTS = ("inference_geo", "container", "mcp_servers")
@@ -59,14 +60,14 @@ def to_chat(
             body["user"] = user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()
     _tools(request, body, losses)
     _tool_choice(request.tool_choice, body)
-    _thinking(request, body)
+    _thinking(request, body, losses)
     _format(request, body)
     given = {name: headers[name] for name in _HEADERS if name in headers}
     for name, value in given.items():
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
     original = Original("messages", request, given, losses.refusal)
-    return validated(body, losses.names, foreign=_ANTHROPICS, original=original)
+    return validated(body, losses.names, foreign=_FOREIGN, original=original)
 
 
 def _tools(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
@@ -113,27 +114,33 @@ def _tool_choice(choice: Json | None, body: Json) -> None:
         del body["tool_choice"]
 
 
-def _thinking(request: MessagesRequest | CountTokensRequest, body: Json) -> None:
-    """Set the reasoning effort; a budget in tokens becomes an effort, because few providers accept a number."""
+def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
+    """Set the reasoning effort, by a budget's size if there is one. The budget is for providers that take one."""
     effort = request.output_config.effort if request.output_config else None
     thinking = request.thinking or {}
     match thinking.get("type"):
-        case "disabled":
+        case "disabled" | "between_tools":
             body["reasoning_effort"] = "none"
         case "enabled":
             budget = thinking.get("budget_tokens")
             if isinstance(budget, bool) or not isinstance(budget, int | float):
                 raise InvalidRequest("thinking.budget_tokens must be a number.", param="thinking.budget_tokens")
             named = next((name for bound, name in EFFORTS if budget <= bound), "high")
-            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else named
+            body["reasoning_effort"] = effort or named
+            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         case "adaptive":
-            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort) if effort else "high"
+            body["reasoning_effort"] = effort or "high"
         case None if effort:
-            body["reasoning_effort"] = {"max": "xhigh"}.get(effort, effort)
+            body["reasoning_effort"] = effort
         case None:
             pass
-        case kind:
-            raise InvalidRequest(f"Unknown type of thinking {str(kind)[:80]!r}.", param="thinking.type")
+        case str(kind):
+            with losses.refusing():
+                raise UnsupportedParameter(
+                    f"This model takes no thinking of the type {kind[:80]!r}.", param="thinking.type"
+                )
+        case _:
+            raise InvalidRequest("thinking.type must be a string.", param="thinking.type")
 
 
 def _format(request: MessagesRequest | CountTokensRequest, body: Json) -> None:

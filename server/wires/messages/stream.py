@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from backends.streams.native import NativeChunk
+from backends.streams.sealing import encode_thinking
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
@@ -138,7 +140,10 @@ class MessageStream:
             self._sequence = choice["stop_reason"]
 
     def _signed(self, block: Json) -> Iterator[Json]:
-        """Sign and close the open thinking block, or add a whole one whose text was not streamed."""
+        """Sign and close the open thinking block, or add a whole one whose text was not streamed.
+
+        Another provider's block is the signature itself, in the gateway's own encoding.
+        """
         if block.get("type") == "thinking":
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             assert self._open is not None
@@ -146,9 +151,16 @@ class MessageStream:
             yield self._delta({"type": "signature_delta", "signature": block.get("signature") or ""})
             yield from self._close()
         elif block.get("type") == "redacted_thinking":
-            yield from self._close()
-            yield from self._begin("redacted_thinking", {"type": "redacted_thinking", "data": block.get("data")})
-            yield from self._close()
+            yield from self._redacted(block.get("data"))
+        elif self._open is not None and self._open.kind == "thinking":
+            yield from self._signed({"type": "thinking", "signature": encode_thinking([block])})
+        else:
+            yield from self._redacted(encode_thinking([block]))
+
+    def _redacted(self, data: Any) -> Iterator[Json]:
+        yield from self._close()
+        yield from self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
+        yield from self._close()
 
     def _tool(self, delta: Json) -> Iterator[Json]:
         position = delta.get("index", 0)

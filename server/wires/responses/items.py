@@ -2,60 +2,47 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
-import orjson
-
+from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-
-_SEAL = "rh1."
-
-
-def encode_thinking(thinking_blocks: list[Json]) -> str:
-    """Encode a provider's signed thinking blocks as the opaque ``encrypted_content`` of a reasoning item."""
-    return _SEAL + base64.urlsafe_b64encode(orjson.dumps(thinking_blocks)).decode()
+from server.wires.translation import Losses, named
 
 
-def decode_thinking(text: Any) -> list[Json]:
-    """Decode the blocks of :func:`encode_thinking`; an empty list for any other ``encrypted_content``."""
-    if not isinstance(text, str) or not text.startswith(_SEAL):
-        return []
-    try:
-        blocks = orjson.loads(base64.urlsafe_b64decode(text[len(_SEAL) :]))
-    except (binascii.Error, ValueError):
-        return []
-    return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
-
-
-def to_messages(items: str | list[Json]) -> list[Json]:
+def to_messages(items: str | list[Json], losses: Losses) -> list[Json]:
     """Translate ``input``. Consecutive items of the assistant become one message.
 
-    Raises :class:`UnsupportedParameter` for items of OpenAI's own services, :class:`InvalidRequest` for malformed
-    items.
+    Items of OpenAI's own services, and fields that no chat has, go to ``losses``. Raises :class:`InvalidRequest`
+    for malformed items.
     """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     messages: list[Json] = []
     for position, item in enumerate(items):
-        where = f"input[{position}]"
-        match item.get("type", "message" if "role" in item else None):
-            case "message":
-                _message(messages, item, where)
-            case "function_call":
-                _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
-            case "function_call_output":
-                call_id = _text(item, "call_id", where)
-                messages.append(
-                    {"role": "tool", "tool_call_id": call_id, "content": _content(item.get("output"), where)}
-                )
-            case "reasoning":
-                _reasoning(_assistant(messages), item)
-            case kind:
-                raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
+        with losses.refusing():
+            _item(messages, item, f"input[{position}]", losses)
     return messages
+
+
+def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
+    match item.get("type", "message" if "role" in item else None):
+        case "message":
+            _message(messages, item, where, losses)
+        case "function_call":
+            _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
+        case "custom_tool_call":
+            custom = {"name": named(item, "name", where), "input": _text(item, "input", where)}
+            call = {"id": named(item, "call_id", where), "type": "custom", "custom": custom}
+            _assistant(messages).setdefault("tool_calls", []).append(call)
+        case "function_call_output" | "custom_tool_call_output":
+            call_id = named(item, "call_id", where)
+            content = _content(item.get("output"), where, losses)
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        case "reasoning":
+            _reasoning(_assistant(messages), item, losses)
+        case kind:
+            raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
 
 
 def _assistant(messages: list[Json]) -> Json:
@@ -65,9 +52,11 @@ def _assistant(messages: list[Json]) -> Json:
     return messages[-1]
 
 
-def _message(messages: list[Json], item: Json, where: str) -> None:
+def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
     role = _text(item, "role", where)
-    content = _content(item.get("content"), where)
+    content = _content(item.get("content"), where, losses)
+    if item.get("phase"):
+        losses.add("input.phase")
     last = messages[-1] if messages else {}
     if (
         role == "assistant"
@@ -83,14 +72,14 @@ def _message(messages: list[Json], item: Json, where: str) -> None:
 
 
 def _call(item: Json, where: str) -> Json:
-    function = {"name": _text(item, "name", where), "arguments": _text(item, "arguments", where)}
-    call: Json = {"id": _text(item, "call_id", where), "type": "function", "function": function}
+    function = {"name": named(item, "name", where), "arguments": _text(item, "arguments", where)}
+    call: Json = {"id": named(item, "call_id", where), "type": "function", "function": function}
     if isinstance(item.get("extra_content"), dict):
         call["extra_content"] = item["extra_content"]
     return call
 
 
-def _reasoning(message: Json, item: Json) -> None:
+def _reasoning(message: Json, item: Json, losses: Losses) -> None:
     parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
     text = "\n\n".join(
         part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
@@ -100,18 +89,26 @@ def _reasoning(message: Json, item: Json) -> None:
     blocks = decode_thinking(item.get("encrypted_content"))
     if blocks:
         message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
+    elif item.get("encrypted_content"):
+        losses.add("input.encrypted_content")
 
 
-def _content(content: Any, where: str) -> str | list[Json]:
+def _content(content: Any, where: str, losses: Losses) -> str | list[Json]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise InvalidRequest("An item's content must be a string or a list of parts.", param=where)
-    return [_part(part, f"{where}.content[{at}]") for at, part in enumerate(content)]
+    parts = []
+    for at, part in enumerate(content):
+        with losses.refusing():
+            parts.append(_part(part, f"{where}.content[{at}]"))
+    return parts
 
 
 def _part(part: Any, where: str) -> Json:
-    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        raise InvalidRequest("A part of an item's content must be an object.", param=where)
+    kind = part.get("type")
     match kind:
         case "input_text" | "output_text" | "text":
             made: Json = {"type": "text", "text": _text(part, "text", where)}
@@ -128,7 +125,7 @@ def _part(part: Any, where: str) -> Json:
         case "input_file" | "input_image":
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
         case _:
-            raise InvalidRequest(f"Unknown content part {str(kind)[:80]!r}.", param=where)
+            raise UnsupportedParameter(f"Unknown content part {str(kind)[:80]!r}.", param=where)
     if isinstance(part.get("prompt_cache_breakpoint"), dict):
         made["cache_control"] = {"type": "ephemeral"}
     return made

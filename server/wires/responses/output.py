@@ -156,4 +156,32 @@ class ToolItem(_Item):
         yield self._done(status)
 
 
-Item = MessageItem | ReasoningItem | ToolItem
+@dataclass(slots=True)
+class CustomToolItem(_Item):
+    """A call of a custom tool, whose input is a text."""
+
+    call_id: str = field(kw_only=True)
+    name: str = field(kw_only=True)
+    pieces: list[str] = field(default_factory=list)
+
+    def to_json(self) -> Json:
+        given = "".join(self.pieces)
+        return {
+            "id": self.id,
+            "type": "custom_tool_call",
+            "status": self.status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "input": given,
+        }
+
+    def add(self, text: str) -> Json:
+        self.pieces.append(text)
+        return self._event("custom_tool_call_input.delta", delta=text)
+
+    def done(self, status: str) -> Iterator[Json]:
+        yield self._event("custom_tool_call_input.done", input="".join(self.pieces))
+        yield self._done(status)
+
+
+Item = MessageItem | ReasoningItem | ToolItem | CustomToolItem

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.wire.chat import TranslatedChat
+from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.items import to_messages
-from server.wires.translation import split_extras, validated
+from server.wires.translation import Losses, split_extras, validated
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
@@ -18,21 +18,28 @@ _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
 def to_chat(request: ResponsesRequest) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    ``max_tool_calls`` is ignored: it limits OpenAI's own tools, which are not supported. Raises
-    :class:`UnsupportedParameter` for fields that need stored responses or OpenAI's services.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses and
+    OpenAI's own tools are for them alone. ``max_tool_calls``, which limits those tools, is ignored elsewhere.
+    Raises :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
     """
-    _refuse_state(request)
-    messages = to_messages(request.input)
+    if request.background:
+        raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
+    losses = Losses()
+    _state(request, losses)
+    messages = to_messages(request.input or [], losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
+    if not messages and losses.refusal is not None:
+        messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
+    losses.add(*left_out)
     body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
     body["stream_options"] = {"include_usage": True}
     renamed = {"max_completion_tokens": request.max_output_tokens}
     same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
-    _tools(request, body)
+    _tools(request, body, losses)
     _text(request, body)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
@@ -40,60 +47,86 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
         body["logprobs"] = True
         if request.top_logprobs:
             body["top_logprobs"] = request.top_logprobs
-    return validated(body, left_out, place=lambda name: name.replace("messages", "input"))
+    original = Original("responses", request, refusal=losses.refusal)
+    return validated(body, losses.names, place=lambda name: name.replace("messages", "input"), original=original)
 
 
-def _refuse_state(request: ResponsesRequest) -> None:
-    stored = "Responses are not stored; send the whole conversation in 'input'."
+def _state(request: ResponsesRequest, losses: Losses) -> None:
+    stored = "Responses are not stored for this model; send the whole conversation in 'input'."
     refusals = {
         "previous_response_id": (request.previous_response_id, stored),
         "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored; omit 'store' or set it to false."),
-        "background": (request.background, "Background responses are not supported; stream instead."),
-        "prompt": (request.prompt, "Prompt templates are not supported; send 'instructions' and 'input'."),
+        "store": (request.store, "Responses are not stored for this model; omit 'store' or set it to false."),
+        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
         "truncation": (
             request.truncation == "auto",
-            "Conversations are never truncated; set 'truncation' to 'disabled'.",
+            "This model truncates no conversation; set 'truncation' to 'disabled'.",
         ),
     }
     for name, (value, reason) in refusals.items():
         if value:
-            raise UnsupportedParameter(reason, param=name)
+            with losses.refusing():
+                raise UnsupportedParameter(reason, param=name)
     for name in request.include or ():
         if name not in _INCLUDES:
-            raise UnsupportedParameter(f"{name[:80]!r} belongs to a tool that is not supported.", param="include")
+            with losses.refusing():
+                raise UnsupportedParameter(
+                    f"{name[:80]!r} belongs to a tool that is not supported.", param="include"
+                )
 
 
-def _tools(request: ResponsesRequest, body: Json) -> None:
-    tools = [_tool(tool, position) for position, tool in enumerate(request.tools or ())]
+def _tools(request: ResponsesRequest, body: Json, losses: Losses) -> None:
+    tools: list[Json] = []
+    for position, tool in enumerate(request.tools or ()):
+        with losses.refusing():
+            tools.append(_tool(tool, position))
+            losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] not in (None, False, [])))
     choice: Any = request.tool_choice
     if isinstance(choice, dict):
         match choice.get("type"):
-            case "function":
-                choice = {"type": "function", "function": {"name": choice.get("name")}}
+            case "function" | "custom" as kind:
+                choice = {"type": kind, kind: {"name": choice.get("name")}}
             case "allowed_tools":
                 named = choice.get("tools")
                 named = named if isinstance(named, list) else []
                 allowed = [tool.get("name") for tool in named if isinstance(tool, dict)]
-                tools = [tool for tool in tools if tool["function"].get("name") in allowed]
+                tools = [tool for tool in tools if tool[tool["type"]].get("name") in allowed]
                 choice = choice.get("mode", "auto")
             case kind:
-                raise UnsupportedParameter(
-                    f"Tool choices of type {str(kind)[:80]!r} are not supported.", param="tool_choice"
-                )
+                choice = None
+                with losses.refusing():
+                    raise UnsupportedParameter(
+                        f"Tool choices of type {str(kind)[:80]!r} are not supported.", param="tool_choice"
+                    )
     if tools:
         body["tools"] = tools
-    if choice is not None and (tools or choice not in ("auto", "none")):
+    if choice is not None and (tools or (choice not in ("auto", "none") and losses.refusal is None)):
         body["tool_choice"] = choice
 
 
+_TOOL = frozenset({"type", "name", "description", "parameters", "strict", "format"})
+
+
 def _tool(tool: Json, position: int) -> Json:
-    if tool.get("type") != "function":
-        raise UnsupportedParameter(
-            f"Only function tools are supported, not {str(tool.get('type'))[:80]!r}.", param=f"tools[{position}]"
-        )
-    names = ("name", "description", "parameters", "strict")
-    return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
+    match tool.get("type"):
+        case "function":
+            names = ("name", "description", "parameters", "strict")
+            return {
+                "type": "function",
+                "function": {name: tool[name] for name in names if tool.get(name) is not None},
+            }
+        case "custom":
+            custom = {name: tool[name] for name in ("name", "description") if tool.get(name) is not None}
+            form = tool.get("format")
+            if isinstance(form, dict) and form.get("type") == "grammar":
+                grammar = {name: form.get(name) for name in ("definition", "syntax")}
+                custom["format"] = {"type": "grammar", "grammar": grammar}
+            return {"type": "custom", "custom": custom}
+        case kind:
+            raise UnsupportedParameter(
+                f"Only function and custom tools are supported by this model, not {str(kind)[:80]!r}.",
+                param=f"tools[{position}]",
+            )
 
 
 def _text(request: ResponsesRequest, body: Json) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backends.streams.native import NativeChunk
+from backends.streams.sealing import encode_thinking
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
-from server.wires.responses.items import encode_thinking
-from server.wires.responses.output import Item, MessageItem, ReasoningItem, ToolItem
+from server.wires.responses.native import NativeResponse
+from server.wires.responses.output import CustomToolItem, Item, MessageItem, ReasoningItem, ToolItem
 
 
 @dataclass(slots=True)
@@ -19,7 +21,8 @@ class ResponseStream:
 
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
-    reasoning item, and a provider's signed blocks its ``encrypted_content``.
+    reasoning item, and a provider's signed blocks its ``encrypted_content``. Of chunks that carry events of the
+    Responses API, the events are passed on.
     """
 
     request: ResponsesRequest
@@ -30,10 +33,11 @@ class ResponseStream:
     error: Json | None = None
     usage: Json | None = None
     _items: list[Item] = field(default_factory=list)
-    _tools: dict[int, ToolItem] = field(default_factory=dict)
+    _tools: dict[int, ToolItem | CustomToolItem] = field(default_factory=dict)
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
     _sequence: int = 0
+    _native: NativeResponse | None = None
 
     def start(self) -> Iterator[Json]:
         """``response.created`` and ``response.in_progress``."""
@@ -42,6 +46,13 @@ class ResponseStream:
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
+        if isinstance(chunk, NativeChunk):
+            if self._native is None:
+                self._native = NativeResponse()
+            yield from self._native.feed(chunk.event, chunk)
+            return
+        if self._native is not None:
+            return
         self.model = self.model or chunk.get("model") or ""
         if chunk.get("usage"):
             self.usage = _usage(chunk["usage"])
@@ -54,6 +65,9 @@ class ResponseStream:
 
         Raises :class:`StreamBroken` when no chunk had a finish reason.
         """
+        if self._native is not None:
+            yield from self._native.finish()
+            return
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
         refused = any(isinstance(item, MessageItem) and item.refused for item in self._items)
@@ -67,10 +81,15 @@ class ResponseStream:
         self.status = "failed"
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         self.error = {"code": code, "message": error.message}
+        if self._native is not None:
+            yield from self._native.fail(self.error)
+            return
         yield self._event({"type": "response.failed", "response": self.response()})
 
     def response(self) -> Json:
         """The response object so far."""
+        if self._native is not None:
+            return self._native.response
         request = self.request
         reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
         incomplete = {"reason": reasons.get(self._finish_reason or "")} if self.status == "incomplete" else None
@@ -155,22 +174,23 @@ class ResponseStream:
 
     def _tool(self, delta: Json) -> Iterator[Json]:
         position = delta.get("index", 0)
-        function = delta.get("function") or {}
+        inner = delta.get("custom") or delta.get("function") or {}
         item = self._tools.get(position)
         if item is None:
             yield from self._close()
-            item = ToolItem(
-                self._id("fc"),
-                len(self._items),
-                call_id=delta.get("id") or self._id("call"),
-                name=function.get("name") or "",
-                extra_content=delta.get("extra_content"),
-            )
-            self._tools[position] = item
+            item = self._tools[position] = self._new_tool(delta, inner.get("name") or "")
             self._items.append(item)
             yield item.added()
-        if function.get("arguments"):
-            yield item.add(function["arguments"])
+        given = inner.get("input") if isinstance(item, CustomToolItem) else inner.get("arguments")
+        if given:
+            yield item.add(given)
+
+    def _new_tool(self, delta: Json, name: str) -> ToolItem | CustomToolItem:
+        call_id = delta.get("id") or self._id("call")
+        if delta.get("type") == "custom":
+            return CustomToolItem(self._id("ctc"), len(self._items), call_id=call_id, name=name)
+        extra = delta.get("extra_content")
+        return ToolItem(self._id("fc"), len(self._items), call_id=call_id, name=name, extra_content=extra)
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self.response_id.removeprefix('resp_')}{len(self._items):02x}"

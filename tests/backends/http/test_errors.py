@@ -196,3 +196,11 @@ async def test_the_key_is_in_no_error_even_when_the_upstream_echoes_it(fake: Fak
         told = f"{raised.value!r} {raised.value.message} {raised.value.__cause__!r}"
         assert KEY not in told
         assert "sk-pla" not in told
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 408, 413, 429, 500, 501, 502, 503, 504, 529])
+@pytest.mark.parametrize("body", [b'{"error": {"message": "The tenant is asleep."}}', b"The tenant is asleep."])
+def test_the_text_of_an_upstreams_error_reaches_the_caller(status: int, body: bytes) -> None:
+    assert (
+        "The tenant is asleep." in read_error(status, {}, body, Upstream("e", "openai", "http://x", "m")).message
+    )

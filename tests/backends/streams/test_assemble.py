@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionMessage
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
+from backends.streams.shapes import WrongShape, regular_delta
 from backends.streams.sse import SSEReader
 from catalog.types import Json
 from tests.fakes import openai_chat
@@ -106,3 +111,53 @@ def test_a_completion_taken_apart_and_put_together_is_itself() -> None:
     for chunk in completion_chunks(document):
         assembler.add(chunk)
     assert assembler.result() == document
+
+
+def whole_of(deltas: list[Json], finish: str = "stop") -> Json:
+    assembler = ChatAssembler()
+    for delta in deltas:
+        assembler.add({"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    assembler.add({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    message: Json = assembler.result()["choices"][0]["message"]
+    return message
+
+
+@given(st.lists(st.binary(max_size=7), min_size=1, max_size=6), st.lists(texts, max_size=4))
+def test_spoken_answers_are_assembled_with_all_their_sound_and_text(sound: list[bytes], said: list[str]) -> None:
+    pieces = [{"audio": {"data": base64.b64encode(piece).decode()}} for piece in sound]
+    words = [{"audio": {"transcript": word}} for word in said]
+    deltas: list[Json] = [{"role": "assistant", "audio": {"id": "audio_1"}}, *pieces, *words]
+    message = whole_of([*deltas, {"audio": {"expires_at": 9}}])
+    spoken = ChatCompletionMessage.model_validate(message).audio
+    assert spoken is not None
+    assert (spoken.id, spoken.expires_at, spoken.transcript) == ("audio_1", 9, "".join(said))
+    assert base64.b64decode(spoken.data) == b"".join(sound)
+    assert message["content"] is None
+
+
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_calls_of_custom_tools_are_assembled_with_their_name_and_all_their_input(pieces: list[str]) -> None:
+    start = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "patch", "input": ""}}
+    rest = [{"index": 0, "custom": {"input": piece}} for piece in pieces]
+    function = {"index": 1, "id": "d", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = whole_of([{"tool_calls": [call]} for call in (start, *rest, function)], "tool_calls")
+    calls = ChatCompletionMessage.model_validate(message).tool_calls
+    assert calls is not None
+    assert [call.model_dump(exclude_none=True) for call in calls] == [
+        {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "".join(pieces)}},
+        {"id": "d", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"audio": "loud"},
+        {"audio": {"data": 5}},
+        {"tool_calls": [{"index": 0, "custom": []}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": {}}}]},
+    ],
+)
+def test_sounds_and_custom_calls_of_another_shape_are_told_apart(delta: Json) -> None:
+    with pytest.raises(WrongShape):
+        regular_delta(delta)

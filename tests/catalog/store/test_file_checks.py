@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from catalog.store.file_checks import FileChecks
+from catalog.store import file_checks
+from catalog.store.file_checks import FileChecks, read_regular
 
 
 @pytest.fixture
@@ -37,3 +39,18 @@ def test_a_look_that_hangs_is_not_started_again_until_it_has_ended(dead_mount: t
     started[0].join()
     assert checks.run({"hangs": hang}) == {"hangs": True}
     assert len(started) == 2
+
+
+def test_a_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(file, limit=5) == b"12345"
+    with pytest.raises(OSError, match="Larger than 4 bytes"):
+        read_regular(file, limit=4)
+
+
+def test_a_file_on_a_mount_that_hangs_is_an_error(
+    tmp_path: Path, dead_mount: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_checks, "_read", lambda *_: dead_mount.wait())
+    with pytest.raises(OSError, match="No answer from the file system"):
+        read_regular(tmp_path / "file", timeout=0.05)

@@ -20,12 +20,14 @@ from server.settings import Settings
 from tests.conformance.features.samples import DOORS, Door, Sample
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
+from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Call, FakeServer
 
 KEY = "planted-secret-0123456789"
 CAPABILITIES = (
     "chat", "tools", "parallel_tools", "json_schema", "reasoning", "code", "vision", "audio_input", "documents",
+    "web_search",
 )  # fmt: skip
 
 
@@ -57,12 +59,15 @@ class Provider:
     protocol: str
     model: str
     suffix: str = ""
+    wire: str = "chat"
 
 
 PROVIDERS = (
     Provider("OpenAI", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1"),
+    Provider("OpenAI over Responses", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1", "responses"),
     Provider("Anthropic", lambda: FakeAnthropic(key=KEY), "anthropic", "claude-sonnet-5"),
     Provider("Google", lambda: FakeGoogle(key=KEY), "google", "gemini-3-flash", "/v1beta"),
+    Provider("Ollama", lambda: FakeOllama(key=KEY), "ollama", "fake-chat"),
 )
 
 
@@ -146,7 +151,8 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                 "log": {"access": False, "level": "error"},
                 "endpoint": [
                     {
-                        "id": one.name.lower(),
+                        "id": one.name.lower().replace(" ", "-"),
+                        "wire": one.wire,
                         "protocol": one.protocol,
                         "base_url": fakes[one.name].origin + one.suffix,
                         "key_env": ["ROUNDHOUSE_TEST_FEATURES_KEY"],
@@ -157,7 +163,11 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                     {
                         "id": one.name,
                         "capabilities": list(CAPABILITIES),
-                        "source": {"kind": "upstream", "endpoint": one.name.lower(), "model": one.model},
+                        "source": {
+                            "kind": "upstream",
+                            "endpoint": one.name.lower().replace(" ", "-"),
+                            "model": one.model,
+                        },
                         "price": {"input": 1, "output": 2},
                     }
                     for one in PROVIDERS

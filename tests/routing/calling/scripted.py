@@ -34,7 +34,7 @@ Script = Sequence[Json | RoundhouseError | None]
 REQUEST = ChatRequest(model="auto", messages=[Message(role="user", content="hello")])
 FACTS = Facts(capability=Capability.CHAT, prompt_tokens=10)
 ROLE: Json = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
-USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}}
+USAGE: Json = {"choices": [], "usage": {"prompt_tokens": 100_000, "completion_tokens": 950_000}}
 
 
 def text(content: str) -> Json:
@@ -55,15 +55,19 @@ class ScriptedBackend:
     scripts: dict[str, Script]
     calls: list[Upstream] = field(default_factory=list)
     open: int = 0
+    requests: list[ChatRequest] = field(default_factory=list)
     drops: tuple[str, ...] = ()
+    drops_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names that single models drop."""
     reports: str = ""
     """The header that names the parameters which the worker dropped."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
-        return self.drops
+        return self.drops_of.get(upstream.model, self.drops)
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         self.calls.append(upstream)
+        self.requests.append(request)
         self.open += 1
         note({"x-roundhouse-dropped": self.reports})
         try:

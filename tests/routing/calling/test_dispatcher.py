@@ -44,7 +44,7 @@ async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None
     assert [item["model"] for item in items] == ["a"] * 4
     outcome = stand.recorder.outcomes[0]
     assert (outcome.result, outcome.finish_reason, outcome.attempt) == (Result.SUCCESS, "stop", 1)
-    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (1_000_000, 500_000, 0)
+    assert (outcome.usage.input, outcome.usage.output, outcome.cost) == (100_000, 950_000, 0)
 
 
 async def test_only_a_successful_call_makes_a_pin(stand: Stand) -> None:
@@ -166,6 +166,16 @@ def test_only_what_may_pass_is_worth_trying_again(plan: Plan, status: int, kind:
     error = nothing_left(plan, CHAT)
     assert (type(error), error.status) == (kind, status)
     assert (status in (429, 503) and kind is not BudgetExceeded) == (error.retry_after is not None)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.EXPLICIT, Strategy.SCHEMA])
+def test_a_model_that_rests_is_named_with_the_time_to_try_again(strategy: Strategy) -> None:
+    plan = Plan((), [Exclusion(*BREAKS, rest=11.5)], strategy, "")
+    error = nothing_left(plan, CHAT)
+    assert "near" in error.message
+    assert "failed repeatedly" in error.message
+    assert error.message.endswith(" Try again in 12 s, or choose another model.")
+    assert error.retry_after == 12
 
 
 def test_reasons_that_can_be_mended_come_first_and_one_that_many_share_is_told_once() -> None:

@@ -123,7 +123,7 @@ async def test_a_refused_value_is_answered_by_the_next_model_and_closes_none(sta
 
 
 async def test_a_missing_path_is_a_fault_for_a_chat_and_a_lack_for_another_kind(stand: Stand) -> None:
-    absent = PathMissing("no such path")
+    absent = PathMissing("The endpoint says (HTTP 404): the tenant is asleep.")
     absent.lacks, absent.upstream_status = frozenset(), 404
     stand.backend.scripts = {"a": (absent,), "b": GOOD}
     stand.will_try(remote("a"))
@@ -131,6 +131,8 @@ async def test_a_missing_path_is_a_fault_for_a_chat_and_a_lack_for_another_kind(
         with pytest.raises(UpstreamError, match="HTTP 404") as raised:
             await stand.ask()
         assert raised.value.retryable
+        assert "the tenant is asleep. Its path" in raised.value.message
+        assert "check its base_url" in raised.value.message
     assert [(one.result, one.error) for one in stand.recorder.outcomes] == [(Result.FAILED, "upstream_error")] * 2
     assert not stand.breakers.blocked(FACTS, stand.clock.monotonic())
     other = replace(FACTS, capability=Capability.RERANK)
@@ -327,24 +329,34 @@ async def test_a_request_that_the_upstream_may_have_read_is_sent_once_and_is_one
     [
         (
             ContextLengthExceeded(model="a", limit=None, requested=None),
-            "is 4096 tokens, but the request needs about 7",
+            "is 4096 tokens, but the request needs about 5000 ",
         ),
         (
-            ContextLengthExceeded(model="a", limit=10, requested=None),
-            "is 10 tokens, but the request needs about 7 ",
+            ContextLengthExceeded(model="a", limit=9000, requested=None),
+            "is 9000 tokens, but the request needs more than that ",
+        ),
+        (
+            ContextLengthExceeded(model="a", limit=None, requested=4000),
+            "is exceeded: the request needs 4000 tokens ",
         ),
         (ContextLengthExceeded(model="a", limit=10, requested=30), "is 10 tokens, but the request needs 30 "),
     ],
 )
-async def test_a_context_error_says_both_numbers(stand: Stand, error: ContextLengthExceeded, told: str) -> None:
+async def test_a_context_error_says_only_numbers_that_belong_together(
+    stand: Stand, error: ContextLengthExceeded, told: str
+) -> None:
     stand.backend.scripts = {"a": (error,)}
     stand.will_try(remote("a").model_copy(update={"limits": Limits(context_window=4096)}))
     job = stand.job()
     with pytest.raises(ContextLengthExceeded) as raised:
-        async with stand.dispatcher.open(replace(job, facts=replace(job.facts, prompt_tokens=7))):
+        async with stand.dispatcher.open(replace(job, facts=replace(job.facts, prompt_tokens=5000))):
             pass
     assert told in raised.value.message
     assert told in str(raised.value)
+    # An estimate that fits explains nothing.
+    unknown = ContextLengthExceeded(model="a", limit=None, requested=None)
+    unknown.complete(limit=4096, estimate=7)
+    assert "is exceeded: the request needs more than that " in unknown.message
 
 
 async def test_an_answer_that_breaks_unseen_is_given_by_the_next_candidate(stand: Stand) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from catalog.model import Capability, Price
 from catalog.types import Json
 from routing.accounts.costs import cost_nano
+from routing.calling import operations
 from routing.calling.observers import ChunkObserver, ImageObserver, ObjectObserver, TranscriptObserver
-from routing.calling.usage import MOST_TOKENS, token_usage
+from routing.calling.usage import MOST_TOKENS, most_prompt_tokens, token_usage
 from routing.facts import Facts
 from tests.routing.calling.scripted import Stand, end, remote, text
 
@@ -49,6 +50,38 @@ async def test_usage_that_cannot_be_true_is_unknown_and_the_reserved_amount_is_b
     assert not outcome.usage.known
     assert outcome.cost is None
     assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)  # 1,000 tokens at $1 and 500 at $2
+
+
+@pytest.mark.parametrize(
+    ("facts", "most"),
+    [
+        (Facts(Capability.CHAT, prompt_tokens=2), 131_092),
+        (Facts(Capability.EMBED, prompt_tokens=1000), 141_072),
+        (Facts(Capability.CHAT, prompt_tokens=2, features=frozenset({Capability.TOOLS})), 131_092),
+        (Facts(Capability.CHAT, prompt_tokens=2, features=frozenset({Capability.VISION})), MOST_TOKENS),
+        (Facts(Capability.CHAT, prompt_tokens=2, features=frozenset({Capability.DOCUMENTS})), MOST_TOKENS),
+        (Facts(Capability.CHAT, prompt_tokens=2, hosted=True), MOST_TOKENS),
+        (Facts(Capability.EMBED, prompt_tokens=MOST_TOKENS), MOST_TOKENS),
+    ],
+)
+def test_a_text_has_no_more_prompt_tokens_than_ten_times_its_estimate_and_a_servers_own(
+    facts: Facts, most: int
+) -> None:
+    assert most_prompt_tokens(facts) == most
+    for tokens, known in ((most, True), (most + 1, False)):
+        operation = operations.CHAT if facts.capability is Capability.CHAT else operations.EMBED
+        observer = operation.observer(facts, "m")
+        observer.see({"usage": {"prompt_tokens": tokens, "completion_tokens": 5}})
+        assert observer.usage.known is known
+
+
+async def test_an_absurd_prompt_is_booked_by_its_estimate(capped: Stand) -> None:
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 5}
+    capped.backend.scripts = {"liar": (text("fine"), end(), {"choices": [], "usage": usage})}
+    capped.will_try(remote("liar"))
+    _, items = await capped.ask(capped.job(Facts(Capability.CHAT, prompt_tokens=1000, output_tokens=500)))
+    assert all(item.get("usage") is None for item in items)
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)
 
 
 async def test_zeros_for_all_are_a_placeholder_and_no_free_call(capped: Stand) -> None:

@@ -119,6 +119,25 @@ def test_a_limit_on_cost_counts_every_answer() -> None:
     assert codes(choose(replace(once, choices=2), here)) == {"m": "cost"}
 
 
+def test_max_cost_counts_a_prompt_with_the_error_of_its_estimate() -> None:
+    here = world([remote("m", context=None)])  # 1 dollar per million tokens of prompt
+    prompt = chat(max_cost=0.0115, prompt_tokens=10_000, output_tokens=0)
+    assert codes(choose(prompt, here)) == {}
+    assert codes(choose(replace(prompt, prompt_tokens=10_001), here)) == {"m": "cost"}
+
+
+def test_max_cost_excludes_a_model_whose_answer_cannot_be_bounded_unless_it_is_free() -> None:
+    takes = frozenset({"temperature"})
+    rows = [remote("endless", parameters=takes), local("free", parameters=takes)]
+    rows += [remote(name, parameters=takes | {name}) for name in ("max_tokens", "max_completion_tokens")]
+    here = world(rows)
+    for facts in (chat(max_cost=1.0), chat(max_cost=1.0, output_tokens=10)):
+        made = choose(facts, here)
+        assert codes(made) == {"endless": "cost"}
+        assert "does not take max_tokens" in made.excluded[0].reason
+    assert codes(choose(chat(), here)) == {}
+
+
 def test_a_model_that_no_device_can_hold_is_excluded_also_when_pinned_to_a_small_one() -> None:
     gib = 2**30
     devices = (

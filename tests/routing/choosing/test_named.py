@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ def test_a_named_model_of_unknown_price_is_refused_where_a_limit_on_cost_applies
     assert choose(chat(requested="m"), world(rows)).candidates
     spent = world([remote("m")], headroom=0.0)
     assert choose(chat(requested="m"), spent).candidates, "the reservation refuses it and says when the cap ends"
+
+
+def test_a_named_model_that_cannot_search_the_web_is_a_mismatch_that_lists_models_that_can() -> None:
+    searching = frozenset({Capability.CHAT, Capability.WEB_SEARCH})
+    here = world([remote("talks"), remote("searches", capabilities=searching)])
+    wants = chat(features=frozenset({Capability.WEB_SEARCH}))
+    with pytest.raises(CapabilityMismatch, match=r"lacks web_search\. These can: 'searches'"):
+        choose(replace(wants, requested="talks"), here)
+    assert [c.model.id for c in choose(wants, here).candidates] == ["searches"]
 
 
 def test_a_mismatch_names_only_models_that_are_ready_and_that_the_key_may_use() -> None:

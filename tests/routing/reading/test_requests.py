@@ -54,6 +54,7 @@ def wanted(schema: dict[str, Any]) -> dict[str, Any]:
         (chat(response_format=wanted(SCHEMA)), Capability.JSON_SCHEMA, Task.EXTRACT),
         (chat(response_format=wanted(LABELS)), Capability.JSON_SCHEMA, Task.CLASSIFY),
         (chat(IMAGE), Capability.VISION, Task.VISION),
+        (chat(web_search_options={}), Capability.WEB_SEARCH, Task.CHAT),
         (
             chat([{"type": "input_audio", "input_audio": {"data": "AAAA" * 9000}}]),
             Capability.AUDIO_INPUT,
@@ -284,3 +285,17 @@ def test_a_long_text_is_sampled_and_estimated_alike() -> None:
 
 def test_lone_surrogates_do_not_break_anything() -> None:
     assert estimate_tokens("\ud800 abc") > 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "hosted"),
+    [
+        ({}, False),
+        ({"store": False}, False),
+        ({"web_search_options": {}}, True),
+        ({"plugins": [{"id": "web"}]}, True),
+    ],
+)
+def test_a_request_that_the_provider_may_search_for_is_told_apart(extra: dict[str, Any], hosted: bool) -> None:
+    body = ChatRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **extra})
+    assert read_chat(body).hosted is hosted

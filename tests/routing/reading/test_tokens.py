@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from backends.wire.chat import ChatRequest
-from routing.reading.requests import read_chat
-from routing.reading.tokens import CLAUDE, CLAUDE_3, DEFAULT, SMOLLM, Costs, costs_of, estimate_tokens
+from backends.wire.embeddings import EmbeddingRequest
+from routing.reading.requests import read_chat, read_embedding
+from routing.reading.tokens import CL100K, CLAUDE, CLAUDE_3, DEFAULT, SMOLLM, Costs, costs_of, estimate_tokens
 
 SAMPLES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "token_counts.json").read_text())
 FAMILIES: dict[str, Costs] = {
-    "o200k": DEFAULT, "cl100k": DEFAULT, "claude-3": CLAUDE_3, "claude-5": CLAUDE, "smollm2": SMOLLM,
+    "o200k": DEFAULT, "cl100k": CL100K, "claude-3": CLAUDE_3, "claude-5": CLAUDE, "smollm2": SMOLLM,
 }  # fmt: skip
 WITHIN = 0.15
-OLD = {("cl100k", "chinese"): 0.35, ("cl100k", "russian"): 0.5}
-"""cl100k is older than o200k, and needs half as many tokens again for other scripts."""
 TEXT = {sample["kind"]: sample["text"] for sample in SAMPLES}
 
 
@@ -30,13 +29,18 @@ TEXT = {sample["kind"]: sample["text"] for sample in SAMPLES}
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_estimate_is_near_what_the_familys_tokenizer_counts(sample: dict[str, Any], family: str) -> None:
     estimated, counted = estimate_tokens(sample["text"], FAMILIES[family]), sample["counts"][family]
-    assert estimated == pytest.approx(counted, rel=OLD.get((family, sample["kind"]), WITHIN))
+    assert estimated == pytest.approx(counted, rel=WITHIN)
 
 
 def test_the_family_is_that_of_the_models_name() -> None:
     assert costs_of("claude-opus-5") is costs_of("anthropic/claude-opus-4-7") is CLAUDE
     for old in ("claude-3-7-sonnet-20250219", "claude-haiku-4-5", "claude-sonnet-4-20250514", "claude-opus-4.6"):
         assert costs_of(old) is CLAUDE_3
+    for name in ("gpt-4", "openai/gpt-4-turbo", "gpt-4-32k-0613", "gpt-3.5-turbo", "gpt-35-turbo", "GPT-4"):
+        assert costs_of(name) is CL100K
+    assert costs_of("text-embedding-3-small") is costs_of("davinci-002") is CL100K
+    for name in ("gpt-4o", "chatgpt-4o-latest", "gpt-4.1-mini", "gpt-4.5-preview", "gpt-41", "gpt-oss-20b"):
+        assert costs_of(name) is DEFAULT
     assert costs_of("smollm2-135m-instruct") is SMOLLM
     assert costs_of("auto") is costs_of("gpt-5") is DEFAULT
 
@@ -75,6 +79,11 @@ CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f",
 )
 def test_every_part_of_a_request_counts(fields: dict[str, Any]) -> None:
     assert tokens(**fields) == pytest.approx(estimate_tokens(WORDS), abs=80)
+
+
+def test_texts_to_embed_count_by_the_models_vocabulary() -> None:
+    body = EmbeddingRequest(model="text-embedding-3-small", input=[TEXT["chinese"]])
+    assert read_embedding(body).prompt_tokens == estimate_tokens(TEXT["chinese"], CL100K)
 
 
 def test_a_list_of_tools_counts_as_its_text() -> None:

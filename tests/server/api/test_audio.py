@@ -83,9 +83,29 @@ async def test_every_field_of_the_form_reaches_the_backend(gateway: Gateway) -> 
     assert (request.file, request.filename) == (b"RIFF", "a.wav")
 
 
+async def test_lists_and_objects_of_the_form_are_read_as_openais_sdks_write_them(gateway: Gateway) -> None:
+    sample = "data:audio/wav;base64,AA=="
+    await transcribe(
+        gateway,
+        **{"keywords[]": ["Zyx, Corp", "b"], "languages[]": "de", "known_speaker_references[]": sample},
+        **{
+            "chunking_strategy[type]": "server_vad",
+            "chunking_strategy[threshold]": "0.5",
+            "include[]": "logprobs",
+        },
+    )
+    request = gateway.backend.requests[-1]
+    assert (request.keywords, request.languages, request.include) == (("Zyx, Corp", "b"), ("de",), ("x",))
+    assert request.known_speaker_references == (sample,)
+    assert request.chunking_strategy == {"type": "server_vad", "threshold": "0.5"}
+    await transcribe(gateway, chunking_strategy="auto")
+    assert gateway.backend.requests[-1].chunking_strategy == "auto"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"chunking_strategy": "never"}, "chunking_strategy"),
         ({"model": ""}, "model"),
         ({"language": "english"}, "language"),
         ({"temperature": "hot"}, "temperature"),

@@ -117,7 +117,7 @@ def test_settings_have_openais_names() -> None:
     assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
     assert body["reasoning_effort"] == "medium"
     assert body["response_format"]["json_schema"]["schema"] == SCHEMA
-    assert chat_of(thinking={"type": "adaptive"}, output_config={"effort": "max"})["reasoning_effort"] == "xhigh"
+    assert chat_of(thinking={"type": "adaptive"}, output_config={"effort": "max"})["reasoning_effort"] == "max"
     assert chat_of(thinking={"type": "disabled"})["reasoning_effort"] == "none"
 
 

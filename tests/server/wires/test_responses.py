@@ -14,12 +14,13 @@ from pydantic import TypeAdapter
 from backends.anthropic import AnthropicBackend
 from backends.base import Upstream
 from backends.http import HttpClient
+from backends.native import refusal_of
 from backends.streams.chunks import ChunkWriter, usage
+from backends.streams.sealing import decode_thinking, encode_thinking
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
-from server.wires.responses.items import decode_thinking, encode_thinking
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
 from tests.fakes.openai import event as encode
 from tests.fakes.server import Call, FakeServer, Fault, Route
@@ -142,7 +143,6 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"store": True}, "store"),
-        ({"background": True}, "background"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["web_search_call.results"]}, "include"),
@@ -155,10 +155,54 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
     ],
 )
-def test_an_unsupported_field_is_refused_by_name(fields: Json, param: str) -> None:
+def test_what_only_a_responses_upstream_can_do_is_refused_elsewhere_by_name(fields: Json, param: str) -> None:
+    refusal = refusal_of(to_chat(request_of(**fields)))
+    assert refusal is not None
+    assert refusal.param == param
+
+
+def test_a_background_response_is_refused_everywhere() -> None:
     with pytest.raises(UnsupportedParameter) as caught:
-        chat_of(**fields)
-    assert caught.value.param == param
+        chat_of(background=True)
+    assert caught.value.param == "background"
+
+
+def test_a_conversation_that_is_stored_needs_no_input() -> None:
+    stored = ResponsesRequest.model_validate({"model": "m", "prompt": {"id": "p"}})
+    assert refusal_of(to_chat(stored)) is not None
+    with pytest.raises(InvalidRequest):
+        to_chat(ResponsesRequest.model_validate({"model": "m"}))
+
+
+def test_custom_tools_and_their_calls_are_those_of_a_chat() -> None:
+    grammar = {"type": "grammar", "syntax": "regex", "definition": "a+"}
+    body = chat_of(
+        input=[
+            {"role": "user", "content": "Run."},
+            {"type": "custom_tool_call", "call_id": "c1", "name": "shell", "input": "ls"},
+            {"type": "custom_tool_call_output", "call_id": "c1", "output": "a.txt"},
+        ],
+        tools=[{"type": "custom", "name": "shell", "description": "Runs.", "format": grammar}],
+        tool_choice={"type": "custom", "name": "shell"},
+    )
+    given = {"grammar": {"definition": "a+", "syntax": "regex"}, "type": "grammar"}
+    shell = {"name": "shell", "description": "Runs.", "format": given}
+    assert body["tools"] == [{"type": "custom", "custom": shell}]
+    assert body["tool_choice"] == {"type": "custom", "custom": {"name": "shell"}}
+    called = {"id": "c1", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    assert body["messages"][1:] == [
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "c1", "content": "a.txt"},
+    ]
+
+
+def test_a_field_that_no_chat_has_is_named() -> None:
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"}
+    spoken = {"role": "assistant", "content": "Hi.", "phase": "commentary"}
+    chat = to_chat(
+        request_of(input=[sealed, spoken, {"role": "user", "content": "Go."}], tools=[{**WEATHER, "async": True}])
+    )
+    assert set(chat.left_out) == {"input.encrypted_content", "input.phase", "tools.async"}
 
 
 @pytest.mark.parametrize(
@@ -244,6 +288,21 @@ def test_reasoning_text_and_tools_each_get_an_item_in_order() -> None:
         "output_tokens_details": {"reasoning_tokens": 2},
         "total_tokens": 12,
     }
+
+
+def test_a_call_of_a_custom_tool_is_an_item_with_its_input() -> None:
+    start = {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "shell", "input": ""}}
+    pieces = [{"index": 0, "custom": {"input": text}} for text in ("ls", " -l")]
+    events, response = told(
+        [
+            *(WRITER.delta({"tool_calls": [call]}) for call in (start, *pieces)),
+            WRITER.delta({}, finish_reason="tool_calls"),
+        ]
+    )
+    assert [event["delta"] for event in events if event["type"].endswith("input.delta")] == ["ls", " -l"]
+    (item,) = response["output"]
+    assert (item["type"], item["call_id"]) == ("custom_tool_call", "c1")
+    assert (item["name"], item["input"]) == ("shell", "ls -l")
 
 
 def test_an_answer_cut_by_length_is_incomplete() -> None:

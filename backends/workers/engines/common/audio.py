@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.wire.audio import AudioFormat
+from backends.wire.audio import SpeechFormat
 from catalog.errors import PayloadTooLarge, UndecodableMedia, UnsupportedParameter
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ _CODECS: dict[str, _Codec] = {
 }
 
 
-def check_rate(audio_format: AudioFormat, rate: int) -> None:
+def check_rate(audio_format: SpeechFormat, rate: int) -> None:
     """Check that the format supports ``rate`` Hz. Raises UnsupportedParameter with the supported rates."""
     import av
 
@@ -113,7 +113,7 @@ def check_rate(audio_format: AudioFormat, rate: int) -> None:
 
 
 def encode(
-    chunks: Iterable[Samples], *, audio_format: AudioFormat, source_rate: int, rate: int, tempo: float = 1.0
+    chunks: Iterable[Samples], *, audio_format: SpeechFormat, source_rate: int, rate: int, tempo: float = 1.0
 ) -> Iterator[bytes]:
     """Encode samples as ``audio_format`` at ``rate`` Hz; yield bytes as soon as the encoder returns some.
 

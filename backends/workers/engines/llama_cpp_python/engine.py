@@ -35,6 +35,7 @@ from backends.workers.program.app import json_response, parse, serve_engine, str
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
+from catalog.store.file_checks import read_regular
 from catalog.types import Json
 
 NAME = "llama-cpp-python"
@@ -89,7 +90,7 @@ class LlamaCppPythonEngine:
 
     def load(self) -> None:
         file = read_options(LlamaCppPythonOptions, NAME, self._spec.options).chat_template_file
-        template = file.read_text(encoding="utf-8") if file else None
+        template = read_regular(file).decode() if file else None
         self._model = LlamaModel(self._spec.model_id, self._settings, template)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.audio import MEDIA_TYPES, SpeechRequest
+from backends.wire.audio import MEDIA_TYPES, SPEECH_MEDIA, SpeechRequest
 from backends.workers.engines.common.audio import Samples, check_rate, encode
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.speech.hibari import HibariVoices
@@ -45,11 +45,11 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
 
 
 class SpeechEngine:
-    """Synthesises up to ``slots`` texts concurrently."""
+    """Synthesises up to ``slots`` texts concurrently, a piece of each in turn."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._runner = ThreadRunner(spec.slots)
+        self._runner = ThreadRunner(spec.slots, threads=max(1, spec.threads // 2))
 
     @property
     def stats(self) -> WorkerStats:
@@ -81,7 +81,7 @@ class SpeechEngine:
         if self._options.library == "kokoro":
             folder = Path(self._spec.path or "")
             return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
-        return HibariVoices(threads=self._spec.threads)
+        return HibariVoices(threads=1)  # a second thread makes this small graph slower
 
     def _warm_up(self) -> None:
         """Speak a word, so that the dictionaries are loaded before the first request."""
@@ -126,7 +126,7 @@ class SpeechEngine:
             "x-roundhouse-sample-rate": str(rate),
             **dropped(unused),
         }
-        media_type = MEDIA_TYPES[request.response_format]
+        media_type = SPEECH_MEDIA[request.response_format]
         return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
     def _checked(self, request: SpeechRequest) -> tuple[Choice, list[str]]:
@@ -136,7 +136,7 @@ class SpeechEngine:
         choice = choose(
             self._synthesizer.voices,
             default=self._default,
-            name=request.voice,
+            name=request.voice_name,
             language=request.language,
             strict=bool(request.strict),
         )

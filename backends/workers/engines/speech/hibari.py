@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.workers.engines.common.audio import Samples
+from backends.workers.engines.speech.reading import check_length, pieces, readable
 from backends.workers.engines.speech.voices import Voice
 from catalog.errors import EngineMissing, InvalidRequest
 
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from hibari import Hibari
 
 _AMERICAN, _BRITISH = "en-US", "en-GB"
-_NUMBER = re.compile(r"\d+(?:,\d+)*")
-LONGEST_NUMBER = 15
-"""Digits of the longest number that is read as one; longer ones are read digit by digit (hibari's own names of
-numbers end at 36 digits, with an IndexError)."""
-_DIGITS_A_CLAUSE = 10
 
 
 class HibariVoices:
@@ -63,23 +59,12 @@ class HibariVoices:
         accent = self._accents[language]
         noise = np.random.default_rng(0)
         # All is read before anything is spoken, so that a text that cannot be read is refused as a whole.
-        sentences = [accent.phonemes(speaker, sentence) for sentence in speaker.split_sentences(readable(text))]
-        for phonemes in (each for sentence in sentences for each in sentence):
-            samples: Samples = speaker.from_ids(speaker.ids(phonemes), speed, noise)
+        sentences = speaker.split_sentences(readable(text))
+        phonemes = [each for sentence in sentences for each in accent.phonemes(speaker, sentence)]
+        check_length(text, phonemes)
+        for piece in chain.from_iterable(map(pieces, phonemes)):
+            samples: Samples = speaker.from_ids(speaker.ids(piece), speed, noise)
             yield samples
-
-
-def readable(text: str) -> str:
-    """Write numbers of more than :data:`LONGEST_NUMBER` digits as digits, in clauses of ten."""
-
-    def digits(found: re.Match[str]) -> str:
-        each = [str(int(character)) for character in found[0] if character != ","]
-        if len(each) <= LONGEST_NUMBER:
-            return found[0]
-        starts = range(0, len(each), _DIGITS_A_CLAUSE)
-        return ", ".join(" ".join(each[start : start + _DIGITS_A_CLAUSE]) for start in starts)
-
-    return _NUMBER.sub(digits, text)
 
 
 class WholeWords:

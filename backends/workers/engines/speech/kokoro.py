@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from backends.workers.engines.common.audio import Samples
+from backends.workers.engines.speech.reading import check_length, pieces
 from backends.workers.engines.speech.voices import Voice
 from catalog.errors import EngineMissing, ModelUnavailable
 
@@ -44,12 +46,15 @@ class KokoroVoices:
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
         """See :class:`Synthesizer`. A lock guards espeak, which makes the phonemes and is not thread-safe."""
         espeak = next(name for tag, name in _LANGUAGES.values() if tag == language)
-        for sentence in _SENTENCE_END.split(text):
-            with self._espeak:
-                phonemes = self._kokoro.tokenizer.phonemize(sentence, espeak) if sentence.strip() else ""
-            if phonemes.strip():
-                samples, _ = self._kokoro.create(phonemes, voice.name, speed, espeak, is_phonemes=True)
-                yield np.asarray(samples, np.float32)
+        phonemes = [self._phonemes(sentence, espeak) for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+        check_length(text, phonemes)
+        for piece in chain.from_iterable(map(pieces, phonemes)):
+            samples, _ = self._kokoro.create(piece, voice.name, speed, espeak, is_phonemes=True)
+            yield np.asarray(samples, np.float32)
+
+    def _phonemes(self, sentence: str, language: str) -> str:
+        with self._espeak:
+            return str(self._kokoro.tokenizer.phonemize(sentence, language))
 
 
 def _voice(name: str) -> Voice:

@@ -7,14 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from backends.voices import OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
-from catalog.errors import InvalidRequest, UnsupportedParameter
-
-OPENAI_VOICES = frozenset({
-    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
-    "verse",
-})  # fmt: skip
-"""OpenAI's voice names, which clients send by default; the model's own voice replaces them, which is reported."""
+from catalog.errors import UnsupportedParameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,8 @@ class Synthesizer(Protocol):
     def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
         """Yield mono samples, a piece per sentence or shorter, each as soon as it is ready. Thread-safe.
 
-        Yields nothing if the text contains nothing to speak.
+        Yields nothing if the text contains nothing to speak. Raises InvalidRequest before the first piece for a
+        text that cannot be read, or is too long when read (``reading.check_length``).
         """
         ...
 
@@ -53,18 +49,19 @@ class Choice:
 def choose(
     voices: Sequence[Voice], *, default: str, name: str | None, language: str | None, strict: bool
 ) -> Choice:
-    """Choose a voice by name and language.
+    """Choose a voice by name and language. A voice of OpenAI or of another provider is replaced by the nearest.
 
-    Raises InvalidRequest for an unknown voice (with ``strict`` also for an OpenAI name that would be replaced),
-    and UnsupportedParameter for a language that no voice, or not the named one, speaks.
+    Raises UnsupportedParameter for an unknown voice (with ``strict`` also for one that would be replaced), and for
+    a language that no voice, or not the named one, speaks.
     """
     known = {voice.name.lower(): voice for voice in voices}
     dropped: tuple[str, ...] = ()
     found = known[default.lower()] if name is None else known.get(name.lower())
     if found is None:
-        if str(name).lower() not in OPENAI_VOICES or strict:
-            raise InvalidRequest(f"There is no voice {name!r}; there is {_listed(known)}.", param="voice")
-        found = known[default.lower()]
+        common = None if strict else openai_voice(str(name))
+        if common is None:
+            raise unknown_voice("This model", str(name), known)
+        found = _nearest(voices, common, known[default.lower()])
         dropped = ("voice",)
     if language is None:
         return Choice(found, found.languages[0], dropped)
@@ -78,6 +75,16 @@ def choose(
     raise UnsupportedParameter(
         f"The voice {found.name!r} does not speak {language!r}; here one can speak {languages}.", param="language"
     )
+
+
+def _nearest(voices: Sequence[Voice], common: str, default: Voice) -> Voice:
+    """The voice named after OpenAI's (Kokoro's "af_nova"), else the default or the first that sounds like it."""
+    for voice in voices:
+        if voice.name.lower().rpartition("_")[2] == common:
+            return voice
+    gender = OPENAI_VOICES[common]
+    same = (voice for voice in (default, *voices) if voice.gender == gender)
+    return default if gender is None else next(same, default)
 
 
 def spoken(voice: Voice, language: str) -> str | None:

@@ -82,3 +82,32 @@ async def test_no_more_than_the_slots_run_at_once(runner: ThreadRunner) -> None:
     assert (runner.stats.active, runner.stats.queued) == (2, 3)
     go.set()
     assert await asyncio.gather(*asking) == [1] * 5
+
+
+async def test_with_fewer_threads_than_slots_each_generator_takes_a_step_in_turn() -> None:
+    runner = ThreadRunner(2, threads=1)
+    took: list[str] = []
+    held, go = threading.Event(), threading.Event()
+
+    def work(name: str, steps: int) -> Generator[None, None, None]:
+        for _ in range(steps):
+            if name == "long":
+                held.set()
+                go.wait(10)
+            took.append(name)
+            yield
+
+    async def run(name: str, steps: int) -> None:
+        async for _ in runner.stream(lambda _: work(name, steps)):
+            pass
+
+    long = asyncio.create_task(run("long", 20))
+    await asyncio.to_thread(held.wait, 10)
+    short = asyncio.create_task(run("short", 2))
+    while runner.stats.active < 2:
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(long, short)
+    assert took.index("short") <= 2
+    assert len(took) - took[::-1].index("short") <= 6, "the short one ends long before the long one"
+    runner.close()

@@ -1,0 +1,1 @@
+"""Chats over OpenAI's Responses API, for rows and endpoints whose ``wire`` is "responses"."""

@@ -1,0 +1,169 @@
+"""Translates a chat request into the body of ``POST /responses``. Source: OpenAI's API reference and SDK types.
+
+The treatment of parameters is the one of chats at the same address (:mod:`backends.parameters`), without those
+that the Responses API lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from backends.base import Upstream
+from backends.openai.parameters import COMPATIBLE, OPENAI
+from backends.openai.responses.items import to_items
+from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names
+from backends.translation import NEUTRAL, Dropped, TranslatedRequest, is_set
+from backends.wire.chat import ChatRequest
+from catalog.errors import UnsupportedParameter
+from catalog.types import Json
+
+LEAST_OUTPUT = 16
+"""The smallest ``max_output_tokens`` that OpenAI takes."""
+
+_LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
+_REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
+
+
+def _without_lacked(table: ParameterTable) -> ParameterTable:
+    return replace(table, drops=table.drops | _LACKED, renames={}, marks=_KEPT_MARKS, stops=None, refuses=_REFUSED)
+
+
+_OPENAI = _without_lacked(OPENAI)
+_COMPATIBLE = _without_lacked(COMPATIBLE)
+
+
+def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -> TranslatedRequest:
+    """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
+
+    Nothing is stored unless the caller asks for it. Raises InvalidRequest or a subclass for what no response has:
+    several choices, audio, the older ``functions``.
+    """
+    table = _OPENAI if chats is OPENAI else _COMPATIBLE
+    if is_set(request, "n"):
+        raise UnsupportedParameter("OpenAI's Responses API gives one choice; 'n' must be 1.", param="n")
+    dropped = Dropped()
+    dropped.add(*dropped_names(request, upstream, table))
+    chat = body_for(request, upstream, table)
+    chat = {name: value for name, value in chat.items() if value is not None and not _is_neutral(name, value)}
+    body: Json = {"model": chat.pop("model"), "input": to_items(chat.pop("messages"), upstream, dropped)}
+    _output(chat, body, dropped)
+    _tools(chat, body)
+    _text(chat, body)
+    _reasoning(chat, body)
+    _logprobs(chat, body)
+    options = chat.pop("stream_options", {})
+    if "include_obfuscation" in options:
+        body["stream_options"] = {"include_obfuscation": options["include_obfuscation"]}
+    for name in ("n", "stop"):
+        chat.pop(name, None)
+    store = chat.pop("store", False)
+    body |= {**chat, "store": store, "stream": True}
+    if upstream.reasons and not store:
+        body.setdefault("include", []).append("reasoning.encrypted_content")
+    return TranslatedRequest(body, dropped.as_tuple())
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return value in NEUTRAL.get(name, ()) and name not in ("metadata", "store")
+
+
+def _output(chat: Json, body: Json, dropped: Dropped) -> None:
+    given = {name: chat.pop(name) for name in ("max_completion_tokens", "max_tokens") if name in chat}
+    for name, most in given.items():
+        body["max_output_tokens"] = max(most, LEAST_OUTPUT)
+        if most < LEAST_OUTPUT:
+            dropped.add(name)
+        return
+
+
+def _tools(chat: Json, body: Json) -> None:
+    tools = [_tool(tool) for tool in chat.pop("tools", ())]
+    search = chat.pop("web_search_options", None)
+    if search is not None:
+        tools.append(_web_search(search))
+    if tools:
+        body["tools"] = tools
+    if "tool_choice" in chat:
+        body["tool_choice"] = _choice(chat.pop("tool_choice"))
+
+
+def _tool(tool: Json) -> Json:
+    if tool.get("type") == "custom":
+        custom = tool.get("custom")
+        if not isinstance(custom, dict) or not isinstance(custom.get("name"), str):
+            raise UnsupportedParameter("A custom tool needs custom.name.", param="tools")
+        made = {"type": "custom", **custom}
+        form = custom.get("format")
+        if isinstance(form, dict) and isinstance(form.get("grammar"), dict):
+            made["format"] = {"type": "grammar", **form["grammar"]}
+        return made
+    function = {name: value for name, value in tool["function"].items() if value is not None}
+    # A response's tools are strict unless told otherwise, a chat's are not.
+    return {"type": "function", "parameters": None, **function, "strict": bool(function.get("strict"))}
+
+
+def _web_search(options: Any) -> Json:
+    """The hosted tool; a chat's place of the user is one level deeper than the tool's."""
+    if not isinstance(options, dict):
+        raise UnsupportedParameter("'web_search_options' must be an object.", param="web_search_options")
+    made = {"type": "web_search", **options}
+    place = options.get("user_location")
+    if isinstance(place, dict) and isinstance(place.get("approximate"), dict):
+        made["user_location"] = {"type": "approximate", **place["approximate"]}
+    return made
+
+
+def _choice(choice: Any) -> Any:
+    if isinstance(choice, str):
+        return choice
+    match choice.get("type", "function"):
+        case "allowed_tools" if isinstance(choice.get("allowed_tools"), dict):
+            allowed = choice["allowed_tools"]
+            tools = [_named(tool) for tool in allowed.get("tools") or ()]
+            return {"type": "allowed_tools", "mode": allowed.get("mode", "auto"), "tools": tools}
+        case _:
+            return _named(choice)
+
+
+def _named(choice: Json) -> Json:
+    kind = choice.get("type", "function")
+    inner = choice.get(kind)
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        raise UnsupportedParameter("tool_choice names a function or a custom tool.", param="tool_choice")
+    return {"type": kind, "name": inner["name"]}
+
+
+def _text(chat: Json, body: Json) -> None:
+    wanted = chat.pop("response_format", None)
+    text: Json = {}
+    if wanted is not None:
+        schema = wanted.get("json_schema") if wanted["type"] == "json_schema" else None
+        text["format"] = {"type": wanted["type"]}
+        if schema is not None:
+            kept = {name: value for name, value in schema.items() if value is not None}
+            text["format"] |= {**kept, "strict": bool(schema.get("strict"))}
+    if "verbosity" in chat:
+        text["verbosity"] = chat.pop("verbosity")
+    if text:
+        body["text"] = text
+
+
+def _reasoning(chat: Json, body: Json) -> None:
+    """``reasoning``, the API's own object, may stand in a chat too: it is the way to ask for a summary."""
+    given = chat.pop("reasoning", None)
+    reasoning = dict(given) if isinstance(given, dict) else {}
+    if "reasoning_effort" in chat:
+        reasoning["effort"] = chat.pop("reasoning_effort")
+    if reasoning:
+        body["reasoning"] = reasoning
+
+
+def _logprobs(chat: Json, body: Json) -> None:
+    wanted = chat.pop("logprobs", False)
+    top = chat.pop("top_logprobs", None)
+    if wanted:
+        body["include"] = ["message.output_text.logprobs"]
+        if top is not None:
+            body["top_logprobs"] = top

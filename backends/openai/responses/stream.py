@@ -1,0 +1,241 @@
+"""Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
+
+Items of hosted tools have no place in a chat: their events give no chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.base import Upstream
+from backends.openai.responses.errors import error_of, named, read_failure
+from backends.openai.responses.reasoning import block_of
+from backends.streams.chunks import ChunkWriter, added, usage
+from backends.translation import reading
+from catalog.errors import StreamBroken, UpstreamProtocolError
+from catalog.types import Json
+
+FINISH_REASONS = {"max_output_tokens": "length", "max_messages": "length", "content_filter": "content_filter"}
+"""The finish reason of an incomplete response; of one that was steered it is "stop"."""
+
+_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Items that are tool calls of a chat, and the field with what the tool is given."""
+
+_DELTAS = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_summary_text.delta": "reasoning",
+    "response.reasoning_text.delta": "reasoning",
+    "response.function_call_arguments.delta": "given",
+    "response.custom_tool_call_input.delta": "given",
+}
+
+
+@dataclass(slots=True)
+class _Item:
+    """An output item in progress. ``said`` is whether its text came in pieces already."""
+
+    kind: str
+    position: int = -1
+    said: bool = False
+
+
+@dataclass(slots=True)
+class ResponseReader:
+    """Translates one answer: :meth:`feed` it the events in order, then :meth:`close` it.
+
+    ``created`` (Unix seconds) is used if the response has no time. ``chat``: the caller asked in a chat, so errors
+    name its fields.
+    """
+
+    upstream: Upstream
+    created: int
+    chat: bool = True
+    finished: bool = False
+    _writer: ChunkWriter | None = None
+    _items: dict[int, _Item] = field(default_factory=dict)
+    _thoughts: list[Json] = field(default_factory=list)
+    _calls: int = 0
+    _texts: int = 0
+    _summaries: int = 0
+    _separate: bool = False
+
+    def feed(self, event: Json) -> Iterator[Json]:
+        """The chunks of this event, often none.
+
+        Raises the typed error of a failure, UpstreamProtocolError for an event of another shape.
+        """
+        with reading("The Responses API"):
+            match event["type"]:
+                case "response.created":
+                    yield from self._start(event["response"])
+                case "response.output_item.added":
+                    yield from self._added(event["output_index"], event["item"])
+                case "response.output_text.annotation.added":
+                    yield from self._annotation(event.get("annotation"))
+                case "response.reasoning_summary_part.added":
+                    self._separate = self._summaries > 0
+                case "response.output_item.done":
+                    yield from self._done(event["output_index"], event["item"])
+                case "response.completed" | "response.incomplete":
+                    yield from self._end(event["response"])
+                case "response.failed" | "error" as kind:
+                    failure = error_of(event) if kind == "error" else event["response"].get("error")
+                    raise named(read_failure(failure, self.upstream), chat=self.chat)
+                case kind if kind in _DELTAS:
+                    yield from self._delta(kind, self._items[event["output_index"]], event)
+                case _:  # parts and ends of what came in pieces, hosted tools, and kinds added to the API later
+                    return
+
+    def whole(self, response: Json) -> Iterator[Json]:
+        """The events that a response which came as one document would have had."""
+        with reading("The Responses API"):
+            yield {"type": "response.created", "response": {**response, "output": [], "status": "in_progress"}}
+            for index, item in enumerate(response["output"]):
+                yield {"type": "response.output_item.added", "output_index": index, "item": _begun(item)}
+                yield {"type": "response.output_item.done", "output_index": index, "item": item}
+            yield {"type": f"response.{response['status']}", "response": response}
+
+    def close(self) -> None:
+        """Raises StreamBroken unless the response ended."""
+        if not self.finished:
+            raise StreamBroken(f"The endpoint '{self.upstream.endpoint}' ended its answer before it was complete.")
+
+    @property
+    def _chunks(self) -> ChunkWriter:
+        if self._writer is None:
+            raise UpstreamProtocolError("The Responses API's stream did not begin with response.created.")
+        return self._writer
+
+    def _start(self, response: Json) -> Iterator[Json]:
+        made = response.get("created_at")
+        self._writer = ChunkWriter(
+            id=f"chatcmpl-{response['id']}",
+            model=response.get("model") or self.upstream.model,
+            created=int(made) if isinstance(made, int | float) else self.created,
+        )
+        yield self._writer.delta({"role": "assistant", "content": ""})
+
+    def _added(self, index: int, item: Json) -> Iterator[Json]:
+        kind = item["type"]
+        made = self._items[index] = _Item(kind)
+        if kind in _CALLS:
+            yield from self._thought(item["call_id"])
+            made.position = self._calls
+            self._calls += 1
+            if kind == "function_call":
+                yield self._chunks.tool_start(made.position, item["call_id"], item["name"])
+            else:
+                custom = {"name": item["name"], "input": ""}
+                call = {"index": made.position, "id": item["call_id"], "type": "custom", "custom": custom}
+                yield self._chunks.delta({"tool_calls": [call]})
+        elif kind == "message":
+            yield from self._thought(None)
+            self._texts += 1
+
+    def _delta(self, kind: str, item: _Item, event: Json) -> Iterator[Json]:
+        text = event["delta"]
+        match _DELTAS[kind]:
+            case "text":
+                item.said = True
+                yield from self._text(text, event.get("logprobs"))
+            case "refusal":
+                item.said = True
+                yield self._chunks.delta({"refusal": text})
+            case "reasoning":
+                yield self._reasoning(text)
+            case _:
+                yield from self._given(item, text)
+
+    def _given(self, item: _Item, text: str) -> Iterator[Json]:
+        if not text or item.kind not in _CALLS:
+            return
+        item.said = True
+        if item.kind == "function_call":
+            yield self._chunks.tool_arguments(item.position, text)
+        else:
+            yield self._chunks.delta({"tool_calls": [{"index": item.position, "custom": {"input": text}}]})
+
+    def _text(self, text: str, logprobs: Any = None) -> Iterator[Json]:
+        if self._texts > 1:  # an answer may have several messages: a comment, then the answer
+            self._texts = 1
+            text = f"\n\n{text}"
+        chunk = self._chunks.text(text)
+        if logprobs:
+            chunk["choices"][0]["logprobs"] = {"content": list(map(_token, logprobs)), "refusal": None}
+        yield chunk
+
+    def _reasoning(self, text: str) -> Json:
+        self._summaries += 1
+        if self._separate:
+            text, self._separate = f"\n\n{text}", False
+        return self._chunks.delta({"reasoning_content": text})
+
+    def _annotation(self, annotation: Any) -> Iterator[Json]:
+        if isinstance(annotation, dict):
+            kind = annotation["type"]
+            inner = {name: value for name, value in annotation.items() if name != "type"}
+            yield self._chunks.delta({"annotations": [{"type": kind, kind: inner}]})
+
+    def _done(self, index: int, item: Json) -> Iterator[Json]:
+        """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
+        known = self._items.get(index) or _Item(item["type"])
+        if item["type"] == "reasoning":
+            self._thoughts.append(item)
+        elif known.said:
+            return
+        elif item["type"] in _CALLS:
+            yield from self._given(known, item[_CALLS[item["type"]]])
+        elif item["type"] == "message":
+            for part in item["content"]:
+                if part["type"] == "refusal":
+                    yield self._chunks.delta({"refusal": part["refusal"]})
+                elif part["type"] == "output_text":
+                    yield from self._text(part["text"], part.get("logprobs"))
+                    for annotation in part.get("annotations") or ():
+                        yield from self._annotation(annotation)
+
+    def _thought(self, before: str | None) -> Iterator[Json]:
+        """The reasoning items since the last text or call, as thinking blocks."""
+        thoughts, self._thoughts = self._thoughts, []
+        blocks = [block for item in thoughts if (block := block_of(item, self.upstream, before)) is not None]
+        if blocks:
+            yield self._chunks.delta({"thinking_blocks": blocks})
+
+    def _end(self, response: Json) -> Iterator[Json]:
+        yield from self._thought(None)
+        reason = "tool_calls" if self._calls else "stop"
+        if response["status"] == "incomplete":
+            details = response.get("incomplete_details") or {}
+            reason = FINISH_REASONS.get(str(details.get("reason")), "stop")
+        tier = {"service_tier": response["service_tier"]} if response.get("service_tier") else {}
+        yield {**self._chunks.delta({}, finish_reason=reason), **tier}
+        self.finished = True
+        if isinstance(response.get("usage"), dict):
+            yield {**self._chunks.usage(_usage(response["usage"])), **tier}
+
+
+def _begun(item: Json) -> Json:
+    """A whole item as it was when it began."""
+    begun = {name: value for name, value in item.items() if name not in ("summary", "encrypted_content")}
+    empty = {"content": [], "arguments": "", "input": ""}
+    return {**begun, **{name: empty[name] for name in empty.keys() & item.keys()}}
+
+
+def _token(entry: Json) -> Json:
+    top = [{"bytes": None, **one} for one in entry.get("top_logprobs") or ()]
+    return {"token": entry["token"], "bytes": entry.get("bytes"), "logprob": entry["logprob"], "top_logprobs": top}
+
+
+def _usage(counts: Json) -> Json:
+    given = counts.get("input_tokens_details") or {}
+    said = counts.get("output_tokens_details") or {}
+    return usage(
+        prompt=added(counts.get("input_tokens", 0)),
+        completion=added(counts.get("output_tokens", 0)),
+        cached=added(given.get("cached_tokens") or 0),
+        cache_write=added(given.get("cache_write_tokens") or 0),
+        reasoning=added(said.get("reasoning_tokens") or 0),
+    )

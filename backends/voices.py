@@ -1,0 +1,90 @@
+"""Names of voices. OpenAI's are the common ones: each provider has a nearest voice for them, and they for its own.
+
+So a request for speech can go to another provider, or to this machine's voices, with the voice that it names. A
+replaced voice is reported as a dropped ``voice``, and refused under ``strict``. The ``voice_map`` of a row or
+endpoint says which voice a name means there, and such a name is not reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from backends.base import Upstream
+from backends.wire.audio import SpeechRequest
+from catalog.errors import UnsupportedParameter
+
+OPENAI_VOICES: Mapping[str, Literal["female", "male"] | None] = {
+    "alloy": None,
+    "ash": "male",
+    "ballad": "male",
+    "cedar": "male",
+    "coral": "female",
+    "echo": "male",
+    "fable": "male",
+    "marin": "female",
+    "nova": "female",
+    "onyx": "male",
+    "sage": "female",
+    "shimmer": "female",
+    "verse": "male",
+}
+"""OpenAI's voices, and what they sound like; None is neutral. Source: OpenAI's guide to text to speech."""
+
+_NEAREST: Mapping[str, str] = {
+    # ElevenLabs' premade voices
+    "river": "alloy",
+    "chris": "ash",
+    "charlie": "ash",
+    "daniel": "ballad",
+    "roger": "cedar",
+    "bill": "cedar",
+    "jessica": "coral",
+    "aria": "coral",
+    "liam": "echo",
+    "will": "echo",
+    "george": "fable",
+    "alice": "marin",
+    "bella": "marin",
+    "laura": "nova",
+    "rachel": "nova",
+    "brian": "onyx",
+    "adam": "onyx",
+    "sarah": "sage",
+    "matilda": "shimmer",
+    "lily": "shimmer",
+    "charlotte": "shimmer",
+    "eric": "verse",
+    "harry": "onyx",
+    "callum": "verse",
+    # hibari's
+    "heart": "nova",
+    "heart-british": "nova",
+}
+_KOKORO = re.compile(r"[a-z]([fm])_([a-z]+)")
+
+
+def openai_voice(name: str) -> str | None:
+    """The voice of OpenAI that has this name, or is nearest to another provider's voice of this name."""
+    lowered = name.casefold()
+    if lowered in OPENAI_VOICES:
+        return lowered
+    if (match := _KOKORO.fullmatch(lowered)) is not None:
+        # Kokoro has voices such as "af_alloy"
+        return match[2] if match[2] in OPENAI_VOICES else ("nova" if match[1] == "f" else "echo")
+    return _NEAREST.get(lowered.split(" - ")[0])
+
+
+def mapped(request: SpeechRequest, upstream: Upstream) -> str | None:
+    """The voice that the request names, or the one that the row's or endpoint's ``voice_map`` has for it."""
+    voice = request.voice_name
+    return voice if voice is None else upstream.voices.get(voice.casefold(), voice)
+
+
+def unknown_voice(where: str, voice: str, known: Iterable[str]) -> UnsupportedParameter:
+    """The error of a voice that a model does not have. Another model may have it, so that speech can fall back."""
+    listed = ", ".join(list(known)[:40])
+    error = UnsupportedParameter(f"{where} has no voice {voice[:80]!r}. It has: {listed}.", param="voice")
+    error.code = "unsupported_value"
+    return error

@@ -1,0 +1,124 @@
+"""Bounds the length of an answer by the limits on its cost and on its caller's tokens.
+
+Such a limit holds only if the upstream itself ends the answer: it is sent a smaller ``max_tokens``, and the answer
+ends with the finish reason ``length``. Callers read the bound in ``x-roundhouse-bound`` and in the trace.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+from backends.base import Upstream
+from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.wire.common import WireModel
+from catalog.errors import PriceUnknown, UnsupportedParameter
+from catalog.model import Capability, Model
+from routing.accounts.costs import PROMPT_MARGIN, affordable_output, is_free
+from routing.accounts.spend import Spend
+from routing.facts import Facts
+
+MAX_COST, CAP, KEY = "max_cost", "request_cap", "key_tokens"
+LIMITS = {
+    MAX_COST: "routing.max_cost",
+    CAP: "the spending cap of one request",
+    KEY: "the limit on this API key's tokens",
+}
+"""The limits that a bound can follow from, as they are named to callers."""
+_OLDER, _NEWER, _RESPONSES = "max_tokens", "max_completion_tokens", "max_output_tokens"
+BOUNDING = frozenset({_OLDER, _NEWER, _RESPONSES})
+"""The names of an answer's bound in each API."""
+_ENDLESS = 1_000_000
+"""Tokens beyond any answer: a bound above it is none, and servers refuse one that they could not reach."""
+
+
+class Bound(NamedTuple):
+    """The most tokens of each choice of an answer, and the name of the limit that sets it."""
+
+    tokens: int
+    limit: str
+
+    def __str__(self) -> str:
+        return f"{_OLDER}={self.tokens}; {self.limit}"
+
+
+def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> Bound | None:
+    """The lowest bound by ``max_cost``, the cap on the cost of one request and ``given``.
+
+    ``None`` if the caller's own bound or the model's limits are lower. Raises PriceUnknown if a price is, and
+    UnsupportedParameter if the prompt may cost as much as the limit.
+    """
+    if facts.capability not in (Capability.CHAT, Capability.COMPLETION) or facts.tokens_only:
+        return None
+    most, limits = facts.intent.max_cost, [] if given is None else [given]
+    if most is not None:
+        limits += _by_cost(model, facts, most, MAX_COST, unknown_allowed=False)
+    cap = spend.request_cap(facts.key)
+    if cap is not None:
+        limits += _by_cost(model, facts, cap, CAP, unknown_allowed=spend.unknown_price_allowed)
+    lowest = min(limits, default=None)
+    if lowest is None or lowest.tokens >= _own_bound(model, facts):
+        return None
+    return lowest._replace(tokens=min(lowest.tokens, _room(model, facts)))
+
+
+def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool) -> list[Bound]:
+    tokens = affordable_output(model.price, facts.prompt_tokens, dollars)
+    if tokens is None:
+        if unknown_allowed:
+            return []
+        raise PriceUnknown(f"'{model.id}' cannot answer: {PriceUnknown.reason}.", param="model")
+    each = tokens / facts.choices
+    if each < 1:
+        raise UnsupportedParameter(
+            f"The prompt alone may cost more with '{model.id}' than the ${dollars:.6f} allowed for this request. "
+            "Shorten it, allow more, or choose a cheaper model.",
+            param="routing.max_cost" if limit == MAX_COST else None,
+        )
+    return [] if each > _ENDLESS else [Bound(math.floor(each), limit)]
+
+
+def _own_bound(model: Model, facts: Facts) -> float:
+    """The most tokens of a choice by the caller's bound and the model's limits, beside the shortest prompt."""
+    window, most = model.limits.context_window, model.limits.max_output_tokens
+    room = math.inf if window is None else window - facts.prompt_tokens / PROMPT_MARGIN
+    return min(room, most or math.inf, math.inf if facts.output_tokens is None else facts.output_tokens)
+
+
+def _room(model: Model, facts: Facts) -> int:
+    """Tokens that the context window surely has room for: some servers refuse a bound that it cannot hold."""
+    window = model.limits.context_window
+    sure = _ENDLESS if window is None else window - math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
+    return sure if sure > 0 else _ENDLESS
+
+
+def bounded(request: WireModel, bound: Bound, upstream: Upstream) -> WireModel:
+    """The request with this bound; if it is a translation, the caller's own request has it, too."""
+    tokens = {_name(request, upstream): bound.tokens}
+    if isinstance(request, TranslatedChat) and (own := request.original) is not None:
+        name = _RESPONSES if own.wire == "responses" else _OLDER
+        return request.with_original(
+            replace(own, request=own.request.model_copy(update={name: bound.tokens}))
+        ).model_copy(update=tokens)
+    return request.model_copy(update=tokens)
+
+
+def check_taken(dropped: tuple[str, ...], bound: Bound | None, facts: Facts, model: Model) -> None:
+    """Raises UnsupportedParameter if a limit needs a bound, also the caller's own, and the server is sent none."""
+    if BOUNDING.isdisjoint(dropped) or (bound is None and facts.intent.max_cost is None) or is_free(model.price):
+        return
+    limit = MAX_COST if bound is None else bound.limit
+    raise UnsupportedParameter(
+        f"'{model.id}' does not take max_tokens, so its answer cannot be held to {LIMITS[limit]}. "
+        "Choose another model.",
+        param="routing.max_cost" if limit == MAX_COST else "max_tokens",
+    )
+
+
+def _name(request: WireModel, upstream: Upstream) -> str:
+    """The caller's own name of the bound, else the one that the model's row has, of the two that chats have."""
+    taken = upstream.parameters
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        return _NEWER
+    return _NEWER if taken is not None and _OLDER not in taken and _NEWER in taken else _OLDER

@@ -1,0 +1,48 @@
+"""Passes an upstream's own events of the Responses API on. Source: OpenAI's API reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from catalog.errors import StreamBroken
+from catalog.types import Json
+from routing.calling.answer import TIMINGS
+
+_ENDS = ("response.completed", "response.incomplete")
+
+
+class NativeResponse:
+    """One answer in OpenAI's events, of which the model's name alone becomes the gateway's own.
+
+    Call :meth:`feed` for each event, then :meth:`finish` or :meth:`fail`; :attr:`response` is the newest state of
+    the response. Its id stays the upstream's, because ``previous_response_id`` refers to it.
+    """
+
+    def __init__(self) -> None:
+        self.response: Json = {}
+        self._number = -1
+        self._ended = False
+
+    def feed(self, event: Json, chunk: Json) -> Iterator[Json]:
+        """The event to send. ``chunk`` has the gateway's name of the model and, if asked for, the times."""
+        self._number = event.setdefault("sequence_number", self._number + 1)
+        response = event.get("response")
+        if isinstance(response, dict):
+            response["model"] = chunk["model"]
+            timings = (chunk.get("usage") or {}).get(TIMINGS)
+            if timings is not None and isinstance(response.get("usage"), dict):
+                response["usage"][TIMINGS] = timings
+            self.response = response
+        self._ended = self._ended or event["type"] in _ENDS
+        yield event
+
+    def finish(self) -> Iterator[Json]:
+        """No event: the upstream has sent the last. Raises StreamBroken for an incomplete response."""
+        if not self._ended:
+            raise StreamBroken("The answer ended without response.completed.")
+        yield from ()
+
+    def fail(self, error: Json) -> Iterator[Json]:
+        """``response.failed`` with this ``error``."""
+        self.response = {**self.response, "status": "failed", "error": error}
+        yield {"type": "response.failed", "response": self.response, "sequence_number": self._number + 1}

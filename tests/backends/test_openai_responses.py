@@ -1,0 +1,256 @@
+"""Chats over OpenAI's Responses API: each request is one that the SDK's types allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backends.azure import AzureBackend
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
+from backends.openai.parameters import OPENAI
+from backends.openai.responses.request import LEAST_OUTPUT, translate
+from backends.wire.chat import ChatRequest
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+)
+from catalog.types import Json
+from tests.fakes.openai_responses import (
+    mistake_in,
+)
+
+OFFICIAL = Upstream("openai", "openai", "https://api.openai.com/v1", "gpt-6", wire="responses", reasons=True)
+SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER: Json = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+GRAMMAR: Json = {"syntax": "lark", "definition": "start: /a+/"}
+SHELL: Json = {
+    "type": "custom",
+    "custom": {"name": "shell", "description": "Runs.", "format": {"type": "grammar", "grammar": GRAMMAR}},
+}
+CALL: Json = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Paris"}'}}
+COMMAND: Json = {"id": "call_2", "type": "custom", "custom": {"name": "shell", "input": "aaa"}}
+
+
+def request_of(**fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return ChatRequest.model_validate(body)
+
+
+def sent(upstream: Upstream = OFFICIAL, **fields: Any) -> Json:
+    """The body of this chat, which the SDK's types allow."""
+    body = translate(request_of(**fields), upstream, OPENAI).body
+    assert mistake_in(body) is None
+    return body
+
+
+def dropped(upstream: Upstream = OFFICIAL, **fields: Any) -> tuple[str, ...]:
+    return translate(request_of(**fields), upstream, OPENAI).dropped
+
+
+def test_a_conversation_keeps_its_order_its_roles_and_its_media() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
+    paper = {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}}
+    marked = {"type": "text", "text": "Look.", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    items = sent(
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [marked, picture, paper]},
+            {"role": "assistant", "content": [{"type": "text", "text": "A fox."}], "refusal": None},
+            {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+            {"role": "assistant", "content": None, "tool_calls": [CALL, COMMAND]},
+            {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "Sun."}, picture]},
+            {"role": "tool", "tool_call_id": "call_2", "content": "done"},
+            {"role": "user", "content": "Thanks."},
+        ]
+    )["input"]
+    look = {"type": "input_text", "text": "Look.", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    seen = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"}
+    read = {"type": "input_file", "file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}
+    assert items == [
+        {"type": "message", "role": "system", "content": "Be brief."},
+        {"type": "message", "role": "user", "content": [look, seen, read]},
+        {"type": "message", "role": "assistant", "content": "A fox."},
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
+        {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city":"Paris"}'},
+        {"type": "custom_tool_call", "call_id": "call_2", "name": "shell", "input": "aaa"},
+        {
+            "type": "function_call_output",
+            "call_id": "call_1",
+            "output": [{"type": "input_text", "text": "Sun."}, seen],
+        },
+        {"type": "custom_tool_call_output", "call_id": "call_2", "output": "done"},
+        {"type": "message", "role": "user", "content": "Thanks."},
+    ]
+
+
+def test_settings_take_the_names_of_the_responses_api() -> None:
+    body = sent(
+        max_completion_tokens=500,
+        temperature=0.5,
+        top_p=0.9,
+        reasoning_effort="low",
+        verbosity="high",
+        logprobs=True,
+        top_logprobs=3,
+        metadata={"a": "b"},
+        safety_identifier="u1",
+        prompt_cache_key="k",
+        service_tier="flex",
+        parallel_tool_calls=False,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "city", "description": "A city.", "schema": SCHEMA},
+        },
+        tools=[WEATHER, SHELL],
+        stream_options={"include_usage": True, "include_obfuscation": False},
+    )
+    assert (body["max_output_tokens"], body["temperature"], body["top_p"]) == (500, 0.5, 0.9)
+    assert body["reasoning"] == {"effort": "low"}
+    assert body["text"] == {
+        "verbosity": "high",
+        "format": {
+            "type": "json_schema", "name": "city", "description": "A city.", "schema": SCHEMA, "strict": False,
+        },
+    }  # fmt: skip
+    assert body["tools"] == [
+        {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False},
+        {"type": "custom", "name": "shell", "description": "Runs.", "format": {"type": "grammar", **GRAMMAR}},
+    ]
+    assert body["include"] == ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    assert (body["top_logprobs"], body["metadata"], body["service_tier"]) == (3, {"a": "b"}, "flex")
+    assert (body["safety_identifier"], body["prompt_cache_key"]) == ("u1", "k")
+    assert (body["stream"], body["store"], body["parallel_tool_calls"]) == (True, False, False)
+    assert body["stream_options"] == {"include_obfuscation": False}
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted"),
+    [
+        ("required", "required"),
+        ({"type": "function", "function": {"name": "weather"}}, {"type": "function", "name": "weather"}),
+        ({"type": "custom", "custom": {"name": "shell"}}, {"type": "custom", "name": "shell"}),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [{"type": "function", "function": {"name": "weather"}}],
+                },
+            },
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]},
+        ),
+    ],
+    ids=["required", "function", "custom", "allowed"],
+)
+def test_each_choice_of_a_tool_has_its_form_there(choice: Any, wanted: Any) -> None:
+    assert sent(tools=[WEATHER, SHELL], tool_choice=choice)["tool_choice"] == wanted
+
+
+def test_a_web_search_becomes_the_hosted_tool() -> None:
+    place = {"type": "approximate", "approximate": {"country": "FR", "city": "Paris"}}
+    body = sent(web_search_options={"search_context_size": "low", "user_location": place})
+    where = {"type": "approximate", "country": "FR", "city": "Paris"}
+    assert body["tools"] == [{"type": "web_search", "search_context_size": "low", "user_location": where}]
+
+
+def test_nothing_is_stored_unless_the_caller_asks_and_then_nothing_is_encrypted() -> None:
+    assert (sent()["store"], sent()["include"]) == (False, ["reasoning.encrypted_content"])
+    stored = sent(store=True)
+    assert stored["store"] is True
+    assert "include" not in stored
+    assert "include" not in sent(replace(OFFICIAL, reasons=False))
+
+
+def test_parameters_that_no_response_has_are_named_and_their_neutral_values_are_not() -> None:
+    unheld = {"seed": 1, "logit_bias": {"1": 2}, "frequency_penalty": 0.5, "presence_penalty": 0.5}
+    assert set(dropped(**unheld, prediction={"type": "content", "content": "x"})) == {*unheld, "prediction"}
+    assert dropped(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], store=False) == ()
+    assert sent(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], functions=[]) == sent()
+
+
+def test_the_parameters_of_the_models_row_are_a_further_bound() -> None:
+    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens", "stop"}))
+    fields: Json = {"temperature": 0.5, "max_tokens": 50, "reasoning_effort": "low"}
+    assert dropped(bounded, **fields) == ("temperature", "reasoning_effort")
+    assert sent(bounded, **fields) == {**sent(bounded), "max_output_tokens": 50}
+
+
+def test_a_bound_below_the_least_is_raised_and_named() -> None:
+    assert sent(max_tokens=1)["max_output_tokens"] == LEAST_OUTPUT
+    assert dropped(max_tokens=1) == ("max_tokens",)
+    assert dropped(max_tokens=LEAST_OUTPUT) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "video", "text": "x"}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"filename": "a"}}]}]}, "messages"),
+    ],
+)
+def test_a_chat_that_no_response_can_hold_is_refused(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        sent(**fields)
+    assert caught.value.param == param
+
+
+def test_audio_is_refused_with_the_way_out() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}
+    with pytest.raises(CapabilityMismatch, match="transcribe it first"):
+        sent(messages=[{"role": "user", "content": [sound]}])
+
+
+def test_reasoning_goes_back_to_its_endpoint_alone_before_the_call_that_it_led_to() -> None:
+    blocks = [
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "a", "endpoint": "openai"},
+        {
+            "type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "b", "endpoint": "openai",
+            "before": "call_2",
+        },
+    ]  # fmt: skip
+    turn = {
+        "role": "assistant",
+        "content": "Wait.",
+        "tool_calls": [CALL, COMMAND],
+        "thinking_blocks": blocks,
+        "reasoning_content": "Hm.",
+    }
+    kinds = [(item["type"], item.get("id")) for item in sent(messages=[turn])["input"]]
+    assert kinds == [
+        ("reasoning", "rs_1"), ("message", None), ("function_call", None), ("reasoning", "rs_2"),
+        ("custom_tool_call", None),
+    ]  # fmt: skip
+    assert dropped(messages=[turn]) == ()
+    azure = replace(OFFICIAL, endpoint="azure")
+    assert all(item["type"] != "reasoning" for item in sent(azure, messages=[turn])["input"])
+    assert dropped(azure, messages=[turn]) == ("messages.thinking_blocks", "messages.reasoning_content")
+
+
+def test_signed_thinking_of_another_provider_is_dropped_and_named() -> None:
+    block = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+    turn = {"role": "assistant", "content": "Hi.", "thinking_blocks": [block]}
+    assert sent(messages=[turn])["input"] == [{"type": "message", "role": "assistant", "content": "Hi."}]
+    assert dropped(messages=[turn]) == ("messages.thinking_blocks",)
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [({}, "/openai/v1/responses"), ({"api-version": "2025-04-01-preview"}, "/openai/responses")],
+)
+def test_azure_has_one_path_for_all_deployments(query: dict[str, str], path: str) -> None:
+    upstream = Upstream("az", "azure", "https://x.openai.azure.com", "mine", query=query, wire="responses")
+    assert AzureBackend(HttpClient()).path(upstream, "/responses") == path
+
+
+def test_what_a_chat_drops_is_known_before_it_is_sent() -> None:
+    backend = OpenAIBackend(HttpClient())
+    assert backend.dropped(request_of(seed=1), OFFICIAL) == ("seed",)

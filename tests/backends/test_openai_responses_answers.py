@@ -1,0 +1,268 @@
+"""Chats over OpenAI's Responses API: its events become chunks, its failures typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
+from backends.streams.assemble import ChatAssembler
+from backends.wire.chat import ChatRequest
+from catalog.errors import (
+    InvalidRequest,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRateLimited,
+)
+from catalog.types import Json
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai_responses import (
+    ENCRYPTED,
+    THOUGHT,
+    message_item,
+    response_events,
+    text_part,
+)
+from tests.fakes.server import Call
+
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER: Json = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+GRAMMAR: Json = {"syntax": "lark", "definition": "start: /a+/"}
+SHELL: Json = {
+    "type": "custom",
+    "custom": {"name": "shell", "description": "Runs.", "format": {"type": "grammar", "grammar": GRAMMAR}},
+}
+
+
+def request_of(**fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return ChatRequest.model_validate(body)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+class Client:
+    """The backend in front of the fake."""
+
+    def __init__(self, fake: FakeOpenAI, http: HttpClient) -> None:
+        self.fake = fake
+        self.backend = OpenAIBackend(http)
+        self.upstream = Upstream("far", "openai", fake.base_url, "fake-chat", wire="responses", reasons=True)
+
+    async def chunks(self, **fields: Any) -> list[Json]:
+        return [chunk async for chunk in self.backend.chat(self.upstream, request_of(**fields))]
+
+    async def says(self, **fields: Any) -> Json:
+        """The assembled message with its finish_reason."""
+        document = await self.whole(**fields)
+        (choice,) = document["choices"]
+        return {**choice["message"], "finish_reason": choice["finish_reason"]}
+
+    async def whole(self, **fields: Any) -> Json:
+        assembler = ChatAssembler()
+        for chunk in await self.chunks(**fields):
+            ChatCompletionChunk.model_validate(chunk)
+            assembler.add(chunk)
+        document = assembler.result()
+        ChatCompletion.model_validate(document)
+        return document
+
+    def call(self) -> Call:
+        return self.fake.calls[-1]
+
+
+@pytest.fixture
+async def client(fake: FakeOpenAI) -> AsyncIterator[Client]:
+    async with HttpClient() as http:
+        yield Client(fake, http)
+
+
+def test_the_fake_speaks_as_the_sdks_types_say() -> None:
+    items = [
+        {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        message_item([text_part(("A", " b"), top=1)]),
+        {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"id": "ctc_1", "type": "custom_tool_call", "call_id": "d", "name": "g", "input": "xy"},
+    ]
+    for event in response_events({"model": "m", "input": "Hi"}, items, {}):
+        EVENT.validate_python(event)
+
+
+async def test_usage_tier_time_and_name_arrive(client: Client) -> None:
+    answer = await client.whole()
+    assert answer["usage"] == {
+        "prompt_tokens": 4,
+        "completion_tokens": 10,
+        "total_tokens": 14,
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+    assert answer["service_tier"] == "default"
+    assert answer["created"] == 1_760_000_000
+    assert client.call().path == "/v1/responses"
+
+
+async def test_reasoning_is_told_and_kept_for_the_next_turn(client: Client) -> None:
+    asked: list[Json] = [{"role": "user", "content": "How is Paris?"}]
+    fields: Json = {"reasoning_effort": "low", "reasoning": {"summary": "auto"}, "tools": [WEATHER]}
+    said = await client.says(messages=asked, tool_choice="required", **fields)
+    assert said["reasoning_content"] == THOUGHT
+    (block,) = said["thinking_blocks"]
+    assert (block["encrypted_content"], block["endpoint"], block["before"]) == (ENCRYPTED, "far", "call_0")
+    result = {"role": "tool", "tool_call_id": "call_0", "content": "Sunny."}
+    await client.says(messages=[*asked, said, result], **fields)
+    items = client.call().body["input"]
+    assert [item["type"] for item in items] == ["message", "reasoning", "function_call", "function_call_output"]
+    assert items[1] == {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": THOUGHT}],
+        "encrypted_content": ENCRYPTED,
+    }
+
+
+async def test_a_custom_tool_is_called_with_its_text(client: Client) -> None:
+    client.fake.output = [
+        {"id": "ctc_1", "type": "custom_tool_call", "call_id": "c1", "name": "shell", "input": "ls -l"}
+    ]
+    deltas = [
+        call
+        for chunk in await client.chunks(tools=[SHELL])
+        for choice in chunk["choices"]
+        for call in choice["delta"].get("tool_calls") or ()
+    ]
+    assert deltas[0] == {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "shell", "input": ""}}
+    assert "".join(delta["custom"]["input"] for delta in deltas) == "ls -l"
+
+
+async def test_citations_become_annotations(client: Client) -> None:
+    cited = {"url": "https://example.com", "title": "T", "start_index": 0, "end_index": 1}
+    part = text_part(("A", " fox."), annotations=({"type": "url_citation", **cited},))
+    searched = {
+        "id": "ws_1", "type": "web_search_call", "status": "completed",
+        "action": {"type": "search", "query": "fox"},
+    }  # fmt: skip
+    client.fake.output = [searched, message_item([part])]
+    said = await client.says(web_search_options={})
+    assert said["content"] == "A fox."
+    assert said["annotations"] == [{"type": "url_citation", "url_citation": cited}]
+
+
+async def test_two_messages_of_one_response_are_two_paragraphs(client: Client) -> None:
+    client.fake.output = [message_item([text_part(("First.",))]), message_item([text_part(("Then.",))], "msg_2")]
+    assert (await client.says())["content"] == "First.\n\nThen."
+
+
+async def test_the_probabilities_of_tokens_arrive(client: Client) -> None:
+    document = await client.whole(logprobs=True, top_logprobs=2)
+    tokens = document["choices"][0]["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens) == client.fake.reply
+    assert [other["token"] for other in tokens[0]["top_logprobs"]] == ["The", " other"]
+
+
+@pytest.mark.parametrize(
+    ("details", "reason"),
+    [("max_output_tokens", "length"), ("content_filter", "content_filter"), ("max_messages", "length")],
+)
+async def test_an_incomplete_response_says_why(client: Client, details: str, reason: str) -> None:
+    client.fake.ending = {"status": "incomplete", "incomplete_details": {"reason": details}}
+    assert (await client.says())["finish_reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("server_error", UpstreamError),
+        ("rate_limit_exceeded", UpstreamRateLimited),
+        ("invalid_prompt", InvalidRequest),
+        ("image_parse_error", InvalidRequest),
+        ("something_new", UpstreamError),
+    ],
+)
+async def test_a_failed_response_is_the_error_of_its_code(
+    client: Client, code: str, error: type[RoundhouseError]
+) -> None:
+    client.fake.output = []
+    client.fake.ending = {"status": "failed", "error": {"code": code, "message": "It failed."}}
+    with pytest.raises(error, match=r"It failed\.") as caught:
+        await client.chunks()
+    assert type(caught.value) is error
+    if code == "invalid_prompt":
+        assert caught.value.code == "invalid_prompt"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_an_error_event_ends_the_answer(client: Client, nested: bool) -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Slow down.", "param": None}
+    client.fake.between = [{"type": "error", "error": error} if nested else {"type": "error", **error}]
+    with pytest.raises(UpstreamRateLimited, match="Slow down"):
+        await client.chunks()
+
+
+async def test_a_stream_without_its_end_is_broken(client: Client) -> None:
+    client.fake.ending = {"status": "lost"}
+    with pytest.raises(StreamBroken):
+        await client.chunks()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.output_text.delta", "output_index": 7, "delta": "x"},
+        {"type": "response.output_text.delta", "output_index": 0, "delta": 5},
+        {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call"}},
+        {"type": "response.completed", "response": None},
+    ],
+)
+async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, event: Json) -> None:
+    client.fake.between = [event]
+    with pytest.raises(UpstreamProtocolError):
+        await client.chunks()
+
+
+async def test_an_unknown_kind_of_event_changes_nothing(client: Client) -> None:
+    client.fake.between = [{"type": "response.something.new", "value": 1}]
+    assert (await client.says())["content"] == client.fake.reply
+
+
+async def test_a_server_that_does_not_stream_gives_the_same_message(client: Client) -> None:
+    fields: Json = {"tools": [WEATHER], "tool_choice": "required", "reasoning_effort": "low"}
+    streamed = await client.says(**fields), await client.says()
+    client.fake.streams = False
+    assert (await client.says(**fields), await client.says()) == streamed
+
+
+async def test_a_stop_sequence_ends_the_text_and_the_decoding(client: Client) -> None:
+    chunks = await client.chunks(stop=["fox j", "dog"])
+    last = chunks[-1]["choices"][0]
+    assert (last["finish_reason"], last["stop_reason"]) == ("stop", "fox j")
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "The quick brown "
+    assert "stop" not in client.call().body
+
+
+async def test_an_error_names_the_field_of_the_chat(client: Client) -> None:
+    client.fake.output = []
+    error = {"code": "invalid_json_schema", "message": "Bad.", "param": "text.format.schema"}
+    client.fake.ending = {"status": "failed", "error": error}
+    with pytest.raises(InvalidRequest) as caught:
+        await client.chunks()
+    assert caught.value.param == "response_format"
+
+
+async def test_unknown_parameters_are_the_servers_to_judge(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="brand_new"):
+        await client.chunks(brand_new=True)

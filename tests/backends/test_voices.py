@@ -1,0 +1,141 @@
+"""Voices at servers of OpenAI's wire: named, mapped, replaced by the nearest, or refused for another model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.openai.backend import OpenAIBackend
+from backends.openai.forms import dropped, speech_body, transcription_form
+from backends.openai.parameters import COMPATIBLE, OPENAI
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.workers.engines.speech.voices import Voice, choose
+from catalog.errors import UnsupportedParameter
+from catalog.types import Json
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.server import Fault
+
+AT = Upstream("openai", "openai", "https://api.openai.com/v1", "tts-1", voices={"mine": "voice_1"})
+WORKER = Upstream("local", "worker", "", "ears", engine="whisper")
+
+
+def speech(**fields: Any) -> SpeechRequest:
+    return SpeechRequest.model_validate({"model": "m", "input": "Hi", **fields})
+
+
+@pytest.mark.parametrize(
+    ("voice", "sent", "reported"),
+    [
+        (None, "alloy", ()),
+        ("Nova", "Nova", ()),
+        ("Rachel", "nova", ("voice",)),
+        ("bm_george", "echo", ("voice",)),
+        ("mine", "voice_1", ()),
+        ("of-next-year", "of-next-year", ()),
+        ({"id": "voice_1234"}, {"id": "voice_1234"}, ()),
+    ],
+)
+def test_a_voice_is_sent_mapped_or_replaced_by_the_nearest_which_is_reported(
+    voice: Any, sent: Any, reported: tuple[str, ...]
+) -> None:
+    request = speech(voice=voice)
+    assert speech_body(request, AT, OPENAI, "alloy")["voice"] == sent
+    assert dropped(request, AT, OPENAI) == reported
+
+
+def test_a_server_of_unknown_voices_gets_the_name_as_it_is() -> None:
+    assert speech_body(speech(voice="af_heart"), AT, COMPATIBLE, "alloy")["voice"] == "af_heart"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"timestamp_granularities": ["word"], "stream_format": "sse"}, {"enable_logging": False}],
+    ids=["times", "privacy"],
+)
+def test_times_and_privacy_that_the_wire_cannot_ask_for_are_refused(fields: Json) -> None:
+    with pytest.raises(UnsupportedParameter):
+        speech_body(speech(**fields), AT, OPENAI, "alloy")
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+async def test_a_voice_that_the_server_refuses_is_for_another_model_to_speak(fake: FakeOpenAI) -> None:
+    fake.script(Fault(status=400, code="invalid_value"))
+    fake.error = lambda *_, **__: {"error": {"message": "no", "param": "voice", "code": "invalid_value"}}  # type: ignore[method-assign]
+    upstream = Upstream("openai", "openai", fake.base_url, "tts-1")
+    async with HttpClient() as http:
+        with pytest.raises(UnsupportedParameter) as refused:
+            async for _ in OpenAIBackend(http).speak(upstream, speech(voice="bob")):
+                pass
+    assert (refused.value.param, refused.value.code) == ("voice", "invalid_value")
+
+
+VOICES = (Voice("heart", ("en-US",), "female"), Voice("am_adam", ("en-US",), "male"), Voice("af_sage", ("en-US",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [("alloy", "heart"), ("onyx", "am_adam"), ("nova", "heart"), ("Sage", "af_sage"), ("Brian", "am_adam")],
+)
+def test_a_local_voice_stands_in_for_another_providers_and_says_so(name: str, spoken: str) -> None:
+    choice = choose(VOICES, default="heart", name=name, language=None, strict=False)
+    assert (choice.voice.name, choice.dropped) == (spoken, ("voice",))
+    with pytest.raises(UnsupportedParameter, match="heart"):
+        choose(VOICES, default="heart", name=name, language=None, strict=True)
+
+
+def test_an_unknown_local_voice_is_refused_with_the_list() -> None:
+    with pytest.raises(UnsupportedParameter, match="heart, am_adam, af_sage"):
+        choose(VOICES, default="heart", name="bob", language=None, strict=False)
+
+
+def hearing(**fields: Any) -> TranscriptionRequest:
+    return TranscriptionRequest.model_validate({"model": "m", "file": b"x", **fields})
+
+
+def test_speakers_keywords_and_languages_are_sent_to_openai_in_its_own_fields() -> None:
+    request = hearing(
+        response_format="diarized_json",
+        known_speaker_names=("ann",),
+        known_speaker_references=("data:audio/wav;base64,AA==",),
+        keywords=("Zyx",),
+        languages=("de", "fr"),
+        include=("logprobs",),
+        chunking_strategy={"type": "server_vad"},
+        stream=True,
+    )
+    form, _ = transcription_form(request, AT, OPENAI, streamed=False)
+    assert sorted(form) == sorted(
+        [
+            ("model", "tts-1"),
+            ("response_format", "diarized_json"),
+            ("stream", "true"),
+            ("known_speaker_names[]", "ann"),
+            ("known_speaker_references[]", "data:audio/wav;base64,AA=="),
+            ("keywords[]", "Zyx"),
+            ("languages[]", "de"),
+            ("languages[]", "fr"),
+            ("include[]", "logprobs"),
+            ("chunking_strategy[type]", "server_vad"),
+        ]
+    )
+    assert dropped(request, AT, OPENAI) == ()
+
+
+def test_a_worker_that_cannot_tell_speakers_apart_is_not_asked_to() -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        transcription_form(hearing(response_format="diarized_json"), WORKER, COMPATIBLE, streamed=True)
+    assert refused.value.param == "response_format"
+
+
+def test_a_redacted_transcript_is_refused_where_nothing_is_redacted() -> None:
+    with pytest.raises(UnsupportedParameter, match="entity_redaction"):
+        transcription_form(hearing(entity_redaction="pii"), AT, OPENAI, streamed=False)

@@ -1,0 +1,171 @@
+"""An answer is held to the limits on its cost: the upstream itself is told where to end it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends.base import Upstream
+from backends.wire.chat import ChatRequest, Original, TranslatedChat
+from backends.wire.common import WireModel
+from backends.wire.completions import CompletionRequest
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import PriceUnknown, UnsupportedParameter
+from catalog.model import Limits, Model, Price
+from catalog.types import Json
+from routing.accounts.costs import cost_nano
+from routing.accounts.spend import Caps, SpendSettings
+from routing.calling.bounds import Bound, bounded
+from routing.calling.job import Job
+from routing.calling.operations import CHAT
+from routing.calling.traces import TraceSettings
+from routing.facts import Facts, Intent
+from routing.outcomes import Usage
+from tests.routing.calling.conftest import dispatcher
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, local, remote
+
+UPSTREAM = Upstream("cloud", "openai", "http://cloud/v1", "m")
+
+
+def within(dollars: float, facts: Facts = FACTS) -> Facts:
+    return replace(facts, intent=Intent(max_cost=dollars))
+
+
+async def asked(
+    stand: Stand, facts: Facts, *models: Model, request: ChatRequest = REQUEST
+) -> tuple[Job[Json], dict[str, str]]:
+    stand.backend.scripts = {model.id.rpartition("/")[2]: GOOD for model in models}
+    stand.will_try(*models)
+    job = Job(facts=facts, operation=CHAT, request=request, trace="trace-1")
+    async with stand.dispatcher.open(job) as answer:
+        assert [item async for item in answer]
+        return job, answer.headers()
+
+
+def sent_to(stand: Stand) -> ChatRequest:
+    return stand.backend.requests[-1]
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+@pytest.mark.parametrize("prompt", [0, 10, 1003])
+async def test_the_longest_answer_that_is_asked_for_costs_at_most_max_cost(
+    stand: Stand, prompt: int, choices: int
+) -> None:
+    model, facts = remote("a", "lan"), replace(FACTS, prompt_tokens=prompt, choices=choices)
+    await asked(stand, within(0.01, facts), model)
+    tokens = sent_to(stand).max_tokens
+    assert tokens is not None
+
+    def cost(answer: int) -> int:
+        used = cost_nano(model.price, Usage(input=-(-prompt * 115 // 100), output=answer * choices))
+        assert used is not None
+        return used
+
+    assert cost(tokens) <= 10_000_000 < cost(tokens + 1)
+
+
+async def test_the_caller_reads_the_bound_in_a_header_and_in_the_trace(stand: Stand) -> None:
+    _, headers = await asked(stand, within(0.001), remote("a", "lan"))
+    assert headers["x-roundhouse-bound"] == "max_tokens=494; max_cost"
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    assert trace["attempts"][0]["bound"] == "max_tokens=494; max_cost"
+
+
+async def test_a_request_without_a_limit_is_sent_as_it_is(stand: Stand) -> None:
+    _, headers = await asked(stand, FACTS, remote("a", "lan"))
+    assert sent_to(stand) is REQUEST
+    assert "x-roundhouse-bound" not in headers
+
+
+async def test_a_lower_bound_of_the_caller_stays(stand: Stand) -> None:
+    request = REQUEST.model_copy(update={"max_tokens": 50})
+    _, headers = await asked(
+        stand, within(0.001, replace(FACTS, output_tokens=50)), remote("a", "lan"), request=request
+    )
+    assert sent_to(stand) is request
+    assert "x-roundhouse-bound" not in headers
+
+
+async def test_a_free_model_answers_at_any_length(stand: Stand) -> None:
+    await asked(stand, within(0.0), local("a"))
+    assert sent_to(stand) is REQUEST
+
+
+async def test_no_bound_is_sent_that_the_context_window_could_not_hold(stand: Stand) -> None:
+    roomy = remote("a", "lan").model_copy(update={"limits": Limits(context_window=400)})
+    await asked(stand, within(0.001), roomy)
+    assert sent_to(stand) is REQUEST  # the window ends the answer before the money does
+    near = remote("a", "lan").model_copy(update={"limits": Limits(context_window=504)})
+    await asked(stand, within(0.001), near)
+    assert sent_to(stand).max_tokens == 492
+    short = remote("a", "lan").model_copy(update={"limits": Limits(max_output_tokens=300)})
+    await asked(stand, within(0.001), short)
+    assert sent_to(stand) is REQUEST
+
+
+@pytest.mark.parametrize("bound", [None, 20])
+async def test_a_server_that_takes_no_bound_is_passed_over_for_one_that_does(
+    stand: Stand, bound: int | None
+) -> None:
+    stand.backend.drops_of["a"] = ("max_tokens",)
+    facts = within(0.001, replace(FACTS, output_tokens=bound))
+    _, headers = await asked(stand, facts, remote("a", "lan"), remote("b", "lan"))
+    assert headers["x-roundhouse-model"] == "lan/b"
+    with pytest.raises(UnsupportedParameter, match=r"held to routing\.max_cost") as raised:
+        await asked(stand, facts, remote("a", "lan"))
+    assert raised.value.param == "routing.max_cost"
+    assert [call.model for call in stand.backend.calls] == ["b"]
+
+
+async def test_a_prompt_that_may_cost_more_than_max_cost_is_not_sent(stand: Stand) -> None:
+    with pytest.raises(UnsupportedParameter, match="prompt alone"):
+        await asked(stand, within(0.001, replace(FACTS, prompt_tokens=900)), remote("a", "lan"))
+    assert not stand.backend.calls
+
+
+async def test_tokens_that_are_written_to_a_cache_count_at_their_price(stand: Stand) -> None:
+    dear = remote("a", "lan").model_copy(update={"price": Price(input=1, output=2, cache_write=10)})
+    await asked(stand, within(0.001, replace(FACTS, prompt_tokens=20)), dear)
+    assert sent_to(stand).max_tokens == (1000 - 23 * 10) // 2
+
+
+async def test_max_cost_refuses_a_price_that_is_unknown(stand: Stand) -> None:
+    with pytest.raises(PriceUnknown):
+        await asked(stand, within(0.01), remote("a", "lan").model_copy(update={"price": Price(input=1)}))
+
+
+async def test_a_cap_on_one_request_bounds_its_answer_too(tmp_path: Path) -> None:
+    settings = SpendSettings(caps=Caps(request=0.005))
+    async with dispatcher(tmp_path, settings, TraceSettings()) as stand:
+        _, headers = await asked(stand, FACTS, remote("a", "lan"))
+        assert headers["x-roundhouse-bound"] == "max_tokens=2494; request_cap"
+
+
+def test_the_bound_has_the_name_that_the_caller_or_the_row_uses() -> None:
+    bound = Bound(7, "max_cost")
+    newer = REQUEST.model_copy(update={"max_completion_tokens": 20})
+    assert bounded(newer, bound, UPSTREAM).to_wire()["max_completion_tokens"] == 7
+    only = replace(UPSTREAM, parameters=frozenset({"max_completion_tokens"}))
+    assert bounded(REQUEST, bound, only).to_wire()["max_completion_tokens"] == 7
+    assert bounded(CompletionRequest(prompt="x"), bound, UPSTREAM).to_wire()["max_tokens"] == 7
+
+
+@pytest.mark.parametrize(("wire", "name"), [("responses", "max_output_tokens"), ("messages", "max_tokens")])
+def test_a_request_that_passes_through_in_its_own_language_is_bounded_there(wire: str, name: str) -> None:
+    own: WireModel = ResponsesRequest(input="hi")
+    chat = TranslatedChat.of(
+        {"model": "auto", "messages": [{"role": "user", "content": "hi"}]},
+        ("x",),
+        frozenset({"y"}),
+        Original(wire, own),
+    )
+    made = bounded(chat, Bound(7, "max_cost"), UPSTREAM)
+    assert isinstance(made, TranslatedChat)
+    assert made.original is not None
+    assert made.original.request.to_wire()[name] == 7
+    assert made.to_wire()["max_tokens"] == 7
+    assert (made.left_out, made.foreign) == (("x",), frozenset({"y"}))
+    assert own.to_wire() == {"input": "hi"}
