@@ -61,6 +61,10 @@ class Provider:
     suffix: str = ""
     wire: str = "chat"
 
+    @property
+    def id(self) -> str:
+        return self.name.lower().replace(" ", "-")
+
 
 PROVIDERS = (
     Provider("OpenAI", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1"),
@@ -93,7 +97,7 @@ class Gateway:
     ) -> tuple[httpx.Response, list[Call]]:
         fake = self._fakes[provider.name]
         before = len(fake.calls)
-        body = {**door.base, "model": provider.name, **fields}
+        body = {**door.base, "model": provider.id, **fields}
         answer = await self._client.post(door.path, json=body, headers=dict(door.headers))
         return answer, fake.calls[before:]
 
@@ -151,7 +155,7 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                 "log": {"access": False, "level": "error"},
                 "endpoint": [
                     {
-                        "id": one.name.lower().replace(" ", "-"),
+                        "id": one.id,
                         "wire": one.wire,
                         "protocol": one.protocol,
                         "base_url": fakes[one.name].origin + one.suffix,
@@ -161,11 +165,11 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                 ],
                 "model": [
                     {
-                        "id": one.name,
+                        "id": one.id,
                         "capabilities": list(CAPABILITIES),
                         "source": {
                             "kind": "upstream",
-                            "endpoint": one.name.lower().replace(" ", "-"),
+                            "endpoint": one.id,
                             "model": one.model,
                         },
                         "price": {"input": 1, "output": 2},
