@@ -30,7 +30,7 @@ class AzureBackend(OpenAIBackend):
         base = upstream.base_url.rstrip("/")
         if "api-version" in upstream.query:
             root = "" if base.endswith("/openai") else "/openai"
-            if path in ("/models", "/responses"):
+            if path == "/models" or path.startswith("/responses"):
                 return root + path
             return f"{root}/deployments/{quote(upstream.model, safe='')}{path}"
         return path if base.endswith("/openai/v1") else f"/openai/v1{path}"

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.adapting.restoring import Restoration
 from backends.streams.shapes import WrongShape
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, Message
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
@@ -39,22 +40,36 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none",),
     "service_tier": ("auto", "default"),
+    "inference_geo": ("global",),
+    "safety_settings": ([],),
+    "moderation": ({},),
 }
 """Values that equal the default behaviour."""
 
 BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
 """Fields that do not change the answer: those which a provider lacks are named, but ``strict`` lets them pass."""
 
-BY_CAPABILITY = frozenset({"web_search_options"})
-"""Parameters that a row takes by its capability, whatever the list of its parameters says."""
+CONSTRAINTS: Mapping[str, str] = {
+    "inference_geo": "It cannot keep the answer's computation to a place; Anthropic's models can.",
+    "safety_settings": "It has other filters than these, which are Gemini's.",
+    "moderation": "It moderates no chat; ask POST /v1/moderations, or one of OpenAI's models.",
+}
+"""Promises about an answer, and the advice where a provider cannot keep one: it is refused, never left out."""
+
+BY_CAPABILITY = frozenset({"web_search_options"}) | CONSTRAINTS.keys()
+"""Parameters that a row takes by its capability or provider, whatever the list of its parameters says."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
-    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested)."""
+    """A provider's body, and the names of the parameters that are not in it (dotted where they are nested).
+
+    ``restoration`` is what the answer needs to come back in the caller's terms, None for nothing.
+    """
 
     body: Json
     dropped: tuple[str, ...] = ()
+    restoration: Restoration | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +108,20 @@ def restrict(request: ChatRequest, accepted: frozenset[str] | None, dropped: Dro
     refused = [name for name in given(request) if name not in accepted]
     dropped.add(*refused)
     return request.model_copy(update=dict.fromkeys(refused)) if refused else request
+
+
+def name_foreign(message: Message, provider: str, dropped: Dropped, *, images: bool) -> None:
+    """Report the results of another provider's own tools, and images where the provider takes none back."""
+    extra = message.model_extra
+    if not extra:
+        return
+    items = extra.get("server_tool_calls")
+    for item in items if isinstance(items, list) else ():
+        own = item.get("extra_content") if isinstance(item, dict) else None
+        if not isinstance(own, dict) or provider not in own:
+            dropped.add("messages.server_tool_calls")
+    if extra.get("images") and not images:
+        dropped.add("messages.images")
 
 
 @contextmanager

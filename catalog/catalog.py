@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from catalog import toml_rows
+from catalog.discovery import by_undated_name, informed, undated
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
 from catalog.toml_rows import Table
@@ -35,7 +36,8 @@ class Catalog:
     Rows with the same name or alias are replicas of one another, but only within one of three groups: the user's
     rows, built-in and pulled rows, discovered rows. An earlier group hides the later ones.
 
-    ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one.
+    ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one. ``listed`` has the rows of each
+    source as they were given, ``discovered`` those made of them.
     """
 
     own: tuple[Model, ...]
@@ -43,6 +45,7 @@ class Catalog:
     version: int = 1
     apple_silicon: bool = False
     discovered: Discovered = field(default_factory=_none_found)
+    listed: Discovered = field(default_factory=_none_found)
 
     def __post_init__(self) -> None:
         known = {server.id for server in self.servers}
@@ -59,17 +62,19 @@ class Catalog:
         object.__setattr__(self, "_by_name", _groups(everything.values()))
         object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
         object.__setattr__(self, "_named", {})
+        object.__setattr__(self, "_undated", by_undated_name(everything.values()))
 
     _by_id: dict[str, Model] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, tuple[Model, ...]] = field(init=False, repr=False, compare=False)
     _endpoints: dict[str, Endpoint] = field(init=False, repr=False, compare=False)
+    _undated: dict[str, tuple[Model, ...]] = field(init=False, repr=False, compare=False)
     _named: dict[tuple[str, ...], tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     # ---- building
 
     @classmethod
     def builtin(cls) -> Catalog:
-        """Make a catalogue of the rows in builtin.toml only."""
+        """Make a catalogue of the built-in rows only."""
         models, endpoints = toml_rows.builtin_rows()
         return cls(own=models, servers=endpoints, apple_silicon=on_apple_silicon())
 
@@ -104,7 +109,10 @@ class Catalog:
 
         Returns the same snapshot if nothing has changed, so that a refresh does not invalidate caches.
         """
-        rows_found = tuple(found)
+        listed = tuple(found)
+        if listed == self.listed.get(source, ()):
+            return self
+        rows_found = informed(listed, self.own, self._endpoints)
         if any(row.origin != "discovered" for row in rows_found):
             rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in rows_found)
         if rows_found == self.discovered.get(source, ()):
@@ -112,7 +120,12 @@ class Catalog:
         discovered = {name: kept for name, kept in self.discovered.items() if name != source}
         if rows_found:
             discovered[source] = rows_found
-        return replace(self, discovered=MappingProxyType(discovered), version=self.version + 1)
+        return replace(
+            self,
+            discovered=MappingProxyType(discovered),
+            listed=MappingProxyType({**self.listed, source: listed}),
+            version=self.version + 1,
+        )
 
     # ---- looking up
 
@@ -213,12 +226,33 @@ class Catalog:
         # The user's own name for a model wins over the id of a row that came with the program.
         if row is not None and (row.origin == "user" or not any(each.origin == "user" for each in found)):
             return (row,)
-        if found or "/" not in lowered:
+        if found:
             return found
-        provider, _, rest = lowered.partition("/")
-        among = [row for row in self._by_id.values() if row.provider.lower() == provider]
-        by_id = tuple(row for row in among if row.id.lower() == rest)
-        return by_id or _groups(among).get(rest, ())
+        provider, separator, rest = lowered.partition("/")
+        if separator:
+            among = [row for row in self._by_id.values() if row.provider.lower() == provider]
+            by_id = tuple(row for row in among if row.id.lower() == rest)
+            if by_id or (found := _groups(among).get(rest, ())):
+                return by_id or found
+        return self._snapshot(lowered)
+
+    def _snapshot(self, name: str) -> tuple[Model, ...]:
+        """The model of a dated name whose row has no date, or of an undated one whose rows have: the newest.
+
+        A row of another date is another model. The user's rows come first, as in every lookup.
+        """
+        provider, separator, rest = name.partition("/")
+        for wanted, home in ((name, ""), (rest, provider) if separator else (name, "")):
+            base = undated(wanted)
+            rows = [
+                row
+                for row in self._undated.get(base, ())
+                if row.provider.lower() == (home or row.provider.lower())
+                and (base == wanted or base in _all_names(row) or wanted in _all_names(row))
+            ]
+            if rows:
+                return (min(rows, key=lambda row: (row.origin != "user", row.origin == "discovered")),)
+        return ()
 
     def _twin(self, row: Model) -> Model:
         """Return the MLX model of the same weights: the row's ``mlx_twin``, or the only match by family, version
@@ -258,6 +292,12 @@ def _groups(models: Iterable[Model]) -> dict[str, tuple[Model, ...]]:
 
 
 _RANK = {"user": 0, "pulled": 1, "builtin": 1, "discovered": 2}
+
+
+def _all_names(row: Model) -> frozenset[str]:
+    """A row's names in lower case, its name at the server included."""
+    there = (row.source.model,) if isinstance(row.source, UpstreamSource) else ()
+    return frozenset(name.lower() for name in (row.id, *row.aliases, *there))
 
 
 def _names_of(row: Model) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Rows for models that are found, not configured: those of running servers and of files on disk; and upgrades.
 
-A backend that lists a server's models makes their rows with :func:`discovered_rows` or :func:`discovered_row`.
+A backend that lists a server's models makes their rows with :func:`discovered_rows` or :func:`discovered_row`. A
+provider lists snapshots (``claude-haiku-4-5-20251001``, ``gpt-4o-2024-08-06``) of what a row names without a date,
+and callers name either.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from catalog.errors import RoundhouseError
 from catalog.file_rows import default_id, gguf_facts
 from catalog.model import (
+    ENDPOINTS,
     FREE,
     LOCAL_ENDPOINT,
     Capability,
@@ -62,6 +66,7 @@ def discovered_row(
     if not isinstance(name, str) or len(name) > 150 or _ID.match(name) is None:
         return None
     fields["capabilities"] = fields.get("capabilities") or _guess(f"{name} {kind}" if kind else name)
+    limits: Limits = fields.pop("limits", Limits())
     try:
         return Model(
             id=f"{endpoint.id}/{name}",
@@ -71,7 +76,7 @@ def discovered_row(
             price=FREE if endpoint.private else Price(),
             tags=endpoint.tags | {"discovered"},
             origin="discovered",
-            limits=Limits(context_window=context) if is_positive(context) else Limits(),
+            limits=limits.model_copy(update={"context_window": context}) if is_positive(context) else limits,
             **fields,
         )
     except ValidationError:
@@ -126,6 +131,129 @@ def _guess(name: str) -> frozenset[Capability]:
         if pattern.search(name):
             return capabilities
     return frozenset({Capability.CHAT, Capability.COMPLETION})
+
+
+# ---- dated names, and what a listed model inherits
+
+
+_DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$", re.IGNORECASE)
+"""``-20251001`` (Anthropic), ``@20251001`` (Vertex AI), ``-2024-08-06`` (OpenAI), ``-latest``."""
+
+_INHERITED = (
+    *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
+    *("parameters", "successor"),
+)
+_OF_ITS_HOST = ("wire", "options", "ends")
+"""What holds at the provider's own host: a proxy may lack an API, and outlive a model."""
+_KIN: Mapping[str, frozenset[str]] = {
+    "azure": frozenset({"openai"}),
+    "bedrock": frozenset({"anthropic"}),
+    "vertex": frozenset({"anthropic", "google"}),
+}
+"""Protocols of clouds, and those of the makers whose models they serve."""
+_AT_A_CLOUD = re.compile(r"^(?:[a-z]+\.)?anthropic\.|-v\d+(?::\d+)?(?::\w+)?$|^publishers/\w+/models/")
+"""Parts of names that a cloud adds: ``us.anthropic.claude-haiku-4-5-20251001-v1:0``."""
+_OF_THE_MAKER = frozenset({Capability.WEB_SEARCH})
+"""Tools that a maker hosts, and a cloud with its models may not."""
+
+
+def undated(name: str) -> str:
+    """The name without the date of its snapshot."""
+    return _DATE.sub("", name)
+
+
+def by_undated_name(rows: Iterable[Model]) -> dict[str, tuple[Model, ...]]:
+    """Rows by their names without a date, in lower case: those without a date first, then the newest."""
+    found: dict[str, list[tuple[str, Model]]] = {}
+    for row in rows:
+        names = {row.id, *row.aliases, *([row.source.model] if isinstance(row.source, UpstreamSource) else ())}
+        dates: dict[str, str] = {}
+        for name in (name.lower() for name in names):
+            base = undated(name)
+            date = name[len(base) + 1 :]
+            dates[base] = min(dates.get(base, date), date)  # an empty date is the least
+        for base, date in dates.items():
+            found.setdefault(base, []).append((date, row))
+    return {
+        base: tuple(row for _, row in sorted(dated, key=lambda pair: _order(pair[0])))
+        for base, dated in found.items()
+    }
+
+
+def _order(date: str) -> tuple[bool, int]:
+    digits = date.replace("-", "")
+    return bool(date), -int(digits) if digits.isdecimal() else 0
+
+
+def informed(found: Iterable[Model], own: Iterable[Model], endpoints: Mapping[str, Endpoint]) -> tuple[Model, ...]:
+    """The rows of a server's list, with what the rows of the same models know: features, limits, prices.
+
+    A listed model that a row of ``own`` already reaches at the same endpoint is left out. Only rows of servers of
+    the same protocol are asked, and prices are taken at the same host alone. A private server's model is its own,
+    whatever its name.
+    """
+    own = tuple(row for row in own if isinstance(row.source, UpstreamSource))
+    reached = {(row.endpoint_name, _model(row)) for row in own}
+    known = by_undated_name(row for row in own if row.origin == "builtin")
+    rows = []
+    for row in found:
+        if (row.endpoint_name, _model(row)) in reached:
+            continue
+        server = endpoints.get(row.endpoint_name)
+        base = None if server is None or server.private else _base(row, server, known, endpoints)
+        if base is None or server is None:
+            rows.append(row)
+        else:
+            same_host = _same_host(server, base, endpoints)
+            rows.append(_with(row, base, _inherited(server, same_host), same_host))
+    return tuple(rows)
+
+
+def _model(row: Model) -> str:
+    return row.source.model.lower() if isinstance(row.source, UpstreamSource) else ""
+
+
+def _base(
+    row: Model, server: Endpoint, known: Mapping[str, tuple[Model, ...]], endpoints: Mapping[str, Endpoint]
+) -> Model | None:
+    """The row of the same model at a server of the same protocol, or of a maker whose models the server's has."""
+    makers = _KIN.get(server.protocol, frozenset())
+    name = _AT_A_CLOUD.sub("", _model(row)) if makers else _model(row)
+    for candidate in known.get(undated(name), ()):
+        home = endpoints.get(candidate.endpoint_name)
+        if home is not None and (home.protocol == server.protocol or home.protocol in makers):
+            return candidate
+    return None
+
+
+def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint]) -> bool:
+    home = endpoints[base.endpoint_name]
+    return home.id == server.id or urlsplit(home.base_url).hostname == urlsplit(server.base_url).hostname
+
+
+def _inherited(server: Endpoint, same_host: bool) -> tuple[str, ...]:
+    if same_host:
+        return (*_INHERITED, *_OF_ITS_HOST)
+    return (*_INHERITED, "wire") if server.protocol == "azure" else _INHERITED
+
+
+def _with(row: Model, base: Model, names: tuple[str, ...], same_host: bool) -> Model:
+    """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
+    known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
+    features = row.capabilities - ENDPOINTS
+    theirs_too = base.capabilities if same_host else base.capabilities - _OF_THE_MAKER
+    ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)
+    # A known price may hold for a part of the context window only, which the known row's limits then bound.
+    limits = {**theirs, **ours} if same_host else {**ours, **theirs}
+    return row.model_copy(
+        update={
+            **known,
+            "capabilities": theirs_too | features,
+            "limits": Limits(**limits),
+            "price": base.price if same_host and row.price == Price() else row.price,
+            "tags": row.tags | base.tags,
+        }
+    )
 
 
 # ---- disk

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ModelNotFound
-from catalog.model import LOCAL_ENDPOINT, Capability, Endpoint, Model, Price, UpstreamSource
+from catalog.model import LOCAL_ENDPOINT, Capability, Endpoint, Model, UpstreamSource
+from catalog.prices.price import PRICES, Price
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -23,17 +25,19 @@ Ints = npt.NDArray[np.int64]
 
 _BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
 _KEPT_MASKS = 512
-_PRICES = tuple(Price.model_fields)
+LAST_DAYS = 7
+"""Days before a model's end in which ``auto`` no longer chooses it."""
 
 
 class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
     Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
-    ``prices`` by field of :class:`Price` (NaN when unknown, 0 for local models); ``load_seconds``,
+    ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for local models); ``load_seconds``,
     ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
-    model's size. ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the
-    index's own lookup by name (:meth:`replicas`).
+    model's size; ``retires`` in seconds of wall-clock time from which ``auto`` leaves a model (infinite without an
+    announced end). ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces
+    the index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Index:
         *,
         version: int = 0,
         resolver: Callable[[str], Sequence[Model]] | None = None,
+        wall: float = 0.0,
     ) -> None:
         self._resolver = resolver
         self.models: tuple[Model, ...] = tuple(models)
@@ -55,6 +60,7 @@ class Index:
         self._meant: dict[str, list[int]] | None = None
 
         rows = self.models
+        prices = [m.price.at(wall) for m in rows]
         homes = [self._endpoint(model) for model in rows]
         self.local: Bools = np.array([model.local for model in rows], dtype=bool)
         self.private: Bools = np.array(
@@ -70,16 +76,25 @@ class Index:
         self.devices: tuple[str | None, ...] = tuple(m.device for m in rows)
         self.pinned: tuple[int, ...] = tuple(i for i, m in enumerate(rows) if m.local and m.device is not None)
         self.endless: Ints = np.array([i for i, m in enumerate(rows) if not m.bounds_answers], dtype=np.int64)
-        self.prices: dict[str, Floats] = {name: self._price(name) for name in _PRICES}
+        self.prices: dict[str, Floats] = {name: self._price(name, prices) for name in PRICES}
         self.load_seconds = _column((_load_seconds(m) for m in rows), 0.0)
         self.base_seconds = _column((_base_seconds(m) for m in rows), 0.0)
         self.prefill = _column((m.performance.prefill_tokens_per_second or _prefill(m) for m in rows), 1.0)
         self.decode = _column((m.performance.tokens_per_second or _decode(m) for m in rows), 1.0)
+        self._long_above = _column((p.long.above if p.long else None for p in prices), np.inf)
+        self._shortest_long = float(self._long_above.min(initial=np.inf))
+        self._long_prices = {
+            name: _column((getattr(p.long, name) if p.long else None for p in prices), np.nan)
+            for name in ("input", "output")
+        }
+        self.prices_until = min((m.price.changes for m in rows if m.price.changes > wall), default=np.inf)
+        self.retires = _column((_retires(m) for m in rows), np.inf)
         self._capable: dict[int, Bools] = {}
         self._tagged: dict[str, Bools] = {}
         self._allowed: dict[tuple[str, ...], Bools] = {}
         self._trusted: dict[frozenset[str], Bools] = {}
         self._contexts = sorted(set(self.context.tolist()))
+        self._retirements = sorted(self.retires[np.isfinite(self.retires)].tolist())
         self._blocked: Mapping[str, object] | None = None
         self._admitted: dict[Hashable, Ints] = {}
 
@@ -89,6 +104,25 @@ class Index:
     def too_small(self, size: float) -> int:
         """Count the distinct context windows that are smaller than ``size`` tokens; 0 for most requests."""
         return bisect_left(self._contexts, size)
+
+    def token_prices(self, prompt: float, tiers: tuple[str, ...]) -> tuple[Floats, Floats]:
+        """Dollars per million tokens of the input and the output, each of shape (n,), NaN when unknown.
+
+        They are those of a prompt of so many tokens, and of the dearest service that may answer ``tiers``.
+        """
+        found = self.prices["input"], self.prices["output"]
+        if prompt > self._shortest_long:
+            is_long = self._long_above < prompt
+            long = self._long_prices["input"], self._long_prices["output"]
+            found = np.where(is_long, long[0], found[0]), np.where(is_long, long[1], found[1])
+        if tiers:
+            factor = np.array([model.price.rates.dearest(tiers) for model in self.models])
+            found = found[0] * factor, found[1] * factor
+        return found
+
+    def retired(self, wall: float | None) -> int:
+        """Count the rows that ``auto`` has left by this wall-clock time in seconds; 0 for ``None``."""
+        return 0 if wall is None else bisect_right(self._retirements, wall)
 
     def admitted(self, blocked: Mapping[str, object]) -> dict[Hashable, Ints]:
         """Return a cache for the caller's filter results (rows by a key of its own), valid for this ``blocked``.
@@ -167,6 +201,9 @@ class Index:
             self._meant = self._compile_meanings()
         rows = self._meant.get(name.casefold())
         if rows is None:
+            if self._resolver is not None:  # it knows snapshots by their dates
+                with contextlib.suppress(ModelNotFound):
+                    return [self.rows[model.id] for model in self._resolver(name)]
             home = self.endpoints.get(name.partition("/")[0])
             return () if home is not None and (home.discover or home.id == name) else None
         if self._resolver is not None:
@@ -206,14 +243,10 @@ class Index:
     def _endpoint(self, model: Model) -> Endpoint | None:
         return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None
 
-    def _price(self, name: str) -> Floats:
-        return _column(
-            (
-                getattr(m.price, name) if getattr(m.price, name) is not None or not m.local else 0.0
-                for m in self.models
-            ),
-            np.nan,
-        )
+    def _price(self, name: str, prices: Sequence[Price]) -> Floats:
+        known = (getattr(price, name) for price in prices)
+        pairs = zip(known, self.models, strict=True)
+        return _column((0.0 if given is None and model.local else given for given, model in pairs), np.nan)
 
 
 def permits(patterns: tuple[str, ...], model: str) -> bool:
@@ -242,6 +275,13 @@ def _bits(capabilities: Iterable[Capability]) -> int:
 
 def _column(values: Iterable[float | None], missing: float) -> Floats:
     return np.array([missing if value is None else value for value in values], dtype=np.float64)
+
+
+def _retires(model: Model) -> float | None:
+    if model.ends is None:
+        return None
+    midnight = datetime.combine(model.ends, time(), UTC)
+    return midnight.timestamp() - LAST_DAYS * 86_400
 
 
 def _failure_domain(model: Model, endpoint: Endpoint | None) -> str:

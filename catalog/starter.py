@@ -1,4 +1,4 @@
-"""The starter models: pinned in builtin.toml, fetched once, and usable without a network afterwards."""
+"""The starter models: pinned in builtin/local.toml, fetched once, and usable without a network afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validates TOML tables (``builtin.toml``, a settings file) into catalogue rows.
+"""Validates TOML tables (``catalog/builtin/*.toml``, a settings file) into catalogue rows.
 
 A mistake is reported in one line that names the row and the field.
 """
@@ -14,16 +14,39 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint, Model
+from catalog.validation.wording import describe, place
 
 Row = TypeVar("Row", bound=BaseModel)
 Table = Mapping[str, Any]
 
 
 def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
-    """Read the rows of builtin.toml."""
-    document = tomllib.loads(files("catalog").joinpath("builtin.toml").read_text("utf-8"))
-    models = tuple(_row(Model, "model", table) for table in document.get("model", ()))
-    return models, tuple(_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ()))
+    """Read the built-in rows: those of this machine first, then each provider's."""
+    models: list[Model] = []
+    endpoints: list[Endpoint] = []
+    found = (entry for entry in files("catalog").joinpath("builtin").iterdir() if entry.name.endswith(".toml"))
+    for entry in sorted(found, key=lambda entry: (entry.name != _LOCAL, entry.name)):
+        document = tomllib.loads(entry.read_text("utf-8"))
+        templates = document.get("template", {})
+        models += [_row(Model, "model", _filled(table, templates)) for table in document.get("model", ())]
+        endpoints += [_row(Endpoint, "endpoint", table) for table in document.get("endpoint", ())]
+    return tuple(models), tuple(endpoints)
+
+
+_LOCAL = "local.toml"
+
+
+def _filled(table: Table, templates: Mapping[str, Table]) -> Table:
+    """A row with the fields that its ``template`` has and it has not.
+
+    The template's ``endpoint`` becomes the source, in which the model has the row's id.
+    """
+    if "template" not in table:
+        return table
+    row = {**templates[table["template"]], **table}
+    del row["template"]
+    endpoint = row.pop("endpoint")
+    return {"source": {"kind": "upstream", "endpoint": endpoint, "model": row["id"]}, **row}
 
 
 def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> list[Model]:
@@ -70,22 +93,11 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         return kind.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "id"
+        field = place(first) or "id"
+        value = str(first["loc"][0] if first["loc"] else "") not in _MAY_BE_SECRET
         label = str(table.get("id") or table.get("name") or "without an id")[:100]
-        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {_say(first)}") from error
+        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}") from error
 
 
 _MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})
 """Fields whose wrong value is not repeated: it may be a key, or a URL with one."""
-
-
-def _say(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "there is no such field"
-    if error["type"] == "missing":
-        return "this field is needed"
-    said: str = error["msg"].removeprefix("Value error, ")
-    if error["loc"][:1] and error["loc"][0] in _MAY_BE_SECRET:
-        return said
-    shown: str = repr(error.get("input"))[:80]
-    return f"{said} (it is {shown})"

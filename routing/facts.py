@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from catalog.model import Capability
 
+PICTURE_TOKENS = 6_240
+"""Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
+
 
 class Task(StrEnum):
     """Kind of work that a request asks for; quality is learned per task."""
@@ -84,7 +87,8 @@ class Facts:
     amount of work not measured in tokens: characters to speak, images, minutes of audio. ``tokens_only`` marks
     a request that only splits or joins tokens and decodes nothing. ``hosted`` marks one that may make the
     provider run tools of its own, such as a search, whose results are prompt tokens too. ``allowed`` lists the
-    models that the caller's key may use, as ids or patterns; empty means all.
+    models that the caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed
+    and region that are asked for, where they are not the standard ones.
     """
 
     capability: Capability
@@ -103,4 +107,5 @@ class Facts:
     hosted: bool = False
     allowed: tuple[str, ...] = ()
     choices: int = 1
+    tiers: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)

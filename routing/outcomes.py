@@ -30,6 +30,25 @@ _FAILURES = frozenset({Result.FAILED, Result.CANNOT})
 
 
 @dataclass(frozen=True, slots=True)
+class UsageDetails:
+    """What prices differ by, besides cached and written tokens.
+
+    ``cache_write_long`` is the part of ``cache_write`` kept for hours. The tokens of sound and pictures are parts
+    of the input and the output. ``web_searches`` and ``containers`` are what the provider ran for the answer.
+    ``tiers`` names the service, speed and region where they are not standard, as in the row's price.
+    """
+
+    cache_write_long: int = 0
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    web_searches: int = 0
+    containers: int = 0
+    tiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens and units used; ``known`` is False when the upstream did not report them.
 
@@ -43,6 +62,7 @@ class Usage:
     units: float = 0.0
     known: bool = True
     cache_write: int = 0
+    details: UsageDetails | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +72,8 @@ class Outcome:
     ``REFUSAL``: the model declined, which is no failure; ``CANNOT``: its server said that it lacks something;
     ``REJECTED``: the request was wrong; ``CANCELLED``: the caller left. Times are seconds; ``at`` is wall-clock
     time. ``provider_key`` is the position of the key in its pool, never the key itself. ``error`` is the code of
-    a :class:`catalog.errors.RoundhouseError`. ``unstreamed`` marks an answer that the upstream did not stream:
+    a :class:`catalog.errors.RoundhouseError`. ``cost`` is the known part in dollars, ``unknown_parts`` names the
+    others (:class:`routing.accounts.costs.Cost`). ``unstreamed`` marks an answer that the upstream did not stream:
     the time of its first token is unknown, so ``first_chunk`` is None. ``lacks`` are the capabilities and
     parameters that the model was said to lack; ``scope`` is what a rate limit or a refused key applies to.
     ``bound`` is the length to which a limit on cost or tokens held the answer, and the limit's name.
@@ -70,6 +91,7 @@ class Outcome:
     duration: float = 0.0
     usage: Usage = Usage(known=False)
     cost: float | None = None
+    unknown_parts: tuple[str, ...] = ()
     finish_reason: str | None = None
     error: str | None = None
     status: int | None = None

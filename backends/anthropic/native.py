@@ -1,7 +1,7 @@
 """The body for a caller that speaks Anthropic's own language: its own, but for what Anthropic would refuse.
 
-Thinking without a signature came from another model, and Anthropic takes only its own. ``extra_content`` of a call
-is Google's signature.
+Thinking without a signature came from another model, and Anthropic takes only its own; so it is with searches and
+citations. ``extra_content`` of a call is Google's signature.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from catalog.types import Json
+
+FOREIGN_CALL = "srvtoolu_other_"
+"""The beginning of the ids that the gateway gives to calls of other providers' own tools."""
 
 _OURS = ("routing", "strict", "timings")
 _NOT_COUNTED = frozenset(
@@ -43,9 +46,14 @@ def _without_foreign(turn: Json, dropped: dict[str, None]) -> Json:
     content = turn["content"]
     if turn["role"] != "assistant" or not isinstance(content, list):
         return turn
-    kept = [_plain(block) for block in content if not _is_foreign(block)]
-    if len(kept) < len(content):
-        dropped["messages.thinking"] = None
+    kept = []
+    for block in content:
+        if _is_foreign(block):
+            dropped["messages.thinking"] = None
+        elif str(block.get("id") or block.get("tool_use_id")).startswith(FOREIGN_CALL):
+            dropped["messages.server_tool_use"] = None
+        elif (plain := _plain(block)).get("text") != "" or plain == block:
+            kept.append(plain)
     return {**turn, "content": kept}
 
 
@@ -60,7 +68,16 @@ def _is_foreign(block: Json) -> bool:
 
 
 def _plain(block: Json) -> Json:
-    return {name: value for name, value in block.items() if name != "extra_content"}
+    """The block without a signature of Google's, and without citations that Anthropic did not make."""
+    plain = {name: value for name, value in block.items() if name != "extra_content"}
+    cited = plain.get("citations")
+    if isinstance(cited, list) and any(_cited_elsewhere(citation) for citation in cited):
+        plain["citations"] = [citation for citation in cited if not _cited_elsewhere(citation)] or None
+    return plain
+
+
+def _cited_elsewhere(citation: Any) -> bool:
+    return isinstance(citation, dict) and citation.get("encrypted_index") == ""
 
 
 def _continues_tools(turns: list[Json]) -> bool:

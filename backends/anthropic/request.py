@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from backends.adapting.marks import MARKS, lost_marks
+from backends.adapting.names import ANTHROPIC
+from backends.adapting.restoring import TELL_JSON, restoration_of
+from backends.adapting.tools import ToolRules, adapted, renames
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
@@ -28,9 +32,13 @@ MIN_THINKING_TOP_P = 0.95
 ANSWER_TOOL = "json_answer"
 """The tool that is forced on models without structured outputs to get a JSON answer."""
 
+TOOLS = ToolRules(names=ANTHROPIC, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}))
+
 MAX_USER = 256
 """Characters of a user's id; a longer one is replaced by its digest."""
 
+_REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "inference_geo"}
+_KEPT_MARKS = MARKS - {"extra_content"}
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
 _TRANSLATED = frozenset(
@@ -51,20 +59,23 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     (several choices, a custom tool) and not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
+    refuse_other_answers(request, upstream, _REFUSED)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):
         raise UnsupportedParameter("Anthropic's models give one choice; 'n' must be 1.", param="n")
     can = traits(upstream.model)
-    system, turns = translate_messages(request.messages, dropped)
+    sent = renames(request, TOOLS)
+    request = adapted(request, TOOLS)
+    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)
     body: Json = {"model": upstream.model, "messages": turns, "stream": True}
     if system:
         body["system"] = system
     _tools(request, can, body, dropped)
     if request.web_search_options is not None:
         add_search(request.web_search_options, upstream, body, dropped)
-    _response_format(request, can, body, dropped)
+    json_object = _response_format(request, can, body, dropped)
     bound = request.output_limit or upstream.max_output_tokens
     body["max_tokens"] = bound or DEFAULT_MAX_TOKENS
     unsigned = continues_tools_without_thinking(turns)
@@ -73,7 +84,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     _stop(request, body, dropped)
     _account(request, body, dropped)
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple())
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
 
 
 def answers_by_tool(body: Json) -> bool:
@@ -101,6 +112,11 @@ def _tools(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped
         tools.append({**translated, "cache_control": mark} if isinstance(mark, dict) else translated)
     body["tools"] = tools
     choice = _tool_choice(request)
+    if (choice or {}).get("type") in ("any", "tool") and not can.forced_tools:
+        raise UnsupportedParameter(
+            f"'{body['model']}' cannot be forced to call a tool; let tool_choice be 'auto'.",
+            param="tool_choice",
+        )
     if request.parallel_tool_calls is False and (choice or {}).get("type") != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     if choice:
@@ -116,6 +132,8 @@ def _tool(function: FunctionDefinition, can: ClaudeTraits, dropped: Dropped) -> 
     if function.strict:
         try:
             if not can.structured_outputs:
+                raise Inexpressible
+            if "if" in schema:  # what was moved from the root, which no grammar holds
                 raise Inexpressible
             strict, described = constrain(tool["input_schema"])
             dropped.add(*(f"tools.function.parameters.{name}" for name in described))
@@ -142,10 +160,14 @@ def _tool_choice(request: ChatRequest) -> Json | None:
 # ---- JSON answers
 
 
-def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, dropped: Dropped) -> bool:
+    """Ask for the form of the answer; whether the model is only told, so that the answer must be checked."""
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
-        return
+        return False
+    if wanted.type == "json_object" and ("tools" in body or not can.forced_tools):
+        body["system"] = [*body.get("system", ()), {"type": "text", "text": TELL_JSON}]
+        return True
     schema: Json | None = None
     strict = False
     if wanted.type == "json_schema":
@@ -160,14 +182,20 @@ def _response_format(request: ChatRequest, can: ClaudeTraits, body: Json, droppe
         else:
             dropped.add(*(f"response_format.json_schema.schema.{name}" for name in described))
             body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": closed}
-            return
+            return False
     if "tools" in body:
         raise UnsupportedParameter(
             f"'{body['model']}' takes no response_format of this kind beside tools.", param="response_format"
         )
+    if not can.forced_tools:
+        raise UnsupportedParameter(
+            f"'{body['model']}' answers by a closed schema only: give its objects the additionalProperties false.",
+            param="response_format",
+        )
     if strict:
         dropped.add("response_format.json_schema.strict")
     _force_answer_tool(body, schema or {"type": "object"})
+    return False
 
 
 def _force_answer_tool(body: Json, schema: Json) -> None:

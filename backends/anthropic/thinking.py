@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from backends.adapting.efforts import nearest
 from backends.anthropic.models import ClaudeTraits
-from backends.efforts import nearest
 from backends.translation import Dropped
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import ClassVar
 from urllib.parse import quote
 
+from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
-from backends.google import embeddings
+from backends.google import discovery, embeddings
 from backends.google.errors import read_google_error
 from backends.google.request import translate
 from backends.google.stream import GeminiStream
@@ -16,17 +18,18 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.errors import UpstreamError
+from catalog.errors import RoundhouseError, UpstreamError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
-
-_KEY_HEADER = "x-goog-api-key"
 
 
 class GoogleBackend:
     """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
 
-    ``now`` returns Unix seconds.
+    ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
     """
+
+    key_header: ClassVar[str] = "x-goog-api-key"
 
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -42,27 +45,44 @@ class GoogleBackend:
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
-        body = translate(request, upstream).body
+        translated = translate(request, upstream)
+        body, restorer = translated.body, restorer_of(translated.restoration)
         answer = GeminiStream(upstream, created=int(self._now()))
         async with self._client.open(
             upstream,
             "POST",
-            _path(upstream, "streamGenerateContent"),
+            self.path(upstream, "streamGenerateContent"),
             json=body,
             query={"alt": "sse"},
-            key_header=_KEY_HEADER,
-            errors=read_google_error,
+            key_header=self.key_header,
+            errors=self.read_error,
         ) as response:
             answer.service_tier = response.headers.get("x-gemini-service-tier")
             try:
                 async for event in response.events():
                     for chunk in answer.feed(event.json()):
-                        yield chunk
+                        yield chunk if restorer is None else restorer.restore(chunk)
             except UpstreamError:
                 if not answer.finished:  # an error after its end does not change the answer
                     raise
         for chunk in answer.finish():
-            yield chunk
+            yield chunk if restorer is None else restorer.restore(chunk)
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of ``models.list``, of all its pages; see :class:`backends.base.Discover`."""
+        entries: list[Json] = []
+        query = {"pageSize": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(
+                upstream, "/models", query=query, key_header=self.key_header, errors=self.read_error
+            )
+            with reading("Google"):
+                entries += page.get("models") or ()
+                token = page.get("nextPageToken")
+            if not token:
+                break
+            query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
+        return discovery.rows_from_models(server, entries)
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""
@@ -70,16 +90,24 @@ class GoogleBackend:
         answers = [
             await self._client.post_json(
                 upstream,
-                _path(upstream, "batchEmbedContents"),
+                self.path(upstream, "batchEmbedContents"),
                 body,
-                key_header=_KEY_HEADER,
-                errors=read_google_error,
+                key_header=self.key_header,
+                errors=self.read_error,
             )
             for body in bodies
         ]
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
 
+    # ---- for subclasses
 
-def _path(upstream: Upstream, method: str) -> str:
-    return f"/{quote(embeddings.model_path(upstream.model), safe='/')}:{method}"
+    def path(self, upstream: Upstream, method: str) -> str:
+        """The path of a method of the model."""
+        return f"/{quote(embeddings.model_path(upstream.model), safe='/')}:{method}"
+
+    def read_error(
+        self, status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream
+    ) -> RoundhouseError:
+        """The typed error of an answer that is not 2xx."""
+        return read_google_error(status, headers, body, upstream)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.choices import allowed_tools
+from backends.adapting.efforts import nearest
+from backends.adapting.marks import lost_marks
+from backends.adapting.names import GEMINI
+from backends.adapting.restoring import TELL_JSON, restoration_of
+from backends.adapting.tools import ToolRules, adapted, renames
 from backends.base import Upstream
-from backends.efforts import nearest
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
 from backends.google.search import add_search
@@ -26,6 +31,10 @@ _NUMBERS = {
     "presence_penalty": "presencePenalty",
     "seed": "seed",
 }
+_REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "safety_settings"}
+_TIERS = {"standard": "standard", "flex": "flex", "priority": "priority", "fast": "priority"}
+_KEPT_MARKS = frozenset({"cache_control", "is_error", "extra_content", "images", "server_tool_calls"})
+TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True)
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})  # their range ends just below 2
 _INT32 = range(-(2**31), 2**31)
 
@@ -34,7 +43,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-        *("safety_settings", "thinking", "web_search_options"),
+        *("safety_settings", "service_tier", "thinking", "web_search_options"),
     }
 )
 _SCHEMA_KEYWORDS = frozenset(
@@ -55,28 +64,39 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
+    refuse_other_answers(request, upstream, _REFUSED)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
+    sent = renames(request, TOOLS)
+    request = adapted(request, TOOLS)
+    dropped.add(*lost_marks(request, _KEPT_MARKS))
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
-    if system:
-        body["systemInstruction"] = {"parts": [{"text": system}]}
     _tools(request, body, dropped)
     if request.web_search_options is not None:
         add_search(request.web_search_options, can, upstream, body, dropped)
     config: Json = {}
     _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)
-    _response_format(request, can, "tools" in body, config, dropped)
+    json_object = _response_format(request, can, "tools" in body, config, dropped)
+    if json_object:
+        system = f"{system}\n\n{TELL_JSON}" if system else TELL_JSON
+    if system:
+        body["systemInstruction"] = {"parts": [{"text": system}]}
     if config:
         body["generationConfig"] = config
     safety = (request.model_extra or {}).get("safety_settings")
     if safety is not None:
         body["safetySettings"] = safety
+    if is_set(request, "service_tier"):
+        tier = _TIERS.get(str((request.model_extra or {}).get("service_tier")))
+        if tier is None:
+            dropped.add("service_tier")
+        else:
+            body["serviceTier"] = tier
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple())
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
 
 
 def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:
@@ -93,17 +113,28 @@ def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:
         declaration: Json = {"name": function.name, "description": function.description or ""}
         if function.parameters:
             declaration["parametersJsonSchema"] = function.parameters
+        if function.parameters and function.strict:
+            ignored: dict[str, None] = {}
+            _find_ignored(function.parameters, ignored, 0)
+            dropped.add(*(f"tools.function.parameters.{name}" for name in ignored))
         declarations.append(declaration)
     body["tools"] = [{"functionDeclarations": declarations}]
-    config = _calling_config(choice, strict=any(t.function and t.function.strict for t in request.tools or ()))
+    config = _calling_config(request, strict=any(t.function and t.function.strict for t in request.tools or ()))
     if config:
         body["toolConfig"] = {"functionCallingConfig": config}
     if request.parallel_tool_calls is False:
         dropped.add("parallel_tool_calls")
 
 
-def _calling_config(choice: Any, *, strict: bool) -> Json | None:
+def _calling_config(request: ChatRequest, *, strict: bool) -> Json | None:
     """The mode of calling. VALIDATED is auto with calls that match their schema, as those of ANY always do."""
+    allowed = allowed_tools(request)
+    if allowed is not None:
+        mode, names = allowed
+        if not names:
+            return {"mode": "NONE"}
+        return {"mode": "ANY" if mode == "required" else "VALIDATED", "allowedFunctionNames": list(names)}
+    choice = request.tool_choice
     match choice:
         case None | "auto":
             return {"mode": "VALIDATED"} if strict else None if choice is None else {"mode": "AUTO"}
@@ -174,17 +205,20 @@ def _thinking(request: ChatRequest, can: GeminiTraits, config: Json, dropped: Dr
         config["thinkingConfig"] = {"thinkingBudget": BUDGETS[effort], "includeThoughts": True}
 
 
-def _response_format(request: ChatRequest, can: GeminiTraits, tools: bool, config: Json, dropped: Dropped) -> None:
+def _response_format(request: ChatRequest, can: GeminiTraits, tools: bool, config: Json, dropped: Dropped) -> bool:
+    """Ask for the form of the answer; whether the model is only told, so that the answer must be checked."""
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
-        return
+        return False
+    if tools and wanted.type == "json_object" and not can.json_with_tools:
+        return True
     if tools and not can.json_with_tools and request.tool_choice != "none":
         raise UnsupportedParameter(
             "This Gemini model takes no JSON response_format beside tools.", param="response_format"
         )
     config["responseMimeType"] = "application/json"
     if wanted.type == "json_object":
-        return
+        return False
     if wanted.json_schema is None or wanted.json_schema.schema_ is None:
         raise InvalidRequest("response_format.json_schema.schema is missing.", param="response_format")
     schema = wanted.json_schema.schema_
@@ -192,6 +226,7 @@ def _response_format(request: ChatRequest, can: GeminiTraits, tools: bool, confi
     ignored: dict[str, None] = {}
     _find_ignored(schema, ignored, 0)
     dropped.add(*(f"response_format.json_schema.schema.{name}" for name in ignored))
+    return False
 
 
 def _find_ignored(schema: Any, ignored: dict[str, None], depth: int) -> None:

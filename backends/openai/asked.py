@@ -67,7 +67,7 @@ class AskedCall:
 
     async def __aenter__(self) -> UpstreamResponse:
         upstream = self._upstream
-        form: Form = "plain" if self.plain else "bare" if self._counts_itself else "stream"
+        form: Form = "plain" if self.plain else "stream"
         if upstream.asked.known:
             if form == "stream" and upstream.asked.bare:
                 form = "bare"
@@ -99,22 +99,21 @@ class AskedCall:
                     raise
                 form = other
                 continue
-            self._upstream.asked.learn(form, instead_of=refused)
+            if form != "bare" or not self._counts_itself:
+                self._upstream.asked.learn(form, instead_of=refused)
             return response
 
     async def _ask(self, form: Form, upstream: Upstream) -> UpstreamResponse:
         body = self._body
         self.plain = form == "plain"
-        if form == "stream":
-            body["stream"] = True
-            body["stream_options"] = {**(self._options or {}), "include_usage": True}
-        elif form == "bare":
-            body["stream"] = True
-            if not self._counts_itself:
-                body.pop("stream_options", None)
-        else:
-            body.pop("stream_options", None)
+        if form == "plain":
             body.pop("stream", None)
+        else:
+            body["stream"] = True
+        if form == "stream" and not self._counts_itself:
+            body["stream_options"] = {**(self._options or {}), "include_usage": True}
+        elif form != "stream":
+            body.pop("stream_options", None)
         self._call = self._http.open(
             upstream, "POST", self._path, json=body, key_header=self._key_header, errors=self._errors
         )

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from secrets import token_hex
 from typing import Any, ClassVar, Literal
 
+from backends.adapting.restoring import restoration_of, restored
+from backends.adapting.tools import renames
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
@@ -26,6 +28,7 @@ from backends.openai.documents import (
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
 from backends.openai.models import rows_from_models
 from backends.openai.parameters import table_at
+from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -39,7 +42,13 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
-from catalog.errors import ContextLengthExceeded, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import (
+    CapabilityMismatch,
+    ContextLengthExceeded,
+    RoundhouseError,
+    StreamBroken,
+    UpstreamProtocolError,
+)
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
@@ -92,10 +101,18 @@ class OpenAIBackend:
     def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
         """``chat.completion.chunk`` objects; the last has the usage, if the server sends it."""
         if upstream.wire == "responses":
-            return self._respond(upstream, request)
-        body = self.body(request, upstream)
-        plain = asks_plainly(request, upstream)
-        return self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+            chunks = self._respond(upstream, request)
+            if original_for(self, request, upstream) is not None:
+                return chunks
+        else:
+            body = self.body(request, upstream)
+            plain = asks_plainly(request, upstream)
+            chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+        table = self.parameters(upstream)
+        if table.sources:
+            chunks = with_annotations(chunks)
+        restoration = restoration_of(renames(request, table.tools))
+        return chunks if restoration is None else restored(chunks, restoration)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """``text_completion`` chunks."""
@@ -176,6 +193,17 @@ class OpenAIBackend:
             self._response_body(upstream, request),
             path=self.path(upstream, PATH),
             key_header=self.key_header,
+        )
+
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """See :class:`backends.base.Count`. OpenAI counts for the Responses API alone."""
+        if upstream.wire != "responses":
+            raise CapabilityMismatch(f"'{upstream.model}' cannot count tokens over its wire.", param="model")
+        from backends.openai.responses.calls import COUNT_PATH, count
+
+        made = self._response_body(upstream, request)
+        return await count(
+            self.http, upstream, made, path=self.path(upstream, COUNT_PATH), key_header=self.key_header
         )
 
     # ---- shared

@@ -74,6 +74,7 @@ class _Choice:
         call = self.message.setdefault("function_call", {"name": "", "arguments": ""})
         call["name"] += delta.get("name") or ""
         call["arguments"] += delta.get("arguments") or ""
+        call.update({name: value for name, value in delta.items() if name not in call})
 
     def _add_audio(self, delta: Json) -> None:
         audio = self.message.setdefault("audio", {"id": "", "data": "", "expires_at": 0, "transcript": ""})
@@ -113,13 +114,15 @@ class _Choice:
                 call.get("function", {}).update(arguments=written)
             message["tool_calls"] = [self.tools[position] for position in sorted(self.tools)]
             message["content"] = message["content"] or None
+        elif "function_call" in message:
+            message["content"] = message["content"] or None
         elif message["content"] is None and message["refusal"] is None and message.keys().isdisjoint(_ANSWERS):
             message["content"] = ""
         return message
 
 
 def joined_base64(pieces: list[str]) -> str:
-    """The base64 text of the bytes of several, each of which may be padded; others are joined as they are."""
+    """The base64 text of the bytes of several, each of which may be padded; others as they are."""
     if not any("=" in piece for piece in pieces[:-1]):
         return "".join(pieces)
     try:

@@ -15,8 +15,24 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 
 class TokenDetails(TypedDict):
     cached_tokens: NotRequired[int | None]
+    cache_write_tokens: NotRequired[int | None]
     audio_tokens: NotRequired[int | None]
+    image_tokens: NotRequired[int | None]
     reasoning_tokens: NotRequired[int | None]
+
+
+class CacheCreation(TypedDict):
+    """Tokens written to a cache, by their time to live."""
+
+    ephemeral_5m_input_tokens: NotRequired[int]
+    ephemeral_1h_input_tokens: NotRequired[int]
+
+
+class ServerToolUse(TypedDict):
+    """Calls of tools that the provider ran itself, as it charges them."""
+
+    web_search_requests: NotRequired[int]
+    web_fetch_requests: NotRequired[int]
 
 
 class TokenUsage(TypedDict):
@@ -27,6 +43,8 @@ class TokenUsage(TypedDict):
     total_tokens: int
     prompt_tokens_details: NotRequired[TokenDetails | None]
     completion_tokens_details: NotRequired[TokenDetails | None]
+    cache_creation: NotRequired[CacheCreation]
+    server_tool_use: NotRequired[ServerToolUse]
 
 
 class CalledFunction(TypedDict):
@@ -57,11 +75,50 @@ class ChatLogprobs(TypedDict):
     refusal: NotRequired[list[TokenLogprob] | None]
 
 
+class UrlCitation(TypedDict):
+    """A page that the characters of the message from ``start_index`` to ``end_index`` rely on.
+
+    ``content`` is the cited text of the page, where the provider gives it.
+    """
+
+    start_index: NotRequired[int | None]
+    end_index: NotRequired[int | None]
+    title: NotRequired[str | None]
+    url: str
+    content: NotRequired[str | None]
+
+
+class Annotation(TypedDict):
+    type: str
+    url_citation: NotRequired[UrlCitation]
+
+
+class MadeImage(TypedDict):
+    """A picture that a chat model made; ``image_url.url`` is mostly a data URL."""
+
+    type: NotRequired[str]
+    image_url: dict[str, Any]
+
+
+class ServerToolCall(TypedDict):
+    """A call of a tool that the provider ran itself, as an output item of the Responses API."""
+
+    id: NotRequired[str]
+    type: str
+    status: NotRequired[str | None]
+    action: NotRequired[dict[str, Any]]
+    extra_content: NotRequired[dict[str, Any]]
+
+
 class ChatMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
     refusal: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
+    annotations: NotRequired[list[Annotation] | None]
+    images: NotRequired[list[MadeImage] | None]
+    audio: NotRequired[dict[str, Any] | None]
+    server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[CalledTool]]
 
 
@@ -82,6 +139,7 @@ class ChatCompletion(TypedDict):
     choices: list[ChatChoice]
     usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
+    service_tier: NotRequired[str | None]
 
 
 class FunctionDelta(TypedDict):
@@ -101,6 +159,10 @@ class ChatDelta(TypedDict):
     content: NotRequired[str | None]
     refusal: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
+    annotations: NotRequired[list[Annotation] | None]
+    images: NotRequired[list[MadeImage] | None]
+    audio: NotRequired[dict[str, Any] | None]
+    server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[ToolCallDelta] | None]
 
 
@@ -121,6 +183,7 @@ class ChatCompletionChunk(TypedDict):
     choices: list[ChunkChoice]
     usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
+    service_tier: NotRequired[str | None]
 
 
 class CompletionLogprobs(TypedDict):
@@ -322,10 +385,12 @@ class ResponseUsage(TypedDict):
     total_tokens: int
     input_tokens_details: NotRequired[TokenDetails | None]
     output_tokens_details: NotRequired[TokenDetails | None]
+    cache_creation: NotRequired[CacheCreation]
+    server_tool_use: NotRequired[ServerToolUse]
 
 
 class ResponseItem(TypedDict):
-    """One item of a response's output: a message, a function call, or reasoning."""
+    """One item of a response's output: a message, a call, reasoning, or a call of the provider's own tool."""
 
     id: NotRequired[str]
     type: str
@@ -336,6 +401,8 @@ class ResponseItem(TypedDict):
     call_id: NotRequired[str]
     name: NotRequired[str]
     arguments: NotRequired[str]
+    action: NotRequired[dict[str, Any]]
+    result: NotRequired[str | None]
 
 
 class OpenAIResponse(TypedDict):
@@ -348,6 +415,7 @@ class OpenAIResponse(TypedDict):
     model: str
     output: list[ResponseItem]
     usage: NotRequired[ResponseUsage | None]
+    service_tier: NotRequired[str | None]
     error: NotRequired[dict[str, Any] | None]
     incomplete_details: NotRequired[dict[str, Any] | None]
 
@@ -363,7 +431,7 @@ class ResponseEvent(TypedDict):
 
 
 class MessageBlock(TypedDict):
-    """One content block: text, thinking, or a tool call."""
+    """One content block: text with citations, thinking, a tool call, or a result of the provider's own tools."""
 
     type: str
     text: NotRequired[str]
@@ -372,6 +440,8 @@ class MessageBlock(TypedDict):
     id: NotRequired[str]
     name: NotRequired[str]
     input: NotRequired[dict[str, Any]]
+    citations: NotRequired[list[dict[str, Any]] | None]
+    tool_use_id: NotRequired[str]
 
 
 class MessageUsage(TypedDict):
@@ -380,6 +450,9 @@ class MessageUsage(TypedDict):
     cache_read_input_tokens: NotRequired[int | None]
     cache_creation_input_tokens: NotRequired[int | None]
     output_tokens_details: NotRequired[dict[str, int] | None]
+    cache_creation: NotRequired[CacheCreation | None]
+    server_tool_use: NotRequired[ServerToolUse | None]
+    service_tier: NotRequired[str | None]
 
 
 class AnthropicMessage(TypedDict):

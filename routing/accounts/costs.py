@@ -1,26 +1,50 @@
 """Costs of calls in whole nano-dollars, from prices and usage.
 
-Prices are dollars. A missing price is unknown, and so is every cost that needs it. Whole nano-dollars neither
-drift nor depend on the order of addition.
+Prices are dollars. A kind of usage whose price is missing is an unknown part of the cost; the other parts are
+known. Whole nano-dollars neither drift nor depend on the order of addition.
 """
 
 from __future__ import annotations
 
 import math
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import lru_cache
+from typing import NamedTuple
 
 from catalog.model import UNITS, Capability, Price
-from routing.outcomes import Usage
+from catalog.prices.rates import Rate, Rates
+from routing.facts import Facts
+from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO
 
-_UNITS = tuple(dict.fromkeys(UNITS.values()))
-_PRICES = tuple(Price.model_fields)
 PROMPT_MARGIN = 1.15
-"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
+"""The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
+_PROMPT_OVERHEAD = 16
+"""Tokens that a provider's template may add to any prompt."""
 _MILLION = 1_000_000
+_UNITS = tuple(dict.fromkeys(UNITS.values()))
+_NO_DETAILS = UsageDetails()
+_PER_THOUSAND = NANO // 1_000
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
+
+
+class Cost(NamedTuple):
+    """The cost of a call: the known part in nano-dollars, and the parts whose price is unknown.
+
+    ``nano`` is ``None`` if nothing of it is known. The parts are names of prices, ``tier NAME``, or ``usage``.
+    """
+
+    nano: int | None
+    unknown_parts: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> int | None:
+        """The whole cost in nano-dollars; ``None`` if a part is unknown."""
+        return None if self.unknown_parts else self.nano
+
+
+_FREE = Cost(0)
+_NO_USAGE = Cost(None, ("usage",))
 
 
 def to_nano(dollars: float) -> int:
@@ -32,75 +56,132 @@ def to_nano(dollars: float) -> int:
 
 
 def cost_nano(price: Price, usage: Usage, capability: Capability | None = None) -> int | None:
-    """Cost in nano-dollars; ``None`` when the usage or a price that it needs is unknown.
+    """The whole cost of a call in nano-dollars; ``None`` when the usage or a price that it needs is unknown."""
+    return cost_of(price, usage, capability).exact
 
-    ``usage.input`` contains ``cached`` and ``cache_write``, ``usage.output`` contains ``reasoning``. Cached tokens
-    without a price of their own cost as much as uncached ones, which is an upper bound. Units are priced by the
-    capability's unit; without a capability, by the only unit that has a price.
+
+def cost_of(price: Price, usage: Usage, capability: Capability | None = None) -> Cost:
+    """The cost of a call, by its length, tier of service and kinds of tokens.
+
+    ``usage.input`` contains ``cached``, ``cache_write`` and the details of the prompt, ``usage.output`` contains
+    ``reasoning`` and the details of the answer. Cached tokens count as text, as far as the prompt has text. Units
+    are priced by the capability's unit; without a capability, by the only unit that has a price.
     """
     if not usage.known:
-        return 0 if is_free(price) else None
-    tokens = _token_cost(price, usage)
-    units = _unit_cost(price, usage, capability)
-    exact = tokens if units is None else units + (tokens or 0)
-    if exact is None or isinstance(exact, int):
-        return exact
-    return int(exact.to_integral_value(ROUND_HALF_EVEN))
+        return _FREE if price.free else _NO_USAGE
+    card, details = price.rates, usage.details
+    plain = card.plain if details is None and usage.input <= card.long_above else None
+    if plain is not None and not (usage.cached or usage.cache_write or usage.units):
+        return Cost(usage.input * plain[0] + usage.output * plain[1])
+    unknown: list[str] = []
+    if details is None:
+        rates = card.standard if usage.input <= card.long_above else card.long
+    else:
+        rates, tiers = card.of(details.tiers, usage.input)
+        unknown += [f"tier {tier}" for tier in tiers]
+    tokens = _tokens(rates, usage, details, unknown)
+    units: Decimal | None = None
+    if usage.units:
+        counted = usage.input or usage.output
+        if not (counted and rates.priced) or not _OF_ANSWERS.isdisjoint(unknown):
+            units = _units(price, usage, capability)
+        if units is not None:
+            unknown = [part for part in unknown if rates.priced and part not in _OF_ANSWERS]
+        elif capability in UNITS and not counted:
+            unknown.append(UNITS[capability].field)
+    tools = 0 if details is None else _tools(price, details, unknown)
+    total = tokens + (units or 0) + tools
+    if not total and (unknown or (units is None and not rates.priced)):
+        return Cost(None, tuple(unknown) or ("price",))
+    return Cost(total if isinstance(total, int) else int(total.to_integral_value(ROUND_HALF_EVEN)), tuple(unknown))
 
 
-def affordable_output(price: Price, prompt_tokens: int, dollars: float) -> float | None:
-    """The most output tokens with which a call costs at most ``dollars``; below 0 if its prompt alone costs more.
+_OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
+"""Parts that the price of a unit covers."""
 
-    ``prompt_tokens`` is an estimate, which counts with :data:`PROMPT_MARGIN`, and every token of it as written to
-    a cache where that is dearer. Infinite if the output is free, ``None`` if a price is unknown.
+
+def longest_prompt(estimate: int) -> int:
+    """The tokens that a prompt with this estimate may have, where a limit must hold."""
+    return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
+
+
+def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
+    """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
+
+    The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
+    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer.
+    Infinite if the output is free, ``None`` if a price is unknown.
     """
-    prompt = math.ceil(prompt_tokens * PROMPT_MARGIN)
-    written = prompt if (price.cache_write or 0) > (price.input or 0) else 0
-    alone = cost_nano(price, Usage(input=prompt, cache_write=written))
-    with_million = cost_nano(price, Usage(input=prompt, output=_MILLION, cache_write=written))
+    prompt = longest_prompt(facts.prompt_tokens)
+    rates = price.rates.standard
+    if Capability.AUDIO_INPUT in facts.features:
+        written, details = 0, UsageDetails(audio_input=prompt)
+    elif (rates.cache_write_long or 0) > (rates.input or 0):
+        written, details = prompt, UsageDetails(cache_write_long=prompt)
+    else:
+        written, details = 0, None
+    alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
+    with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
     if alone is None or with_million is None:
         return None
-    room = to_nano(dollars) - alone
+    room = to_nano(dollars / price.rates.dearest(facts.tiers)) - alone
     if with_million == alone:
         return math.inf if room >= 0 else -1
     return room * _MILLION // (with_million - alone)
 
 
-def is_free(price: Price) -> bool:
-    """Whether every known price is zero, so that the cost is known without the usage."""
-    known = [rate for name in _PRICES if (rate := getattr(price, name)) is not None]
-    return bool(known) and not any(known)
-
-
-@lru_cache(maxsize=1024)
-def _nano_per_token(rate: float) -> int | Decimal:
-    """Nano-dollars per token of a price per million tokens as it is written: nearly always a whole number."""
-    exact = Decimal(str(rate)) * (NANO // 1_000_000)
-    return int(exact) if exact == int(exact) else exact
-
-
-def _token_cost(price: Price, usage: Usage) -> int | Decimal | None:
-    if price.input is None and price.output is None:
-        return None
+def _tokens(rates: Rates, usage: Usage, details: UsageDetails | None, unknown: list[str]) -> int | Decimal:
     total: int | Decimal = 0
-    parts: tuple[tuple[int, float | None], ...] = ((usage.input, price.input),)
-    if usage.cached or usage.cache_write:
-        uncached = max(0, usage.input - usage.cached - usage.cache_write)
-        read = price.cache_read if price.cache_read is not None else price.input
-        parts = ((uncached, price.input), (usage.cached, read), (usage.cache_write, price.cache_write))
-    for tokens, rate in (*parts, (usage.output, price.output)):
-        if tokens and rate is None:
-            return None
-        if tokens and rate is not None:
-            total += tokens * _nano_per_token(rate)
+    for name, tokens, rate in _parts(rates, usage, details):
+        if tokens:
+            if rate is None:
+                unknown.append(name)
+            else:
+                total += tokens * rate
     return total
 
 
-def _unit_cost(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
-    if not usage.units:
-        return None
+def _parts(rates: Rates, usage: Usage, details: UsageDetails | None) -> tuple[tuple[str, int, Rate], ...]:
+    if details is None:
+        if not (usage.cached or usage.cache_write):
+            return ("input", usage.input, rates.input), ("output", usage.output, rates.output)
+        details = _NO_DETAILS
+    # Sound and pictures without a price other than text's are text: the usage does not say which were cached.
+    audio = 0 if rates.audio_input == rates.input else min(details.audio_input, usage.input)
+    image = 0 if rates.image_input is None else min(details.image_input, usage.input - audio)
+    text = usage.input - audio - image
+    written = min(usage.cache_write, text)
+    cached = min(usage.cached, text - written)
+    long = min(details.cache_write_long, written)
+    spoken = min(details.audio_output, usage.output)
+    drawn = min(details.image_output, usage.output - spoken)
+    return (
+        ("input", text - written - cached, rates.input),
+        ("cache_read", cached, rates.cache_read),
+        ("cache_write", written - long, rates.cache_write),
+        ("cache_write_long", long, rates.cache_write_long),
+        ("audio_input", audio, rates.audio_input),
+        ("image_input", image, rates.image_input),
+        ("output", usage.output - spoken - drawn, rates.output),
+        ("audio_output", spoken, rates.audio_output),
+        ("image_output", drawn, rates.image_output),
+    )
+
+
+def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     units = _UNITS if capability is None else tuple(filter(None, [UNITS.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in units if (rate := getattr(price, name)) is not None}
-    if len(rates) != 1:
-        return None
-    return Decimal(str(usage.units)) * rates.pop() * NANO
+    return Decimal(str(usage.units)) * rates.pop() * NANO if len(rates) == 1 else None
+
+
+def _tools(price: Price, details: UsageDetails, unknown: list[str]) -> int | Decimal:
+    total: int | Decimal = 0
+    ran = (("web_search", details.web_searches, _PER_THOUSAND), ("container", details.containers, NANO))
+    for name, count, per in ran:
+        if count:
+            dollars = getattr(price, name)
+            if dollars is None:
+                unknown.append(name)
+            else:
+                total += count * Decimal(str(dollars)) * per
+    return total

@@ -14,30 +14,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import count
 from secrets import token_hex
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
-from routing.accounts.costs import cost_nano, to_nano
+from catalog.validation.section import Section
+from routing.accounts.costs import cost_nano, cost_of, to_nano
 from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
-from routing.facts import Facts
-from routing.outcomes import Usage
+from routing.facts import PICTURE_TOKENS, Facts
+from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
 
 _MAX_CACHED_SCOPES = 4096
+_SEARCHES = 5
+"""Web searches assumed of an answer that may search."""
 
 
-class Caps(BaseModel):
+class Caps(Section):
     """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     request: float | None = Field(default=None, ge=0)
     minute: float | None = Field(default=None, ge=0)
     hour: float | None = Field(default=None, ge=0)
@@ -57,13 +59,12 @@ class Caps(BaseModel):
         return self.request is not None or bool(self.windows)
 
 
-class SpendSettings(BaseModel):
+class SpendSettings(Section):
     """Caps of the whole gateway, the default of every key, and those of single keys by id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     caps: Caps = Caps()
     per_key: Caps = Caps()
-    keys: dict[str, Caps] = {}
+    keys: dict[str, Caps] = Field(default={}, description="caps of single keys by their id")
     unknown_price: Literal["refuse", "allow"] = Field(
         default="refuse", description="whether a cap refuses a call whose price is unknown"
     )
@@ -127,17 +128,23 @@ class Reservation:
             self._hold = await self._spend.take(self, self._counters, held, now)
         return self
 
-    def settle(self, actual: float | None, usage: Usage, *, estimate: float | None = None) -> None:
+    def settle(
+        self, actual: float | None, usage: Usage, *, estimate: float | None = None, partly: bool = False
+    ) -> None:
         """Settle with the call's cost, once. If that is unknown (``None``), the caps count ``estimate`` dollars.
 
-        Without an estimate they count the reserved amount.
+        Without an estimate they count the reserved amount. ``partly``: ``actual`` is the known part alone, and the
+        caps count it or the estimate, whichever is more.
         """
         if not self.settled:
             self.settled = True
-            exact = None if actual is None else to_nano(actual)
+            known = 0 if actual is None else to_nano(actual)
+            unknown = partly or actual is None
             guess = self.amount if estimate is None else estimate
-            estimated = 0 if guess is None else to_nano(guess)
-            self._written = self._spend.charge(self, self._counters, self._hold, exact, estimated, usage)
+            rest = max(0, to_nano(guess) - known) if unknown and guess is not None else 0
+            self._written = self._spend.charge(
+                self, self._counters, self._hold, known, rest, usage, unknown=unknown
+            )
 
     async def __aexit__(self, *exception: object) -> None:
         if self._hold is None:
@@ -179,10 +186,16 @@ class Spend:
 
     # ---- prices
 
-    def cost(self, price: Price, usage: Usage, capability: Capability | None = None) -> float | None:
-        """Dollars; see :func:`routing.accounts.costs.cost_nano`."""
-        exact = cost_nano(price, usage, capability)
-        return None if exact is None else exact / NANO
+    def cost(
+        self, price: Price, usage: Usage, capability: Capability | None = None
+    ) -> tuple[float | None, tuple[str, ...]]:
+        """The known dollars and the unknown parts of a call; see :func:`routing.accounts.costs.cost_of`."""
+        nano, unknown = cost_of(self.now_of(price), usage, capability)
+        return None if nano is None else nano / NANO, unknown
+
+    def now_of(self, price: Price) -> Price:
+        """The prices of a row as they are now."""
+        return price if price.later is None else price.at(self._wall())
 
     def estimate(self, price: Price, facts: Facts) -> float | None:
         """Dollars to reserve for a request, for the longest answer that it allows."""
@@ -193,13 +206,31 @@ class Spend:
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
-        return self.cost(price, usage, facts.capability)
+        return self._dearest(price, usage, facts)
 
     def prompt_cost(self, price: Price, facts: Facts) -> float | None:
         """Estimated dollars of a request without its answer, which pictures to be drawn are part of."""
         asked = facts.capability in UNITS and facts.capability is not Capability.IMAGE
         usage = Usage(input=facts.prompt_tokens, units=facts.units if asked else 0.0)
-        return self.cost(price, usage, facts.capability)
+        return self._dearest(price, usage, facts, drawn=False)
+
+    def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:
+        """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
+        price = self.now_of(price)
+        pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
+        sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
+        if pictures and price.image is None:
+            usage = replace(usage, output=pictures)
+        searches = _SEARCHES if Capability.WEB_SEARCH in facts.features and price.web_search is not None else 0
+        details = UsageDetails(
+            audio_input=sound, image_output=usage.output if pictures else 0, web_searches=searches
+        )
+        if details != UsageDetails():
+            usage = replace(usage, details=details)
+        exact = cost_nano(price, usage, facts.capability)
+        if exact is None:
+            return None
+        return exact * (price.rates.dearest(facts.tiers) if facts.tiers else 1) / NANO
 
     # ---- caps
 
@@ -270,6 +301,11 @@ class Spend:
         for name, change in changes.items():
             totals[name] = totals.get(name, 0) + change
         self._totals = totals
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the store could not be written: :meth:`usage` misses the calls since. Else 0."""
+        return self._store.lag
 
     async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
         """The rows for :mod:`routing.accounts.usage_report`."""
@@ -345,15 +381,17 @@ class Spend:
         call: Reservation,
         counters: tuple[Counter, ...],
         hold: Hold | None,
-        actual: int | None,
+        known: int,
         estimated: int,
         used: Usage,
+        *,
+        unknown: bool,
     ) -> asyncio.Future[None]:
-        """Charge a call, with ``estimated`` if its ``actual`` cost is unknown.
+        """Charge the known cost of a call, and what is ``estimated`` for the part that is ``unknown``.
 
         That is done in memory at once; the future is done when it is in the store.
         """
-        amount = estimated if actual is None else actual
+        amount = known + estimated
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
             day=call.day,
@@ -361,14 +399,14 @@ class Spend:
             endpoint=call.endpoint,
             key=call.key,
             calls=1,
-            unknown=int(actual is None),
+            unknown=int(unknown),
             input=used.input,
             output=used.output,
             cached=used.cached,
             reasoning=used.reasoning,
             units=used.units,
-            cost=actual or 0,
-            estimated=0 if actual is not None else estimated,
+            cost=known,
+            estimated=estimated,
         )
         return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
 

@@ -11,7 +11,7 @@ from catalog.index import Index
 from catalog.model import UNITS, Capability
 from routing.beliefs.columns import Columns
 from routing.beliefs.speed import size_class
-from routing.facts import Facts
+from routing.facts import PICTURE_TOKENS, Facts
 
 _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
 _UNIT_SECONDS = {
@@ -81,12 +81,22 @@ def dollars(index: Index, facts: Facts, output_tokens: float, rows: Rows) -> Any
     """Cost of a call, NaN when a needed price is unknown: a new array of shape (n,), or one row's number."""
     prices = index.prices
     unit = UNITS.get(facts.capability)
+    if facts.capability is Capability.IMAGE:
+        return _picture_dollars(index, facts, rows)
     if unit is not None and facts.capability is not Capability.RERANK:
         return prices[unit.field][rows] * (facts.units / unit.per)
-    cost = prices["input"][rows] * (facts.prompt_tokens * 1e-6)
+    input_price, output_price = index.token_prices(facts.prompt_tokens, facts.tiers)
+    cost = input_price[rows] * (facts.prompt_tokens * 1e-6)
     if output_tokens:
-        cost = cost + prices["output"][rows] * (output_tokens * facts.choices * 1e-6)
+        cost = cost + output_price[rows] * (output_tokens * facts.choices * 1e-6)
     if unit is not None:
         per_search = prices[unit.field][rows] * (facts.units / unit.per)
         cost = np.where(np.isnan(per_search), cost, per_search)
     return cost
+
+
+def _picture_dollars(index: Index, facts: Facts, rows: Rows) -> Any:
+    each = index.prices["image"][rows]
+    drawn = index.prices["image_output"][rows] * (PICTURE_TOKENS * 1e-6)
+    text = np.nan_to_num(index.prices["input"][rows]) * (facts.prompt_tokens * 1e-6)
+    return np.where(np.isnan(each), drawn * facts.units + text, each * facts.units)

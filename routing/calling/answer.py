@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from backends.headers import header_list, header_value
 from catalog.errors import RoundhouseError
 from routing.calling.attempt import Attempt
+from routing.calling.endings import notice
 
 T = TypeVar("T")
 TIMINGS = "x-roundhouse"
@@ -20,6 +21,7 @@ CHOICE_HEADERS = {
     "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
     "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
+    "x-roundhouse-notice": "The day on which the model's provider shuts it down, if announced, and its successor.",
 }
 """The response headers about a choice, and what each says."""
 
@@ -44,7 +46,11 @@ class Answer(Generic[T]):
         self.model = attempt.model
         self.reason = reason
         self.attempts = attempt.number
-        self.dropped = attempt.dropped
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The parameters that the model's server did not take; the end of the answer may add some."""
+        return self.attempt.dropped
 
     async def resume(self, error: RoundhouseError) -> None:
         """After ``error`` broke it, become the answer of another candidate: iterate it again, from its first item.
@@ -55,7 +61,7 @@ class Answer(Generic[T]):
         await self._go_on(self, error)
 
     def headers(self) -> dict[str, str]:
-        """``x-roundhouse-model``, ``-trace``, ``-reason``, ``-attempts``; if set, ``-dropped`` and ``-bound``."""
+        """The headers of :data:`CHOICE_HEADERS` that apply."""
         headers = {
             "x-roundhouse-model": self.model.id,
             "x-roundhouse-trace": self.trace,
@@ -66,6 +72,8 @@ class Answer(Generic[T]):
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
         if self.attempt.bound is not None:
             headers["x-roundhouse-bound"] = str(self.attempt.bound)
+        if self.model.ends is not None:
+            headers["x-roundhouse-notice"] = str(notice(self.model, self.attempt.wall()))
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
@@ -32,7 +33,8 @@ from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
-from routing.outcomes import Outcome, Result, Usage
+from routing.calling.observers import ChunkObserver
+from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 
 T = TypeVar("T")
@@ -72,11 +74,19 @@ class Attempt(Generic[T]):
     def model(self) -> Model:
         return self.candidate.model
 
+    def wall(self) -> float:
+        """Wall-clock time in seconds."""
+        return self._context.clock.wall()
+
     def verdict(self) -> bool | None:
-        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
+        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once.
+
+        An answer that was cut at :attr:`bound` is not judged.
+        """
         if self._judge is not None and not self._judged:
             self._judged = True
-            self._verdict = self._judge.verdict()
+            cut = self.bound is not None and self._observer.finish_reason == "length"
+            self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
     async def start(self, *, complete: bool = False) -> None:
@@ -105,7 +115,8 @@ class Attempt(Generic[T]):
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
-            reported = collect() if lease.upstream.uds is not None else None
+            late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
@@ -174,7 +185,7 @@ class Attempt(Generic[T]):
         except StopAsyncIteration:
             if not self._observer.begun:
                 raise StreamBroken(f"'{self.model.id}' closed the stream before sending content.") from None
-            self._ended = True
+            self._end()
             return False
         self._observer.see(item)
         if self._judge is not None:
@@ -183,6 +194,14 @@ class Attempt(Generic[T]):
             self._first = self._context.clock.monotonic() - self._began
         self._early.append(item)
         return True
+
+    def _end(self) -> None:
+        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
+        self._ended = True
+        wanted = getattr(self.job.request, "n", None) or 1
+        if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
+            self.dropped = (*self.dropped, "n")
+            self._refuse(("n",))
 
     def timings(self) -> dict[str, float | None]:
         """The model's context window in tokens, and seconds since the beginning of the attempt.
@@ -214,7 +233,7 @@ class Attempt(Generic[T]):
                 if judge is not None:
                     judge.see(item)
                 yield item
-            self._ended = True
+            self._end()
         except Exception as error:
             self._error = error
             raise
@@ -238,7 +257,8 @@ class Attempt(Generic[T]):
         # Dropped, because its traceback forms a reference cycle with this attempt.
         error, self._error = self._error, None
         if self._lease is not None:
-            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate)
+            partly = bool(outcome.unknown_parts)
+            self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate, partly=partly)
         try:
             if self._source is not None:
                 await _aclose(self._source)
@@ -256,15 +276,18 @@ class Attempt(Generic[T]):
         usage = seen.usage
         result = self._result()
         cost: float | None = 0.0
+        unknown: tuple[str, ...] = ()
         estimate: float | None = None
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+            cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
             estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
         elif seen.begun:
             if not usage.known and result is Result.CANCELLED:
                 usage = Usage(input=self.job.facts.prompt_tokens, known=False)
-            cost = 0.0 if self.job.facts.tokens_only else self._cost(usage)
+            if not self.job.facts.tokens_only:
+                usage = self._in_tiers(usage)
+                cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,
@@ -279,6 +302,7 @@ class Attempt(Generic[T]):
             duration=self._context.clock.monotonic() - self._began,
             usage=usage,
             cost=cost,
+            unknown_parts=unknown,
             finish_reason=seen.finish_reason,
             error=failure.code if failure else ("internal_error" if result is Result.FAILED else None),
             status=getattr(failure, "upstream_status", None),
@@ -301,8 +325,14 @@ class Attempt(Generic[T]):
             return self._source is not None
         return getattr(self._error, "may_bill", False) and self._source is not None
 
-    def _cost(self, usage: Usage) -> float | None:
-        return self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+    def _in_tiers(self, usage: Usage) -> Usage:
+        """The usage in the tiers of service that were asked for, unless the answer names its own."""
+        tiers = self.job.facts.tiers
+        if not tiers or getattr(self._observer, "tier", None) is not None:
+            return usage
+        if usage.details is not None and usage.details.tiers:
+            return usage
+        return replace(usage, details=replace(usage.details or UsageDetails(), tiers=tiers))
 
     def _result(self) -> Result:
         error = self._error

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
-from routing.outcomes import Usage
+from routing.outcomes import Usage, UsageDetails
 
 
 class AnswerObserver(Protocol):
@@ -34,16 +34,22 @@ class ChunkObserver:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
+        self.choices = 0
+        """The choices that have ended."""
+        self.tier: object = None
+        """The tier of service that the answer names, the standard one included."""
         self._model = model
         self._most_prompt = most_prompt
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
         if item.get("usage") is not None:
+            self.tier = item.get("service_tier")
             self.usage = _regular(item, self._most_prompt)
         for choice in item.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason is not None:
+                self.choices += 1
                 self.finish_reason = reason
                 self.begun = True
             elif not self.begun:
@@ -124,8 +130,16 @@ class ImageObserver:
         if item.get("type", "").endswith(".completed"):
             self._images += 1
             self.finish_reason = "stop"
-            tokens = Usage() if item.get("usage") is None else _believed(item)
+            tokens = Usage() if item.get("usage") is None else _drawn(_believed(item))
             self.usage = replace(tokens, units=self._images)
+
+
+def _drawn(usage: Usage) -> Usage:
+    """The tokens of an answer of pictures, which are of the pictures unless the answer says otherwise."""
+    details = usage.details or UsageDetails()
+    if not usage.output or details.image_output:
+        return usage
+    return replace(usage, details=replace(details, image_output=usage.output))
 
 
 def _regular(chunk: dict[str, Any], most_prompt: int) -> Usage:
@@ -165,7 +179,7 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
 
 def _believed(item: dict[str, Any], most_prompt: int = MOST_TOKENS) -> Usage:
     """The usage of an item, in which it is made regular. One that cannot be true is unknown, and taken out."""
-    usage = token_usage(item.get("usage"), most_prompt)
+    usage = token_usage(item.get("usage"), item.get("service_tier"), most_prompt)
     if usage is None:
         item.pop("usage", None)
         return Usage(known=False)

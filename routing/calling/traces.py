@@ -9,8 +9,8 @@
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
               "excluded": [{"model", "code", "reason"}], "more_candidates", "more_excluded"},
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
-                   "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost",
-                   "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
+                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost", "unknown_parts",
+                    "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.errors import RoundhouseError
+from catalog.validation.section import Section
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
@@ -36,10 +37,9 @@ from routing.plan import Candidate, Exclusion, Plan
 from routing.state.protocol import State
 
 
-class TraceSettings(BaseModel):
+class TraceSettings(Section):
     """Limits of the traces kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
     excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
@@ -264,6 +264,7 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
             "known": usage.known,
         },
         "cost": outcome.cost,
+        "unknown_parts": list(outcome.unknown_parts),
         "finish_reason": outcome.finish_reason,
         "bound": outcome.bound,
         "error": outcome.error,

@@ -6,9 +6,11 @@ amount reserved for the call is booked instead.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from catalog.model import Capability
+from routing.calling.usage_details import details_of
 from routing.facts import Facts
 from routing.outcomes import Usage
 
@@ -16,27 +18,29 @@ MOST_TOKENS = 100_000_000
 """Tokens of one call beyond any context window and any batch."""
 _TIMES_ESTIMATED, _BESIDE = 10, 131_072
 """A prompt of text has no more tokens than this multiple of its estimate, and these: servers add their own."""
-_MEDIA = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
+_OF_ANY_SIZE = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS, Capability.WEB_SEARCH})
 MOST_SECONDS = 7 * 86_400.0
 """Seconds of audio beyond any file that is accepted."""
 
 
 def most_prompt_tokens(facts: Facts) -> int:
     """The most prompt tokens that are believed: media and searches are of any size, and a text is not."""
-    if facts.hosted or not _MEDIA.isdisjoint(facts.features):
+    if facts.hosted or not _OF_ANY_SIZE.isdisjoint(facts.features):
         return MOST_TOKENS
     return min(MOST_TOKENS, _TIMES_ESTIMATED * facts.prompt_tokens + _BESIDE)
 
 
-def token_usage(usage: Any, most_prompt: int = MOST_TOKENS) -> Usage | None:
+def token_usage(usage: Any, tier: object = None, most_prompt: int = MOST_TOKENS) -> Usage | None:
     """OpenAI's usage object in either of its spellings (``prompt_tokens`` or ``input_tokens``).
 
     None unless it holds whole numbers with ``0 <= cached + cache_write <= input <= most_prompt``, at most
     :data:`MOST_TOKENS`. Reasoning tokens are part of the output, but some providers (xAI) count them beside it:
-    more of them than output are added. Rerankers give ``total_tokens`` alone.
+    more of them than output are added. Rerankers give ``total_tokens`` alone. ``tier`` is the answer's
+    ``service_tier``.
     """
     try:
-        prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        prompt = prompt or usage.get("input_token_details") or {}  # the name in transcriptions
         answer = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
         given, output = _first(usage, "prompt_tokens", "input_tokens"), _first(usage, *_OUTPUT)
         if given is None and output is None:
@@ -47,6 +51,7 @@ def token_usage(usage: Any, most_prompt: int = MOST_TOKENS) -> Usage | None:
             cached=_count(prompt.get("cached_tokens")),
             reasoning=_count(answer.get("reasoning_tokens")),
             cache_write=_count(prompt.get("cache_write_tokens")),
+            details=details_of(usage, prompt, answer, tier),
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
@@ -56,9 +61,7 @@ def token_usage(usage: Any, most_prompt: int = MOST_TOKENS) -> Usage | None:
         total = usage.get("total_tokens")
         if type(total) is int and total < read.input + read.output + read.reasoning:
             return None
-        return Usage(
-            read.input, read.output + read.reasoning, read.cached, read.reasoning, 0.0, True, read.cache_write
-        )
+        return replace(read, output=read.output + read.reasoning)
     return read
 
 

@@ -28,8 +28,10 @@ _CHECKED_FEATURES = frozenset(
     }
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
-_LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot"})
+_LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot", "ends", "spoken"})
 """Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
+_NOT_OF_PINS = frozenset({"ends"})
+"""Codes of rules that are skipped for a pinned model: another one has another vector space."""
 _MAX_LISTED = 5
 _FAR_TOO_LONG = 2
 """Times a local model's context window that an estimated prompt may have: the estimate may be wrong by less, and
@@ -54,7 +56,7 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
         return None
     model = world.index.resolve(pinned)
     filtered = admit(facts, world, settings, cost_bound(facts, world))
-    if filtered.admitted[world.index.rows[model.id]]:
+    if filtered.admitted_but_for(_NOT_OF_PINS)[world.index.rows[model.id]]:
         return _plan_single(facts, world, settings, model, Strategy.PINNED)
     broken = [exclusion for exclusion in filtered.exclusions(world) if exclusion.model == model.id]
     return Plan((), broken, Strategy.PINNED, f"'{facts.requested}' is pinned to {model.id}: {broken[0].reason}")

@@ -99,8 +99,8 @@ class Claimed(NamedTuple):
 class UsageRow(NamedTuple):
     """Usage of one model by one key on one UTC day; amounts add up.
 
-    ``cost`` is the sum of known costs, in nano-dollars. ``unknown`` counts the calls whose cost is unknown, and
-    ``estimated`` is the sum reserved for them, which the caps count.
+    ``cost`` is the sum of known costs and known parts of costs, in nano-dollars. ``unknown`` counts the calls of
+    whose cost a part is unknown, and ``estimated`` is the sum reserved for these parts; the caps count both.
     """
 
     day: str
@@ -157,6 +157,11 @@ class State(Protocol):
     @property
     def generation(self) -> int:
         """Increases when a damaged store was replaced by an empty one: put what is in memory again."""
+        ...
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which nothing could be written; 0 while writes succeed. Reads miss what waits."""
         ...
 
     async def start(self) -> None:

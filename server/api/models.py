@@ -88,6 +88,8 @@ class ModelCard(TypedDict):
     available: NotRequired[bool]
     unavailable_reason: NotRequired[str | None]
     price: NotRequired[Json]
+    shutdown_date: NotRequired[str | None]
+    successor: NotRequired[str | None]
     parameters: NotRequired[list[str] | None]
     origin: NotRequired[str]
 
@@ -219,6 +221,8 @@ def describe(
         "available": block is None,
         "unavailable_reason": None if block is None else block.reason,
         "price": row.price.model_dump(),
+        "shutdown_date": None if row.ends is None else row.ends.isoformat(),
+        "successor": row.successor,
         "parameters": None if row.parameters is None else sorted(row.parameters),
         "origin": row.origin,
     }

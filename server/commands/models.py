@@ -101,8 +101,9 @@ def list_models(
     faults = faults_of(catalog, store, engines)
     sizes = {stored.id: stored.size for stored in store.list()}
     table = terminal.table()
-    for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", "STATE"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "STATE"))
+    ends = ("ENDS",) if show_all else ()
+    for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", *ends, "STATE"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "ENDS", "STATE"))
     for model in catalog.models():
         fault = faults.get(model.id)
         own = isinstance(model.source, PathSource)  # a file of the user's is listed also when it is broken
@@ -114,6 +115,7 @@ def list_models(
             ", ".join(sorted(model.endpoints)),
             str(model.limits.context_window or ""),
             bytes_of(sizes.get(model.id) or model.size.disk),
+            *([str(model.ends or "")] if show_all else []),
             state_of(model, fault, engines),
         )
     console = terminal.console()

@@ -90,7 +90,9 @@ class Metrics:
         )
         self._cost = counter("roundhouse_cost_dollars", "Known cost of attempts", "model")
         self._cost_unknown = counter(
-            "roundhouse_cost_unknown", "Attempts whose cost is unknown: no price, or no usage reported", "model"
+            "roundhouse_cost_unknown",
+            "Attempts of whose cost a part is unknown: no price, or no usage reported",
+            "model",
         )
         self._load_seconds = histogram(
             "roundhouse_model_load_seconds", "Seconds that a model took to load", "model"
@@ -136,9 +138,9 @@ class Metrics:
             self._failures(model, outcome.error or "unknown").inc()
         if outcome.attempt > 1:
             self._fallbacks(model).inc()
-        if outcome.cost is None:
+        if outcome.cost is None or outcome.unknown_parts:
             self._cost_unknown(model).inc()
-        elif outcome.cost:
+        if outcome.cost:
             self._cost(model).inc(outcome.cost)
         usage = outcome.usage
         if usage.known:

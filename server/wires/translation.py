@@ -15,6 +15,7 @@ from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation import wording
 from server.answers.streams import event
 from server.edge.json_body import with_whole_numbers
 
@@ -43,6 +44,11 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
+    modalities = extras.get("modalities")
+    if extras.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
+        raise UnsupportedParameter(
+            "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
+        )
     kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
     return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
 
@@ -64,9 +70,9 @@ def validated(
     except ValidationError as wrong:
         if with_whole_numbers(wrong, body):
             return validated(body, left_out, foreign=foreign, place=place, original=original)
-        first = wrong.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
+        first = wrong.errors(include_url=False)[0]
+        where = wording.place(first)
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=place(where)) from None
 
 
 def named(item: Mapping[str, Any], field: str, where: str) -> str:

@@ -203,3 +203,27 @@ def test_the_refused_field_is_read_from_what_servers_say(
     param: str | None, message: str, field: str | None
 ) -> None:
     assert refuses_form(param, message) == field
+
+
+async def test_a_response_is_asked_for_in_the_form_that_its_server_takes(
+    fake: FakePicky, backend: OpenAIBackend
+) -> None:
+    far = Upstream("far", "openai", fake.base_url, "fake-chat", wire="responses")
+    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    shown = ChatRequest.model_validate({**asked, "stream_options": {"include_obfuscation": False}})
+    fake.refuses = {"stream": OPTIONS}
+    assert (await assemble_chat(backend.chat(far, shown)))["usage"]["completion_tokens"] > 0
+    assert fake.forms() == ["stream", "bare"]
+    assert not far.asked.known, "its streams report the usage in any form"
+    fake.calls.clear()
+    fake.refuses = {"bare": STREAM}
+    fake.streams = False
+    for _ in range(2):
+        answer = await assemble_chat(backend.chat(far, ChatRequest.model_validate(asked)))
+        assert answer["choices"][0]["message"]["content"] == fake.reply
+    assert fake.forms() == ["bare", "plain", "plain"]
+    fake.calls.clear()
+    fake.refuses = {"plain": ONLY_STREAM}
+    fake.streams = True
+    await assemble_chat(backend.chat(far, ChatRequest.model_validate(asked)))
+    assert fake.forms() == ["plain", "bare"]

@@ -10,12 +10,16 @@ from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from google.genai.types import GenerationConfig
 from pydantic import ConfigDict, TypeAdapter
 
+from backends.adapting.efforts import EFFORTS, nearest
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
-from backends.efforts import EFFORTS, nearest
 from backends.google.request import translate as to_google
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
+from backends.notices import collect
 from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
+from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
@@ -24,6 +28,7 @@ from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.wires.messages import to_chat as from_messages
 from server.wires.responses import to_chat as from_responses
+from tests.fakes.llama_server import FakeLlamaServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK has one type that allows extra fields
@@ -129,6 +134,16 @@ def test_efforts_of_openais_models(model: str, levels: str) -> None:
         assert dropped == (("reasoning_effort",) if "!" in level else ())
 
 
+@pytest.mark.parametrize(
+    ("model", "effort"), [("gpt-6-astra", "max"), ("gpt-6.1-sol", "max"), ("gpt-5.4", "xhigh")]
+)
+def test_the_most_effort_of_openais_models_over_the_responses_api(model: str, effort: str) -> None:
+    there = Upstream("o", "openai", "https://api.openai.com/v1", model, wire="responses")
+    translated = to_responses(asked(reasoning_effort="max"), there, table_at(there.base_url))
+    assert translated.body["reasoning"] == {"effort": effort}
+    assert translated.dropped == (() if effort == "max" else ("reasoning_effort",))
+
+
 def test_a_server_of_unknown_make_judges_itself_and_ollama_gets_what_it_has() -> None:
     assert over_openai(table_at("https://example.com/v1"), "gpt-5", "max") == ("max", ())
     assert over_openai(V1, "qwen3", "max") == ("high", ("reasoning_effort",))
@@ -139,6 +154,45 @@ def test_reasoning_is_never_switched_off_by_rounding() -> None:
     assert nearest("minimal", {"none", "low", "high"}) == "low"
     assert nearest("max", {"none", "low", "high"}) == "high"
     assert nearest("none", {"low", "high"}) == "low"
+
+
+QWEN = "{%- if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{% endif %}"
+GRANITE = "{%- if thinking %}<think>{% endif %}"
+GPT_OSS = "{%- if reasoning_effort is not defined %}{%- set reasoning_effort = 'medium' %}{% endif %}"
+ALWAYS = "<|im_start|>assistant\n<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "arguments", "kept"),
+    [
+        (QWEN, "none", {"enable_thinking": False}, True),
+        (QWEN, "high", {"enable_thinking": True}, False),
+        (GRANITE, "none", {"thinking": False}, True),
+        (GPT_OSS, "high", {"reasoning_effort": "high"}, True),
+        (GPT_OSS, "max", {"reasoning_effort": "high"}, False),
+        (GPT_OSS, "none", {"reasoning_effort": "low"}, False),
+        (ALWAYS, "none", {}, False),
+        (ALWAYS, "low", {}, False),
+        ("{{ x }}", "none", {}, True),
+        ("{{ x }}", "low", {}, False),
+    ],
+)
+async def test_an_effort_is_what_the_template_of_a_local_model_takes(
+    template: str, effort: str, arguments: Json, kept: bool
+) -> None:
+    async with FakeLlamaServer() as fake, HttpClient() as http:
+        fake.template = template
+        there = Upstream("w", "worker", fake.base_url, "local", api_key=fake.key, engine="llamacpp")
+        backend, told = LocalWorkerBackend(http), collect()
+        for own in ({}, {"enable_thinking": True, "more": 1}):
+            request = asked(reasoning_effort=effort, **({"chat_template_kwargs": own} if own else {}))
+            assert backend.dropped(request, there) == ()
+            async for _ in backend.chat(there, request):
+                pass
+            body = fake.calls[-1].body
+            assert body.get("chat_template_kwargs", {}) == {**arguments, **own}
+            assert "reasoning_effort" not in body
+        assert told == ([] if kept else ["reasoning_effort"])
 
 
 def message(**fields: Any) -> ChatRequest:

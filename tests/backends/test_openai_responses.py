@@ -14,10 +14,7 @@ from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import OPENAI
 from backends.openai.responses.request import LEAST_OUTPUT, translate
 from backends.wire.chat import ChatRequest
-from catalog.errors import (
-    CapabilityMismatch,
-    InvalidRequest,
-)
+from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from tests.fakes.openai_responses import (
     mistake_in,
@@ -152,9 +149,25 @@ def test_each_choice_of_a_tool_has_its_form_there(choice: Any, wanted: Any) -> N
 
 def test_a_web_search_becomes_the_hosted_tool() -> None:
     place = {"type": "approximate", "approximate": {"country": "FR", "city": "Paris"}}
-    body = sent(web_search_options={"search_context_size": "low", "user_location": place})
+    domains = {"allowed_domains": ["example.com"]}
+    search: Json = {"search_context_size": "low", "user_location": place, "filters": domains, "max_uses": 2}
+    body = sent(web_search_options=search, tools=[WEATHER])
     where = {"type": "approximate", "country": "FR", "city": "Paris"}
-    assert body["tools"] == [{"type": "web_search", "search_context_size": "low", "user_location": where}]
+    assert body["tools"][1:] == [
+        {"type": "web_search", "search_context_size": "low", "user_location": where, "filters": domains}
+    ]
+    assert body["max_tool_calls"] == 2
+    assert dropped(web_search_options=search) == ()
+    with pytest.raises(UnsupportedParameter, match="blocked_domains"):
+        sent(web_search_options={"filters": {"blocked_domains": ["example.com"]}})
+
+
+def test_an_effort_is_one_that_the_model_takes_over_this_api() -> None:
+    newest = replace(OFFICIAL, model="gpt-6-astra")
+    assert sent(newest, reasoning_effort="max")["reasoning"] == {"effort": "max"}
+    older = replace(OFFICIAL, model="gpt-5-mini")
+    assert sent(older, reasoning_effort="max")["reasoning"] == {"effort": "high"}
+    assert dropped(older, reasoning_effort="max") == ("reasoning_effort",)
 
 
 def test_nothing_is_stored_unless_the_caller_asks_and_then_nothing_is_encrypted() -> None:
@@ -166,16 +179,17 @@ def test_nothing_is_stored_unless_the_caller_asks_and_then_nothing_is_encrypted(
 
 
 def test_parameters_that_no_response_has_are_named_and_their_neutral_values_are_not() -> None:
-    unheld = {"seed": 1, "logit_bias": {"1": 2}, "frequency_penalty": 0.5, "presence_penalty": 0.5}
+    unheld: Json = {"seed": 1, "logit_bias": {"1": 2}, "frequency_penalty": 0.5, "presence_penalty": 0.5}
     assert set(dropped(**unheld, prediction={"type": "content", "content": "x"})) == {*unheld, "prediction"}
     assert dropped(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], store=False) == ()
-    assert sent(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], functions=[]) == sent()
+    assert sent(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[]) == sent()
 
 
 def test_the_parameters_of_the_models_row_are_a_further_bound() -> None:
-    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens", "stop"}))
+    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens"}))
     fields: Json = {"temperature": 0.5, "max_tokens": 50, "reasoning_effort": "low"}
     assert dropped(bounded, **fields) == ("temperature", "reasoning_effort")
+    assert dropped(bounded, stop=["END"]) == (), "the gateway ends the text itself"
     assert sent(bounded, **fields) == {**sent(bounded), "max_output_tokens": 50}
 
 
@@ -190,7 +204,6 @@ def test_a_bound_below_the_least_is_raised_and_named() -> None:
     [
         ({"n": 2}, "n"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"functions": [{"name": "f"}]}, "functions"),
         ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "video", "text": "x"}]}]}, "messages"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backends.base import Upstream
+from backends.azure import AzureBackend
+from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.assemble import ChatAssembler
@@ -24,6 +27,7 @@ from catalog.errors import (
     UpstreamRateLimited,
 )
 from catalog.types import Json
+from tests.backends.answers import assemble_chat
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import (
     ENCRYPTED,
@@ -32,7 +36,7 @@ from tests.fakes.openai_responses import (
     response_events,
     text_part,
 )
-from tests.fakes.server import Call
+from tests.fakes.server import Call, Fault
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -42,6 +46,11 @@ SHELL: Json = {
     "type": "custom",
     "custom": {"name": "shell", "description": "Runs.", "format": {"type": "grammar", "grammar": GRAMMAR}},
 }
+
+SEARCHED: Json = {
+    "id": "ws_1", "type": "web_search_call", "status": "completed",
+    "action": {"type": "search", "query": "fox"},
+}  # fmt: skip
 
 
 def request_of(**fields: Any) -> ChatRequest:
@@ -152,19 +161,55 @@ async def test_a_custom_tool_is_called_with_its_text(client: Client) -> None:
 async def test_citations_become_annotations(client: Client) -> None:
     cited = {"url": "https://example.com", "title": "T", "start_index": 0, "end_index": 1}
     part = text_part(("A", " fox."), annotations=({"type": "url_citation", **cited},))
-    searched = {
-        "id": "ws_1", "type": "web_search_call", "status": "completed",
-        "action": {"type": "search", "query": "fox"},
-    }  # fmt: skip
-    client.fake.output = [searched, message_item([part])]
+    client.fake.output = [SEARCHED, message_item([part])]
     said = await client.says(web_search_options={})
     assert said["content"] == "A fox."
     assert said["annotations"] == [{"type": "url_citation", "url_citation": cited}]
 
 
-async def test_two_messages_of_one_response_are_two_paragraphs(client: Client) -> None:
-    client.fake.output = [message_item([text_part(("First.",))]), message_item([text_part(("Then.",))], "msg_2")]
-    assert (await client.says())["content"] == "First.\n\nThen."
+async def test_what_is_paid_by_the_piece_is_counted(client: Client) -> None:
+    ran = {"id": "ci_1", "type": "code_interpreter_call", "status": "completed", "container_id": "c1", "code": "1"}
+    opened = {**SEARCHED, "id": "ws_2", "action": {"type": "open_page", "url": "https://example.com"}}
+    client.fake.output = [SEARCHED, opened, ran, {**ran, "id": "ci_2"}, message_item([text_part(("1",))])]
+    whole = await client.whole()
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1, "containers": 1}
+    kept = {"ttl_12h_tokens": 1, "ttl_30m_tokens": 0}
+    counts = {"cached_tokens": 2, "cache_write_tokens": 1, "cache_write_tokens_details": kept}
+    client.fake.ending = {"usage": {"input_tokens": 5, "input_tokens_details": counts, "output_tokens": 1}}
+    details = (await client.whole())["usage"]["prompt_tokens_details"]
+    assert details == counts
+
+
+async def test_a_search_is_told_counted_and_given_back_where_it_was(client: Client) -> None:
+    thoughts = [
+        {"id": f"rs_{at}", "type": "reasoning", "summary": [], "encrypted_content": ENCRYPTED} for at in (1, 2)
+    ]
+    client.fake.output = [thoughts[0], SEARCHED, thoughts[1], message_item([text_part(("A fox.",))])]
+    client.fake.ending = {"tool_usage": {"web_search": {"num_requests": 1}, "image_gen": {}}}
+    whole = await client.whole(web_search_options={})
+    said = whole["choices"][0]["message"]
+    assert said["server_tool_calls"] == [SEARCHED]
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1}
+    client.fake.output, client.fake.ending = None, {}
+    await client.says(messages=[{"role": "user", "content": "Hi"}, said, {"role": "user", "content": "More."}])
+    assert client.call().body["input"][1:4] == [thoughts[0], SEARCHED, thoughts[1]]
+    other = replace(client.upstream, endpoint="other")
+    turns = request_of(messages=[said, {"role": "user", "content": "More."}])
+    assert client.backend.dropped(turns, other) == ("messages.thinking_blocks", "messages.server_tool_calls")
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_two_messages_of_one_response_are_two_paragraphs_and_citations_point_into_them(
+    client: Client, streams: bool
+) -> None:
+    cited = {"type": "url_citation", "url": "https://example.com", "title": "T", "start_index": 0}
+    last = [text_part((text,), annotations=({**cited, "end_index": len(text)},)) for text in ("Then", " more")]
+    client.fake.output = [message_item([text_part(("First.",))]), message_item(last, "msg_2")]
+    client.fake.streams = streams
+    said = await client.says()
+    assert said["content"] == "First.\n\nThen more"
+    places = [note["url_citation"] for note in said["annotations"]]
+    assert [said["content"][one["start_index"] : one["end_index"]] for one in places] == ["Then", " more"]
 
 
 async def test_the_probabilities_of_tokens_arrive(client: Client) -> None:
@@ -226,6 +271,8 @@ async def test_a_stream_without_its_end_is_broken(client: Client) -> None:
         {"type": "response.output_text.delta", "output_index": 0, "delta": 5},
         {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call"}},
         {"type": "response.completed", "response": None},
+        {"type": ["response.completed"]},
+        {"type": "response.new\ndata: {}"},
     ],
 )
 async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, event: Json) -> None:
@@ -234,13 +281,49 @@ async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, 
         await client.chunks()
 
 
+class FakeAzure(FakeOpenAI):
+    prefix = "/openai/v1"
+
+
+async def test_azure_answers_at_its_own_address_with_its_own_header() -> None:
+    async with FakeAzure() as fake, HttpClient() as http:
+        there = Upstream("az", "azure", fake.origin, "fake-chat", api_key="secret-key-1", wire="responses")
+        answer = await assemble_chat(AzureBackend(http).chat(there, request_of()))
+        assert answer["choices"][0]["message"]["content"] == fake.reply
+        assert (fake.calls[0].path, fake.calls[0].headers["api-key"]) == ("/openai/v1/responses", "secret-key-1")
+        assert await AzureBackend(http).count(there, request_of()) == {"input_tokens": 4321}
+
+
+class Lingering(FakeOpenAI):
+    """Keeps its streams open after the last event."""
+
+    async def stream(
+        self, request: web.Request, call: Call, chunks: Iterable[bytes], **options: Any
+    ) -> web.StreamResponse:
+        told = [*chunks, b": more\n\n"]
+        call.fault = Fault(stall_after=len(told) - 1)
+        return await super().stream(request, call, told, **options)
+
+
+async def test_the_last_event_ends_the_answer_also_if_the_stream_stays_open() -> None:
+    async with Lingering() as fake, HttpClient() as http:
+        client = Client(fake, http)
+        client.upstream = replace(client.upstream, timeouts=Timeouts(idle=0.3))
+        assert (await client.says())["content"] == fake.reply
+
+
 async def test_an_unknown_kind_of_event_changes_nothing(client: Client) -> None:
     client.fake.between = [{"type": "response.something.new", "value": 1}]
     assert (await client.says())["content"] == client.fake.reply
 
 
 async def test_a_server_that_does_not_stream_gives_the_same_message(client: Client) -> None:
-    fields: Json = {"tools": [WEATHER], "tool_choice": "required", "reasoning_effort": "low"}
+    fields: Json = {
+        "tools": [WEATHER],
+        "tool_choice": "required",
+        "reasoning_effort": "low",
+        "reasoning": {"summary": "auto"},
+    }
     streamed = await client.says(**fields), await client.says()
     client.fake.streams = False
     assert (await client.says(**fields), await client.says()) == streamed

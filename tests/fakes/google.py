@@ -41,7 +41,10 @@ class Wrong(Exception):
 
 
 class FakeGoogle(FakeServer):
-    """``reply`` is what the model says. With ``call_ids`` off, tool calls have no ids, as in older versions."""
+    """``reply`` is what the model says, before ``pictures`` in base64.
+
+    With ``call_ids`` off, tool calls have no ids, as in older versions.
+    """
 
     def __init__(self, *, uds: Path | None = None, key: str = "AIza-fake") -> None:
         super().__init__(uds=uds)
@@ -49,13 +52,27 @@ class FakeGoogle(FakeServer):
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
         self.call_ids = True
+        self.pictures: tuple[str, ...] = ()
+        self.listed: list[Json] = []
 
     @property
     def base_url(self) -> str:
         return f"{self.origin}/v1beta"
 
     def routes(self) -> list[Route]:
-        return [("POST", "/v1beta/models/{call:.+}", self.models)]
+        return [("POST", "/v1beta/models/{call:.+}", self.models), ("GET", "/v1beta/models", self.list_models)]
+
+    async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A page of two models."""
+        if call.headers.get("x-goog-api-key") != self.key:
+            return self.refused(
+                call, 400, "API key not valid. Please pass a valid API key.", code="API_KEY_INVALID"
+            )
+        at = int(call.query.get("pageToken", 0))
+        page: Json = {"models": self.listed[at : at + 2]}
+        if at + 2 < len(self.listed):
+            page["nextPageToken"] = str(at + 2)
+        return await self.document(request, call, page)
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
         error: Json = {"code": status, "message": message, "status": kind or STATUSES.get(status, "UNKNOWN")}
@@ -148,7 +165,8 @@ class FakeGoogle(FakeServer):
         pieces = words(text)
         if len(pieces) > config.get("maxOutputTokens", 10_000):
             pieces, finish = pieces[: config["maxOutputTokens"]], "MAX_TOKENS"
-        return [*parts, *({"text": piece} for piece in pieces)], finish
+        drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in self.pictures]
+        return [*parts, *({"text": piece} for piece in pieces), *drawn], finish
 
 
 def grounding(text: str) -> Json:

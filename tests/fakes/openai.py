@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from openai.types.responses.input_token_count_params import InputTokenCountParams
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
@@ -72,6 +73,7 @@ class FakeOpenAI(FakeServer):
             ("POST", f"{self.prefix}/chat/completions", self.chat),
             ("POST", f"{self.prefix}/completions", self.complete),
             ("POST", f"{self.prefix}/responses", self.respond),
+            ("POST", f"{self.prefix}/responses/input_tokens", self.count),
             ("POST", f"{self.prefix}/embeddings", self.embed),
             ("POST", f"{self.prefix}/rerank", self.rerank),
             ("POST", f"{self.prefix}/classify", self.classify),
@@ -134,6 +136,13 @@ class FakeOpenAI(FakeServer):
             made[4:4] = self.between
             return await self.stream(request, call, (event(payload, payload["type"]) for payload in made))
         return await self.document(request, call, response_document(call.body, output, ending))
+
+    async def count(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if refusal := self.rejected(call):
+            return refusal
+        if extra := call.body.keys() - InputTokenCountParams.__annotations__.keys():
+            return self.refused(call, 400, f"Unknown parameter: '{min(extra)}'.", code="unknown_parameter")
+        return await self.document(request, call, {"object": "response.input_tokens", "input_tokens": 4321})
 
     async def embed(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.types import Json
 
 CREATED = 1_760_000_000
+CITED: Json = {"title": "Foxes", "url": "https://foxes.example/speed?utm_source=openai"}
 
 
 def words(text: str) -> list[str]:
@@ -62,6 +63,7 @@ class Answer:
     calls: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
     finish_reason: str = "stop"
+    annotations: tuple[Json, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -90,7 +92,15 @@ def answer(body: Json, reply: str, *, refuse: bool) -> Answer:
         text = json.dumps(example_of(form["json_schema"].get("schema") or {}))
     elif form.get("type") == "json_object":
         text = json.dumps({"answer": reply})
+    if "web_search_options" in body:
+        return replace(limited(text, body), annotations=(citation(text),))
     return limited(text, body)
+
+
+def citation(text: str) -> Json:
+    """The annotation of a text's last word."""
+    place = {"start_index": len(text.rpartition(" ")[0]) + 1, "end_index": len(text), **CITED}
+    return {"type": "url_citation", "url_citation": place}
 
 
 def limited(text: str, body: Json) -> Answer:
@@ -122,6 +132,12 @@ def usage(prompt: int, completion: int) -> Json:
     }
 
 
+def served_tier(body: Json) -> str:
+    """The tier that serves a request: the one it asks for, as where there is room."""
+    asked = body.get("service_tier")
+    return asked if asked in ("flex", "priority") else "default"
+
+
 def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
     """The chunks of a streamed chat, in the order that OpenAI sends them."""
     options = body.get("stream_options") or {}
@@ -130,7 +146,7 @@ def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
         "object": "chat.completion.chunk",
         "created": CREATED,
         "model": body["model"],
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "system_fingerprint": "fp_fake",
     }
     if options.get("include_usage"):
@@ -148,9 +164,9 @@ def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
         logprobs = {"content": [token_logprob(piece, top)], "refusal": None} if body.get("logprobs") else None
         for index in range(count):
             yield chunk(index, {"content": piece}, logprobs=logprobs)
+    extras: Json = {"annotations": list(said.annotations), "refusal": said.refusal}
     for index in range(count):
-        if said.refusal:
-            yield chunk(index, {"refusal": said.refusal})
+        yield from (chunk(index, {name: extra}) for name, extra in extras.items() if extra)
         for at, (name, arguments) in enumerate(said.calls):
             function = {"name": name, "arguments": ""}
             start = {"index": at, "id": f"call_{index}_{at}", "type": "function", "function": function}
@@ -170,7 +186,7 @@ def chat_document(body: Json, said: Answer) -> Json:
         "role": "assistant",
         "content": "".join(said.pieces) if said.pieces else None,
         "refusal": said.refusal,
-        "annotations": [],
+        "annotations": list(said.annotations),
     }
     if said.calls:
         message["tool_calls"] = [
@@ -192,7 +208,7 @@ def chat_document(body: Json, said: Answer) -> Json:
             for index in range(count)
         ],
         "usage": usage(prompt_tokens(body["messages"]), said.tokens * count),
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "system_fingerprint": "fp_fake",
     }
 

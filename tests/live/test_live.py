@@ -56,6 +56,7 @@ class Live:
     speak: str | None = None
     transcribe: str | None = None
     image: str | None = None
+    responses: str | None = None
 
     def model(self, kind: str) -> str:
         chosen = os.environ.get(f"ROUNDHOUSE_LIVE_{self.name}_{kind}".upper()) or getattr(self, kind)
@@ -69,12 +70,12 @@ class Live:
 PROVIDERS = [
     Live(
         "openai", "OPENAI_API_KEY",
-        chat="gpt-5.4-nano", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
-        transcribe="gpt-4o-mini-transcribe", image="gpt-image-1-mini",
+        chat="gpt-5.2", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
+        transcribe="gpt-transcribe", image="gpt-image-2.6-flare", responses="gpt-6-luna",
     ),
-    Live("anthropic", "ANTHROPIC_API_KEY", chat="claude-haiku-4-5"),
-    Live("google", "GEMINI_API_KEY", chat="gemini-2.5-flash-lite", embed="gemini-embedding-001"),
-    Live("elevenlabs", "ELEVENLABS_API_KEY", speak="eleven_flash_v2_5", transcribe="scribe_v1"),
+    Live("anthropic", "ANTHROPIC_API_KEY", chat="claude-haiku-5-5"),
+    Live("google", "GEMINI_API_KEY", chat="gemini-2.5-flash-lite", embed="gemini-embedding-2"),
+    Live("elevenlabs", "ELEVENLABS_API_KEY", speak="eleven_flash_v2_5", transcribe="scribe_v2"),
 ]  # fmt: skip
 
 
@@ -196,6 +197,36 @@ def test_responses_are_streamed(client: openai.OpenAI, provider: Live) -> None:
         kinds = [event.type for event in events]
     assert kinds[0] == "response.created"
     assert kinds[-1] == "response.completed"
+
+
+def test_a_reasoning_model_goes_on_after_a_tool_over_the_responses_api(
+    client: openai.OpenAI, provider: Live
+) -> None:
+    ask: Any = {
+        "model": provider.model("responses"),
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}],
+        "reasoning_effort": "low",
+        "max_completion_tokens": 2000,
+    }
+    messages: list[Any] = [{"role": "user", "content": "What is the weather in Oslo? Use the tool."}]
+    message = client.chat.completions.create(messages=messages, tool_choice="required", **ask).choices[0].message
+    assert message.tool_calls
+    given = message.model_dump(exclude_none=True)
+    messages += [given, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "17 degrees"}]
+    assert "17" in (client.chat.completions.create(messages=messages, **ask).choices[0].message.content or "")
+
+
+def test_a_stored_response_and_a_hosted_tool_pass_through(client: openai.OpenAI, provider: Live) -> None:
+    model = provider.model("responses")
+    first = client.responses.create(model=model, input="My word is fox.", store=True, max_output_tokens=600)
+    again = client.responses.create(
+        model=model, input="Which is my word?", previous_response_id=first.id, max_output_tokens=600
+    )
+    assert "fox" in again.output_text.lower()
+    found = client.responses.create(
+        model=model, input="Who wrote Peer Gynt? Search the web.", tools=[{"type": "web_search"}], max_tool_calls=1
+    )
+    assert any(item.type == "web_search_call" for item in found.output)
 
 
 def test_messages_are_answered(server: str, provider: Live) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import ErrorReader, read_error
+from backends.http.errors import ErrorReader, error_details, read_error
 from catalog.errors import ContextLengthExceeded, InvalidRequest, RoundhouseError
 from catalog.types import Json
 
@@ -30,6 +30,8 @@ _OF_REQUEST = (
     *("cyber_policy", "bio_policy", "misalignment_policy", "data_residency", "string_above", "bad_request"),
 )
 """Beginnings of the codes of errors that the request caused."""
+_STORED = ("input", "previous_response_id", "conversation", "prompt", "tools")
+"""Fields that refer to what is stored at OpenAI."""
 _NAMES = (
     ("input", "messages"),
     ("text.format", "response_format"),
@@ -56,9 +58,14 @@ def error_of(event: Json) -> Any:
 
 
 def naming(errors: ErrorReader, *, chat: bool) -> ErrorReader:
-    """An error reader whose errors name the caller's fields: those of a chat, or those of a response."""
+    """An error reader whose errors name the caller's fields: those of a chat, or those of a response.
+
+    A 404 for something in the request, such as an item that is not stored, is the caller's mistake.
+    """
 
     def read(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+        if status == 404 and (error_details(body).param or "").startswith(_STORED):
+            status = 400
         return named(errors(status, headers, body, upstream), chat=chat)
 
     return read

@@ -7,14 +7,16 @@ that the Responses API lacks.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from backends.base import Upstream
+from backends.openai.efforts import efforts_of
 from backends.openai.parameters import COMPATIBLE, OPENAI
 from backends.openai.responses.items import to_items
-from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names
-from backends.translation import NEUTRAL, Dropped, TranslatedRequest, is_set
-from backends.wire.chat import ChatRequest
+from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names, refuse_domains
+from backends.translation import Dropped, TranslatedRequest, is_set
+from backends.wire.chat import ChatRequest, WebSearchOptions
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
 
@@ -22,12 +24,31 @@ LEAST_OUTPUT = 16
 """The smallest ``max_output_tokens`` that OpenAI takes."""
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
-_REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
-_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content"})
+_REFUSED = {name: OTHER_ANSWERS[name] for name in ("modalities", "audio")}
+_COUNTED = frozenset(
+    {
+        *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
+        *("personality", "reasoning", "text", "tools", "tool_choice", "truncation"),
+    }
+)
+_UNSENT = frozenset({"n", *_REFUSED})
+"""Names whose neutral values may be in a chat."""
+_KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
-    return replace(table, drops=table.drops | _LACKED, renames={}, marks=_KEPT_MARKS, stops=None, refuses=_REFUSED)
+    return replace(
+        table,
+        drops=table.drops | _LACKED,
+        renames={},
+        marks=_KEPT_MARKS,
+        stops=None,
+        refuses={**table.refuses, **_REFUSED},
+        efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
+        text_files=True,
+        linked_files=True,
+        tools=replace(table.tools, media_results=True),
+    )
 
 
 _OPENAI = _without_lacked(OPENAI)
@@ -37,36 +58,42 @@ _COMPATIBLE = _without_lacked(COMPATIBLE)
 def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -> TranslatedRequest:
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
-    Nothing is stored unless the caller asks for it. Raises InvalidRequest or a subclass for what no response has:
-    several choices, audio, the older ``functions``.
+    Nothing is stored unless the caller asks for it. Stop sequences are left to the gateway. Raises InvalidRequest
+    or a subclass for what no response has: several choices, and audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):
         raise UnsupportedParameter("OpenAI's Responses API gives one choice; 'n' must be 1.", param="n")
     dropped = Dropped()
+    search = request.web_search_options
+    if search is not None or request.stop is not None:
+        request = request.model_copy(update={"web_search_options": None, "stop": None})
     dropped.add(*dropped_names(request, upstream, table))
     chat = body_for(request, upstream, table)
-    chat = {name: value for name, value in chat.items() if value is not None and not _is_neutral(name, value)}
+    chat = {name: value for name, value in chat.items() if value is not None and name not in _UNSENT}
     body: Json = {"model": chat.pop("model"), "input": to_items(chat.pop("messages"), upstream, dropped)}
     _output(chat, body, dropped)
     _tools(chat, body)
+    if search is not None:
+        _web_search(search, upstream, body)
     _text(chat, body)
     _reasoning(chat, body)
     _logprobs(chat, body)
     options = chat.pop("stream_options", {})
     if "include_obfuscation" in options:
         body["stream_options"] = {"include_obfuscation": options["include_obfuscation"]}
-    for name in ("n", "stop"):
-        chat.pop(name, None)
     store = chat.pop("store", False)
     body |= {**chat, "store": store, "stream": True}
     if upstream.reasons and not store:
         body.setdefault("include", []).append("reasoning.encrypted_content")
+    if search is not None:
+        body.setdefault("include", []).append("web_search_call.action.sources")
     return TranslatedRequest(body, dropped.as_tuple())
 
 
-def _is_neutral(name: str, value: Any) -> bool:
-    return value in NEUTRAL.get(name, ()) and name not in ("metadata", "store")
+def counted_body(body: Json) -> Json:
+    """The part of a body that its prompt tokens depend on; OpenAI takes nothing else when it counts."""
+    return {name: value for name, value in body.items() if name in _COUNTED}
 
 
 def _output(chat: Json, body: Json, dropped: Dropped) -> None:
@@ -80,9 +107,6 @@ def _output(chat: Json, body: Json, dropped: Dropped) -> None:
 
 def _tools(chat: Json, body: Json) -> None:
     tools = [_tool(tool) for tool in chat.pop("tools", ())]
-    search = chat.pop("web_search_options", None)
-    if search is not None:
-        tools.append(_web_search(search))
     if tools:
         body["tools"] = tools
     if "tool_choice" in chat:
@@ -104,15 +128,20 @@ def _tool(tool: Json) -> Json:
     return {"type": "function", "parameters": None, **function, "strict": bool(function.get("strict"))}
 
 
-def _web_search(options: Any) -> Json:
-    """The hosted tool; a chat's place of the user is one level deeper than the tool's."""
-    if not isinstance(options, dict):
-        raise UnsupportedParameter("'web_search_options' must be an object.", param="web_search_options")
-    made = {"type": "web_search", **options}
-    place = options.get("user_location")
-    if isinstance(place, dict) and isinstance(place.get("approximate"), dict):
-        made["user_location"] = {"type": "approximate", **place["approximate"]}
-    return made
+def _web_search(search: WebSearchOptions, upstream: Upstream, body: Json) -> None:
+    """Add the hosted tool, whose place of the user is one level less deep than a chat's."""
+    refuse_domains(search, upstream, "blocked_domains")
+    tool: Json = {"type": "web_search"}
+    if search.search_context_size is not None:
+        tool["search_context_size"] = search.search_context_size
+    if search.user_location is not None:
+        place = search.user_location.approximate.model_dump(exclude_none=True)
+        tool["user_location"] = {"type": "approximate", **place}
+    if search.filters is not None and search.filters.allowed_domains:
+        tool["filters"] = {"allowed_domains": search.filters.allowed_domains}
+    if search.max_uses is not None:
+        body["max_tool_calls"] = search.max_uses
+    body["tools"] = [*body.get("tools", ()), tool]
 
 
 def _choice(choice: Any) -> Any:

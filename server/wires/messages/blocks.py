@@ -78,12 +78,24 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
                 _name_lost(block, losses)
+            case "server_tool_use" if block.get("name") in ("web_search", "code_execution"):
+                _own_call(message, block, losses)
+            case "web_search_tool_result" | "code_execution_tool_result":
+                losses.add("messages.server_tool_use")
             case kind:
                 with losses.refusing():
                     raise _unsupported(kind, where)
     if texts:
         message["content"] = texts
     return message
+
+
+def _own_call(message: Json, block: Json, losses: Losses) -> None:
+    """Keep a call that another provider made itself, for that one; to others the text of the answer is enough."""
+    losses.add("messages.server_tool_use")
+    if isinstance(block.get("extra_content"), dict):
+        item = {"id": block.get("id"), "extra_content": block["extra_content"]}
+        message.setdefault("server_tool_calls", []).append(item)
 
 
 def _call(block: Json, where: str) -> Json:

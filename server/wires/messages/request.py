@@ -13,6 +13,7 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.messages.blocks import to_messages
 from server.wires.translation import Losses, split_extras, validated
+from server.wires.web_search import OF_MESSAGES, from_messages
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
 """Reasoning effort by the largest thinking budget in tokens; above the last it is high. Our own choice."""
@@ -32,12 +33,14 @@ MAX_USER = 64
 
 
 def to_chat(
-    request: MessagesRequest | CountTokensRequest, headers: Mapping[str, str] = MappingProxyType({})
+    request: MessagesRequest | CountTokensRequest,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    query: Mapping[str, str] = MappingProxyType({}),
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for Anthropic itself, which gets it as it is, with those of the caller's ``headers``
-    that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
+    and ``query`` that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
     :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
@@ -59,20 +62,24 @@ def to_chat(
         if isinstance(user, str) and user:
             body["user"] = user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()
     _tools(request, body, losses)
-    _tool_choice(request.tool_choice, body)
+    _tool_choice(request.tool_choice, body, losses)
     _thinking(request, body, losses)
     _format(request, body)
     given = {name: headers[name] for name in _HEADERS if name in headers}
     for name, value in given.items():
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
-    original = Original("messages", request, given, losses.refusal)
+    beta = {"beta": "true"} if query.get("beta") == "true" else {}
+    original = Original("messages", request, given, beta, losses.refusal)
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
 
 
 def _tools(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
     for position, tool in enumerate(request.tools or ()):
         with losses.refusing():
+            if tool.get("type") in OF_MESSAGES:
+                body["web_search_options"] = from_messages(tool, f"tools[{position}]", losses.add)
+                continue
             body.setdefault("tools", []).append(_tool(tool, position))
             losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] is not None))
 
@@ -96,8 +103,11 @@ def _tool(tool: Json, position: int) -> Json:
     }
 
 
-def _tool_choice(choice: Json | None, body: Json) -> None:
+def _tool_choice(choice: Json | None, body: Json, losses: Losses) -> None:
     if choice is None:
+        return
+    if "web_search_options" in body and _names_search(choice, body):
+        losses.add("tool_choice")
         return
     match choice.get("type"):
         case "auto" | "none" as kind:
@@ -112,6 +122,14 @@ def _tool_choice(choice: Json | None, body: Json) -> None:
         body["parallel_tool_calls"] = False
     if "tools" not in body and body["tool_choice"] in ("auto", "none"):
         del body["tool_choice"]
+
+
+def _names_search(choice: Json, body: Json) -> bool:
+    """Whether the choice forces a search, which other providers make when they see fit."""
+    names = [tool["function"].get("name") for tool in body.get("tools", ())]
+    return (choice.get("type") == "tool" and choice.get("name") not in names) or (
+        choice.get("type") == "any" and not names
+    )
 
 
 def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:

@@ -14,7 +14,13 @@ from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
+from server.wires.messages.hosted import blocks_of, citation_of, picture
 from server.wires.messages.native import NativeMessage
+
+TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
+"""Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
+
+_NO_SEARCHES: Json = {"web_search_requests": 0, "web_fetch_requests": 0}
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
@@ -52,6 +58,8 @@ class MessageStream:
     _usage: Json = field(default_factory=dict)
     _stop: str | None = None
     _sequence: str | None = None
+    _tier: str | None = None
+    _titles: dict[str, str] = field(default_factory=dict)
     _native: NativeMessage | None = None
 
     def feed(self, chunk: Json) -> Iterator[Json]:
@@ -66,10 +74,12 @@ class MessageStream:
         self.model = self.model or chunk.get("model") or ""
         if not self._started:
             self._started = True
-            self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0}
+            self._tier = TIERS.get(str(chunk.get("service_tier")))
+            self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0, **self._told({})}
             yield {"type": "message_start", "message": self.message()}
         if chunk.get("usage"):
-            self._usage = _usage(chunk["usage"])
+            self._tier = TIERS.get(str(chunk.get("service_tier"))) or self._tier
+            self._usage = {**_usage(chunk["usage"]), **self._told(chunk["usage"])}
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:
                 yield from self._choice(choice)
@@ -91,7 +101,8 @@ class MessageStream:
         else:
             self._sequence = None
         delta = {"stop_reason": self._stop, "stop_sequence": self._sequence, "stop_details": self._details()}
-        yield {"type": "message_delta", "delta": delta, "usage": self._usage}
+        usage = {name: value for name, value in self._usage.items() if name not in _OF_MESSAGE}
+        yield {"type": "message_delta", "delta": delta, "usage": usage}
         yield {"type": "message_stop"}
 
     def fail(self, error: RoundhouseError) -> Iterator[Json]:
@@ -116,6 +127,11 @@ class MessageStream:
 
     # ---- the parts of an answer
 
+    def _told(self, usage: Json) -> Json:
+        """The fields of the usage that a message has, and its last event has not."""
+        told = {name: usage[name] for name in ("cache_creation", "inference_geo", "speed") if usage.get(name)}
+        return told if self._tier is None else {**told, "service_tier": self._tier}
+
     def _details(self) -> Json | None:
         if not self._refusal:
             return None
@@ -133,11 +149,41 @@ class MessageStream:
             yield self._add("text_delta", "text", text)
         if delta.get("refusal"):
             self._refusal.append(delta["refusal"])
+        if not delta.keys().isdisjoint(_RESULTS):
+            yield from self._results(delta)
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if choice.get("stop_reason") in self.stop_sequences:
             self._sequence = choice["stop_reason"]
+
+    def _results(self, delta: Json) -> Iterator[Json]:
+        """The citations of the open text, or of an empty one; then pictures, and the provider's own tools."""
+        citations = [made for one in delta.get("annotations") or () if (made := citation_of(one)) is not None]
+        if citations:
+            yield from self._begin("text", {"type": "text", "text": ""})
+        for citation in citations:
+            self._titles.setdefault(citation["url"], citation["title"] or "")
+            assert self._open is not None
+            self._open.block.setdefault("citations", []).append(citation)
+            yield self._delta({"type": "citations_delta", "citation": citation})
+        for image in delta.get("images") or ():
+            yield from self._begin("text", {"type": "text", "text": ""})
+            yield self._add("text_delta", "text", picture(image))
+        for item in delta.get("server_tool_calls") or ():
+            for block in blocks_of(item, self._titles):
+                yield from self._whole(block)
+
+    def _whole(self, block: Json) -> Iterator[Json]:
+        """A block that came at once; the input of a call is a delta, as in Anthropic's streams."""
+        yield from self._close()
+        given = block.get("input")
+        self._open = _OpenBlock(block["type"], dict(block))
+        begun = block if given is None else {**block, "input": {}}
+        yield {"type": "content_block_start", "index": len(self._content), "content_block": begun}
+        if given is not None:
+            yield self._delta({"type": "input_json_delta", "partial_json": orjson.dumps(given).decode()})
+        yield from self._close()
 
     def _signed(self, block: Json) -> Iterator[Json]:
         """Sign and close the open thinking block, or add a whole one whose text was not streamed.
@@ -200,10 +246,15 @@ class MessageStream:
         text = "".join(closing.pieces)
         if closing.kind == "tool_use":
             closing.block["input"] = _parse_arguments(text)
-        elif closing.kind != "redacted_thinking":
+        elif closing.kind in ("text", "thinking"):
             closing.block[closing.kind] = text
         yield {"type": "content_block_stop", "index": len(self._content)}
         self._content.append(closing.block)
+
+
+_RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_OF_MESSAGE = frozenset({"cache_creation", "service_tier", "inference_geo", "speed"})
+"""Fields of a message's usage that the usage of its last event has not."""
 
 
 def _parse_arguments(arguments: str) -> Json:
@@ -223,11 +274,13 @@ def _usage(usage: Json) -> Json:
     cached = prompt.get("cached_tokens") or 0
     written = prompt.get("cache_write_tokens") or 0
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    ran = usage.get("server_tool_use")
     return {
         "input_tokens": max(0, usage.get("prompt_tokens", 0) - cached - written),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens", 0),
         "output_tokens_details": {"thinking_tokens": reasoning},
+        **({"server_tool_use": {**_NO_SEARCHES, **ran}} if isinstance(ran, dict) else {}),
         **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
     }

@@ -9,6 +9,9 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.translation import Losses, named
 
+_HOSTED = ("web_search_call", "code_interpreter_call")
+"""Items of tools that a provider ran; a provider gets its own back, and the others read the text alone."""
+
 
 def to_messages(items: str | list[Json], losses: Losses) -> list[Json]:
     """Translate ``input``. Consecutive items of the assistant become one message.
@@ -41,6 +44,10 @@ def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case "reasoning":
             _reasoning(_assistant(messages), item, losses)
+        case kind if kind in _HOSTED:
+            _assistant(messages).setdefault("server_tool_calls", []).append(item)
+        case "image_generation_call":
+            _drawn(_assistant(messages), item, where)
         case kind:
             raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
 
@@ -91,6 +98,13 @@ def _reasoning(message: Json, item: Json, losses: Losses) -> None:
         message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
     elif item.get("encrypted_content"):
         losses.add("input.encrypted_content")
+
+
+def _drawn(message: Json, item: Json, where: str) -> None:
+    """A picture that the model made is one of the message's ``images``."""
+    picture = f"data:image/{item.get('output_format') or 'png'};base64,{_text(item, 'result', where)}"
+    extra = {"extra_content": item["extra_content"]} if item.get("extra_content") else {}
+    message.setdefault("images", []).append({"type": "image_url", "image_url": {"url": picture}, **extra})
 
 
 def _content(content: Any, where: str, losses: Losses) -> str | list[Json]:

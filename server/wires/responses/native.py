@@ -25,7 +25,9 @@ class NativeResponse:
 
     def feed(self, event: Json, chunk: Json) -> Iterator[Json]:
         """The event to send. ``chunk`` has the gateway's name of the model and, if asked for, the times."""
-        self._number = event.setdefault("sequence_number", self._number + 1)
+        if type(event.get("sequence_number")) is not int:
+            event["sequence_number"] = self._number + 1
+        self._number = event["sequence_number"]
         response = event.get("response")
         if isinstance(response, dict):
             response["model"] = chunk["model"]

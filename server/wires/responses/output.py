@@ -10,7 +10,9 @@ from catalog.types import Json
 
 
 @dataclass(slots=True)
-class _Item:
+class OutputItem:
+    """One item of a response in progress."""
+
     id: str
     index: int
     status: str = field(default="in_progress", kw_only=True)
@@ -32,18 +34,23 @@ class _Item:
 @dataclass(slots=True)
 class _Part:
     kind: str
+    start: int = 0
     pieces: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
+    annotations: list[Json] = field(default_factory=list)
 
     def to_json(self) -> Json:
         text = "".join(self.pieces)
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+        return {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": self.logprobs}
+
+
+_PLACES = ("start_index", "end_index", "index")
 
 
 @dataclass(slots=True)
-class MessageItem(_Item):
+class MessageItem(OutputItem):
     """A message, whose parts are texts and refusals."""
 
     parts: list[_Part] = field(default_factory=list)
@@ -56,8 +63,9 @@ class MessageItem(_Item):
         content = [part.to_json() for part in self.parts]
         return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
 
-    def add_text(self, text: str, logprobs: list[Json]) -> Iterator[Json]:
-        yield from self._part("output_text")
+    def add_text(self, text: str, logprobs: list[Json], start: int) -> Iterator[Json]:
+        """``start`` counts the characters of the answer before this text."""
+        yield from self._part("output_text", start)
         self.parts[-1].pieces.append(text)
         self.parts[-1].logprobs += logprobs
         yield self._event("output_text.delta", content_index=self._part_index, delta=text, logprobs=logprobs)
@@ -67,6 +75,21 @@ class MessageItem(_Item):
         self.parts[-1].pieces.append(text)
         yield self._event("refusal.delta", content_index=self._part_index, delta=text)
 
+    def annotate(self, annotation: Json, at: int) -> Iterator[Json] | None:
+        """Annotate the part with the character ``at`` of the answer; None if another item has it."""
+        for index in reversed(range(len(self.parts))):
+            part = self.parts[index]
+            if part.kind == "output_text" and part.start <= at:
+                return self._annotated(part, index, annotation)
+        return None
+
+    def _annotated(self, part: _Part, index: int, annotation: Json) -> Iterator[Json]:
+        moved = {name: annotation[name] - part.start for name in _PLACES if type(annotation.get(name)) is int}
+        made = {**annotation, **{name: max(0, value) for name, value in moved.items()}}
+        place = {"content_index": index, "annotation_index": len(part.annotations)}
+        part.annotations.append(made)
+        yield self._event("output_text.annotation.added", **place, annotation=made)
+
     def done(self, status: str) -> Iterator[Json]:
         yield from self._part_done()
         yield self._done(status)
@@ -75,11 +98,11 @@ class MessageItem(_Item):
     def _part_index(self) -> int:
         return len(self.parts) - 1
 
-    def _part(self, kind: str) -> Iterator[Json]:
+    def _part(self, kind: str, start: int = 0) -> Iterator[Json]:
         if self.parts and self.parts[-1].kind == kind:
             return
         yield from self._part_done()
-        self.parts.append(_Part(kind))
+        self.parts.append(_Part(kind, start))
         yield self._event("content_part.added", content_index=self._part_index, part=self.parts[-1].to_json())
 
     def _part_done(self) -> Iterator[Json]:
@@ -97,7 +120,7 @@ class MessageItem(_Item):
 
 
 @dataclass(slots=True)
-class ReasoningItem(_Item):
+class ReasoningItem(OutputItem):
     """Reasoning: one summary, and the provider's signed blocks as encoded by ``encode``."""
 
     encode: Callable[[list[Json]], str] = field(kw_only=True)
@@ -128,7 +151,7 @@ class ReasoningItem(_Item):
 
 
 @dataclass(slots=True)
-class ToolItem(_Item):
+class ToolItem(OutputItem):
     """A function call. ``extra_content`` is a provider's signature, which clients send back with the item."""
 
     call_id: str = field(kw_only=True)
@@ -157,7 +180,7 @@ class ToolItem(_Item):
 
 
 @dataclass(slots=True)
-class CustomToolItem(_Item):
+class CustomToolItem(OutputItem):
     """A call of a custom tool, whose input is a text."""
 
     call_id: str = field(kw_only=True)
@@ -182,6 +205,3 @@ class CustomToolItem(_Item):
     def done(self, status: str) -> Iterator[Json]:
         yield self._event("custom_tool_call_input.done", input="".join(self.pieces))
         yield self._done(status)
-
-
-Item = MessageItem | ReasoningItem | ToolItem | CustomToolItem

@@ -10,9 +10,10 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.items import to_messages
 from server.wires.translation import Losses, split_extras, validated
+from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
-_INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
+_INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
 def to_chat(request: ResponsesRequest) -> TranslatedChat:
@@ -79,6 +80,9 @@ def _tools(request: ResponsesRequest, body: Json, losses: Losses) -> None:
     tools: list[Json] = []
     for position, tool in enumerate(request.tools or ()):
         with losses.refusing():
+            if tool.get("type") in OF_RESPONSES:
+                body["web_search_options"] = from_responses(tool, f"tools[{position}]", losses.add)
+                continue
             tools.append(_tool(tool, position))
             losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] not in (None, False, [])))
     choice: Any = request.tool_choice
@@ -91,6 +95,8 @@ def _tools(request: ResponsesRequest, body: Json, losses: Losses) -> None:
                 named = named if isinstance(named, list) else []
                 allowed = [tool.get("name") for tool in named if isinstance(tool, dict)]
                 tools = [tool for tool in tools if tool[tool["type"]].get("name") in allowed]
+                if not any(isinstance(tool, dict) and tool.get("type") in OF_RESPONSES for tool in named):
+                    body.pop("web_search_options", None)
                 choice = choice.get("mode", "auto")
             case kind:
                 choice = None

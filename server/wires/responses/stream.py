@@ -11,8 +11,9 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
+from server.wires.responses.hosted import HostedItem, drawn
 from server.wires.responses.native import NativeResponse
-from server.wires.responses.output import CustomToolItem, Item, MessageItem, ReasoningItem, ToolItem
+from server.wires.responses.output import CustomToolItem, MessageItem, OutputItem, ReasoningItem, ToolItem
 
 
 @dataclass(slots=True)
@@ -32,11 +33,13 @@ class ResponseStream:
     status: str = "in_progress"
     error: Json | None = None
     usage: Json | None = None
-    _items: list[Item] = field(default_factory=list)
+    _items: list[OutputItem] = field(default_factory=list)
     _tools: dict[int, ToolItem | CustomToolItem] = field(default_factory=dict)
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
     _sequence: int = 0
+    _said: int = 0
+    _tier: str | None = None
     _native: NativeResponse | None = None
 
     def start(self) -> Iterator[Json]:
@@ -54,6 +57,7 @@ class ResponseStream:
         if self._native is not None:
             return
         self.model = self.model or chunk.get("model") or ""
+        self._tier = chunk.get("service_tier") or self._tier
         if chunk.get("usage"):
             self.usage = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
@@ -110,6 +114,7 @@ class ResponseStream:
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": None,
             "reasoning": wire.get("reasoning") or {"effort": None, "summary": None},
+            "service_tier": self._tier,
             "store": False,
             "temperature": request.temperature,
             "text": wire.get("text") or {"format": {"type": "text"}},
@@ -144,12 +149,52 @@ class ResponseStream:
             message = self._open
             assert isinstance(message, MessageItem)
             if delta.get("content"):
-                yield from message.add_text(delta["content"], (choice.get("logprobs") or {}).get("content") or [])
+                logprobs = (choice.get("logprobs") or {}).get("content") or []
+                yield from message.add_text(delta["content"], logprobs, self._said)
+                self._said += len(delta["content"])
             if delta.get("refusal"):
                 yield from message.add_refusal(delta["refusal"])
+        if not delta.keys().isdisjoint(_RESULTS):
+            yield from self._results(delta)
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _results(self, delta: Json) -> Iterator[Json]:
+        """The annotations, the pictures and the provider's own tool calls of a delta."""
+        for annotation in delta.get("annotations") or ():
+            yield from self._annotation(annotation)
+        for image in delta.get("images") or ():
+            item = drawn(image)
+            if item is not None:
+                yield from self._hosted(item)
+            else:
+                text = f"\n\n![image]({image['image_url']['url']})\n\n"
+                yield from self._choice({"delta": {"content": text}})
+        for item in delta.get("server_tool_calls") or ():
+            yield from self._hosted(item)
+
+    def _annotation(self, annotation: Json) -> Iterator[Json]:
+        """Annotate the text that is meant; its item may be done already."""
+        kind = str(annotation.get("type"))
+        inner = annotation.get(kind)
+        places = {"start_index": 0, "end_index": 0, "title": "", "url": ""} if kind == "url_citation" else {}
+        made = {"type": kind, **places, **(inner if isinstance(inner, dict) else annotation)}
+        made.pop("content", None)  # the cited text, which a response has no place for
+        at = next((made[name] for name in ("start_index", "index") if type(made.get(name)) is int), 0)
+        for item in reversed(self._items):
+            events = item.annotate(made, at) if isinstance(item, MessageItem) else None
+            if events is not None:
+                yield from events
+                return
+
+    def _hosted(self, body: Json) -> Iterator[Json]:
+        yield from self._close()
+        given = body.get("id")
+        name = given if isinstance(given, str) and given else self._id("item")
+        item = HostedItem(name, len(self._items), body=body)
+        self._items.append(item)
+        yield from item.events()
 
     def _reasoning(self) -> ReasoningItem:
         assert isinstance(self._open, ReasoningItem)
@@ -206,17 +251,22 @@ class ResponseStream:
             yield from item.done(status)
 
 
+_RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_COUNTED = ("cache_creation", "server_tool_use", TIMINGS)
+
+
 def _usage(usage: Json) -> Json:
     prompt = usage.get("prompt_tokens_details") or {}
     completion = usage.get("completion_tokens_details") or {}
     return {
         "input_tokens": usage.get("prompt_tokens", 0),
         "input_tokens_details": {
+            **prompt,
             "cached_tokens": prompt.get("cached_tokens") or 0,
             "cache_write_tokens": prompt.get("cache_write_tokens") or 0,
         },
-        **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
+        **{name: usage[name] for name in _COUNTED if name in usage},
         "output_tokens": usage.get("completion_tokens", 0),
-        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
+        "output_tokens_details": {**completion, "reasoning_tokens": completion.get("reasoning_tokens") or 0},
         "total_tokens": usage.get("total_tokens", 0),
     }

@@ -141,7 +141,7 @@ def test_an_unsupported_request_is_refused_with_a_reason(fields: Json, error: ty
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}, WEATHER]}, "tools[0]"),
+        ({"tools": [{"type": "code_execution_20250825", "name": "code_execution"}, WEATHER]}, "tools[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "messages[0]"),
         ({"messages": [HELLO, {"role": "assistant", "content": [{"type": "server_tool_use"}]}]}, "messages[1]"),
         (

@@ -9,9 +9,9 @@ from typing import Any
 
 import anthropic
 import httpx
-import openai
 import orjson
 import pytest
+from aiohttp import web
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -22,7 +22,7 @@ from server.settings import Settings
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import ENCRYPTED, THOUGHT, message_item, text_part
-from tests.fakes.server import Fault
+from tests.fakes.server import Call, Fault
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 KEY_ENV = "ROUNDHOUSE_TEST_CLAUDE_KEY"
@@ -102,7 +102,7 @@ async def client(
                 {
                     "id": model_id,
                     "aliases": aliases,
-                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents"],
+                    "capabilities": ["chat", "tools", "json_schema", "reasoning", "documents", "web_search"],
                     "source": {"kind": "upstream", "endpoint": model_id.partition("/")[0], "model": name},
                     "price": {"input": 1 if model_id == "far/gpt" else 9, "output": 2},
                 }
@@ -210,6 +210,21 @@ async def test_what_needs_a_responses_upstream_does_not_fall_back_into_another_l
     assert not other.calls
 
 
+async def test_an_item_that_is_not_stored_is_the_callers_mistake_and_opens_no_breaker(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "Item with id 'msg_0' not found. Items are not persisted when `store` is set to false."
+    error = {"message": message, "type": "invalid_request_error", "param": "input", "code": None}
+    monkeypatch.setattr(fake, "rejected", lambda _: web.json_response({"error": error}, status=404))
+    turns = [{"type": "item_reference", "id": "msg_0"}]
+    for _ in range(12):
+        response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
+        assert response.status_code == 400
+        assert "not persisted" in response.json()["error"]["message"]
+        assert response.json()["error"]["param"] == "input"
+    assert len(fake.calls) == 12
+
+
 async def test_a_failure_after_the_first_text_ends_the_stream_with_response_failed(
     client: httpx.AsyncClient, fake: FakeOpenAI
 ) -> None:
@@ -242,6 +257,35 @@ async def test_reasoning_of_another_provider_is_never_sent(client: httpx.AsyncCl
     assert response.status_code == 200, response.text
     assert fake.calls[0].body["input"] == [turns[0], call, turns[3]]
     assert response.headers["x-roundhouse-dropped"] == "input.reasoning"
+
+
+async def test_reasoning_that_the_upstream_cannot_decrypt_is_left_out_and_named(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected(call: Call) -> web.Response | None:
+        if '"of-another"' not in orjson.dumps(call.body["input"]).decode():
+            return None
+        message = "The encrypted content for item rs_1 could not be verified."
+        return fake.refused(call, 400, message, code="invalid_encrypted_content")
+
+    monkeypatch.setattr(fake, "rejected", rejected)
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "of-another"}
+    turns = [{"role": "user", "content": "Hi"}, thought, {"role": "assistant", "content": "Hm."}]
+    turns.append({"role": "user", "content": "Go on."})
+    response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
+    assert response.status_code == 200, response.text
+    assert response.headers["x-roundhouse-dropped"] == "input.reasoning"
+    assert fake.calls[1].body["input"] == [turns[0], *turns[2:]]
+    block = {**thought, "endpoint": "far", "before": None}
+    said = {"role": "assistant", "content": "Hm.", "thinking_blocks": [block]}
+    chat = {"model": "gpt", "messages": [turns[0], said, turns[3]]}
+    answer = await client.post("/v1/chat/completions", json=chat)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-roundhouse-dropped"] == "messages.thinking_blocks"
+    strict = await client.post("/v1/responses", json={**PLAIN, "input": turns, "routing": {"strict": True}})
+    assert strict.status_code == 400
+    trace = (await client.get(f"/v1/traces/{response.headers['x-roundhouse-trace']}")).json()
+    assert len(trace["attempts"]) == 1
 
 
 async def test_a_caller_of_messages_gives_the_reasoning_back_and_claude_never_sees_it(
@@ -277,6 +321,42 @@ async def test_a_chat_gives_the_reasoning_back(client: httpx.AsyncClient, fake: 
     assert [item["type"] for item in fake.calls[1].body["input"]] == ["message", "reasoning", "message", "message"]
 
 
+async def test_openai_counts_the_tokens_of_its_own_models(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
+    asked = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], "tools": [], "system": "Be brief."}
+    response = await client.post("/v1/messages/count_tokens", json=asked)
+    assert response.json() == {"input_tokens": 4321}
+    assert "x-roundhouse-estimate" not in response.headers
+    assert fake.calls[0].path == "/v1/responses/input_tokens"
+    assert set(fake.calls[0].body) == {"model", "input"}
+
+
+async def test_a_call_of_a_tool_that_no_chat_holds_is_no_fault_of_the_model(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "list", "arguments": "{}"}
+    fake.output = [{**call, "namespace": "files", "status": "completed"}]
+    tool = {"type": "function", "name": "list", "parameters": {"type": "object"}}
+    known = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
+    spaces = {"type": "namespace", "name": "files", "description": "Files.", "tools": [{**tool, "strict": False}]}
+    response = await client.post("/v1/responses", json={**PLAIN, "tools": [known, spaces]})
+    assert response.status_code == 200, response.text
+    assert response.json()["output"] == fake.output
+    trace = (await client.get(f"/v1/traces/{response.headers['x-roundhouse-trace']}")).json()
+    assert trace["attempts"][0]["valid"] is not False
+
+
+async def test_a_tools_own_name_and_form_pass_through_both_ways(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    union = {"anyOf": [SCHEMA, {"type": "object", "properties": {"zip": {"type": "string"}}}]}
+    tool = {"type": "function", "name": "a.b/c d", "parameters": union, "strict": False}
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "a.b/c d", "arguments": '{"city":"P"}'}
+    fake.output = [{**call, "status": "completed"}]
+    response = await client.post("/v1/responses", json={**PLAIN, "tools": [tool], "stream": True})
+    assert fake.calls[0].body["tools"] == [tool]
+    assert events_in(response.text)[-1]["response"]["output"] == fake.output
+
+
 async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient) -> None:
     card = (await client.get("/v1/models/far/gpt")).json()
     assert card["wire"] == "responses"
@@ -285,11 +365,3 @@ async def test_the_wire_is_told_where_a_model_is_shown(client: httpx.AsyncClient
     assert {each["model"]: each["wire"] for each in plan["candidates"]} == {
         "far/gpt": "responses", "near/claude": "anthropic",
     }  # fmt: skip
-
-
-async def test_the_sdk_reads_the_stream(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
-    fake.output = [message_item([text_part(("A", " fox."))])]
-    sdk = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="rh-test", http_client=client, max_retries=0)
-    async with sdk.responses.stream(model="gpt", input="Hi") as stream:
-        final = await stream.get_final_response()
-    assert final.output_text == "A fox."

@@ -13,6 +13,10 @@ from pydantic import ValidationError
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
 from backends.google.request import translate as to_google
+from backends.openai.parameters import COMPATIBLE, OPENAI
+from backends.openai.responses.request import translate as to_response
+from backends.parameters import ParameterTable
+from backends.translation import TranslatedRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.messages import MessagesRequest
 from backends.wire.responses import ResponsesRequest
@@ -57,6 +61,12 @@ TYPES = st.sampled_from(
         "adaptive",
         "disabled",
         "array",
+        "web_search",
+        "web_search_20250305",
+        "web_search_call",
+        "image_generation_call",
+        "server_tool_use",
+        "web_search_tool_result",
     ]
 )
 KEYS = st.sampled_from(
@@ -108,6 +118,16 @@ KEYS = st.sampled_from(
         "tool_call_id",
         "refusal",
         "budget_tokens",
+        "server_tool_calls",
+        "images",
+        "anthropic",
+        "parts",
+        "result",
+        "user_location",
+        "filters",
+        "allowed_domains",
+        "max_uses",
+        "search_content_types",
     ]
 )
 LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5) | TYPES
@@ -121,7 +141,16 @@ MESSAGE = st.builds(
     st.text(max_size=4) | st.lists(TYPED, max_size=3) | VALUES,
     st.dictionaries(KEYS, VALUES, max_size=3),
 )
+
+
+def over_responses(chats: ParameterTable) -> Callable[[ChatRequest, Upstream], TranslatedRequest]:
+    return lambda request, upstream: to_response(request, upstream, chats)
+
+
+FAR = Upstream("o", "openai", "http://127.0.0.1:1", "gpt-6", wire="responses", reasons=True)
 UPSTREAMS = [
+    (over_responses(OPENAI), FAR),
+    (over_responses(COMPATIBLE), FAR),
     (to_anthropic, Upstream("a", "anthropic", "http://127.0.0.1:1", "claude-opus-5")),
     (to_anthropic, Upstream("a", "anthropic", "http://127.0.0.1:1", "claude-haiku-4-5")),
     (to_google, Upstream("g", "google", "http://127.0.0.1:1", "gemini-3-flash")),
@@ -148,7 +177,16 @@ def survives(make: Callable[[], ChatRequest]) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE, max_size=3),
-    fields("tools", "tool_choice", "response_format", "reasoning_effort", "thinking", "stop", "safety_settings"),
+    fields(
+        "tools",
+        "tool_choice",
+        "response_format",
+        "reasoning_effort",
+        "thinking",
+        "stop",
+        "safety_settings",
+        "web_search_options",
+    ),
 )
 def test_chats(turns: list[Json], rest: Json) -> None:
     survives(lambda: ChatRequest.model_validate({"model": "m", "messages": turns, **rest}))
@@ -157,7 +195,17 @@ def test_chats(turns: list[Json], rest: Json) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE | TYPED, max_size=3),
-    fields("tools", "tool_choice", "text", "reasoning", "include", "instructions", "metadata", "truncation"),
+    fields(
+        "tools",
+        "tool_choice",
+        "text",
+        "reasoning",
+        "include",
+        "instructions",
+        "metadata",
+        "truncation",
+        "modalities",
+    ),
 )
 def test_responses(items: list[Json], rest: Json) -> None:
     survives(lambda: responses.to_chat(ResponsesRequest.model_validate({"model": "m", "input": items, **rest})))
@@ -166,7 +214,7 @@ def test_responses(items: list[Json], rest: Json) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE, max_size=3),
-    fields("tools", "tool_choice", "system", "thinking", "output_config", "metadata"),
+    fields("tools", "tool_choice", "system", "thinking", "output_config", "metadata", "modalities"),
 )
 def test_messages(turns: list[Json], rest: Json) -> None:
     body = {"model": "m", "max_tokens": 9, "messages": turns, **rest}

@@ -1,0 +1,90 @@
+"""One pass that fits tools, their results and the choice among them to a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from backends.adapting.choices import narrowed
+from backends.adapting.names import NameRule, renamed, sent_names
+from backends.adapting.results import has_media, with_text_results
+from backends.adapting.schemas import object_root
+from backends.wire.chat import ChatRequest, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRules:
+    """The forms that a provider takes.
+
+    ``names``: None allows all. ``refused_roots`` are keywords that it refuses at the root of a tool's parameters.
+    ``allowed_tools``: it has this tool choice. ``media_results``: messages of tools may hold more than text.
+    """
+
+    names: NameRule | None = None
+    refused_roots: Set[str] = frozenset()
+    allowed_tools: bool = False
+    media_results: bool = True
+
+
+ALL = ToolRules()
+"""Everything is taken but the tool choice ``allowed_tools``."""
+
+
+def is_plain(request: ChatRequest) -> bool:
+    """Whether a request has texts alone, without tools, parts, or fields that not all servers have."""
+    if request.tools:
+        return False
+    for message in request.messages:
+        content = message.content
+        if (
+            (content is not None and content.__class__ is not str)
+            or message.model_extra
+            or message.tool_calls
+            or message.role == "tool"
+        ):
+            return False
+    return True
+
+
+def uses_tools(request: ChatRequest) -> bool:
+    """Whether a request has tools, calls or results."""
+    return bool(request.tools) or any(m.tool_calls or m.role == "tool" for m in request.messages)
+
+
+def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
+    """The request in the provider's forms; itself if it has no tools, or if nothing differs.
+
+    Raises InvalidRequest for a malformed tool choice, UnsupportedParameter for a schema that cannot be rewritten.
+    """
+    if not uses_tools(request):
+        return request
+    if not rules.allowed_tools:
+        request = narrowed(request)
+    sent = renames(request, rules)
+    if sent:
+        request = renamed(request, sent)
+    update: dict[str, Any] = {}
+    if not rules.media_results and any(map(has_media, request.messages)):
+        update["messages"] = with_text_results(request.messages)
+    if rules.refused_roots and request.tools:
+        tools = [_with_root(tool, rules.refused_roots, at) for at, tool in enumerate(request.tools)]
+        if any(made is not tool for made, tool in zip(tools, request.tools, strict=True)):
+            update["tools"] = tools
+    return request.model_copy(update=update) if update else request
+
+
+def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:
+    """The name that is sent by the caller's, for those that the provider does not allow."""
+    return sent_names(request, rules.names) if rules.names is not None and uses_tools(request) else {}
+
+
+def _with_root(tool: Tool, refused: Set[str], position: int) -> Tool:
+    function = tool.function
+    if function is None or not function.parameters:
+        return tool
+    where = f"tools.{position}.function.parameters"
+    root = object_root(function.parameters, refused, where)
+    if root is function.parameters:
+        return tool
+    return tool.model_copy(update={"function": function.model_copy(update={"parameters": root})})

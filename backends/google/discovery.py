@@ -1,0 +1,50 @@
+"""Rows of the models that Google lists. Source: the Gemini API's reference of ``models.list``, SDK types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from catalog.discovery import FoundRows, discovered_rows, is_positive
+from catalog.model import Capability, Endpoint, Limits
+from catalog.types import Json
+
+PAGE = "1000"
+"""Models asked for at once, which is the most."""
+MAX_PAGES = 10
+
+_GEMINI = frozenset(
+    {
+        *(Capability.CHAT, Capability.TOOLS, Capability.PARALLEL_TOOLS, Capability.JSON_SCHEMA),
+        *(Capability.VISION, Capability.DOCUMENTS, Capability.AUDIO_INPUT, Capability.VIDEO_INPUT),
+        Capability.WEB_SEARCH,
+    }
+)
+"""What every Gemini for chats takes; the list does not tell. Other families may lack tools and schemas."""
+_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image)\b")
+"""Models that are called for something else than a text, or need tools of their own."""
+
+
+def rows_from_models(server: Endpoint, entries: Iterable[Json]) -> FoundRows:
+    """Make rows of ``models`` entries that chat or embed; those that do something else have none."""
+    return discovered_rows(server, list(entries), _described)
+
+
+def _described(entry: Json) -> Mapping[str, Any] | None:
+    name = str(entry.get("name") or "").removeprefix("models/")
+    # The wire calls them methods, Google's SDK supported_actions.
+    actions = entry.get("supportedGenerationMethods") or entry.get("supportedActions") or ()
+    context, most = entry.get("inputTokenLimit"), entry.get("outputTokenLimit")
+    if "generateContent" in actions and _OTHER_ANSWERS.search(name) is None:
+        capabilities = _GEMINI if name.startswith("gemini") else frozenset({Capability.CHAT})
+        if entry.get("thinking") is True:
+            capabilities |= {Capability.REASONING}
+        limits = Limits(max_output_tokens=most if is_positive(most) else None)
+    elif "batchEmbedContents" in actions or "embedContent" in actions:
+        capabilities = frozenset({Capability.EMBED})
+        limits = Limits(max_input_tokens=context if is_positive(context) else None)
+        context = None
+    else:
+        return None
+    return {"name": name, "context": context, "capabilities": capabilities, "limits": limits}

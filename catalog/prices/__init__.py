@@ -1,0 +1,1 @@
+"""Prices of models, and the exact rates compiled from them."""

@@ -1,0 +1,125 @@
+"""The prices of a model, in US dollars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.prices.rates import RateCard
+
+_MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TokenPrices(BaseModel):
+    """Dollars per million tokens; ``None`` means unknown, never free.
+
+    Cached tokens and those of pictures in a prompt cost as much as ``input`` where they have no price of their
+    own; so do tokens written to a cache for long as those written for a short time.
+    """
+
+    model_config = _MODEL
+    input: float | None = Field(default=None, ge=0)
+    output: float | None = Field(default=None, ge=0)
+    cache_read: float | None = Field(default=None, ge=0)
+    cache_write: float | None = Field(
+        default=None, ge=0, description="kept for minutes: 5 at Anthropic, 30 at OpenAI"
+    )
+    cache_write_long: float | None = Field(
+        default=None, ge=0, description="kept for hours: 1 at Anthropic, 12 at OpenAI"
+    )
+    audio_input: float | None = Field(default=None, ge=0, description="of sound in the prompt")
+    audio_output: float | None = Field(default=None, ge=0, description="of spoken answers")
+    image_input: float | None = Field(default=None, ge=0, description="of pictures in the prompt")
+    image_output: float | None = Field(default=None, ge=0, description="of drawn pictures")
+
+
+class LongPrices(TokenPrices):
+    """The prices of every token of a request whose prompt has more than ``above`` tokens."""
+
+    above: int = Field(gt=0)
+
+
+class LaterPrices(TokenPrices):
+    """The prices of tokens that change on a day (from midnight, UTC); those that are not named stay."""
+
+    on: date
+
+
+class Price(TokenPrices):
+    """Prices in US dollars. ``None`` means unknown, never free.
+
+    ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
+    (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
+    count where the tokens of the answer have no price, or are not reported.
+    """
+
+    image: float | None = Field(default=None, ge=0, description="per image")
+    minute: float | None = Field(default=None, ge=0, description="per minute of audio")
+    character: float | None = Field(default=None, ge=0, description="per million characters spoken")
+    search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
+    web_search: float | None = Field(default=None, ge=0, description="per thousand web searches of an answer")
+    container: float | None = Field(default=None, ge=0, description="per container that ran an answer's code")
+    tiers: dict[str, float] = Field(default={}, description="multipliers, by service tier, speed or region")
+    long: LongPrices | None = None
+    later: LaterPrices | None = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which compiles its own rates."""
+        copied = super().model_copy(update=update, deep=deep)
+        for compiled in ("rates", "free", "changes", "next"):
+            copied.__dict__.pop(compiled, None)
+        return copied
+
+    def at(self, wall: float) -> Price:
+        """The prices at a wall-clock time in seconds."""
+        return self if self.later is None or wall < self.changes else self.next
+
+    @cached_property
+    def changes(self) -> float:
+        """The wall-clock time in seconds at which the prices change; infinite if no change is announced."""
+        return math.inf if self.later is None else datetime.combine(self.later.on, time(), UTC).timestamp()
+
+    @cached_property
+    def next(self) -> Price:
+        """The prices after their change."""
+        named = {} if self.later is None else self.later.model_dump(exclude={"on"}, exclude_none=True)
+        return self.model_copy(update={**named, "later": None})
+
+    @cached_property
+    def rates(self) -> RateCard:
+        """The rates of tokens, compiled once."""
+        long = self.long
+        return RateCard(
+            {name: getattr(self, name) for name in TOKEN_PRICES},
+            {name: getattr(long, name) for name in TOKEN_PRICES} if long is not None else None,
+            long.above if long is not None else None,
+            self.tiers,
+        )
+
+    @cached_property
+    def free(self) -> bool:
+        """Whether every known price is zero, so that a cost is known without the usage."""
+        known = [rate for name in PRICES if (rate := getattr(self, name)) is not None]
+        return bool(known) and not any(known)
+
+
+TOKEN_PRICES = tuple(TokenPrices.model_fields)
+"""The fields of a price per million tokens."""
+PRICES = tuple(name for name in Price.model_fields if name not in ("tiers", "long", "later"))
+"""The fields of a price that are numbers."""
+
+
+class Unit(NamedTuple):
+    """The pricing unit of a capability: a field of :class:`Price`, and the units that one price covers."""
+
+    field: str
+    per: int
+
+
+FREE = Price(**dict.fromkeys(PRICES, 0))
+"""The price of a model that runs on this machine."""

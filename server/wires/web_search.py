@@ -1,0 +1,51 @@
+"""Translates the hosted web search of other APIs into a chat's ``web_search_options``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
+
+OF_RESPONSES = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
+OF_MESSAGES = ("web_search_20250305", "web_search_20260209", "web_search_20260318")
+"""Types of the tool in each API."""
+
+
+def from_responses(tool: Json, where: str, lose: Callable[[str], None]) -> Json:
+    """The options of a Responses API's tool; names of what they do not hold go to ``lose``.
+
+    Raises UnsupportedParameter for a search that must not leave a cache, InvalidRequest for a malformed place.
+    """
+    if tool.get("external_web_access") is False:
+        raise UnsupportedParameter(
+            "A search without access to the web can be kept by OpenAI's own API only; leave "
+            "'external_web_access' out.",
+            param=f"{where}.external_web_access",
+        )
+    options = {name: tool[name] for name in ("search_context_size", "filters") if tool.get(name) is not None}
+    if tool.get("search_content_types") not in (None, [], ["text"]):
+        lose("tools.search_content_types")
+    return options | _place(tool.get("user_location"), where)
+
+
+def from_messages(tool: Json, where: str, lose: Callable[[str], None]) -> Json:
+    """The options of Anthropic's tool; names of what they do not hold go to ``lose``."""
+    domains = {name: tool[name] for name in ("allowed_domains", "blocked_domains") if tool.get(name)}
+    options: Json = {"filters": domains} if domains else {}
+    if tool.get("max_uses") is not None:
+        options["max_uses"] = tool["max_uses"]
+    for name in tool.keys() - {"type", "name", "max_uses", "allowed_domains", "blocked_domains", "user_location"}:
+        if tool[name] is not None:
+            lose(f"tools.{name}")
+    return options | _place(tool.get("user_location"), where)
+
+
+def _place(given: Any, where: str) -> Json:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise InvalidRequest("A user_location is an object.", param=f"{where}.user_location")
+    place = {name: value for name, value in given.items() if name != "type" and value is not None}
+    return {"user_location": {"type": given.get("type") or "approximate", "approximate": place}}
