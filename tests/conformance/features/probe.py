@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from server.app import create_app
 from server.settings import Settings
 from tests.conformance.features.samples import DOORS, Door, Sample
 from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.bedrock import FakeBedrock
 from tests.fakes.google import FakeGoogle
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
@@ -52,26 +53,66 @@ class Treatment(StrEnum):
 
 @dataclass(frozen=True)
 class Provider:
-    """A column of the table: the fake behind it, its endpoint's fields and the name of a model there."""
+    """A column of the table: the fake behind it, its endpoint's fields and the name of a model there.
+
+    ``gateway`` tells what the gateway itself does for it, by parameter or sample.
+    """
 
     name: str
     fake: Callable[[], FakeServer]
     protocol: str
     model: str
     suffix: str = ""
-    wire: str = "chat"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    gateway: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        return self.name.lower().replace(" ", "-")
+        return re.sub(r"\W+", "-", self.name.lower()).strip("-")
 
 
+def _bedrock() -> FakeBedrock:
+    fake = FakeBedrock(key=KEY)
+    fake.reply = '{"said": "in JSON, which Converse has no mode for"}'
+    return fake
+
+
+_CUT_BY_US = {"stop": "the gateway cuts the answer", "stop_sequences": "the gateway cuts the answer"}
 PROVIDERS = (
     Provider("OpenAI", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1"),
-    Provider("OpenAI over Responses", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1", "responses"),
+    Provider(
+        "OpenAI by Responses",
+        lambda: FakeOpenAI(key=KEY),
+        "openai",
+        "fake-chat",
+        "/v1",
+        fields={"wire": "responses"},
+        gateway=_CUT_BY_US,
+    ),
     Provider("Anthropic", lambda: FakeAnthropic(key=KEY), "anthropic", "claude-sonnet-5"),
     Provider("Google", lambda: FakeGoogle(key=KEY), "google", "gemini-3-flash", "/v1beta"),
-    Provider("Ollama", lambda: FakeOllama(key=KEY), "ollama", "fake-chat"),
+    Provider(
+        "Bedrock (Nova)",
+        _bedrock,
+        "bedrock",
+        "us.amazon.nova-pro-v1:0",
+        fields={"region": "us-east-1"},
+        gateway={
+            "reasoning_effort: none": "it reasons only when asked to",
+            "reasoning.effort: none": "it reasons only when asked to",
+            "thinking: disabled": "it reasons only when asked to",
+            "tool_choice: none": "the tools are not sent",
+            "response_format: json_object": "the answer is checked",
+            "text.format: json_object": "the answer is checked",
+        },
+    ),
+    Provider(
+        "Ollama",
+        lambda: FakeOllama(key=KEY),
+        "ollama",
+        "fake-chat",
+        gateway={"tool_choice: none": "the tools are not sent"},
+    ),
 )
 
 
@@ -117,24 +158,25 @@ class Gateway:
             return Cell(Treatment.BROKEN, answer.text[:500])
         if answer.status_code >= 400:
             return Cell(Treatment.REFUSED, _message(answer), calls[-1].body if calls else None)
-        return _sorted(door, sample, base, calls[-1], answer)
+        return _sorted({**door.gateway, **provider.gateway}, sample, base, calls[-1], answer)
 
 
-def _sorted(door: Door, sample: Sample, base: Call, call: Call, answer: httpx.Response) -> Cell:
+def _sorted(gateway: Mapping[str, str], sample: Sample, base: Call, call: Call, answer: httpx.Response) -> Cell:
     named = [unquote(name) for name in answer.headers.get("x-roundhouse-dropped", "").split(", ") if name]
     sent = json.dumps([call.body, call.query, call.headers.get("anthropic-beta"), call.headers.get("user-agent")])
     missing = [mark for mark in re.findall(r"mark-\w+", json.dumps(dict(sample.fields))) if mark not in sent]
-    if missing and not named:
-        return Cell(Treatment.LOST, f"{', '.join(sorted(set(missing)))} did not arrive", call.body)
     name = sample.parameter
+    by_us = gateway.get(sample.name, gateway.get(name))
+    if missing and not named and not by_us:
+        return Cell(Treatment.LOST, f"{', '.join(sorted(set(missing)))} did not arrive", call.body)
     if call.body.get(name) is not None and call.body[name] == sample.fields.get(name):
         return Cell(Treatment.NATIVE, ", ".join(named), call.body)
     if named and (missing or call.body == base.body):
         return Cell(Treatment.NAMED, ", ".join(named), call.body)
     if call.body != base.body or call.headers.get("anthropic-beta") != base.headers.get("anthropic-beta"):
         return Cell(Treatment.MAPPED, ", ".join(named), call.body)
-    if name in door.gateway:
-        return Cell(Treatment.GATEWAY, door.gateway[name], call.body)
+    if by_us:
+        return Cell(Treatment.GATEWAY, by_us, call.body)
     return Cell(Treatment.LOST, "the request is the same without it", call.body)
 
 
@@ -156,7 +198,7 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                 "endpoint": [
                     {
                         "id": one.id,
-                        "wire": one.wire,
+                        **one.fields,
                         "protocol": one.protocol,
                         "base_url": fakes[one.name].origin + one.suffix,
                         "key_env": ["ROUNDHOUSE_TEST_FEATURES_KEY"],

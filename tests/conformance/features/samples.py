@@ -89,7 +89,7 @@ CHAT = Door(
     {"messages": [{"role": "user", "content": "Say it."}]},
     (
         *_plain(
-            audio={"voice": "alloy", "format": "wav"}, frequency_penalty=0.5, function_call="auto",
+            audio={"voice": "alloy", "format": "wav"}, frequency_penalty=0.5,
             functions=[{"name": "weather", "description": "mark-tool", "parameters": SCHEMA}],
             logit_bias={"15": 5}, logprobs=True, max_completion_tokens=77, max_tokens=77,
             metadata={"mark-key": "mark-value"}, modalities=["text", "audio"],
@@ -99,7 +99,7 @@ CHAT = Door(
             seed=7, service_tier="flex", store=True, stop=["mark-stop"], temperature=0.5,
             top_p=0.5, user="mark-user", verbosity="low", web_search_options={},
         ),
-        Sample("functions: called", {
+        Sample("function_call: named", {
             "functions": [{"name": "weather", "description": "mark-tool", "parameters": SCHEMA}],
             "function_call": {"name": "weather"},
         }),
@@ -133,7 +133,9 @@ CHAT = Door(
             "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}},
             "$defs": {"A": {"type": "string", "description": "mark-def"}},
         }}}]}),
-        Sample("tool_choice: none", {"tools": [CHAT_TOOL], "tool_choice": "none"}),
+        Sample("tool_choice: none", {
+            "tools": [{"type": "function", "function": {"name": "weather"}}], "tool_choice": "none",
+        }),
         Sample("tool_choice: required", {"tools": [CHAT_TOOL], "tool_choice": "required"}),
         Sample("tool_choice: named", {"tools": [CHAT_TOOL], "tool_choice": {
             "type": "function", "function": {"name": "weather"},
@@ -282,6 +284,8 @@ RESPONSES = Door(
         "stream": "the gateway asks for a stream as it needs one", "store": "the gateway keeps no responses",
         "stream_options": "the gateway writes no obfuscation", "include": "answered from what the model gives",
         "truncation": "the gateway cuts nothing",
+        "max_tool_calls": "bounds the provider's own tools, of which this request has none",
+        "reasoning.summary": "reasoning that is told comes as the summary",
     }),
 )  # fmt: skip
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from server.observability.logging import configure_structlog
+from server.settings import LogSettings
 from tests.conformance.features.probe import PROVIDERS, Cell, Gateway, Treatment, gateway
 from tests.conformance.features.samples import DOORS
 
@@ -58,6 +60,7 @@ def _text(cell: Cell) -> str:
 
 
 async def _write() -> None:
+    configure_structlog(LogSettings(level="error"))
     with tempfile.TemporaryDirectory() as folder:
         async with gateway(Path(folder), os.environ.__setitem__) as asking:
             text = page(await cells(asking))
