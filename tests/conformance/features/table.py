@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,7 +61,7 @@ def _text(cell: Cell) -> str:
 
 
 async def _write() -> None:
-    configure_structlog(LogSettings(level="error"))
+    configure_structlog(LogSettings(level="error"), sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         async with gateway(Path(folder), os.environ.__setitem__) as asking:
             text = page(await cells(asking))
