@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from backends.adapting.marks import MARKS, lost_marks
+from backends.adapting.marks import MARKS, lost_marks, lost_speakers
 from backends.adapting.names import ANTHROPIC
 from backends.adapting.restoring import TELL_JSON, restoration_of
 from backends.adapting.tools import ToolRules, adapted, renames
@@ -67,7 +67,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     can = traits(upstream.model)
     sent = renames(request, TOOLS)
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)
     body: Json = {"model": upstream.model, "messages": turns, "stream": True}
     if system:

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.adapting.choices import allowed_tools
 from backends.adapting.efforts import nearest
-from backends.adapting.marks import lost_marks
+from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import GEMINI
 from backends.adapting.restoring import TELL_JSON, restoration_of
 from backends.adapting.tools import ToolRules, adapted, renames
@@ -70,7 +70,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     can = traits(upstream.model)
     sent = renames(request, TOOLS)
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
     _tools(request, body, dropped)
