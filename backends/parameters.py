@@ -12,9 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.adapting.efforts import nearest
-from backends.adapting.tools import ALL, ToolRules, adapted
+from backends.adapting.files import has_files, refuse_links, with_text_files
+from backends.adapting.marks import MARKS, lost_marks
+from backends.adapting.tools import ALL, ToolRules, adapted, is_plain
 from backends.base import Upstream
-from backends.translation import BY_CAPABILITY, NEUTRAL
+from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
 from backends.wire.sampling import Sampling
@@ -42,11 +44,10 @@ _ALWAYS = frozenset(
 
 OTHER_ANSWERS: Mapping[str, str] = MappingProxyType(
     {
-        "functions": "Use 'tools'.",
-        "function_call": "Use 'tool_choice'.",
         "modalities": 'It answers with text alone; ask for ["text"], and speak it with POST /v1/audio/speech.',
         "audio": "It answers with text alone; speak it with POST /v1/audio/speech.",
         "web_search_options": "It cannot search; ask a model that can, or give it a tool of your own.",
+        **CONSTRAINTS,
     }
 )
 """Parameters of chats that change what the answer is, and what to do where a server does not take them."""
@@ -68,11 +69,13 @@ class ParameterTable:
     ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats, ``extras``
     are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
     ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
-    within messages and tools, beyond OpenAI's wire, that it takes of a chat translated from another API.
-    ``stops`` bounds the stop sequences. ``voices`` are the voices of speech, if they are known. ``refuses`` are
-    parameters without which the answer would be another, each with the advice that its error gives. ``efforts``
-    gives the reasoning efforts of a model by its name, None for one that gets them as they are. ``tools`` are the
-    forms of tools and their results.
+    within messages and tools, beyond OpenAI's wire, that it takes: of chats translated from another API, and where
+    it is not ``unmarked``, of all chats. ``stops`` bounds the stop sequences, ``choices`` the choices. ``voices``
+    are the voices of speech, if they are known. ``refuses`` are parameters without which the answer would be
+    another, each with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its
+    name, None for one that gets them as they are. ``tools`` are the forms of tools and their results.
+    ``text_files``: files may hold text; ``linked_files``: they may be given by address. ``sources``: an answer's
+    sources stand beside it (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -81,20 +84,16 @@ class ParameterTable:
     unknown_pass: bool = True
     takes_strict: bool = False
     marks: frozenset[str] = frozenset()
+    unmarked: bool = True
     stops: int | None = None
+    choices: int | None = None
     voices: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=_no_renames)
+    sources: bool = False
     efforts: Callable[[str], Set[str] | None] | None = None
     tools: ToolRules = ALL
-
-
-MARKS = frozenset(
-    {
-        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
-        *("images", "server_tool_calls"),
-    }
-)
-"""Fields within messages and tools that translations write for providers of the other API."""
+    text_files: bool = False
+    linked_files: bool = True
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
@@ -105,10 +104,11 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     """
     refuse_forbidden(request)
     refuse_other_answers(request, upstream, table.refuses)
-    if table.stops is not None and isinstance(request, Sampling):
-        check_stops(request, upstream, table.stops)
-    if isinstance(request, ChatRequest):
-        request = adapted(request, table.tools)
+    if isinstance(request, Sampling):
+        _check_bounds(request, upstream, table)
+    plain = not isinstance(request, ChatRequest) or is_plain(request)
+    if isinstance(request, ChatRequest) and not plain:
+        request = _with_files(adapted(request, table.tools), upstream, table)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
     body.pop("timings", None)
@@ -122,27 +122,25 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
                 body.setdefault(new, body.pop(name))
         if "reasoning_effort" in body:
             body["reasoning_effort"] = _effort(request, upstream, table)
-        if isinstance(request, TranslatedChat):
+        if not plain and _loses_marks(request, table):
             for holder, name in _marks(body, table):
                 del holder[name]
     return body
 
 
 def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
-    """The parameters that :func:`body_for` leaves out. Pure; only for translated chats does the cost grow."""
+    """The parameters that :func:`body_for` leaves out. Pure; its time grows with the number of messages."""
     left_out = _left_out(request, upstream, table)
-    names = tuple(name for name, value in left_out.items() if _asks(name, value))
-    if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
+    names = tuple(name for name, value in left_out.items() if _asks(name, value)) if left_out else ()
+    if not isinstance(request, ChatRequest):
+        return names
+    if request.web_search_options is not None and request.web_search_options.max_uses is not None:
         names += ("web_search_options.max_uses",)
-    if (
-        isinstance(request, ChatRequest)
-        and "reasoning_effort" not in left_out
-        and _effort(request, upstream, table) != request.reasoning_effort
-    ):
+    effort = request.reasoning_effort
+    if effort is not None and "reasoning_effort" not in left_out and _effort(request, upstream, table) != effort:
         names += ("reasoning_effort",)
-    if isinstance(request, TranslatedChat):
-        body = request.model_dump(include={"messages", "tools"}, exclude_unset=True)
-        names += tuple(dict.fromkeys(f"messages.{name}" for _, name in _marks(body, table)))
+    if _loses_marks(request, table) and not is_plain(request):
+        names += lost_marks(request, table.marks)
     return names
 
 
@@ -165,6 +163,23 @@ def _search(search: WebSearchOptions, body: Json, upstream: Upstream) -> None:
         options.pop(name, None)
 
 
+def _check_bounds(request: Sampling, upstream: Upstream, table: ParameterTable) -> None:
+    if table.stops is not None:
+        check_stops(request, upstream, table.stops)
+    if table.choices is not None and (request.n or 1) > table.choices:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' gives one choice of an answer; ask as often as you need one.", param="n"
+        )
+
+
+def _with_files(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> ChatRequest:
+    if not has_files(request.messages):
+        return request
+    if not table.linked_files:
+        refuse_links(request.messages, upstream.model)
+    return request if table.text_files else with_text_files(request)
+
+
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
     """Raises UnsupportedParameter for more stop sequences than ``most``."""
     if request.stop is not None and len(request.stop) > most:
@@ -175,11 +190,14 @@ def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
 
 
 def refuse_other_answers(request: WireModel, upstream: Upstream, refuses: Mapping[str, str]) -> None:
-    """Raises UnsupportedParameter for a set parameter that is among ``refuses``, with its advice."""
-    if not refuses or not isinstance(request, ChatRequest):
+    """Raises UnsupportedParameter for a set parameter that is among ``refuses``, with its advice.
+
+    One that the model's row lists is the operator's word that this server takes it.
+    """
+    if not isinstance(request, ChatRequest) or refuses.keys().isdisjoint(request.model_fields_set):
         return
     for name in refuses.keys() & request.model_fields_set:
-        if _asks(name, getattr(request, name)):
+        if _asks(name, getattr(request, name)) and name not in (upstream.parameters or ()):
             raise UnsupportedParameter(f"'{upstream.model}' does not take '{name}'. {refuses[name]}", param=name)
 
 
@@ -220,10 +238,14 @@ def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> 
     return effort if known is None else nearest(effort, known)
 
 
+def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
+    return isinstance(request, TranslatedChat) or not table.unmarked
+
+
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
     unknown = MARKS - table.marks
-    for message in (*body.get("messages", ()), *body.get("tools", ())):
+    for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()
         for holder in (message, *parts, *(message.get("tool_calls") or ())):
@@ -232,13 +254,16 @@ def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
 
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:
-    if upstream.parameters is not None:
-        return (
-            name in upstream.parameters or table.renames.get(name) in upstream.parameters or name in BY_CAPABILITY
-        )
+    listed = upstream.parameters
+    if listed is not None:
+        if name in listed or table.renames.get(name) in listed:
+            return True
+        return name in BY_CAPABILITY and name not in table.refuses
     if name in table.drops:
         return False
-    return not unknown or table.unknown_pass or name in table.extras
+    if not unknown:
+        return name not in table.refuses
+    return (table.unknown_pass or name in table.extras) and name not in table.refuses
 
 
 def _asks(name: str, value: Any) -> bool:

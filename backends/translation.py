@@ -40,14 +40,24 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none",),
     "service_tier": ("auto", "default"),
+    "inference_geo": ("global",),
+    "safety_settings": ([],),
+    "moderation": ({},),
 }
 """Values that equal the default behaviour."""
 
 BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
 """Fields that do not change the answer: those which a provider lacks are named, but ``strict`` lets them pass."""
 
-BY_CAPABILITY = frozenset({"web_search_options"})
-"""Parameters that a row takes by its capability, whatever the list of its parameters says."""
+CONSTRAINTS: Mapping[str, str] = {
+    "inference_geo": "It cannot keep the answer's computation to a place; Anthropic's models can.",
+    "safety_settings": "It has other filters than these, which are Gemini's.",
+    "moderation": "It moderates no chat; ask POST /v1/moderations, or one of OpenAI's models.",
+}
+"""Promises about an answer, and the advice where a provider cannot keep one: it is refused, never left out."""
+
+BY_CAPABILITY = frozenset({"web_search_options"}) | CONSTRAINTS.keys()
+"""Parameters that a row takes by its capability or provider, whatever the list of its parameters says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ class Catalog:
     Rows with the same name or alias are replicas of one another, but only within one of three groups: the user's
     rows, built-in and pulled rows, discovered rows. An earlier group hides the later ones.
 
-    ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one.
+    ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one. ``listed`` has the rows of each
+    source as they were given, ``discovered`` those made of them.
     """
 
     own: tuple[Model, ...]
@@ -44,6 +45,7 @@ class Catalog:
     version: int = 1
     apple_silicon: bool = False
     discovered: Discovered = field(default_factory=_none_found)
+    listed: Discovered = field(default_factory=_none_found)
 
     def __post_init__(self) -> None:
         known = {server.id for server in self.servers}
@@ -107,7 +109,10 @@ class Catalog:
 
         Returns the same snapshot if nothing has changed, so that a refresh does not invalidate caches.
         """
-        rows_found = informed(found, self.own, self._endpoints)
+        listed = tuple(found)
+        if listed == self.listed.get(source, ()):
+            return self
+        rows_found = informed(listed, self.own, self._endpoints)
         if any(row.origin != "discovered" for row in rows_found):
             rows_found = tuple(row.model_copy(update={"origin": "discovered"}) for row in rows_found)
         if rows_found == self.discovered.get(source, ()):
@@ -115,7 +120,12 @@ class Catalog:
         discovered = {name: kept for name, kept in self.discovered.items() if name != source}
         if rows_found:
             discovered[source] = rows_found
-        return replace(self, discovered=MappingProxyType(discovered), version=self.version + 1)
+        return replace(
+            self,
+            discovered=MappingProxyType(discovered),
+            listed=MappingProxyType({**self.listed, source: listed}),
+            version=self.version + 1,
+        )
 
     # ---- looking up
 

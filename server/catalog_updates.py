@@ -143,8 +143,8 @@ class CatalogUpdates:
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
         self._routing = settings.routing
-        fresh = replace(fresh, discovered=self._live.current.discovered)
-        fresh = await asyncio.to_thread(merged, fresh, self._discovery, ())
+        listed = tuple(Listing(source, rows) for source, rows in self._live.current.listed.items())
+        fresh = await asyncio.to_thread(merged, fresh, self._discovery, listed)
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
         self._live.current = replace(fresh, version=self._live.current.version + 1)
         self._changed.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 
 from catalog.discovery import FoundRows, discovered_rows, is_positive
@@ -33,11 +34,26 @@ def _described(entry: Json) -> Mapping[str, Any] | None:
         return None
     told = entry.get("capabilities")
     told = told if isinstance(told, dict) else {}
-    supported = (_BY_NAME[name] for name in _BY_NAME.keys() & told.keys() if told[name].get("supported") is True)
+    supported = [_BY_NAME[name] for name in _BY_NAME.keys() & told.keys() if _supports(told[name])]
+    if _supports((told.get("server_tools") or {}).get("web_search")):
+        supported.append(frozenset({Capability.WEB_SEARCH}))
     most = entry.get("max_tokens")
     return {
         "name": entry.get("id"),
         "context": entry.get("max_input_tokens"),
         "capabilities": _OF_ALL.union(*supported),
         "limits": Limits(max_output_tokens=most if is_positive(most) else None),
+        **_end(entry.get("retires_at")),
     }
+
+
+def _end(told: Any) -> Mapping[str, date]:
+    """The day on which a model is shut down, if one is known."""
+    try:
+        return {"ends": datetime.fromisoformat(told).date()}
+    except (TypeError, ValueError):
+        return {}
+
+
+def _supports(told: Any) -> bool:
+    return isinstance(told, dict) and told.get("supported") is True

@@ -1,8 +1,9 @@
 """Translates OpenAI's messages into Anthropic's system blocks and turns.
 
-System and developer messages, wherever they stand, become the system prompt, in order, as in Anthropic's own
-OpenAI-compatible endpoint. Turns alternate: neighbours of one role are merged, and the results of
-tools are blocks of the user's turn that follows the calls. Source: Anthropic's Messages API reference.
+System and developer messages at the head become the system prompt. Later ones stay between the turns for models
+that take them there, which is after a user's turn and before the model's or at the end; else they join the prompt.
+Turns alternate: neighbours of one role are merged, and the results of tools are blocks of the user's turn that
+follows the calls. Sources: Anthropic's Messages API reference, its page on mid-conversation system messages.
 """
 
 from __future__ import annotations
@@ -12,59 +13,111 @@ from typing import Any
 from backends.anthropic.results import blocks_of
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
-from backends.wire.media import arguments_of, image_url, is_data_url, parts_of, read_data_url, text_of
+from backends.wire.media import (
+    arguments_of,
+    decoded_text,
+    image_url,
+    is_data_url,
+    is_text,
+    parts_of,
+    read_data_url,
+    text_of,
+)
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+
+MOVED = "messages.system"
+"""The reported name of a system message that stands elsewhere than the caller put it."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
-def translate_messages(messages: list[Message], dropped: Dropped) -> tuple[list[Json], list[Json]]:
-    """``(system blocks, turns)``.
+def translate_messages(
+    messages: list[Message], dropped: Dropped, *, system_turns: bool = True
+) -> tuple[list[Json], list[Json]]:
+    """``(system blocks, turns)``. A system message that has to move is reported as ``messages.system``.
 
     Raises :class:`InvalidRequest` for messages that Anthropic's API cannot hold, :class:`CapabilityMismatch`
     for media that no Claude model takes.
     """
-    system: list[Json] = []
-    turns: list[Json] = []
+    conversation = _Conversation(dropped, system_turns=system_turns)
     for message in messages:
         if message.role in ("system", "developer"):
-            system += _system(message)
+            conversation.instruct(_system(message))
         elif message.role == "assistant":
             name_foreign(message, "anthropic", dropped, images=False)
-            _append(turns, "assistant", _assistant(message))
+            conversation.add("assistant", _assistant(message, dropped))
         elif message.role == "tool":
-            _append(turns, "user", [_tool_result(message, dropped)])
+            conversation.add("user", [_tool_result(message, dropped)])
         elif message.role == "user":
-            _append(turns, "user", _cached(message, [_block(part, dropped) for part in parts_of(message)]))
+            conversation.add("user", _cached(message, [_block(part, dropped) for part in parts_of(message)]))
         else:
             raise UnsupportedParameter(
                 "Anthropic's API has no messages of the role 'function'; send 'tool' messages with tool_call_id.",
                 param="messages",
             )
-    if not turns:
+    conversation.end()
+    if not conversation.turns:
         raise InvalidRequest("Anthropic's models need at least one message that is not system.", param="messages")
-    return system, turns
+    return conversation.system, conversation.turns
 
 
-def continues_tools_without_thinking(turns: list[Json]) -> bool:
+def continues_tools_without_thinking(given: list[Json]) -> bool:
     """Whether the last turn answers tool calls that were made without signed thinking.
 
     Budgeted thinking cannot be switched on in the middle of such a loop; Anthropic refuses it.
     """
+    turns = [turn for turn in given if turn["role"] != "system"]
     if len(turns) < 2 or turns[-1]["role"] != "user":
         return False
     answers = any(block["type"] == "tool_result" for block in turns[-1]["content"])
     return answers and turns[-2]["content"][0]["type"] not in ("thinking", "redacted_thinking")
 
 
-def _append(turns: list[Json], role: str, blocks: list[Json]) -> None:
-    if not blocks:
-        return
-    if turns and turns[-1]["role"] == role:
-        turns[-1]["content"] += blocks
-    else:
-        turns.append({"role": role, "content": blocks})
+class _Conversation:
+    """Places turns, and the system messages between them (``system_turns``) or in the system prompt."""
+
+    def __init__(self, dropped: Dropped, *, system_turns: bool) -> None:
+        self.system: list[Json] = []
+        self.turns: list[Json] = []
+        self._held: list[Json] = []  # system blocks that wait for the end of the user's turn
+        self._dropped = dropped
+        self._system_turns = system_turns
+
+    def instruct(self, blocks: list[Json]) -> None:
+        """Place a system message."""
+        if not blocks or not self.turns:
+            self.system += blocks
+            return
+        if not self._system_turns or not self._is_users():
+            self._dropped.add(MOVED)
+        (self._held if self._system_turns else self.system).extend(blocks)
+
+    def add(self, role: str, blocks: list[Json]) -> None:
+        """Add blocks to the last turn if it has the same role, else as a turn of their own."""
+        if not blocks:
+            return
+        if self._held and role == "user":
+            self._dropped.add(MOVED)
+        elif self._held and self._is_users():
+            self._place()
+        if self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"] += blocks
+        else:
+            self.turns.append({"role": role, "content": blocks})
+
+    def end(self) -> None:
+        """Place the system messages that are left."""
+        if self._held and self._is_users():
+            self._place()
+        self.system += self._held
+
+    def _is_users(self) -> bool:
+        return bool(self.turns) and self.turns[-1]["role"] == "user"
+
+    def _place(self) -> None:
+        self.turns.append({"role": "system", "content": self._held})
+        self._held = []
 
 
 def _system(message: Message) -> list[Json]:
@@ -74,10 +127,12 @@ def _system(message: Message) -> list[Json]:
     return _cached(message, [{"type": "text", "text": message.content}] if message.content else [])
 
 
-def _assistant(message: Message) -> list[Json]:
+def _assistant(message: Message, dropped: Dropped) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
     blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    if not blocks and (extra.get("reasoning_content") or kept):
+        dropped.add("messages.reasoning_content")  # unsigned, or another provider's
     blocks += blocks_of(extra.get("server_tool_calls"))
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
@@ -153,12 +208,16 @@ def _document(file: Json) -> Json:
         source: Json = {"type": "url", "url": url}
     elif isinstance(data, str) and data:
         media_type, encoded = read_data_url(data)
-        if media_type != "application/pdf":
+        if media_type in IMAGE_TYPES:
+            return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": encoded}}
+        if is_text(media_type):
+            source = {"type": "text", "media_type": "text/plain", "data": decoded_text(encoded)}
+        elif media_type == "application/pdf":
+            source = {"type": "base64", "media_type": media_type, "data": encoded}
+        else:
             raise CapabilityMismatch(
-                f"Anthropic's models take PDF documents, not {media_type}; send text as a text part.",
-                param="messages",
+                f"Anthropic's models take PDF, texts and pictures as files, not {media_type}.", param="messages"
             )
-        source = {"type": "base64", "media_type": media_type, "data": encoded}
     else:
         raise UnsupportedParameter(
             "A file part needs file_data (a data URL) or file_url; uploaded files are not kept here.",
@@ -168,7 +227,10 @@ def _document(file: Json) -> Json:
 
 
 def _with_cache(block: Json, part: ContentPart) -> Json:
-    mark = (part.model_extra or {}).get("cache_control")
+    extra = part.model_extra or {}
+    mark, point = extra.get("cache_control"), extra.get("prompt_cache_breakpoint")
+    if mark is None and isinstance(point, dict):  # OpenAI's, which lives for 30 minutes or 12 hours
+        mark = {"type": "ephemeral", "ttl": "1h"}
     return {**block, "cache_control": mark} if isinstance(mark, dict) else block
 
 

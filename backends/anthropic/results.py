@@ -37,9 +37,17 @@ def blocks_of(items: Any) -> list[Json]:
     for item in items if isinstance(items, list) else ():
         extra = item.get("extra_content") if isinstance(item, dict) else None
         kept = extra.get("anthropic") if isinstance(extra, dict) else None
-        if isinstance(kept, list) and len(kept) == 2 and all(isinstance(block, dict) for block in kept):
+        if isinstance(kept, list) and len(kept) == 2 and _is_run(*kept):
             blocks += kept
     return blocks
+
+
+def _is_run(call: Any, result: Any) -> bool:
+    """Whether the blocks are a call of one of Anthropic's own tools and its result."""
+    if not isinstance(call, dict) or not isinstance(result, dict):
+        return False
+    named = call.get("type") in ("server_tool_use", "mcp_tool_use") and str(result.get("type")).endswith(RESULTS)
+    return named and call.get("id") == result.get("tool_use_id")
 
 
 def annotation_of(citation: Json, start: int, end: int) -> Json:

@@ -28,6 +28,9 @@ FINISH_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+MAX_PAUSES = 8
+"""The most times that a paused answer goes on; then it ends as one that is cut off."""
+
 _TIERS = {"standard": "default", "priority": "priority"}
 _COUNTED = ("cache_creation", "server_tool_use")
 _TOLD = ("inference_geo", "speed")
@@ -49,18 +52,27 @@ class _Block:
 class AnthropicStream:
     """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`close` it.
 
-    With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds.
+    With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds. With
+    ``resumes``, an answer that Anthropic pauses, in a long run of its own tools, is :attr:`paused` and can
+    :meth:`resume`; a chat cannot tell its caller to ask again. ``service_tier`` is OpenAI's name of the tier that
+    serves the request, if it is told beside the events.
     """
 
     upstream: Upstream
     created: int
     answer_by_tool: bool = False
+    resumes: bool = False
     finished: bool = False
+    paused: bool = False
+    service_tier: str | None = None
     _writer: ChunkWriter | None = None
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
     _said: int = 0
     _running: dict[str, Json] = field(default_factory=dict)
+    _content: list[Json] = field(default_factory=list)
+    _pauses: int = 0
+    _earlier: list[Json] = field(default_factory=list)
     _usage: Json = field(default_factory=dict)
 
     def feed(self, event: Json) -> Iterator[Json]:
@@ -71,7 +83,7 @@ class AnthropicStream:
         with reading("Anthropic"):
             match event["type"]:
                 case "message_start":
-                    yield self._start(event["message"])
+                    yield from self._start(event["message"])
                 case "content_block_start":
                     yield from self._block_start(event["index"], event["content_block"])
                 case "content_block_delta":
@@ -85,9 +97,15 @@ class AnthropicStream:
                 case _:  # ping, message_stop, and kinds added to the API later
                     return
 
+    def resume(self, body: Json) -> Json:
+        """The body that lets a paused answer go on, after what it said. Feed its events to this stream, too."""
+        turn = {"role": "assistant", "content": self._content}
+        self._content, self.paused = [], False
+        return {**body, "messages": [*body["messages"], turn]}
+
     def close(self) -> None:
         """Raises :class:`StreamBroken` unless the answer came with a stop reason."""
-        if not self.finished:
+        if not self.finished and not self.paused:
             raise StreamBroken("Anthropic's stream ended before the message did.")
 
     @property
@@ -96,20 +114,24 @@ class AnthropicStream:
             raise UpstreamProtocolError("Anthropic's stream did not begin with message_start.")
         return self._writer
 
-    def _start(self, message: Json) -> Json:
+    def _start(self, message: Json) -> Iterator[Json]:
+        if self._writer is not None:
+            self._count(message.get("usage"))
+            return
         self._writer = ChunkWriter(
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage"))
-        self._writer.service_tier = _TIERS.get(self._usage.get("service_tier"))
-        return self._chunks.delta({"role": "assistant", "content": ""})
+        self._writer.service_tier = self.service_tier or _TIERS.get(str(self._usage.get("service_tier")))
+        yield self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:
         block = self._blocks[index] = _Block(content["type"], given=content, start=self._said)
         match block.kind:
             case "text":
                 block.citations += content.get("citations") or ()
-                yield from self._text(content.get("text"))
+                block.text.append(content.get("text") or "")
+                yield from self._text(block.text[0])
             case "thinking":
                 block.text.append(content.get("thinking") or "")
                 block.signature.append(content.get("signature") or "")
@@ -117,6 +139,7 @@ class AnthropicStream:
                     yield self._chunks.delta({"reasoning_content": block.text[0]})
             case "redacted_thinking":
                 kept = {"type": "redacted_thinking", "data": content["data"]}
+                self._content.append(kept)
                 yield self._chunks.delta({"thinking_blocks": [kept]})
             case "tool_use" if not self.answer_by_tool:
                 block.position = self._calls
@@ -126,6 +149,7 @@ class AnthropicStream:
     def _block_delta(self, block: _Block, delta: Json) -> Iterator[Json]:
         match delta["type"]:
             case "text_delta":
+                block.text.append(delta["text"])
                 yield from self._text(delta["text"])
             case "thinking_delta":
                 block.text.append(delta["thinking"])
@@ -141,16 +165,27 @@ class AnthropicStream:
     def _block_stop(self, block: _Block) -> Iterator[Json]:
         if block.kind == "thinking":
             kept = {"type": "thinking", "thinking": "".join(block.text), "signature": "".join(block.signature)}
+            self._content.append(kept)
             yield self._chunks.delta({"thinking_blocks": [kept]})
         elif block.kind == "tool_use" and not block.text:
             yield from self._input(block, orjson.dumps(block.given.get("input") or {}).decode())
         elif block.kind in SERVER_CALLS:
-            self._running[block.given["id"]] = self._server_call(block)
+            call = self._running[block.given["id"]] = self._server_call(block)
+            self._content.append(call)
         elif block.kind.endswith(RESULTS):
-            call = self._running.pop(block.given["tool_use_id"], None)
-            if call is not None:
-                yield self._chunks.delta({"server_tool_calls": [item_of(call, block.given)]})
-        elif block.citations and not self.answer_by_tool:
+            self._content.append(block.given)
+            made = self._running.pop(block.given["tool_use_id"], None)
+            if made is not None:
+                yield self._chunks.delta({"server_tool_calls": [item_of(made, block.given)]})
+        elif block.kind == "text" and not self.answer_by_tool:
+            yield from self._text_stop(block)
+
+    def _text_stop(self, block: _Block) -> Iterator[Json]:
+        text = "".join(block.text)
+        cited = {"citations": block.citations} if block.citations else {}
+        if text:
+            self._content.append({"type": "text", "text": text, **cited})
+        if block.citations:
             made = [annotation_of(citation, block.start, self._said) for citation in block.citations]
             yield self._chunks.delta({"annotations": made})
 
@@ -183,6 +218,12 @@ class AnthropicStream:
         stop = delta.get("stop_reason")
         if stop is None or self.finished:
             return
+        if stop == "pause_turn" and self.resumes and self._content and self._pauses < MAX_PAUSES:
+            self._pauses += 1
+            self.paused = True
+            self._earlier.append(self._usage)
+            self._usage = {}
+            return
         if self._running:
             unfinished = [item_of(call, None) for call in self._running.values()]
             yield self._chunks.delta({"server_tool_calls": unfinished})
@@ -190,6 +231,8 @@ class AnthropicStream:
             details = delta.get("stop_details") or {}
             yield self._chunks.delta({"refusal": details.get("explanation") or "The model refused to answer."})
         reason = FINISH_REASONS.get(stop, "stop")
+        if stop == "pause_turn" and self.resumes:
+            reason = "length"
         if self.answer_by_tool and reason == "tool_calls":
             reason = "stop"
         last = self._chunks.delta({}, finish_reason=reason)
@@ -205,15 +248,25 @@ class AnthropicStream:
             self._usage |= {name: value for name, value in counts.items() if value is not None}
 
     def _total(self) -> Json:
-        cached = added(self._usage.get("cache_read_input_tokens", 0))
-        written = added(self._usage.get("cache_creation_input_tokens", 0))
-        details = self._usage.get("output_tokens_details")
+        """The sum over the requests of the answer: each tells its own counts."""
+        all_ = [*self._earlier, self._usage]
+
+        def total(name: str) -> int:
+            return added(*(one.get(name, 0) for one in all_))
+
+        cached, written = total("cache_read_input_tokens"), total("cache_creation_input_tokens")
+        thoughts = [counts(one.get("output_tokens_details")).get("thinking_tokens", 0) for one in all_]
+        more: Json = {}
+        for name in _COUNTED:
+            told = [counts(one.get(name)) for one in all_]
+            if names := {kind: None for one in told for kind in one}:
+                more[name] = {kind: sum(one.get(kind, 0) for one in told) for kind in names}
+        more |= {name: self._usage[name] for name in _TOLD if type(self._usage.get(name)) is str}
         return usage(
-            prompt=added(self._usage.get("input_tokens", 0), cached, written),
-            completion=added(self._usage.get("output_tokens", 0)),
+            prompt=added(total("input_tokens"), cached, written),
+            completion=total("output_tokens"),
             cached=cached,
             cache_write=written,
-            reasoning=added(details.get("thinking_tokens") or 0) if isinstance(details, dict) else 0,
-            **{name: told for name in _COUNTED if (told := counts(self._usage.get(name)))},
-            **{name: told for name in _TOLD if isinstance(told := self._usage.get(name), str)},
+            reasoning=sum(thoughts),
+            more=more,
         )

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from urllib.parse import quote
 
 from backends.base import Upstream
-from backends.elevenlabs import speech, transcription
+from backends.elevenlabs import discovery, speech, transcription
 from backends.elevenlabs.errors import read_elevenlabs_error
 from backends.elevenlabs.voices import PREMADE
 from backends.http import HttpClient, UpstreamResponse
@@ -20,6 +20,7 @@ from backends.voices import mapped, unknown_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from catalog.errors import StreamBroken
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 VOICES_TTL = 300.0
@@ -101,6 +102,15 @@ class ElevenLabsBackend:
                 regular_event(event)
         for event in events:
             yield event
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The models that speak, with the account's voices; see :class:`backends.base.Discover`."""
+        listed = await self._client.get_json(
+            upstream, "/v1/models", key_header=_KEY_HEADER, errors=read_elevenlabs_error
+        )
+        voices = await self._voice_ids(upstream)
+        with reading("ElevenLabs"):
+            return discovery.rows_from_models(server, [one for one in listed if isinstance(one, dict)], voices)
 
     async def _voice_ids(self, upstream: Upstream) -> dict[str, str]:
         """The ids of the account's voices by their names, cached for :data:`VOICES_TTL`."""

@@ -157,13 +157,13 @@ def query_of(request: TranscriptionRequest) -> dict[str, str]:
 
 def _languages(request: TranscriptionRequest, upstream: Upstream, dropped: Dropped) -> list[FormField]:
     """The language of the audio, and for the third Scribe those that may be in it, too."""
-    codes = [code.split("-")[0].lower() for code in (request.language, *request.languages) if code is not None]
-    first, *others = dict.fromkeys(codes) if codes else [None]
-    if others and "scribe_v3" not in upstream.model:
+    named = (*((request.language,) if request.language is not None else ()), *request.languages)
+    codes = list(dict.fromkeys(code.split("-")[0].lower() for code in named))
+    if len(codes) > 1 and "scribe_v3" not in upstream.model:
         dropped.add("languages")  # one of several would be taken for the only one
-        return [("language_code", first)] if request.language is not None and first is not None else []
-    fields = [] if first is None else [("language_code", first)]
-    return fields + [("secondary_language_codes", code) for code in others]
+        codes = codes[:1] if request.language is not None else []
+    names = ("language_code", *["secondary_language_codes"] * len(codes))
+    return list(zip(names, codes, strict=False))
 
 
 def _terms(request: TranscriptionRequest, dropped: Dropped) -> list[str]:
@@ -202,7 +202,7 @@ def events(answer: Json, request: TranscriptionRequest) -> Iterator[Json]:
     segments = list(_segments(answer.get("words") or [], _Labels()))
     if request.stream and request.response_format == "diarized_json":
         for segment in segments:
-            told = {name: segment[name] for name in ("start", "end", "text", "speaker") if name in segment}
+            told: Json = {name: segment[name] for name in ("start", "end", "text", "speaker") if name in segment}
             yield {"type": "transcript.text.segment", "id": f"seg_{segment['id']}", **told}
     done: Json = {
         "type": "transcript.text.done",

@@ -18,6 +18,7 @@ _GEMINI = frozenset(
     {
         *(Capability.CHAT, Capability.TOOLS, Capability.PARALLEL_TOOLS, Capability.JSON_SCHEMA),
         *(Capability.VISION, Capability.DOCUMENTS, Capability.AUDIO_INPUT, Capability.VIDEO_INPUT),
+        Capability.WEB_SEARCH,
     }
 )
 """What every Gemini for chats takes; the list does not tell. Other families may lack tools and schemas."""

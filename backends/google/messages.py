@@ -1,7 +1,8 @@
 """Translates OpenAI's messages into Gemini's system instruction and contents.
 
-System and developer messages become the system instruction, in order. Roles alternate: neighbours are
-merged, and tool results are parts of the user's turn. Source: Google's Gemini API reference (Content, Part).
+System and developer messages become the system instruction, in order; one that stood between turns is reported.
+Roles alternate: neighbours are merged, and tool results are parts of the user's turn. Source: Google's Gemini API
+reference (Content, Part).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from backends.adapting.results import in_call_order
 from backends.google.models import GeminiTraits
 from backends.google.results import parts_of_items
 from backends.translation import Dropped, name_foreign
@@ -49,10 +51,12 @@ def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Drop
     system: list[str] = []
     contents: list[Json] = []
     names: dict[str, str] = {}
-    for message in messages:
+    for message in in_call_order(messages):
         _note_cache(message, dropped)
         if message.role in ("system", "developer"):
             system.append(text_of(message))
+            if contents and system[-1]:
+                dropped.add("messages.system")
         elif message.role == "assistant":
             name_foreign(message, "google", dropped, images=True)
             _append(contents, "model", _model_parts(message, can, names))
@@ -82,8 +86,9 @@ def _append(contents: list[Json], role: str, parts: list[Json]) -> None:
 def _note_cache(message: Message, dropped: Dropped) -> None:
     """Report cache breakpoints as dropped: Gemini caches prefixes by itself."""
     content = message.content if isinstance(message.content, list) else []
-    if any("cache_control" in (holder.model_extra or {}) for holder in (message, *content)):
-        dropped.add("messages.cache_control")
+    for name in ("cache_control", "prompt_cache_breakpoint"):
+        if any(name in (holder.model_extra or {}) for holder in (message, *content)):
+            dropped.add(f"messages.{name}")
 
 
 def _signature(holder: Any) -> str | None:

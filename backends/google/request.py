@@ -6,6 +6,7 @@ from typing import Any
 
 from backends.adapting.choices import allowed_tools
 from backends.adapting.efforts import nearest
+from backends.adapting.marks import lost_marks
 from backends.adapting.names import GEMINI
 from backends.adapting.restoring import TELL_JSON, restoration_of
 from backends.adapting.tools import ToolRules, adapted, renames
@@ -30,6 +31,9 @@ _NUMBERS = {
     "presence_penalty": "presencePenalty",
     "seed": "seed",
 }
+_REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "safety_settings"}
+_TIERS = {"standard": "standard", "flex": "flex", "priority": "priority", "fast": "priority"}
+_KEPT_MARKS = frozenset({"cache_control", "is_error", "extra_content", "images", "server_tool_calls"})
 TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True)
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})  # their range ends just below 2
 _INT32 = range(-(2**31), 2**31)
@@ -39,7 +43,7 @@ _TRANSLATED = frozenset(
         *("max_tokens", "max_completion_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k"),
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-        *("safety_settings", "thinking", "web_search_options"),
+        *("safety_settings", "service_tier", "thinking", "web_search_options"),
     }
 )
 _SCHEMA_KEYWORDS = frozenset(
@@ -60,12 +64,13 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     not only its quality.
     """
     refuse_forbidden(request)
-    refuse_other_answers(request, upstream, SEARCHED_ANSWERS)
+    refuse_other_answers(request, upstream, _REFUSED)
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
     sent = renames(request, TOOLS)
     request = adapted(request, TOOLS)
+    dropped.add(*lost_marks(request, _KEPT_MARKS))
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
     _tools(request, body, dropped)
@@ -84,6 +89,12 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     safety = (request.model_extra or {}).get("safety_settings")
     if safety is not None:
         body["safetySettings"] = safety
+    if is_set(request, "service_tier"):
+        tier = _TIERS.get(str((request.model_extra or {}).get("service_tier")))
+        if tier is None:
+            dropped.add("service_tier")
+        else:
+            body["serviceTier"] = tier
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
     return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
 

@@ -14,6 +14,7 @@ from typing import Any
 from catalog.types import Json
 
 _SOURCES = ("web", "retrievedContext", "maps", "image")
+_RUNS = frozenset({"executableCode", "codeExecutionResult", "toolCall", "toolResponse"})
 _OUTCOMES = {"OUTCOME_OK": "completed"}
 
 
@@ -37,12 +38,10 @@ class OwnTools:
 
     def take(self, part: Json) -> bool:
         """Keep a part of a tool that Google runs itself; False for any other part."""
-        if "executableCode" in part or "codeExecutionResult" in part:
-            self._code.append(part)
-        elif "toolCall" in part or "toolResponse" in part:
-            self._searches.append(part)
-        else:
+        if _RUNS.isdisjoint(part):
             return False
+        runs_code = "executableCode" in part or "codeExecutionResult" in part
+        (self._code if runs_code else self._searches).append(part)
         return True
 
     @property
@@ -121,8 +120,12 @@ def parts_of_items(items: Any) -> list[Json]:
         extra = item.get("extra_content") if isinstance(item, dict) else None
         own = extra.get("google") if isinstance(extra, dict) else None
         kept = own.get("parts") if isinstance(own, dict) else None
-        parts += [part for part in kept if isinstance(part, dict)] if isinstance(kept, list) else []
+        parts += [part for part in kept if _is_run(part)] if isinstance(kept, list) else []
     return parts
+
+
+def _is_run(part: Any) -> bool:
+    return isinstance(part, dict) and not _RUNS.isdisjoint(part)
 
 
 def picture_of(part: Json, extra: Json) -> Json:
@@ -133,7 +136,7 @@ def picture_of(part: Json, extra: Json) -> Json:
 
 
 def _source(chunk: Json) -> Json:
-    source = next((chunk[kind] for kind in _SOURCES if chunk.get(kind)), {})
+    source: Json = next((chunk[kind] for kind in _SOURCES if chunk.get(kind)), {})
     return {**source, "uri": source.get("uri") or source.get("sourceUri")}
 
 

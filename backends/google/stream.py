@@ -200,7 +200,7 @@ class GeminiStream:
             reasoning=thoughts,
             read=_kinds(count("promptTokensDetails")),
             written=_kinds(count("candidatesTokensDetails")),
-            **({"server_tool_use": {"web_search_requests": searches}} if searches else {}),
+            more={"server_tool_use": {"web_search_requests": searches}} if searches else {},
         )
 
 

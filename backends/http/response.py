@@ -64,7 +64,7 @@ class UpstreamResponse:
             self._deadlines.progress()
             yield chunk
 
-    async def iter_audio(self) -> AsyncIterator[bytes]:
+    async def iter_audio(self) -> AsyncGenerator[bytes]:
         """The body as :meth:`iter_bytes`. Raises UpstreamProtocolError when it is text by its content type."""
         kind = self.media_type
         if kind.startswith("text/") or kind == "application/json":

@@ -10,6 +10,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
+from backends.adapting.files import with_text_files
+from backends.adapting.restoring import restoration_of, restorer_of
+from backends.adapting.tools import renames
 from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
@@ -40,6 +43,8 @@ V1 = ParameterTable(
     | {"n", "logit_bias", "tool_choice", "parallel_tool_calls", "user", "metadata", "best_of", "echo"},
     renames={"max_completion_tokens": "max_tokens"},
     unknown_pass=False,
+    unmarked=False,
+    choices=1,
     refuses=OTHER_ANSWERS,
     efforts=lambda _: EFFORTS,
     tools=TOOLS,
@@ -48,6 +53,8 @@ V1 = ParameterTable(
 
 RECHECK = 3600.0
 """Seconds after which a server that lacked Ollama's own routes is asked for them again."""
+AFTER_DONE = 0.05
+"""Seconds in which a stream may end after its last line, so that its connection can be used again."""
 _VECTOR = 8192 * 25
 """Bytes of a long vector as text."""
 
@@ -136,7 +143,8 @@ class OllamaBackend:
         return await discovery.list_models(self._http, _root(upstream), server, self._shown)
 
     async def _native(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        call = translate(await self._with_pictures(request), upstream)
+        restorer = restorer_of(restoration_of(renames(request, TOOLS)))
+        call = translate(await self._with_pictures(with_text_files(request)), upstream)
         answer = OllamaStream(upstream, call, created=int(self._now()))
         async with (
             self._http.open(
@@ -146,8 +154,9 @@ class OllamaBackend:
         ):
             async for line in lines:
                 for chunk in answer.feed(line):
-                    yield chunk
+                    yield chunk if restorer is None else restorer.restore(chunk)
                 if answer.finished:
+                    await response.drain(AFTER_DONE)
                     break
         answer.close()
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.adapting.efforts import nearest
+from backends.adapting.files import with_text_files
+from backends.adapting.marks import lost_marks
+from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules, adapted
 from backends.base import Upstream
-from backends.constraints.request import ANY_OBJECT, constraint_of
+from backends.constraints.request import ANY_OBJECT, Constraint, constraint_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
@@ -33,7 +36,7 @@ OPTIONS = frozenset(
     }
 )
 """Ollama's ``options``. A caller gives them in ``options`` or beside the other fields, an operator in the options
-of the model's row; a caller's own value wins."""
+of the model's row, ``keep_alive`` too; a caller's own value wins."""
 
 _SAMPLING = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop")},
@@ -44,7 +47,8 @@ _SAMPLING = {
 }
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
-TOOLS = ToolRules(refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
+TOOLS = ToolRules(names=OPENAI_NAMES, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
+_KEPT_MARKS = frozenset({"reasoning_content"})
 _TAKEN = frozenset(
     {
         *_SAMPLING,
@@ -59,11 +63,11 @@ _TAKEN = frozenset(
 class OllamaChat:
     """A body for ``/api/chat``, and how its answer is to be read.
 
-    ``forced``: the answer's text is a call in this plan's form. ``one_call``: only the first call is passed on.
+    ``bound``: the answer's text has calls or content in this plan's form. ``one_call``: only the first counts.
     """
 
     body: Json
-    forced: ToolPlan | None
+    bound: ToolPlan | None
     one_call: bool
     dropped: tuple[str, ...]
 
@@ -79,34 +83,36 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
         raise UnsupportedParameter(f"'{upstream.model}' gives one answer at a time, not {request.n}.", param="n")
     dropped = Dropped()
     request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
+    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    request = with_text_files(request)
     extra = request.model_extra or {}
     tools = chosen_tools(request)
-    forced = _forced(request, tools)
+    form = constraint_of(request, checked=False)
+    if form is not None and form.kind != "json":
+        dropped.add(form.param)
+        form = None
+    bound = _bound(request, tools, form)
     body: Json = {"model": upstream.model, "stream": True, "truncate": False, "shift": False}
     body["messages"] = list(_messages(request.messages))
-    if forced is not None:
-        body["format"] = forced.schema()
-        body["messages"] = _instructed(body["messages"], forced.instructions())
-    else:
-        if tools:
-            body["tools"] = [_tool(tool) for tool in tools]
-        form = constraint_of(request, checked=False)
-        if form is not None and form.kind == "json":
-            body["format"] = "json" if form.value == ANY_OBJECT else form.value
-        elif form is not None:
-            dropped.add(form.param)
+    if bound is not None:
+        body["format"] = bound.schema()
+        body["messages"] = _instructed(body["messages"], bound.instructions())
+    elif tools:
+        body["tools"] = [_tool(tool) for tool in tools]
+    elif form is not None:
+        body["format"] = "json" if form.value == ANY_OBJECT else form.value
     if options := _options(request, upstream):
         body["options"] = options
     _think(request, body, dropped)
     for name in ("logprobs", "top_logprobs"):
         if getattr(request, name):
             body[name] = getattr(request, name)
-    if extra.get("keep_alive") is not None:
-        body["keep_alive"] = extra["keep_alive"]
+    if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
+        body["keep_alive"] = keep_alive
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
     dropped.add(*(name for name in given(request) if _untaken(name, foreign)))
     one_call = request.parallel_tool_calls is False and bool(tools)
-    return OllamaChat(body, forced, one_call, dropped.as_tuple())
+    return OllamaChat(body, bound, one_call, dropped.as_tuple())
 
 
 def _think(request: ChatRequest, body: Json, dropped: Dropped) -> None:
@@ -131,8 +137,8 @@ def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:
         body["dimensions"] = request.dimensions
     if options := _own_options(extra, upstream):
         body["options"] = options
-    if extra.get("keep_alive") is not None:
-        body["keep_alive"] = extra["keep_alive"]
+    if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
+        body["keep_alive"] = keep_alive
     return body
 
 
@@ -173,17 +179,21 @@ def _own_options(extra: Mapping[str, Any], upstream: Upstream) -> Json:
 # ---- tools
 
 
-def _forced(request: ChatRequest, tools: Sequence[FunctionDefinition]) -> ToolPlan | None:
-    """The plan of a call that must be made. Ollama has no ``tool_choice``, but holds an answer to a schema."""
+def _bound(request: ChatRequest, tools: Sequence[FunctionDefinition], form: Constraint | None) -> ToolPlan | None:
+    """The form of an answer that must call a tool, or may call one beside a form of its own.
+
+    Ollama has no ``tool_choice``, and a ``format`` keeps a model from calling; but it holds an answer to a schema.
+    """
     named = isinstance(request.tool_choice, NamedToolChoice)
-    if not tools or not (named or request.tool_choice == "required"):
+    must = named or request.tool_choice == "required"
+    if not tools or not (must or form is not None):
         return None
     return ToolPlan(
         tools=tuple(tools),
         named=tools[0] if named else None,
-        optional=False,
+        optional=not must,
         parallel=request.parallel_tool_calls is not False,
-        content=None,
+        content=None if must else form,
         parameters=(),
     )
 

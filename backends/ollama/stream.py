@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.local.tool_schema import new_call_id
+from backends.local.tool_schema import ToolPlan, new_call_id
 from backends.ollama.errors import error_in_stream
 from backends.ollama.request import OllamaChat
 from backends.streams.chunks import ChunkWriter, added, usage
@@ -58,7 +58,7 @@ class OllamaStream:
         if message.get("thinking"):
             yield writer.delta({"reasoning_content": message["thinking"]})
         text = message.get("content")
-        if text and self.call.forced is not None:
+        if text and self.call.bound is not None:
             self._text.append(text)
         elif text:
             chunk = writer.text(text)
@@ -80,9 +80,8 @@ class OllamaStream:
 
     def _end(self, line: Json, writer: ChunkWriter) -> Iterator[Json]:
         reason = _REASONS.get(line.get("done_reason") or "", "stop")
-        if self.call.forced is not None:
-            for name, arguments in self._forced(cut=reason == "length"):
-                yield from self._called(name, arguments, new_call_id(), writer)
+        if self.call.bound is not None:
+            yield from self._of_bound(self.call.bound, writer, cut=reason == "length")
         self.finished = True
         if self._calls and reason == "stop":
             reason = "tool_calls"
@@ -93,21 +92,23 @@ class OllamaStream:
         }
         yield writer.usage({**counts, **({"durations": durations} if durations else {})})
 
-    def _forced(self, *, cut: bool) -> Iterator[tuple[str, Json]]:
-        """The calls in an answer that was bound to their form; none in one that its length cut."""
-        plan = self.call.forced
-        assert plan is not None
+    def _of_bound(self, plan: ToolPlan, writer: ChunkWriter, *, cut: bool) -> Iterator[Json]:
+        """The calls or the content of an answer that was bound to their form; nothing of one that was cut."""
         try:
             answer = orjson.loads("".join(self._text))
         except orjson.JSONDecodeError:
             if cut:
                 return
-            raise AnswerInvalid(f"'{self.upstream.model}' did not call a tool, which was required.") from None
+            raise AnswerInvalid(
+                f"'{self.upstream.model}' did not answer in the form that it was bound to."
+            ) from None
         if plan.named is not None:
-            yield plan.named.name, answer
-            return
-        for call in answer["tool_calls"]:
-            yield call["name"], call["arguments"]
+            yield from self._called(plan.named.name, answer, new_call_id(), writer)
+        elif "content" in answer:
+            yield writer.text(orjson.dumps(answer["content"]).decode())
+        else:
+            for call in answer["tool_calls"]:
+                yield from self._called(call["name"], call["arguments"], new_call_id(), writer)
 
 
 def _token(one: Json) -> Json:

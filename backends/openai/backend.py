@@ -28,6 +28,7 @@ from backends.openai.documents import (
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
 from backends.openai.models import rows_from_models
 from backends.openai.parameters import table_at
+from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -107,7 +108,10 @@ class OpenAIBackend:
             body = self.body(request, upstream)
             plain = asks_plainly(request, upstream)
             chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
-        restoration = restoration_of(renames(request, self.parameters(upstream).tools))
+        table = self.parameters(upstream)
+        if table.sources:
+            chunks = with_annotations(chunks)
+        restoration = restoration_of(renames(request, table.tools))
         return chunks if restoration is None else restored(chunks, restoration)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:

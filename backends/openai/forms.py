@@ -14,6 +14,15 @@ from catalog.types import Json
 
 _TIMED = frozenset({"verbose_json", "srt", "vtt"})
 _SPOKEN = frozenset({"voice", "response_format"})
+_HINTS = frozenset(
+    {
+        *("stability", "similarity_boost", "style", "use_speaker_boost", "clone_strength", "voice_settings"),
+        *("previous_text", "next_text", "previous_request_ids", "next_request_ids", "seed", "use_pvc_as_ivc"),
+        *("apply_text_normalization", "apply_language_text_normalization", "pronunciation_dictionary_locators"),
+        *("audio_effects", "optimize_streaming_latency", "enable_logging"),
+    }
+)
+"""ElevenLabs' parameters of speech."""
 _PROTECTS = frozenset({"enable_logging", "entity_redaction"})
 """ElevenLabs' parameters about privacy: an answer of a server without them would be another than was asked for."""
 
@@ -53,17 +62,26 @@ def speech_body(
     body = body_for(request, upstream, table)
     body.pop("stream_format", None)
     body.setdefault("response_format", request.response_format)
-    if isinstance(request.voice, str):
-        body["voice"] = spoken_voice(request, upstream, table)[0]
-    elif request.voice is None and default_voice is not None:
-        body["voice"] = default_voice
+    for name in _hints(request, table):
+        del body[name]
+    voice = spoken_voice(request, upstream, table)[0]
+    if voice is None:
+        voice = default_voice
+    if voice is not None and voice != request.voice_name:
+        body["voice"] = voice
     return body
+
+
+def _hints(request: SpeechRequest, table: ParameterTable) -> tuple[str, ...]:
+    """Names of what another provider's voice would be told: OpenAI refuses it, and speaks as well without."""
+    return tuple(name for name in request.model_extra or () if table.voices and name in _HINTS)
 
 
 def spoken_voice(request: SpeechRequest, upstream: Upstream, table: ParameterTable) -> tuple[str | None, bool]:
     """The voice to send, and whether it is only the nearest that the server has to the one asked for."""
     voice = mapped(request, upstream)
-    if voice is None or voice != request.voice or not table.voices or voice.casefold() in table.voices:
+    own = voice is None or voice != request.voice or not table.voices
+    if voice is None or own or voice.casefold() in table.voices:
         return voice, False
     nearest = openai_voice(voice)
     return (voice, False) if nearest is None else (nearest, True)
@@ -81,7 +99,8 @@ def of_this_model(error: RoundhouseError) -> RoundhouseError:
 def _refuse_protection(request: WireModel, upstream: Upstream) -> None:
     extra = request.model_extra or {}
     for name in sorted(_PROTECTS & extra.keys()):
-        if name == "entity_redaction" or str(extra[name]).lower() in ("false", "0"):
+        unlogged = str(extra[name]).lower() in ("false", "0")
+        if name == "entity_redaction" or (unlogged and upstream.engine is None):  # this machine keeps no record
             raise UnsupportedParameter(f"'{upstream.model}' does not take '{name}'.", param=name)
 
 
@@ -151,6 +170,8 @@ def dropped(request: WireModel, upstream: Upstream, table: ParameterTable) -> tu
     if isinstance(request, TranscriptionRequest):
         return _transcription_dropped(request, table)
     names = dropped_names(request, upstream, table)
-    if isinstance(request, SpeechRequest) and spoken_voice(request, upstream, table)[1]:
-        names += ("voice",)
+    if isinstance(request, SpeechRequest):
+        names += _hints(request, table)
+        if spoken_voice(request, upstream, table)[1]:
+            names += ("voice",)
     return names

@@ -10,6 +10,7 @@ from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules
 from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.translation import CONSTRAINTS
 from backends.voices import OPENAI_VOICES
 
 OPENAI = ParameterTable(
@@ -27,7 +28,10 @@ OPENAI = ParameterTable(
         *("thinking", "context_management", "cache_control"),  # Anthropic's
     },
     renames={"max_tokens": "max_completion_tokens"},
+    unmarked=False,
+    linked_files=False,
     stops=4,
+    refuses={name: CONSTRAINTS[name] for name in ("inference_geo", "safety_settings")},
     efforts=efforts_of,
     voices=frozenset(OPENAI_VOICES),
     tools=ToolRules(
@@ -43,6 +47,7 @@ Source: OpenAI's API reference."""
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}),
     marks=frozenset({"reasoning_content", "extra_content"}),
+    refuses=CONSTRAINTS,
     tools=ToolRules(names=OPENAI_NAMES, media_results=False),
 )
 """Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
@@ -51,7 +56,9 @@ are given back, because servers that send them (DeepSeek's, Google's) want them 
 OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
 """Source: OpenRouter's page on prompt caching."""
 
-_BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER}
+PERPLEXITY = replace(COMPATIBLE, sources=True)
+
+_BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER, "api.perplexity.ai": PERPLEXITY}
 
 
 @lru_cache(maxsize=256)

@@ -92,7 +92,7 @@ def usage(
     reasoning: int = 0,
     read: Mapping[str, int] = NO_COUNTS,
     written: Mapping[str, int] = NO_COUNTS,
-    **more: Any,
+    more: Mapping[str, Any] = NO_COUNTS,
 ) -> Json:
     """OpenAI's usage object. ``prompt`` includes cached and cache-written tokens, ``completion`` reasoning.
 

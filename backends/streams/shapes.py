@@ -56,10 +56,53 @@ def regular_delta(delta: Json) -> None:
             _regular_function(value)
         elif name == "audio":
             _check_texts("audio", value, "id", "data", "transcript")
-        elif name in _LISTS and type(value) is not list:
-            raise WrongShape(name, value, "a list")
+        elif name in _LISTS:
+            _check_objects(name, value)
+            if name in _RESULTS:
+                _RESULTS[name](value)
     if type(delta.get("content")) is list:
         _join_parts(delta)
+
+
+def _check_objects(name: str, value: Any) -> None:
+    if type(value) is not list or any(type(one) is not dict for one in value):
+        raise WrongShape(name, value, "a list of objects")
+
+
+def _regular_annotations(annotations: list[Json]) -> None:
+    """Check what annotations cite. A missing place is the beginning, a missing title empty."""
+    for one in annotations:
+        place = one.get("url_citation")
+        if place is None:
+            continue
+        if type(place) is not dict or type(place.get("url")) is not str:
+            raise WrongShape("annotations.url_citation", place, "a citation with its url")
+        for name in ("start_index", "end_index"):
+            if type(place.get(name)) is not int:
+                place[name] = 0
+        if type(place.get("title")) is not str:
+            place["title"] = ""
+
+
+def _check_images(images: list[Json]) -> None:
+    for one in images:
+        held = one.get("image_url")
+        if type(held) is not dict or type(held.get("url")) is not str:
+            raise WrongShape("images.image_url", held, "a picture with its url")
+
+
+def _check_items(items: list[Json]) -> None:
+    for one in items:
+        if type(one.get("type")) is not str:
+            raise WrongShape("server_tool_calls.type", one.get("type"), "a text")
+        action = one.get("action") or {}
+        if type(action) is not dict:
+            raise WrongShape("server_tool_calls.action", action, "an object")
+        _check_objects("server_tool_calls.sources", action.get("sources") or [])
+        _check_objects("server_tool_calls.outputs", one.get("outputs") or [])
+
+
+_RESULTS = {"annotations": _regular_annotations, "images": _check_images, "server_tool_calls": _check_items}
 
 
 def regular_choice(choice: Any, *, chat: bool) -> int:

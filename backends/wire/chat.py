@@ -165,13 +165,15 @@ class ChatRequest(Sampling):
 class Original:
     """The request that a chat was translated from, for providers of the same language (:mod:`backends.native`).
 
-    ``wire`` names the language ("messages", "responses"); ``headers`` are those of the caller that belong to it.
+    ``wire`` names the language ("messages", "responses"); ``headers`` and ``query`` are those of the caller that
+    belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
     """
 
     wire: str
     request: WireModel
     headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
 
 

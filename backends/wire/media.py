@@ -14,6 +14,10 @@ from catalog.errors import InvalidRequest, UndecodableMedia
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?P<params>(?:;[\w.+-]+=[^;,]*)*);base64,", re.IGNORECASE)
 
+_TEXT_TYPE = re.compile(
+    r"application/(?:json|xml|yaml|x-yaml|toml|javascript|x-javascript|typescript|sql|x-sh|x-python|x-ndjson"
+    r"|[\w.-]+\+(?:json|xml|yaml))"
+)
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _SLICE = 1 << 20
 _LONGEST_HEAD = 1024
@@ -69,6 +73,25 @@ def checked_base64(data: str) -> str:
 def decoded(data: str) -> bytes:
     """The bytes of a text that :func:`checked_base64` has passed, decoded in slices: each holds Python's lock."""
     return b"".join(binascii.a2b_base64(data[start : start + _SLICE]) for start in range(0, len(data), _SLICE))
+
+
+def media_type_of(url: Any) -> str:
+    """The media type of a data URL; empty for anything else."""
+    match = _DATA_URL.match(url, 0, _LONGEST_HEAD) if isinstance(url, str) else None
+    return match["type"].lower() if match else ""
+
+
+def is_text(media_type: str) -> bool:
+    """Whether files of this type hold text."""
+    return media_type.startswith("text/") or _TEXT_TYPE.fullmatch(media_type) is not None
+
+
+def decoded_text(data: str) -> str:
+    """The text, UTF-8, of base64 that :func:`checked_base64` has passed. Raises UndecodableMedia."""
+    try:
+        return decoded(data).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UndecodableMedia("A text file must be UTF-8.", param="messages") from None
 
 
 def image_url(part: ContentPart) -> str:

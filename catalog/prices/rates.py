@@ -11,7 +11,7 @@ NANO_PER_MICRO = 1_000
 Rate = int | Decimal | None
 """Nano-dollars per token: nearly always a whole number. ``None`` means unknown."""
 
-_STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
+STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
 """Names of tiers, speeds and regions at the listed price; ``scale`` is prepaid, ``auto`` the project's setting."""
 _LONGEST_NAME = 64
 
@@ -19,7 +19,7 @@ _LONGEST_NAME = 64
 def tiers_of(*names: object) -> tuple[str, ...]:
     """The names of tiers of service, speeds and regions that are not the standard ones, in lower case."""
     lower = (name.lower() for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME)
-    return tuple(name for name in lower if name not in _STANDARD)
+    return tuple(name for name in lower if name not in STANDARD)
 
 
 class Rates:
@@ -56,9 +56,12 @@ class Rates:
 
 
 class RateCard:
-    """The rates of one row. ``long_above`` is the prompt length in tokens beyond which ``long`` holds."""
+    """The rates of one row. ``long_above`` is the prompt length in tokens beyond which ``long`` holds.
 
-    __slots__ = ("_compiled", "_long", "_short", "factors", "long", "long_above", "standard")
+    ``plain`` are the standard rates of input and output, if they are whole numbers.
+    """
+
+    __slots__ = ("_compiled", "_long", "_short", "factors", "long", "long_above", "plain", "standard")
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class RateCard:
         self.long_above = float("inf") if long_above is None else long_above
         self.standard = Rates(short, Decimal(1))
         self.long = self.standard if long is None else Rates(self._long, Decimal(1))
+        given, said = self.standard.input, self.standard.output
+        self.plain = (given, said) if isinstance(given, int) and isinstance(said, int) else None
         self._compiled: dict[tuple[bool, tuple[str, ...]], Rates] = {}
 
     def of(self, tiers: tuple[str, ...], prompt: int) -> tuple[Rates, tuple[str, ...]]:

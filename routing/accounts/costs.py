@@ -12,15 +12,18 @@ from typing import NamedTuple
 
 from catalog.model import UNITS, Capability, Price
 from catalog.prices.rates import Rate, Rates
+from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO
 
+PROMPT_MARGIN = 1.15
+"""The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
+_PROMPT_OVERHEAD = 16
+"""Tokens that a provider's template may add to any prompt."""
+_MILLION = 1_000_000
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _NO_DETAILS = UsageDetails()
 _PER_THOUSAND = NANO // 1_000
-PROMPT_MARGIN = 1.15
-"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
-_MILLION = 1_000_000
 _EXACT_BELOW = 2.0**50
 """Nano-dollars (about a million dollars) below which the rounding error of a float is far less than a quarter."""
 
@@ -67,6 +70,9 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
     if not usage.known:
         return _FREE if price.free else _NO_USAGE
     card, details = price.rates, usage.details
+    plain = card.plain if details is None and usage.input <= card.long_above else None
+    if plain is not None and not (usage.cached or usage.cache_write or usage.units):
+        return Cost(usage.input * plain[0] + usage.output * plain[1])
     unknown: list[str] = []
     if details is None:
         rates = card.standard if usage.input <= card.long_above else card.long
@@ -90,31 +96,38 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
     return Cost(total if isinstance(total, int) else int(total.to_integral_value(ROUND_HALF_EVEN)), tuple(unknown))
 
 
-def affordable_output(
-    price: Price, prompt_tokens: int, dollars: float, tiers: tuple[str, ...] = ()
-) -> float | None:
-    """The most output tokens with which a call costs at most ``dollars``; below 0 if its prompt alone costs more.
+_OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
+"""Parts that the price of a unit covers."""
 
-    ``prompt_tokens`` is an estimate, which counts with :data:`PROMPT_MARGIN`, and every token of it as written to
-    a cache where that is dearer. ``tiers`` are those asked for. Infinite if the output is free, ``None`` if a
-    price is unknown.
+
+def longest_prompt(estimate: int) -> int:
+    """The tokens that a prompt with this estimate may have, where a limit must hold."""
+    return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
+
+
+def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
+    """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
+
+    The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
+    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer.
+    Infinite if the output is free, ``None`` if a price is unknown.
     """
-    prompt = math.ceil(prompt_tokens * PROMPT_MARGIN)
+    prompt = longest_prompt(facts.prompt_tokens)
     rates = price.rates.standard
-    written = prompt if (rates.cache_write_long or 0) > (rates.input or 0) else 0
-    details = UsageDetails(cache_write_long=written) if written else None
-    alone = cost_nano(price, Usage(input=prompt, cache_write=written, details=details))
-    with_million = cost_nano(price, Usage(input=prompt, output=_MILLION, cache_write=written, details=details))
+    if Capability.AUDIO_INPUT in facts.features:
+        written, details = 0, UsageDetails(audio_input=prompt)
+    elif (rates.cache_write_long or 0) > (rates.input or 0):
+        written, details = prompt, UsageDetails(cache_write_long=prompt)
+    else:
+        written, details = 0, None
+    alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
+    with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
     if alone is None or with_million is None:
         return None
-    room = to_nano(dollars / price.rates.dearest(tiers)) - alone
+    room = to_nano(dollars / price.rates.dearest(facts.tiers)) - alone
     if with_million == alone:
         return math.inf if room >= 0 else -1
     return room * _MILLION // (with_million - alone)
-
-
-_OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
-"""Parts that the price of a unit covers."""
 
 
 def _tokens(rates: Rates, usage: Usage, details: UsageDetails | None, unknown: list[str]) -> int | Decimal:

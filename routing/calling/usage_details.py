@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from catalog.prices.rates import tiers_of
+from catalog.prices.rates import STANDARD, tiers_of
 from routing.outcomes import UsageDetails
 
 MOST_CALLS = 100_000
@@ -24,6 +24,16 @@ def details_of(
     ``prompt`` and ``answer`` are the details of the tokens, ``tier`` is the answer's ``service_tier``. A count
     that cannot be true counts as 0: the totals of tokens are known without it.
     """
+    if not (
+        prompt.get("audio_tokens")
+        or prompt.get("image_tokens")
+        or answer.get("audio_tokens")
+        or answer.get("image_tokens")
+        or not _BEYOND.isdisjoint(usage)
+        or "cache_write_tokens_details" in prompt
+        or (isinstance(tier, str) and tier not in STANDARD)
+    ):
+        return None  # as in most answers
     created, ran = usage.get("cache_creation"), usage.get("server_tool_use")
     written = prompt.get("cache_write_tokens_details")
     found = (
@@ -37,6 +47,9 @@ def details_of(
         tiers_of(tier, usage.get("speed"), usage.get("inference_geo")),
     )
     return UsageDetails(*found) if any(found) else None
+
+
+_BEYOND = frozenset({"cache_creation", "server_tool_use", "speed", "inference_geo"})
 
 
 def _in(holder: object, name: str) -> int:

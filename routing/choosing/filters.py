@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from catalog.errors import InvalidRequest, PriceUnknown
-from catalog.index import Bools, Floats, Index, Ints
+from catalog.index import LAST_DAYS, Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
-from routing.accounts.costs import PROMPT_MARGIN
+from routing.accounts.costs import longest_prompt
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
@@ -25,6 +25,8 @@ GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 _LIMITS = frozenset({"privacy", "tags", "speech_policy", "excluded", "cost", PriceUnknown.code})
 """Codes of the rules that hold for a model asked for by name, too. Caps are left to the reservation, which says
 when they end."""
+SPOKEN = "spoken"
+"""The tag of a chat model whose server refuses chats without sound on either side."""
 _RESERVED_OUTPUT = 256
 """Tokens of answer that must fit in the context window when the caller set no bound."""
 
@@ -118,6 +120,7 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         settings.speech.allow_remote,
         tuple([(device.id, device.budget) for device in world.pool.devices]),
         index.retired(world.wall),
+        _spoken(facts),
     )
     cache = index.admitted(world.blocked)
     rows = cache.get(cache_key)
@@ -137,7 +140,7 @@ def cost_bound(facts: Facts, world: World) -> Floats | None:
     most = None if facts.output_tokens is None else float(facts.output_tokens)
     if facts.intent.max_cost is None:
         return world.estimator.cost(facts, output=most)
-    with_margin = replace(facts, prompt_tokens=math.ceil(facts.prompt_tokens * PROMPT_MARGIN))
+    with_margin = replace(facts, prompt_tokens=longest_prompt(facts.prompt_tokens))
     cost = world.estimator.cost(with_margin, output=most)
     if facts.capability in GENERATES:
         endless = world.index.endless
@@ -184,10 +187,7 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
         rules.append(
             Filter("blocked", _not_blocked(world), lambda row: world.blocked[index.models[row].id].reason)
         )
-    if world.wall is not None and index.retired(world.wall):
-        rules.append(
-            Filter("ends", index.retires > world.wall, lambda row: f"it ends on {index.models[row].ends}")
-        )
+    rules += _of_auto(facts, world)
     if bound is not None:
         rules += _budget(facts, world, bound)
     if world.pool.devices:
@@ -198,6 +198,25 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     for rule in rules[1:]:
         admitted = admitted & rule.passing
     return Filtered(admitted, tuple(rules))
+
+
+def _of_auto(facts: Facts, world: World) -> list[Filter]:
+    """The rules that keep ``auto`` from models which a caller may still name."""
+    index = world.index
+    rules: list[Filter] = []
+    if facts.capability is Capability.CHAT and not _spoken(facts) and (heard := index.tagged(SPOKEN)).any():
+        rules.append(Filter(SPOKEN, ~heard, lambda _: "it answers only chats with sound"))
+    if world.wall is not None and index.retired(world.wall):
+        rules.append(Filter("ends", index.retires > world.wall, lambda row: _ends(index, row)))
+    return rules
+
+
+def _spoken(facts: Facts) -> bool:
+    return Capability.AUDIO_INPUT in facts.features or "audio" in facts.parameters
+
+
+def _ends(index: Index, row: int) -> str:
+    return f"it ends on {index.models[row].ends}, and auto leaves it {LAST_DAYS} days before"
 
 
 def _missing_capabilities(facts: Facts, world: World, row: int) -> str:

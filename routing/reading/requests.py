@@ -17,6 +17,7 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.media import is_text, media_type_of
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
@@ -33,6 +34,8 @@ _TOKENS_PER_TOOL = 8
 _TOKENS_PER_CALL = 8
 _CHARACTERS_PER_FILE_TOKEN = 30
 """Characters of a file in base64 per token: a page of a PDF is 60 to 100 kB and 1,500 to 3,000 tokens."""
+_CHARACTERS_PER_TEXT_TOKEN = 5
+"""Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
 _TOKENS_PER_SEARCH = 4000
@@ -43,8 +46,8 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
-_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
-"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
+_HOSTED = frozenset({"plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -73,7 +76,6 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         others.append(_written(request.response_format))
     if request.web_search_options is not None:
         features.add(Capability.WEB_SEARCH)
-        tokens += _TOKENS_PER_SEARCH
     tokens += round(_total(texts, last, last_profile.tokens, costs))
     if others:
         tokens += estimate_tokens("\n".join(others), costs)
@@ -95,7 +97,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         features=frozenset(features),
         task=intent.task or task_of(shape, images=images, output_tokens=output_tokens),
         complexity=complexity_of(shape),
-        prompt_tokens=tokens,
+        prompt_tokens=tokens + _TOKENS_PER_SEARCH * (Capability.WEB_SEARCH in features),
         output_tokens=output_tokens,
         choices=request.n or 1,
         parameters=_parameters(request),
@@ -323,6 +325,9 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
         features.add(Capability.AUDIO_INPUT)
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
     if part.file is not None:
+        data = part.file.get("file_data")
+        if is_text(media_type_of(data)):
+            return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
     return 0

@@ -40,7 +40,7 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
     from server.wires.messages import MessageStream, to_chat
 
-    job = chat_job(to_chat(body, request.headers), origin_of(request))
+    job = chat_job(to_chat(body, request.headers, request.query_params), origin_of(request))
 
     def translation() -> MessageStream:
         return MessageStream(
@@ -68,7 +68,7 @@ async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
     from server.wires.messages import to_chat
 
     runtime = runtime_of(request)
-    job = chat_job(to_chat(body, request.headers), origin_of(request))
+    job = chat_job(to_chat(body, request.headers, request.query_params), origin_of(request))
     facts = permitted(job.facts, caller_of(request), runtime.catalog)
     if not is_auto(facts.requested):
         runtime.catalog.resolve(facts.requested)

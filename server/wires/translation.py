@@ -44,7 +44,8 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
-    if extras.get("audio") or "audio" in (extras.get("modalities") or ()):
+    modalities = extras.get("modalities")
+    if extras.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
         raise UnsupportedParameter(
             "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
         )
@@ -80,11 +81,6 @@ def named(item: Mapping[str, Any], field: str, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
     return value
-
-
-def objects(listed: Any) -> list[Json]:
-    """The objects of a list, which an upstream may send with anything in it."""
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 class Losses:

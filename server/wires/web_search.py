@@ -8,10 +8,9 @@ from typing import Any
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
-OF_RESPONSES = frozenset(
-    {"web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"}
-)
-OF_MESSAGES = frozenset({"web_search_20250305", "web_search_20260209", "web_search_20260318"})
+OF_RESPONSES = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
+OF_MESSAGES = ("web_search_20250305", "web_search_20260209", "web_search_20260318")
+"""Types of the tool in each API."""
 
 
 def from_responses(tool: Json, where: str, lose: Callable[[str], None]) -> Json:
@@ -26,7 +25,7 @@ def from_responses(tool: Json, where: str, lose: Callable[[str], None]) -> Json:
             param=f"{where}.external_web_access",
         )
     options = {name: tool[name] for name in ("search_context_size", "filters") if tool.get(name) is not None}
-    if "image" in (tool.get("search_content_types") or ()):
+    if tool.get("search_content_types") not in (None, [], ["text"]):
         lose("tools.search_content_types")
     return options | _place(tool.get("user_location"), where)
 

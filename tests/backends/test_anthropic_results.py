@@ -13,14 +13,24 @@ from openai.types.responses import ResponseOutputItem
 
 from backends.anthropic import AnthropicBackend
 from backends.anthropic.request import translate
-from backends.anthropic.stream import AnthropicStream
+from backends.anthropic.stream import MAX_PAUSES, AnthropicStream
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
-from tests.fakes.anthropic import CITATION, FOUND, QUERY, SEARCHED, FakeAnthropic, message_of, stream_of
+from tests.fakes.anthropic import (
+    CITATION,
+    FOUND,
+    QUERY,
+    SEARCHED,
+    SIGNATURE,
+    FakeAnthropic,
+    message_of,
+    stream_of,
+    usage_of,
+)
 from tests.sdk_types import bodies, strictly
 
 MODEL = "claude-opus-5"
@@ -246,3 +256,39 @@ async def test_what_is_written_to_a_cache_is_counted_by_its_time_to_live(fake: F
     assert answer["usage"]["cache_creation"] == written
     assert answer["usage"]["prompt_tokens_details"]["cache_write_tokens"] == 10
     assert answer["usage"]["inference_geo"] == "global"
+
+
+async def test_an_answer_that_anthropic_pauses_goes_on_in_the_same_stream(fake: FakeAnthropic) -> None:
+    thought: Json = {"type": "thinking", "thinking": "I look.", "signature": SIGNATURE}
+    first: list[Json] = [thought, {"type": "text", "text": "I search. ", "citations": [CITATION]}, SEARCHED[0]]
+    fake.turns = [
+        (first, "pause_turn"),
+        ([SEARCHED[1], {"type": "text", "text": "Fast.", "citations": [CITATION]}], "end_turn"),
+    ]
+    answer = await ask(fake, web_search_options={})
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    message = choice["message"]
+    assert message["content"] == "I search. Fast."
+    places = [one["url_citation"] for one in message["annotations"]]
+    cited = [message["content"][one["start_index"] : one["end_index"]] for one in places]
+    assert cited == ["I search. ", "Fast."]
+    (item,) = message["server_tool_calls"]
+    assert item["extra_content"]["anthropic"] == SEARCHED
+    asked_first, asked_next = [call.body for call in fake.calls]
+    assert asked_next == {
+        **asked_first,
+        "messages": [*asked_first["messages"], {"role": "assistant", "content": first}],
+    }
+    check_body(asked_next)
+    told = [usage_of(call.body, blocks) for call, (blocks, _) in zip(fake.calls, fake.told, strict=True)]
+    assert answer["usage"]["prompt_tokens"] == sum(one["input_tokens"] for one in told)
+    assert answer["usage"]["completion_tokens"] == sum(one["output_tokens"] for one in told)
+    assert answer["usage"]["server_tool_use"]["web_search_requests"] == 1
+
+
+async def test_an_answer_that_is_paused_again_and_again_ends_as_cut_off(fake: FakeAnthropic) -> None:
+    fake.blocks = ([{"type": "text", "text": "Wait. "}], "pause_turn")
+    answer = await ask(fake, web_search_options={})
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert len(fake.calls) == 1 + MAX_PAUSES

@@ -6,10 +6,13 @@ import inspect
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from elevenlabs import AsyncElevenLabs
 from elevenlabs.speech_to_text.raw_client import RawSpeechToTextClient
 from elevenlabs.text_to_speech.raw_client import RawTextToSpeechClient
+from elevenlabs.types import SpeechToTextChunkResponseModel
 from elevenlabs.types.pronunciation_dictionary_version_locator import PronunciationDictionaryVersionLocator
 from elevenlabs.types.voice_settings import VoiceSettings
 from openai.types.audio import (
@@ -20,7 +23,7 @@ from openai.types.audio import (
 )
 from pydantic import TypeAdapter
 
-from backends.base import Speak, Transcribe, Upstream
+from backends.base import Discover, Speak, Transcribe, Upstream
 from backends.elevenlabs import ElevenLabsBackend, transcription
 from backends.elevenlabs.errors import read_elevenlabs_error
 from backends.elevenlabs.speech import translate
@@ -30,6 +33,7 @@ from backends.http import HttpClient
 from backends.streams.noted import NotedAudio
 from backends.voices import OPENAI_VOICES, openai_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from catalog.catalog import Catalog
 from catalog.errors import (
     CapabilityMismatch,
     InvalidRequest,
@@ -45,6 +49,7 @@ from catalog.errors import (
     UpstreamRateLimited,
     UpstreamRejectedKey,
 )
+from catalog.model import Capability, Endpoint
 from catalog.types import Json
 from server.answers.transcripts import diarized_json
 from tests.fakes.elevenlabs import GEORGE, RACHEL, FakeElevenLabs
@@ -177,6 +182,17 @@ def test_each_voice_of_openai_has_a_premade_voice_and_each_premade_one_a_voice_o
         "nova",
         None,
     ]
+
+
+def test_the_rows_list_the_premade_voices_the_default_first() -> None:
+    rows = [
+        row for row in Catalog.builtin() if row.provider == "elevenlabs" and Capability.SPEAK in row.capabilities
+    ]
+    for row in rows:
+        first, *others = [voice.lower() for voice in row.voices]
+        assert PREMADE[first] == DEFAULT_VOICE
+        assert sorted([first, *others]) == sorted(PREMADE)
+    assert rows
 
 
 @pytest.mark.parametrize(("voice", "spoken"), [("alloy", "river"), ("Onyx", "brian"), ("heart", "laura")])
@@ -372,6 +388,33 @@ async def test_what_scribe_does_not_take_is_reported_or_refused(door: Door) -> N
         await door.hear(translate=True)
     with pytest.raises(UndecodableMedia):
         await door.hear(b"")
+
+
+async def test_the_models_that_speak_are_listed_with_languages_and_voices(door: Door) -> None:
+    server = Endpoint(id="xi", protocol="elevenlabs", base_url=door.fake.origin)
+    assert isinstance(door.backend, Discover)
+    (found,) = await door.backend.list_models(door.upstream(), server)
+    assert (found.id, found.languages) == ("xi/eleven_v9", ("en", "de"))
+    assert found.capabilities == {Capability.SPEAK}
+    assert found.voices == ("George - Warm", "Rachel")
+
+
+async def test_the_sdk_speaks_and_hears_with_the_fake_as_with_elevenlabs(door: Door) -> None:
+    """The fake's own form is true: the official client reads it."""
+    async with httpx.AsyncClient() as http:
+        sdk = AsyncElevenLabs(api_key=door.fake.key, base_url=door.fake.origin, httpx_client=http)
+        audio = b"".join(
+            [chunk async for chunk in sdk.text_to_speech.convert(GEORGE, text="Hi", output_format="wav_24000")]
+        )
+        assert audio == b"wav_24000Hi"
+        timed = [piece async for piece in sdk.text_to_speech.stream_with_timestamps(GEORGE, text="Hello there")]
+        assert "".join(c for piece in timed for c in (piece.alignment.characters if piece.alignment else ())) == (
+            "Hello there"
+        )
+        heard = await sdk.speech_to_text.convert(model_id="scribe_v2", file=b"RIFF", diarize=True)
+        assert isinstance(heard, SpeechToTextChunkResponseModel)
+        assert heard.text == door.fake.reply
+        assert [model.model_id for model in await sdk.models.list()] == ["eleven_v9", "eleven_sts"]
 
 
 async def test_faults_are_typed(door: Door) -> None:

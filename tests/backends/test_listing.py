@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -38,7 +38,8 @@ def claude(name: str, *, lifecycle: str = "active", **supported: bool) -> Json:
     told["thinking"] = {**(yes if supported.get("thinking") else no), "types": types}
     told["effort"] = {**no, **dict.fromkeys(("low", "medium", "high", "max", "xhigh"), no)}
     told["context_management"] = dict(no)
-    told["server_tools"] = {**no, "web_search": no, "code_execution": no}
+    searches = yes if supported.get("web_search") else no
+    told["server_tools"] = {**searches, "web_search": searches, "code_execution": no}
     info = {
         "type": "model",
         "id": name,
@@ -66,8 +67,15 @@ async def claude_rows(fake: FakeAnthropic, key: str | None = None) -> FoundRows:
 async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> None:
     async with FakeAnthropic() as fake:
         fake.listed = [
-            claude("claude-opus-9", image_input=True, pdf_input=True, thinking=True, structured_outputs=True),
-            claude("claude-haiku-9-20260901"),
+            claude(
+                "claude-opus-9",
+                image_input=True,
+                pdf_input=True,
+                thinking=True,
+                structured_outputs=True,
+                web_search=True,
+            ),
+            claude("claude-haiku-9-20260901") | {"lifecycle": "deprecated", "retires_at": "2027-03-01T00:00:00Z"},
             claude("claude-old-1", lifecycle="retired"),
         ]
         async with AsyncAnthropic(base_url=fake.origin, api_key=fake.key, max_retries=0) as sdk:
@@ -90,11 +98,13 @@ async def test_anthropics_list_has_limits_and_capabilities_of_every_page() -> No
     )
     chats = {Capability.CHAT, Capability.TOOLS, Capability.PARALLEL_TOOLS}
     assert haiku.capabilities == chats
+    assert (opus.ends, haiku.ends) == (None, date(2027, 3, 1))
     assert opus.capabilities == chats | {
         Capability.VISION,
         Capability.DOCUMENTS,
         Capability.REASONING,
         Capability.JSON_SCHEMA,
+        Capability.WEB_SEARCH,
     }
 
 
@@ -136,7 +146,8 @@ async def test_googles_list_has_what_each_model_is_called_for() -> None:
     )
     assert pro.capabilities >= {Capability.CHAT, Capability.TOOLS, Capability.VISION, Capability.REASONING}
     assert gemma.capabilities == {Capability.CHAT}
-    assert (embedder.capabilities, embedder.limits.max_input_tokens) == ({Capability.EMBED}, 2048)
+    assert embedder.capabilities == {Capability.EMBED}
+    assert embedder.limits.max_input_tokens == 2048
     assert embedder.limits.context_window is None
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
+import ollama
 import pytest
 from openai.types.chat import ChatCompletion
 
@@ -119,6 +120,13 @@ def test_thinking_is_asked_for_as_ollama_does(fields: Json, think: object) -> No
     assert translate(chat(**fields), HERE).body.get("think") == think
 
 
+def test_a_model_is_kept_as_long_as_its_row_says_unless_the_caller_does() -> None:
+    row = replace(HERE, options={"keep_alive": "1h"})
+    assert translate(chat(), row).body["keep_alive"] == "1h"
+    assert translate(chat(keep_alive=0), row).body["keep_alive"] == 0
+    assert "options" not in translate(chat(), row).body
+
+
 async def test_thoughts_come_as_reasoning_and_go_back_as_thinking(
     fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
 ) -> None:
@@ -161,6 +169,23 @@ async def test_a_call_that_must_be_made_is_bound_by_a_schema(
     fake.calls_badly = True
     with pytest.raises(AnswerInvalid):
         await assemble_chat(backend.chat(upstream, request))
+
+
+async def test_a_form_beside_tools_leaves_the_model_its_calls(
+    fake: FakeOllama, backend: OllamaBackend, upstream: Upstream
+) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    request = chat(tools=[TOOL], response_format=wanted)
+    called = await assemble_chat(backend.chat(upstream, request))
+    assert called["choices"][0]["finish_reason"] == "tool_calls"
+    calls, content = fake.calls[-1].body["format"]["anyOf"]
+    assert content["properties"]["content"] == schema
+    fake.picks = 1
+    told = await assemble_chat(backend.chat(upstream, request))
+    assert told["choices"][0]["message"]["content"] == '{"city":"Paris"}'
+    assert told["choices"][0]["finish_reason"] == "stop"
+    assert "tool_calls" in calls["properties"]
 
 
 async def test_one_call_at_a_time_is_kept_to_where_asked_for(backend: OllamaBackend, upstream: Upstream) -> None:
@@ -323,7 +348,8 @@ async def test_a_missing_route_costs_only_what_it_tells(
     fake.lacks, fake.loaded = {missing}, {"fake-chat": {}}
     server = Endpoint(id="lan", protocol="ollama", base_url=upstream.base_url)
     found, embedder = await backend.list_models(upstream, server)
-    assert (found.id, embedder.capabilities) == ("lan/fake-chat", {Capability.EMBED})
+    assert found.id == "lan/fake-chat"
+    assert embedder.capabilities == {Capability.EMBED}
     assert Capability.CHAT in found.capabilities
     context = {"/api/tags": None, "/api/show": fake.context, "/api/ps": 2048}[missing]
     assert found.limits.context_window == context
@@ -380,3 +406,17 @@ def test_a_model_with_facts_that_make_no_sense_spoils_only_itself() -> None:
     odd = {"model": "odd", "details": {"parameter_size": "1.2.3B"}}
     rows = rows_from_tags(Endpoint(id="lan", base_url="http://10.0.0.2:11434"), {"models": [odd, {"model": "m"}]})
     assert ([row.id for row in rows], rows.unusable) == (["lan/m"], 1)
+
+
+async def test_ollamas_own_client_reads_the_fakes_lines_as_those_of_ollama(fake: FakeOllama) -> None:
+    client = ollama.AsyncClient(host=fake.origin)
+    try:
+        parts = await client.chat(model="fake-chat", messages=[{"role": "user", "content": "Hi"}], stream=True)
+        said = [part async for part in parts]
+        assert "".join(part.message.content or "" for part in said) == fake.reply
+        assert (said[-1].done_reason, said[-1].eval_count) == ("stop", 9)
+        assert len((await client.embed(model="fake-embed", input=["a"])).embeddings) == 1
+        assert [model.model for model in (await client.list()).models] == fake.models
+        assert (await client.show("fake-embed")).capabilities == ["embedding"]
+    finally:
+        await client._client.aclose()

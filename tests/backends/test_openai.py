@@ -7,6 +7,7 @@ import base64
 import struct
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import date
 from typing import Any
 
 import pytest
@@ -409,3 +410,13 @@ def test_the_context_that_vllm_adds_becomes_the_rows() -> None:
     lan = Endpoint(id="lan", base_url="http://10.0.0.2:8000/v1")
     (row,) = rows_from_models(lan, {"data": [{"id": "Qwen/Qwen3-8B", "max_model_len": 4096}]})
     assert (row.id, row.limits.context_window) == ("lan/Qwen/Qwen3-8B", 4096)
+
+
+@pytest.mark.parametrize(
+    ("told", "ends"),
+    [("2026-12-11", date(2026, 12, 11)), (None, None), ("soon", None), (20261211, None), ("", None)],
+)
+def test_the_day_on_which_openai_shuts_a_model_down_is_its_end(told: object, ends: date | None) -> None:
+    cloud = Endpoint(id="cloud", base_url="http://10.0.0.2:8000/v1")
+    (row,) = rows_from_models(cloud, {"data": [{"id": "gpt-5", "shutdown_date": told}]})
+    assert row.ends == ends

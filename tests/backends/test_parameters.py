@@ -74,8 +74,6 @@ def test_an_unknown_parameter_is_passed_where_the_server_judges_and_dropped_wher
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("functions", [{"name": "f"}]),
-        ("function_call", "auto"),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("web_search_options", {}),
@@ -90,8 +88,17 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         with pytest.raises(UnsupportedParameter) as refused:
             sent(request, there)
         assert refused.value.param == name
-    for name, value in [("functions", []), ("function_call", "none"), ("modalities", ["text"]), ("audio", None)]:
+    for name, value in [("modalities", ["text"]), ("audio", None)]:
         sent(chat(**{name: value}), WORKER)
+
+
+def test_marks_are_removed_from_a_request_whose_list_of_tools_is_null() -> None:
+    message = {"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}
+    request = chat(messages=[message], tools=None)
+    for there in (OPENAI, COMPATIBLE, WORKER):
+        sent(request, there)
+        dropped(request, there)
+    assert "cache_control" not in sent(request, OPENAI)["messages"][0]
 
 
 def test_a_search_of_the_web_is_asked_for_by_capability_whatever_the_rows_list_of_parameters_says() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from backends.base import Upstream
 from backends.http import HttpClient
+from backends.local.parameters import table_of
 from backends.openai.backend import OpenAIBackend
 from backends.openai.forms import dropped, speech_body, transcription_form
 from backends.openai.parameters import COMPATIBLE, OPENAI
@@ -37,6 +38,7 @@ def speech(**fields: Any) -> SpeechRequest:
         ("mine", "voice_1", ()),
         ("of-next-year", "of-next-year", ()),
         ({"id": "voice_1234"}, {"id": "voice_1234"}, ()),
+        ({"id": "mine"}, "voice_1", ()),
     ],
 )
 def test_a_voice_is_sent_mapped_or_replaced_by_the_nearest_which_is_reported(
@@ -45,6 +47,18 @@ def test_a_voice_is_sent_mapped_or_replaced_by_the_nearest_which_is_reported(
     request = speech(voice=voice)
     assert speech_body(request, AT, OPENAI, "alloy")["voice"] == sent
     assert dropped(request, AT, OPENAI) == reported
+
+
+def test_what_another_providers_voice_is_told_is_left_out_and_reported() -> None:
+    request = speech(voice="nova", stability=0.3, previous_text="Before.", enable_logging=True)
+    body = speech_body(request, AT, OPENAI, "alloy")
+    assert body == {"model": "tts-1", "input": "Hi", "voice": "nova", "response_format": "mp3"}
+    assert dropped(request, AT, OPENAI) == ("stability", "previous_text", "enable_logging")
+    assert speech_body(request, AT, COMPATIBLE, "alloy")["stability"] == 0.3
+
+
+def test_a_worker_keeps_no_record_so_that_none_need_be_refused() -> None:
+    assert speech_body(speech(enable_logging=False), WORKER, table_of("speech"), None)["input"] == "Hi"
 
 
 def test_a_server_of_unknown_voices_gets_the_name_as_it_is() -> None:

@@ -71,6 +71,23 @@ CHUNKS: list[Any] = [
     *({"choices": [{"index": 0, "delta": {"refusal": wrong}}]} for wrong in of(*NO_TEXT, [])),
     *({"choices": [{"index": 0, "delta": {"reasoning_content": wrong}}]} for wrong in of(*NO_TEXT, ["a"])),
     *({"choices": [{"index": 0, "delta": {"tool_calls": wrong}}]} for wrong in of(*NO_LIST, [5], ["a"], [None])),
+    *(
+        {"choices": [{"index": 0, "delta": {name: wrong}}]}
+        for name in ("annotations", "images", "server_tool_calls", "thinking_blocks")
+        for wrong in of(*NO_LIST, [5], ["a"], [None], [[]])
+    ),
+    *(
+        {"choices": [{"index": 0, "delta": {"annotations": [{"url_citation": wrong}]}}]}
+        for wrong in of(*NO_OBJECT, {"url": 5})
+    ),
+    *(
+        {"choices": [{"index": 0, "delta": {"images": [{"image_url": wrong}]}}]}
+        for wrong in of(*NO_OBJECT, None, {"url": 5})
+    ),
+    *(
+        {"choices": [{"index": 0, "delta": {"server_tool_calls": [{"type": "web_search_call", **wrong}]}}]}
+        for wrong in of({"type": 5}, {"action": 5}, {"action": {"sources": [5]}}, {"outputs": {"a": 1}})
+    ),
     *({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": wrong}]}}]} for wrong in of("0", -1, [], {})),
     *({"choices": [{"index": 0, "delta": {"tool_calls": [{"id": wrong}]}}]} for wrong in of(5, [], {})),
     *({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": wrong}]}}]} for wrong in NO_OBJECT),

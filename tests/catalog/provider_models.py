@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -105,7 +105,7 @@ def announced() -> dict[str, date]:
     return ends
 
 
-def missing(rows: list[Model], today: date) -> dict[str, str]:
+def missing(rows: Sequence[Model], today: date) -> dict[str, str]:
     """The models without a row, with their provider. Dated names have that of the name without a date."""
     ends = announced()
     known = {row.source.model for row in rows if row.source.kind == "upstream"}
@@ -120,7 +120,7 @@ def missing(rows: list[Model], today: date) -> dict[str, str]:
     }
 
 
-def wrong_ends(rows: list[Model]) -> dict[str, tuple[date | None, date]]:
+def wrong_ends(rows: Sequence[Model]) -> dict[str, tuple[date | None, date]]:
     """The rows whose end is another than the SDK tells: theirs, and the right one."""
     ends = announced()
     upstreams = {row.id: row.source.model for row in rows if row.source.kind == "upstream"}
@@ -128,7 +128,7 @@ def wrong_ends(rows: list[Model]) -> dict[str, tuple[date | None, date]]:
     return {name: days for name, days in told.items() if days[0] != days[1]}
 
 
-def ended(rows: list[Model], today: date) -> dict[str, date]:
+def ended(rows: Sequence[Model], today: date) -> dict[str, date]:
     """The rows whose model has been shut down."""
     return {row.id: row.ends for row in rows if row.ends is not None and row.ends <= today}
 

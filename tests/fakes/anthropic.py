@@ -6,6 +6,7 @@ Source: Anthropic's API reference (messages, streaming, errors) and the types of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ class Wrong(Exception):
 class FakeAnthropic(FakeServer):
     """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused.
 
-    ``blocks`` are content and a stop reason to give whatever is asked.
+    ``blocks`` are content and a stop reason to give whatever is asked, ``turns`` such answers for one call each.
+    ``told`` has the answers that were given.
     """
 
     def __init__(self, *, uds: Path | None = None, key: str = "sk-ant-fake") -> None:
@@ -79,6 +81,8 @@ class FakeAnthropic(FakeServer):
         self.reply = "The quick brown fox jumps over the lazy dog."
         self.context = 4096
         self.blocks: tuple[list[Json], str] | None = None
+        self.turns: list[tuple[list[Json], str]] = []
+        self.told: list[tuple[list[Json], str]] = []
         self.listed: list[Json] = []
 
     def routes(self) -> list[Route]:
@@ -138,7 +142,8 @@ class FakeAnthropic(FakeServer):
                 raise Wrong(f"prompt is too long: {needed} tokens > {self.context} maximum")
         except Wrong as wrong:
             return self.refused(call, 400, str(wrong))
-        blocks, stop = self.answer(call.body, refuse=call.fault.refuse)
+        blocks, stop = self.turns.pop(0) if self.turns else self.answer(call.body, refuse=call.fault.refuse)
+        self.told.append((blocks, stop))
         if call.body.get("stream"):
             events = (encode(event) for event in stream_of(call.body, blocks, stop))
             return await self.stream(request, call, events)
@@ -192,17 +197,36 @@ def check(body: Json) -> None:
     if not 0 <= body.get("temperature", 1) <= 1:
         raise Wrong("temperature: range: 0..1")
     _check_thinking(body)
-    _check_turns(body["messages"])
+    _check_system(body["messages"])
+    _check_turns([message for message in body["messages"] if message["role"] != "system"])
     for tool in body.get("tools") or ():
-        if tool.get("strict"):
-            _check_closed(tool["input_schema"])
+        _check_tool(tool)
     if wanted := body.get("output_config", {}).get("format"):
         _check_closed(wanted["schema"])
 
 
+def _check_tool(tool: Json) -> None:
+    if re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"]) is None:
+        raise Wrong("tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+    schema = tool.get("input_schema", {"type": "object"})
+    if schema.get("type") != "object":
+        raise Wrong("tools.0.custom.input_schema.type: Field required")
+    if {"anyOf", "oneOf", "allOf"} & schema.keys():
+        raise Wrong("input_schema does not support oneOf, allOf, or anyOf at the top level")
+    if tool.get("strict"):
+        _check_closed(schema)
+
+
+def _check_system(messages: list[Json]) -> None:
+    roles = [message["role"] for message in messages]
+    for at, role in enumerate(roles):
+        if role == "system" and (at == 0 or roles[at - 1] != "user" or roles[at + 1 : at + 2] == ["user"]):
+            raise Wrong(f"messages.{at}: a system message must follow a user's and precede an assistant's")
+
+
 def _check_thinking(body: Json) -> None:
     thinking = body.get("thinking") or {"type": "disabled"}
-    if thinking["type"] == "disabled":
+    if thinking["type"] in ("disabled", "between_tools"):
         return
     if thinking["type"] == "enabled" and not 1024 <= thinking["budget_tokens"] < body["max_tokens"]:
         raise Wrong("`max_tokens` must be greater than `thinking.budget_tokens`")

@@ -9,6 +9,7 @@ from typing import get_args
 import orjson
 from aiohttp import web
 from elevenlabs.text_to_speech.types import TextToSpeechConvertRequestOutputFormat
+from elevenlabs.types import Model
 
 from backends.elevenlabs.voices import PREMADE
 from catalog.types import Json
@@ -37,6 +38,7 @@ class FakeElevenLabs(FakeServer):
             ("POST", "/v1/text-to-speech/{voice}/stream/with-timestamps", self.speak),
             ("POST", "/v1/speech-to-text", self.transcribe),
             ("GET", "/v2/voices", self.voices),
+            ("GET", "/v1/models", self.models),
         ]
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
@@ -51,7 +53,7 @@ class FakeElevenLabs(FakeServer):
     async def speak(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
             return refusal
-        form = call.query["output_format"]
+        form = call.query.get("output_format", "mp3_44100_128")
         if form not in FORMATS or ("/stream" in call.path and form in WHOLE):
             return self.refused(call, 400, f"Invalid output format {form}", code="invalid_output_format")
         if request.match_info["voice"] not in (RACHEL, *PREMADE.values()):
@@ -123,3 +125,19 @@ class FakeElevenLabs(FakeServer):
         }
         page["next_page_token"] = None if second else "2"
         return await self.document(request, call, page)
+
+    async def models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A model that speaks, and one that changes voices."""
+        if refusal := self.rejected(call):
+            return refusal
+        languages = [{"language_id": "en", "name": "English"}, {"language_id": "de", "name": "German"}]
+        speaks = {
+            "model_id": "eleven_v9",
+            "name": "Eleven v9",
+            "can_do_text_to_speech": True,
+            "languages": languages,
+        }
+        changes = {"model_id": "eleven_sts", "name": "Changer", "can_do_text_to_speech": False}
+        for model in (speaks, changes):
+            Model.model_validate(model)
+        return await self.document(request, call, [speaks, changes])

@@ -39,6 +39,7 @@ class FakeOllama(FakeOpenAI):
     """``loaded`` maps the models in memory to how long they are kept, as Ollama was last told.
 
     ``lacks`` are paths that it does not serve; ``context`` is the context length of every loaded model, in words.
+    ``picks`` is which of the alternatives of a ``format`` it answers in; with ``calls_badly`` in none.
     """
 
     def __init__(self, *, key: str | None = None) -> None:
@@ -48,6 +49,7 @@ class FakeOllama(FakeOpenAI):
         self.lacks: set[str] = set()
         self.thoughts = ""
         self.calls_badly = False
+        self.picks = 0
 
     def routes(self) -> list[Route]:
         own: list[Route] = [
@@ -107,6 +109,7 @@ class FakeOllama(FakeOpenAI):
             asked["response_format"] = {"type": "json_object"}
         if not isinstance(form, dict):
             return answer(asked, self.reply, refuse=False)
+        form = form["anyOf"][self.picks] if "anyOf" in form else form
         text = "not json" if self.calls_badly else json.dumps(example_of(form))
         return Answer(pieces=tuple(words(text)))
 

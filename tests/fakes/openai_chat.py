@@ -130,6 +130,12 @@ def usage(prompt: int, completion: int) -> Json:
     }
 
 
+def served_tier(body: Json) -> str:
+    """The tier that serves a request: the one it asks for, as where there is room."""
+    asked = body.get("service_tier")
+    return asked if asked in ("flex", "priority") else "default"
+
+
 def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
     """The chunks of a streamed chat, in the order that OpenAI sends them."""
     options = body.get("stream_options") or {}
@@ -138,7 +144,7 @@ def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
         "object": "chat.completion.chunk",
         "created": CREATED,
         "model": body["model"],
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "system_fingerprint": "fp_fake",
     }
     if options.get("include_usage"):
@@ -200,7 +206,7 @@ def chat_document(body: Json, said: Answer) -> Json:
             for index in range(count)
         ],
         "usage": usage(prompt_tokens(body["messages"]), said.tokens * count),
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "system_fingerprint": "fp_fake",
     }
 

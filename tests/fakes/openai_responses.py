@@ -14,9 +14,16 @@ from openai.types.responses.response_create_params import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from catalog.types import Json
-from tests.fakes.openai_chat import CREATED, answer, token_logprob, words
+from tests.fakes.openai_chat import CITED, CREATED, answer, citation, served_tier, token_logprob, words
 
 ENCRYPTED = "gAAAAAB-encrypted-by-the-fake"
+SEARCHED: Json = {
+    "id": "ws_1", "type": "web_search_call", "status": "completed",
+    "action": {
+        "type": "search", "query": "speed of foxes", "queries": ["speed of foxes"],
+        "sources": [{"type": "url", "url": CITED["url"]}],
+    },
+}  # fmt: skip
 THOUGHT = "The user wants an answer, so I answer."
 
 
@@ -102,7 +109,11 @@ def answered(body: Json, reply: str, *, refuse: bool) -> tuple[list[Json], Json]
     else:
         asked = "message.output_text.logprobs" in (body.get("include") or ())
         top = body.get("top_logprobs") or 0
-        items.append(message_item([text_part(said.pieces, top=top if asked else None)]))
+        cited: tuple[Json, ...] = ()
+        if any(tool["type"].startswith("web_search") for tool in body.get("tools") or ()):
+            items.append(SEARCHED)
+            cited = ({"type": "url_citation", **citation("".join(said.pieces))["url_citation"]},)
+        items.append(message_item([text_part(said.pieces, top=top if asked else None, annotations=cited)]))
     if said.finish_reason != "length":
         return items, {}
     items[-1]["status"] = "incomplete"
@@ -140,7 +151,7 @@ def response_document(body: Json, output: list[Json], ending: Json) -> Json:
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": body.get("previous_response_id"),
         "reasoning": body.get("reasoning") or {"effort": None, "summary": None},
-        "service_tier": "default",
+        "service_tier": served_tier(body),
         "store": body.get("store") is not False,
         "temperature": 1.0,
         "text": body.get("text") or {"format": {"type": "text"}},

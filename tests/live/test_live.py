@@ -70,12 +70,12 @@ class Live:
 PROVIDERS = [
     Live(
         "openai", "OPENAI_API_KEY",
-        chat="gpt-5.4-nano", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
-        transcribe="gpt-4o-mini-transcribe", image="gpt-image-1-mini", responses="gpt-6-luna",
+        chat="gpt-5.2", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
+        transcribe="gpt-transcribe", image="gpt-image-2.6-flare", responses="gpt-6-luna",
     ),
-    Live("anthropic", "ANTHROPIC_API_KEY", chat="claude-haiku-4-5"),
-    Live("google", "GEMINI_API_KEY", chat="gemini-2.5-flash-lite", embed="gemini-embedding-001"),
-    Live("elevenlabs", "ELEVENLABS_API_KEY", speak="eleven_flash_v2_5", transcribe="scribe_v1"),
+    Live("anthropic", "ANTHROPIC_API_KEY", chat="claude-haiku-5-5"),
+    Live("google", "GEMINI_API_KEY", chat="gemini-2.5-flash-lite", embed="gemini-embedding-2"),
+    Live("elevenlabs", "ELEVENLABS_API_KEY", speak="eleven_flash_v2_5", transcribe="scribe_v2"),
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,8 @@ REMOTE = Model(
     provider="cloud",
     capabilities=frozenset({Capability.CHAT}),
     source=UpstreamSource(endpoint="cloud", model="oracle"),
+    ends=date(2027, 1, 14),
+    successor="parrot",
 )
 
 

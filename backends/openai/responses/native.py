@@ -1,6 +1,7 @@
-"""The body for a caller that speaks the Responses API itself: its own, but for other providers' reasoning.
+"""The body for a caller that speaks the Responses API itself: its own, but for other providers' items.
 
-A reasoning item that the gateway wrote holds another provider's signed thinking, or none that a server could read.
+A reasoning item that the gateway wrote holds another provider's signed thinking, or none that a server could read;
+``extra_content`` holds what another provider's own tool found.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from catalog.types import Json
 
+_RUN_ELSEWHERE = frozenset({"web_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _OURS = ("routing", "strict", "timings")
 
 
@@ -25,14 +27,17 @@ def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     given = body["input"]
     if not isinstance(given, list):
         return TranslatedRequest(body)
-    kept = [_plain(item) for item in given if not _is_foreign(item)]
-    body["input"] = kept
-    return TranslatedRequest(body, ("input.reasoning",) if len(kept) < len(given) else ())
+    foreign = [str(item["type"]) for item in given if _is_foreign(item)]
+    body["input"] = [_plain(item) for item in given if not _is_foreign(item)]
+    return TranslatedRequest(body, tuple(dict.fromkeys(f"input.{kind}" for kind in foreign)))
 
 
 def _is_foreign(item: Json) -> bool:
-    """Whether a reasoning item is the gateway's own, of an answer by another API."""
-    return item.get("type") == "reasoning" and is_encoded(item.get("encrypted_content"))
+    """Whether an item is the gateway's own, of an answer by another API: reasoning, or what its own tool found."""
+    kind = item.get("type")
+    if kind == "reasoning":
+        return is_encoded(item.get("encrypted_content"))
+    return kind in _RUN_ELSEWHERE and "extra_content" in item
 
 
 def _plain(item: Json) -> Json:

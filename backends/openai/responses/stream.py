@@ -1,6 +1,6 @@
 """Translates the events of a response into OpenAI's chunks. Source: OpenAI's API reference and SDK types.
 
-Calls of hosted tools are ``server_tool_calls``, each complete.
+Calls of hosted tools are ``server_tool_calls``, each complete, and pictures ``images``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ FINISH_REASONS = {"max_output_tokens": "length", "max_messages": "length", "cont
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are tool calls of a chat, and the field with what the tool is given."""
 
+_PARAGRAPH = "\n\n"
+_PLACES = ("start_index", "end_index", "index")
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -60,6 +62,8 @@ class ResponseReader:
     _thoughts: list[Json] = field(default_factory=list)
     _calls: int = 0
     _texts: int = 0
+    _said: int = 0
+    _begins: int = 0
     _summaries: int = 0
     _separate: bool = False
 
@@ -77,6 +81,8 @@ class ResponseReader:
                     yield from self._added(event["output_index"], event["item"])
                 case "response.output_text.annotation.added":
                     yield from self._annotation(event.get("annotation"))
+                case "response.content_part.added":
+                    self._begin_part()
                 case "response.reasoning_summary_part.added":
                     self._separate = self._summaries > 0
                 case "response.output_item.done":
@@ -136,6 +142,7 @@ class ResponseReader:
         elif kind == "message":
             yield from self._thought(None)
             self._texts += 1
+            self._begin_part()
 
     def _delta(self, kind: str, item: _Item, event: Json) -> Iterator[Json]:
         text = event["delta"]
@@ -147,6 +154,7 @@ class ResponseReader:
                 item.said = True
                 yield self._chunks.delta({"refusal": text})
             case "reasoning":
+                item.said = True
                 yield self._reasoning(text)
             case _:
                 yield from self._given(item, text)
@@ -160,10 +168,15 @@ class ResponseReader:
         else:
             yield self._chunks.delta({"tool_calls": [{"index": item.position, "custom": {"input": text}}]})
 
+    def _begin_part(self) -> None:
+        """Note where a text begins in the answer; a second message, after a comment, is a paragraph of its own."""
+        self._begins = self._said + (len(_PARAGRAPH) if self._texts > 1 else 0)
+
     def _text(self, text: str, logprobs: Any = None) -> Iterator[Json]:
-        if self._texts > 1:  # an answer may have several messages: a comment, then the answer
+        if self._texts > 1:
             self._texts = 1
-            text = f"\n\n{text}"
+            text = _PARAGRAPH + text
+        self._said += len(text)
         chunk = self._chunks.text(text)
         if logprobs:
             chunk["choices"][0]["logprobs"] = {"content": list(map(_token, logprobs)), "refusal": None}
@@ -176,19 +189,26 @@ class ResponseReader:
         return self._chunks.delta({"reasoning_content": text})
 
     def _annotation(self, annotation: Any) -> Iterator[Json]:
+        """An annotation in a chat's form, with places in the whole text instead of those in its part."""
         if isinstance(annotation, dict):
             kind = annotation["type"]
             inner = {name: value for name, value in annotation.items() if name != "type"}
+            inner |= {name: inner[name] + self._begins for name in _PLACES if type(inner.get(name)) is int}
             yield self._chunks.delta({"annotations": [{"type": kind, kind: inner}]})
 
     def _done(self, index: int, item: Json) -> Iterator[Json]:
         """Note a finished reasoning item; of an item that did not come in pieces, give the whole."""
         known = self._items.get(index) or _Item(item["type"])
-        if item["type"].endswith("_call") and item["type"] not in _CALLS:
+        if item["type"] == "image_generation_call":
+            yield from self._picture(item)
+        elif item["type"].endswith("_call") and item["type"] not in _CALLS:
             self._thoughts.append(item)
             yield self._chunks.delta({"server_tool_calls": [item]})
         elif item["type"] == "reasoning":
             self._thoughts.append(item)
+            told = [part["text"] for part in (*(item.get("summary") or ()), *(item.get("content") or ()))]
+            if told and not known.said:
+                yield self._reasoning("\n\n".join(told))
         elif known.said:
             return
         elif item["type"] in _CALLS:
@@ -198,9 +218,15 @@ class ResponseReader:
                 if part["type"] == "refusal":
                     yield self._chunks.delta({"refusal": part["refusal"]})
                 elif part["type"] == "output_text":
+                    self._begin_part()
                     yield from self._text(part["text"], part.get("logprobs"))
                     for annotation in part.get("annotations") or ():
                         yield from self._annotation(annotation)
+
+    def _picture(self, item: Json) -> Iterator[Json]:
+        if item.get("result"):
+            url = f"data:image/{item.get('output_format') or 'png'};base64,{item['result']}"
+            yield self._chunks.delta({"images": [{"type": "image_url", "image_url": {"url": url}}]})
 
     def _thought(self, before: str | None) -> Iterator[Json]:
         """The reasoning items and calls of hosted tools since the last text or call, as thinking blocks."""
@@ -252,7 +278,7 @@ def _usage(counts: Json, response: Json) -> Json:
         cached=added(given.get("cached_tokens") or 0),
         cache_write=added(given.get("cache_write_tokens") or 0),
         reasoning=added(said.get("reasoning_tokens") or 0),
-        **more,
+        more=more,
     )
     if isinstance(given.get("cache_write_tokens_details"), dict):
         made["prompt_tokens_details"]["cache_write_tokens_details"] = given["cache_write_tokens_details"]

@@ -15,7 +15,7 @@ def citation_of(annotation: Json) -> Json | None:
     ``encrypted_index`` is Anthropic's own: an empty one says that another provider cited.
     """
     inner = annotation.get("url_citation")
-    if not isinstance(inner, dict) or not isinstance(inner.get("url"), str):
+    if inner is None:
         return None
     cited = inner.get("content")
     return {
@@ -47,8 +47,7 @@ def blocks_of(item: Json, titles: Mapping[str, str]) -> list[Json]:
 
 def picture(image: Json) -> str:
     """A picture as Markdown: no block of a message holds one."""
-    url = (image.get("image_url") or {}).get("url")
-    return f"\n\n![image]({url})\n\n" if isinstance(url, str) and url else ""
+    return f"\n\n![image]({image['image_url']['url']})\n\n"
 
 
 def _search(item: Json, titles: Mapping[str, str], extra: Any) -> list[Json]:
@@ -61,7 +60,7 @@ def _search(item: Json, titles: Mapping[str, str], extra: Any) -> list[Json]:
         {
             "type": "web_search_result",
             "url": url,
-            "title": titles.get(url, ""),
+            "title": titles.get(url) or url,
             "encrypted_content": "",
             "page_age": None,
         }

@@ -33,12 +33,14 @@ MAX_USER = 64
 
 
 def to_chat(
-    request: MessagesRequest | CountTokensRequest, headers: Mapping[str, str] = MappingProxyType({})
+    request: MessagesRequest | CountTokensRequest,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    query: Mapping[str, str] = MappingProxyType({}),
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for Anthropic itself, which gets it as it is, with those of the caller's ``headers``
-    that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
+    and ``query`` that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
     :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
@@ -67,7 +69,8 @@ def to_chat(
     for name, value in given.items():
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
-    original = Original("messages", request, given, losses.refusal)
+    beta = {"beta": "true"} if query.get("beta") == "true" else {}
+    original = Original("messages", request, given, beta, losses.refusal)
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
 
 
@@ -123,7 +126,7 @@ def _tool_choice(choice: Json | None, body: Json, losses: Losses) -> None:
 
 def _names_search(choice: Json, body: Json) -> bool:
     """Whether the choice forces a search, which other providers make when they see fit."""
-    names = {tool["function"]["name"] for tool in body.get("tools", ())}
+    names = [tool["function"].get("name") for tool in body.get("tools", ())]
     return (choice.get("type") == "tool" and choice.get("name") not in names) or (
         choice.get("type") == "any" and not names
     )

@@ -16,7 +16,6 @@ from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
 from server.wires.messages.hosted import blocks_of, citation_of, picture
 from server.wires.messages.native import NativeMessage
-from server.wires.translation import objects
 
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
@@ -75,11 +74,11 @@ class MessageStream:
         self.model = self.model or chunk.get("model") or ""
         if not self._started:
             self._started = True
-            self._tier = TIERS.get(chunk.get("service_tier"))
+            self._tier = TIERS.get(str(chunk.get("service_tier")))
             self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0, **self._told({})}
             yield {"type": "message_start", "message": self.message()}
         if chunk.get("usage"):
-            self._tier = TIERS.get(chunk.get("service_tier"), self._tier)
+            self._tier = TIERS.get(str(chunk.get("service_tier"))) or self._tier
             self._usage = {**_usage(chunk["usage"]), **self._told(chunk["usage"])}
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:
@@ -160,7 +159,7 @@ class MessageStream:
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The citations of the open text, or of an empty one; then pictures, and the provider's own tools."""
-        citations = [made for one in objects(delta.get("annotations")) if (made := citation_of(one)) is not None]
+        citations = [made for one in delta.get("annotations") or () if (made := citation_of(one)) is not None]
         if citations:
             yield from self._begin("text", {"type": "text", "text": ""})
         for citation in citations:
@@ -168,10 +167,10 @@ class MessageStream:
             assert self._open is not None
             self._open.block.setdefault("citations", []).append(citation)
             yield self._delta({"type": "citations_delta", "citation": citation})
-        for image in objects(delta.get("images")):
+        for image in delta.get("images") or ():
             yield from self._begin("text", {"type": "text", "text": ""})
             yield self._add("text_delta", "text", picture(image))
-        for item in objects(delta.get("server_tool_calls")):
+        for item in delta.get("server_tool_calls") or ():
             for block in blocks_of(item, self._titles):
                 yield from self._whole(block)
 

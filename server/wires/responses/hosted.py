@@ -37,7 +37,7 @@ class HostedItem(OutputItem):
         """All events of the item, which came whole."""
         kind, status = str(self.body.get("type")), str(self.body.get("status") or "completed")
         begun = {name: value for name, value in self.body.items() if name not in _RESULTS}
-        empty = {name: [] if isinstance(self.body[name], list) else None for name in _RESULTS if name in self.body}
+        empty: Json = {name: None for name in _RESULTS if name in self.body}
         yield {**self.added(), "item": {**begun, **empty, "id": self.id, "status": "in_progress"}}
         for step in _STEPS.get(kind, ()):
             if step in _GIVEN:
@@ -53,7 +53,7 @@ class HostedItem(OutputItem):
 
 def drawn(image: Json) -> Json | None:
     """The item of a picture that the model made; None for one that is not in the answer itself."""
-    url = str((image.get("image_url") or {}).get("url") or "")
+    url = image["image_url"]["url"]
     if not is_data_url(url):
         return None
     head, _, data = url.partition(",")

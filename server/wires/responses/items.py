@@ -9,7 +9,7 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.translation import Losses, named
 
-_HOSTED = frozenset({"web_search_call", "code_interpreter_call"})
+_HOSTED = ("web_search_call", "code_interpreter_call")
 """Items of tools that a provider ran; a provider gets its own back, and the others read the text alone."""
 
 

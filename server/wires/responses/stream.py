@@ -14,7 +14,6 @@ from routing.calling.answer import TIMINGS
 from server.wires.responses.hosted import HostedItem, drawn
 from server.wires.responses.native import NativeResponse
 from server.wires.responses.output import CustomToolItem, MessageItem, OutputItem, ReasoningItem, ToolItem
-from server.wires.translation import objects
 
 
 @dataclass(slots=True)
@@ -163,15 +162,16 @@ class ResponseStream:
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The annotations, the pictures and the provider's own tool calls of a delta."""
-        for annotation in objects(delta.get("annotations")):
+        for annotation in delta.get("annotations") or ():
             yield from self._annotation(annotation)
-        for image in objects(delta.get("images")):
+        for image in delta.get("images") or ():
             item = drawn(image)
             if item is not None:
                 yield from self._hosted(item)
-            elif url := (image.get("image_url") or {}).get("url"):
-                yield from self._choice({"delta": {"content": f"\n\n![image]({url})\n\n"}})
-        for item in objects(delta.get("server_tool_calls")):
+            else:
+                text = f"\n\n![image]({image['image_url']['url']})\n\n"
+                yield from self._choice({"delta": {"content": text}})
+        for item in delta.get("server_tool_calls") or ():
             yield from self._hosted(item)
 
     def _annotation(self, annotation: Json) -> Iterator[Json]:

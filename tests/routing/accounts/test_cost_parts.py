@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -125,6 +126,9 @@ def test_the_rates_of_a_row_are_compiled_once() -> None:
     price = Price(input=1, output=1, tiers={"flex": 0.5})
     assert price.rates is price.rates
     assert price.rates.of(("flex",), 1)[0] is price.rates.of(("flex",), 2)[0]
+    dearer = price.model_copy(update={"input": 3.0})
+    assert cost_nano(dearer, Usage(MILLION)) == to_nano(3)
+    assert cost_nano(price, Usage(MILLION)) == to_nano(1)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ _TOKENS = st.integers(0, 10_000_000)
     parts=st.tuples(_TOKENS, _TOKENS, _TOKENS, _TOKENS, _TOKENS),
 )
 def test_no_details_make_a_token_count_twice_or_not_at_all(
-    prompt: int, answer: int, cached: int, written: int, parts: tuple[int, ...]
+    prompt: int, answer: int, cached: int, written: int, parts: tuple[int, int, int, int, int]
 ) -> None:
     flat = Price(
         **dict.fromkeys(("input", "output", "cache_read", "cache_write", "audio_output", "image_output"), 1)
@@ -191,3 +195,22 @@ def test_the_built_in_rows_cost_what_the_providers_pages_say(model: str, usage: 
     row = Catalog.builtin().resolve(model)
     capability = next(iter(row.endpoints))
     assert cost_nano(row.price, usage, capability) == to_nano(dollars)
+
+
+CHANGING = Price(
+    input=2, output=10, cache_read=0.1, tiers={"flex": 0.5}, later={"on": "2026-12-01", "input": 4, "output": 20}
+)
+CHANGE = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(("wall", "dollars"), [(CHANGE - 1, 12.1), (CHANGE, 24.1), (CHANGE + 1e9, 24.1)])
+def test_an_announced_change_of_a_price_holds_from_its_day_on(wall: float, dollars: float) -> None:
+    usage = Usage(2 * MILLION, MILLION, cached=MILLION)
+    assert cost_nano(CHANGING.at(wall), usage) == to_nano(dollars)
+    assert cost_nano(CHANGING.at(wall), Usage(0, MILLION, details=UsageDetails(tiers=("flex",)))) == to_nano(
+        5 if wall < CHANGE else 10
+    )
+
+
+def test_a_price_without_a_change_is_the_same_at_any_time() -> None:
+    assert PRICE.at(0) is PRICE.at(1e12) is PRICE

@@ -9,8 +9,9 @@ import pytest
 
 from backends.wire.chat import ChatRequest
 from catalog.model import Capability, Model, Price
+from catalog.prices.price import LongPrices
 from catalog.types import Json
-from routing.accounts.costs import to_nano
+from routing.accounts.costs import affordable_output, longest_prompt, to_nano
 from routing.calling.observers import ImageObserver
 from routing.calling.usage import token_usage
 from routing.facts import Facts
@@ -49,7 +50,7 @@ PRICE = Price(input=1, output=2, tiers={"flex": 0.5, "priority": 2})
     ],
 )
 def test_the_details_of_usage_are_read(usage: Json, tier: Any, details: UsageDetails | None) -> None:
-    read = token_usage({"prompt_tokens": 10, "completion_tokens": 10, **usage}, tier)
+    read = token_usage({"prompt_tokens": 10, "completion_tokens": 10, **usage}, tier=tier)
     assert read is not None
     assert read.details == details
 
@@ -90,7 +91,7 @@ async def test_an_unknown_part_is_named_in_the_trace_and_the_known_part_is_booke
     last["usage"]["server_tool_use"] = {"web_search_requests": 3}
     capped.backend.scripts = {"m": (text("fine"), end(), last)}
     capped.will_try(tiered("m"))
-    await capped.ask(capped.job(replace(FACTS, prompt_tokens=1_000_000, output_tokens=10)))
+    await capped.ask(capped.job(replace(FACTS, prompt_tokens=100_000, output_tokens=10)))
     assert capped.recorder.outcomes[0].cost == 3.0
     trace = capped.traces.get("trace-1")
     assert trace is not None
@@ -124,11 +125,14 @@ def test_the_dearest_tier_that_may_serve_a_request_is_reserved(
     assert capped.spend.estimate(PRICE, replace(FACTS, tiers=tiers)) == dollars
 
 
-def test_pictures_and_sound_are_reserved_at_their_prices(capped: Stand) -> None:
+def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand) -> None:
     drawing = Facts(Capability.IMAGE, prompt_tokens=100, units=2)
     by_tokens = Price(input=5, image_output=30)
     assert capped.spend.estimate(by_tokens, drawing) == pytest.approx(0.0005 + 2 * 6_240 * 30e-6)
     assert capped.spend.estimate(Price(image=0.04), drawing) == pytest.approx(0.08)
+    searching = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}), prompt_tokens=0, output_tokens=0)
+    assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(0.05)
+    assert capped.spend.estimate(Price(input=1, output=1), searching) == 0
     hearing = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}), output_tokens=1)
     assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(32.0)
 
@@ -154,3 +158,20 @@ def test_the_tokens_of_an_answer_of_pictures_are_of_the_pictures() -> None:
     assert seen(asked).details == UsageDetails(image_input=40, image_output=4000)
     told = {**asked, "output_tokens_details": {"image_tokens": 3900, "text_tokens": 100}}
     assert seen(told).details == UsageDetails(image_input=40, image_output=3900)
+
+
+@pytest.mark.parametrize(("tiers", "tokens"), [((), 500_000), (("flex",), 500_000), (("priority",), 250_000)])
+def test_max_cost_bounds_the_answer_for_the_dearest_tier_that_may_serve_it(
+    tiers: tuple[str, ...], tokens: int
+) -> None:
+    price = PRICE.model_copy(update={"input": 0.0})
+    assert affordable_output(price, replace(FACTS, tiers=tiers), 1.0) == tokens
+
+
+def test_max_cost_takes_a_prompt_with_sound_for_sound_and_a_long_one_for_long() -> None:
+    heard = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}))
+    dollars = longest_prompt(FACTS.prompt_tokens) * 40e-6 + 0.1
+    assert affordable_output(Price(input=1, output=10, audio_input=40), heard, dollars) == 10_000
+    long = LongPrices(above=MILLION, input=2, output=20)
+    dollars = longest_prompt(FACTS.prompt_tokens) * 2e-6 + 0.2
+    assert affordable_output(Price(input=1, output=10, long=long), FACTS, dollars) == 10_000

@@ -123,7 +123,7 @@ def test_a_limit_on_cost_counts_every_answer() -> None:
 
 def test_max_cost_counts_a_prompt_with_the_error_of_its_estimate() -> None:
     here = world([remote("m", context=None)])  # 1 dollar per million tokens of prompt
-    prompt = chat(max_cost=0.0115, prompt_tokens=10_000, output_tokens=0)
+    prompt = chat(max_cost=0.011516, prompt_tokens=10_000, output_tokens=0)
     assert codes(choose(prompt, here)) == {}
     assert codes(choose(replace(prompt, prompt_tokens=10_001), here)) == {"m": "cost"}
 
@@ -255,3 +255,19 @@ def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
     drawing = world([remote("m", price=Price(image_output=30)), remote("each", price=Price(image=0.04))])
     facts = chat(capability=Capability.IMAGE, units=2, prompt_tokens=0)
     assert [float(cost) for cost in drawing.estimator.cost(facts)] == pytest.approx([2 * 6_240 * 30e-6, 0.08])
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ({}, ["plain"]),
+        ({"parameters": frozenset({"audio", "modalities"})}, ["plain", "voice"]),
+        ({"features": frozenset({Capability.AUDIO_INPUT})}, ["voice"]),
+    ],
+)
+def test_a_model_that_takes_only_chats_with_sound_is_given_no_other(asked: Any, chosen: list[str]) -> None:
+    hears = frozenset({Capability.CHAT, Capability.AUDIO_INPUT})
+    here = world([remote("plain"), remote("voice", tags=frozenset({"spoken"}), capabilities=hears)])
+    assert len(choose(chat(), here).candidates) == 1  # what follows is no answer of a cache
+    assert sorted(candidate.model.id for candidate in choose(chat(**asked), here).candidates) == chosen
+    assert [c.model.id for c in choose(chat(requested="voice"), here).candidates] == ["voice"]

@@ -113,10 +113,10 @@ async def test_without_a_key_or_a_listing_protocol_the_listing_is_empty_with_a_r
     http: HttpClient,
 ) -> None:
     locked = Endpoint(id="locked", base_url="http://127.0.0.1:9", key_env=("NOT_SET",), discover=True)
-    odd = Endpoint(id="odd", protocol="elevenlabs", base_url="http://127.0.0.1:9", discover=True)
+    odd = Endpoint(id="odd", protocol="worker", base_url="http://127.0.0.1:9", discover=True)
     first, second = await discovery(http, locked, odd).scan([locked, odd])
     assert "No key" in (first.error or "")
-    assert "elevenlabs" in (second.error or "")
+    assert "'worker' cannot be asked" in (second.error or "")
 
 
 async def test_files_in_folders_are_rows_until_they_are_deleted(http: HttpClient, tmp_path: Path) -> None:

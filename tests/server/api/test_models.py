@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from openai.types.model import Model as OpenAIModel
 
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
@@ -18,6 +19,13 @@ async def test_a_model_is_described(gateway: Gateway) -> None:
     assert body["context_window"] == 4096
     assert (body["loaded"], body["state"], body["engine"], body["device"]) == (True, "ready", "parrot", "cpu")
     assert body["aliases"] == ["polly"]
+    assert body["shutdown_date"] is None
+
+
+async def test_the_end_of_a_model_has_the_name_of_openais_field(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/v1/models/cloud/oracle")
+    assert OpenAIModel.model_validate(answer.json()).shutdown_date == "2027-01-14"
+    assert answer.json()["successor"] == "parrot"
 
 
 async def test_downloaded_key_and_available_are_three_facts(gateway: Gateway) -> None:

@@ -105,6 +105,13 @@ def test_list_and_doctor_name_the_endpoint_of_a_remote_model(elsewhere: Path) ->
     assert json.loads(run("show", "far"))["provider"] == "shed"
 
 
+def test_list_all_and_show_tell_the_day_on_which_a_model_ends() -> None:
+    line = next(line for line in run("list", "--all").splitlines() if line.split()[:1] == ["gpt-5-mini"])
+    assert "2026-12-11" in line
+    shown = json.loads(run("show", "gpt-5-mini"))
+    assert (shown["ends"], shown["successor"]) == ("2026-12-11", "gpt-6.1-terra")
+
+
 def test_list_shows_only_models_on_this_machine() -> None:
     text = run("list")
     assert "smollm2" not in text
@@ -165,6 +172,24 @@ def test_a_key_is_made_listed_rotated_and_revoked() -> None:
     assert rotated != secret
     assert "revoked" in run("keys", "revoke", info["id"])
     assert "revoked" in run("keys", "list")
+
+
+def test_the_list_of_keys_shows_every_limit() -> None:
+    limits = {
+        "requests-per-minute": "5", "requests-per-day": "70", "tokens-per-day": "900", "tokens-per-month": "1000",
+        "spend-per-request": "0.25", "spend-per-day": "5", "spend-total": "40.5",
+    }  # fmt: skip
+    RUNNER.invoke(
+        app, ["keys", "create", "bob", *(word for name, most in limits.items() for word in (f"--{name}", most))]
+    )
+    listed = " ".join(run("keys", "list").replace("│", " ").split())
+    assert "LIMITS" in listed
+    for told in ("5 requests/minute", "70 requests/day", "900 tokens/day", "1000 tokens/month"):
+        assert told in listed
+    for told in ("$0.25/request", "$5/day", "$40.5 total"):
+        assert told in listed
+    RUNNER.invoke(app, ["keys", "create", "carol"])
+    assert "none" in run("keys", "list")
 
 
 def test_an_unknown_model_is_one_line_with_the_nearest() -> None:

@@ -26,13 +26,14 @@ from tests.fakes.openai_chat import CITED
 from tests.sdk_types import strictly
 
 EXTENSIONS = frozenset({"server_tool_calls", "images", "content", "extra_content"})
-EXTENSIONS |= {"server_tool_use", "cache_creation", "inference_geo"}
+EXTENSIONS |= {"thinking_blocks", "server_tool_use", "cache_creation", "inference_geo"}
 RESPONSES = frozenset({"cache_creation", "server_tool_use", "extra_content", "audio_tokens", "store"})
 """Fields of a response beyond the SDK's: a provider's part of an item, counts that OpenAI's usage does not have,
 and ``store``, which OpenAI sends, too."""
-MODELS = {"claude": "claude-opus-5", "gemini": "gemini-3-flash", "gpt": "fake-chat"}
+MODELS = {"claude": "claude-opus-5", "gemini": "gemini-3-flash", "gpt": "fake-chat", "sol": "fake-chat"}
+"""gpt is asked in chats, sol over the Responses API."""
 KEYS = {name: f"ROUNDHOUSE_TEST_{name.upper()}" for name in MODELS}
-URLS = {"claude": CITATION["url"], "gemini": SOURCES[0]["web"]["uri"], "gpt": CITED["url"]}
+URLS = {"claude": CITATION["url"], "gemini": SOURCES[0]["web"]["uri"], "gpt": CITED["url"], "sol": CITED["url"]}
 QUESTION = "How fast is a fox?"
 
 
@@ -46,7 +47,7 @@ class Stand(NamedTuple):
     @property
     def openai(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            base_url="http://localhost/v1", api_key="x", max_retries=0, http_client=self.http
+            base_url="http://localhost/v1", api_key="x", max_retries=0, http_client=self.http2
         )
 
     @property
@@ -63,6 +64,7 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "claude": ("anthropic", claude.origin, claude.key),
             "gemini": ("google", gemini.base_url, gemini.key),
             "gpt": ("openai", gpt.base_url, "none"),
+            "sol": ("openai", gpt.base_url, "none"),
         }
         for name, (_, _, key) in ends.items():
             monkeypatch.setenv(KEYS[name], key)
@@ -78,6 +80,7 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                         "id": name,
                         "capabilities": ["chat", "tools", "web_search", "vision"],
                         "source": {"kind": "upstream", "endpoint": f"at-{name}", "model": MODELS[name]},
+                        "wire": "responses" if name == "sol" else "chat",
                     }
                     for name in ends
                 ],
@@ -221,23 +224,24 @@ async def test_the_next_turn_of_every_api_goes_to_every_provider(stand: Stand, m
     items = [item.model_dump(exclude_unset=True, mode="json") for item in response.output]
     turn = await message(stand, "gemini", False, tools=[{"type": "web_search_20250305", "name": "web_search"}])
     blocks = [block.model_dump(exclude_unset=True) for block in turn.content]
-    bodies = {
+    bodies: dict[str, Json] = {
         "/v1/responses": {"input": [question, *items, question]},
         "/v1/messages": {
             "messages": [question, {"role": "assistant", "content": blocks}, question],
             "max_tokens": 500,
         },
     }
-    if model != "gpt":
+    if model in ("claude", "gemini"):
         bodies["/v1/chat/completions"] = {"messages": [question, said, question]}
     for path, body in bodies.items():
         answer = await stand.http.post(path, json={"model": model, **body})
         assert answer.status_code == 200, answer.text
         dropped = answer.headers.get("x-roundhouse-dropped", "")
         own = (path, model) in {("/v1/chat/completions", "claude"), ("/v1/responses", "gemini")}
-        assert ("server_tool" in dropped) is not own
-    sent = str(stand.gpt.calls[-1].body if stand.gpt.calls else "") + str(stand.gemini.calls[-1].body)
-    assert "encrypted" not in sent
+        assert ("server_tool" in dropped or "web_search_call" in dropped) is not own
+    sent = [call.body for call in (*stand.gpt.calls, *stand.gemini.calls)]
+    assert "encrypted-by" not in str(sent)
+    assert "extra_content" not in str(sent)
     assert "srvtoolu_other" not in str([call.body for call in stand.claude.calls])
 
 
@@ -250,14 +254,15 @@ async def test_search_options_of_messages_reach_another_provider_and_domains_tha
     assert answer.status_code == 200, answer.text
     named = answer.headers["x-roundhouse-dropped"].split(", ")
     assert set(named) == {"tools.response_inclusion", "web_search_options.max_uses"}
-    tool["allowed_domains"] = ["foxes.example"]
-    refused = await stand.http.post("/v1/messages", json=body)
-    assert refused.status_code == 400
-    assert "allowed_domains" in refused.json()["error"]["message"]
+    tool["blocked_domains"] = ["foxes.example"]
+    for model in ("gemini", "gpt", "sol"):
+        refused = await stand.http.post("/v1/messages", json={**body, "model": model})
+        assert refused.status_code == 400
+        assert "blocked_domains" in refused.json()["error"]["message"]
     chosen = await stand.http.post("/v1/messages", json={**body, "model": "auto"})
     assert chosen.status_code == 200, chosen.text
-    assert chosen.headers["x-roundhouse-model"] == "claude"
-    assert stand.claude.calls[-1].body["tools"][0]["allowed_domains"] == ["foxes.example"]
+    assert chosen.headers["x-roundhouse-model"] == "claude", "no other keeps to it, whichever is asked first"
+    assert stand.claude.calls[-1].body["tools"][0]["blocked_domains"] == ["foxes.example"]
 
 
 async def test_a_search_that_must_not_leave_a_cache_is_refused(stand: Stand) -> None:
@@ -292,10 +297,13 @@ async def test_a_picture_that_a_model_made_is_in_every_apis_answer(stand: Stand,
 
 
 async def test_speech_is_asked_for_in_chats_alone(stand: Stand) -> None:
-    body: Json = {"model": "gpt", "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
-    for path, asked in [("/v1/responses", {"input": "Hi"}), ("/v1/messages", {"messages": [], "max_tokens": 9})]:
-        asked["messages"] = [{"role": "user", "content": "Hi"}] if "messages" in asked else None
-        refused = await stand.http.post(path, json={**body, **{k: v for k, v in asked.items() if v is not None}})
+    speech: Json = {"model": "gpt", "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+    asked: dict[str, Json] = {
+        "/v1/responses": {"input": "Hi"},
+        "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9},
+    }
+    for path, body in asked.items():
+        refused = await stand.http.post(path, json={**speech, **body})
         assert refused.status_code == 400
         assert "/v1/chat/completions" in refused.json()["error"]["message"]
 

@@ -46,7 +46,7 @@ CLAUDE_CODE: Json = {
     "container": "c",
     "mcp_servers": [],
     "speed": "fast",
-    "inference_geo": "eu",
+    "inference_geo": "global",
     "service_tier": "standard_only",
     **MARK,
 }
@@ -112,7 +112,7 @@ async def test_all_that_is_left_out_is_named() -> None:
         "context_management", "betas", "container", "mcp_servers", "tools.defer_loading", "messages.thinking",
     }  # fmt: skip
     assert set(backend.dropped(chat, upstream)) == {
-        "cache_control", "speed", "inference_geo", "service_tier", "thinking",
+        "cache_control", "speed", "service_tier", "thinking",
         "messages.cache_control", "messages.is_error",
     }  # fmt: skip
     assert set(codex().left_out) == {"client_metadata", "context_management", "thinking"}

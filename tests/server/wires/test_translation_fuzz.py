@@ -61,6 +61,12 @@ TYPES = st.sampled_from(
         "adaptive",
         "disabled",
         "array",
+        "web_search",
+        "web_search_20250305",
+        "web_search_call",
+        "image_generation_call",
+        "server_tool_use",
+        "web_search_tool_result",
     ]
 )
 KEYS = st.sampled_from(
@@ -112,6 +118,16 @@ KEYS = st.sampled_from(
         "tool_call_id",
         "refusal",
         "budget_tokens",
+        "server_tool_calls",
+        "images",
+        "anthropic",
+        "parts",
+        "result",
+        "user_location",
+        "filters",
+        "allowed_domains",
+        "max_uses",
+        "search_content_types",
     ]
 )
 LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5) | TYPES
@@ -161,7 +177,16 @@ def survives(make: Callable[[], ChatRequest]) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE, max_size=3),
-    fields("tools", "tool_choice", "response_format", "reasoning_effort", "thinking", "stop", "safety_settings"),
+    fields(
+        "tools",
+        "tool_choice",
+        "response_format",
+        "reasoning_effort",
+        "thinking",
+        "stop",
+        "safety_settings",
+        "web_search_options",
+    ),
 )
 def test_chats(turns: list[Json], rest: Json) -> None:
     survives(lambda: ChatRequest.model_validate({"model": "m", "messages": turns, **rest}))
@@ -170,7 +195,17 @@ def test_chats(turns: list[Json], rest: Json) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE | TYPED, max_size=3),
-    fields("tools", "tool_choice", "text", "reasoning", "include", "instructions", "metadata", "truncation"),
+    fields(
+        "tools",
+        "tool_choice",
+        "text",
+        "reasoning",
+        "include",
+        "instructions",
+        "metadata",
+        "truncation",
+        "modalities",
+    ),
 )
 def test_responses(items: list[Json], rest: Json) -> None:
     survives(lambda: responses.to_chat(ResponsesRequest.model_validate({"model": "m", "input": items, **rest})))
@@ -179,7 +214,7 @@ def test_responses(items: list[Json], rest: Json) -> None:
 @FUZZ
 @given(
     st.lists(MESSAGE, max_size=3),
-    fields("tools", "tool_choice", "system", "thinking", "output_config", "metadata"),
+    fields("tools", "tool_choice", "system", "thinking", "output_config", "metadata", "modalities"),
 )
 def test_messages(turns: list[Json], rest: Json) -> None:
     body = {"model": "m", "max_tokens": 9, "messages": turns, **rest}

@@ -1,0 +1,38 @@
+"""Fields within messages and tools that other APIs and answers have, and OpenAI's chats do not."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+from backends.wire.chat import ChatRequest, Message
+
+MARKS = frozenset(
+    {
+        *("cache_control", "is_error", "thinking_blocks", "reasoning_content", "extra_content"),
+        *("images", "server_tool_calls"),
+    }
+)
+_EMPTY: tuple[Any, ...] = (None, False, "", [], {})
+
+
+def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:
+    """The names of the marks that a server is not sent, as ``messages.cache_control``, unless they say nothing."""
+    lost: dict[str, None] = {}
+    for holder in (*request.messages, *(request.tools or ())):
+        _note(holder, kept, lost)
+        if isinstance(holder, Message):
+            for inner in (
+                *(holder.content if isinstance(holder.content, list) else ()),
+                *(holder.tool_calls or ()),
+            ):
+                _note(inner, kept, lost)
+    return tuple(f"messages.{name}" for name in lost)
+
+
+def _note(holder: Any, kept: Set[str], lost: dict[str, None]) -> None:
+    extra = holder.model_extra
+    if extra:
+        for name in sorted((MARKS & extra.keys()) - kept):
+            if extra[name] not in _EMPTY:
+                lost[name] = None

@@ -1,0 +1,138 @@
+"""Searches, citations and pictures of servers of OpenAI's two APIs, in a chat's shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from openai.types.chat import ChatCompletion
+from openai.types.responses import ResponseOutputItem
+
+from backends.base import Upstream
+from backends.openai.backend import StreamWatch
+from backends.openai.parameters import OPENAI, table_at
+from backends.openai.responses.request import translate
+from backends.openai.responses.stream import ResponseReader
+from backends.openai.sources import with_annotations
+from backends.streams.assemble import ChatAssembler, chat_chunks
+from backends.wire.chat import ChatRequest
+from catalog.errors import UnsupportedParameter
+from catalog.types import Json
+from tests.fakes.openai_responses import (
+    SEARCHED,
+    message_item,
+    mistake_in,
+    response_document,
+    response_events,
+    text_part,
+)
+from tests.sdk_types import strictly
+
+THERE = Upstream("openai", "openai", "https://api.openai.com/v1", "gpt-6", wire="responses")
+BODY: Json = {"model": "m", "input": "Hi"}
+OURS = frozenset({"server_tool_calls", "images", "server_tool_use", "thinking_blocks"})
+
+
+def asked(**options: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": "Hi"}]
+    return ChatRequest.model_validate({"messages": messages, "web_search_options": options})
+
+
+def added_up(events: Any, reader: ResponseReader) -> Json:
+    assembler = ChatAssembler()
+    for event in events:
+        for chunk in reader.feed(event):
+            assembler.add(chunk)
+    return assembler.result()
+
+
+def test_annotations_of_a_later_message_count_the_characters_of_the_whole_chat() -> None:
+    place = {"type": "url_citation", "start_index": 0, "end_index": 4, "title": "T", "url": "https://t.example"}
+    items = [
+        message_item([text_part(("I look.",))], "msg_1"),
+        SEARCHED,
+        message_item([text_part(("Fast", " foxes."), annotations=(place,))], "msg_2"),
+        {"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": "AAAA"},
+    ]
+    answer = added_up(response_events(BODY, items, {}), ResponseReader(THERE, created=1))
+    message = answer["choices"][0]["message"]
+    cited = message["annotations"][0]["url_citation"]
+    assert message["content"][cited["start_index"] : cited["end_index"]] == "Fast"
+    assert message["server_tool_calls"] == [SEARCHED]
+    assert message["images"][0]["image_url"]["url"] == "data:image/png;base64,AAAA"
+    assert answer["usage"]["server_tool_use"] == {"web_search_requests": 1}
+    strictly(ChatCompletion, answer, ours=OURS)
+    plain = ResponseReader(THERE, created=1)
+    assert added_up(plain.whole(response_document(BODY, items, {})), plain) == answer
+
+
+def test_a_search_is_the_hosted_tool_which_keeps_to_allowed_domains() -> None:
+    place = {"type": "approximate", "approximate": {"country": "FR"}}
+    domains = {"allowed_domains": ["a.example"]}
+    made = translate(asked(filters=domains, user_location=place, max_uses=2), THERE, OPENAI)
+    assert mistake_in(made.body) is None
+    there = {"type": "approximate", "country": "FR"}
+    assert made.body["tools"] == [{"type": "web_search", "filters": domains, "user_location": there}]
+    assert made.body["max_tool_calls"] == 2
+    assert made.body["include"] == ["web_search_call.action.sources"]
+    assert made.dropped == ()
+    with pytest.raises(UnsupportedParameter) as refused:
+        translate(asked(filters={"blocked_domains": ["b.example"]}), THERE, OPENAI)
+    assert refused.value.param == "web_search_options.filters.blocked_domains"
+
+
+async def perplexitys(*pieces: str, **beside: Any) -> AsyncGenerator[Json]:
+    for at, piece in enumerate(pieces):
+        end = "stop" if at == len(pieces) - 1 else None
+        yield {"id": "1", "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": end}], **beside}
+
+
+@pytest.mark.parametrize(
+    ("beside", "titles"),
+    [
+        ({"citations": ["https://a.example", "https://b.example"]}, ["", ""]),
+        (
+            {"search_results": [{"url": "https://a.example", "title": "A"}, {"url": "https://b.example"}]},
+            ["A", ""],
+        ),
+    ],
+)
+async def test_marks_of_perplexitys_sources_are_annotations_of_the_text(beside: Json, titles: list[str]) -> None:
+    assembler = ChatAssembler()
+    async for chunk in with_annotations(perplexitys("Füchse sind", " schnell [1][", "2] [9].", **beside)):
+        assembler.add(chunk)
+    answer = assembler.result()
+    message = answer["choices"][0]["message"]
+    places = [one["url_citation"] for one in message["annotations"]]
+    assert [message["content"][one["start_index"] : one["end_index"]] for one in places] == ["[1]", "[2]"]
+    assert [one["title"] for one in places] == titles
+    (item,) = message["server_tool_calls"]
+    strictly(ResponseOutputItem, item)
+    assert [source["url"] for source in item["action"]["sources"]] == ["https://a.example", "https://b.example"]
+    assert answer.keys() >= beside.keys(), "what the server sent stays"
+
+
+async def test_lists_that_are_not_sources_change_nothing() -> None:
+    for beside in ({}, {"citations": None}, {"citations": [1, {}]}, {"search_results": "x"}):
+        made = [chunk async for chunk in with_annotations(perplexitys("[1]", **beside))]
+        assert made[-1]["choices"][0]["delta"] == {"content": "[1]"}
+    assert table_at("https://api.perplexity.ai").sources
+    assert not table_at("https://api.openai.com/v1").sources
+
+
+async def test_annotations_and_images_of_openrouter_pass_whole_and_streamed() -> None:
+    place = {"url": "https://a.example", "title": "A", "content": "Said there.", "start_index": 0, "end_index": 4}
+    message = {
+        "role": "assistant",
+        "content": "Fast.",
+        "annotations": [{"type": "url_citation", "url_citation": place}],
+        "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+    }
+    document = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    assembler, watch = ChatAssembler(), StreamWatch(THERE, chat=True)
+    for chunk in chat_chunks(document):
+        assert watch.see(chunk)
+        assembler.add(chunk)
+    held = assembler.result()["choices"][0]["message"]
+    assert {name: held[name] for name in message} == message
