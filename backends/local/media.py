@@ -12,6 +12,8 @@ from catalog.errors import InvalidRequest, PayloadTooLarge
 from catalog.types import Json
 
 MAX_PICTURES = 64
+MAX_PIXELS_IN_ALL = 200_000_000
+"""Of all pictures of a request: a worker holds them decoded, three bytes a pixel, at the same time."""
 
 
 async def with_media(body: Json, fetcher: Fetcher) -> Json:
@@ -20,7 +22,7 @@ async def with_media(body: Json, fetcher: Fetcher) -> Json:
     Workers fetch nothing and open no files, so a URL is fetched here or refused. Raises InvalidRequest,
     UndecodableMedia, PayloadTooLarge.
     """
-    pictures = 0
+    pictures = pixels = 0
     messages = []
     for message in body["messages"]:
         content = message.get("content")
@@ -28,7 +30,17 @@ async def with_media(body: Json, fetcher: Fetcher) -> Json:
             pictures += sum(_is_picture(part) for part in content)
             if pictures > MAX_PICTURES:
                 raise PayloadTooLarge(f"A request may hold at most {MAX_PICTURES} pictures.", param="messages")
-            message = {**message, "content": [await _part(part, fetcher) for part in content]}
+            parts = []
+            for part in content:
+                checked, size = await _part(part, fetcher)
+                parts.append(checked)
+                pixels += size
+                if pixels > MAX_PIXELS_IN_ALL:
+                    raise PayloadTooLarge(
+                        f"The pictures of a request may have {MAX_PIXELS_IN_ALL} pixels in all.",
+                        param="messages",
+                    )
+            message = {**message, "content": parts}
         messages.append(message)
     return {**body, "messages": messages}
 
@@ -37,22 +49,24 @@ def _is_picture(part: Any) -> bool:
     return isinstance(part, dict) and part.get("image_url") is not None
 
 
-async def _part(part: Json, fetcher: Fetcher) -> Json:
+async def _part(part: Json, fetcher: Fetcher) -> tuple[Json, int]:
+    """The checked part, and its pixels."""
     if _is_picture(part):
         url = part["image_url"].get("url")
         if not isinstance(url, str) or not url:
             raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
-        return {**part, "image_url": {**part["image_url"], "url": await _picture(url, fetcher)}}
+        checked, pixels = await _picture(url, fetcher)
+        return {**part, "image_url": {**part["image_url"], "url": checked}}, pixels
     if part.get("file") is not None:
         raise InvalidRequest("Local models take no files in a chat.", param="messages")
-    return part
+    return part, 0
 
 
-async def _picture(url: str, fetcher: Fetcher) -> str:
+async def _picture(url: str, fetcher: Fetcher) -> tuple[str, int]:
     if not is_data_url(url):
-        return await fetcher.fetch(url)
+        url = await fetcher.fetch(url)
     kind, data = read_data_url(url)
     if not kind.startswith("image/"):
         raise InvalidRequest("An image_url must hold a picture.", param="messages")
-    await asyncio.to_thread(lambda: checked_picture(decoded(data)))
-    return url
+    picture = await asyncio.to_thread(lambda: checked_picture(decoded(data)))
+    return url, picture.width * picture.height

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.base import Upstream
-from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.classify import NOTHING
 from backends.local.merge import gathered
 from backends.wire.classify import ClassifyRequest
 from catalog.errors import CapabilityMismatch, ContextLengthExceeded, InvalidRequest
 from tests.fakes.llama_server import FakeLlamaServer
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[FakeLlamaServer]:
-    async with FakeLlamaServer(uds=tmp_path / "w.sock") as server:
-        yield server
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[LocalWorkerBackend]:
-    async with HttpClient() as http:
-        yield LocalWorkerBackend(http)
-
-
-@pytest.fixture
-def upstream(fake: FakeLlamaServer) -> Upstream:
-    return Upstream(
-        "w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key", engine="llamacpp"
-    )
 
 
 def classify(*labels: str, text: Any = "THE TEXT", **fields: Any) -> ClassifyRequest:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,7 +15,6 @@ from pydantic import ValidationError
 
 from backends.base import Tokenize, Upstream
 from backends.constraints.checker import Checker
-from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.documents import embedding_list
@@ -47,27 +44,8 @@ NAMED = {"type": "function", "function": {"name": "time"}}
 
 
 @pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[FakeLlamaServer]:
-    async with FakeLlamaServer(uds=tmp_path / "w.sock") as server:
-        yield server
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[LocalWorkerBackend]:
-    async with HttpClient() as http:
-        yield LocalWorkerBackend(http)
-
-
-@pytest.fixture
 def upstream(fake: FakeLlamaServer) -> Upstream:
     return Upstream("w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key")
-
-
-@pytest.fixture
-async def checker() -> AsyncIterator[Checker]:
-    made = Checker()
-    yield made
-    await made.aclose()
 
 
 def chat(**fields: Any) -> ChatRequest:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.base import Upstream
 from backends.constraints.checker import Checker
-from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
@@ -22,32 +19,6 @@ from tests.fakes.llama_server import FakeLlamaServer
 OBJECT: Json = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 TOOLS = [{"type": "function", "function": {"name": "find", "parameters": OBJECT}}]
 CALLS = '{"tool_calls": [{"name": "find", "arguments": {"a": "one two"}}]}'
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[FakeLlamaServer]:
-    async with FakeLlamaServer(uds=tmp_path / "w.sock") as server:
-        yield server
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[LocalWorkerBackend]:
-    async with HttpClient() as http:
-        yield LocalWorkerBackend(http)
-
-
-@pytest.fixture
-async def checker() -> AsyncIterator[Checker]:
-    made = Checker()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-def upstream(fake: FakeLlamaServer) -> Upstream:
-    return Upstream(
-        "w", "worker", "http://worker/v1", "local", uds=str(fake.uds), api_key="worker-key", engine="llamacpp"
-    )
 
 
 def chat(**fields: Any) -> ChatRequest:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
 
-from backends.workers.engines.common.audio import wav_header
+from backends.workers.engines.common.audio import decode, decode_pieces, wav_header
+from catalog.errors import PayloadTooLarge
 from catalog.types import Json
 from tests.conformance.capability_checks import PASSAGE, SENTENCE, events, spoken
 from tests.conformance.worker import Worker, worker_of
@@ -27,6 +31,20 @@ async def _done(whisper: Worker, data: bytes, **fields: Any) -> Json:
     answer = await _transcribe(whisper, data, **fields)
     assert answer.status_code == 200, answer.text
     return events(answer.text)[-1]
+
+
+def flac(seconds: int) -> bytes:
+    """Silence, compressed to about 200 bytes a second."""
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=16_000, layout="mono", format="s16")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000 * 60), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        for _ in range(seconds // 60):
+            frame.pts = None
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return sink.getvalue()
 
 
 def _silence(seconds: int) -> bytes:
@@ -72,8 +90,6 @@ async def test_silence_left_out_gives_no_text(whisper: Worker) -> None:
 
 
 async def test_speech_after_silence_keeps_its_times(whisper: Worker) -> None:
-    from backends.workers.engines.common.audio import decode
-
     speech = decode(spoken(), rate=16_000, max_seconds=10, check=lambda: None)
     samples = np.concatenate([np.zeros(48_000, np.float32), speech])
     data = (samples * 32_000).astype("<i2").tobytes()
@@ -128,6 +144,43 @@ async def test_audio_over_the_limit_is_413() -> None:
         answer = await _transcribe(short, spoken())
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "payload_too_large"
+
+
+async def test_audio_that_says_it_is_over_the_limit_is_413_before_it_is_decoded() -> None:
+    with pytest.raises(PayloadTooLarge, match="longer than 500 seconds"):
+        decode(flac(600), rate=16_000, max_seconds=500, check=lambda: pytest.fail("a frame was decoded"))
+
+
+def test_long_audio_is_cut_into_pieces_at_a_quiet_moment_and_nothing_is_lost() -> None:
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 16_000 * 25).astype(np.float32)
+    noise[16_000 * 8 : 16_000 * 9] = 0  # the only quiet second of the first piece
+    data = wav_header(16_000, len(noise) * 2) + (noise * 32_767).astype("<i2").tobytes()
+    parts = list(decode_pieces(data, rate=16_000, max_seconds=60, check=lambda: None, seconds=10, quiet=4))
+    assert [len(part) <= 160_000 for part in parts] == [True] * len(parts)
+    assert 8.0 <= len(parts[0]) / 16_000 <= 9.0
+    whole = decode(data, rate=16_000, max_seconds=60, check=lambda: None)
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+async def test_the_pieces_of_long_audio_are_one_transcript_with_times_of_the_whole() -> None:
+    said = decode(spoken(), rate=16_000, max_seconds=10, check=lambda: None)
+    samples = np.concatenate([said, np.zeros(16_000 * 300, np.float32), said])
+    data = (samples * 32_000).astype("<i2").tobytes()
+    with worker_of("whisper-tiny.en") as worker:
+        long = asyncio.create_task(
+            _done(worker, wav_header(16_000, len(data)) + data, vad_filter="true", timestamp_granularities="word")
+        )
+        await worker.until_active(1, within=20)
+        short = await _done(worker, spoken())
+        assert not long.done(), "a short file is answered while a long one is transcribed"
+        done = await long
+    assert short["text"] == SENTENCE
+    assert done["text"].count("fox") == 2
+    assert [segment["id"] for segment in done["segments"]] == list(range(len(done["segments"])))
+    starts = [word["start"] for word in done["words"]]
+    assert starts == sorted(starts)
+    assert starts[-1] > 300
+    assert done["duration"] == pytest.approx(len(samples) / 16_000, abs=0.01)
 
 
 async def test_a_body_that_is_no_form_is_415(whisper: Worker) -> None:

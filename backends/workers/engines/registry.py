@@ -220,7 +220,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
                context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions"),
         engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions"),
-        engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(1, cores // 4),
+        engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(2, cores // 4),
                extra="speech", options="WhisperOptions"),
         engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(8, cores),
                options="SpeechOptions"),

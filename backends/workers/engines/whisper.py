@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from backends.wire.audio import MAX_TERMS, TranscriptionRequest
-from backends.workers.engines.common.audio import decode
+from backends.workers.engines.common.audio import decode_pieces
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
@@ -45,11 +45,19 @@ if TYPE_CHECKING:
 
 
 _RATE = 16_000
+_FRAMES_A_SECOND = 100
 _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Temperatures tried in turn while the text is repetitive or improbable (OpenAI's default)."""
 
 
 _FILES = ("model.bin", "tokenizer.json")
+PIECE, QUIET = 300.0, 20.0
+"""Seconds of audio in memory at a time (2 hours at once took 5.5 GB), and those at its end in which the quietest
+moment is the cut."""
+PROMPT_CHARACTERS = 200
+"""Of a piece's text that the next one is prompted with; within a piece Whisper does so by itself."""
+THREADS_EACH = 4
+"""Threads of one window; more of them help little."""
 
 
 class WhisperOptions(EngineOptions):
@@ -71,10 +79,13 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
 
 
 class WhisperEngine:
-    """Transcribes up to ``slots`` files concurrently, each with its share of the threads."""
+    """Transcribes up to ``slots`` files concurrently. CTranslate2 queues their calls, a window or less each, so
+    that a short file does not wait for the end of hours.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
+        self._at_once = max(1, min(spec.slots, spec.threads // THREADS_EACH))
         self._runner = ThreadRunner(spec.slots)
 
     @property
@@ -116,8 +127,8 @@ class WhisperEngine:
                 device=kind,
                 device_index=int(number or 0),
                 compute_type=self._options.compute_type,
-                cpu_threads=max(1, self._spec.threads // self._spec.slots),
-                num_workers=self._spec.slots,
+                cpu_threads=max(1, self._spec.threads // self._at_once),
+                num_workers=self._at_once,
                 local_files_only=True,
             )
         except (RuntimeError, ValueError) as error:
@@ -169,41 +180,56 @@ class WhisperEngine:
     def _events(
         self, request: TranscriptionRequest, language: str | None, cancel: CancelSignal
     ) -> Generator[Json, None, None]:
-        audio = decode(request.file, rate=_RATE, max_seconds=self._options.max_audio_seconds, check=cancel.check)
         with_words = "word" in request.timestamp_granularities
         vad = self._options.vad if request.vad_filter is None else request.vad_filter
-        duration = len(audio) / _RATE
         model = copy.copy(self._model)  # shares the weights, with this request's cancellation
         model.model = _CancellableModel(self._model.model, cancel)
-        found, info = model.transcribe(
-            audio,
-            language=language,
-            task="translate" if request.translate else "transcribe",
-            beam_size=self._options.beam_size,
-            temperature=[request.temperature] if request.temperature else list(_LADDER),
-            initial_prompt=request.prompt,
-            hotwords=", ".join(request.keywords) or None,
-            word_timestamps=with_words,
-            vad_filter=vad,
-        )
         segments: list[Json] = []
         words: list[Json] = []
-        text = ""
-        for segment in found:
-            delta = segment.text if text else segment.text.lstrip()
-            text += delta
-            segments.append(_segment(segment))
-            words += [
-                {"word": word.word.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
-                for word in segment.words or ()
-            ]
-            yield {"type": "transcript.text.delta", "delta": delta}
-            cancel.check()
+        text, duration = "", 0.0
+        pieces = decode_pieces(
+            request.file,
+            rate=_RATE,
+            max_seconds=self._options.max_audio_seconds,
+            check=cancel.check,
+            seconds=PIECE,
+            quiet=QUIET,
+        )
+        for audio in pieces:
+            if duration:  # a sign of life for a caller of hours of silence
+                yield {"type": "transcript.text.delta", "delta": ""}
+            found, info = model.transcribe(
+                audio,
+                language=language,
+                task="translate" if request.translate else "transcribe",
+                beam_size=self._options.beam_size,
+                temperature=[request.temperature] if request.temperature else list(_LADDER),
+                initial_prompt=text[-PROMPT_CHARACTERS:] or request.prompt,
+                hotwords=", ".join(request.keywords) or None,
+                word_timestamps=with_words,
+                vad_filter=vad,
+            )
+            language = language or info.language
+            for segment in found:
+                delta = segment.text if text else segment.text.lstrip()
+                text += delta
+                segments.append(_segment(segment, number=len(segments), after=duration))
+                words += [
+                    {
+                        "word": word.word.strip(),
+                        "start": round(duration + word.start, 3),
+                        "end": round(duration + word.end, 3),
+                    }
+                    for word in segment.words or ()
+                ]
+                yield {"type": "transcript.text.delta", "delta": delta}
+                cancel.check()
+            duration += len(audio) / _RATE
         yield {
             "type": "transcript.text.done",
             "text": text,
             "task": "translate" if request.translate else "transcribe",
-            "language": info.language,
+            "language": language,
             "duration": round(duration, 3),
             "segments": segments,
             **({"words": words} if with_words else {}),
@@ -251,13 +277,13 @@ async def _form(http: Request) -> TranscriptionRequest:
         raise invalid_request(error) from None
 
 
-def _segment(segment: Segment) -> Json:
-    """Make OpenAI's segment object; times in seconds, natural logarithms."""
+def _segment(segment: Segment, *, number: int, after: float) -> Json:
+    """Make OpenAI's segment object; times in seconds, ``after`` those of earlier pieces, natural logarithms."""
     return {
-        "id": segment.id - 1,
-        "seek": segment.seek,
-        "start": round(segment.start, 3),
-        "end": round(segment.end, 3),
+        "id": number,
+        "seek": segment.seek + round(after * _FRAMES_A_SECOND),
+        "start": round(after + segment.start, 3),
+        "end": round(after + segment.end, 3),
         "text": segment.text,
         "tokens": segment.tokens,
         "temperature": segment.temperature,

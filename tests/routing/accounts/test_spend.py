@@ -21,6 +21,7 @@ from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import Capability, Price
 from routing.accounts.costs import to_nano
 from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.windows import day_of
 from routing.facts import Facts
 from routing.outcomes import Usage
 from routing.state.protocol import NANO
@@ -104,6 +105,34 @@ async def test_two_gateways_on_one_store_share_a_cap(tmp_path: Path) -> None:
     assert sum(served) == 33
     for store in stores:
         await store.close()
+
+
+async def test_two_servers_on_one_folder_keep_each_days_cap_exactly_over_three_days(tmp_path: Path) -> None:
+    clock = ManualClock()
+    stores = [SqliteState(tmp_path / "state.sqlite") for _ in range(2)]
+    for store in stores:
+        await store.start()
+    servers = [spend_with(store, clock, day=1.0) for store in stores]
+    paid: dict[str, int] = {}
+    for _ in range(3 * 24):
+        day = day_of(clock.wall())
+        for server in servers:
+            try:
+                await pay(server, 0.03, 0.03)
+            except BudgetExceeded:
+                continue
+            paid[day] = paid.get(day, 0) + to_nano(0.03)
+        clock.advance(3600)
+    for store in stores:
+        await store.flush()
+        booked: dict[str, int] = {}
+        for row in await store.usage("0000", "9999"):
+            booked[row.day] = booked.get(row.day, 0) + row.cost
+        assert booked == paid
+        await store.close()
+    assert len(paid) >= 3
+    assert max(paid.values()) == to_nano(0.99), "the cap of a whole day is used, and not passed"
+    assert min(list(paid.values())[1:-1]) == to_nano(0.99)
 
 
 async def test_settling_below_the_estimate_releases_the_rest(store: SqliteState) -> None:
@@ -310,6 +339,7 @@ from pathlib import Path
 from routing.clock import SystemClock
 from routing.outcomes import Usage
 from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.windows import day_of
 from routing.state.sqlite import SqliteState
 
 async def main() -> None:

@@ -36,30 +36,66 @@ def decode(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], No
 
     Raises UndecodableMedia if ``data`` contains no audio, PayloadTooLarge beyond ``max_seconds``.
     """
+    return np.concatenate(list(_decoded(data, rate=rate, max_seconds=max_seconds, check=check)))
+
+
+def decode_pieces(
+    data: bytes, *, rate: int, max_seconds: float, check: Callable[[], None], seconds: float, quiet: float
+) -> Iterator[Samples]:
+    """As :func:`decode`, in pieces of at most ``seconds``: hours of audio do not fit in memory at once.
+
+    A piece ends at the quietest moment of its last ``quiet`` seconds. Raises as :func:`decode`, also after the
+    first piece, if the container does not tell its length.
+    """
+    size, margin, moment = int(seconds * rate), int(quiet * rate), rate // 10
+    kept: list[Samples] = []
+    count = 0
+    for part in _decoded(data, rate=rate, max_seconds=max_seconds, check=check):
+        kept.append(part)
+        count += len(part)
+        while count > size:
+            joined = np.concatenate(kept)
+            tail = joined[size - margin : size]
+            tail = tail[: len(tail) // moment * moment].reshape(-1, moment)
+            end = size - margin + int(np.abs(tail).sum(axis=1).argmin()) * moment + moment // 2
+            yield joined[:end]
+            kept, count = [joined[end:]], len(joined) - end
+    if count:
+        yield np.concatenate(kept)
+
+
+_EXACT = frozenset({"flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""FFmpeg's formats that store their length; of others it is an estimate."""
+
+
+def _decoded(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], None]) -> Iterator[Samples]:
+    """The samples as they are decoded. Raises as :func:`decode`."""
     import av
 
     limit = int(max_seconds * rate)
-    parts: list[Samples] = []
+    too_long = PayloadTooLarge(f"The audio is longer than {max_seconds:g} seconds.", param="file")
     total = 0
     try:
         options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
         with av.open(io.BytesIO(data), "r", metadata_errors="ignore", container_options=options) as container:
             if not container.streams.audio:
                 raise UndecodableMedia("The file has no audio track.", param="file")
+            if container.format.name in _EXACT and (container.duration or 0) > max_seconds * av.time_base:
+                raise too_long
             resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
             for frame in chain(_frames(container.decode(audio=0)), (None,)):
                 check()
                 for piece in resampler.resample(frame):
-                    parts.append(piece.to_ndarray().reshape(-1).astype(np.float32, copy=False))
-                    total += len(parts[-1])
-                if total > limit:
-                    raise PayloadTooLarge(f"The audio is longer than {max_seconds:g} seconds.", param="file")
+                    samples = piece.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+                    total += len(samples)
+                    if total > limit:
+                        raise too_long
+                    yield samples
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UndecodableMedia(f"The file is not audio that can be read: {reason}.", param="file") from error
     if not total:
         raise UndecodableMedia("The file's audio track is empty.", param="file")
-    return np.concatenate(parts)
 
 
 def _frames(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
