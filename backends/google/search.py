@@ -20,7 +20,8 @@ def add_search(
 
     Gemini searches as often as it likes, from any place, and reads as much as it likes: those options are dropped.
     """
-    vertex = (urlsplit(upstream.base_url).hostname or "").endswith("aiplatform.googleapis.com")
+    host = urlsplit(upstream.base_url).hostname or ""
+    vertex = upstream.protocol == "vertex" or host.endswith("aiplatform.googleapis.com")
     refuse_domains(search, upstream, "allowed_domains", *(() if vertex else ("blocked_domains",)))
     excluded = search.filters.blocked_domains if search.filters is not None else None
     if "tools" in body:

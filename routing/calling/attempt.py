@@ -33,6 +33,7 @@ from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
+from routing.calling.observers import ChunkObserver
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 
@@ -184,7 +185,7 @@ class Attempt(Generic[T]):
         except StopAsyncIteration:
             if not self._observer.begun:
                 raise StreamBroken(f"'{self.model.id}' closed the stream before sending content.") from None
-            self._ended = True
+            self._end()
             return False
         self._observer.see(item)
         if self._judge is not None:
@@ -193,6 +194,14 @@ class Attempt(Generic[T]):
             self._first = self._context.clock.monotonic() - self._began
         self._early.append(item)
         return True
+
+    def _end(self) -> None:
+        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
+        self._ended = True
+        wanted = getattr(self.job.request, "n", None) or 1
+        if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
+            self.dropped = (*self.dropped, "n")
+            self._refuse(("n",))
 
     def timings(self) -> dict[str, float | None]:
         """The model's context window in tokens, and seconds since the beginning of the attempt.
@@ -224,7 +233,7 @@ class Attempt(Generic[T]):
                 if judge is not None:
                     judge.see(item)
                 yield item
-            self._ended = True
+            self._end()
         except Exception as error:
             self._error = error
             raise

@@ -327,7 +327,7 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.file is not None:
         data = part.file.get("file_data")
         if is_text(media_type_of(data)):
-            return len(data) // _CHARACTERS_PER_TEXT_TOKEN
+            return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
     return 0

@@ -59,7 +59,7 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
     Nothing is stored unless the caller asks for it. Stop sequences are left to the gateway. Raises InvalidRequest
-    or a subclass for what no response has: several choices, audio.
+    or a subclass for what no response has: several choices, and audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):

@@ -254,14 +254,15 @@ async def test_search_options_of_messages_reach_another_provider_and_domains_tha
     assert answer.status_code == 200, answer.text
     named = answer.headers["x-roundhouse-dropped"].split(", ")
     assert set(named) == {"tools.response_inclusion", "web_search_options.max_uses"}
-    tool["allowed_domains"] = ["foxes.example"]
-    refused = await stand.http.post("/v1/messages", json=body)
-    assert refused.status_code == 400
-    assert "allowed_domains" in refused.json()["error"]["message"]
+    tool["blocked_domains"] = ["foxes.example"]
+    for model in ("gemini", "gpt", "sol"):
+        refused = await stand.http.post("/v1/messages", json={**body, "model": model})
+        assert refused.status_code == 400
+        assert "blocked_domains" in refused.json()["error"]["message"]
     chosen = await stand.http.post("/v1/messages", json={**body, "model": "auto"})
     assert chosen.status_code == 200, chosen.text
-    assert chosen.headers["x-roundhouse-model"] == "claude"
-    assert stand.claude.calls[-1].body["tools"][0]["allowed_domains"] == ["foxes.example"]
+    assert chosen.headers["x-roundhouse-model"] == "claude", "no other keeps to it, whichever is asked first"
+    assert stand.claude.calls[-1].body["tools"][0]["blocked_domains"] == ["foxes.example"]
 
 
 async def test_a_search_that_must_not_leave_a_cache_is_refused(stand: Stand) -> None:
