@@ -37,6 +37,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "store": (False,),
     "modalities": (["text"], []),
+    "functions": ([],),
+    "function_call": ("none",),
     "service_tier": ("auto", "default"),
     "inference_geo": ("global",),
     "safety_settings": ([],),

@@ -190,8 +190,12 @@ class Spend:
         self, price: Price, usage: Usage, capability: Capability | None = None
     ) -> tuple[float | None, tuple[str, ...]]:
         """The known dollars and the unknown parts of a call; see :func:`routing.accounts.costs.cost_of`."""
-        nano, unknown = cost_of(price, usage, capability)
+        nano, unknown = cost_of(self.now_of(price), usage, capability)
         return None if nano is None else nano / NANO, unknown
+
+    def now_of(self, price: Price) -> Price:
+        """The prices of a row as they are now."""
+        return price if price.later is None else price.at(self._wall())
 
     def estimate(self, price: Price, facts: Facts) -> float | None:
         """Dollars to reserve for a request, for the longest answer that it allows."""
@@ -212,6 +216,7 @@ class Spend:
 
     def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
+        price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:

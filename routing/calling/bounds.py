@@ -14,7 +14,7 @@ from backends.base import Upstream
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
 from catalog.errors import PriceUnknown, UnsupportedParameter
-from catalog.model import Capability, Model
+from catalog.model import Capability, Model, Price
 from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt
 from routing.accounts.spend import Spend
 from routing.facts import Facts
@@ -53,18 +53,21 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> B
         return None
     most, limits = facts.intent.max_cost, [] if given is None else [given]
     if most is not None:
-        limits += _by_cost(model, facts, most, MAX_COST, unknown_allowed=False)
+        limits += _by_cost(model, spend.now_of(model.price), facts, most, MAX_COST, unknown_allowed=False)
     cap = spend.request_cap(facts.key)
     if cap is not None:
-        limits += _by_cost(model, facts, cap, CAP, unknown_allowed=spend.unknown_price_allowed)
+        allowed = spend.unknown_price_allowed
+        limits += _by_cost(model, spend.now_of(model.price), facts, cap, CAP, unknown_allowed=allowed)
     lowest = min(limits, default=None)
     if lowest is None or lowest.tokens >= _own_bound(model, facts):
         return None
     return lowest._replace(tokens=min(lowest.tokens, _room(model, facts)))
 
 
-def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool) -> list[Bound]:
-    tokens = affordable_output(model.price, facts, dollars)
+def _by_cost(
+    model: Model, price: Price, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool
+) -> list[Bound]:
+    tokens = affordable_output(price, facts, dollars)
     if tokens is None:
         if unknown_allowed:
             return []

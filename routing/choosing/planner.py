@@ -93,11 +93,15 @@ class Planner:
         )
 
     def _compile(self) -> None:
-        catalog = self._catalog()
-        if catalog is self._compiled:
+        catalog, wall = self._catalog(), self._clock.wall()
+        if catalog is self._compiled and wall < self._index.prices_until:
             return
         self._index = Index(
-            catalog, {e.id: e for e in catalog.servers}, version=catalog.version, resolver=catalog.replicas
+            catalog,
+            {e.id: e for e in catalog.servers},
+            version=catalog.version,
+            resolver=catalog.replicas,
+            wall=wall,
         )
         self._estimator.align(self._index)
         grouped: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -90,15 +91,15 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_chat_is_answered_plainly_and_as_a_stream(clouds: Clouds, model: str) -> None:
-    messages = [{"role": "user", "content": "Say it."}]
+    said: Any = {"model": model, "messages": [{"role": "user", "content": "Say it."}]}
     with clouds.client as client:
-        raw = client.chat.completions.with_raw_response.create(model=model, messages=messages)  # type: ignore[arg-type]
+        raw = client.chat.completions.with_raw_response.create(**said)
         assert raw.headers["x-roundhouse-model"] == model
         answer = raw.parse()
         assert answer.choices[0].message.content == SENTENCE
         assert answer.usage is not None
         assert answer.usage.completion_tokens > 0
-        stream = client.chat.completions.create(model=model, messages=messages, stream=True)  # type: ignore[call-overload]
+        stream = client.chat.completions.create(**said, stream=True)
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert "".join(pieces) == SENTENCE
     assert len(pieces) > 2

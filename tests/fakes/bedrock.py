@@ -215,7 +215,9 @@ class FakeBedrock(FakeServer):
         body = {**call.body, "model": model}
         if "stream" in body or body.pop("anthropic_version", None) != "bedrock-2023-05-31":
             raise Wrong("anthropic_version: Field required")
-        body.pop("anthropic_beta", None)
+        betas = {*body.pop("anthropic_beta", ()), *call.headers.get("anthropic-beta", "").split(",")} - {""}
+        if betas - {"context-management-2025-06-27", "interleaved-thinking-2025-05-14", "operators-own-1"}:
+            raise Wrong("invalid beta flag")
         if "service_tier" in body:
             raise Wrong("service_tier: Extra inputs are not permitted")
         anthropic.check(body)
@@ -257,7 +259,7 @@ class FakeBedrock(FakeServer):
             yield "contentBlockStop", {"contentBlockIndex": at}
             at += 1
         yield "messageStop", {"stopReason": stop}
-        usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 22}
+        usage: Json = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 22}
         details = [{"ttl": "1h", "inputTokens": 3}]
         usage |= {"cacheReadInputTokens": 4, "cacheWriteInputTokens": 3, "cacheDetails": details}
         tier = {"serviceTier": body["serviceTier"]} if "serviceTier" in body else {}

@@ -167,6 +167,9 @@ class FakeVertex(FakeServer):
         if "anthropic-version" in headers or body.pop("anthropic_version", None) != "vertex-2023-10-16":
             return self.refused(call, 400, "anthropic_version: Field required")
         headers["anthropic-version"] = "as in the body"
+        betas = headers.get("anthropic-beta", "")
+        if set(betas.split(",")) - {"", "context-management-2025-06-27", "operators-own-1"}:
+            return self.refused(call, 400, f"Unexpected value(s) `{betas}` for the `anthropic-beta` header.")
         if (model, method) == ("count-tokens", "rawPredict"):
             return await self.claude.count(request, replace(call, body=body, headers=headers))
         if method != "streamRawPredict" or "model" in body or not body.get("stream"):

@@ -142,10 +142,10 @@ class _Renewal:
             ValueError,
         )
         if isinstance(error, absent):
-            source = self._account.credentials_file or "AWS's usual places"
-            profile = f", profile '{self._account.profile}'" if self._account.profile else ""
+            # Callers read this, so it names neither the file nor the profile.
+            source = "AWS's usual places" if self._account.credentials_file is None else "its credentials_file"
             return ModelUnavailable(
-                f"{endpoint} has no AWS credentials to use ({source}{profile}). Set its 'profile', its "
+                f"{endpoint} has no AWS credentials to use (looked in {source}). Set its 'profile', its "
                 "'credentials_file', or a Bedrock API key in 'key_env'.",
                 param="model",
             )

@@ -43,6 +43,16 @@ from catalog.types import Json
 _PROFILE = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|global)\.")
 """The area of an inference profile. Tokens are counted for the foundation model."""
 _SEARCH = ("web_search_", "web_fetch_")
+_BETAS = frozenset(
+    {
+        *("computer-use-2024-10-22", "computer-use-2025-01-24", "computer-use-2025-11-24"),
+        *("token-efficient-tools-2025-02-19", "output-128k-2025-02-19", "context-1m-2025-08-07"),
+        *("interleaved-thinking-2025-05-14", "dev-full-thinking-2025-05-14", "effort-2025-11-24"),
+        *("context-management-2025-06-27", "tool-search-tool-2025-10-19", "tool-examples-2025-10-29"),
+        "structured-outputs-2025-12-15",
+    }
+)
+"""Source: AWS's page on Claude's request fields; for the last one, reports of its users."""
 _TIER = "x-amzn-bedrock-service-tier"
 
 
@@ -145,9 +155,10 @@ class BedrockBackend:
 
 
 class BedrockClaude(CloudClaude):
-    """Anthropic's models, asked in their own language. Betas stand in the body, the service tier in a header."""
+    """Anthropic's models in their own language. Betas stand in the body, too, the tier of service in a header."""
 
     version = "bedrock-2023-05-31"
+    betas = _BETAS
     key_header = "authorization"
 
     def __init__(
@@ -177,9 +188,8 @@ class BedrockClaude(CloudClaude):
         left_out = ("model", "stream", "service_tier")
         tier = body.get("service_tier")
         body = {name: value for name, value in body.items() if name not in left_out}
-        betas = [beta.strip() for beta in headers.pop(BETA, "").split(",") if beta.strip()]
-        if betas:
-            body["anthropic_beta"] = betas
+        if BETA in headers:
+            body["anthropic_beta"] = headers[BETA].split(",")
         if path == COUNT:
             invoked = base64.b64encode(orjson.dumps({"max_tokens": 1, **body})).decode()
             return count_path(upstream), {"input": {"invokeModel": {"body": invoked}}}, headers

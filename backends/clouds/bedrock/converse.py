@@ -18,7 +18,7 @@ from backends.anthropic.schema import Inexpressible, constrain
 from backends.base import Upstream
 from backends.clouds.bedrock.messages import Turns
 from backends.parameters import OTHER_ANSWERS, refuse_forbidden, refuse_other_answers
-from backends.translation import Dropped, TranslatedRequest, given, is_set, restrict
+from backends.translation import Dropped, TranslatedRequest, given, is_set, name_foreign, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, NamedToolChoice
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -55,6 +55,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     name = upstream.model.lower()
     turns = Turns(dropped, caches="nova" in name or "claude" in name)
     for message in request.messages:
+        name_foreign(message, "bedrock", dropped, images=False)
         turns.add(message)
     if not turns.turns:
         raise InvalidRequest("Bedrock needs at least one message that is not system.", param="messages")

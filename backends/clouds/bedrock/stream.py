@@ -69,7 +69,7 @@ class ConverseStream:
                     yield from self._end(event["stopReason"])
                 case "metadata":
                     tier = event.get("serviceTier") or {}
-                    self._chunks.service_tier = SERVED.get(tier.get("type"))
+                    self._chunks.service_tier = SERVED.get(str(tier.get("type")))
                     yield self._chunks.usage(_usage(event["usage"]))
                 case _:  # kinds added to the API later
                     return

@@ -137,7 +137,10 @@ class _Renewal:
             return UpstreamUnreachable(f"{endpoint}: Google's token server could not be reached.")
         if isinstance(error, exceptions.RefreshError):
             return UpstreamRejectedKey(f"{endpoint}: Google refused the credentials; renew them.")
-        source = self._account.credentials_file or "application default credentials"
+        # Callers read this, so it does not name the file.
+        source = (
+            "application default credentials" if self._account.credentials_file is None else "its credentials_file"
+        )
         reason = f": {error}" if type(error) is ValueError else ""
         return ModelUnavailable(
             f"{endpoint} has no Google credentials to use ({source}{reason}). Set its credentials_file, or run "

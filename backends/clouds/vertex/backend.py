@@ -30,6 +30,14 @@ from catalog.types import Json
 
 KEY_HEADER = "x-goog-api-key"
 
+_BETAS = frozenset(
+    {
+        *("computer-use-2025-01-24", "computer-use-2025-11-24", "context-1m-2025-08-07", "web-search-2025-03-05"),
+        *("interleaved-thinking-2025-05-14", "context-management-2025-06-27", "tool-search-tool-2025-10-19"),
+    }
+)
+"""Source: Anthropic's pages on these features, which name the clouds that have them."""
+
 
 class VertexBackend:
     """Chat, embeddings and counts of tokens."""
@@ -127,6 +135,7 @@ class VertexClaude(CloudClaude):
     """Anthropic's models."""
 
     version = "vertex-2023-10-16"
+    betas = _BETAS
     key_header = KEY_HEADER
 
     def __init__(self, client: HttpClient, accounts: GoogleAccounts) -> None:

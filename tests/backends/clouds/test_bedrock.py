@@ -49,6 +49,7 @@ from tests.fakes.server import Fault
 
 CLAUDE, NOVA = "us.anthropic.claude-sonnet-5-v1:0", "us.amazon.nova-pro-v1:0"
 PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
+BETA = "context-management-2025-06-27"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 SCHEMA: Json = {
     "type": "object",
@@ -155,7 +156,7 @@ async def test_a_profile_of_the_credentials_file_is_used(bedrock: Bedrock) -> No
     bedrock.write(ACCESS_KEY, SECRET_KEY, profile="work")
     cloud = CloudAccount(region=REGION, profile="work", credentials_file=str(bedrock.file))
     assert await bedrock.says(upstream=bedrock.upstream(cloud=cloud)) == SENTENCE
-    with pytest.raises(ModelUnavailable, match="profile 'other'"):
+    with pytest.raises(ModelUnavailable, match="its credentials_file"):
         await bedrock.says(upstream=bedrock.upstream(cloud=cloud._replace(profile="other")))
 
 
@@ -264,12 +265,12 @@ async def test_without_credentials_the_error_says_what_to_set(
 
 
 async def test_claude_has_its_version_and_betas_in_the_body_and_its_tier_in_a_header(bedrock: Bedrock) -> None:
-    upstream = bedrock.upstream(CLAUDE, headers={"anthropic-beta": "b-1, b-2"})
+    upstream = bedrock.upstream(CLAUDE, headers={"anthropic-beta": f"operators-own-1, {BETA}"})
     assert await bedrock.says(upstream=upstream, service_tier="flex") == SENTENCE
     call = bedrock.fake.calls[0]
     assert call.path == f"/model/{CLAUDE}/invoke-with-response-stream"
     assert call.body["anthropic_version"] == "bedrock-2023-05-31"
-    assert call.body["anthropic_beta"] == ["b-1", "b-2"]
+    assert call.body["anthropic_beta"] == ["operators-own-1", BETA]
     assert call.headers["x-amzn-bedrock-service-tier"] == "flex"
     assert not {"model", "stream", "service_tier"} & set(call.body)
 
@@ -281,7 +282,9 @@ async def test_a_messages_request_to_claude_passes_as_it_is(bedrock: Bedrock) ->
         "messages": [{"role": "user", "content": "Hi"}],
         "context_management": {"edits": []},
     }
-    original = Original("messages", MessagesRequest.model_validate(body), {"anthropic-beta": "b-2"})
+    original = Original(
+        "messages", MessagesRequest.model_validate(body), {"anthropic-beta": f"oauth-2025-04-20,{BETA}"}
+    )
     chat = {"model": "m", "messages": body["messages"]}
     request = TranslatedChat.of(chat, (), frozenset(), original)
     assert isinstance(bedrock.backend, Native)
@@ -292,7 +295,8 @@ async def test_a_messages_request_to_claude_passes_as_it_is(bedrock: Bedrock) ->
     assert kinds[0] == "message_start"
     assert kinds[-1] == "message_stop"
     assert bedrock.fake.calls[0].body["context_management"] == {"edits": []}
-    assert bedrock.fake.calls[0].body["anthropic_beta"] == ["b-2"]
+    assert bedrock.fake.calls[0].body["anthropic_beta"] == [BETA], "Bedrock refuses any that it does not have"
+    assert bedrock.backend.dropped(request, bedrock.upstream(CLAUDE)) == ("anthropic-beta.oauth-2025-04-20",)
 
 
 @pytest.mark.parametrize("model", [CLAUDE, NOVA])

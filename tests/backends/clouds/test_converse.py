@@ -212,6 +212,12 @@ def test_sampling_tiers_caches_and_the_endpoints_guardrail_are_sent() -> None:
     assert sent("meta.llama4-v1:0", messages=marked)[1] == ("messages.cache_control",)
 
 
+def test_results_of_other_providers_tools_are_named() -> None:
+    said = {"role": "assistant", "content": "x", "server_tool_calls": [{"extra_content": {"anthropic": {}}}]}
+    hello = {"role": "user", "content": "Hi"}
+    assert sent(messages=[hello, said, hello])[1] == ("messages.server_tool_calls",)
+
+
 # ---- errors
 
 

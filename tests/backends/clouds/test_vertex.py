@@ -14,6 +14,7 @@ import pytest
 from backends.base import Count, Embed, Upstream
 from backends.clouds.vertex.addresses import model_path
 from backends.clouds.vertex.backend import VertexBackend
+from backends.google.request import translate
 from backends.http import HttpClient
 from backends.native import Native
 from backends.streams.native import NativeChunk
@@ -35,6 +36,8 @@ from tests.fakes.server import Fault
 from tests.fakes.vertex import PROJECT, REGION, SUBJECT_TOKEN, FakeVertex
 
 GEMINI, CLAUDE, LLAMA = "gemini-3-flash", "claude-sonnet-5@20260101", "meta/llama-4-maas"
+TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+BETA = "context-management-2025-06-27"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -121,11 +124,11 @@ async def test_express_mode_has_a_key_and_no_project(vertex: Vertex) -> None:
 
 
 async def test_claude_has_its_version_in_the_body_and_its_betas_in_a_header(vertex: Vertex) -> None:
-    await vertex.says(upstream=vertex.upstream(CLAUDE, headers={"anthropic-beta": "b-1"}))
+    await vertex.says(upstream=vertex.upstream(CLAUDE, headers={"anthropic-beta": "operators-own-1"}))
     call = vertex.fake.model_calls[0]
     assert call.body["anthropic_version"] == "vertex-2023-10-16"
     assert "model" not in call.body
-    assert call.headers["anthropic-beta"] == "b-1"
+    assert call.headers["anthropic-beta"] == "operators-own-1"
 
 
 async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> None:
@@ -136,7 +139,9 @@ async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> N
         "service_tier": "standard_only",
         "context_management": {"edits": []},
     }
-    original = Original("messages", MessagesRequest.model_validate(body), {"anthropic-beta": "b-2"})
+    original = Original(
+        "messages", MessagesRequest.model_validate(body), {"anthropic-beta": f"oauth-2025-04-20,{BETA}"}
+    )
     chat = {"model": "m", "messages": body["messages"]}
     request = TranslatedChat.of(chat, (), frozenset(), original)
     upstream = vertex.upstream(CLAUDE)
@@ -147,9 +152,9 @@ async def test_a_messages_request_to_claude_passes_as_it_is(vertex: Vertex) -> N
     assert all(isinstance(chunk, NativeChunk) for chunk in chunks[:1])
     sent = vertex.fake.model_calls[0]
     assert sent.body["context_management"] == {"edits": []}
-    assert sent.headers["anthropic-beta"] == "b-2"
+    assert sent.headers["anthropic-beta"] == BETA, "Vertex AI refuses any that it does not have"
     assert "service_tier" not in sent.body
-    assert vertex.backend.dropped(request, upstream) == ("service_tier",)
+    assert vertex.backend.dropped(request, upstream) == ("service_tier", "anthropic-beta.oauth-2025-04-20")
 
 
 async def test_a_residency_is_refused_and_fields_of_anthropics_own_servers_are_reported(vertex: Vertex) -> None:
@@ -158,6 +163,13 @@ async def test_a_residency_is_refused_and_fields_of_anthropics_own_servers_are_r
     with pytest.raises(UnsupportedParameter, match="region"):
         await vertex.says(CLAUDE, inference_geo="us")
     assert vertex.fake.calls == []
+
+
+async def test_a_search_of_the_web_has_vertex_ais_form(vertex: Vertex) -> None:
+    made = asked(web_search_options={"filters": {"blocked_domains": ["example.com"]}}, tools=[TOOL])
+    sent = translate(made, vertex.upstream()).body
+    assert sent["tools"][-1] == {"googleSearch": {"excludeDomains": ["example.com"]}}
+    assert "includeServerSideToolInvocations" not in json.dumps(sent)
 
 
 async def test_tokens_are_counted_by_gemini_and_claude_only(vertex: Vertex) -> None:
@@ -299,10 +311,11 @@ async def test_a_token_server_that_is_away_is_unreachable(vertex: Vertex) -> Non
 
 
 @pytest.mark.parametrize("content", ['{"type": "unheard-of"}', '{"type": "service_account"}', "[]", "no json"])
-async def test_a_file_that_holds_no_credentials_is_told_with_its_name(vertex: Vertex, content: str) -> None:
+async def test_a_file_that_holds_no_credentials_is_told_without_its_path(vertex: Vertex, content: str) -> None:
     vertex.file.write_text(content)
-    with pytest.raises(ModelUnavailable, match=r"key\.json"):
+    with pytest.raises(ModelUnavailable, match="its credentials_file") as caught:
         await vertex.says()
+    assert str(vertex.file) not in caught.value.message
 
 
 async def test_without_the_package_the_error_says_what_to_install(

@@ -83,6 +83,11 @@ def on_reload(settings: Settings, before: Settings) -> str:
         (row("engine = 'llamacpp'", name="auto"), "auto"),
         (LAB.replace("http://", "http://me:planted@"), "[[endpoint]] 'lab': base_url: "),
         (LAB + "protocol = 'morse'\n", "morse"),
+        ("[[endpoint]]\nid = 'lab'\nprotocol = 'vertex'\n", "[[endpoint]] 'lab': project: "),
+        (
+            "[[endpoint]]\nid = 'lab'\nprotocol = 'vertex'\nproject = 'p'\ncredentials_file = '/'\n",
+            "credentials_file: /: it is not a regular file",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_right_is_refused_in_the_same_words_everywhere(
