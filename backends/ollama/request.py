@@ -47,7 +47,12 @@ _SAMPLING = {
 }
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
-TOOLS = ToolRules(names=OPENAI_NAMES, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
+TOOLS = ToolRules(
+    names=OPENAI_NAMES,
+    refused_roots=frozenset({"anyOf", "oneOf", "allOf"}),
+    media_results=False,
+    custom_tools=False,
+)
 _KEPT_MARKS = frozenset({"reasoning_content"})
 _TAKEN = frozenset(
     {
