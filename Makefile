@@ -88,11 +88,11 @@ faults: setup  ## Every row of tests/faults with its full counts and times, then
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --build-deps-for=editable
 
+LOCKED := $(addprefix --extra ,starter redis otel bedrock vertex)
 lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
 	$(PIP) install --quiet pip-tools
-	$(COMPILE) --extra starter --extra redis --extra otel --output-file deploy/requirements.lock pyproject.toml
-	$(COMPILE) --extra starter --extra redis --extra otel --extra dev \
-		--output-file deploy/requirements-dev.lock pyproject.toml
+	$(COMPILE) $(LOCKED) --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) $(LOCKED) --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
 
 NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
 	"%d.%d. If there is another one, name it: make serve PYTHON=python3.12" % sys.version_info[:2])

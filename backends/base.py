@@ -24,6 +24,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.model import Endpoint, Model, Wire
 from catalog.types import Json
 
@@ -55,7 +56,8 @@ class Upstream:
     ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
     that of a local worker, and ``prompts`` its row's option. ``voices`` are the voice maps of the row and its
     endpoint, ``options`` those of a remote row. ``asked`` remembers which forms of a request the server refused;
-    the upstreams of a row's keys share it.
+    the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that authenticates by more than
+    a key.
     """
 
     endpoint: str
@@ -77,6 +79,7 @@ class Upstream:
     voices: Mapping[str, str] = field(default_factory=_nothing)
     options: Mapping[str, Any] = field(default_factory=_nothing)
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
+    cloud: CloudAccount = NO_ACCOUNT
 
 
 class Backend(Protocol):

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.adapting.efforts import nearest
-from backends.adapting.files import has_files, refuse_links, with_texts
+from backends.adapting.files import has_files, refuse_links, with_text_files
 from backends.adapting.marks import MARKS, lost_marks
-from backends.adapting.tools import ALL, ToolRules, adapted
+from backends.adapting.tools import ALL, ToolRules, adapted, is_plain
 from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
@@ -44,8 +44,6 @@ _ALWAYS = frozenset(
 
 OTHER_ANSWERS: Mapping[str, str] = MappingProxyType(
     {
-        "functions": "Use 'tools'.",
-        "function_call": "Use 'tool_choice'.",
         "modalities": 'It answers with text alone; ask for ["text"], and speak it with POST /v1/audio/speech.',
         "audio": "It answers with text alone; speak it with POST /v1/audio/speech.",
         "web_search_options": "It cannot search; ask a model that can, or give it a tool of your own.",
@@ -108,7 +106,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     refuse_other_answers(request, upstream, table.refuses)
     if isinstance(request, Sampling):
         _check_bounds(request, upstream, table)
-    if isinstance(request, ChatRequest):
+    plain = not isinstance(request, ChatRequest) or is_plain(request)
+    if isinstance(request, ChatRequest) and not plain:
         request = _with_files(adapted(request, table.tools), upstream, table)
     body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
     body.pop("routing", None)
@@ -123,7 +122,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
                 body.setdefault(new, body.pop(name))
         if "reasoning_effort" in body:
             body["reasoning_effort"] = _effort(request, upstream, table)
-        if _loses_marks(request, table):
+        if not plain and _loses_marks(request, table):
             for holder, name in _marks(body, table):
                 del holder[name]
     return body
@@ -132,16 +131,15 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
 def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
     """The parameters that :func:`body_for` leaves out. Pure; its time grows with the number of messages."""
     left_out = _left_out(request, upstream, table)
-    names = tuple(name for name, value in left_out.items() if _asks(name, value))
-    if isinstance(request, ChatRequest) and getattr(request.web_search_options, "max_uses", None) is not None:
+    names = tuple(name for name, value in left_out.items() if _asks(name, value)) if left_out else ()
+    if not isinstance(request, ChatRequest):
+        return names
+    if request.web_search_options is not None and request.web_search_options.max_uses is not None:
         names += ("web_search_options.max_uses",)
-    if (
-        isinstance(request, ChatRequest)
-        and "reasoning_effort" not in left_out
-        and _effort(request, upstream, table) != request.reasoning_effort
-    ):
+    effort = request.reasoning_effort
+    if effort is not None and "reasoning_effort" not in left_out and _effort(request, upstream, table) != effort:
         names += ("reasoning_effort",)
-    if isinstance(request, ChatRequest) and _loses_marks(request, table):
+    if _loses_marks(request, table) and not is_plain(request):
         names += lost_marks(request, table.marks)
     return names
 
@@ -179,7 +177,7 @@ def _with_files(request: ChatRequest, upstream: Upstream, table: ParameterTable)
         return request
     if not table.linked_files:
         refuse_links(request.messages, upstream.model)
-    return request if table.text_files else request.model_copy(update={"messages": with_texts(request.messages)})
+    return request if table.text_files else with_text_files(request)
 
 
 def check_stops(request: Sampling, upstream: Upstream, most: int) -> None:
@@ -196,7 +194,7 @@ def refuse_other_answers(request: WireModel, upstream: Upstream, refuses: Mappin
 
     One that the model's row lists is the operator's word that this server takes it.
     """
-    if not refuses or not isinstance(request, ChatRequest):
+    if not isinstance(request, ChatRequest) or refuses.keys().isdisjoint(request.model_fields_set):
         return
     for name in refuses.keys() & request.model_fields_set:
         if _asks(name, getattr(request, name)) and name not in (upstream.parameters or ()):
@@ -257,15 +255,15 @@ def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:
     listed = upstream.parameters
-    if listed is not None and (name in listed or table.renames.get(name) in listed):
-        return True
-    if name in table.refuses:  # a value that asks for nothing
-        return False
     if listed is not None:
-        return name in BY_CAPABILITY
+        if name in listed or table.renames.get(name) in listed:
+            return True
+        return name in BY_CAPABILITY and name not in table.refuses
     if name in table.drops:
         return False
-    return not unknown or table.unknown_pass or name in table.extras
+    if not unknown:
+        return name not in table.refuses
+    return (table.unknown_pass or name in table.extras) and name not in table.refuses
 
 
 def _asks(name: str, value: Any) -> bool:

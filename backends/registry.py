@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import ConfigurationError
 from catalog.model import Capability, Endpoint, Model
+from catalog.store.credential_files import check_credentials_files
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -61,6 +62,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             "backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic", counts=True
         ),
         "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
+        "bedrock": Provider(
+            "backends.clouds.bedrock.backend.BedrockBackend", trusted=True, genai_name="aws.bedrock", counts=True
+        ),
+        "vertex": Provider(
+            "backends.clouds.vertex.backend.VertexBackend", trusted=True, genai_name="gcp.vertex_ai", counts=True
+        ),
         "elevenlabs": Provider("backends.elevenlabs.backend.ElevenLabsBackend"),
     }
 )
@@ -108,18 +115,25 @@ def trusted_providers() -> frozenset[str]:
 
 
 def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ()) -> None:
-    """Raises ConfigurationError for an endpoint whose protocol no provider has, and for a wire that it lacks."""
+    """Raises ConfigurationError for an endpoint whose protocol no provider has, and for a wire that it lacks.
+
+    So it does for a file of credentials that is not one.
+    """
     lacking = set()
+    files = {}
     for endpoint in endpoints:
         if endpoint.protocol not in PROVIDERS:
             raise ConfigurationError(
                 f"[[endpoint]] '{endpoint.id}': protocol: there is no '{endpoint.protocol}'; "
                 f"the known ones are {', '.join(sorted(PROVIDERS))}"
             )
+        if endpoint.credentials_file is not None:
+            files[endpoint.id] = (endpoint.protocol, endpoint.credentials_file)
         if not PROVIDERS[endpoint.protocol].responses:
             lacking.add(endpoint.id)
             if endpoint.wire == "responses":
                 raise ConfigurationError(f"[[endpoint]] '{endpoint.id}': {_NO_RESPONSES}")
+    check_credentials_files(files)
     for model in models:
         if model.wire == "responses" and (model.local or model.endpoint_name in lacking):
             raise ConfigurationError(f"[[model]] '{model.id}': {_NO_RESPONSES}")

@@ -6,33 +6,30 @@ import ssl
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from yarl import URL
 
 from backends.base import Timeouts
 from catalog.store.file_checks import read_regular
+from catalog.validation.section import Section
 
 
-class FetchSettings(BaseModel):
+class FetchSettings(Section):
     """The hosts from which pictures in a chat may be fetched by URL; with none, no picture is fetched."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hosts: tuple[Annotated[str, StringConstraints(pattern=r"^(\*\.)?[a-z0-9.-]+$")], ...] = Field(
         default=(), description="names in lower case; '*.example.com' is every name below example.com"
     )
-    ports: tuple[int, ...] = (80, 443)
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443)
     timeout: float = Field(default=10.0, gt=0, description="seconds for a whole picture, its lookup included")
     max_bytes: int = Field(default=20 * 1024 * 1024, gt=0)
 
 
-class BackendSettings(BaseModel):
+class BackendSettings(Section):
     """Defaults for every upstream; an endpoint's row may set times of its own.
 
     Times are in seconds, sizes in bytes. The only proxy is ``proxy``; none is read from the environment.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     connect_timeout: float = Field(default=5.0, gt=0)
     first_byte_timeout: float = Field(

@@ -141,12 +141,20 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 
 _INHERITED = (
     *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
-    *("parameters", "wire", "options", "successor", "ends"),
+    *("parameters", "successor"),
 )
-_INHERITED_AT_HOME = (*_INHERITED, "wire", "ends")
-"""With what holds at the provider's own host."""
-_KIN = {"azure": "openai"}
-"""Protocols of the same models under another address."""
+_OF_ITS_HOST = ("wire", "options", "ends")
+"""What holds at the provider's own host: a proxy may lack an API, and outlive a model."""
+_KIN: Mapping[str, frozenset[str]] = {
+    "azure": frozenset({"openai"}),
+    "bedrock": frozenset({"anthropic"}),
+    "vertex": frozenset({"anthropic", "google"}),
+}
+"""Protocols of clouds, and those of the makers whose models they serve."""
+_AT_A_CLOUD = re.compile(r"^(?:[a-z]+\.)?anthropic\.|-v\d+(?::\d+)?(?::\w+)?$|^publishers/\w+/models/")
+"""Parts of names that a cloud adds: ``us.anthropic.claude-haiku-4-5-20251001-v1:0``."""
+_OF_THE_MAKER = frozenset({Capability.WEB_SEARCH})
+"""Tools that a maker hosts, and a cloud with its models may not."""
 
 
 def undated(name: str) -> str:
@@ -193,9 +201,11 @@ def informed(found: Iterable[Model], own: Iterable[Model], endpoints: Mapping[st
             continue
         server = endpoints.get(row.endpoint_name)
         base = None if server is None or server.private else _base(row, server, known, endpoints)
-        rows.append(
-            row if base is None or server is None else _with(row, base, _same_host(server, base, endpoints))
-        )
+        if base is None or server is None:
+            rows.append(row)
+        else:
+            same_host = _same_host(server, base, endpoints)
+            rows.append(_with(row, base, _inherited(server, same_host), same_host))
     return tuple(rows)
 
 
@@ -206,15 +216,14 @@ def _model(row: Model) -> str:
 def _base(
     row: Model, server: Endpoint, known: Mapping[str, tuple[Model, ...]], endpoints: Mapping[str, Endpoint]
 ) -> Model | None:
-    for candidate in known.get(undated(_model(row)), ()):
+    """The row of the same model at a server of the same protocol, or of a maker whose models the server's has."""
+    makers = _KIN.get(server.protocol, frozenset())
+    name = _AT_A_CLOUD.sub("", _model(row)) if makers else _model(row)
+    for candidate in known.get(undated(name), ()):
         home = endpoints.get(candidate.endpoint_name)
-        if home is not None and _kind(home) == _kind(server):
+        if home is not None and (home.protocol == server.protocol or home.protocol in makers):
             return candidate
     return None
-
-
-def _kind(server: Endpoint) -> str:
-    return _KIN.get(server.protocol, server.protocol)
 
 
 def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint]) -> bool:
@@ -222,18 +231,24 @@ def _same_host(server: Endpoint, base: Model, endpoints: Mapping[str, Endpoint])
     return home.id == server.id or urlsplit(home.base_url).hostname == urlsplit(server.base_url).hostname
 
 
-def _with(row: Model, base: Model, same_host: bool) -> Model:
+def _inherited(server: Endpoint, same_host: bool) -> tuple[str, ...]:
+    if same_host:
+        return (*_INHERITED, *_OF_ITS_HOST)
+    return (*_INHERITED, "wire") if server.protocol == "azure" else _INHERITED
+
+
+def _with(row: Model, base: Model, names: tuple[str, ...], same_host: bool) -> Model:
     """The row with what it lacks. Capabilities of a list without any are a guess, which the known ones replace."""
-    names = _INHERITED_AT_HOME if same_host else _INHERITED
     known = {name: getattr(base, name) for name in names if name in base.model_fields_set - row.model_fields_set}
     features = row.capabilities - ENDPOINTS
+    theirs_too = base.capabilities if same_host else base.capabilities - _OF_THE_MAKER
     ours, theirs = base.limits.model_dump(exclude_none=True), row.limits.model_dump(exclude_none=True)
     # A known price may hold for a part of the context window only, which the known row's limits then bound.
     limits = {**theirs, **ours} if same_host else {**ours, **theirs}
     return row.model_copy(
         update={
             **known,
-            "capabilities": base.capabilities | features,
+            "capabilities": theirs_too | features,
             "limits": Limits(**limits),
             "price": base.price if same_host and row.price == Price() else row.price,
             "tags": row.tags | base.tags,

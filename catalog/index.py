@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from catalog.errors import ModelNotFound
 from catalog.model import LOCAL_ENDPOINT, Capability, Endpoint, Model, UpstreamSource
-from catalog.prices.price import PRICES
+from catalog.prices.price import PRICES, Price
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -33,7 +33,7 @@ class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
     Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
-    ``prices`` by number of a price (NaN when unknown, 0 for local models); ``load_seconds``,
+    ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for local models); ``load_seconds``,
     ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
     model's size; ``retires`` in seconds of wall-clock time from which ``auto`` leaves a model (infinite without an
     announced end). ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces
@@ -47,6 +47,7 @@ class Index:
         *,
         version: int = 0,
         resolver: Callable[[str], Sequence[Model]] | None = None,
+        wall: float = 0.0,
     ) -> None:
         self._resolver = resolver
         self.models: tuple[Model, ...] = tuple(models)
@@ -59,6 +60,7 @@ class Index:
         self._meant: dict[str, list[int]] | None = None
 
         rows = self.models
+        prices = [m.price.at(wall) for m in rows]
         homes = [self._endpoint(model) for model in rows]
         self.local: Bools = np.array([model.local for model in rows], dtype=bool)
         self.private: Bools = np.array(
@@ -74,14 +76,18 @@ class Index:
         self.devices: tuple[str | None, ...] = tuple(m.device for m in rows)
         self.pinned: tuple[int, ...] = tuple(i for i, m in enumerate(rows) if m.local and m.device is not None)
         self.endless: Ints = np.array([i for i, m in enumerate(rows) if not m.bounds_answers], dtype=np.int64)
-        self.prices: dict[str, Floats] = {name: self._price(name) for name in PRICES}
+        self.prices: dict[str, Floats] = {name: self._price(name, prices) for name in PRICES}
         self.load_seconds = _column((_load_seconds(m) for m in rows), 0.0)
         self.base_seconds = _column((_base_seconds(m) for m in rows), 0.0)
         self.prefill = _column((m.performance.prefill_tokens_per_second or _prefill(m) for m in rows), 1.0)
         self.decode = _column((m.performance.tokens_per_second or _decode(m) for m in rows), 1.0)
-        self._long_above = _column((m.price.long.above if m.price.long else None for m in rows), np.inf)
+        self._long_above = _column((p.long.above if p.long else None for p in prices), np.inf)
         self._shortest_long = float(self._long_above.min(initial=np.inf))
-        self._long_prices = {name: self._long_price(name) for name in ("input", "output")}
+        self._long_prices = {
+            name: _column((getattr(p.long, name) if p.long else None for p in prices), np.nan)
+            for name in ("input", "output")
+        }
+        self.prices_until = min((m.price.changes for m in rows if m.price.changes > wall), default=np.inf)
         self.retires = _column((_retires(m) for m in rows), np.inf)
         self._capable: dict[int, Bools] = {}
         self._tagged: dict[str, Bools] = {}
@@ -237,17 +243,10 @@ class Index:
     def _endpoint(self, model: Model) -> Endpoint | None:
         return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None
 
-    def _long_price(self, name: str) -> Floats:
-        return _column((getattr(m.price.long, name) if m.price.long else None for m in self.models), np.nan)
-
-    def _price(self, name: str) -> Floats:
-        return _column(
-            (
-                getattr(m.price, name) if getattr(m.price, name) is not None or not m.local else 0.0
-                for m in self.models
-            ),
-            np.nan,
-        )
+    def _price(self, name: str, prices: Sequence[Price]) -> Floats:
+        known = (getattr(price, name) for price in prices)
+        pairs = zip(known, self.models, strict=True)
+        return _column((0.0 if given is None and model.local else given for given, model in pairs), np.nan)
 
 
 def permits(patterns: tuple[str, ...], model: str) -> bool:

@@ -8,8 +8,18 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from catalog.clouds import CloudAccount, address_of, checked_account_field
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
@@ -330,13 +340,26 @@ class Endpoint(BaseModel):
         description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
         "anthropic; an unknown one is refused at start-up",
     )
-    base_url: str
+    region: str | None = Field(
+        default=None, validate_default=True, description="of bedrock and vertex; vertex's default is global"
+    )
+    profile: str | None = Field(default=None, description="of bedrock: a profile of AWS's configuration")
+    credentials_file: str | None = Field(
+        default=None,
+        description="Google's JSON credentials, or AWS's shared credentials; None: what the cloud's library finds",
+    )
+    base_url: str = Field(
+        default="", validate_default=True, description="bedrock and vertex: the region's own, unless given"
+    )
     wire: Wire = Field(
         default="chat",
         description="the API for chats with models whose rows name none; 'responses' needs a protocol that has it",
     )
     key_env: tuple[str, ...] = ()
     key_keyring: str | None = None
+    project: str | None = Field(
+        default=None, validate_default=True, description="of vertex; not needed with a key (express mode)"
+    )
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
     private: bool = Field(default=False, description="on the user's own hardware: counts as local for privacy")
@@ -366,9 +389,27 @@ class Endpoint(BaseModel):
             raise ValueError("it lists names of environment variables, such as OPENAI_API_KEY, and never keys")
         return names
 
+    @property
+    def cloud(self) -> CloudAccount:
+        """The account that calls belong to."""
+        return CloudAccount(self.region, self.project, self.profile, self.credentials_file)
+
+    @field_validator(*CloudAccount._fields)
+    @classmethod
+    def _of_its_cloud(cls, value: str | None, info: ValidationInfo) -> str | None:
+        protocol, name = info.data.get("protocol", ""), str(info.field_name)
+        has_key = bool(info.data.get("key_env") or info.data.get("key_keyring"))
+        if name == "project" and protocol == "vertex" and value is None and not has_key:
+            raise ValueError("an endpoint of the protocol 'vertex' needs it, or an API key in 'key_env'")
+        return checked_account_field(protocol, name, value)
+
     @field_validator("base_url")
     @classmethod
-    def _an_address(cls, url: str) -> str:
+    def _an_address(cls, url: str, info: ValidationInfo) -> str:
+        if not url:  # a default, which a row that is merged over this one with another region does not inherit
+            url = address_of(info.data.get("protocol", ""), info.data.get("region"))
+            if not url:
+                raise PydanticCustomError("missing", "Field required")
         try:
             parts = urlsplit(url)
             parts.port  # noqa: B018 -- raises for one that is no number

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
 from catalog.model import Endpoint, Model
+from catalog.validation.wording import describe, place
 
 Row = TypeVar("Row", bound=BaseModel)
 Table = Mapping[str, Any]
@@ -92,22 +93,11 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         return kind.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "id"
+        field = place(first) or "id"
+        value = str(first["loc"][0] if first["loc"] else "") not in _MAY_BE_SECRET
         label = str(table.get("id") or table.get("name") or "without an id")[:100]
-        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {_say(first)}") from error
+        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}") from error
 
 
 _MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})
 """Fields whose wrong value is not repeated: it may be a key, or a URL with one."""
-
-
-def _say(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "there is no such field"
-    if error["type"] == "missing":
-        return "this field is needed"
-    said: str = error["msg"].removeprefix("Value error, ")
-    if error["loc"][:1] and error["loc"][0] in _MAY_BE_SECRET:
-        return said
-    shown: str = repr(error.get("input"))[:80]
-    return f"{said} (it is {shown})"

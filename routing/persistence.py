@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from catalog.validation.section import Section
 from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.clock import Clock
@@ -51,10 +52,9 @@ class Counted(Protocol):
     def adopt_counts(self, totals: Mapping[str, int]) -> None: ...
 
 
-class PersistenceSettings(BaseModel):
+class PersistenceSettings(Section):
     """Intervals of the exchange with the store and the retention of outcomes, in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     interval: float = Field(default=1.0, gt=0, description="between two exchanges with the store")
     keep_outcomes: float = Field(default=30 * 86_400.0, gt=0, description="age at which outcomes are deleted")
     prune_every: float = Field(default=3600.0, gt=0)

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backends.registry import trusted_providers
 from catalog.model import Capability
+from catalog.validation.section import Section
 from routing.facts import Mode, Task
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
 
 
-class Weights(BaseModel):
+class Weights(Section):
     """Weights of quality, latency and cost in a score; they need not sum to one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     quality: Share
     latency: Share
     cost: Share
 
 
-class Signal(BaseModel):
+class Signal(Section):
     """Value of one implicit observation: ``score`` in [0, 1], worth ``confidence`` of an explicit report."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     score: Share
     confidence: Share
 
 
-class Signals(BaseModel):
+class Signals(Section):
     """Signals of quality that are inferred from attempts.
 
     ``completed`` is an answer without any sign of a fault. It is weak evidence, and ``implicit_memory`` bounds the
     weight of any number of such answers together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     invalid: Signal = Signal(score=0.0, confidence=0.8)
     valid: Signal = Signal(score=1.0, confidence=0.3)
     cut: Signal = Signal(score=0.3, confidence=0.2)
@@ -49,14 +47,13 @@ class Signals(BaseModel):
     implicit_memory: Positive = Field(default=8.0, description="virtual observations, at most")
 
 
-class Learning(BaseModel):
+class Learning(Section):
     """The hierarchical posterior: model, then task, then complexity.
 
     A strength is the number of real observations that weigh as much as the level above. The defaults are tuned
     on seeds of ``tests/bench/simulation.py`` and checked on others.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     prior_strength: Positive = Field(default=40.0, description="of a benchmark prior")
     benchmark_trust: Share = Field(
         default=0.6,
@@ -94,7 +91,7 @@ class Learning(BaseModel):
     reliability_memory: Positive = Field(default=30.0, description="attempts until the first weighs 1/e")
 
 
-class ColdStart(BaseModel):
+class ColdStart(Section):
     """A trusted remote model is preferred until a local model has enough good observations of a task.
 
     ``always`` lists the tasks for which this holds for every workload, ``interactive`` those for which it holds
@@ -102,7 +99,6 @@ class ColdStart(BaseModel):
     are observed at all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     always: frozenset[Task] = frozenset({Task.TOOL_USE, Task.VISION})
     interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING})
     observations: Positive = 5.0
@@ -114,10 +110,9 @@ class ColdStart(BaseModel):
     )
 
 
-class SpeechPolicy(BaseModel):
+class SpeechPolicy(Section):
     """Preferences for where speech and transcription run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     prefer_local: bool = True
     allow_remote: bool = True
     preferred: tuple[str, ...] = Field(default=(), description="model ids, the most preferred first")
@@ -133,7 +128,7 @@ def _mode_weights() -> dict[Mode, Weights]:
     }
 
 
-class RoutingSettings(BaseModel):
+class RoutingSettings(Section):
     """Settings of the router.
 
     The penalties of latency and cost are proportional up to ``latency_scale`` (seconds) and ``cost_scale``
@@ -141,7 +136,6 @@ class RoutingSettings(BaseModel):
     Latencies within ``unnoticed`` of the fastest count as equal to it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     weights: dict[Mode, Weights] = Field(default_factory=_mode_weights)
     latency_scale: Positive = 10.0
     cost_scale: Positive = 0.02

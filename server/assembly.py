@@ -261,6 +261,7 @@ def _open_routing(
 def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, routing: _Routing) -> Dispatcher:
     return Dispatcher(
         planner=routing.planner,
+        model=routing.planner.model,
         leases=routing.leases,
         backends=calls.backends,
         breakers=memory.breakers,

@@ -17,7 +17,7 @@ from backends.registry import backends, check_protocols
 from backends.workers.engines.registry import Engines, builtin_engines, check_engines
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, ModelNotFound
-from catalog.model import Endpoint, UpstreamSource
+from catalog.model import Capability, Endpoint, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
@@ -27,6 +27,7 @@ from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.settings import Settings
 
+_SPOKEN = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 DISK_INTERVAL = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed."""
 
@@ -50,7 +51,17 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
 
 
 def check_preferred(settings: Settings, catalog: Catalog) -> None:
-    """Raises ConfigurationError for a preferred model that is unknown and cannot be discovered, either."""
+    """Raises ConfigurationError for a preferred model without the capability that it is preferred for, and for one
+    that is unknown and cannot be discovered, either.
+    """
+    for setting, name, useful in _preferred(settings.routing):
+        with contextlib.suppress(ModelNotFound):
+            model = catalog.resolve(name)
+            if not useful & model.capabilities:
+                able, wanted = ", ".join(sorted(model.capabilities)), " or ".join(sorted(useful))
+                raise ConfigurationError(
+                    f"Invalid setting '{setting}': '{model.id}' cannot {wanted}; it can {able}"
+                )
     discovery = settings.discovery
     if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
         return
@@ -61,14 +72,20 @@ def check_preferred(settings: Settings, catalog: Catalog) -> None:
 def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
     """The settings that prefer a model which the catalogue does not have."""
     unknown = []
-    named = [(f"routing.preferred.{capability}", name) for capability, name in routing.preferred.items()]
-    named += [("routing.speech.preferred", name) for name in routing.speech.preferred]
-    for setting, name in named:
+    for setting, name, _ in _preferred(routing):
         try:
             catalog.resolve(name)
         except ModelNotFound as error:
             unknown.append((setting, error))
     return unknown
+
+
+def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[Capability]]]:
+    """The settings that prefer a model, its name, and the capabilities of which it needs one."""
+    for capability, name in routing.preferred.items():
+        yield f"routing.preferred.{capability}", name, frozenset({capability})
+    for name in routing.speech.preferred:
+        yield "routing.speech.preferred", name, _SPOKEN
 
 
 class LiveCatalog:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from catalog.errors import ModelNotFound, RoundhouseError
+from server.processes.standard_streams import open_standard_streams
 
 COMMANDS = {
     "models": ("pull", "rm", "list", "show"),
@@ -134,6 +135,7 @@ def _without_none(**values: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point. A RoundhouseError is one line on standard error and exit status 1."""
+    open_standard_streams()
     try:
         app()
     except RoundhouseError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from routing.accounts.reservations import TokenGrant
 from routing.accounts.virtual_keys import KeyInfo, VirtualKeys
 from routing.calling import operations
 from routing.calling.answer import Answer, WatchedAnswer
+from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
@@ -36,7 +38,8 @@ from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
 from server.callers import Caller, Origin
-from server.runtime import Runtime
+from server.functions import with_tools
+from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
 
@@ -44,8 +47,10 @@ T = TypeVar("T")
 def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
-    Like every function here it raises InvalidRequest for an unknown routing intent.
+    One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
+    routing intent.
     """
+    body = with_tools(body)
     return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
 
 
@@ -153,45 +158,50 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`; entering raises RateLimited when the key's own limits are used up.
+    Raises as :func:`permitted`; entering raises RateLimited when the key's own limits are used up, and
+    InvalidRequest for a bound of the answer above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     facts = permitted(job.facts, caller, runtime.catalog)
-    opening = runtime.dispatcher.open(job if facts is job.facts else replace(job, facts=facts))
+    job = job if facts is job.facts else replace(job, facts=facts)
     if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
-        return opening
-    return _WithinLimits(runtime.keys, caller.key, facts, opening)
+        return runtime.dispatcher.open(job)
+    return _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
 
 
 class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
     """Counts a job against its key's limits before it opens, and settles that when it has ended.
 
-    Entering raises RateLimited.
+    Entering raises RateLimited, and InvalidRequest for a bound above a whole limit.
     """
 
-    def __init__(
-        self, keys: VirtualKeys, key: KeyInfo, facts: Facts, opening: AbstractAsyncContextManager[Answer[T]]
-    ) -> None:
+    def __init__(self, keys: VirtualKeys, key: KeyInfo, job: Job[T], dispatcher: Dispatches) -> None:
         self._keys = keys
         self._key = key
-        self._facts = facts
-        self._opening = opening
+        self._job = job
+        self._dispatcher = dispatcher
+        self._opening: AbstractAsyncContextManager[Answer[T]] | None = None
         self._grant: TokenGrant | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        self._grant = grant = await self._keys.admit(self._key, self._facts)
+        self._grant = grant = await self._keys.admit(self._key, self._job.facts)
+        bound = None if grant is None or grant.most is None else Bound(grant.most, KEY)
+        self._opening = opening = self._dispatcher.open(
+            self._job if bound is None else replace(self._job, bound=bound)
+        )
         if grant is None:
-            return await self._opening.__aenter__()
+            return await opening.__aenter__()
         try:
-            answer = await self._opening.__aenter__()
+            answer = await opening.__aenter__()
         except BaseException:
             self._keys.settle(grant)
             raise
-        return WatchedAnswer(answer, grant.see)
+        return WatchedAnswer(answer, partial(self._keys.see, grant))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        assert self._opening is not None
         try:
             return await self._opening.__aexit__(kind, error, traceback)
         finally:

@@ -1,5 +1,5 @@
-"""Questions of one gateway process to the others: for a trace that it does not have, or to take a report on its
-answer.
+"""Questions of one gateway process to the others: for a trace that it does not have, to take a report on its
+answer, and whether the state takes its writes.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.
@@ -28,6 +28,8 @@ async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
     """Answer another process's question from this one's memory; ``None`` if it does not know."""
     if runtime is None:
         return None
+    if "lag" in question:
+        return runtime.spend.lag or None
     if "trace" in question:
         return runtime.traces.get(str(question["trace"]))
     return _learn(runtime, Verdict.model_validate(question["verdict"]))
@@ -39,6 +41,13 @@ async def find_trace(runtime: Runtime, trace: str) -> Json | None:
     if found is None and runtime.peers is not None:
         found = await runtime.peers.ask({"trace": trace})
     return found
+
+
+async def state_lag(runtime: Runtime) -> float:
+    """Seconds for which this process, or else another one, could not write the state; 0 while all can."""
+    if runtime.spend.lag or runtime.peers is None:
+        return runtime.spend.lag
+    return float(await runtime.peers.ask({"lag": True}) or 0.0)
 
 
 async def learn(runtime: Runtime, verdict: Verdict) -> Json | None:

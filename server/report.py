@@ -54,6 +54,12 @@ _NOT_SHOWN = {"model", "endpoint", *KEY_SETTINGS}
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
+class StateReport(TypedDict):
+    """``lag_seconds``: for how long writes have failed (a full disk, no server); 0 while they succeed."""
+
+    lag_seconds: float
+
+
 class Report(TypedDict):
     """The state of the server; ``scenarios`` has the router's choice for each sample request.
 
@@ -69,10 +75,11 @@ class Report(TypedDict):
     scenarios: list[Json]
     priors: list[Json]
     speech: Json
+    state: StateReport
     settings: Json
 
 
-def report(runtime: Runtime, settings: Settings) -> Report:
+def report(runtime: Runtime, settings: Settings, *, lag: float) -> Report:
     """Build the report. It contains no secret and no prompt, and executes no request."""
     rows = tuple(runtime.catalog)
     blocks = {row.id: block for row in rows if (block := runtime.unavailable(row)) is not None}
@@ -97,6 +104,7 @@ def report(runtime: Runtime, settings: Settings) -> Report:
         "scenarios": [{"scenario": name, **_scenario(runtime, body)} for name, body in SCENARIOS.items()],
         "priors": [_prior(row, runtime) for row in usable if row.capabilities.intersection(_LEARNED)],
         "speech": _speech(runtime, usable, settings.routing),
+        "state": {"lag_seconds": round(lag, 3)},
         "settings": settings.model_dump(mode="json", exclude=_NOT_SHOWN),
     }
 

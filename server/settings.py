@@ -14,8 +14,6 @@ from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -36,6 +34,7 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
+from catalog.validation.section import Section
 from routing.accounts.spend import SpendSettings
 from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
@@ -45,7 +44,6 @@ from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 
-_SECTION = ConfigDict(frozen=True, extra="forbid")
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
@@ -57,10 +55,9 @@ KEYS_MARK = "has-keys"
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
 
-class LimitSettings(BaseModel):
+class LimitSettings(Section):
     """Limits of one request, one key and all requests together. Sizes in bytes."""
 
-    model_config = _SECTION
     body_bytes: int = Field(default=32 * MIB, gt=0, description="largest JSON body")
     audio_bytes: int = Field(default=128 * MIB, gt=0, description="largest multipart body with audio")
     form_fields: int = Field(default=64, gt=0, description="most fields of a multipart body")
@@ -85,10 +82,9 @@ class LimitSettings(BaseModel):
     )
 
 
-class TimeoutSettings(BaseModel):
+class TimeoutSettings(Section):
     """Timeouts towards clients. In seconds."""
 
-    model_config = _SECTION
     headers: float = Field(default=8.0, gt=0, description="from connecting to the end of the headers")
     body: float = Field(default=600.0, gt=0, description="from the end of the headers to the end of the body")
     body_idle: float = Field(default=7.0, gt=0, description="between two pieces of a body")
@@ -101,10 +97,9 @@ class TimeoutSettings(BaseModel):
     keep_alive: float = Field(default=75.0, gt=0, description="until an idle connection is closed")
 
 
-class StreamSettings(BaseModel):
+class StreamSettings(Section):
     """Event streams (SSE) of answers."""
 
-    model_config = _SECTION
     headers_after: float = Field(
         default=10.0, gt=0, description="seconds without a first chunk after which the headers are sent anyway"
     )
@@ -114,10 +109,9 @@ class StreamSettings(BaseModel):
     )
 
 
-class CorsSettings(BaseModel):
+class CorsSettings(Section):
     """Cross-origin requests (CORS): the web pages that may call the API; none by default."""
 
-    model_config = _SECTION
     origins: tuple[str, ...] = Field(
         default=(), description="allowed origins, such as https://app.example; '*' is any"
     )
@@ -134,10 +128,9 @@ class CorsSettings(BaseModel):
         return self
 
 
-class ServerSettings(BaseModel):
+class ServerSettings(Section):
     """The HTTP server: addresses, limits, shutdown."""
 
-    model_config = _SECTION
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     admin_host: str | None = Field(
@@ -168,7 +161,7 @@ class ServerSettings(BaseModel):
     drain: float = Field(
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )
-    backlog: int = Field(default=2048, gt=0, description="connections that may wait to be accepted")
+    backlog: int = Field(default=2048, gt=0, le=65535, description="connections that may wait to be accepted")
     docs: bool = Field(default=True, description="serve /openapi.json")
 
     @model_validator(mode="after")
@@ -197,10 +190,9 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class LogSettings(BaseModel):
+class LogSettings(Section):
     """Logs on standard error."""
 
-    model_config = _SECTION
     format: Literal["console", "json"] = Field(
         default="console", description="lines for a terminal, or one JSON object per line"
     )
@@ -214,10 +206,9 @@ class LogSettings(BaseModel):
     )
 
 
-class TelemetrySettings(BaseModel):
+class TelemetrySettings(Section):
     """OpenTelemetry traces, sent when ``endpoint`` is set. Needs the extra ``otel``."""
 
-    model_config = _SECTION
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s@]+$",
@@ -230,7 +221,7 @@ class TelemetrySettings(BaseModel):
     propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
 
 
-class Settings(BaseSettings):
+class Settings(Section, BaseSettings):
     """All settings. The defaults serve the starter models on 127.0.0.1:8000."""
 
     model_config = SettingsConfigDict(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from catalog.validation.wording import UNKNOWN, describe, place
+
+_MAY_BE_SECRET = re.compile("key|url|proxy|endpoint|model|settings")
+"""Settings whose wrong text is not repeated: it may be a secret, or a URL with one."""
+
 
 def one_line(error: ValidationError, settings: type[BaseModel], file: Path | None) -> str:
     """Describe the first error. An unknown setting comes with the most similar names."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    first = error.errors(include_url=False)[0]
+    where = place(first) or "settings"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     origin = f"{file}, the environment or a flag" if file else "the environment or a flag"
-    if first["type"] == "extra_forbidden":
+    if first["type"] == UNKNOWN:
         return f"There is no setting '{where}'{more}.{_suggestion(where, settings)} Correct it in {origin}."
-    return f"Invalid setting '{where}': {first['msg']}{more}. Correct it in {origin}."
+    wrong = describe(first, value=not _MAY_BE_SECRET.search(where))
+    return f"Invalid setting '{where}': {wrong}{more}. Correct it in {origin}."
 
 
 def _suggestion(where: str, settings: type[BaseModel]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.wire.chat import ContentPart, Message
+from backends.wire.chat import ChatRequest, ContentPart, Message
 from backends.wire.media import decoded_text, is_text, media_type_of, read_data_url
 from catalog.errors import UnsupportedParameter
 
@@ -17,6 +17,13 @@ def has_files(messages: Sequence[Message]) -> bool:
         if isinstance(message.content, list)
         for part in message.content
     )
+
+
+def with_text_files(request: ChatRequest) -> ChatRequest:
+    """The request with each text file as a part of text; itself if it has no files. Raises UndecodableMedia."""
+    if not has_files(request.messages):
+        return request
+    return request.model_copy(update={"messages": with_texts(request.messages)})
 
 
 def with_texts(messages: Sequence[Message]) -> list[Message]:

@@ -33,6 +33,6 @@ def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:
 def _note(holder: Any, kept: Set[str], lost: dict[str, None]) -> None:
     extra = holder.model_extra
     if extra:
-        for name in (MARKS & extra.keys()) - kept:
+        for name in sorted((MARKS & extra.keys()) - kept):
             if extra[name] not in _EMPTY:
                 lost[name] = None

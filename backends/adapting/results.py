@@ -28,6 +28,22 @@ def with_text_results(messages: Sequence[Message]) -> list[Message]:
     return [*out, Message(role="user", content=moved)] if moved else out
 
 
+def in_call_order(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the results of each turn in the order of its calls, for providers that match by order."""
+    out: list[Message] = []
+    order: dict[str, int] = {}
+    start = 0
+    for message in messages:
+        out.append(message)
+        if message.role == "tool":
+            out[start:] = sorted(out[start:], key=lambda one: order.get(one.tool_call_id or "", len(order)))
+            continue
+        start = len(out)
+        if message.tool_calls:
+            order = {call.id: at for at, call in enumerate(message.tool_calls)}
+    return out
+
+
 def has_media(message: Message) -> bool:
     """Whether this is a result of a tool with something other than text."""
     return bool(_media(message))

@@ -31,6 +31,22 @@ ALL = ToolRules()
 """Everything is taken but the tool choice ``allowed_tools``."""
 
 
+def is_plain(request: ChatRequest) -> bool:
+    """Whether a request has texts alone, without tools, parts, or fields that not all servers have."""
+    if request.tools:
+        return False
+    for message in request.messages:
+        content = message.content
+        if (
+            (content is not None and content.__class__ is not str)
+            or message.model_extra
+            or message.tool_calls
+            or message.role == "tool"
+        ):
+            return False
+    return True
+
+
 def uses_tools(request: ChatRequest) -> bool:
     """Whether a request has tools, calls or results."""
     return bool(request.tools) or any(m.tool_calls or m.role == "tool" for m in request.messages)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from backends.adapting.marks import MARKS, lost_marks
 from backends.adapting.names import ANTHROPIC
 from backends.adapting.restoring import TELL_JSON, restoration_of
 from backends.adapting.tools import ToolRules, adapted, renames
@@ -37,6 +38,7 @@ MAX_USER = 256
 """Characters of a user's id; a longer one is replaced by its digest."""
 
 _REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "inference_geo"}
+_KEPT_MARKS = MARKS - {"extra_content"}
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
 _TRANSLATED = frozenset(
@@ -65,6 +67,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     can = traits(upstream.model)
     sent = renames(request, TOOLS)
     request = adapted(request, TOOLS)
+    dropped.add(*lost_marks(request, _KEPT_MARKS))
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)
     body: Json = {"model": upstream.model, "messages": turns, "stream": True}
     if system:

@@ -54,7 +54,8 @@ class AnthropicStream:
 
     With ``answer_by_tool`` the input of the one tool is the answer's text. ``created`` is in Unix seconds. With
     ``resumes``, an answer that Anthropic pauses, in a long run of its own tools, is :attr:`paused` and can
-    :meth:`resume`; a chat cannot tell its caller to ask again.
+    :meth:`resume`; a chat cannot tell its caller to ask again. ``service_tier`` is OpenAI's name of the tier that
+    serves the request, if it is told beside the events.
     """
 
     upstream: Upstream
@@ -63,6 +64,7 @@ class AnthropicStream:
     resumes: bool = False
     finished: bool = False
     paused: bool = False
+    service_tier: str | None = None
     _writer: ChunkWriter | None = None
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
@@ -120,7 +122,7 @@ class AnthropicStream:
             id=f"chatcmpl-{message['id']}", model=message.get("model") or self.upstream.model, created=self.created
         )
         self._count(message.get("usage"))
-        self._writer.service_tier = _TIERS.get(str(self._usage.get("service_tier")))
+        self._writer.service_tier = self.service_tier or _TIERS.get(str(self._usage.get("service_tier")))
         yield self._chunks.delta({"role": "assistant", "content": ""})
 
     def _block_start(self, index: int, content: Json) -> Iterator[Json]:

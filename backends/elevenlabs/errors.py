@@ -42,7 +42,8 @@ def read_elevenlabs_error(
 ) -> RoundhouseError:
     """The typed error of a refusal."""
     code, message, param = _detail(body)
-    message = scrub(message, upstream)[:2000]
+    code, message = scrub(code, upstream), scrub(message, upstream)[:2000]
+    param = param and scrub(param, upstream)
     where = f"The endpoint '{upstream.endpoint}'"
     if code in _QUOTA or status == 402:
         return quota_exceeded(status, message, upstream)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import ClassVar
 from urllib.parse import quote
 
 from backends.adapting.restoring import restorer_of
@@ -17,18 +18,18 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
-from catalog.errors import UpstreamError
+from catalog.errors import RoundhouseError, UpstreamError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
-
-_KEY_HEADER = "x-goog-api-key"
 
 
 class GoogleBackend:
     """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
 
-    ``now`` returns Unix seconds.
+    ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
     """
+
+    key_header: ClassVar[str] = "x-goog-api-key"
 
     def __init__(self, client: HttpClient, *, now: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -50,11 +51,11 @@ class GoogleBackend:
         async with self._client.open(
             upstream,
             "POST",
-            _path(upstream, "streamGenerateContent"),
+            self.path(upstream, "streamGenerateContent"),
             json=body,
             query={"alt": "sse"},
-            key_header=_KEY_HEADER,
-            errors=read_google_error,
+            key_header=self.key_header,
+            errors=self.read_error,
         ) as response:
             answer.service_tier = response.headers.get("x-gemini-service-tier")
             try:
@@ -73,7 +74,7 @@ class GoogleBackend:
         query = {"pageSize": discovery.PAGE}
         for _ in range(discovery.MAX_PAGES):
             page = await self._client.get_json(
-                upstream, "/models", query=query, key_header=_KEY_HEADER, errors=read_google_error
+                upstream, "/models", query=query, key_header=self.key_header, errors=self.read_error
             )
             with reading("Google"):
                 entries += page.get("models") or ()
@@ -89,16 +90,24 @@ class GoogleBackend:
         answers = [
             await self._client.post_json(
                 upstream,
-                _path(upstream, "batchEmbedContents"),
+                self.path(upstream, "batchEmbedContents"),
                 body,
-                key_header=_KEY_HEADER,
-                errors=read_google_error,
+                key_header=self.key_header,
+                errors=self.read_error,
             )
             for body in bodies
         ]
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
 
+    # ---- for subclasses
 
-def _path(upstream: Upstream, method: str) -> str:
-    return f"/{quote(embeddings.model_path(upstream.model), safe='/')}:{method}"
+    def path(self, upstream: Upstream, method: str) -> str:
+        """The path of a method of the model."""
+        return f"/{quote(embeddings.model_path(upstream.model), safe='/')}:{method}"
+
+    def read_error(
+        self, status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream
+    ) -> RoundhouseError:
+        """The typed error of an answer that is not 2xx."""
+        return read_google_error(status, headers, body, upstream)

@@ -54,12 +54,16 @@ def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json])
     rows = [row["values"] for answer in answers for row in answer["embeddings"]]
     texts = request.items()
     if len(rows) != len(texts):
-        raise UpstreamProtocolError(f"Google answered {len(texts)} texts with {len(rows)} vectors.")
+        raise UpstreamProtocolError(
+            f"The endpoint '{upstream.endpoint}' answered {len(texts)} texts with {len(rows)} vectors."
+        )
     with np.errstate(over="ignore"):
         vectors = np.asarray(rows, dtype="<f4")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not vectors.size or not np.isfinite(lengths).all():
-        raise UpstreamProtocolError("Google answered with vectors that are not numbers.")
+        raise UpstreamProtocolError(
+            f"The endpoint '{upstream.endpoint}' answered with vectors that are not numbers."
+        )
     vectors = vectors / np.where(lengths > 0, lengths, 1)
     as_text = request.encoding_format == "base64"
     return {

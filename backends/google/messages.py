@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from backends.adapting.results import in_call_order
 from backends.google.models import GeminiTraits
 from backends.google.results import parts_of_items
 from backends.translation import Dropped, name_foreign
@@ -50,7 +51,7 @@ def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Drop
     system: list[str] = []
     contents: list[Json] = []
     names: dict[str, str] = {}
-    for message in messages:
+    for message in in_call_order(messages):
         _note_cache(message, dropped)
         if message.role in ("system", "developer"):
             system.append(text_of(message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
@@ -23,6 +24,12 @@ from backends.notices import note
 from backends.settings import BackendSettings
 from catalog.errors import InvalidRequest
 
+Signer = Callable[[Upstream, str, URL, Mapping[str, str], bytes | None], Awaitable[Mapping[str, str]]]
+"""Gives the headers that authenticate a request. Arguments: its upstream, method, address, headers and body.
+
+It is awaited within the call's ``first_byte``, and raises only :mod:`catalog.errors`.
+"""
+
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods whose requests may be sent a second time (RFC 9110, section 9.2.2)."""
 
@@ -42,6 +49,13 @@ class HttpClient:
         self._propagate = propagate
         self._pools = Pools(self.settings)
         self._at_close: list[Callable[[], Awaitable[None]]] = []
+        self._signer: Signer | None = None
+
+    def signed(self, signer: Signer) -> HttpClient:
+        """This client, with its connections, whose requests ``signer`` authenticates."""
+        view = copy.copy(self)
+        view._signer = signer
+        return view
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,7 +122,7 @@ class HttpClient:
         url = _address(upstream, path)
         if upstream.query or query:
             url = url.update_query({**upstream.query, **(query or {})})
-        return _Call(self._pools, self.settings, upstream, method, url, content, all_headers, errors)
+        return _Call(self._pools, self.settings, upstream, method, url, content, all_headers, errors, self._signer)
 
     async def get_json(self, upstream: Upstream, path: str, **options: Any) -> Any:
         """GET a JSON document. ``options`` are those of :meth:`open`."""
@@ -129,7 +143,7 @@ class _Call:
 
     __slots__ = (
         "_body", "_connection", "_deadlines", "_errors", "_headers", "_method", "_pool", "_pools", "_settings",
-        "_upstream", "_url",
+        "_signer", "_upstream", "_url",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +156,7 @@ class _Call:
         body: bytes | None,
         headers: dict[str, str],
         errors: ErrorReader,
+        signer: Signer | None,
     ) -> None:
         self._pools = pools
         self._settings = settings
@@ -151,6 +166,7 @@ class _Call:
         self._body = body
         self._headers = headers
         self._errors = errors
+        self._signer = signer
         self._deadlines: Deadlines
         self._pool: Pool
         self._connection: Connection | None = None
@@ -159,6 +175,8 @@ class _Call:
         self._deadlines = Deadlines(self._upstream)
         self._pool = self._pools.take(self._upstream, self._url)
         try:
+            if self._signer is not None:
+                await self._sign(self._signer)
             connection = await self._send()
             self._body = None  # else a long stream holds a copy of its prompt to the end
             answer = UpstreamResponse(connection, self._upstream, self._deadlines, self._settings)
@@ -182,6 +200,14 @@ class _Call:
         if self._connection is not None:
             self._pool.give_back(self._connection)
         self._pools.give_back(self._pool)
+
+    async def _sign(self, signer: Signer) -> None:
+        """Add what authenticates the request. The time for it is part of ``first_byte``."""
+        try:
+            async with asyncio.timeout_at(self._deadlines.first_byte_by()):
+                self._headers |= await signer(self._upstream, self._method, self._url, self._headers, self._body)
+        except TimeoutError:
+            raise self._deadlines.error() from None
 
     async def _send(self) -> Connection:
         """The connection on which the answer has begun. Sends the request once.

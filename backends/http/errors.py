@@ -97,6 +97,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, upstream: U
     """
     details = error_details(body)
     message = scrub(details.message, upstream)
+    details.param = details.param and scrub(details.param, upstream)
     if 400 <= status < 500:
         return _refusal(status, headers, details, message, upstream)
     detail = f": {message}" if message else "."
@@ -450,13 +451,34 @@ def _until(date: str, now: float | None) -> float:
     return parsedate_to_datetime(date).timestamp() - (time.time() if now is None else now)
 
 
-# API keys of the usual providers, whole or masked with stars as in their error messages.
-_KEY_SHAPE = re.compile(r"\b(?:sk|pk|gsk|xai|rh|AIza|hf|Bearer)[-_ ][\w*.-]{6,}|\bAIza[\w-]{10,}")
+# API keys of the usual providers and tokens, whole or masked with stars as in their error messages.
+_KEY_SHAPE = re.compile(
+    r"\b(?:sk|pk|gsk|xai|rh|AIza|hf|Bearer)[-_ ][\w*.-]{6,}"
+    r"|\b(?:rk|r8|pplx|fw|nvapi|ghp|github_pat|csk|tgp)[-_][\w*.-]{6,}"
+    r"|\bBasic (?=\S*(?:[\d=]|[a-z][A-Z]))[\w+/=-]{8,}"
+    r"|\bAIza[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bdapi[0-9a-f]{16,}"
+    r"|\bya29\.[\w.-]{8,}|\beyJ[\w-]{8,}(?:\.[\w-]*)*|\b\w{2,}\*{3,}[\w*]*"
+)
+_SECRET_QUERY = re.compile(r"key|token|secret|sig|pass|auth|code", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+_MASK = "[secret]"
 
 
 def scrub(text: str, upstream: Upstream) -> str:
-    """Replace in ``text`` the upstream's key, the values of its headers, and anything shaped like an API key."""
-    for secret in (upstream.api_key, *upstream.headers.values()):
-        if secret and len(secret) >= 8:
-            text = text.replace(secret, "[secret]")
-    return _KEY_SHAPE.sub("[secret]", text)
+    """Replace in ``text`` the upstream's key, secrets of its headers and query, and what is shaped like a key."""
+    if not text:
+        return text
+    words = (word for value in upstream.headers.values() for word in (value, *value.split()))
+    query = (value for name, value in upstream.query.items() if _SECRET_QUERY.search(name))
+    for secret in (upstream.api_key, *words, *query):
+        if secret and len(secret) >= _SHORTEST_SECRET:
+            text = _without_end_of(text.replace(secret, _MASK), secret)
+    return _KEY_SHAPE.sub(_MASK, text)
+
+
+def _without_end_of(text: str, secret: str) -> str:
+    """A text whose end is not the beginning of the secret, as where a message was cut."""
+    for length in range(min(len(secret), len(text)), _SHORTEST_SECRET - 1, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + _MASK
+    return text

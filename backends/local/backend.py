@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import orjson
 
-from backends.adapting.choices import narrowed
+from backends.adapting.restoring import restoration_of, restorer_of
+from backends.adapting.tools import adapted, renames
 from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.constraints.lark import after_thought
@@ -30,11 +31,13 @@ from backends.local.completions import (
     mean_logprob,
 )
 from backends.local.conversation import renderable
+from backends.local.effort import effort_arguments
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
+from backends.notices import DROPPED, note
 from backends.openai.backend import OpenAIBackend, checked
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -104,8 +107,12 @@ class LocalWorkerBackend:
         The answer has the form that the request asks for (:mod:`backends.local.binding`): a grammar enforces it,
         and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
-        request = narrowed(request)
+        rules = table_of(upstream.engine).tools
+        restorer = restorer_of(restoration_of(renames(request, rules)))
+        request = adapted(request, rules)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
+        if upstream.engine == "llamacpp" and "reasoning_effort" in body:
+            await self._set_effort(body, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
@@ -125,14 +132,15 @@ class LocalWorkerBackend:
         async with aclosing(merged(streams, at_once=AT_ONCE)) as chunks:
             async for chunk in chunks:
                 head = head or {name: value for name, value in chunk.items() if name != "choices"}
-                yield {**chunk, "id": head["id"], "created": head["created"]}
+                chunk = {**chunk, "id": head["id"], "created": head["created"]}
+                yield chunk if restorer is None else restorer.restore(chunk)
         yield {**head, "choices": [], "usage": usage.total()}
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
         if upstream.engine not in (None, "llamacpp"):
             raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
-        request = narrowed(request)
+        request = adapted(request, table_of(upstream.engine).tools)
         body = self._openai.body(request, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
@@ -203,13 +211,25 @@ class LocalWorkerBackend:
         key = upstream.uds or upstream.base_url
         known = self._takes_tools.get(key)
         if known is None:
-            props = checked(await self._http.get_json(_root(upstream), "/props"), "", upstream)
+            props = await self._props(upstream)
             caps = props.get("chat_template_caps") or {}
             known = bool(caps.get("supports_tools", "tools" in (props.get("chat_template") or "")))
             if len(self._takes_tools) >= _MAX_KNOWN:
                 self._takes_tools.clear()
             self._takes_tools[key] = known
         return known
+
+    async def _set_effort(self, body: Json, upstream: Upstream) -> None:
+        """Put the effort's arguments into the body; one that the template cannot keep is noted as dropped."""
+        template = str((await self._props(upstream)).get("chat_template") or "")
+        arguments, kept = effort_arguments(body.pop("reasoning_effort"), template)
+        if arguments:
+            body["chat_template_kwargs"] = {**arguments, **(body.get("chat_template_kwargs") or {})}
+        if not kept:
+            note({DROPPED: "reasoning_effort"})
+
+    async def _props(self, upstream: Upstream) -> Json:
+        return checked(await self._http.get_json(_root(upstream), "/props"), "", upstream)
 
     async def _vocabulary(self, upstream: Upstream) -> int | None:
         """The number of the model's tokens, if the worker tells it; it is asked once."""

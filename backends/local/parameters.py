@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from backends.adapting.names import OPENAI as OPENAI_NAMES
+from backends.adapting.tools import ToolRules
 from backends.parameters import OTHER_ANSWERS, ParameterTable
 
 WORKER = ParameterTable(
@@ -25,6 +27,7 @@ WORKER = ParameterTable(
     marks=frozenset({"reasoning_content"}),
     unmarked=False,
     refuses=OTHER_ANSWERS,
+    tools=ToolRules(names=OPENAI_NAMES),
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -42,6 +45,7 @@ _OWN_DECODING = frozenset({"min_tokens"})
 """Parameters of the engines that sample in our own loop; llama-server has nothing of the kind."""
 
 ENGINES: Mapping[str, ParameterTable] = {
+    "llamacpp": replace(WORKER, drops=WORKER.drops - {"reasoning_effort"}),
     "mlx": replace(
         WORKER,
         drops=(WORKER.drops - _OWN_DECODING) | {"typical_p"},
@@ -55,6 +59,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         marks=WORKER.marks,
         unmarked=False,
         refuses=OTHER_ANSWERS,
+        tools=WORKER.tools,
     ),
     "llama-cpp-python": replace(
         WORKER,
@@ -66,7 +71,8 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
     ),
 }
-"""Engines that take fewer or other parameters than llama-server; the rest have :data:`WORKER`."""
+"""Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend
+turns an effort into arguments of the chat template."""
 
 
 def table_of(engine: str | None) -> ParameterTable:

@@ -10,6 +10,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
+from backends.adapting.files import with_text_files
+from backends.adapting.restoring import restoration_of, restorer_of
+from backends.adapting.tools import renames
 from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
@@ -140,7 +143,8 @@ class OllamaBackend:
         return await discovery.list_models(self._http, _root(upstream), server, self._shown)
 
     async def _native(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        call = translate(await self._with_pictures(request), upstream)
+        restorer = restorer_of(restoration_of(renames(request, TOOLS)))
+        call = translate(await self._with_pictures(with_text_files(request)), upstream)
         answer = OllamaStream(upstream, call, created=int(self._now()))
         async with (
             self._http.open(
@@ -150,7 +154,7 @@ class OllamaBackend:
         ):
             async for line in lines:
                 for chunk in answer.feed(line):
-                    yield chunk
+                    yield chunk if restorer is None else restorer.restore(chunk)
                 if answer.finished:
                     await response.drain(AFTER_DONE)
                     break

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.adapting.efforts import nearest
-from backends.adapting.files import has_files, with_texts
+from backends.adapting.files import with_text_files
 from backends.adapting.marks import lost_marks
+from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules, adapted
 from backends.base import Upstream
 from backends.constraints.request import ANY_OBJECT, Constraint, constraint_of
@@ -46,7 +47,7 @@ _SAMPLING = {
 }
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
-TOOLS = ToolRules(refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
+TOOLS = ToolRules(names=OPENAI_NAMES, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
 _KEPT_MARKS = frozenset({"reasoning_content"})
 _TAKEN = frozenset(
     {
@@ -83,8 +84,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     dropped = Dropped()
     request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
     dropped.add(*lost_marks(request, _KEPT_MARKS))
-    if has_files(request.messages):
-        request = request.model_copy(update={"messages": with_texts(request.messages)})
+    request = with_text_files(request)
     extra = request.model_extra or {}
     tools = chosen_tools(request)
     form = constraint_of(request, checked=False)

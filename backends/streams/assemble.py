@@ -74,6 +74,7 @@ class _Choice:
         call = self.message.setdefault("function_call", {"name": "", "arguments": ""})
         call["name"] += delta.get("name") or ""
         call["arguments"] += delta.get("arguments") or ""
+        call.update({name: value for name, value in delta.items() if name not in call})
 
     def _add_audio(self, delta: Json) -> None:
         audio = self.message.setdefault("audio", {"id": "", "data": "", "expires_at": 0, "transcript": ""})
@@ -112,6 +113,8 @@ class _Choice:
                 call.get("custom", {}).update(input=written)
                 call.get("function", {}).update(arguments=written)
             message["tool_calls"] = [self.tools[position] for position in sorted(self.tools)]
+            message["content"] = message["content"] or None
+        elif "function_call" in message:
             message["content"] = message["content"] or None
         elif message["content"] is None and message["refusal"] is None and message.keys().isdisjoint(_ANSWERS):
             message["content"] = ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from catalog.errors import ConfigurationError
 
 
 class HostDevice(Protocol):
@@ -69,6 +72,17 @@ class TooLarge:
 
 
 Decision = Place | Evict | Wait | TooLarge
+
+
+def check_memory(budgets: Mapping[str, int], devices: Sequence[HostDevice]) -> None:
+    """Raises ConfigurationError for a budget (``workers.memory``) of a device that is not here."""
+    here = [device.id for device in devices]
+    absent = next((device for device in budgets if device not in here), None)
+    if absent is not None:
+        raise ConfigurationError(
+            f"Invalid setting 'workers.memory.{absent}': there is no such device here. The devices are "
+            f"{', '.join(here)}."
+        )
 
 
 def decide(

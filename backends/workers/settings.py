@@ -5,26 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from catalog.validation.section import Section
+
+MEMORY_LEAST = 16 * 1024 * 1024
+"""Bytes: less than any worker's process takes."""
 
 
-class WorkerSettings(BaseModel):
+class WorkerSettings(Section):
     """Settings of local workers. Times are in seconds, sizes in bytes; ``None`` means a default of the machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     memory_fraction: float = Field(default=0.8, gt=0, le=1, description="of a device's memory, for all workers")
-    memory: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default={}, description="budgets by device id, instead of the fraction"
+    memory: dict[str, Annotated[int, Field(ge=MEMORY_LEAST)]] = Field(
+        default={}, description="budgets in bytes by device id, instead of the fraction"
     )
 
     keep_alive: float | None = Field(
-        default=900.0, allow_inf_nan=False, description="idle time before unloading; negative or None: never"
+        default=900.0, description="idle time before unloading; negative or None: never"
     )
     slots: int | None = Field(default=None, ge=1, le=512, description="requests decoded concurrently")
     extra: int = Field(default=0, ge=0, le=64, description="requests sent to a worker beyond its slots")
-    context: int = Field(default=8192, ge=128, description="tokens per request, unless the row gives them")
-    threads: int | None = Field(default=None, ge=1, description="of each worker; None: the machine's cores")
+    context: int = Field(
+        default=8192, ge=128, le=2**31 - 1, description="tokens per request, unless the row gives them"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=4096, description="of each worker; None: the machine's cores"
+    )
     max_queue: int = Field(default=256, ge=1, description="requests that may wait for one model")
 
     start_timeout: float = Field(default=300.0, gt=0)

@@ -20,7 +20,16 @@ from backends.workers.engines.registry import EngineInfo, Engines, builtin_engin
 from backends.workers.logs import WorkerLog
 from backends.workers.memory import Meter, PeakMemory, measure, private_memory
 from backends.workers.observer import NoObserver, WorkerObserver
-from backends.workers.placement import DeviceBudget, Evict, HostDevice, Place, Tenant, TooLarge, decide
+from backends.workers.placement import (
+    DeviceBudget,
+    Evict,
+    HostDevice,
+    Place,
+    Tenant,
+    TooLarge,
+    check_memory,
+    decide,
+)
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerView
 from backends.workers.process import SocketFolder, WorkerProcess
 from backends.workers.runaway import RunawayDetector, processor_time
@@ -66,6 +75,7 @@ class Supervisor:
     ) -> None:
         self._store = store
         self._settings = settings
+        check_memory(settings.memory, devices)
         self._devices = {device.id: device for device in devices}
         self._clock = clock
         self._engines = engines if engines is not None else builtin_engines(settings.python)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -42,6 +44,12 @@ class LongPrices(TokenPrices):
     above: int = Field(gt=0)
 
 
+class LaterPrices(TokenPrices):
+    """The prices of tokens that change on a day (from midnight, UTC); those that are not named stay."""
+
+    on: date
+
+
 class Price(TokenPrices):
     """Prices in US dollars. ``None`` means unknown, never free.
 
@@ -58,13 +66,29 @@ class Price(TokenPrices):
     container: float | None = Field(default=None, ge=0, description="per container that ran an answer's code")
     tiers: dict[str, float] = Field(default={}, description="multipliers, by service tier, speed or region")
     long: LongPrices | None = None
+    later: LaterPrices | None = None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which compiles its own rates."""
         copied = super().model_copy(update=update, deep=deep)
-        for compiled in ("rates", "free"):
+        for compiled in ("rates", "free", "changes", "next"):
             copied.__dict__.pop(compiled, None)
         return copied
+
+    def at(self, wall: float) -> Price:
+        """The prices at a wall-clock time in seconds."""
+        return self if self.later is None or wall < self.changes else self.next
+
+    @cached_property
+    def changes(self) -> float:
+        """The wall-clock time in seconds at which the prices change; infinite if no change is announced."""
+        return math.inf if self.later is None else datetime.combine(self.later.on, time(), UTC).timestamp()
+
+    @cached_property
+    def next(self) -> Price:
+        """The prices after their change."""
+        named = {} if self.later is None else self.later.model_dump(exclude={"on"}, exclude_none=True)
+        return self.model_copy(update={**named, "later": None})
 
     @cached_property
     def rates(self) -> RateCard:
@@ -86,7 +110,7 @@ class Price(TokenPrices):
 
 TOKEN_PRICES = tuple(TokenPrices.model_fields)
 """The fields of a price per million tokens."""
-PRICES = tuple(name for name in Price.model_fields if name not in ("tiers", "long"))
+PRICES = tuple(name for name in Price.model_fields if name not in ("tiers", "long", "later"))
 """The fields of a price that are numbers."""
 
 

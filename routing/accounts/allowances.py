@@ -101,6 +101,11 @@ class Allowances:
             reserve.drawn += amount
         return taken
 
+    def room(self, counter: Counter) -> int:
+        """What is left of a counter's limit, as of the last claim."""
+        reserve = self._reserve(counter)
+        return max(0, (counter.limit or 0) - reserve.total + reserve.left)
+
     def correct(self, counter: Counter, change: int) -> None:
         """Add what was used beyond the amount taken, or give back (negative) what was not."""
         if change == 0:

@@ -17,7 +17,9 @@ from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO
 
 PROMPT_MARGIN = 1.15
-"""Tokens of a prompt beside their estimate, where a limit on cost must hold; see :mod:`routing.reading.tokens`."""
+"""The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
+_PROMPT_OVERHEAD = 16
+"""Tokens that a provider's template may add to any prompt."""
 _MILLION = 1_000_000
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _NO_DETAILS = UsageDetails()
@@ -98,14 +100,19 @@ _OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
 """Parts that the price of a unit covers."""
 
 
+def longest_prompt(estimate: int) -> int:
+    """The tokens that a prompt with this estimate may have, where a limit must hold."""
+    return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
+
+
 def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
     """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
 
-    The prompt's tokens are an estimate, which counts with :data:`PROMPT_MARGIN`: every token as sound if it has
+    The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
     some, else as written to a cache for long where that is dearer. The service is the dearest that may answer.
     Infinite if the output is free, ``None`` if a price is unknown.
     """
-    prompt = math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
+    prompt = longest_prompt(facts.prompt_tokens)
     rates = price.rates.standard
     if Capability.AUDIO_INPUT in facts.features:
         written, details = 0, UsageDetails(audio_input=prompt)

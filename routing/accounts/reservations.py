@@ -2,8 +2,10 @@
 
 A reservation is on the counters of a key's limits before the call is made, so that a burst cannot pass them by the
 answers in flight. A caller that bounds its answer (``max_tokens``) reserves that bound. Without a bound the answer
-reserves ``assumed`` tokens, or what is left of the limit if that is less: the last answer of a window may then run
-past its limit, and so may each that is longer than assumed.
+reserves :data:`ASSUMED` tokens, or what is left of the limit if that is less: reserving the longest answer of a
+model (often 128,000 tokens) would refuse callers whose answers are short. It may use what is left of the limit,
+which its upstream is told as its bound, and reserves more as it grows. So one answer never passes a limit; those
+in progress together may, by what each becomes longer than it had reserved when the last of it was taken.
 
 Beside every counter the store has the tokens that each process holds for answers, so that those of a process that
 died are given back (:meth:`TokenReservations.recover`). The held amount is written after the reservation and taken
@@ -12,6 +14,8 @@ off before what is unused is given back: a crash in between counts too much, nev
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +31,7 @@ _GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.TRANS
 _CHARACTERS_PER_TOKEN = 3
 """Of text whose upstream reports no usage: rather too many tokens than too few."""
 _HELD, _RECOVERED, _RATE = "held/", "recovered/", "/rate/"
+_READ_EVERY = 1.0
 _KEEP_RECOVERED = 86_400.0
 
 
@@ -40,13 +45,17 @@ def answer_tokens(facts: Facts) -> tuple[int, int]:
 
 
 class TokenGrant:
-    """The tokens reserved for one request on each counter, and what its attempts used."""
+    """The tokens reserved for one request on each counter, and what its attempts used.
 
-    __slots__ = ("_characters", "_used", "facts", "reserved")
+    ``most`` is the longest that each choice may become by the limits; ``None`` if the caller bounds them itself.
+    """
 
-    def __init__(self, facts: Facts, reserved: tuple[tuple[Counter, int], ...]) -> None:
+    __slots__ = ("_characters", "_used", "facts", "most", "reserved")
+
+    def __init__(self, facts: Facts, reserved: tuple[tuple[Counter, int], ...], most: int | None = None) -> None:
         self.facts = facts
         self.reserved = reserved
+        self.most = most
         self._used = 0
         self._characters = 0
 
@@ -55,10 +64,13 @@ class TokenGrant:
         """Tokens used by all attempts that have ended."""
         return self._used
 
-    def see(self, item: Any) -> None:
-        """Measure an item of the answer, for an upstream that reports no usage."""
+    def see(self, item: Any) -> bool:
+        """Measure an item of the answer; whether an answer without a bound is longer now than what it reserved."""
         for choice in (item.get("choices") or ()) if isinstance(item, dict) else ():
             self._characters += _length(choice.get("delta") or choice.get("text"))
+        if self.most is None:
+            return False
+        return self.facts.prompt_tokens + self._characters // _CHARACTERS_PER_TOKEN > self.reserved[0][1]
 
     def add(self, outcome: Outcome) -> None:
         """Add an attempt's tokens. Unknown ones are the prompt's estimate and the text that came."""
@@ -89,10 +101,38 @@ class TokenReservations:
         self._owner = owner or process_name()
         self._held: dict[str, int] = {}
         self._seen: dict[str, tuple[int, float]] = {}
+        self._others: dict[str, int] = {}
+        self._read_at = -math.inf
 
-    def in_flight(self, counter: Counter) -> int:
-        """Tokens of a counter that this process holds for answers in progress."""
-        return self._held.get(counter.name, 0)
+    async def in_flight(self, counter: Counter, now: float) -> int:
+        """Tokens of a counter that all processes hold for answers in progress; ``now`` is monotonic time.
+
+        Those of others are as they were a second ago at most, or longer if the store does not answer.
+        """
+        if now - self._read_at >= _READ_EVERY:
+            self._read_at = now
+            with contextlib.suppress(OSError):  # also TimeoutError
+                self._others = await self._read_others()
+        return self._held.get(counter.name, 0) + self._others.get(counter.name, 0)
+
+    async def _read_others(self) -> dict[str, int]:
+        others: dict[str, int] = {}
+        for name, amount in (await self._state.counts(_HELD)).items():
+            owner, _, rest = name.removeprefix(_HELD).partition(_RATE)
+            if owner != self._owner:
+                counter = _RATE.removeprefix("/") + rest
+                others[counter] = others.get(counter, 0) + amount
+        return others
+
+    def see(self, grant: TokenGrant, item: Any) -> None:
+        """Measure an item of the answer, and reserve more for one that outgrows what it has."""
+        if grant.see(item):
+            more = ASSUMED * grant.facts.choices
+            for counter, _ in grant.reserved:
+                self._allowances.correct(counter, more)
+            self._note(grant, -1)
+            grant.reserved = tuple((counter, reserved + more) for counter, reserved in grant.reserved)
+            self._note(grant, 1)
 
     def hold(self, grant: TokenGrant) -> TokenGrant:
         """Note what a grant holds for its answer; it is settled exactly once."""

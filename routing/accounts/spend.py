@@ -20,10 +20,11 @@ from itertools import count
 from secrets import token_hex
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
+from catalog.validation.section import Section
 from routing.accounts.costs import cost_nano, cost_of, to_nano
 from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
@@ -36,10 +37,9 @@ _SEARCHES = 5
 """Web searches assumed of an answer that may search."""
 
 
-class Caps(BaseModel):
+class Caps(Section):
     """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     request: float | None = Field(default=None, ge=0)
     minute: float | None = Field(default=None, ge=0)
     hour: float | None = Field(default=None, ge=0)
@@ -59,13 +59,12 @@ class Caps(BaseModel):
         return self.request is not None or bool(self.windows)
 
 
-class SpendSettings(BaseModel):
+class SpendSettings(Section):
     """Caps of the whole gateway, the default of every key, and those of single keys by id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     caps: Caps = Caps()
     per_key: Caps = Caps()
-    keys: dict[str, Caps] = {}
+    keys: dict[str, Caps] = Field(default={}, description="caps of single keys by their id")
     unknown_price: Literal["refuse", "allow"] = Field(
         default="refuse", description="whether a cap refuses a call whose price is unknown"
     )
@@ -191,8 +190,12 @@ class Spend:
         self, price: Price, usage: Usage, capability: Capability | None = None
     ) -> tuple[float | None, tuple[str, ...]]:
         """The known dollars and the unknown parts of a call; see :func:`routing.accounts.costs.cost_of`."""
-        nano, unknown = cost_of(price, usage, capability)
+        nano, unknown = cost_of(self.now_of(price), usage, capability)
         return None if nano is None else nano / NANO, unknown
+
+    def now_of(self, price: Price) -> Price:
+        """The prices of a row as they are now."""
+        return price if price.later is None else price.at(self._wall())
 
     def estimate(self, price: Price, facts: Facts) -> float | None:
         """Dollars to reserve for a request, for the longest answer that it allows."""
@@ -213,6 +216,7 @@ class Spend:
 
     def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
+        price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
@@ -297,6 +301,11 @@ class Spend:
         for name, change in changes.items():
             totals[name] = totals.get(name, 0) + change
         self._totals = totals
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the store could not be written: :meth:`usage` misses the calls since. Else 0."""
+        return self._store.lag
 
     async def usage(self, first_day: str, last_day: str) -> list[UsageRow]:
         """The rows for :mod:`routing.accounts.usage_report`."""

@@ -232,7 +232,8 @@ class VirtualKeys:
         """Count a request, its prompt and its longest answer against the key's limits, all or nothing.
 
         The grant, of a key with limits of tokens, is given to :meth:`settle` when the request has ended.
-        Raises RateLimited with the seconds until there may be room, without them where waiting does not help.
+        Raises RateLimited with the seconds until there may be room, without them where waiting does not help, and
+        InvalidRequest for an answer that the caller bounds to more than a whole limit.
         """
         now, limits = self._wall(), key.limits
         answer, optional = answer_tokens(facts)
@@ -245,12 +246,22 @@ class VirtualKeys:
         ]
         taken = await self._allowances.reserve(wanted)
         if isinstance(taken, Refusal):
-            raise _rate_limited(taken, now, answer, self._reservations.in_flight(taken.counter))
+            bound = answer if facts.output_tokens is not None else 0
+            in_flight = await self._reservations.in_flight(taken.counter, self._clock.monotonic())
+            raise _refused(taken, now, bound, in_flight)
         if not counters:
             return None
         reserved = tuple(zip(counters, taken[-len(counters) :], strict=True))
-        grant = self._grants[id(facts)] = self._reservations.hold(TokenGrant(facts, reserved))
+        most = None
+        if optional:
+            left = min(amount + self._allowances.room(counter) for counter, amount in reserved)
+            most = max(1, (left - facts.prompt_tokens) // facts.choices)
+        grant = self._grants[id(facts)] = self._reservations.hold(TokenGrant(facts, reserved, most))
         return grant
+
+    def see(self, grant: TokenGrant, item: Any) -> None:
+        """Measure an item of the answer; see :meth:`TokenReservations.see`."""
+        self._reservations.see(grant, item)
 
     def settle(self, grant: TokenGrant) -> None:
         """Replace what a request reserved by what its attempts used."""
@@ -348,15 +359,20 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _rate_limited(refusal: Refusal, now: float, answer: int, in_flight: int) -> RateLimited:
+def _refused(refusal: Refusal, now: float, answer: int, in_flight: int) -> RateLimited | InvalidRequest:
     """Refuse a request that bounds its answer to ``answer`` tokens, while others hold ``in_flight``."""
     _, _, what, window, _ = refusal.counter.name.split("/")
     limit = refusal.counter.limit or 0
     limited = f"limit of {limit} {what if limit != 1 else what.removesuffix('s')} per {window}"
     bound = f", {answer} of them by its own bound of the answer" if what == "tokens" and answer else ""
     if refusal.amount > limit or limit == 0:
-        less = " Ask for a shorter answer." if bound else ""
-        asked = f" This request has about {refusal.amount}{bound}.{less}" if limit else _NOTHING
+        if bound and refusal.amount - answer < limit:
+            return InvalidRequest(
+                f"This API key's {limited} does not allow this request at any time: it has about {refusal.amount}"
+                f"{bound}. Ask for at most {limit - refusal.amount + answer} with max_tokens.",
+                param="max_tokens",
+            )
+        asked = f" This request has about {refusal.amount}{bound}." if limit else _NOTHING
         return RateLimited(f"This API key's {limited} does not allow this request.{asked}")
     end = window_at(Window(window), now).end
     wait = None if end is None else max(0.001, end - now)

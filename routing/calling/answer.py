@@ -46,7 +46,11 @@ class Answer(Generic[T]):
         self.model = attempt.model
         self.reason = reason
         self.attempts = attempt.number
-        self.dropped = attempt.dropped
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The parameters that the model's server did not take; the end of the answer may add some."""
+        return self.attempt.dropped
 
     async def resume(self, error: RoundhouseError) -> None:
         """After ``error`` broke it, become the answer of another candidate: iterate it again, from its first item.

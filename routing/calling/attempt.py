@@ -33,6 +33,7 @@ from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Lease
+from routing.calling.observers import ChunkObserver
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 
@@ -78,10 +79,14 @@ class Attempt(Generic[T]):
         return self._context.clock.wall()
 
     def verdict(self) -> bool | None:
-        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once."""
+        """Whether the ended answer is valid; ``None`` when that cannot be told. The judge is asked once.
+
+        An answer that was cut at :attr:`bound` is not judged.
+        """
         if self._judge is not None and not self._judged:
             self._judged = True
-            self._verdict = self._judge.verdict()
+            cut = self.bound is not None and self._observer.finish_reason == "length"
+            self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
     async def start(self, *, complete: bool = False) -> None:
@@ -110,7 +115,8 @@ class Attempt(Generic[T]):
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
-            reported = collect() if lease.upstream.uds is not None else None
+            late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
@@ -179,7 +185,7 @@ class Attempt(Generic[T]):
         except StopAsyncIteration:
             if not self._observer.begun:
                 raise StreamBroken(f"'{self.model.id}' closed the stream before sending content.") from None
-            self._ended = True
+            self._end()
             return False
         self._observer.see(item)
         if self._judge is not None:
@@ -188,6 +194,14 @@ class Attempt(Generic[T]):
             self._first = self._context.clock.monotonic() - self._began
         self._early.append(item)
         return True
+
+    def _end(self) -> None:
+        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
+        self._ended = True
+        wanted = getattr(self.job.request, "n", None) or 1
+        if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
+            self.dropped = (*self.dropped, "n")
+            self._refuse(("n",))
 
     def timings(self) -> dict[str, float | None]:
         """The model's context window in tokens, and seconds since the beginning of the attempt.
@@ -219,7 +233,7 @@ class Attempt(Generic[T]):
                 if judge is not None:
                     judge.see(item)
                 yield item
-            self._ended = True
+            self._end()
         except Exception as error:
             self._error = error
             raise

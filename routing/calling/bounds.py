@@ -14,8 +14,8 @@ from backends.base import Upstream
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
 from catalog.errors import PriceUnknown, UnsupportedParameter
-from catalog.model import Capability, Model
-from routing.accounts.costs import PROMPT_MARGIN, affordable_output
+from catalog.model import Capability, Model, Price
+from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt
 from routing.accounts.spend import Spend
 from routing.facts import Facts
 
@@ -29,8 +29,8 @@ LIMITS = {
 _OLDER, _NEWER, _RESPONSES = "max_tokens", "max_completion_tokens", "max_output_tokens"
 BOUNDING = frozenset({_OLDER, _NEWER, _RESPONSES})
 """The names of an answer's bound in each API."""
-_ENDLESS = 1_000_000
-"""Tokens beyond any answer: a bound above it is none, and servers refuse one that they could not reach."""
+_LONGEST = 131_072
+"""Tokens of the longest answer of a model whose row names no limit. Servers refuse a bound beyond their own."""
 
 
 class Bound(NamedTuple):
@@ -53,18 +53,21 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> B
         return None
     most, limits = facts.intent.max_cost, [] if given is None else [given]
     if most is not None:
-        limits += _by_cost(model, facts, most, MAX_COST, unknown_allowed=False)
+        limits += _by_cost(model, spend.now_of(model.price), facts, most, MAX_COST, unknown_allowed=False)
     cap = spend.request_cap(facts.key)
     if cap is not None:
-        limits += _by_cost(model, facts, cap, CAP, unknown_allowed=spend.unknown_price_allowed)
+        allowed = spend.unknown_price_allowed
+        limits += _by_cost(model, spend.now_of(model.price), facts, cap, CAP, unknown_allowed=allowed)
     lowest = min(limits, default=None)
     if lowest is None or lowest.tokens >= _own_bound(model, facts):
         return None
     return lowest._replace(tokens=min(lowest.tokens, _room(model, facts)))
 
 
-def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool) -> list[Bound]:
-    tokens = affordable_output(model.price, facts, dollars)
+def _by_cost(
+    model: Model, price: Price, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool
+) -> list[Bound]:
+    tokens = affordable_output(price, facts, dollars)
     if tokens is None:
         if unknown_allowed:
             return []
@@ -76,21 +79,21 @@ def _by_cost(model: Model, facts: Facts, dollars: float, limit: str, *, unknown_
             "Shorten it, allow more, or choose a cheaper model.",
             param="routing.max_cost" if limit == MAX_COST else None,
         )
-    return [] if each > _ENDLESS else [Bound(math.floor(each), limit)]
+    return [] if math.isinf(each) else [Bound(math.floor(each), limit)]
 
 
 def _own_bound(model: Model, facts: Facts) -> float:
     """The most tokens of a choice by the caller's bound and the model's limits, beside the shortest prompt."""
     window, most = model.limits.context_window, model.limits.max_output_tokens
     room = math.inf if window is None else window - facts.prompt_tokens / PROMPT_MARGIN
-    return min(room, most or math.inf, math.inf if facts.output_tokens is None else facts.output_tokens)
+    return min(room, most or _LONGEST, math.inf if facts.output_tokens is None else facts.output_tokens)
 
 
 def _room(model: Model, facts: Facts) -> int:
     """Tokens that the context window surely has room for: some servers refuse a bound that it cannot hold."""
     window = model.limits.context_window
-    sure = _ENDLESS if window is None else window - math.ceil(facts.prompt_tokens * PROMPT_MARGIN)
-    return sure if sure > 0 else _ENDLESS
+    sure = 0 if window is None else window - longest_prompt(facts.prompt_tokens)
+    return sure if sure > 0 else _LONGEST
 
 
 def bounded(request: WireModel, bound: Bound, upstream: Upstream) -> WireModel:

@@ -6,12 +6,14 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
 from backends.native import original_for, refusal_of
+from backends.wire.common import WireModel
 from catalog.errors import (
     BudgetExceeded,
     CapabilityMismatch,
@@ -96,10 +98,12 @@ class Dispatcher:
         batched_sinks: Sequence[OutcomeSink] = (),
         after_batch: Callable[[], None] = lambda: None,
         pin: Callable[[str, str], str] = lambda _, model: model,
+        model: Callable[[str], Model | None] = lambda _: None,
     ) -> None:
         """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
 
-        ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to.
+        ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to. ``model`` finds
+        the row of an exclusion.
         """
         self._clock = clock
         self._leases = leases
@@ -109,6 +113,7 @@ class Dispatcher:
         self._retries = retries
         self._traces = traces
         self._pin = pin
+        self._model = model
         self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
@@ -185,7 +190,7 @@ class Dispatcher:
 
         Raises the last attempt's error, or that of :func:`nothing_left`.
         """
-        queue = deque(self._able(job, candidates))
+        queue = deque(self._able(job, plan, candidates))
         leased_again: set[str] = set()
         failed = list(failures)
         limits: list[float | None] = []
@@ -229,23 +234,34 @@ class Dispatcher:
             # refusals would stop the event loop.
             last = None
 
-    def _able(self, job: Job[T], candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The candidates that can be sent this request. Raises UnsupportedParameter if none of them can.
+    def _able(self, job: Job[T], plan: Plan, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that can be sent this request.
 
         One that a translation cannot hold (another API's own tools) goes to providers of its own language alone.
+        If none is among the candidates, raises the error of :func:`nothing_left` for those that rest, else
+        UnsupportedParameter.
         """
         refusal = refusal_of(job.request)
         if refusal is None or not candidates:
             return candidates
-        able = []
-        for candidate in candidates:
-            upstream = self._leases.target(candidate.model)
-            backend = None if upstream is None else self._backends.get(upstream.protocol)
-            if upstream is not None and original_for(backend, job.request, upstream) is not None:
-                able.append(candidate)
-        if not able:
-            raise refusal
-        return able
+        able = [candidate for candidate in candidates if self._speaks(job.request, candidate.model)]
+        if able:
+            return able
+        rest = [
+            exclusion
+            for exclusion in plan.excluded
+            if exclusion.code in (*_PASSING, OVER_BUDGET)
+            and (model := self._model(exclusion.model)) is not None
+            and self._speaks(job.request, model)
+        ]
+        error = nothing_left(replace(plan, candidates=(), excluded=rest), job.facts) if rest else refusal
+        raise error
+
+    def _speaks(self, request: WireModel, model: Model) -> bool:
+        """Whether the model's provider is sent the caller's own request."""
+        upstream = self._leases.target(model)
+        backend = None if upstream is None else self._backends.get(upstream.protocol)
+        return upstream is not None and original_for(backend, request, upstream) is not None
 
     def _is_worth_repeating(self, error: RoundhouseError, candidate: Candidate, leased_again: set[str]) -> bool:
         """Whether the same candidate may answer now: with another key, or on a restarted worker.

@@ -49,18 +49,20 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
 class ChatJudge:
     """Judges the chunks of a chat: the text as JSON and against its schema, tool calls against their parameters.
 
-    A refusal, and an answer cut off by its server or at the caller's own bound, say nothing about the model's
-    ability: they are not judged.
+    A refusal, and an answer cut off by its server, by a stop sequence or at a bound that it was given, say nothing
+    about the model's ability: they are not judged.
     """
 
     def __init__(self, request: ChatRequest, *, most: int = MOST) -> None:
         self._request = request
         self._left = most
+        self._stopped = False
         self._whole = ChatAssembler()
 
     def see(self, item: dict[str, Any]) -> None:
         """Collect one chunk."""
         for choice in item.get("choices") or ():
+            self._stopped = self._stopped or choice.get("stop_reason") is not None
             delta = choice.get("delta") or {}
             self._left -= _length(delta)
             if self._left < 0:
@@ -93,7 +95,14 @@ class ChatJudge:
             return None
         if ended == "length" and self._request.output_limit is not None:
             return None
-        return judge(self._request, text=message["content"], tool_calls=message.get("tool_calls") or ())
+        valid = judge(self._request, text=message["content"], tool_calls=message.get("tool_calls") or ())
+        if valid is False and ended == "stop" and (self._stopped or self._may_be_stopped(message["content"])):
+            return None
+        return valid
+
+    def _may_be_stopped(self, text: str | None) -> bool:
+        """Whether a stop sequence may have cut an invalid answer; most servers do not say so."""
+        return bool(self._request.stop) and (not text or text.lstrip()[:1] in ("{", "[", '"'))
 
 
 def _length(delta: dict[str, Any]) -> int:

@@ -193,6 +193,7 @@ def _upstream(endpoint: Endpoint, model: str, secret: str | None, default: Timeo
         headers=endpoint.headers,
         query=endpoint.query,
         timeouts=timeouts_of(endpoint, default),
+        cloud=endpoint.cloud,
     )
 
 

@@ -34,6 +34,8 @@ class ChunkObserver:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
+        self.choices = 0
+        """The choices that have ended."""
         self.tier: object = None
         """The tier of service that the answer names, the standard one included."""
         self._model = model
@@ -47,6 +49,7 @@ class ChunkObserver:
         for choice in item.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason is not None:
+                self.choices += 1
                 self.finish_reason = reason
                 self.begun = True
             elif not self.begun:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from catalog.validation.section import Section
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
 
 
-class RetrySettings(BaseModel):
+class RetrySettings(Section):
     """Limits of the retry budget. Times are seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     ratio: float = Field(default=0.2, ge=0, description="failed retries per request in the window")
     window: float = Field(default=10.0, gt=0)
     minimum: int = Field(default=10, ge=0, description="failed retries in the window that are always allowed")

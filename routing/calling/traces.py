@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.errors import RoundhouseError
+from catalog.validation.section import Section
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
@@ -36,10 +37,9 @@ from routing.plan import Candidate, Exclusion, Plan
 from routing.state.protocol import State
 
 
-class TraceSettings(BaseModel):
+class TraceSettings(Section):
     """Limits of the traces kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
     excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")

@@ -18,14 +18,14 @@ MOST_TOKENS = 100_000_000
 """Tokens of one call beyond any context window and any batch."""
 _TIMES_ESTIMATED, _BESIDE = 10, 131_072
 """A prompt of text has no more tokens than this multiple of its estimate, and these: servers add their own."""
-_MEDIA = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
+_OF_ANY_SIZE = frozenset({Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS, Capability.WEB_SEARCH})
 MOST_SECONDS = 7 * 86_400.0
 """Seconds of audio beyond any file that is accepted."""
 
 
 def most_prompt_tokens(facts: Facts) -> int:
     """The most prompt tokens that are believed: media and searches are of any size, and a text is not."""
-    if facts.hosted or not _MEDIA.isdisjoint(facts.features):
+    if facts.hosted or not _OF_ANY_SIZE.isdisjoint(facts.features):
         return MOST_TOKENS
     return min(MOST_TOKENS, _TIMES_ESTIMATED * facts.prompt_tokens + _BESIDE)
 

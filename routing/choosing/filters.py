@@ -12,7 +12,7 @@ import numpy as np
 from catalog.errors import InvalidRequest, PriceUnknown
 from catalog.index import LAST_DAYS, Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
-from routing.accounts.costs import PROMPT_MARGIN
+from routing.accounts.costs import longest_prompt
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
@@ -140,7 +140,7 @@ def cost_bound(facts: Facts, world: World) -> Floats | None:
     most = None if facts.output_tokens is None else float(facts.output_tokens)
     if facts.intent.max_cost is None:
         return world.estimator.cost(facts, output=most)
-    with_margin = replace(facts, prompt_tokens=math.ceil(facts.prompt_tokens * PROMPT_MARGIN))
+    with_margin = replace(facts, prompt_tokens=longest_prompt(facts.prompt_tokens))
     cost = world.estimator.cost(with_margin, output=most)
     if facts.capability in GENERATES:
         endless = world.index.endless

@@ -10,7 +10,7 @@ import numpy as np
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.index import Index
-from catalog.model import Capability, UpstreamSource
+from catalog.model import Capability, Model, UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
 from routing.choosing import policy
@@ -69,6 +69,11 @@ class Planner:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         return policy.plan(facts, self.world(facts), self._settings, self._rng)
 
+    def model(self, model_id: str) -> Model | None:
+        """The row of the last plan's catalogue with this id."""
+        row = self._index.rows.get(model_id)
+        return None if row is None else self._index.models[row]
+
     def world(self, facts: Facts) -> World:
         """The snapshot for a decision, now."""
         self._compile()
@@ -88,11 +93,15 @@ class Planner:
         )
 
     def _compile(self) -> None:
-        catalog = self._catalog()
-        if catalog is self._compiled:
+        catalog, wall = self._catalog(), self._clock.wall()
+        if catalog is self._compiled and wall < self._index.prices_until:
             return
         self._index = Index(
-            catalog, {e.id: e for e in catalog.servers}, version=catalog.version, resolver=catalog.replicas
+            catalog,
+            {e.id: e for e in catalog.servers},
+            version=catalog.version,
+            resolver=catalog.replicas,
+            wall=wall,
         )
         self._estimator.align(self._index)
         grouped: dict[str, list[str]] = {}

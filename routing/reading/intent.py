@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.validation.wording import UNKNOWN, describe
 from routing.facts import Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
@@ -96,11 +97,11 @@ def _parse_header(name: str, value: str) -> Any:
 
 
 def _invalid(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "routing"
     where = f"routing.{name}" if name in body else HEADER_PREFIX + name.replace("_", "-")
-    if first["type"] == "extra_forbidden":
+    if first["type"] == UNKNOWN:
         return InvalidRequest(
             f"'{where[:80]}' is unknown. Known fields: {', '.join(sorted(_FIELDS))}.", param=where[:80]
         )
-    return InvalidRequest(f"'{where[:80]}': {first['msg']}.", param=where[:80])
+    return InvalidRequest(f"'{where[:80]}': {describe(first, value=False)}.", param=where[:80])

@@ -46,8 +46,8 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
 _MAX_SCHEMA_NODES = 2000
-_HOSTED = frozenset({"web_search_options", "plugins", "search_parameters", "enable_search", "mcp_servers"})
-"""Fields that ask OpenAI, OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
+_HOSTED = frozenset({"plugins", "search_parameters", "enable_search", "mcp_servers"})
+"""Fields that ask OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
 def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -327,7 +327,7 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.file is not None:
         data = part.file.get("file_data")
         if is_text(media_type_of(data)):
-            return len(data) // _CHARACTERS_PER_TEXT_TOKEN
+            return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
     return 0

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
+from catalog.validation.section import Section
 from routing.state.protocol import State
 from routing.state.sqlite import SqliteState
 
 
-class StateSettings(BaseModel):
+class StateSettings(Section):
     """Location of the state. Without a ``url``, a SQLite file that the processes of one machine share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     url: SecretStr | None = Field(default=None, description="redis://, rediss:// or unix://; None: a SQLite file")
     url_env: str | None = Field(
         default=None,

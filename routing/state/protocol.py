@@ -159,6 +159,11 @@ class State(Protocol):
         """Increases when a damaged store was replaced by an empty one: put what is in memory again."""
         ...
 
+    @property
+    def lag(self) -> float:
+        """Seconds for which nothing could be written; 0 while writes succeed. Reads miss what waits."""
+        ...
+
     async def start(self) -> None:
         """Open or create the store. A damaged one is set aside with a warning and replaced by an empty one.
 

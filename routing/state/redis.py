@@ -84,7 +84,7 @@ class RedisState:
         self._client: Redis | None = None
         self._scripts: ScriptBatcher | None = None
         self._errors: tuple[type[Exception], ...] = (OSError,)
-        self._failing = False
+        self._failing_since: float | None = None
         self._charges = 0
         self._session = f"{time.time_ns():x}-{id(self):x}"
         self._log = structlog.get_logger("roundhouse.state")
@@ -92,6 +92,11 @@ class RedisState:
     @property
     def generation(self) -> int:
         return 0
+
+    @property
+    def lag(self) -> float:
+        since = self._failing_since
+        return 0.0 if since is None else max(time.monotonic() - since, 0.001)
 
     async def start(self) -> None:
         try:
@@ -380,8 +385,8 @@ class RedisState:
                 delay = min(_MAX_RETRY_DELAY, delay * 2)
                 continue
             delay = _MIN_RETRY_DELAY
-            if self._failing:
-                self._failing = False
+            if self._failing_since is not None:
+                self._failing_since = None
                 self._log.warning("state.written_again", home="redis")
             for job in jobs:
                 self._jobs.popleft()
@@ -399,8 +404,8 @@ class RedisState:
             await pipe.execute()
 
     def _log_failure(self, error: BaseException) -> None:
-        if not self._failing:
-            self._failing = True
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
             self._log.error("state.not_written", home="redis", error=type(error).__name__, will="try again")
 
 

@@ -82,6 +82,10 @@ class SqliteState:
     def generation(self) -> int:
         return self._writer.generation
 
+    @property
+    def lag(self) -> float:
+        return self._writer.lag
+
     async def start(self) -> None:
         try:
             await self._writer.start()

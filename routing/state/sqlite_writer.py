@@ -67,12 +67,18 @@ class SqliteWriter:
         self._reads_wait = False
         self._stopping: float | None = None
         self._ended = False
-        self._failing = False
+        self._failing_since: float | None = None
         self._dropped = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: sqlite3.Connection | None = None
         self._log = structlog.get_logger("roundhouse.state")
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which nothing could be committed; 0 while it works."""
+        since = self._failing_since
+        return 0.0 if since is None else max(time.monotonic() - since, 0.001)
 
     async def start(self) -> None:
         """Open the file. Raises OSError or sqlite3.Error if that is impossible."""
@@ -186,8 +192,8 @@ class SqliteWriter:
                     return True
                 delay = min(_MAX_RETRY_DELAY, delay * 2)
                 continue
-            if self._failing:
-                self._failing = False
+            if self._failing_since is not None:
+                self._failing_since = None
                 self._log.warning("state.written_again", path=str(self.path), outcomes_dropped=self._dropped)
                 self._dropped = 0
             self._resolve(results)
@@ -253,8 +259,8 @@ class SqliteWriter:
                 self._connection.execute("ROLLBACK")
         if damaged:
             self._set_aside(error)
-        elif not self._failing:
-            self._failing = True
+        elif self._failing_since is None:
+            self._failing_since = time.monotonic()
             self._log.error("state.not_written", path=str(self.path), error=str(error), will="try again")
 
     def _open_or_replace(self) -> None:

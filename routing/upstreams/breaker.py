@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from catalog.model import LOCAL_ENDPOINT
+from catalog.validation.section import Section
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
@@ -45,10 +46,9 @@ _ONE_REQUEST = frozenset({"request_failed", "stream_broken"})
 _NO_BLOCKS: Mapping[CircuitKey, Block] = MappingProxyType({})
 
 
-class BreakerSettings(BaseModel):
+class BreakerSettings(Section):
     """Conditions under which a circuit opens, and for how long. Times are seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     consecutive_failures: int = Field(default=5, ge=1, description="faults in a row that open a circuit")
     failure_rate: float = Field(default=0.5, gt=0, le=1, description="share of faults in the window that opens it")
     window: float = Field(default=30.0, gt=0, description="length of the window of the failure rate")

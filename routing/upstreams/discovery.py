@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backends.base import Discover, Timeouts, Upstream
 from catalog.discovery import MAX_LISTED, FoundRows, hugging_face_cache, rows_from_folder
 from catalog.errors import CapabilityMismatch, RoundhouseError, UpstreamUnreachable
 from catalog.model import Endpoint, Model
 from catalog.store.file_checks import FileChecks
+from catalog.validation.section import Section
 
 MAX_FAILURES = 3
 """Failed scans in a row after which a server's rows are removed."""
@@ -30,10 +31,9 @@ UpstreamOf = Callable[[Endpoint], Upstream]
 """An endpoint's address, with a key if it needs one. Raises ModelTemporarilyUnavailable when none is usable."""
 
 
-class DiscoverySettings(BaseModel):
+class DiscoverySettings(Section):
     """The sources of models besides endpoints with ``discover = true``, and the interval of the scans."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     interval: float = Field(default=30.0, gt=0, description="seconds between two scans")
     timeout: float = Field(
         default=5.0, gt=0, description="seconds that a server or a folder may take to list its models"

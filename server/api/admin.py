@@ -17,6 +17,7 @@ from routing.choosing.policy import is_auto
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
+from server.peers import state_lag
 from server.report import Report, report
 from server.runtime import Runtime
 
@@ -49,7 +50,8 @@ class PinChange(TypedDict):
 @route(router, "GET", "/v1/admin/report", Contract(answers=Report, admin=True))
 async def get_report(request: Request) -> Response:
     """Models, providers, defaults, coverage, four canned requests, priors, speech and the settings in force."""
-    return json_response(report(runtime_of(request), services_of(request).settings))
+    runtime = runtime_of(request)
+    return json_response(report(runtime, services_of(request).settings, lag=await state_lag(runtime)))
 
 
 @route(router, "GET", "/v1/admin/pins", Contract(answers=PinList, admin=True))

@@ -23,7 +23,7 @@ from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, ve
 from server.answers.whole import json_response, whole
 from server.api.models import speakers
 from server.edge.bodies import read_form
-from server.edge.callers import origin_of
+from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
 from server.edge.json_body import from_validation
 from server.edge.services import runtime_of, services_of
@@ -98,8 +98,8 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
 
 @route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList))
 async def list_voices(request: Request) -> Response:
-    """List the voices of every model that speaks."""
-    runtime = runtime_of(request)
+    """List the voices of every model that speaks and that this caller may use."""
+    runtime, caller = runtime_of(request), caller_of(request)
     return json_response(
         {
             "object": "list",
@@ -112,6 +112,7 @@ async def list_voices(request: Request) -> Response:
                     "default": not n,
                 }
                 for row in speakers(runtime)
+                if caller.allows(row.id, runtime.catalog)
                 for n, voice in enumerate(dict.fromkeys((*row.voices, *row.voice_map)))
             ],
         }

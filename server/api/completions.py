@@ -9,10 +9,12 @@ from backends.streams.assemble import ChatAssembler, CompletionAssembler
 from backends.wire.answers import ChatCompletion, ChatCompletionChunk, Completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from catalog.types import Json
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
+from server.functions import as_function_call
 from server.jobs import chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
@@ -28,9 +30,25 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     """Answer a conversation: whole, or as a stream of events."""
     include_usage = usage_wanted(body.stream, body.stream_options)
     job = chat_job(body, origin_of(request))
+    of_functions = job.request is not body and not body.tools
     if body.stream:
-        return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
-    return await answer_json(request, job, ChatAssembler)
+        encoder = FunctionCallEncoder if of_functions else ChunkEncoder
+        return await stream_events(request, job, encoder(include_usage=include_usage))
+    return await answer_json(request, job, FunctionCallAssembler if of_functions else ChatAssembler)
+
+
+class FunctionCallEncoder(ChunkEncoder):
+    """Encodes chunks for a caller of functions."""
+
+    def encode(self, item: Json) -> bytes:
+        return super().encode(as_function_call(item))
+
+
+class FunctionCallAssembler(ChatAssembler):
+    """Assembles an answer for a caller of functions."""
+
+    def add(self, chunk: Json) -> None:
+        super().add(as_function_call(chunk))
 
 
 @route(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NotRequired
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -60,13 +61,18 @@ async def get_openapi(request: Request) -> Response:
 
 
 class Health(TypedDict):
+    """``state`` is there while this process cannot write the state, such as on a full disk: answers go on."""
+
     status: str
+    state: NotRequired[str]
 
 
 @route(router, "GET", "/health", Contract(answers=Health, open=True))
 async def health(request: Request) -> Response:
     """Alive. Independent of models, so that a model's fault never restarts the gateway."""
-    del request
+    runtime = services_of(request).runtime
+    if runtime is not None and runtime.spend.lag:
+        return json_response({"status": "ok", "state": f"not written for {runtime.spend.lag:.0f} seconds"})
     return json_response({"status": "ok"})
 
 

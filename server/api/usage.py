@@ -16,11 +16,13 @@ from server.answers.whole import json_response
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
+from server.peers import state_lag
 
 router = APIRouter(tags=["routing"])
 
 
 MAX_DAYS = 366
+LAG = "x-roundhouse-usage-lag"
 
 
 class UsageQuery(WireModel):
@@ -53,10 +55,15 @@ class UsageFigures(TypedDict):
 
 
 class UsageReport(TypedDict):
-    """Usage and cost by the columns asked for."""
+    """Usage and cost by the columns asked for.
+
+    ``lag_seconds``, with the header ``x-roundhouse-usage-lag``: the calls of so many seconds are missing, because
+    the state could not be written (a full disk). It is there only then.
+    """
 
     object: Literal["usage.report"]
     currency: Literal["usd"]
+    lag_seconds: NotRequired[float]
     data: list[UsageFigures]
     total: UsageFigures
 
@@ -70,11 +77,14 @@ async def get_usage(request: Request, query: UsageQuery) -> Response:
     if not 0 <= (last - first).days <= MAX_DAYS:
         raise InvalidRequest(f"'start' is at most {MAX_DAYS} days before 'end'.", param="start")
     by = _groups(query.by)
-    rows = await runtime_of(request).spend.usage(first.isoformat(), last.isoformat())
+    runtime = runtime_of(request)
+    rows = await runtime.spend.usage(first.isoformat(), last.isoformat())
+    lag = round(await state_lag(runtime), 3)
+    headers = {LAG: f"{lag:g}"} if lag else {}
     document = report([row for row in rows if caller.admin or row.key == caller.id], by)
     if query.format == "csv":
-        return Response(to_csv(document, by), headers={"content-type": "text/csv; charset=utf-8"})
-    return json_response(document)
+        return Response(to_csv(document, by), headers={"content-type": "text/csv; charset=utf-8", **headers})
+    return json_response(document | {"lag_seconds": lag} if lag else document, headers=headers)
 
 
 def _groups(text: str | None) -> tuple[UsageGroup, ...]:

@@ -25,6 +25,7 @@ app = typer.Typer()
 def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     """Report devices, engines and starter models; with a running server also providers and routing."""
     from backends.workers.engines.registry import builtin_engines
+    from backends.workers.placement import check_memory
 
     settings = load_settings(config)
     catalog, store = catalog_and_store(settings)
@@ -33,6 +34,7 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     console.print(f"{machine.os} {machine.architecture}, {machine.cores} cores, {bytes_of(machine.memory)}")
     for device in machine.devices:
         console.print(f"  {device.id}: {device.name}, {bytes_of(device.budget)} for models", highlight=False)
+    check_memory(settings.workers.memory, machine.devices)
     table = terminal.table()
     table.add_column("ENGINE")
     table.add_column("STATE", overflow="fold")
@@ -60,6 +62,12 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:
+    if lag := report["state"]["lag_seconds"]:
+        console.print(
+            f"\nThe state has not been written for {lag:.0f} seconds: usage and limits lag. Free space on its "
+            "disk, or start its server; the log says why (state.not_written).",
+            style="bold red",
+        )
     models = report["models"]
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
     console.print(_providers(report["providers"]))

@@ -13,6 +13,7 @@ import typer
 
 from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
+from routing.accounts.windows import Window
 from routing.clock import SystemClock
 from routing.state.factory import create_state
 from server.commands import terminal
@@ -86,7 +87,7 @@ def list_keys(
         typer.echo(json.dumps([info.public() for info in found], indent=1))
         return
     table = terminal.table()
-    for column in ("ID", "NAME", "BEGINS", "CREATED", "STATE", "MODELS"):
+    for column in ("ID", "NAME", "BEGINS", "CREATED", "STATE", "MODELS", "LIMITS"):
         table.add_column(column, overflow="fold")
     now = SystemClock().wall()
     for info in found:
@@ -97,6 +98,7 @@ def list_keys(
             _day(info.created_at),
             _state(info, now),
             ", ".join(info.models) or "all",
+            _limits(info.limits),
         )
     terminal.console().print(table)
 
@@ -157,6 +159,19 @@ def _state(info: KeyInfo, now: float) -> str:
     if info.expires_at is not None:
         return f"{'expired' if info.expires_at <= now else 'until'} {_day(info.expires_at)}"
     return "admin" if info.admin else "valid"
+
+
+def _limits(limits: KeyLimits) -> str:
+    """The limits as text, as in ``100 requests/minute, $5 total``."""
+    told = [f"{most} requests/{window}" for window, most in limits.requests.windows]
+    told += [f"{most} tokens/{window}" for window, most in limits.tokens.windows]
+    if limits.spend.request is not None:
+        told.append(f"${limits.spend.request:g}/request")
+    told += [
+        f"${most:g} total" if window is Window.TOTAL else f"${most:g}/{window}"
+        for window, most in limits.spend.windows
+    ]
+    return ", ".join(told) or "none"
 
 
 def _day(at: float) -> str:

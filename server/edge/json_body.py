@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from catalog.errors import InvalidRequest
+from catalog.validation.wording import MISSING, UNKNOWN, allowed, shown
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAM = 200
@@ -89,7 +90,8 @@ _NOT_WHOLE = frozenset({"int_type", "int_from_float"})
 
 def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> InvalidRequest:
     """The most helpful of several validation errors: the deepest, with the alternatives of a union."""
-    details = error.errors(include_url=False, include_input=False, include_context=False)
+    # Without the input: that of a missing field is the whole object around it, copied for each error.
+    details = error.errors(include_url=False, include_input=False)
     first = details[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {_brief(first['msg'])}.")
@@ -101,9 +103,12 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
     same_field = [(path, detail) for path, detail in paths if path[:1] == top]
     deepest = max(len(path) for path, _ in same_field)
     chosen = next(path for path, _ in same_field if len(path) == deepest)
-    reasons = list(dict.fromkeys(_brief(detail["msg"]) for path, detail in same_field if path == chosen))
+    there = [detail for path, detail in same_field if path == chosen]
+    reasons = list(dict.fromkeys(allowed(detail)[:MAX_MESSAGE] for detail in there))
     param = _spell(chosen)
     reason = " or: ".join(reasons[:4])
+    if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
+        reason += f" (it is {shown(_at(sent, chosen), value=False)})"
     return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)
 
 
@@ -169,6 +174,13 @@ def _path(detail: ErrorDetails, sent: Any) -> tuple[str | int, ...]:
             path.append(part)
             here = here[part]
     return tuple(path)
+
+
+def _at(sent: Any, path: Sequence[str | int]) -> Any:
+    """The value at a path that exists."""
+    for part in path:
+        sent = sent[part]
+    return sent
 
 
 def _spell(path: Sequence[str | int]) -> str:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import io
 import logging
 import logging.config
+import os
 import re
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -34,17 +37,23 @@ REDACTED = "[hidden]"
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up the logging of this process. Called once when it starts."""
-    batched = BatchedStream(stream or sys.stderr)
-    atexit.register(batched.flush_now)
+    batched = BatchedStream(stream or sys.stderr, settings)
+    atexit.register(batched.finish)
     configure_structlog(settings, cast("TextIO", batched))
     configure_libraries(settings, cast("TextIO", batched))
 
 
 class BatchedStream(io.TextIOBase):
-    """Writes the lines of one event loop iteration in one system call; without a running loop, at once."""
+    """Writes the lines of one event loop iteration in one system call; without a running loop, at once.
 
-    def __init__(self, stream: TextIO) -> None:
+    Lines that cannot be written (a full disk, a pipe without a reader) are dropped, and serving goes on. Their
+    number is logged as soon as writing works again.
+    """
+
+    def __init__(self, stream: TextIO, settings: LogSettings) -> None:
         self._stream = stream
+        self._settings = settings
+        self._lost = 0
         self._pending: list[str] = []
         self._scheduled: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -68,10 +77,30 @@ class BatchedStream(io.TextIOBase):
         """Write the pending lines."""
         with self._lock:
             self._scheduled = None
-            if self._pending:
-                text, self._pending = "".join(self._pending), []
-                self._stream.write(text)
+            if not self._pending:
+                return
+            lines, self._pending = self._pending, []
+            told = [self._describe_lost(self._lost)] if self._lost else []
+            try:
+                self._stream.write("".join((*lines, *told)))
                 self._stream.flush()
+            except (OSError, ValueError):  # ValueError: the stream has been closed
+                self._lost += len(lines)
+                return
+            self._lost = 0
+
+    def finish(self) -> None:
+        """Write the pending lines at the end of the process, whose exit status a broken log must not change."""
+        self.flush_now()
+        if self._lost:
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def _describe_lost(self, lines: int) -> str:
+        """A line of its own: structlog's logger holds a lock while this stream writes."""
+        entry = {"event": "lines of the log were lost", "lines": lines, "level": "warning"}
+        time = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        return f"{renderer(self._settings, self._stream)(None, 'warning', time(None, 'warning', entry))}\n"
 
     def isatty(self) -> bool:
         return self._stream.isatty()

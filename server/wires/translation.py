@@ -15,6 +15,7 @@ from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation import wording
 from server.answers.streams import event
 from server.edge.json_body import with_whole_numbers
 
@@ -69,9 +70,9 @@ def validated(
     except ValidationError as wrong:
         if with_whole_numbers(wrong, body):
             return validated(body, left_out, foreign=foreign, place=place, original=original)
-        first = wrong.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InvalidRequest(f"{where}: {first['msg']}", param=place(where)) from None
+        first = wrong.errors(include_url=False)[0]
+        where = wording.place(first)
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=place(where)) from None
 
 
 def named(item: Mapping[str, Any], field: str, where: str) -> str:

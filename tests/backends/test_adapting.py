@@ -23,6 +23,7 @@ from backends.google import GoogleBackend
 from backends.google.request import translate as to_google
 from backends.http import HttpClient
 from backends.local.tool_schema import chosen_tools
+from backends.ollama import OllamaBackend
 from backends.ollama.backend import V1
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import table_at
@@ -35,6 +36,7 @@ from catalog.types import Json
 from tests.backends.specs import of_anthropic, of_google, of_openai
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
+from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 
 RULES = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI}
@@ -135,6 +137,16 @@ def test_a_tool_that_is_named_by_the_choice_has_the_name_that_is_sent() -> None:
     custom = {"type": "custom", "custom": {"name": "a b"}}
     body = gpt(tools=[custom], tool_choice=custom)
     assert body["tool_choice"]["custom"]["name"] == body["tools"][0]["custom"]["name"] != "a b"
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_strange_names_reach_ollama_and_come_back(name: str) -> None:
+    async with HttpClient() as http, FakeOllama() as fake:
+        there = Upstream("l", "ollama", fake.origin, "fake-chat")
+        choice = {"type": "function", "function": {"name": name}}
+        answer = await whole(OllamaBackend(http).chat(there, asked(tools=[tool(name)], tool_choice=choice)))
+    calls = answer["choices"][0]["message"]["tool_calls"]
+    assert [call["function"]["name"] for call in calls] == [name]
 
 
 # ---- schemas

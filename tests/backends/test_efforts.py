@@ -14,6 +14,9 @@ from backends.adapting.efforts import EFFORTS, nearest
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
 from backends.google.request import translate as to_google
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
+from backends.notices import collect
 from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
@@ -25,6 +28,7 @@ from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.wires.messages import to_chat as from_messages
 from server.wires.responses import to_chat as from_responses
+from tests.fakes.llama_server import FakeLlamaServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK has one type that allows extra fields
@@ -150,6 +154,45 @@ def test_reasoning_is_never_switched_off_by_rounding() -> None:
     assert nearest("minimal", {"none", "low", "high"}) == "low"
     assert nearest("max", {"none", "low", "high"}) == "high"
     assert nearest("none", {"low", "high"}) == "low"
+
+
+QWEN = "{%- if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{% endif %}"
+GRANITE = "{%- if thinking %}<think>{% endif %}"
+GPT_OSS = "{%- if reasoning_effort is not defined %}{%- set reasoning_effort = 'medium' %}{% endif %}"
+ALWAYS = "<|im_start|>assistant\n<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "arguments", "kept"),
+    [
+        (QWEN, "none", {"enable_thinking": False}, True),
+        (QWEN, "high", {"enable_thinking": True}, False),
+        (GRANITE, "none", {"thinking": False}, True),
+        (GPT_OSS, "high", {"reasoning_effort": "high"}, True),
+        (GPT_OSS, "max", {"reasoning_effort": "high"}, False),
+        (GPT_OSS, "none", {"reasoning_effort": "low"}, False),
+        (ALWAYS, "none", {}, False),
+        (ALWAYS, "low", {}, False),
+        ("{{ x }}", "none", {}, True),
+        ("{{ x }}", "low", {}, False),
+    ],
+)
+async def test_an_effort_is_what_the_template_of_a_local_model_takes(
+    template: str, effort: str, arguments: Json, kept: bool
+) -> None:
+    async with FakeLlamaServer() as fake, HttpClient() as http:
+        fake.template = template
+        there = Upstream("w", "worker", fake.base_url, "local", api_key=fake.key, engine="llamacpp")
+        backend, told = LocalWorkerBackend(http), collect()
+        for own in ({}, {"enable_thinking": True, "more": 1}):
+            request = asked(reasoning_effort=effort, **({"chat_template_kwargs": own} if own else {}))
+            assert backend.dropped(request, there) == ()
+            async for _ in backend.chat(there, request):
+                pass
+            body = fake.calls[-1].body
+            assert body.get("chat_template_kwargs", {}) == {**arguments, **own}
+            assert "reasoning_effort" not in body
+        assert told == ([] if kept else ["reasoning_effort"])
 
 
 def message(**fields: Any) -> ChatRequest:

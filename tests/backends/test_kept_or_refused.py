@@ -309,7 +309,7 @@ def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
         (gemini, {"messages.thinking_blocks", "messages.reasoning_content"}),
         (local, named - {"messages.reasoning_content"}),
         (at_ollama, named - {"messages.reasoning_content"}),
-        (claude, set()),
+        (claude, {"messages.extra_content"}),
     ):
         assert set(send(messages=[HELLO, said, HELLO])[1]) == lost
     unsigned = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}

@@ -182,13 +182,14 @@ def test_parameters_that_no_response_has_are_named_and_their_neutral_values_are_
     unheld: Json = {"seed": 1, "logit_bias": {"1": 2}, "frequency_penalty": 0.5, "presence_penalty": 0.5}
     assert set(dropped(**unheld, prediction={"type": "content", "content": "x"})) == {*unheld, "prediction"}
     assert dropped(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], store=False) == ()
-    assert sent(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[], functions=[]) == sent()
+    assert sent(n=1, logprobs=False, presence_penalty=0, modalities=["text"], tools=[]) == sent()
 
 
 def test_the_parameters_of_the_models_row_are_a_further_bound() -> None:
-    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens", "stop"}))
+    bounded = replace(OFFICIAL, parameters=frozenset({"max_completion_tokens", "max_tokens"}))
     fields: Json = {"temperature": 0.5, "max_tokens": 50, "reasoning_effort": "low"}
     assert dropped(bounded, **fields) == ("temperature", "reasoning_effort")
+    assert dropped(bounded, stop=["END"]) == (), "the gateway ends the text itself"
     assert sent(bounded, **fields) == {**sent(bounded), "max_output_tokens": 50}
 
 
@@ -203,7 +204,6 @@ def test_a_bound_below_the_least_is_raised_and_named() -> None:
     [
         ({"n": 2}, "n"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"functions": [{"name": "f"}]}, "functions"),
         ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "video", "text": "x"}]}]}, "messages"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backends.base import Upstream
+from backends.azure import AzureBackend
+from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.assemble import ChatAssembler
@@ -25,6 +27,7 @@ from catalog.errors import (
     UpstreamRateLimited,
 )
 from catalog.types import Json
+from tests.backends.answers import assemble_chat
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import (
     ENCRYPTED,
@@ -33,7 +36,7 @@ from tests.fakes.openai_responses import (
     response_events,
     text_part,
 )
-from tests.fakes.server import Call
+from tests.fakes.server import Call, Fault
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -195,9 +198,18 @@ async def test_a_search_is_told_counted_and_given_back_where_it_was(client: Clie
     assert client.backend.dropped(turns, other) == ("messages.thinking_blocks", "messages.server_tool_calls")
 
 
-async def test_two_messages_of_one_response_are_two_paragraphs(client: Client) -> None:
-    client.fake.output = [message_item([text_part(("First.",))]), message_item([text_part(("Then.",))], "msg_2")]
-    assert (await client.says())["content"] == "First.\n\nThen."
+@pytest.mark.parametrize("streams", [True, False])
+async def test_two_messages_of_one_response_are_two_paragraphs_and_citations_point_into_them(
+    client: Client, streams: bool
+) -> None:
+    cited = {"type": "url_citation", "url": "https://example.com", "title": "T", "start_index": 0}
+    last = [text_part((text,), annotations=({**cited, "end_index": len(text)},)) for text in ("Then", " more")]
+    client.fake.output = [message_item([text_part(("First.",))]), message_item(last, "msg_2")]
+    client.fake.streams = streams
+    said = await client.says()
+    assert said["content"] == "First.\n\nThen more"
+    places = [note["url_citation"] for note in said["annotations"]]
+    assert [said["content"][one["start_index"] : one["end_index"]] for one in places] == ["Then", " more"]
 
 
 async def test_the_probabilities_of_tokens_arrive(client: Client) -> None:
@@ -269,13 +281,49 @@ async def test_an_event_of_a_wrong_shape_is_the_upstreams_fault(client: Client, 
         await client.chunks()
 
 
+class FakeAzure(FakeOpenAI):
+    prefix = "/openai/v1"
+
+
+async def test_azure_answers_at_its_own_address_with_its_own_header() -> None:
+    async with FakeAzure() as fake, HttpClient() as http:
+        there = Upstream("az", "azure", fake.origin, "fake-chat", api_key="secret-key-1", wire="responses")
+        answer = await assemble_chat(AzureBackend(http).chat(there, request_of()))
+        assert answer["choices"][0]["message"]["content"] == fake.reply
+        assert (fake.calls[0].path, fake.calls[0].headers["api-key"]) == ("/openai/v1/responses", "secret-key-1")
+        assert await AzureBackend(http).count(there, request_of()) == {"input_tokens": 4321}
+
+
+class Lingering(FakeOpenAI):
+    """Keeps its streams open after the last event."""
+
+    async def stream(
+        self, request: web.Request, call: Call, chunks: Iterable[bytes], **options: Any
+    ) -> web.StreamResponse:
+        told = [*chunks, b": more\n\n"]
+        call.fault = Fault(stall_after=len(told) - 1)
+        return await super().stream(request, call, told, **options)
+
+
+async def test_the_last_event_ends_the_answer_also_if_the_stream_stays_open() -> None:
+    async with Lingering() as fake, HttpClient() as http:
+        client = Client(fake, http)
+        client.upstream = replace(client.upstream, timeouts=Timeouts(idle=0.3))
+        assert (await client.says())["content"] == fake.reply
+
+
 async def test_an_unknown_kind_of_event_changes_nothing(client: Client) -> None:
     client.fake.between = [{"type": "response.something.new", "value": 1}]
     assert (await client.says())["content"] == client.fake.reply
 
 
 async def test_a_server_that_does_not_stream_gives_the_same_message(client: Client) -> None:
-    fields: Json = {"tools": [WEATHER], "tool_choice": "required", "reasoning_effort": "low"}
+    fields: Json = {
+        "tools": [WEATHER],
+        "tool_choice": "required",
+        "reasoning_effort": "low",
+        "reasoning": {"summary": "auto"},
+    }
     streamed = await client.says(**fields), await client.says()
     client.fake.streams = False
     assert (await client.says(**fields), await client.says()) == streamed

@@ -74,8 +74,6 @@ def test_an_unknown_parameter_is_passed_where_the_server_judges_and_dropped_wher
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("functions", [{"name": "f"}]),
-        ("function_call", "auto"),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("web_search_options", {}),
@@ -90,7 +88,7 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         with pytest.raises(UnsupportedParameter) as refused:
             sent(request, there)
         assert refused.value.param == name
-    for name, value in [("functions", []), ("function_call", "none"), ("modalities", ["text"]), ("audio", None)]:
+    for name, value in [("modalities", ["text"]), ("audio", None)]:
         sent(chat(**{name: value}), WORKER)
 
 

@@ -4,6 +4,7 @@ refused."""
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from backends.openai.parameters import COMPATIBLE, OPENAI
 from backends.parameters import body_for
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.completions import CompletionRequest
+from backends.wire.sampling import StreamOptions
 from backends.workers.engines.common.chunks import PlainOutputParser, Token, chat_events, visible_pieces
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
@@ -104,6 +106,29 @@ async def test_engines_of_our_own_tell_the_sequence() -> None:
         event["choices"][0] for event in events if event["choices"] and event["choices"][0]["finish_reason"]
     ]
     assert (last["finish_reason"], last["stop_reason"]) == ("stop", "tw")
+
+
+@pytest.mark.parametrize("each", [True, False, None])
+async def test_engines_of_our_own_count_on_every_delta_if_they_are_asked(each: bool | None) -> None:
+    async def tokens() -> AsyncGenerator[Token]:
+        for position, letter in enumerate("abc"):
+            yield Token(ord(letter), 0.0, finish="stop" if position == 2 else None)
+
+    options = None if each is None else StreamOptions.model_validate({"continuous_usage_stats": each})
+    pieces = visible_pieces(
+        tokens(), decode=lambda ids: "".join(map(chr, ids)), prompt=[], stop=None, logprobs=False
+    )
+    events = chat_events(pieces, PlainOutputParser(), model="m", prompt_tokens=5, options=options)
+    chunks = [orjson.loads(sent[6:]) async for sent in events if not sent.startswith(b"data: [")]
+    deltas = [chunk for chunk in chunks if chunk["choices"]][1:]
+    assert len(deltas) >= 3
+    counted: list[Any] = [(chunk.get("usage") or {}).get("completion_tokens") for chunk in deltas]
+    assert each or counted == [None] * len(deltas)
+    assert chunks[-1]["usage"] == {**chunks[-1]["usage"], "prompt_tokens": 5, "completion_tokens": 3}
+    if each:
+        assert (counted[0], counted[-1]) == (1, 3)
+        assert all(before <= after for before, after in pairwise(counted))
+        assert {chunk["usage"]["prompt_tokens"] for chunk in deltas} == {5}
 
 
 def test_more_sequences_than_a_server_takes_are_refused_by_name() -> None:

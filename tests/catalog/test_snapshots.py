@@ -15,9 +15,10 @@ from catalog.model import Capability, Endpoint, Limits, Model, Price, UpstreamSo
 
 HOME = Endpoint(id="anthropic", protocol="anthropic", base_url="https://api.anthropic.com")
 PROXY = Endpoint(id="proxy", protocol="anthropic", base_url="https://claude.example.com")
+BEDROCK = Endpoint(id="aws", protocol="bedrock", region="us-east-1")
 LAN = Endpoint(id="lan", protocol="anthropic", base_url="http://10.0.0.2", private=True)
 OTHER = Endpoint(id="other", protocol="openai", base_url="https://example.com/v1")
-KNOWN = Capability.CHAT, Capability.TOOLS, Capability.REASONING
+KNOWN = Capability.CHAT, Capability.TOOLS, Capability.REASONING, Capability.WEB_SEARCH
 
 
 def row(model_id: str, *, there: str | None = None, at: str = "anthropic", **fields: Any) -> Model:
@@ -26,7 +27,7 @@ def row(model_id: str, *, there: str | None = None, at: str = "anthropic", **fie
 
 
 def catalog(*rows: Model) -> Catalog:
-    return Catalog(own=rows, servers=(HOME, PROXY, LAN, OTHER))
+    return Catalog(own=rows, servers=(HOME, PROXY, BEDROCK, LAN, OTHER))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,16 @@ def test_the_price_of_another_host_is_unknown() -> None:
     found = listed(PROXY)
     assert (found.price, found.family) == (Price(), "claude-x")
     assert (found.limits.context_window, found.limits.max_output_tokens) == (1_000_000, 64_000)
+    assert (found.wire, found.options) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["us.anthropic.claude-x-20251001-v1:0", "anthropic.claude-x-20251001-v1:0", "anthropic.claude-x-v2"]
+)
+def test_a_cloud_has_its_makers_model_by_a_longer_name(name: str) -> None:
+    found = listed(BEDROCK, name, capabilities=frozenset({Capability.CHAT, Capability.VISION}))
+    assert (found.family, found.price) == ("claude-x", Price())
+    assert found.capabilities == {*(set(KNOWN) - {Capability.WEB_SEARCH}), Capability.VISION}
 
 
 @pytest.mark.parametrize("server", [LAN, OTHER])
@@ -145,3 +156,13 @@ def test_the_end_and_the_api_of_a_model_hold_at_its_providers_host_and_its_own_e
     assert (str(of(HOME).ends), of(HOME).wire) == ("2027-01-22", "responses")
     assert (of(PROXY).ends, of(PROXY).wire) == (None, None)
     assert str(of(HOME, ends=date(2026, 12, 1)).ends) == "2026-12-01"
+
+
+def test_a_deployment_of_azure_has_the_api_of_its_model_and_an_end_of_its_own() -> None:
+    azure = Endpoint(id="azure", protocol="azure", base_url="https://mine.openai.azure.com")
+    found = discovered_row(azure, "gpt-x-2026-01-02")
+    assert found is not None
+    base = row("gpt-x", at="other", wire="responses", ends=date(2027, 1, 22))
+    known = Catalog(own=(base,), servers=(OTHER, azure)).with_discovered("azure", [found])
+    (kept,) = known.discovered["azure"]
+    assert (kept.wire, kept.ends) == ("responses", None)

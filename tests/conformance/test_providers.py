@@ -16,12 +16,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from backends.anthropic import AnthropicBackend
 from backends.base import Chat, Timeouts, Upstream
+from backends.clouds.bedrock.backend import BedrockBackend
+from backends.clouds.vertex.backend import VertexBackend
 from backends.google import GoogleBackend
 from backends.http import HttpClient
 from backends.ollama import OllamaBackend
 from backends.openai.backend import OpenAIBackend
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
+from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.errors import (
     ContextLengthExceeded,
     FirstByteTimeout,
@@ -38,10 +41,12 @@ from catalog.errors import (
 from catalog.model import Wire
 from catalog.types import Json
 from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.bedrock import FakeBedrock
 from tests.fakes.google import FakeGoogle
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer, Fault
+from tests.fakes.vertex import PROJECT, REGION, FakeVertex
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 KEY = "planted-secret-0123456789"
@@ -71,11 +76,14 @@ class ProviderCase:
     model: str
     suffix: str = ""
     overloaded: int = 503
+    cloud: CloudAccount = NO_ACCOUNT
     wire: Wire = "chat"
     marks_refusals: bool = True
     names_media: bool = True
 
 
+BEDROCK = CloudAccount(region="us-east-1")
+VERTEX = CloudAccount(region=REGION, project=PROJECT)
 PROVIDERS = [
     ProviderCase("openai", lambda: FakeOpenAI(key=KEY), OpenAIBackend, "fake-chat", "/v1"),
     ProviderCase(
@@ -88,6 +96,29 @@ PROVIDERS = [
     ),
     ProviderCase("google", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-3-flash", "/v1beta"),
     ProviderCase("google-budgets", lambda: FakeGoogle(key=KEY), GoogleBackend, "gemini-2.5-flash", "/v1beta"),
+    *(
+        ProviderCase(f"vertex-{maker}", lambda: FakeVertex(key=KEY), VertexBackend, model, cloud=VERTEX)
+        for maker, model in (
+            ("gemini", "gemini-3-flash"),
+            ("claude", "claude-sonnet-5"),
+            ("open", "meta/llama-4-maas"),
+        )
+    ),
+    *(
+        ProviderCase(
+            f"bedrock-{name}",
+            lambda: FakeBedrock(key=KEY),
+            BedrockBackend,
+            model,
+            names_media=name != "converse",
+            cloud=BEDROCK,
+        )
+        for name, model in (
+            ("claude", "us.anthropic.claude-sonnet-5-v1:0"),
+            ("claude-budgets", "anthropic.claude-haiku-4-5-v1:0"),
+            ("converse", "us.amazon.nova-pro-v1:0"),
+        )
+    ),
 ]
 
 
@@ -109,6 +140,7 @@ class Door:
             wire=self.provider.wire,
             reasons=True,
             timeouts=Timeouts(**times),
+            cloud=self.provider.cloud,
         )
 
     async def chunks(self, *, upstream: Upstream | None = None, **fields: Any) -> list[Json]:

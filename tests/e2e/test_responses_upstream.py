@@ -15,6 +15,7 @@ from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import ENCRYPTED, message_item, text_part
 from tests.fakes.server import Fault
 
+CAPABILITIES = ["chat", "json_schema", "tools", "reasoning", "web_search"]
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -33,7 +34,7 @@ def client(upstream: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> It
     folder: Path = tmp_path_factory.mktemp("responses")
     with providers(upstream):
         rows = endpoint("far", upstream, wire="responses")
-        rows += model("gpt", "fake-chat", at="far", capabilities=["chat", "json_schema", "tools", "reasoning"])
+        rows += model("gpt", "fake-chat", at="far", capabilities=CAPABILITIES)
         (folder / "roundhouse.toml").write_text(rows)
         with (
             served(folder, environment={"ROUNDHOUSE_DATA_DIR": str(folder / "data")}) as running,

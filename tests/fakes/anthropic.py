@@ -6,6 +6,7 @@ Source: Anthropic's API reference (messages, streaming, errors) and the types of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,17 +197,36 @@ def check(body: Json) -> None:
     if not 0 <= body.get("temperature", 1) <= 1:
         raise Wrong("temperature: range: 0..1")
     _check_thinking(body)
-    _check_turns(body["messages"])
+    _check_system(body["messages"])
+    _check_turns([message for message in body["messages"] if message["role"] != "system"])
     for tool in body.get("tools") or ():
-        if tool.get("strict"):
-            _check_closed(tool["input_schema"])
+        _check_tool(tool)
     if wanted := body.get("output_config", {}).get("format"):
         _check_closed(wanted["schema"])
 
 
+def _check_tool(tool: Json) -> None:
+    if re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"]) is None:
+        raise Wrong("tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+    schema = tool.get("input_schema", {"type": "object"})
+    if schema.get("type") != "object":
+        raise Wrong("tools.0.custom.input_schema.type: Field required")
+    if {"anyOf", "oneOf", "allOf"} & schema.keys():
+        raise Wrong("input_schema does not support oneOf, allOf, or anyOf at the top level")
+    if tool.get("strict"):
+        _check_closed(schema)
+
+
+def _check_system(messages: list[Json]) -> None:
+    roles = [message["role"] for message in messages]
+    for at, role in enumerate(roles):
+        if role == "system" and (at == 0 or roles[at - 1] != "user" or roles[at + 1 : at + 2] == ["user"]):
+            raise Wrong(f"messages.{at}: a system message must follow a user's and precede an assistant's")
+
+
 def _check_thinking(body: Json) -> None:
     thinking = body.get("thinking") or {"type": "disabled"}
-    if thinking["type"] == "disabled":
+    if thinking["type"] in ("disabled", "between_tools"):
         return
     if thinking["type"] == "enabled" and not 1024 <= thinking["budget_tokens"] < body["max_tokens"]:
         raise Wrong("`max_tokens` must be greater than `thinking.budget_tokens`")

@@ -32,6 +32,7 @@ class FakeLlamaServer(FakeOpenAI):
         self.takes_tools = takes_tools
         self.context = 64
         self.scripted: str | None = None
+        self.template = "{{ x }}"
         self.opens = ""
         """The text with which its chat template begins every answer."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
@@ -119,7 +120,7 @@ class FakeLlamaServer(FakeOpenAI):
 
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
-        return await self.document(request, call, {"chat_template": "{{ x }}", "chat_template_caps": caps})
+        return await self.document(request, call, {"chat_template": self.template, "chat_template_caps": caps})
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""

@@ -58,6 +58,22 @@ async def all_booked(gateway: Gateway, cost: float) -> None:
     await soon(lambda: abs(booked(gateway) - cost) < 1e-9, within=10, every=0.1)
 
 
+async def lag_is_told(gateway: Gateway) -> None:
+    """While the state cannot be written, the usage, the health and the report say so."""
+    for path in ("/v1/usage", "/v1/usage?format=csv"):
+        told = gateway.get(path).raise_for_status()
+        assert float(told.headers["x-roundhouse-usage-lag"]) > 0
+    assert gateway.get("/v1/usage").json()["lag_seconds"] > 0
+    assert gateway.get("/health").json()["state"].startswith("not written for ")
+    assert gateway.get("/v1/admin/report").json()["state"]["lag_seconds"] > 0
+
+
+async def no_lag(gateway: Gateway) -> None:
+    """The usage and the health say nothing of a lag any more."""
+    await soon(lambda: "lag_seconds" not in gateway.get("/v1/usage").json(), within=5)
+    assert gateway.get("/health").json() == {"status": "ok"}
+
+
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Path]:
     """A file system of 4 MiB; skips the test where mounting is not allowed."""
@@ -85,8 +101,10 @@ async def test_a_full_disk_stops_no_answer_and_what_was_settled_is_written_when_
                 cost += await answered(gateway, 5)
             cost += await answered(gateway, 20)
             assert len(gateway.log("state.not_written")) == 1
+            await lag_is_told(gateway)
             filler.unlink()
             await all_booked(gateway, cost)
+            await no_lag(gateway)
             await soon(lambda: gateway.log("state.written_again"), within=5)
             figures.note(
                 8, "disk full: answers lost, dollars lost, lines of log", bound="0, 0, 1", measured="0, 0, 1"
@@ -104,9 +122,11 @@ async def test_a_locked_state_stops_no_answer_and_loses_nothing(tmp_path: Path, 
             await soon(lambda: gateway.log("state.not_written"), within=5)
             cost += await answered(gateway, 20)
             assert len(gateway.log("state.not_written")) == 1
+            await lag_is_told(gateway)
         finally:
             lock.close()
         await all_booked(gateway, cost)
+        await no_lag(gateway)
     figures.note(8, "state locked: answers lost, dollars lost, lines of log", bound="0, 0, 1", measured="0, 0, 1")
 
 

@@ -14,9 +14,11 @@ from backends.streams.assemble import ChatAssembler
 from backends.wire.audio import TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from catalog.errors import InvalidRequest, NotPermitted, RateLimited
+from catalog.errors import Draining, InvalidRequest, NotPermitted, RateLimited
 from catalog.model import Capability
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
+from routing.calling.bounds import KEY, Bound
+from routing.calling.job import Job
 from server import jobs
 from server.callers import ANONYMOUS, Caller, Origin
 from server.jobs import JOBS, chat_job, open_job
@@ -94,6 +96,30 @@ async def test_the_key_bounds_the_rate_of_jobs_that_no_request_brought(runtime: 
     with pytest.raises(RateLimited):
         async with open_job(runtime, job, caller):
             pass
+
+
+async def test_what_is_left_of_the_keys_tokens_bounds_an_answer_that_has_no_bound(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await _keys(runtime).create("few", limits=KeyLimits(tokens=Rate(day=1000)))
+    caller = Caller(created.info.id, key=created.info)
+    job = chat_job(ChatRequest.model_validate(BODIES[Capability.CHAT]), Origin(caller, "t"))
+    opened: list[Job[Any]] = []
+
+    def opening(job: Job[Any]) -> Any:
+        opened.append(job)
+        raise Draining("stops here")
+
+    monkeypatch.setattr(runtime.dispatcher, "open", opening)
+    with pytest.raises(Draining):
+        async with open_job(runtime, job, caller):
+            pass
+    assert [one.bound for one in opened] == [Bound(1000 - job.facts.prompt_tokens, KEY)]
+    asked = ChatRequest.model_validate({**BODIES[Capability.CHAT], "max_tokens": 2000})
+    with pytest.raises(InvalidRequest, match="at most 9") as refused:
+        async with open_job(runtime, chat_job(asked, Origin(caller, "t")), caller):
+            pass
+    assert refused.value.param == "max_tokens"
 
 
 def test_a_job_that_contradicts_itself_is_refused_before_it_is_opened() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -162,24 +164,72 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     assert load_settings().server.port == 9000
 
 
-def numbers(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The names of the settings that may be fractions."""
+def numbers(section: type[BaseModel]) -> Iterator[str]:
+    """The names of the settings that are numbers, or tables or lists of numbers."""
     for name in setting_names(section):
         annotation: Any = section
         for part in name.split("."):
             annotation = annotation.model_fields[part].annotation
-        if annotation is float or float in get_args(annotation):
-            yield prefix + name
+        if {"int", "float"} & set(re.findall(r"\w+", str(annotation).replace("<class", ""))):
+            yield name
+
+
+def one_setting(name: str, value: Any) -> dict[str, Any]:
+    """The settings with one value; in a table or list of numbers it is the only one."""
+    section, _, leaf = name.rpartition(".")
+    around = attrgetter(section)(Settings())
+    now = getattr(around, leaf)
+    wrapped = {"cpu": value} if isinstance(now, dict) else [value] if isinstance(now, tuple) else value
+    needed = {
+        each: getattr(around, each) for each, field in type(around).model_fields.items() if field.is_required()
+    }
+    document: Any = needed | {leaf: wrapped}
+    for part in reversed(section.split(".")):
+        document = {part: document}
+    return dict(document)
+
+
+NEGATIVE = {"workers.keep_alive"}
+"""Settings of which a negative value has a meaning."""
+NO_NUMBERS = [True, False, math.nan, math.inf, -math.inf, 1e300, 10**30, -1, -0.5, "much", [], {}]
+
+
+def test_the_numeric_settings_are_found() -> None:
+    found = set(numbers(Settings))
+    assert found > {"server.port", "server.drain", "spend.caps.day", "workers.memory", "backends.fetch.ports"}
+    assert len(found) > 90
 
 
 @pytest.mark.parametrize("name", list(numbers(Settings)))
-def test_no_setting_takes_nan(name: str) -> None:
-    section, _, leaf = name.rpartition(".")
-    value: Any = {**attrgetter(section)(Settings()).model_dump(), leaf: float("nan")}
-    for part in reversed(section.split(".")):
-        value = {part: value}
-    with pytest.raises(ConfigurationError, match=name.replace(".", r"\.")):
-        load_settings(**value)
+def test_no_numeric_setting_takes_what_is_no_sensible_number(name: str) -> None:
+    for value in NO_NUMBERS:
+        if name in NEGATIVE and value in (-1, -0.5):
+            continue
+        with pytest.raises(ConfigurationError, match=name.replace(".", r"\.")) as refused:
+            print(name, value, load_settings(**one_setting(name, value)))
+        assert "it must be" in refused.value.message
+        assert "Input should" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[server]\nport = 99999", "'server.port': it must be at most 65535 (it is 99999)"),
+        ("[log]\nlevel = 'loud'", "it must be 'debug', 'info', 'warning' or 'error' (it is 'loud')"),
+        ("[log]\naccess = 3", "'log.access': it must be true or false (it is 3)"),
+        ("[spend.caps]\nday = true", "'spend.caps.day': it must be a number, and not true or false (it is true)"),
+        ("[workers.memory]\ncpu = 10", "'workers.memory.cpu': it must be at least 16777216 (it is 10)"),
+        ("data_dir = ''", "'data_dir': it must be a file or folder"),
+        ("[discovery]\nfolders = ['']", "'discovery.folders': it must be a file or folder"),
+        ("[backends]\nproxy = 'socks5://me:planted@host'", "'backends.proxy': a proxy is"),
+    ],
+)
+def test_a_refusal_says_what_is_allowed_and_what_came(tmp_path: Path, text: str, expected: str) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert expected in refused.value.message
+    assert "planted" not in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -197,6 +247,11 @@ def test_no_setting_takes_nan(name: str) -> None:
         ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "'routing.preferred.chat': "),
         ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "smollm2-135m-instruct"),
         ("[routing.speech]\npreferred = ['hibary']", "'routing.speech.preferred': "),
+        (
+            "[routing.preferred]\nrerank = 'hibari'",
+            "preferred.rerank': 'hibari' cannot rerank; it can speak",
+        ),
+        ("[routing.speech]\npreferred = ['smollm2-135m-instruct']", "cannot speak or transcribe or translate"),
         ("[[endpoint]]\nid = 'e'\nbase_url = 'localhost:8000'", "[[endpoint]] 'e': base_url: it must be a URL"),
     ],
 )

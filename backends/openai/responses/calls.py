@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from backends.base import Upstream
 from backends.http import HttpClient, UpstreamResponse
 from backends.http.errors import read_error
+from backends.notices import DROPPED, note
 from backends.openai.asked import AskedCall
 from backends.openai.responses.errors import naming
 from backends.openai.responses.native import native_request
@@ -23,11 +24,15 @@ from backends.streams.native import carry
 from backends.translation import TranslatedRequest, reading
 from backends.wire.chat import ChatRequest, Original
 from backends.workers.engines.common.detokenization import StopFilter
-from catalog.errors import UpstreamProtocolError
+from catalog.errors import InvalidRequest, UpstreamProtocolError
 from catalog.types import Json
 
 PATH = "/responses"
 COUNT_PATH = "/responses/input_tokens"
+UNREADABLE = "invalid_encrypted_content"
+"""OpenAI's code for reasoning that it cannot decrypt."""
+_AFTER_END = 0.05
+"""Seconds in which a stream may end after its last event, so that its connection can be used again."""
 
 
 def request_for(
@@ -61,21 +66,35 @@ async def respond(
 ) -> AsyncGenerator[Json]:
     """The chunks of the answer to ``made``; see :class:`backends.base.Chat`.
 
-    Stop sequences, which no response has, end the text here. Raises StreamBroken for an answer without an end.
+    Stop sequences, which no response has, end the text here. Reasoning that the server cannot decrypt, made under
+    another organisation's key or by another server, is left out and noted (:mod:`backends.notices`). Raises
+    StreamBroken for an answer without an end.
     """
     answer = ResponseReader(upstream, created=int(time.time()), chat=original is None)
-    call = AskedCall(
-        http,
-        upstream,
-        path,
-        dict(made.body),
-        plain=asks_plainly(request, upstream),
-        key_header=key_header,
-        errors=naming(read_error, chat=original is None),
-        counts_itself=True,
-    )
-    stops = () if original is not None or "stop" in made.dropped else request.stop or ()
-    async with call as response, aclosing(_events(response, answer)) as events:
+    body = dict(made.body)
+
+    def ask() -> AskedCall:
+        return AskedCall(
+            http,
+            upstream,
+            path,
+            body,
+            plain=asks_plainly(request, upstream),
+            key_header=key_header,
+            errors=naming(read_error, chat=original is None),
+            counts_itself=True,
+        )
+
+    stops = request.stop if original is None else None
+    async with AsyncExitStack() as held:
+        try:
+            response = await held.enter_async_context(ask())
+        except InvalidRequest as refusal:
+            if refusal.code != UNREADABLE or not _drop_reasoning(body):
+                raise
+            note({DROPPED: "messages.thinking_blocks" if original is None else "input.reasoning"})
+            response = await held.enter_async_context(ask())
+        events = await held.enter_async_context(aclosing(_events(response, answer)))
         if stops:
             async with aclosing(_stopped(events, answer, stops)) as chunks:
                 async for chunk in chunks:
@@ -85,7 +104,18 @@ async def respond(
             read = answer.feed(event)
             for chunk in read if original is None else carry(read, event):
                 yield chunk
+            if answer.finished:
+                await response.drain(_AFTER_END)
+                break
     answer.close()
+
+
+def _drop_reasoning(body: Json) -> bool:
+    """Remove the reasoning items; False if there are none."""
+    given = body["input"]
+    kept = [item for item in given if item.get("type") != "reasoning"] if isinstance(given, list) else given
+    body["input"] = kept
+    return len(kept) < len(given)
 
 
 async def _events(response: UpstreamResponse, answer: ResponseReader) -> AsyncGenerator[Json]:

@@ -24,15 +24,15 @@ LEAST_OUTPUT = 16
 """The smallest ``max_output_tokens`` that OpenAI takes."""
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
-_REFUSED = {name: OTHER_ANSWERS[name] for name in ("functions", "function_call", "modalities", "audio")}
+_REFUSED = {name: OTHER_ANSWERS[name] for name in ("modalities", "audio")}
 _COUNTED = frozenset(
     {
         *("model", "input", "instructions", "conversation", "previous_response_id", "parallel_tool_calls"),
         *("personality", "reasoning", "text", "tools", "tool_choice", "truncation"),
     }
 )
-_UNSENT = frozenset({"n", "stop", *_REFUSED})
-"""Names whose neutral values may be in a chat, and ``stop``, which the gateway keeps."""
+_UNSENT = frozenset({"n", *_REFUSED})
+"""Names whose neutral values may be in a chat."""
 _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
@@ -58,16 +58,16 @@ _COMPATIBLE = _without_lacked(COMPATIBLE)
 def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -> TranslatedRequest:
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
-    Nothing is stored unless the caller asks for it. Raises InvalidRequest or a subclass for what no response has:
-    several choices, audio, the older ``functions``.
+    Nothing is stored unless the caller asks for it. Stop sequences are left to the gateway. Raises InvalidRequest
+    or a subclass for what no response has: several choices, and audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):
         raise UnsupportedParameter("OpenAI's Responses API gives one choice; 'n' must be 1.", param="n")
     dropped = Dropped()
     search = request.web_search_options
-    if search is not None:
-        request = request.model_copy(update={"web_search_options": None})
+    if search is not None or request.stop is not None:
+        request = request.model_copy(update={"web_search_options": None, "stop": None})
     dropped.add(*dropped_names(request, upstream, table))
     chat = body_for(request, upstream, table)
     chat = {name: value for name, value in chat.items() if value is not None and name not in _UNSENT}

@@ -24,7 +24,8 @@ FINISH_REASONS = {"max_output_tokens": "length", "max_messages": "length", "cont
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are tool calls of a chat, and the field with what the tool is given."""
 
-_PLACES = frozenset({"start_index", "end_index", "index"})
+_PARAGRAPH = "\n\n"
+_PLACES = ("start_index", "end_index", "index")
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -62,7 +63,7 @@ class ResponseReader:
     _calls: int = 0
     _texts: int = 0
     _said: int = 0
-    _base: int | None = None
+    _begins: int = 0
     _summaries: int = 0
     _separate: bool = False
 
@@ -80,10 +81,10 @@ class ResponseReader:
                     yield from self._added(event["output_index"], event["item"])
                 case "response.output_text.annotation.added":
                     yield from self._annotation(event.get("annotation"))
+                case "response.content_part.added":
+                    self._begin_part()
                 case "response.reasoning_summary_part.added":
                     self._separate = self._summaries > 0
-                case "response.content_part.added":
-                    self._base = None
                 case "response.output_item.done":
                     yield from self._done(event["output_index"], event["item"])
                 case "response.completed" | "response.incomplete":
@@ -141,7 +142,7 @@ class ResponseReader:
         elif kind == "message":
             yield from self._thought(None)
             self._texts += 1
-            self._base = None
+            self._begin_part()
 
     def _delta(self, kind: str, item: _Item, event: Json) -> Iterator[Json]:
         text = event["delta"]
@@ -153,6 +154,7 @@ class ResponseReader:
                 item.said = True
                 yield self._chunks.delta({"refusal": text})
             case "reasoning":
+                item.said = True
                 yield self._reasoning(text)
             case _:
                 yield from self._given(item, text)
@@ -166,15 +168,16 @@ class ResponseReader:
         else:
             yield self._chunks.delta({"tool_calls": [{"index": item.position, "custom": {"input": text}}]})
 
+    def _begin_part(self) -> None:
+        """Note where a text begins in the answer; a second message, after a comment, is a paragraph of its own."""
+        self._begins = self._said + (len(_PARAGRAPH) if self._texts > 1 else 0)
+
     def _text(self, text: str, logprobs: Any = None) -> Iterator[Json]:
-        told = text
-        if self._texts > 1:  # an answer may have several messages: a comment, then the answer
+        if self._texts > 1:
             self._texts = 1
-            text = f"\n\n{text}"
-        chunk = self._chunks.text(text)
-        if self._base is None:
-            self._base = self._said + len(text) - len(told)
+            text = _PARAGRAPH + text
         self._said += len(text)
+        chunk = self._chunks.text(text)
         if logprobs:
             chunk["choices"][0]["logprobs"] = {"content": list(map(_token, logprobs)), "refusal": None}
         yield chunk
@@ -186,11 +189,11 @@ class ResponseReader:
         return self._chunks.delta({"reasoning_content": text})
 
     def _annotation(self, annotation: Any) -> Iterator[Json]:
+        """An annotation in a chat's form, with places in the whole text instead of those in its part."""
         if isinstance(annotation, dict):
             kind = annotation["type"]
             inner = {name: value for name, value in annotation.items() if name != "type"}
-            for name in _PLACES & inner.keys():  # of the part's text; a chat's are of all texts
-                inner[name] += self._base or 0
+            inner |= {name: inner[name] + self._begins for name in _PLACES if type(inner.get(name)) is int}
             yield self._chunks.delta({"annotations": [{"type": kind, kind: inner}]})
 
     def _done(self, index: int, item: Json) -> Iterator[Json]:
@@ -203,6 +206,9 @@ class ResponseReader:
             yield self._chunks.delta({"server_tool_calls": [item]})
         elif item["type"] == "reasoning":
             self._thoughts.append(item)
+            told = [part["text"] for part in (*(item.get("summary") or ()), *(item.get("content") or ()))]
+            if told and not known.said:
+                yield self._reasoning("\n\n".join(told))
         elif known.said:
             return
         elif item["type"] in _CALLS:
@@ -212,7 +218,7 @@ class ResponseReader:
                 if part["type"] == "refusal":
                     yield self._chunks.delta({"refusal": part["refusal"]})
                 elif part["type"] == "output_text":
-                    self._base = None
+                    self._begin_part()
                     yield from self._text(part["text"], part.get("logprobs"))
                     for annotation in part.get("annotations") or ():
                         yield from self._annotation(annotation)

@@ -43,6 +43,7 @@ from catalog.errors import (
     RequestFailed,
     RoundhouseError,
 )
+from catalog.validation.wording import allowed, place
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -163,9 +164,9 @@ def parse(model: type[M], body: bytes) -> M:
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """Translate pydantic's first error."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    param = ".".join(str(part) for part in first["loc"]) or None
-    return InvalidRequest(f"{param}: {first['msg']}" if param else first["msg"], param=param)
+    first = error.errors(include_url=False, include_input=False)[0]
+    param = place(first) or None
+    return InvalidRequest(f"{param}: {allowed(first)}" if param else allowed(first), param=param)
 
 
 async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from backends.anthropic.errors import read_anthropic_error
 from backends.base import Upstream
+from backends.elevenlabs.errors import read_elevenlabs_error
+from backends.google.errors import read_google_error
 from backends.http import HttpClient
-from backends.http.errors import read_error, retry_after
+from backends.http.errors import ErrorReader, read_error, retry_after, scrub
 from catalog.errors import (
     ContextLengthExceeded,
     InvalidRequest,
@@ -201,6 +204,56 @@ async def test_the_key_is_in_no_error_even_when_the_upstream_echoes_it(fake: Fak
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 408, 413, 429, 500, 501, 502, 503, 504, 529])
 @pytest.mark.parametrize("body", [b'{"error": {"message": "The tenant is asleep."}}', b"The tenant is asleep."])
 def test_the_text_of_an_upstreams_error_reaches_the_caller(status: int, body: bytes) -> None:
-    assert (
-        "The tenant is asleep." in read_error(status, {}, body, Upstream("e", "openai", "http://x", "m")).message
-    )
+    error = read_error(status, {}, body, Upstream("e", "openai", "http://x", "m"))
+    assert "The tenant is asleep." in error.message
+
+
+SECRET_UPSTREAM = Upstream(
+    "e", "openai", "http://x", "m", api_key="0123456789abcdef", headers={"x-extra": "Token hush-hush-9"},
+    query={"api-version": "2026-01-01", "subscription-key": "q-secret-1"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "0123456789abcdef", "hush-hush-9", "Token hush-hush-9", "q-secret-1", "sk-proj-Ab12Cd34",
+        "AKIAIOSFODNN7EXAMPLE", "pplx-abcdef123456", "r8_abcdefgh123", "nvapi-abcdefgh", "ya29.a0AfH6SMB",
+        "eyJhbGciOiJI.eyJzdWIi.c2ln", "Bearer abc.def.ghi", "Basic dXNlcjpwYXNz", "9f8e****************3c2d",
+        "xai-abcdefgh",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 408, 413, 429, 500, 501, 503, 504])
+@pytest.mark.parametrize("reader", [read_error, read_anthropic_error, read_google_error, read_elevenlabs_error])
+def test_no_error_of_a_provider_tells_a_key(reader: ErrorReader, status: int, secret: str) -> None:
+    fields = {
+        "message": f"Wrong key: {secret} given.",
+        "param": secret,
+        "code": "x",
+        "type": secret,
+        "status": secret,
+    }
+    for body in (
+        {"error": {**fields, "innererror": {"a": secret}}},
+        {"detail": fields},
+        {"error": secret},
+        fields,
+    ):
+        error = reader(status, {}, orjson.dumps(body), SECRET_UPSTREAM)
+        assert secret not in orjson.dumps(error.to_body()).decode()
+    told = reader(status, {}, b'{"error": {"message": "version 2026-01-01"}}', SECRET_UPSTREAM).message
+    assert "[secret]" not in told
+
+
+@pytest.mark.parametrize(
+    "text", ["Basic functionality is missing", "eyJ is no token", "the basics of a risk-free"]
+)
+def test_words_are_no_keys(text: str) -> None:
+    assert scrub(text, SECRET_UPSTREAM) == text
+
+
+def test_a_key_at_the_end_of_a_message_that_was_cut_is_masked_too() -> None:
+    for start in range(1980, 2000):
+        message = "x" * start + "0123456789abcdef"
+        error = read_error(400, {}, orjson.dumps({"error": {"message": message}}), SECRET_UPSTREAM)
+        assert "01234567" not in error.message

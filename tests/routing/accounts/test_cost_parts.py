@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -194,3 +195,22 @@ def test_the_built_in_rows_cost_what_the_providers_pages_say(model: str, usage: 
     row = Catalog.builtin().resolve(model)
     capability = next(iter(row.endpoints))
     assert cost_nano(row.price, usage, capability) == to_nano(dollars)
+
+
+CHANGING = Price(
+    input=2, output=10, cache_read=0.1, tiers={"flex": 0.5}, later={"on": "2026-12-01", "input": 4, "output": 20}
+)
+CHANGE = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(("wall", "dollars"), [(CHANGE - 1, 12.1), (CHANGE, 24.1), (CHANGE + 1e9, 24.1)])
+def test_an_announced_change_of_a_price_holds_from_its_day_on(wall: float, dollars: float) -> None:
+    usage = Usage(2 * MILLION, MILLION, cached=MILLION)
+    assert cost_nano(CHANGING.at(wall), usage) == to_nano(dollars)
+    assert cost_nano(CHANGING.at(wall), Usage(0, MILLION, details=UsageDetails(tiers=("flex",)))) == to_nano(
+        5 if wall < CHANGE else 10
+    )
+
+
+def test_a_price_without_a_change_is_the_same_at_any_time() -> None:
+    assert PRICE.at(0) is PRICE.at(1e12) is PRICE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import RateLimited
+from catalog.errors import InvalidRequest, RateLimited
 from routing.accounts.allowances import Allowances
 from routing.accounts.reservations import ASSUMED, TokenGrant, TokenReservations
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
@@ -142,14 +142,65 @@ async def test_an_answer_without_a_bound_reserves_the_assumed_length_or_the_rest
     assert await admit(gateways[0], facts_of(key, 1)) is None
 
 
-async def test_a_bound_above_the_whole_limit_is_refused_with_its_name_and_without_retry_after(
+async def test_a_bound_above_the_whole_limit_is_a_mistake_of_the_request_and_no_reason_to_wait(
     gateways: tuple[VirtualKeys, VirtualKeys],
 ) -> None:
     key = await key_with(gateways, Rate(minute=100))
-    facts = facts_of(key, 10, 91)
-    with pytest.raises(RateLimited, match=r"101, 91 of them by its own bound.*shorter answer") as refused:
-        await gateways[0].admit(gateways[0].get(key), facts)
-    assert refused.value.retry_after is None
+    told = r"101, 91 of them by its own bound.*at most 90 with max_tokens"
+    with pytest.raises(InvalidRequest, match=told) as refused:
+        await gateways[0].admit(gateways[0].get(key), facts_of(key, 10, 91))
+    assert (refused.value.param, refused.value.headers()) == ("max_tokens", {})
+    with pytest.raises(RateLimited, match="does not allow this request") as too_long:
+        await gateways[0].admit(gateways[0].get(key), facts_of(key, 100, 91))  # no bound would help
+    assert too_long.value.retry_after is None
+
+
+async def test_an_answer_without_a_bound_may_become_as_long_as_what_is_left_of_the_lowest_limit(
+    gateways: tuple[VirtualKeys, VirtualKeys],
+) -> None:
+    key = await key_with(gateways, Rate(day=5000, month=100_000))
+    first = await admit(gateways[0], facts_of(key, 10))
+    assert first
+    assert first.most == 4990
+    second = await admit(gateways[1], replace(facts_of(key, 10), choices=2))
+    assert second
+    assert second.most == (5000 - 10 - ASSUMED - 10) // 2
+    bounded = await admit(gateways[1], facts_of(key, 10, 50))
+    assert bounded
+    assert bounded.most is None
+    full = await key_with(gateways, Rate(day=10))
+    last = await admit(gateways[0], facts_of(full, 10))
+    assert last
+    assert last.most == 1
+
+
+async def test_an_answer_that_outgrows_what_it_reserved_reserves_more(
+    states: tuple[State, State], gateways: tuple[VirtualKeys, VirtualKeys]
+) -> None:
+    key = await key_with(gateways, Rate(day=3 * ASSUMED))
+    grant = await admit(gateways[0], facts_of(key, 10))
+    assert grant
+    for _ in range(2 * ASSUMED):
+        gateways[0].see(grant, {"choices": [{"delta": {"content": "xyz"}}]})
+    assert await total(states[0]) == 2 * ASSUMED + 10
+    assert await admit(gateways[1], facts_of(key, ASSUMED)) is None
+    gateways[0].record(outcome(facts=grant.facts, usage=Usage(input=10, output=2 * ASSUMED)))
+    gateways[0].settle(grant)
+    assert await total(states[0]) == 2 * ASSUMED + 10
+    await states[0].flush()
+    assert set((await states[0].counts("held/")).values()) <= {0}
+
+
+async def test_a_call_that_waits_for_answers_of_another_gateway_is_told_to_try_again_soon(
+    states: tuple[State, State], gateways: tuple[VirtualKeys, VirtualKeys]
+) -> None:
+    key = await key_with(gateways, Rate(month=100))
+    assert await admit(gateways[0], facts_of(key, 10, 60))
+    await states[0].flush()
+    with pytest.raises(RateLimited, match="answers in progress hold 60") as refused:
+        await gateways[1].admit(gateways[1].get(key), facts_of(key, 10, 30))
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after <= 1
 
 
 async def test_a_call_that_waits_for_answers_in_progress_alone_is_told_to_try_again_soon(

@@ -19,12 +19,13 @@ from routing.accounts.costs import cost_nano
 from routing.accounts.spend import Caps, SpendSettings
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
+from routing.calling.judgement import judge_for
 from routing.calling.operations import CHAT
 from routing.calling.traces import TraceSettings
 from routing.facts import Facts, Intent
 from routing.outcomes import Usage
 from tests.routing.calling.conftest import dispatcher
-from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, local, remote
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, end, local, remote, text
 
 UPSTREAM = Upstream("cloud", "openai", "http://cloud/v1", "m")
 
@@ -59,7 +60,7 @@ async def test_the_longest_answer_that_is_asked_for_costs_at_most_max_cost(
     assert tokens is not None
 
     def cost(answer: int) -> int:
-        used = cost_nano(model.price, Usage(input=-(-prompt * 115 // 100), output=answer * choices))
+        used = cost_nano(model.price, Usage(input=-(-prompt * 115 // 100) + 16, output=answer * choices))
         assert used is not None
         return used
 
@@ -68,10 +69,10 @@ async def test_the_longest_answer_that_is_asked_for_costs_at_most_max_cost(
 
 async def test_the_caller_reads_the_bound_in_a_header_and_in_the_trace(stand: Stand) -> None:
     _, headers = await asked(stand, within(0.001), remote("a", "lan"))
-    assert headers["x-roundhouse-bound"] == "max_tokens=494; max_cost"
+    assert headers["x-roundhouse-bound"] == "max_tokens=486; max_cost"
     trace = stand.traces.get("trace-1")
     assert trace is not None
-    assert trace["attempts"][0]["bound"] == "max_tokens=494; max_cost"
+    assert trace["attempts"][0]["bound"] == "max_tokens=486; max_cost"
 
 
 async def test_a_request_without_a_limit_is_sent_as_it_is(stand: Stand) -> None:
@@ -100,7 +101,7 @@ async def test_no_bound_is_sent_that_the_context_window_could_not_hold(stand: St
     assert sent_to(stand) is REQUEST  # the window ends the answer before the money does
     near = remote("a", "lan").model_copy(update={"limits": Limits(context_window=504)})
     await asked(stand, within(0.001), near)
-    assert sent_to(stand).max_tokens == 492
+    assert sent_to(stand).max_tokens == 476
     short = remote("a", "lan").model_copy(update={"limits": Limits(max_output_tokens=300)})
     await asked(stand, within(0.001), short)
     assert sent_to(stand) is REQUEST
@@ -129,7 +130,7 @@ async def test_a_prompt_that_may_cost_more_than_max_cost_is_not_sent(stand: Stan
 async def test_tokens_that_are_written_to_a_cache_count_at_their_price(stand: Stand) -> None:
     dear = remote("a", "lan").model_copy(update={"price": Price(input=1, output=2, cache_write=10)})
     await asked(stand, within(0.001, replace(FACTS, prompt_tokens=20)), dear)
-    assert sent_to(stand).max_tokens == (1000 - 23 * 10) // 2
+    assert sent_to(stand).max_tokens == (1000 - (23 + 16) * 10) // 2
 
 
 async def test_max_cost_refuses_a_price_that_is_unknown(stand: Stand) -> None:
@@ -141,7 +142,28 @@ async def test_a_cap_on_one_request_bounds_its_answer_too(tmp_path: Path) -> Non
     settings = SpendSettings(caps=Caps(request=0.005))
     async with dispatcher(tmp_path, settings, TraceSettings()) as stand:
         _, headers = await asked(stand, FACTS, remote("a", "lan"))
-        assert headers["x-roundhouse-bound"] == "max_tokens=2494; request_cap"
+        assert headers["x-roundhouse-bound"] == "max_tokens=2486; request_cap"
+
+
+async def test_the_lowest_of_several_limits_counts(stand: Stand) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    stand.will_try(remote("a", "lan"))
+    for tokens, told in ((7, "max_tokens=7; key_tokens"), (7000, "max_tokens=486; max_cost")):
+        job = replace(stand.job(within(0.001)), bound=Bound(tokens, "key_tokens"))
+        async with stand.dispatcher.open(job) as answer:
+            assert answer.headers()["x-roundhouse-bound"] == told
+
+
+@pytest.mark.parametrize(("limited", "valid"), [(True, None), (False, False)])
+async def test_a_form_that_was_cut_at_a_bound_proves_nothing(
+    stand: Stand, limited: bool, valid: bool | None
+) -> None:
+    stand.backend.scripts = {"a": (text('{"age"'), end("length"))}
+    stand.will_try(remote("a", "lan"))
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": "Hi"}], "response_format": form})
+    await stand.ask(replace(stand.job(within(0.001) if limited else FACTS, judge_for(asked)), request=asked))
+    assert stand.recorder.outcomes[0].valid is valid
 
 
 def test_the_bound_has_the_name_that_the_caller_or_the_row_uses() -> None:

@@ -27,7 +27,7 @@ from routing.facts import Facts, Intent
 from routing.outcomes import Result
 from routing.plan import Exclusion, Plan, Strategy
 from tests.garbage import left_in_cycles
-from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, Stand, local, remote
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, USAGE, Stand, local, remote
 
 
 async def test_the_first_candidate_answers_and_is_reported(stand: Stand) -> None:
@@ -111,6 +111,26 @@ async def test_what_a_worker_says_it_dropped_is_told_too_and_strict_refuses_it(s
     with pytest.raises(UnsupportedParameter, match="input_type"):
         await stand.ask(stand.job(Facts(capability=Capability.CHAT, intent=Intent(strict=True))))
     assert stand.backend.open == 0
+
+
+async def test_fewer_choices_than_were_asked_for_are_told_and_strict_goes_on_to_a_model_that_gives_them(
+    stand: Stand,
+) -> None:
+    two = [{"index": 1, "delta": {"content": "too"}, "finish_reason": "stop"}]
+    stand.backend.scripts = {"one": GOOD, "two": (*GOOD[:-1], {"choices": two}, USAGE)}
+    request = REQUEST.model_copy(update={"n": 2})
+    for name, told in (("one", "n"), ("two", None)):
+        stand.will_try(local(name))
+        async with stand.dispatcher.open(replace(stand.job(), request=request)) as answer:
+            async for _ in answer:
+                pass
+            assert answer.headers().get("x-roundhouse-dropped") == told
+    strict = Facts(capability=Capability.CHAT, intent=Intent(strict=True))
+    stand.will_try(local("one"))
+    with pytest.raises(UnsupportedParameter, match="n"):
+        async with stand.dispatcher.open(replace(stand.job(strict), request=request)) as answer:
+            async for _ in answer:
+                pass
 
 
 async def test_a_form_of_the_answer_is_never_dropped(stand: Stand) -> None:

@@ -75,6 +75,25 @@ def test_a_refusal_a_broken_stream_and_the_callers_own_bound_prove_nothing() -> 
     assert verdict(asked, chunk("length", content='{"age"')) is False
 
 
+@pytest.mark.parametrize(
+    ("fields", "end", "content", "expected"),
+    [
+        ({"stop": ["}"]}, {}, '{"age": 5', None),  # the server does not say what ended it
+        ({"stop": ["\n"]}, {}, "", None),
+        ({"stop": ["\n"]}, {}, "Sure! Here", False),  # no stop sequence makes this the beginning of JSON
+        ({"stop": ["\n"]}, {}, '{"age": 5}', True),
+        ({}, {"stop_reason": "}"}, "Sure", None),
+        ({}, {}, '{"age": 5', False),
+    ],
+)
+def test_a_form_that_a_stop_sequence_cut_proves_nothing(
+    fields: dict[str, Any], end: dict[str, Any], content: str, expected: bool | None
+) -> None:
+    last = chunk("stop", content=content)
+    last["choices"][0] |= end
+    assert verdict(request(response_format=FORM, **fields), last) is expected
+
+
 def test_an_answer_that_is_too_long_to_keep_is_not_judged() -> None:
     pieces = [chunk(content="x" * 10) for _ in range(20)]
     assert verdict(request(response_format=FORM), *pieces, chunk("stop"), most=100) is None

@@ -11,7 +11,7 @@ from backends.wire.chat import ChatRequest
 from catalog.model import Capability, Model, Price
 from catalog.prices.price import LongPrices
 from catalog.types import Json
-from routing.accounts.costs import affordable_output, to_nano
+from routing.accounts.costs import affordable_output, longest_prompt, to_nano
 from routing.calling.observers import ImageObserver
 from routing.calling.usage import token_usage
 from routing.facts import Facts
@@ -164,15 +164,14 @@ def test_the_tokens_of_an_answer_of_pictures_are_of_the_pictures() -> None:
 def test_max_cost_bounds_the_answer_for_the_dearest_tier_that_may_serve_it(
     tiers: tuple[str, ...], tokens: int
 ) -> None:
-    asked = replace(FACTS, prompt_tokens=0, tiers=tiers)
-    assert affordable_output(PRICE, asked, 1.0) == tokens
+    price = PRICE.model_copy(update={"input": 0.0})
+    assert affordable_output(price, replace(FACTS, tiers=tiers), 1.0) == tokens
 
 
 def test_max_cost_takes_a_prompt_with_sound_for_sound_and_a_long_one_for_long() -> None:
-    heard = replace(FACTS, prompt_tokens=100_000, features=frozenset({Capability.AUDIO_INPUT}))
-    assert affordable_output(Price(input=1, output=10, audio_input=40), heard, 4.7) == 10_000
-    long = LongPrices(above=110_000, input=2, output=20)
-    assert (
-        affordable_output(Price(input=1, output=10, long=long), replace(FACTS, prompt_tokens=100_000), 0.43)
-        == 10_000
-    )
+    heard = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}))
+    dollars = longest_prompt(FACTS.prompt_tokens) * 40e-6 + 0.1
+    assert affordable_output(Price(input=1, output=10, audio_input=40), heard, dollars) == 10_000
+    long = LongPrices(above=MILLION, input=2, output=20)
+    dollars = longest_prompt(FACTS.prompt_tokens) * 2e-6 + 0.2
+    assert affordable_output(Price(input=1, output=10, long=long), FACTS, dollars) == 10_000

@@ -123,7 +123,7 @@ def test_a_limit_on_cost_counts_every_answer() -> None:
 
 def test_max_cost_counts_a_prompt_with_the_error_of_its_estimate() -> None:
     here = world([remote("m", context=None)])  # 1 dollar per million tokens of prompt
-    prompt = chat(max_cost=0.0115, prompt_tokens=10_000, output_tokens=0)
+    prompt = chat(max_cost=0.011516, prompt_tokens=10_000, output_tokens=0)
     assert codes(choose(prompt, here)) == {}
     assert codes(choose(replace(prompt, prompt_tokens=10_001), here)) == {"m": "cost"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from backends.queueing import Need
 from backends.workers.pool import PoolSnapshot
 from catalog.catalog import Catalog
-from catalog.model import Capability, Endpoint, Model, UpstreamSource
+from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
+from catalog.prices.price import LaterPrices
 from routing.accounts.spend import Spend, SpendSettings
 from routing.beliefs.estimator import Estimator
 from routing.choosing.planner import Planner
@@ -60,13 +62,14 @@ class PlannerHarness:
         self.breakers = Breakers(BreakerSettings(), self.clock)
         self.availability = Availability(CompleteStore(), lambda engine: None)
         self.concurrency = ConcurrencyLimits(self.clock, max_queue=10)
+        self.spend = Spend(state, SpendSettings(), self.clock)
         self.planner = Planner(
             catalog=lambda: self.catalog,
             availability=self.availability,
             pool=CountingPool(),
             breakers=self.breakers,
             keys=self.keys,
-            spend=Spend(state, SpendSettings(), self.clock),
+            spend=self.spend,
             concurrency=self.concurrency,
             estimator=Estimator(RoutingSettings()),
             settings=RoutingSettings(),
@@ -191,3 +194,32 @@ async def test_a_new_catalogue_is_compiled_into_a_new_index(planning: PlannerHar
     assert after.index is not before.index
     assert planning.codes() == {"at-new": "no_key"}
     assert isinstance(after.pool, PoolSnapshot)
+
+
+async def test_an_announced_change_of_a_price_is_expected_and_reserved_from_its_day_on(
+    planning: PlannerHarness,
+) -> None:
+    tomorrow = datetime.fromtimestamp(planning.clock.wall(), UTC).date() + timedelta(days=1)
+    price = Price(input=1, output=2, later=LaterPrices(on=tomorrow, input=3))
+    planning.catalog = planning.catalog.with_discovered(
+        "open",
+        [
+            Model(
+                id="open/x",
+                capabilities={Capability.CHAT},
+                source=UpstreamSource(endpoint="open", model="x"),
+                price=price,
+            )
+        ],
+    )
+    facts = replace(CHAT, prompt_tokens=1_000_000, output_tokens=0)
+
+    def seen() -> tuple[float, float | None]:
+        index = planning.planner.world(facts).index
+        return float(index.prices["input"][index.rows["open/x"]]), planning.spend.estimate(price, facts)
+
+    assert seen() == (1.0, 1.0)
+    planning.clock.advance(86_400)
+    assert seen() == (3.0, 3.0)
+    index = planning.planner.world(facts).index
+    assert planning.planner.world(facts).index is index

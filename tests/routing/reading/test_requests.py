@@ -19,6 +19,7 @@ from backends.wire.schema import check_pattern
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from routing.calling.usage import MOST_TOKENS, most_prompt_tokens
 from routing.facts import Complexity, Facts, Mode, Task, Workload
 from routing.reading import complexity
 from routing.reading import requests as read
@@ -293,12 +294,13 @@ def test_lone_surrogates_do_not_break_anything() -> None:
         ({}, False),
         ({"store": False}, False),
         ({"web_search_options": {}}, True),
+        ({"plugins": []}, True),
         ({"plugins": [{"id": "web"}]}, True),
     ],
 )
 def test_a_request_that_the_provider_may_search_for_is_told_apart(extra: dict[str, Any], hosted: bool) -> None:
     body = ChatRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **extra})
-    assert read_chat(body).hosted is hosted
+    assert (most_prompt_tokens(read_chat(body)) == MOST_TOKENS) is hosted
 
 
 def test_the_results_of_a_search_are_read_and_paid_but_make_no_question_harder() -> None:

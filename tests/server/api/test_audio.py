@@ -8,7 +8,8 @@ import pytest
 
 from server.answers.transcripts import clock, srt, vtt
 from tests.server.api.test_chat import events
-from tests.server.conftest import Gateway
+from tests.server.conftest import Gateway, Start
+from tests.server.edge.test_gate import KEYS
 from tests.server.test_bad_input import error
 
 PATH = "/v1/audio/transcriptions"
@@ -165,6 +166,15 @@ async def test_voices(gateway: Gateway) -> None:
         ("robin", "songbird", True),
         ("wren", "songbird", False),
     ]
+
+
+async def test_a_key_sees_the_voices_of_its_own_models_alone(start: Start) -> None:
+    async with start(**KEYS) as gateway:
+        for models, voices in ((("parrot",), []), (("song*",), ["robin", "wren"]), ((), ["robin", "wren"])):
+            made = await gateway.keys.create("app", models=models)
+            headers = {"authorization": f"Bearer {made.secret}"}
+            listed = (await gateway.client.get("/v1/audio/voices", headers=headers)).json()["data"]
+            assert [voice["id"] for voice in listed] == voices
 
 
 def test_a_cue_cannot_be_ended_by_its_text() -> None:

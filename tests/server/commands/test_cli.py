@@ -174,6 +174,24 @@ def test_a_key_is_made_listed_rotated_and_revoked() -> None:
     assert "revoked" in run("keys", "list")
 
 
+def test_the_list_of_keys_shows_every_limit() -> None:
+    limits = {
+        "requests-per-minute": "5", "requests-per-day": "70", "tokens-per-day": "900", "tokens-per-month": "1000",
+        "spend-per-request": "0.25", "spend-per-day": "5", "spend-total": "40.5",
+    }  # fmt: skip
+    RUNNER.invoke(
+        app, ["keys", "create", "bob", *(word for name, most in limits.items() for word in (f"--{name}", most))]
+    )
+    listed = " ".join(run("keys", "list").replace("│", " ").split())
+    assert "LIMITS" in listed
+    for told in ("5 requests/minute", "70 requests/day", "900 tokens/day", "1000 tokens/month"):
+        assert told in listed
+    for told in ("$0.25/request", "$5/day", "$40.5 total"):
+        assert told in listed
+    RUNNER.invoke(app, ["keys", "create", "carol"])
+    assert "none" in run("keys", "list")
+
+
 def test_an_unknown_model_is_one_line_with_the_nearest() -> None:
     assert_one_line(roundhouse("show", "smollm"), "smollm2-135m-instruct")
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO, cast
 
 import orjson
 import pytest
@@ -23,7 +24,7 @@ from catalog.model import Capability
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from server.observability.events import AttemptLog, WorkerEvents
-from server.observability.logging import Console, configure_logging, configure_structlog
+from server.observability.logging import BatchedStream, Console, configure_logging, configure_structlog
 from server.settings import LogSettings
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Start
@@ -31,6 +32,30 @@ from tests.server.fakes import CHAT, chunk
 
 KEY = "planted-key-Zx81"
 PROMPT = "planted-prompt-Qy92"
+
+
+class FullDisk(io.StringIO):
+    """A stream that refuses what it is given while it is full."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError("No space left on device")
+        return super().write(text)
+
+
+def test_lines_that_cannot_be_written_raise_nothing_and_are_counted_once_writing_works_again() -> None:
+    sink = FullDisk()
+    settings = LogSettings(format="json")
+    configure_structlog(settings, cast("TextIO", BatchedStream(sink, settings)))
+    for _ in range(3):
+        structlog.get_logger().info("lost")
+    sink.full = False
+    structlog.get_logger().info("written")
+    lines = [orjson.loads(line) for line in sink.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["written", "lines of the log were lost"]
+    assert lines[1]["lines"] == 3
 
 
 @pytest.mark.parametrize("colors", [False, True])

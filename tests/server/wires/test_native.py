@@ -21,6 +21,7 @@ from tests.fakes.anthropic import SIGNATURE, FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 
+ANTHROPIC_TYPES = {429: "rate_limit_error", 503: "overloaded_error"}
 NAMES = {"claude": "claude-x", "gpt": "fake-chat"}
 KEY_ENV = "ROUNDHOUSE_TEST_ANTHROPIC_KEY"
 with warnings.catch_warnings():
@@ -197,6 +198,27 @@ async def test_another_language_is_refused_what_only_anthropic_can_do(
     searching = await client.post("/v1/messages", json={**BODY, "model": "gpt"})
     assert searching.status_code == 400
     assert "lacks web_search. These can: 'far/claude'" in searching.json()["error"]["message"]
+    assert not other.calls
+
+
+@pytest.mark.parametrize(
+    ("fault", "times", "status"),
+    [(Fault(status=429, headers={"retry-after": "9"}), 1, 429), (Fault(status=500), 12, 503)],
+    ids=["its key rests", "it failed too often"],
+)
+async def test_a_request_that_only_claude_can_answer_waits_while_claude_rests(
+    client: httpx.AsyncClient, fake: FakeAnthropic, other: FakeOpenAI, fault: Fault, times: int, status: int
+) -> None:
+    body = {**BODY, "model": "auto"}
+    for _ in range(times):
+        fake.script(fault)
+        await client.post("/v1/messages", json=body)
+    asked = len(fake.calls)
+    response = await client.post("/v1/messages", json=body)
+    assert len(fake.calls) == asked
+    assert (response.status_code, response.json()["error"]["type"]) == (status, ANTHROPIC_TYPES[status])
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert "claude" in response.json()["error"]["message"]
     assert not other.calls
 
 

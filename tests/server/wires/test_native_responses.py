@@ -22,7 +22,7 @@ from server.settings import Settings
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import ENCRYPTED, THOUGHT, message_item, text_part
-from tests.fakes.server import Fault
+from tests.fakes.server import Call, Fault
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 KEY_ENV = "ROUNDHOUSE_TEST_CLAUDE_KEY"
@@ -257,6 +257,35 @@ async def test_reasoning_of_another_provider_is_never_sent(client: httpx.AsyncCl
     assert response.status_code == 200, response.text
     assert fake.calls[0].body["input"] == [turns[0], call, turns[3]]
     assert response.headers["x-roundhouse-dropped"] == "input.reasoning"
+
+
+async def test_reasoning_that_the_upstream_cannot_decrypt_is_left_out_and_named(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected(call: Call) -> web.Response | None:
+        if '"of-another"' not in orjson.dumps(call.body["input"]).decode():
+            return None
+        message = "The encrypted content for item rs_1 could not be verified."
+        return fake.refused(call, 400, message, code="invalid_encrypted_content")
+
+    monkeypatch.setattr(fake, "rejected", rejected)
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "of-another"}
+    turns = [{"role": "user", "content": "Hi"}, thought, {"role": "assistant", "content": "Hm."}]
+    turns.append({"role": "user", "content": "Go on."})
+    response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
+    assert response.status_code == 200, response.text
+    assert response.headers["x-roundhouse-dropped"] == "input.reasoning"
+    assert fake.calls[1].body["input"] == [turns[0], *turns[2:]]
+    block = {**thought, "endpoint": "far", "before": None}
+    said = {"role": "assistant", "content": "Hm.", "thinking_blocks": [block]}
+    chat = {"model": "gpt", "messages": [turns[0], said, turns[3]]}
+    answer = await client.post("/v1/chat/completions", json=chat)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-roundhouse-dropped"] == "messages.thinking_blocks"
+    strict = await client.post("/v1/responses", json={**PLAIN, "input": turns, "routing": {"strict": True}})
+    assert strict.status_code == 400
+    trace = (await client.get(f"/v1/traces/{response.headers['x-roundhouse-trace']}")).json()
+    assert len(trace["attempts"]) == 1
 
 
 async def test_a_caller_of_messages_gives_the_reasoning_back_and_claude_never_sees_it(

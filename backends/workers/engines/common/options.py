@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import ConfigurationError
+from catalog.validation.wording import UNKNOWN, describe, place
 
 T = TypeVar("T", bound="EngineOptions")
 
@@ -49,11 +50,10 @@ def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        wrong = f"{first['msg']}."
-        if first["type"] == "extra_forbidden":
+        wrong = f"{describe(first, value=True)}."
+        if first["type"] == UNKNOWN:
             wrong = f"there is no such option. The engine has: {', '.join(sorted(kind.model_fields))}."
-        raise ConfigurationError(f"Option '{where}' of engine {engine}: {wrong}") from error
+        raise ConfigurationError(f"Option '{place(first)}' of engine {engine}: {wrong}") from error
 
 
 def paths_of(

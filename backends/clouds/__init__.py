@@ -1,0 +1,1 @@
+"""Clouds that serve other makers' models behind an authentication of their own."""

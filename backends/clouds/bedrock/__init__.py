@@ -1,0 +1,1 @@
+"""Amazon Bedrock: Claude, Nova and open models behind AWS's authentication."""

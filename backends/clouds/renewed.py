@@ -1,0 +1,80 @@
+"""Credentials that expire: all calls share them, and one renewal at a time, in a thread, replaces them in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Generic, TypeVar
+
+import structlog
+
+from catalog.errors import RoundhouseError
+
+T = TypeVar("T")
+
+PAUSE = 10.0
+"""Seconds after a failed renewal in which credentials that are still valid are used as they are."""
+
+
+class Freshness(Enum):
+    """FRESH can be used; STALE too, but should be renewed; EXPIRED cannot."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    EXPIRED = "expired"
+
+
+class Renewed(Generic[T]):
+    """Holds one value. ``renew`` makes the next one of the last (None at first); it runs in a thread.
+
+    ``renew`` raises only :mod:`catalog.errors`. A caller that leaves ends no renewal: others may wait for it.
+    """
+
+    def __init__(self, renew: Callable[[T | None], T], freshness: Callable[[T], Freshness]) -> None:
+        self._renew = renew
+        self._freshness = freshness
+        self._value: T | None = None
+        self._renewal: asyncio.Task[T] | None = None
+        self._not_before = 0.0
+
+    async def get(self) -> T:
+        """A value that has not expired. Raises what ``renew`` raises if there is none."""
+        value = self._value
+        if value is not None:
+            freshness = self._freshness(value)
+            if freshness is Freshness.STALE and asyncio.get_running_loop().time() >= self._not_before:
+                self._begin()
+            if freshness is not Freshness.EXPIRED:
+                return value
+        return await asyncio.shield(self._begin())
+
+    def forget(self) -> None:
+        """Drop a value that was refused; the next caller waits for another."""
+        self._value = None
+
+    async def aclose(self) -> None:
+        """End a renewal in progress; its thread ends by its own time limits."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
+
+    def _begin(self) -> asyncio.Task[T]:
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(asyncio.to_thread(self._renew, self._value))
+            self._renewal.add_done_callback(self._end)
+        return self._renewal
+
+    def _end(self, renewal: asyncio.Task[T]) -> None:
+        self._renewal = None
+        if renewal.cancelled():
+            return
+        error = renewal.exception()
+        if error is None:
+            self._value = renewal.result()
+            return
+        if self._value is None:
+            return  # its callers are told
+        self._not_before = renewal.get_loop().time() + PAUSE
+        reason = error.message if isinstance(error, RoundhouseError) else type(error).__name__
+        structlog.get_logger("backends.clouds").warning("credentials could not be renewed", reason=reason)

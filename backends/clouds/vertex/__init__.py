@@ -1,0 +1,1 @@
+"""Google Vertex AI: Gemini, Claude and open models behind Google Cloud's authentication."""

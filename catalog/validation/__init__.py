@@ -1,0 +1,1 @@
+"""Rules that every settings section shares, and the wording of what a validation refuses."""
