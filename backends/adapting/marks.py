@@ -13,6 +13,9 @@ MARKS = frozenset(
         *("images", "server_tool_calls"),
     }
 )
+UNREAD = frozenset({"annotations"})
+"""Fields of an answer that tell a model nothing when they come back; leaving them out is not told."""
+
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
