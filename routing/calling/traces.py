@@ -11,7 +11,8 @@
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
                     "usage": {"input", "output", "cached", "reasoning", "units", "known",
                               "details" (UsageDetails, if any)},
-                    "cost" (its known part), "unknown_parts", "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
+                    "cost" (its known part), "unknown_parts", "finish_reason", "bound", "error", "status", "valid",
+                    "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
