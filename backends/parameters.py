@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.adapting.efforts import nearest
 from backends.adapting.files import has_files, refuse_links, with_text_files
-from backends.adapting.marks import MARKS, lost_marks
+from backends.adapting.marks import MARKS, UNREAD, lost_marks
 from backends.adapting.tools import ALL, ToolRules, adapted, is_plain
 from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
@@ -244,7 +244,7 @@ def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
 
 def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
     """The objects within messages and tools that have a mark which the server does not take, and its name."""
-    unknown = MARKS - table.marks
+    unknown = (MARKS | UNREAD) - table.marks
     for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -13,10 +14,15 @@ from catalog.types import Json
 
 def strictly(kind: Any, value: Any, *, ours: frozenset[str] = frozenset()) -> Any:
     """``value`` as a model of an SDK. Fails for a field that neither the SDK nor ``ours`` knows."""
-    read = TypeAdapter(kind).validate_python(value)
+    read = _adapter(kind).validate_python(value)
     unknown = {name for name in _unknown(read, "") if name.rpartition(".")[2] not in ours}
     assert not unknown, sorted(unknown)
     return read
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def bodies(params: Any) -> Callable[[Json], None]:

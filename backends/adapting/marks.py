@@ -13,6 +13,9 @@ MARKS = frozenset(
         *("images", "server_tool_calls"),
     }
 )
+UNREAD = frozenset({"annotations"})
+"""Fields of an answer that tell a model nothing when they come back; leaving them out is not told."""
+
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
@@ -28,6 +31,17 @@ def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:
             ):
                 _note(inner, kept, lost)
     return tuple(f"messages.{name}" for name in lost)
+
+
+def lost_speakers(request: ChatRequest) -> tuple[str, ...]:
+    """Names for what only OpenAI's chats say of a message: its speaker's ``name``, and an answer spoken before."""
+    lost: dict[str, None] = {}
+    for message in request.messages:
+        if message.name is not None and message.role not in ("tool", "function"):
+            lost["messages.name"] = None
+        if message.model_extra and message.model_extra.get("audio") is not None:
+            lost["messages.audio"] = None
+    return tuple(lost)
 
 
 def _note(holder: Any, kept: Set[str], lost: dict[str, None]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from backends.adapting.custom import input_of
 from catalog.errors import AnswerInvalid
 from catalog.types import Json
 
@@ -18,22 +19,17 @@ _FENCED = re.compile(r"\s*```(?:json)?\s*\n(?P<inner>.*?)\n?\s*```\s*", re.DOTAL
 class Restoration:
     """What differs in an answer from the caller's request: ``names`` gives the caller's name by the one sent.
 
-    ``json_object``: the model was told, not bound, to answer with a JSON object, so the answer is checked.
+    ``custom`` are the caller's names of custom tools that were sent as functions. ``json_object``: the model was
+    told, not bound, to answer with a JSON object, so the answer is checked.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
+    custom: frozenset[str] = frozenset()
     json_object: bool = False
 
 
 TELL_JSON = "Your answer must be one JSON object and nothing else: no text around it, no Markdown fence."
 """For models that cannot be bound to JSON; the answer is checked."""
-
-
-def restoration_of(sent: Mapping[str, str], *, json_object: bool = False) -> Restoration | None:
-    """The restoration for tools by these names; None if an answer needs none."""
-    if not sent and not json_object:
-        return None
-    return Restoration({made: name for name, made in sent.items()}, json_object)
 
 
 @dataclass(slots=True)
@@ -74,10 +70,12 @@ class _Text:
 class Restorer:
     """Restores the chunks of one answer, in their order."""
 
-    __slots__ = ("_json_object", "_names", "_texts")
+    __slots__ = ("_custom", "_inputs", "_json_object", "_names", "_texts")
 
     def __init__(self, restoration: Restoration) -> None:
         self._names = restoration.names
+        self._custom = restoration.custom
+        self._inputs: dict[tuple[int, int], list[str]] = {}
         self._json_object = restoration.json_object
         self._texts: dict[int, _Text] = {}
 
@@ -89,9 +87,31 @@ class Restorer:
                     called = call.get(kind)
                     if called is not None and called.get("name") in self._names:
                         called["name"] = self._names[called["name"]]
+            if self._custom:
+                self._customize(choice)
             if self._json_object:
                 _check(self._texts.setdefault(choice["index"], _Text()), choice)
         return chunk
+
+    def _customize(self, choice: Json) -> None:
+        """Hold the arguments of calls of custom tools until the choice ends, when their input is known."""
+        index = choice["index"]
+        for call in choice["delta"].get("tool_calls") or ():
+            place, function = (index, call["index"]), call.get("function") or {}
+            if function.get("name") in self._custom:
+                self._inputs[place] = []
+                call |= {"type": "custom", "custom": {"name": function["name"], "input": ""}}
+            if place in self._inputs:
+                call.pop("function", None)
+                self._inputs[place].append(function.get("arguments") or "")
+        if choice.get("finish_reason") is None:
+            return
+        ended = [place for place in self._inputs if place[0] == index]
+        given = [
+            {"index": place[1], "custom": {"input": input_of("".join(self._inputs.pop(place)))}} for place in ended
+        ]
+        if given:
+            choice["delta"]["tool_calls"] = [*(choice["delta"].get("tool_calls") or ()), *given]
 
 
 def restorer_of(restoration: Restoration | None) -> Restorer | None:

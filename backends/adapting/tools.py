@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.adapting.choices import narrowed
+from backends.adapting.custom import as_functions, custom_names
 from backends.adapting.names import NameRule, renamed, sent_names
+from backends.adapting.restoring import Restoration
 from backends.adapting.results import has_media, with_text_results
 from backends.adapting.schemas import object_root
 from backends.wire.chat import ChatRequest, Tool
@@ -19,12 +21,14 @@ class ToolRules:
 
     ``names``: None allows all. ``refused_roots`` are keywords that it refuses at the root of a tool's parameters.
     ``allowed_tools``: it has this tool choice. ``media_results``: messages of tools may hold more than text.
+    ``custom_tools``: it has tools whose input is any text.
     """
 
     names: NameRule | None = None
     refused_roots: Set[str] = frozenset()
     allowed_tools: bool = False
     media_results: bool = True
+    custom_tools: bool = True
 
 
 ALL = ToolRules()
@@ -61,6 +65,8 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
         return request
     if not rules.allowed_tools:
         request = narrowed(request)
+    if not rules.custom_tools:
+        request = as_functions(request)
     sent = renames(request, rules)
     if sent:
         request = renamed(request, sent)
@@ -77,6 +83,15 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
 def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:
     """The name that is sent by the caller's, for those that the provider does not allow."""
     return sent_names(request, rules.names) if rules.names is not None and uses_tools(request) else {}
+
+
+def restoration_for(request: ChatRequest, rules: ToolRules, *, json_object: bool = False) -> Restoration | None:
+    """What the answer to the caller's ``request``, before it was adapted, needs to come back; None for nothing."""
+    sent = renames(request, rules)
+    custom = frozenset() if rules.custom_tools or not request.tools else custom_names(request)
+    if not sent and not custom and not json_object:
+        return None
+    return Restoration({made: name for name, made in sent.items()}, custom, json_object)
 
 
 def _with_root(tool: Tool, refused: Set[str], position: int) -> Tool:

@@ -5,12 +5,13 @@ Source: Anthropic's API reference and SDK types.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 
-from backends.adapting.marks import MARKS, lost_marks
+from backends.adapting.marks import MARKS, lost_marks, lost_speakers
 from backends.adapting.names import ANTHROPIC
-from backends.adapting.restoring import TELL_JSON, restoration_of
-from backends.adapting.tools import ToolRules, adapted, renames
+from backends.adapting.restoring import TELL_JSON
+from backends.adapting.tools import ToolRules, adapted, restoration_for
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
@@ -32,13 +33,14 @@ MIN_THINKING_TOP_P = 0.95
 ANSWER_TOOL = "json_answer"
 """The tool that is forced on models without structured outputs to get a JSON answer."""
 
-TOOLS = ToolRules(names=ANTHROPIC, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}))
+TOOLS = ToolRules(names=ANTHROPIC, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), custom_tools=False)
 
 MAX_USER = 256
 """Characters of a user's id; a longer one is replaced by its digest."""
 
 _REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "inference_geo"}
 _KEPT_MARKS = MARKS - {"extra_content"}
+_PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _PASSED = ("cache_control", "speed", "inference_geo")
 _SERVICE_TIERS = ("auto", "standard_only")
 _TRANSLATED = frozenset(
@@ -65,9 +67,9 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if is_set(request, "n"):
         raise UnsupportedParameter("Anthropic's models give one choice; 'n' must be 1.", param="n")
     can = traits(upstream.model)
-    sent = renames(request, TOOLS)
+    asked = request
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)
     body: Json = {"model": upstream.model, "messages": turns, "stream": True}
     if system:
@@ -84,7 +86,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     _stop(request, body, dropped)
     _account(request, body, dropped)
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_for(asked, TOOLS, json_object=json_object))
 
 
 def answers_by_tool(body: Json) -> bool:
@@ -128,6 +130,14 @@ def _tool(function: FunctionDefinition, can: ClaudeTraits, dropped: Dropped) -> 
     if function.description:
         tool["description"] = function.description
     schema = function.parameters or {"type": "object", "properties": {}}
+    properties = schema.get("properties")
+    for name in properties if isinstance(properties, dict) else ():
+        if _PROPERTY.fullmatch(name) is None:
+            raise UnsupportedParameter(
+                f"Anthropic's models take no argument with the name {name[:80]!r}: it may have letters, digits, "
+                "'_', '.' and '-' only, 64 at most.",
+                param="tools.function.parameters.properties",
+            )
     tool["input_schema"] = {"type": "object", **schema}
     if function.strict:
         try:

@@ -6,10 +6,10 @@ from typing import Any
 
 from backends.adapting.choices import allowed_tools
 from backends.adapting.efforts import nearest
-from backends.adapting.marks import lost_marks
+from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import GEMINI
-from backends.adapting.restoring import TELL_JSON, restoration_of
-from backends.adapting.tools import ToolRules, adapted, renames
+from backends.adapting.restoring import TELL_JSON
+from backends.adapting.tools import ToolRules, adapted, restoration_for
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
@@ -34,7 +34,7 @@ _NUMBERS = {
 _REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "safety_settings"}
 _TIERS = {"standard": "standard", "flex": "flex", "priority": "priority", "fast": "priority"}
 _KEPT_MARKS = frozenset({"cache_control", "is_error", "extra_content", "images", "server_tool_calls"})
-TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True)
+TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True, custom_tools=False)
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})  # their range ends just below 2
 _INT32 = range(-(2**31), 2**31)
 
@@ -68,9 +68,9 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     dropped = Dropped()
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
-    sent = renames(request, TOOLS)
+    asked = request
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
     _tools(request, body, dropped)
@@ -96,7 +96,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
         else:
             body["serviceTier"] = tier
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_for(asked, TOOLS, json_object=json_object))
 
 
 def _tools(request: ChatRequest, body: Json, dropped: Dropped) -> None:

@@ -29,8 +29,13 @@ def add_search(
             raise UnsupportedParameter(
                 "This Gemini model cannot search the web beside tools.", param="web_search_options"
             )
+        config = body.pop("toolConfig", {})
+        if config.get("functionCallingConfig") == {"mode": "AUTO"}:
+            del config["functionCallingConfig"]  # beside a search, the default is VALIDATED, which is auto, too
         if not vertex:
-            body.setdefault("toolConfig", {})["includeServerSideToolInvocations"] = True
+            config["includeServerSideToolInvocations"] = True
+        if config:
+            body["toolConfig"] = config
     body["tools"] = [*body.get("tools", ()), {"googleSearch": {"excludeDomains": excluded} if excluded else {}}]
     dropped.add(*(f"web_search_options.{name}" for name in _unkept(search)))
 

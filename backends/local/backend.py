@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import orjson
 
-from backends.adapting.restoring import restoration_of, restorer_of
-from backends.adapting.tools import adapted, renames
+from backends.adapting.restoring import restorer_of
+from backends.adapting.tools import adapted, restoration_for
 from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.constraints.lark import after_thought
@@ -108,7 +108,7 @@ class LocalWorkerBackend:
         and a finished answer is checked. Raises AnswerInvalid where a finished one does not fit.
         """
         rules = table_of(upstream.engine).tools
-        restorer = restorer_of(restoration_of(renames(request, rules)))
+        restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
         if upstream.engine == "llamacpp" and "reasoning_effort" in body:

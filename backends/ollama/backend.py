@@ -11,8 +11,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from backends.adapting.files import with_text_files
-from backends.adapting.restoring import restoration_of, restorer_of
-from backends.adapting.tools import renames
+from backends.adapting.restoring import restorer_of
+from backends.adapting.tools import restoration_for
 from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
@@ -143,7 +143,7 @@ class OllamaBackend:
         return await discovery.list_models(self._http, _root(upstream), server, self._shown)
 
     async def _native(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
-        restorer = restorer_of(restoration_of(renames(request, TOOLS)))
+        restorer = restorer_of(restoration_for(request, TOOLS))
         call = translate(await self._with_pictures(with_text_files(request)), upstream)
         answer = OllamaStream(upstream, call, created=int(self._now()))
         async with (

@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.adapting.efforts import nearest
 from backends.adapting.files import with_text_files
-from backends.adapting.marks import lost_marks
+from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules, adapted
 from backends.base import Upstream
@@ -47,7 +47,12 @@ _SAMPLING = {
 }
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
-TOOLS = ToolRules(names=OPENAI_NAMES, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), media_results=False)
+TOOLS = ToolRules(
+    names=OPENAI_NAMES,
+    refused_roots=frozenset({"anyOf", "oneOf", "allOf"}),
+    media_results=False,
+    custom_tools=False,
+)
 _KEPT_MARKS = frozenset({"reasoning_content"})
 _TAKEN = frozenset(
     {
@@ -83,7 +88,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
         raise UnsupportedParameter(f"'{upstream.model}' gives one answer at a time, not {request.n}.", param="n")
     dropped = Dropped()
     request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     request = with_text_files(request)
     extra = request.model_extra or {}
     tools = chosen_tools(request)
@@ -223,7 +228,10 @@ def _messages(messages: Sequence[Message]) -> Iterator[Json]:
         results = []
         said = _content(message)
         if message.role == "assistant":
-            thinking = (message.model_extra or {}).get("reasoning_content")
+            extra = message.model_extra or {}
+            if isinstance(extra.get("refusal"), str):
+                said["content"] += extra["refusal"]
+            thinking = extra.get("reasoning_content")
             if isinstance(thinking, str) and thinking:
                 said["thinking"] = thinking
             if message.tool_calls:

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from secrets import token_hex
 from typing import Any, ClassVar, Literal
 
-from backends.adapting.restoring import restoration_of, restored
-from backends.adapting.tools import renames
+from backends.adapting.restoring import restored
+from backends.adapting.tools import restoration_for
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
@@ -111,7 +111,7 @@ class OpenAIBackend:
         table = self.parameters(upstream)
         if table.sources:
             chunks = with_annotations(chunks)
-        restoration = restoration_of(renames(request, table.tools))
+        restoration = restoration_for(request, table.tools)
         return chunks if restoration is None else restored(chunks, restoration)
 
     def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:

@@ -9,8 +9,10 @@
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
               "excluded": [{"model", "code", "reason"}], "more_candidates", "more_excluded"},
      "attempts": [{"attempt", "model", "endpoint", "result", "at", "queued", "first_chunk", "duration",
-                    "usage": {"input", "output", "cached", "reasoning", "units", "known"}, "cost", "unknown_parts",
-                    "finish_reason", "bound", "error", "status", "valid", "provider_key"}],
+                    "usage": {"input", "output", "cached", "reasoning", "units", "known",
+                              "details" (UsageDetails, if any)},
+                    "cost" (its known part), "unknown_parts", "finish_reason", "bound", "error", "status", "valid",
+                    "provider_key"}],
      "answered_by": model id or null, "error": {"code", "message"} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -262,6 +264,7 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
             "reasoning": usage.reasoning,
             "units": usage.units,
             "known": usage.known,
+            **({} if usage.details is None else {"details": asdict(usage.details)}),
         },
         "cost": outcome.cost,
         "unknown_parts": list(outcome.unknown_parts),

@@ -43,6 +43,7 @@ RULES = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI}
 ROOTS = frozenset({"anyOf", "oneOf", "allOf"})
 STRANGE = ["a.b/c d", "1x", "a_b", "a.b", "ä", "x" * 128]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+HELLO = {"role": "user", "content": "Hi"}
 PIXEL: Json = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
@@ -147,6 +148,56 @@ async def test_strange_names_reach_ollama_and_come_back(name: str) -> None:
         answer = await whole(OllamaBackend(http).chat(there, asked(tools=[tool(name)], tool_choice=choice)))
     calls = answer["choices"][0]["message"]["tool_calls"]
     assert [call["function"]["name"] for call in calls] == [name]
+
+
+PATCH: Json = {"type": "custom", "custom": {"name": "apply patch", "description": "Applies it."}}
+
+
+async def test_custom_tools_are_functions_where_there_are_no_others_and_their_calls_come_back_custom() -> None:
+    said = {"id": "c1", "type": "custom", "custom": {"name": "apply patch", "input": 'a "b"\n'}}
+    past = [HELLO, {"role": "assistant", "content": None, "tool_calls": [said]}]
+    past += [{"role": "tool", "tool_call_id": "c1", "content": "Done."}, HELLO]
+    async with HttpClient() as http, FakeAnthropic() as one, FakeGoogle() as two, FakeOllama() as three:
+        for backend, there, fake in (
+            (
+                AnthropicBackend(http),
+                Upstream("a", "anthropic", one.origin, "claude-opus-5", api_key=one.key),
+                one,
+            ),
+            (GoogleBackend(http), Upstream("g", "google", two.base_url, "gemini-3.5-flash", api_key=two.key), two),
+            (OllamaBackend(http), Upstream("l", "ollama", three.origin, "fake-chat"), three),
+        ):
+            choice = {"type": "custom", "custom": {"name": "apply patch"}}
+            answer = await whole(backend.chat(there, asked(tools=[PATCH], tool_choice=choice)))
+            (call,) = answer["choices"][0]["message"]["tool_calls"]
+            assert (call["type"], call["custom"]) == ("custom", {"name": "apply patch", "input": "Paris"})
+            assert "function" not in call
+            await whole(backend.chat(there, asked(messages=past, tools=[PATCH])))
+            body = fake.calls[-1].body
+            assert json.dumps('a "b"\n')[1:-1] in json.dumps(body)
+            if fake is one:
+                of_anthropic(body)
+            elif fake is two:
+                of_google(body)
+    assert gpt(tools=[PATCH], messages=past)["messages"][1]["tool_calls"][0]["custom"]["input"] == 'a "b"\n'
+
+
+def test_a_custom_tool_with_a_grammar_is_refused_where_it_cannot_be_held_to_it() -> None:
+    form = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: A"}}
+    strict = {"type": "custom", "custom": {**PATCH["custom"], "format": form}}
+    for send in (claude, gemini):
+        with pytest.raises(UnsupportedParameter) as refused:
+            send(tools=[tool("f"), strict])
+        assert refused.value.param == "tools.1.custom.format"
+        with pytest.raises(InvalidRequest, match=r"custom\.name"):
+            send(tools=[{"type": "custom"}])
+    (sent,) = gpt(tools=[strict])["tools"]
+    assert sent["custom"]["format"] == form
+
+
+def test_an_argument_that_anthropic_has_no_name_for_is_refused_by_its_name() -> None:
+    with pytest.raises(UnsupportedParameter, match="'a b'"):
+        claude(tools=[tool("f", {"type": "object", "properties": {"a b": {}}})])
 
 
 # ---- schemas

@@ -116,8 +116,10 @@ def test_a_search_is_googles_own_tool_and_what_google_does_not_take_is_named() -
 
 def test_a_search_beside_functions_is_for_newer_models() -> None:
     body, _ = sent(web_search_options={}, tools=[TOOL], tool_choice="auto")
+    assert body["toolConfig"] == {"includeServerSideToolInvocations": True}
+    body, _ = sent(web_search_options={}, tools=[TOOL], tool_choice="required")
     assert [list(tool) for tool in checked(body)["tools"]] == [["functionDeclarations"], ["googleSearch"]]
-    config = {"functionCallingConfig": {"mode": "AUTO"}, "includeServerSideToolInvocations": True}
+    config = {"functionCallingConfig": {"mode": "ANY"}, "includeServerSideToolInvocations": True}
     assert body["toolConfig"] == config
     with pytest.raises(UnsupportedParameter):
         sent(SECOND, web_search_options={}, tools=[TOOL])

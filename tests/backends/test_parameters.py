@@ -92,6 +92,15 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         sent(chat(**{name: value}), WORKER)
 
 
+def test_an_answers_annotations_do_not_go_back_to_openai_and_are_no_loss() -> None:
+    place = {"url": "https://a.example", "title": "A", "content": "Said.", "start_index": 0, "end_index": 1}
+    said = {"role": "assistant", "content": "A.", "annotations": [{"type": "url_citation", "url_citation": place}]}
+    request = chat(messages=[said, {"role": "user", "content": "And?"}])
+    assert sent(request, OPENAI)["messages"][0] == {"role": "assistant", "content": "A."}
+    assert dropped(request, OPENAI) == ()
+    assert sent(request, COMPATIBLE)["messages"][0] == said
+
+
 def test_marks_are_removed_from_a_request_whose_list_of_tools_is_null() -> None:
     message = {"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}
     request = chat(messages=[message], tools=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from server.app import create_app
 from server.settings import Settings
 from tests.backends.specs import of_anthropic, of_google, of_openai
 from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.bedrock import REGION, FakeBedrock, held
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer
@@ -28,7 +30,12 @@ CITY: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "req
 ZIP: Json = {"type": "object", "properties": {"zip": {"type": "string"}}, "required": ["zip"]}
 PARAMETERS: Json = {"type": "object", "anyOf": [CITY, ZIP]}
 CAPABILITIES = ["chat", "tools", "parallel_tools", "json_schema", "reasoning", "vision"]
-MODELS = {"claude": "claude-opus-4-8", "gemini": "gemini-3.5-flash", "gpt": "fake-chat"}
+MODELS = {
+    "claude": "claude-opus-4-8",
+    "gemini": "gemini-3.5-flash",
+    "gpt": "fake-chat",
+    "nova": "us.amazon.nova-2-lite-v1:0",
+}
 KEYS = {name: f"ROUNDHOUSE_TEST_{name.upper()}_KEY" for name in MODELS}
 
 
@@ -98,6 +105,10 @@ def messages(model: str, *, answered: bool) -> Json:
     }
 
 
+def of_converse(body: Json) -> None:
+    held("ConverseStreamRequest", {**body, "modelId": "m"})
+
+
 DOORS: dict[str, tuple[str, Callable[..., Json], Callable[[Json], Any]]] = {
     "chat": (
         "/v1/chat/completions",
@@ -115,8 +126,11 @@ DOORS: dict[str, tuple[str, Callable[..., Json], Callable[[Json], Any]]] = {
         lambda said: next(block["name"] for block in said["content"] if block["type"] == "tool_use"),
     ),
 }
+REGIONS = defaultdict[str, dict[str, str]](dict, bedrock={"region": REGION})
 STREAM = ("stream", "stream_options")
-CHECKS = {"claude": of_anthropic, "gemini": of_google, "gpt": of_openai}
+CHECKS = {"claude": of_anthropic, "gemini": of_google, "gpt": of_openai, "nova": of_converse}
+
+
 Asking = tuple[httpx.AsyncClient, dict[str, FakeServer]]
 
 
@@ -126,10 +140,13 @@ async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         claude = await stack.enter_async_context(FakeAnthropic())
         gemini = await stack.enter_async_context(FakeGoogle())
         gpt = await stack.enter_async_context(FakeOpenAI(key="sk-fake"))
+        nova = await stack.enter_async_context(FakeBedrock())
+        fakes: dict[str, FakeServer] = {"claude": claude, "gemini": gemini, "gpt": gpt, "nova": nova}
         ends = {
             "claude": ("anthropic", claude.origin, claude.key),
             "gemini": ("google", gemini.base_url, gemini.key),
             "gpt": ("openai", gpt.base_url, "sk-fake"),
+            "nova": ("bedrock", nova.origin, nova.key),
         }
         for name, (_, _, key) in ends.items():
             monkeypatch.setenv(KEYS[name], key)
@@ -137,7 +154,13 @@ async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             {
                 "data_dir": tmp_path,
                 "endpoint": [
-                    {"id": name, "protocol": protocol, "base_url": url, "key_env": [KEYS[name]]}
+                    {
+                        "id": name,
+                        "protocol": protocol,
+                        "base_url": url,
+                        "key_env": [KEYS[name]],
+                        **REGIONS[protocol],
+                    }
                     for name, (protocol, url, _) in ends.items()
                 ],
                 "model": [
@@ -155,7 +178,7 @@ async def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         app = create_app(settings)
         await stack.enter_async_context(app.router.lifespan_context(app))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
-        yield await stack.enter_async_context(client), {"claude": claude, "gemini": gemini, "gpt": gpt}
+        yield await stack.enter_async_context(client), fakes
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -181,6 +204,6 @@ async def test_a_request_of_many_features_reaches_each_provider_from_each_door(
         if not answered:
             assert name_of(response.json()) == NAME
         dropped = response.headers.get("x-roundhouse-dropped", "")
-        effort = {"claude": "", "gemini": "reasoning_effort", "gpt": ""}[model]
-        moved = "messages.system" if answered and model == "gemini" else ""
+        effort = {"gemini": "reasoning_effort", "nova": "reasoning_effort"}.get(model, "")
+        moved = "messages.system" if answered and model in ("gemini", "nova") else ""
         assert set(filter(None, dropped.split(", "))) == set(filter(None, (effort, moved)))

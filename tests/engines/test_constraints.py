@@ -16,12 +16,17 @@ from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
 from tests.backends.answers import assemble_chat
-from tests.conformance.worker import KEY, worker_of
+from tests.conformance.optional import models, pythons
+from tests.conformance.worker import KEY, starter, worker_of
 from tests.e2e.serving import Served, served
 
 pytestmark = pytest.mark.engine
 
-MODEL = "smollm2-135m-instruct"
+MODEL = "speaker"
+STARTER = "smollm2-135m-instruct"
+OURS = ("mlx", "llama-cpp-python")
+ENGINES = ["llamacpp", *(str(row.engine) for row in models().values() if row.engine in OURS)]
+"""Those that are given our grammar. ``make engines`` adds the ones in environments of their own."""
 SEEDS = 10
 """Of each schema, streamed and plain alike."""
 
@@ -108,9 +113,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("constraints")) as running:
+@pytest.fixture(scope="module", params=ENGINES)
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """One real server for each engine, with the starter model as ``speaker``."""
+    engine: str = request.param
+    folder = tmp_path_factory.mktemp("constraints")
+    rows = {str(row.engine): row.source for row in models().values()}
+    path = rows[engine].path if engine in rows else starter(STARTER)[1]
+    python = pythons().get(engine)
+    settings = f"[workers.python]\n{engine} = '{python}'\n" if python else ""
+    (folder / "roundhouse.toml").write_text(
+        f"{settings}[[model]]\nid = '{MODEL}'\nengine = '{engine}'\n"
+        "capabilities = ['chat', 'completion', 'json_schema', 'tools']\n"
+        f"source = {{kind = 'path', path = '{path}'}}\n"
+    )
+    with served(folder) as running:
         yield running
 
 
@@ -262,7 +279,7 @@ async def test_a_form_comes_after_a_thought(tmp_path: Path) -> None:
     template = tmp_path / "thinks.jinja"
     template.write_text(THINKS)
     asked = {**body({"enum": ["red", "blue"]}), "max_tokens": 300, "seed": 4, "temperature": 0.3}
-    with worker_of(MODEL, chat_template_file=str(template)) as running:
+    with worker_of(STARTER, chat_template_file=str(template)) as running:
         upstream = Upstream(
             "w", "worker", "http://worker/v1", "m", uds=running.spec.socket, api_key=KEY, engine="llamacpp"
         )

@@ -24,7 +24,9 @@ SOURCES: list[Json] = [
     {"web": {"uri": "https://foxes.example/speed", "title": "foxes.example"}},
     {"web": {"uri": "https://dogs.example", "title": "dogs.example"}},
 ]
-BODY = frozenset({"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings"})
+BODY = frozenset(
+    {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings", "serviceTier"}
+)
 CONFIG = frozenset(
     {
         *("candidateCount", "temperature", "topP", "topK", "frequencyPenalty", "presencePenalty", "seed"),

@@ -74,12 +74,14 @@ def answer(body: Json, reply: str, *, refuse: bool) -> Answer:
     """The answer of a model that follows every instruction of the request."""
     if refuse:
         return Answer(refusal="I cannot help with that.")
-    tools = [tool["function"] for tool in body.get("tools") or ()]
+    tools = [tool["function"] for tool in body.get("tools") or () if tool.get("type", "function") == "function"]
     choice = body.get("tool_choice", "auto")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        choice = choice["allowed_tools"]["mode"]
     last = (body.get("messages") or [{}])[-1]
     if tools and choice != "none" and last.get("role") != "tool":
         if isinstance(choice, dict):
-            tools = [tool for tool in tools if tool["name"] == choice["function"]["name"]]
+            tools = [tool for tool in tools if tool["name"] == choice.get("function", choice)["name"]]
         if body.get("parallel_tool_calls") is False:
             tools = tools[:1]
         made = ((tool["name"], json.dumps(example_of(tool.get("parameters") or {}))) for tool in tools)

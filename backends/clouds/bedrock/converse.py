@@ -12,8 +12,8 @@ import orjson
 
 from backends.adapting.efforts import nearest
 from backends.adapting.names import OPENAI
-from backends.adapting.restoring import TELL_JSON, restoration_of
-from backends.adapting.tools import ToolRules, adapted, renames
+from backends.adapting.restoring import TELL_JSON
+from backends.adapting.tools import ToolRules, adapted, restoration_for
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.base import Upstream
 from backends.clouds.bedrock.messages import Turns
@@ -26,7 +26,7 @@ from catalog.types import Json
 TIERS = frozenset({"flex", "priority"})
 """The service tiers that OpenAI's requests and Bedrock have in common, beside the default."""
 
-TOOLS = ToolRules(names=OPENAI, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}))
+TOOLS = ToolRules(names=OPENAI, refused_roots=frozenset({"anyOf", "oneOf", "allOf"}), custom_tools=False)
 """Bedrock's names of tools have OpenAI's form."""
 
 _EFFORTS = frozenset({"low", "medium", "high"})
@@ -50,7 +50,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     request = restrict(request, upstream.parameters, dropped)
     if is_set(request, "n"):
         raise UnsupportedParameter("Bedrock gives one choice; 'n' must be 1.", param="n")
-    sent = renames(request, TOOLS)
+    asked = request
     request = adapted(request, TOOLS)
     name = upstream.model.lower()
     turns = Turns(dropped, caches="nova" in name or "claude" in name)
@@ -74,7 +74,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if guardrail := _guardrail(upstream):
         body["guardrailConfig"] = guardrail
     dropped.add(*(name for name in given(request) if name not in _TRANSLATED))
-    return TranslatedRequest(body, dropped.as_tuple(), restoration_of(sent, json_object=json_object))
+    return TranslatedRequest(body, dropped.as_tuple(), restoration_for(asked, TOOLS, json_object=json_object))
 
 
 def _tools(request: ChatRequest, turns: Turns, body: Json, dropped: Dropped) -> None:

@@ -66,6 +66,10 @@ class Turns:
         """Add one message. Raises InvalidRequest for one that Converse cannot hold."""
         match message.role:
             case "system" | "developer":
+                if self.turns:
+                    self._dropped.add(
+                        "messages.system"
+                    )  # its place: a turn of this role needs a model that has it
                 text_of(message)
                 parts = [part for part in parts_of(message) if (part.text or "").strip()]
                 self.system += self._marked(message, [self._with_mark({"text": p.text}, p) for p in parts])

@@ -42,8 +42,14 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
     body |= {name: value for name, value in renamed.items() if value is not None}
     _tools(request, body, losses)
     _text(request, body)
-    if request.reasoning is not None and request.reasoning.effort is not None:
-        body["reasoning_effort"] = request.reasoning.effort
+    if request.reasoning is not None:
+        if request.reasoning.effort is not None:
+            body["reasoning_effort"] = request.reasoning.effort
+        losses.add(
+            *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
+        )
+    if request.max_tool_calls is not None and "web_search_options" in body:
+        losses.add("max_tool_calls")
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
         body["logprobs"] = True
         if request.top_logprobs:

@@ -96,6 +96,7 @@ async def test_an_unknown_part_is_named_in_the_trace_and_the_known_part_is_booke
     trace = capped.traces.get("trace-1")
     assert trace is not None
     assert (trace["attempts"][0]["cost"], trace["attempts"][0]["unknown_parts"]) == (3.0, ["web_search"])
+    assert trace["attempts"][0]["usage"]["details"]["web_searches"] == 3
     await capped.dispatcher.settle()
     [row] = await capped.spend.usage("2000-01-01", "2999-01-01")
     assert (row.unknown, row.cost, row.estimated) == (1, to_nano(3.0), 0)

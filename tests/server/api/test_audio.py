@@ -92,7 +92,7 @@ async def test_lists_and_objects_of_the_form_are_read_as_openais_sdks_write_them
         **{
             "chunking_strategy[type]": "server_vad",
             "chunking_strategy[threshold]": "0.5",
-            "include[]": "x",
+            "include[]": "logprobs",
         },
     )
     request = gateway.backend.requests[-1]
