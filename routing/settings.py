@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from backends.registry import trusted_providers
 from catalog.model import Capability
@@ -132,14 +132,18 @@ class RoutingSettings(Section):
     """Settings of the router.
 
     The penalties of latency and cost are proportional up to ``latency_scale`` (seconds) and ``cost_scale``
-    (dollars) and flatten beyond; ``patience`` multiplies the first for workloads that are not interactive.
-    Latencies within ``unnoticed`` of the fastest count as equal to it.
+    (dollars) and flatten beyond; ``batch_latency_factor`` multiplies the first for workloads that are not
+    interactive. Latencies within ``unnoticed`` of the fastest count as equal to it.
     """
 
     weights: dict[Mode, Weights] = Field(default_factory=_mode_weights)
     latency_scale: Positive = 10.0
     cost_scale: Positive = 0.02
-    patience: Positive = 20.0
+    batch_latency_factor: Positive = Field(
+        default=20.0,
+        validation_alias=AliasChoices("batch_latency_factor", "patience"),
+        description="of latency_scale, for workloads that are not interactive",
+    )
     unnoticed: Amount = Field(default=0.05, description="seconds of an answer that no user notices")
     unnoticed_per_token: Amount = Field(
         default=0.001, description="seconds per decoded token that no user notices"

@@ -161,7 +161,7 @@ class CatalogUpdates:
 
         A failure is logged and ends nothing: the next look comes at the next interval.
         """
-        asyncio.get_running_loop().call_later(self._discovery.patience, self.looked.set)
+        asyncio.get_running_loop().call_later(self._discovery.first_scan_timeout, self.looked.set)
         checked: RoutingSettings | None = None
         while True:
             self._changed.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from catalog.validation.section import Section
 
@@ -37,7 +37,12 @@ class WorkerSettings(Section):
     start_timeout: float = Field(default=300.0, gt=0)
     stop_grace: float = Field(default=5.0, ge=0, description="between SIGTERM and SIGKILL")
     placement_timeout: float = Field(default=120.0, gt=0, description="longest wait for a busy worker's memory")
-    patience: float = Field(default=5.0, ge=0, description="wait before a busy worker is drained to make room")
+    drain_delay: float = Field(
+        default=5.0,
+        ge=0,
+        validation_alias=AliasChoices("drain_delay", "patience"),
+        description="wait before a busy worker is drained to make room",
+    )
 
     backoff: float = Field(default=0.25, ge=0, description="before the second restart in a row; doubles")
     backoff_limit: float = Field(default=10.0, ge=0)

@@ -290,7 +290,7 @@ class Supervisor:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
 
         A busy worker whose memory is needed is drained once the newcomer has waited, and the worker has served,
-        for ``patience`` seconds. Raises ModelUnavailable if the model can never fit, and
+        for ``drain_delay`` seconds. Raises ModelUnavailable if the model can never fit, and
         ModelTemporarilyUnavailable if no memory became free in time.
         """
         async with self._placing:
@@ -325,7 +325,7 @@ class Supervisor:
             serving = self._workers[model].serving_since
             if serving is None:  # still loading: two loads that evict each other would never finish
                 continue
-            left = max(since, serving) + self._settings.patience - now
+            left = max(since, serving) + self._settings.drain_delay - now
             if left <= 0:
                 self._workers[model].ask_to_stop("evicted")
             else:

@@ -6,7 +6,7 @@ limit. A gateway in demand claims more than it needs now, as much as it used sin
 and at most a sixteenth of what is left, and serves the next requests from that without asking the store. ``sync``
 gives back what was not needed, so the last of a limit is out of other gateways' reach for a second at most.
 
-A reserve that is lost with its process counts as used. While the store does not answer within ``patience``
+A reserve that is lost with its process counts as used. While the store does not answer within ``store_timeout``
 seconds, the last known totals decide, and what passes is added to the counters later.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from routing.state.protocol import Claim, Counter, State
 
-PATIENCE = 0.25
+STORE_TIMEOUT = 0.25
 
 
 class Want(NamedTuple):
@@ -60,9 +60,9 @@ class _Reserve:
 class Allowances:
     """Takes amounts from limited counters."""
 
-    def __init__(self, state: State, *, patience: float = PATIENCE) -> None:
+    def __init__(self, state: State, *, store_timeout: float = STORE_TIMEOUT) -> None:
         self._state = state
-        self._patience = patience
+        self._store_timeout = store_timeout
         self._reserves: dict[str, _Reserve] = {}
 
     async def take(self, wanted: Sequence[tuple[Counter, int]]) -> Refusal | None:
@@ -157,7 +157,7 @@ class Allowances:
             for reserve, want in wanted
         ]
         try:
-            claimed = await self._state.claim(claims, self._patience)
+            claimed = await self._state.claim(claims, self._store_timeout)
         except OSError:  # also TimeoutError and ConnectionError
             return self._decide_here(wanted, optional)
         for (reserve, _), total in zip(wanted, claimed.totals, strict=True):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from catalog.model import Capability
-from routing.accounts.allowances import PATIENCE, Allowances
+from routing.accounts.allowances import STORE_TIMEOUT, Allowances
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from routing.state.protocol import Claim, Counter, State, owner_is_gone, process_name
@@ -177,6 +177,6 @@ class TokenReservations:
             once = Counter(f"{_RECOVERED}{name}", 1, now + _KEEP_RECOVERED)
             counter = Counter(_RATE.removeprefix("/") + rest)
             claims = [Claim(once, 1), Claim(Counter(name), -amount), Claim(counter, -amount)]
-            if (await self._state.claim(claims, PATIENCE)).refused is None:
+            if (await self._state.claim(claims, STORE_TIMEOUT)).refused is None:
                 recovered += amount
         return recovered

@@ -4,8 +4,8 @@ Both are exact under concurrency. A reservation is checked against the totals in
 store in one transaction, so gateways on one store share their caps. It is in the store before the call is made,
 and the settlement before the answer ends, so both survive ``kill -9``; a power cut may lose the last moments. That
 costs some tenths of a millisecond, for capped calls only: without a cap, and for free models, no call waits for
-the store. If the store does not answer (a locked or full disk) within ``patience``, the totals in memory decide,
-and the settlement is written when the store is back.
+the store. If the store does not answer (a locked or full disk) within ``store_timeout``, the totals in memory
+decide, and the settlement is written when the store is back.
 
 Calendar windows are in UTC and never begin twice, even if the clock is set back.
 """
@@ -20,7 +20,7 @@ from itertools import count
 from secrets import token_hex
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
@@ -71,7 +71,12 @@ class SpendSettings(Section):
     assumed_output_tokens: int = Field(
         default=1024, ge=1, description="length of an answer without a bound, when money is reserved"
     )
-    patience: float = Field(default=0.25, gt=0, description="seconds that a capped call waits for a stuck store")
+    store_timeout: float = Field(
+        default=0.25,
+        gt=0,
+        validation_alias=AliasChoices("store_timeout", "patience"),
+        description="seconds that a capped call waits for a stuck store",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class Reservation:
         if not self.settled:
             self._written = self._spend.release(self._hold)
         if self._written is not None:
-            await asyncio.wait((self._written,), timeout=self._spend.patience)
+            await asyncio.wait((self._written,), timeout=self._spend.store_timeout)
 
 
 class Spend:
@@ -235,9 +240,9 @@ class Spend:
     # ---- caps
 
     @property
-    def patience(self) -> float:
+    def store_timeout(self) -> float:
         """Seconds that a capped call waits for a stuck store."""
-        return self._settings.patience
+        return self._settings.store_timeout
 
     def reserve(self, *, key: str, model: str, endpoint: str, amount: float | None) -> Reservation:
         """A reservation of ``amount`` dollars (``None``: unknown), to be entered."""
@@ -367,7 +372,7 @@ class Spend:
         )
         self._add(counters, held)
         try:
-            refused = await self._store.hold(hold, self._settings.patience)
+            refused = await self._store.hold(hold, self._settings.store_timeout)
         except BaseException:
             self.release(hold)
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from catalog.validation.section import Section
 from routing.clock import Clock
@@ -24,7 +24,12 @@ class RetrySettings(Section):
     ratio: float = Field(default=0.2, ge=0, description="failed retries per request in the window")
     window: float = Field(default=10.0, gt=0)
     minimum: int = Field(default=10, ge=0, description="failed retries in the window that are always allowed")
-    patience: float = Field(default=2.0, ge=0, description="how long a retry waits for earlier ones to end")
+    wait_timeout: float = Field(
+        default=2.0,
+        ge=0,
+        validation_alias=AliasChoices("wait_timeout", "patience"),
+        description="how long a retry waits for earlier ones to end",
+    )
 
 
 class RetryBudget:
@@ -67,9 +72,9 @@ class RetryBudget:
     async def acquire(self) -> bool:
         """Take a retry; when none is left, wait for retries under way, whose success gives places back.
 
-        Waits for ``patience`` at most, and not at all when no retry is under way.
+        Waits for ``wait_timeout`` at most, and not at all when no retry is under way.
         """
-        deadline = self._clock.monotonic() + self._settings.patience
+        deadline = self._clock.monotonic() + self._settings.wait_timeout
         while not self.spend():
             left = deadline - self._clock.monotonic()
             if self._pending == 0 or left <= 0:

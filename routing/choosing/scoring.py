@@ -141,7 +141,7 @@ def _penalties(
 ) -> Floats:
     """The penalties of each row for its seconds and dollars, a new array of shape (m,)."""
     interactive = facts.intent.workload is Workload.INTERACTIVE
-    scale = settings.latency_scale * (1.0 if interactive else settings.patience)
+    scale = settings.latency_scale * (1.0 if interactive else settings.batch_latency_factor)
     penalties = _penalty(_noticeable(latency, facts, world, settings), scale, weights.latency)
     if weights.cost:
         penalties += _cost_penalty(cost, settings.cost_scale, weights.cost)

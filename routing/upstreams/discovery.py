@@ -75,7 +75,7 @@ class Discovery:
         return self._settings.interval
 
     @property
-    def patience(self) -> float:
+    def first_scan_timeout(self) -> float:
         """Seconds in which a scan ends, unless a folder's file system hangs."""
         return self._settings.timeout + 1.0
 

@@ -71,13 +71,13 @@ class Relay(Generic[T]):
         self._works.add(self)
         self._task.add_done_callback(self._done)
 
-    async def opened(self, patience: float | None) -> Answer[T] | None:
-        """The answer, or ``None`` if it is not open after ``patience`` seconds (``None``: no limit).
+    async def opened(self, timeout: float | None) -> Answer[T] | None:
+        """The answer, or ``None`` if it is not open after ``timeout`` seconds (``None``: no limit).
 
         Raises what opening raised.
         """
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 while self._answer is None and not self._ended:
                     await self._news.wait()
         except TimeoutError:

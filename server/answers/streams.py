@@ -126,7 +126,7 @@ class BytesEncoder:
 async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
     """Answer with events. Raises the job's error if the headers have not been sent."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, patience=settings.streams.headers_after)
+    relay, answer = await _begin(request, job, encoder, timeout=settings.streams.headers_after)
     return EventStream(
         relay,
         {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
@@ -139,13 +139,13 @@ async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> R
 async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
     """Answer with bytes; the headers wait for the first of them."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, patience=None)
-    assert answer is not None, "without an end to its patience, opening gives an answer or raises"
+    relay, answer = await _begin(request, job, encoder, timeout=None)
+    assert answer is not None, "without an end to its timeout, opening gives an answer or raises"
     return ByteStream(relay, {**answer.headers(), "content-type": media_type}, settings.timeouts.send)
 
 
 async def _begin(
-    request: Request, job: Job[T], encoder: Encoder[T], *, patience: float | None
+    request: Request, job: Job[T], encoder: Encoder[T], *, timeout: float | None
 ) -> tuple[Relay[T], Answer[T] | None]:
     services = services_of(request)
     relay = Relay(
@@ -157,7 +157,7 @@ async def _begin(
     )
     try:
         async with Guard(request, services.in_flight):
-            return relay, await relay.opened(patience)
+            return relay, await relay.opened(timeout)
     except BaseException:
         relay.cancel()
         raise

@@ -38,7 +38,7 @@ APPLIED = (
     "routing.weights",
     "routing.latency_scale",
     "routing.cost_scale",
-    "routing.patience",
+    "routing.batch_latency_factor",
     "routing.unnoticed",
     "routing.unnoticed_per_token",
     "routing.stakes",

@@ -90,12 +90,12 @@ def _run(name: str, module: str, out: Path, *, quick: bool, limit: float) -> Rep
         return Report(name, "", failed=f"its process {how} before it reported")
 
 
-def _stop(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
+def _stop(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
     """End a benchmark that still runs, gently first so that it ends its servers, and then its whole group."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+            process.wait(timeout)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

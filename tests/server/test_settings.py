@@ -164,6 +164,24 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     assert load_settings().server.port == 9000
 
 
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("workers", "drain_delay"),
+        ("retries", "wait_timeout"),
+        ("spend", "store_timeout"),
+        ("routing", "batch_latency_factor"),
+    ],
+)
+def test_the_earlier_name_of_a_setting_stays_valid(section: str, name: str) -> None:
+    for given in (name, "patience"):
+        named: dict[str, Any] = {section: {given: 3}}
+        assert getattr(getattr(load_settings(**named), section), name) == 3
+    both: dict[str, Any] = {section: {name: 3, "patience": 4}}
+    with pytest.raises(ConfigurationError, match="patience"):
+        load_settings(**both)
+
+
 def numbers(section: type[BaseModel]) -> Iterator[str]:
     """The names of the settings that are numbers, or tables or lists of numbers."""
     for name in setting_names(section):

@@ -44,7 +44,7 @@ async def test_a_busy_model_is_never_evicted_and_the_other_waits_for_it(open_poo
 
 
 async def test_a_model_that_waits_too_long_for_memory_is_unavailable(open_pool: OpenPool) -> None:
-    async with open_pool(placement_timeout=0.2, patience=0.1) as h, h.pool.lease(model("a", mib=800), Need()):
+    async with open_pool(placement_timeout=0.2, drain_delay=0.1) as h, h.pool.lease(model("a", mib=800), Need()):
         with pytest.raises(ModelTemporarilyUnavailable, match="busy") as refused:
             await h.ask(model("b", mib=800))
         assert refused.value.retry_after
@@ -59,7 +59,7 @@ async def test_a_model_larger_than_the_budget_is_refused_with_the_figures(open_p
 async def test_two_models_in_the_memory_of_one_alternate_and_never_answer_for_each_other(
     open_pool: OpenPool,
 ) -> None:
-    async with open_pool(patience=0.05) as h:
+    async with open_pool(drain_delay=0.05) as h:
         rows = [model("a", mib=800), model("b", mib=800)]
 
         async def alternate(i: int) -> None:
@@ -71,10 +71,10 @@ async def test_two_models_in_the_memory_of_one_alternate_and_never_answer_for_ea
         assert h.pool.snapshot().devices[0].used <= 1000 * MIB
 
 
-async def test_a_load_is_not_given_up_for_another_that_waits_however_short_its_patience(
+async def test_a_load_is_not_given_up_for_another_that_waits_however_short_its_drain_delay(
     open_pool: OpenPool,
 ) -> None:
-    async with open_pool(patience=0.0) as h, asyncio.timeout(30):
+    async with open_pool(drain_delay=0.0) as h, asyncio.timeout(30):
         rows = [model("a", mib=800, start_delay=0.1), model("b", mib=800, start_delay=0.1)]
 
         async def alternate(i: int) -> None:
@@ -89,7 +89,7 @@ async def test_a_load_is_not_given_up_for_another_that_waits_however_short_its_p
 async def test_a_worker_that_has_just_become_ready_has_its_time_before_it_makes_room(
     open_pool: OpenPool, tmp_path: Path
 ) -> None:
-    async with open_pool(patience=300, placement_timeout=3600, start_timeout=3600) as h:
+    async with open_pool(drain_delay=300, placement_timeout=3600, start_timeout=3600) as h:
         go, used = tmp_path / "go", asyncio.Event()
 
         async def use() -> None:
@@ -137,7 +137,7 @@ async def test_what_is_measured_while_a_model_loads_does_not_lower_what_it_will_
 
 
 async def test_a_model_in_constant_use_makes_room_for_one_that_waits(open_pool: OpenPool) -> None:
-    async with open_pool(patience=0.1) as h:
+    async with open_pool(drain_delay=0.1) as h:
         done = False
 
         async def use_it_all_the_time() -> None:

@@ -69,7 +69,7 @@ async def take_until_refused(allowances: Allowances, wanted: Counter, amount: in
 async def test_gateways_in_demand_use_a_limit_to_its_end_and_never_pass_it(
     states: tuple[State, State], limit: int, amount: int
 ) -> None:
-    gateways = [Allowances(state, patience=5) for state in states]
+    gateways = [Allowances(state, store_timeout=5) for state in states]
     wanted = counter(limit)
     taken = sum(await asyncio.gather(*(take_until_refused(each, wanted, amount) for each in gateways)))
     assert taken <= limit
@@ -85,14 +85,14 @@ async def test_gateways_in_demand_use_a_limit_to_its_end_and_never_pass_it(
 
 async def test_a_gateway_in_demand_seldom_asks_the_store(states: tuple[State, State]) -> None:
     counting = Counting(states[0])
-    allowances = Allowances(counting, patience=5)  # type: ignore[arg-type]
+    allowances = Allowances(counting, store_timeout=5)  # type: ignore[arg-type]
     for _ in range(1000):
         assert await allowances.take([(counter(100_000), 1)]) is None
     assert counting.claims < 20
 
 
 async def test_amounts_of_several_counters_are_taken_together_or_not_at_all(states: tuple[State, State]) -> None:
-    allowances = Allowances(states[0], patience=5)
+    allowances = Allowances(states[0], store_timeout=5)
     requests, tokens = counter(10), counter(100, "rate/k/tokens/day/x")
     assert await allowances.take([(requests, 1), (tokens, 60)]) is None
     refused = await allowances.take([(requests, 1), (tokens, 60)])
@@ -104,7 +104,7 @@ async def test_amounts_of_several_counters_are_taken_together_or_not_at_all(stat
 
 
 async def test_what_a_gateway_does_not_need_is_given_back(states: tuple[State, State]) -> None:
-    quiet, busy = (Allowances(state, patience=5) for state in states)
+    quiet, busy = (Allowances(state, store_timeout=5) for state in states)
     wanted = counter(1000)
     for _ in range(8):
         await quiet.take([(wanted, 1)])
@@ -115,7 +115,7 @@ async def test_what_a_gateway_does_not_need_is_given_back(states: tuple[State, S
 
 
 async def test_a_correction_counts_for_the_other_gateway_at_once(states: tuple[State, State]) -> None:
-    one, other = (Allowances(state, patience=5) for state in states)
+    one, other = (Allowances(state, store_timeout=5) for state in states)
     wanted = counter(100)
     assert await one.take([(wanted, 10)]) is None
     one.correct(wanted, 90)
@@ -131,7 +131,7 @@ async def test_a_limit_that_is_reached_is_refused_without_asking_the_store_again
     states: tuple[State, State],
 ) -> None:
     counting = Counting(states[0])
-    allowances = Allowances(counting, patience=5)  # type: ignore[arg-type]
+    allowances = Allowances(counting, store_timeout=5)  # type: ignore[arg-type]
     await take_until_refused(allowances, counter(3))
     asked = counting.claims
     for _ in range(100):

@@ -297,7 +297,7 @@ async def test_headroom_is_the_cap_less_what_every_settled_call_cost(
 async def test_a_caller_who_leaves_while_the_store_is_locked_leaves_no_hold(
     store: SqliteState, tmp_path: Path
 ) -> None:
-    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=60), ManualClock())
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), store_timeout=60), ManualClock())
     locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     asking = asyncio.create_task(pay(spend, 1.0, 1.0))
@@ -313,10 +313,10 @@ async def test_a_caller_who_leaves_while_the_store_is_locked_leaves_no_hold(
     await pay(spend, 1.0, 1.0)
 
 
-async def test_a_locked_store_delays_a_capped_call_no_longer_than_patience(
+async def test_a_locked_store_delays_a_capped_call_no_longer_than_store_timeout(
     store: SqliteState, tmp_path: Path
 ) -> None:
-    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), patience=0.05), ManualClock())
+    spend = Spend(store, SpendSettings(caps=Caps(day=1.0), store_timeout=0.05), ManualClock())
     locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     with capture_logs():

@@ -146,7 +146,7 @@ async def test_a_source_of_models_that_does_not_answer_delays_readiness_for_a_ti
         return ()
 
     monkeypatch.setattr(Discovery, "scan", scan)
-    monkeypatch.setattr(Discovery, "patience", 0.01)
+    monkeypatch.setattr(Discovery, "first_scan_timeout", 0.01)
     app = create_app(settings(data_dir=tmp_path), open_runtime=open_runtime)
     async with app.router.lifespan_context(app):
         runtime = app.state.services.runtime
