@@ -23,7 +23,7 @@ def with_tools(body: ChatRequest) -> ChatRequest:
     """
     extra = body.model_extra or {}
     asks = "functions" in extra or "function_call" in extra
-    if not asks and not any(_has_function(message) for message in body.messages):
+    if not asks and not any(map(_has_function, body.messages)):
         return body
     sent = body.to_wire()
     _translate_choice(sent)
@@ -38,8 +38,9 @@ def with_tools(body: ChatRequest) -> ChatRequest:
 
 def _has_function(message: Message) -> bool:
     """Whether it is a function's result or calls one; today's SDKs write ``function_call: null``."""
-    extra = message.model_extra
-    return message.role == "function" or (extra is not None and isinstance(extra.get("function_call"), dict))
+    if message.role != "assistant":
+        return message.role == "function"
+    return isinstance((message.model_extra or {}).get("function_call"), dict)
 
 
 def _translate_choice(sent: Json) -> None:

@@ -15,6 +15,7 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
+from catalog.model import PathSource
 from tests.backends.answers import assemble_chat
 from tests.conformance.optional import models, pythons
 from tests.conformance.worker import KEY, starter, worker_of
@@ -118,7 +119,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     """One real server for each engine, with the starter model as ``speaker``."""
     engine: str = request.param
     folder = tmp_path_factory.mktemp("constraints")
-    rows = {str(row.engine): row.source for row in models().values()}
+    rows = {str(row.engine): row.source for row in models().values() if isinstance(row.source, PathSource)}
     path = rows[engine].path if engine in rows else starter(STARTER)[1]
     python = pythons().get(engine)
     settings = f"[workers.python]\n{engine} = '{python}'\n" if python else ""
