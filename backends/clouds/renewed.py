@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from backends.base import Upstream
+from backends.http import HttpClient
+from catalog.clouds import CloudAccount
 from catalog.errors import RoundhouseError
 
 T = TypeVar("T")
@@ -78,3 +81,32 @@ class Renewed(Generic[T]):
         self._not_before = renewal.get_loop().time() + PAUSE
         reason = error.message if isinstance(error, RoundhouseError) else type(error).__name__
         structlog.get_logger("backends.clouds").warning("credentials could not be renewed", reason=reason)
+
+
+class Accounts(Generic[T]):
+    """The credentials of all endpoints of one cloud, each renewed for all of its calls."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self.settings = http.settings
+        self._known: dict[tuple[str, CloudAccount], Renewed[T]] = {}
+        http.at_close(self.aclose)
+
+    def renewed(self, endpoint: str, account: CloudAccount) -> Renewed[T]:
+        """New credentials of an endpoint."""
+        raise NotImplementedError
+
+    def of(self, upstream: Upstream) -> Renewed[T]:
+        """The credentials of an upstream's endpoint."""
+        account = (upstream.endpoint, upstream.cloud)
+        found = self._known.get(account)
+        if found is None:
+            found = self._known[account] = self.renewed(*account)
+        return found
+
+    def forget(self, upstream: Upstream) -> None:
+        """Drop credentials that were refused, and read them anew."""
+        self.of(upstream).forget()
+
+    async def aclose(self) -> None:
+        for credentials in self._known.values():
+            await credentials.aclose()

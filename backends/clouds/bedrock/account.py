@@ -16,8 +16,7 @@ from typing import Any
 from yarl import URL
 
 from backends.base import Upstream
-from backends.clouds.renewed import Freshness, Renewed
-from backends.http import HttpClient
+from backends.clouds.renewed import Accounts, Freshness, Renewed
 from backends.settings import BackendSettings
 from catalog.clouds import CloudAccount
 from catalog.errors import (
@@ -47,13 +46,8 @@ class AwsCredentials:
     frozen: Any = field(repr=False)
 
 
-class AwsAccounts:
+class AwsAccounts(Accounts[AwsCredentials]):
     """The credentials of all Bedrock endpoints; :meth:`sign` is the signer of their calls."""
-
-    def __init__(self, http: HttpClient) -> None:
-        self._settings = http.settings
-        self._credentials: dict[tuple[str, CloudAccount], Renewed[AwsCredentials]] = {}
-        http.at_close(self.aclose)
 
     async def sign(
         self, upstream: Upstream, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
@@ -65,26 +59,15 @@ class AwsAccounts:
         """
         if upstream.api_key:
             return {}
-        credentials = await self._of(upstream).get()
+        credentials = await self.of(upstream).get()
         request = (credentials.frozen, upstream.cloud.region, method, url, headers, body)
         if body is not None and len(body) >= LARGE:
             return await asyncio.to_thread(_signature, *request)
         return _signature(*request)
 
-    def forget(self, upstream: Upstream) -> None:
-        """Drop credentials that were refused, and read them anew."""
-        self._of(upstream).forget()
-
-    async def aclose(self) -> None:
-        for credentials in self._credentials.values():
-            await credentials.aclose()
-
-    def _of(self, upstream: Upstream) -> Renewed[AwsCredentials]:
-        account = (upstream.endpoint, upstream.cloud)
-        found = self._credentials.get(account)
-        if found is None:
-            found = self._credentials[account] = Renewed(_Renewal(*account, self._settings), _freshness)
-        return found
+    def renewed(self, endpoint: str, account: CloudAccount) -> Renewed[AwsCredentials]:
+        """See :class:`Accounts`."""
+        return Renewed(_Renewal(endpoint, account, self.settings), _freshness)
 
 
 class _Renewal:

@@ -14,8 +14,7 @@ from typing import Any
 from yarl import URL
 
 from backends.base import Upstream
-from backends.clouds.renewed import Freshness, Renewed
-from backends.http import HttpClient
+from backends.clouds.renewed import Accounts, Freshness, Renewed
 from backends.settings import BackendSettings
 from catalog.clouds import CloudAccount
 from catalog.errors import (
@@ -54,13 +53,8 @@ class AccessToken:
     headers: Mapping[str, str] = field(repr=False)
 
 
-class GoogleAccounts:
+class GoogleAccounts(Accounts[AccessToken]):
     """The tokens of all Vertex endpoints; :meth:`sign` is the signer of their calls."""
-
-    def __init__(self, http: HttpClient) -> None:
-        self._settings = http.settings
-        self._tokens: dict[tuple[str, CloudAccount], Renewed[AccessToken]] = {}
-        http.at_close(self.aclose)
 
     async def sign(
         self, upstream: Upstream, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
@@ -71,22 +65,11 @@ class GoogleAccounts:
         Google refuses them, UpstreamUnreachable when no token server answers.
         """
         del method, url, headers, body
-        return {} if upstream.api_key else (await self._token(upstream).get()).headers
+        return {} if upstream.api_key else (await self.of(upstream).get()).headers
 
-    def forget(self, upstream: Upstream) -> None:
-        """Drop a token that was refused, and read its credentials anew."""
-        self._token(upstream).forget()
-
-    async def aclose(self) -> None:
-        for token in self._tokens.values():
-            await token.aclose()
-
-    def _token(self, upstream: Upstream) -> Renewed[AccessToken]:
-        account = (upstream.endpoint, upstream.cloud)
-        found = self._tokens.get(account)
-        if found is None:
-            found = self._tokens[account] = Renewed(_Renewal(*account, self._settings), _freshness)
-        return found
+    def renewed(self, endpoint: str, account: CloudAccount) -> Renewed[AccessToken]:
+        """See :class:`Accounts`."""
+        return Renewed(_Renewal(endpoint, account, self.settings), _freshness)
 
 
 class _Renewal:
