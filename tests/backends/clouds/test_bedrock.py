@@ -217,7 +217,7 @@ async def test_credentials_near_their_end_are_renewed_beside_the_calls(bedrock: 
     role.give(3600)
     upstream = bedrock.upstream(cloud=CloudAccount(region=REGION, profile="role"))
     await bedrock.says(upstream=upstream)
-    held_credentials = bedrock.backend._accounts._of(upstream)
+    held_credentials = bedrock.backend._accounts.of(upstream)
     source = (await held_credentials.get()).source
     source._expiry_time = datetime.now(UTC) + timedelta(
         seconds=700

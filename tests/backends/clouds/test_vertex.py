@@ -235,7 +235,7 @@ async def test_a_token_near_its_end_is_renewed_beside_the_calls(vertex: Vertex) 
     async with asyncio.timeout(10):
         while len(vertex.fake.tokens) < 2:
             await asyncio.sleep(0.01)
-    while vertex.backend._gemini._accounts._token(vertex.upstream())._renewal is not None:
+    while vertex.backend._gemini._accounts.of(vertex.upstream())._renewal is not None:
         await asyncio.sleep(0.01)
     await vertex.says()
     used = [call.headers["authorization"] for call in vertex.fake.model_calls]
