@@ -122,6 +122,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
                 body.setdefault(new, body.pop(name))
         if "reasoning_effort" in body:
             body["reasoning_effort"] = _effort(request, upstream, table)
+            if body["reasoning_effort"] is None:
+                del body["reasoning_effort"]
         if not plain and _loses_marks(request, table):
             for holder, name in _marks(body, table):
                 del holder[name]
@@ -230,12 +232,14 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
 
 
 def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> str | None:
-    """The nearest reasoning effort that the model has."""
+    """The nearest reasoning effort that the model has; None for one that does not reason."""
     effort = request.reasoning_effort
     if effort is None or table.efforts is None:
         return effort
     known = table.efforts(upstream.model)
-    return effort if known is None else nearest(effort, known)
+    if known is None:
+        return effort
+    return nearest(effort, known) if known else None
 
 
 def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:

@@ -38,6 +38,11 @@ GEMINI = NameRule(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}"), re.compile(r"[
 """Sources: the API references of functions and tools, and the types of the providers' SDKs."""
 
 
+def call_id(given: str, rule: NameRule = ANTHROPIC) -> str:
+    """The id of a call that is sent for the caller's: the same if it is allowed, in every turn."""
+    return given if rule.allowed.fullmatch(given) else rule.made_of(given, _DIGEST)
+
+
 def sent_names(request: ChatRequest, rule: NameRule) -> Mapping[str, str]:
     """The name to send by the caller's, for each name that the provider does not allow; all are different."""
     given = dict.fromkeys(_names(request))

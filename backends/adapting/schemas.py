@@ -116,3 +116,21 @@ def _branches(node: Json, schema: Json, depth: int) -> Iterator[Json]:
             if isinstance(target, dict):
                 yield target
                 yield from _branches(target, schema, depth + 1)
+
+
+def is_closed(schema: Any) -> bool:
+    """Whether OpenAI's strict mode takes a schema: its root and every object in it name and need each property."""
+    return isinstance(schema, dict) and schema.get("type") == "object" and _all_closed(schema)
+
+
+def _all_closed(node: Any) -> bool:
+    if isinstance(node, list):
+        return all(map(_all_closed, node))
+    if not isinstance(node, dict):
+        return True
+    properties = node.get("properties")
+    if node.get("type") == "object" or isinstance(properties, dict):
+        needed, known = node.get("required"), properties if isinstance(properties, dict) else {}
+        if node.get("additionalProperties") is not False or set(needed or ()) != set(known):
+            return False
+    return all(map(_all_closed, node.values()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.names import call_id
 from backends.anthropic.results import blocks_of
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
@@ -137,7 +138,8 @@ def _assistant(message: Message, dropped: Dropped) -> list[Json]:
     for part in parts_of(message):
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(f"An assistant message cannot hold {part.type!r}.", param="messages")
-        if text := part.text or part.refusal:  # Anthropic refuses empty text
+        text = part.text or part.refusal
+        if text and not text.isspace():  # Anthropic refuses empty text
             blocks.append(_with_cache({"type": "text", "text": text}, part))
     refusal = extra.get("refusal")
     if isinstance(refusal, str) and refusal:
@@ -148,7 +150,7 @@ def _assistant(message: Message, dropped: Dropped) -> list[Json]:
         blocks.append(
             {
                 "type": "tool_use",
-                "id": call.id,
+                "id": call_id(call.id),
                 "name": call.function.name,
                 "input": arguments_of(call.function),
             }
@@ -167,7 +169,7 @@ def _is_thinking(block: Any) -> bool:
 def _tool_result(message: Message, dropped: Dropped) -> Json:
     if not message.tool_call_id:
         raise InvalidRequest("A tool message needs its tool_call_id.", param="messages")
-    block: Json = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+    block: Json = {"type": "tool_result", "tool_use_id": call_id(message.tool_call_id)}
     content = [_block(part, dropped) for part in parts_of(message)]
     if content:
         block["content"] = content

@@ -222,6 +222,8 @@ def _file(file: Json) -> Json:
     for key in ("file_data", "file_url"):
         value = file.get(key)
         if isinstance(value, str) and value:
+            if key == "file_data" and not is_data_url(value):
+                break
             return _media(value)
     raise UnsupportedParameter(
         "A file part needs file_data (a data URL) or file_url; uploaded files are not kept here.", param="messages"

@@ -18,7 +18,7 @@ def renderable(messages: list[Json]) -> list[Json]:
 
     Raises InvalidRequest if nothing is left to answer.
     """
-    kept = list(messages)
+    kept = [_told(message) for message in messages]
     while kept and _is_empty_answer(kept[-1]):
         kept.pop()
     if not kept:
@@ -28,6 +28,18 @@ def renderable(messages: list[Json]) -> list[Json]:
     system = [message for message in kept if message["role"] in _SYSTEM]
     rest = [message for message in kept if message["role"] not in _SYSTEM]
     return [{**system[0], "role": "system", "content": _joined([m.get("content") for m in system])}, *rest]
+
+
+def _told(message: Json) -> Json:
+    """The message with its refusals as text, which is all that templates know."""
+    content = message.get("content")
+    if not isinstance(content, list) or all(part.get("type") != "refusal" for part in content):
+        return message
+    parts = [
+        {"type": "text", "text": part.get("refusal") or ""} if part.get("type") == "refusal" else part
+        for part in content
+    ]
+    return {**message, "content": parts}
 
 
 def _is_empty_answer(message: Json) -> bool:

@@ -15,7 +15,7 @@ _NEWEST = (6, 1)
 
 
 def efforts_of(model: str, wire: Literal["chat", "responses"] = "chat") -> frozenset[str] | None:
-    """The efforts of a model over one of the two APIs; None for a model whose efforts are not known here.
+    """The efforts of a model over one of the two APIs: empty for one that does not reason, None if not known.
 
     An effort for a model of None is sent as it is: its server refuses what it does not take.
     """
@@ -25,7 +25,9 @@ def efforts_of(model: str, wire: Literal["chat", "responses"] = "chat") -> froze
     if match is None:
         return None
     version, rest = (int(match["major"]), int(match["minor"] or 0)), match["rest"]
-    if version < (5, 0) or version > _NEWEST or "-chat" in rest:
+    if version < (5, 0):
+        return frozenset()
+    if version > _NEWEST or "-chat" in rest:
         return None
     if "-pro" in rest:
         return frozenset({"high"}) if version == (5, 0) else frozenset({"medium", "high", "xhigh"})

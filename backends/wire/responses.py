@@ -14,6 +14,9 @@ from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
 from backends.wire.common import Effort, Finite, Identifier, ModelName, SchemaName, Text, WireModel
 from backends.wire.schema import Schema
 
+OWN_ID = "rh"
+"""Ids of items begin with it, after their kind, where the gateway wrote them and no provider knows them."""
+
 
 class Reasoning(WireModel):
     effort: Effort | None = None

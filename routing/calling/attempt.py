@@ -17,6 +17,7 @@ from backends.translation import BOOKKEEPING
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.errors import (
+    AnswerInvalid,
     ContextLengthExceeded,
     Draining,
     EngineMissing,
@@ -32,6 +33,7 @@ from catalog.model import Capability, Model
 from routing.calling.bounds import Bound, bound_of, bounded, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
+from routing.calling.judgement import insists
 from routing.calling.lease import Lease
 from routing.calling.observers import ChunkObserver
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
@@ -88,6 +90,19 @@ class Attempt(Generic[T]):
             cut = self.bound is not None and self._observer.finish_reason == "length"
             self._verdict = None if cut else self._judge.verdict()
         return self._verdict
+
+    def check_form(self) -> None:
+        """Raises AnswerInvalid if the ended answer broke a form that its request insists on."""
+        if (
+            self._judge is not None
+            and self._observer.finish_reason != "length"
+            and insists(self.job.request)
+            and self.verdict() is False
+        ):
+            raise AnswerInvalid(
+                f"'{self.model.id}' did not give its answer the form that the request asks for. Try again, or "
+                "choose another model."
+            )
 
     async def start(self, *, complete: bool = False) -> None:
         """Acquire a lease, call, and wait for the first item that carries content.

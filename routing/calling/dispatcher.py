@@ -194,6 +194,7 @@ class Dispatcher:
         leased_again: set[str] = set()
         failed = list(failures)
         limits: list[float | None] = []
+        passing: RoundhouseError | None = None
         try:
             while queue:
                 retry = number > 0
@@ -217,7 +218,9 @@ class Dispatcher:
                         repeats = self._is_worth_repeating(error, candidate, leased_again)
                         if repeats and not job.facts.tokens_only:
                             queue.appendleft(candidate)
-                        elif not (error.retryable or (queue and _is_of_this_model(error))):
+                        elif error.retryable:
+                            passing = error
+                        elif not _is_of_this_model(error) or not (queue or passing):
                             raise
                         continue
                     succeeded = True
@@ -228,11 +231,12 @@ class Dispatcher:
                         self._retries.settle(succeeded)
             if isinstance(last, UpstreamRateLimited) and len(limits) == len(failed):
                 last.retry_after = min((rest for rest in limits if rest is not None), default=None)
-            raise last or nothing_left(plan, job.facts)
+            # What passes by itself tells more than a lack of another candidate.
+            raise passing or last or nothing_left(plan, job.facts)
         finally:
             # Drop the error: its traceback holds this frame, a cycle. Collecting the cycles of a burst of
             # refusals would stop the event loop.
-            last = None
+            last = passing = None
 
     def _able(self, job: Job[T], plan: Plan, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """The candidates that can be sent this request.

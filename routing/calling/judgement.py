@@ -46,6 +46,18 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
     return None
 
 
+def insists(request: Any) -> bool:
+    """Whether an answer without the form is of no use: a strict schema or tool, or any JSON object."""
+    if not isinstance(request, ChatRequest):
+        return False
+    wanted = request.response_format
+    if wanted is not None and wanted.type == "json_object":
+        return True
+    if wanted is not None and wanted.json_schema is not None and wanted.json_schema.strict:
+        return True
+    return any(tool.function is not None and tool.function.strict for tool in request.tools or ())
+
+
 class ChatJudge:
     """Judges the chunks of a chat: the text as JSON and against its schema, tool calls against their parameters.
 

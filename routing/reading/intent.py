@@ -38,7 +38,7 @@ class IntentBody(BaseModel):
     )
     tags: frozenset[str] = Field(default=frozenset(), max_length=32)
     max_cost: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="dollars, for this request"
+        default=None, ge=0, le=1e9, allow_inf_nan=False, description="dollars, for this request"
     )
     escalate: bool = False
     strict: bool = False

@@ -22,8 +22,8 @@ from server.settings import STATE_FILE, load_settings, mark_keys
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list, revoke and rotate API keys.")
-Limit = Annotated[int | None, typer.Option(min=0, help="Default: unlimited.")]
-Dollars = Annotated[float | None, typer.Option(min=0, help="US dollars.")]
+Limit = Annotated[int | None, typer.Option(min=0, max=10**15, help="Default: unlimited.")]
+Dollars = Annotated[float | None, typer.Option(min=0, max=1e9, help="US dollars.")]
 
 
 @app.command()

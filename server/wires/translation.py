@@ -29,6 +29,16 @@ _EXTRAS = frozenset(
 """Chat parameters that ``ChatRequest`` does not declare: OpenAI's, from its API reference, and the gateway's."""
 
 
+_RESTATED = frozenset(
+    {
+        *("messages", "n", "max_tokens", "max_completion_tokens", "stop", "stream_options", "response_format"),
+        *("logprobs", "top_logprobs", "tools", "tool_choice", "functions", "function_call", "reasoning_effort"),
+        *("modalities", "audio", "web_search_options"),
+    }
+)
+"""Chat parameters that other APIs have in their own terms, or not at all; by the chat's name they say nothing."""
+
+
 @cache
 def chat_parameters() -> frozenset[str]:
     """The names of all chat parameters: OpenAI's, the local engines' and the gateway's."""
@@ -49,7 +59,8 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
         raise UnsupportedParameter(
             "This API answers with text alone; ask for speech with POST /v1/chat/completions.", param="modalities"
         )
-    kept = {name: value for name, value in extras.items() if name in foreign or name in chat_parameters()}
+    known = chat_parameters() - _RESTATED
+    kept = {name: value for name, value in extras.items() if name in foreign or name in known}
     return kept, tuple(name for name, value in extras.items() if name not in kept and value is not None)
 
 

@@ -237,3 +237,9 @@ def test_a_type_of_thinking_that_is_not_known_here_is_for_anthropic_alone() -> N
     assert chat.original.refusal == ("This model takes no thinking of the type 'next'.", "thinking.type")
     with pytest.raises(InvalidRequest, match="must be a string"):
         message(thinking={"type": 4})
+
+
+def test_a_model_that_does_not_reason_is_sent_no_effort() -> None:
+    table = table_at("https://api.openai.com/v1")
+    assert over_openai(table, "gpt-4o", "none") == (None, ("reasoning_effort",))
+    assert over_openai(table, "gpt-4o", "high") == (None, ("reasoning_effort",))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.names import OPENAI, call_id
 from backends.base import Upstream
 from backends.openai.responses.reasoning import items_of
 from backends.translation import Dropped
@@ -78,20 +79,25 @@ def _call(call: Json, custom: set[str]) -> Json:
             raise InvalidRequest("A custom tool call needs custom.name and custom.input.", param="messages")
         custom.add(call["id"])
         given = made.get("input") or ""
-        return {"type": "custom_tool_call", "call_id": call["id"], "name": made["name"], "input": given}
+        return {"type": "custom_tool_call", "call_id": _id(call["id"]), "name": made["name"], "input": given}
     function = call.get("function")
     if not isinstance(function, dict):
         raise InvalidRequest("A function tool call needs its function.", param="messages")
     named = {"name": function["name"], "arguments": function["arguments"]}
-    return {"type": "function_call", "call_id": call["id"], **named}
+    return {"type": "function_call", "call_id": _id(call["id"]), **named}
 
 
 def _result(message: Json, custom: set[str]) -> Json:
-    call_id = message.get("tool_call_id")
-    if not call_id:
+    answered = message.get("tool_call_id")
+    if not answered:
         raise InvalidRequest("A tool message needs its tool_call_id.", param="messages")
-    kind = "custom_tool_call_output" if call_id in custom else "function_call_output"
-    return {"type": kind, "call_id": call_id, "output": _content(message.get("content"))}
+    kind = "custom_tool_call_output" if answered in custom else "function_call_output"
+    return {"type": kind, "call_id": _id(answered), "output": _content(message.get("content"))}
+
+
+def _id(given: str) -> str:
+    """OpenAI takes ids of calls of 64 characters at most."""
+    return given if len(given) <= OPENAI.longest else call_id(given, OPENAI)
 
 
 def _content(content: Any) -> str | list[Json]:

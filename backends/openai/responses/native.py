@@ -11,6 +11,7 @@ from backends.parameters import refuse_forbidden
 from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
+from backends.wire.responses import OWN_ID
 from catalog.types import Json
 
 _RUN_ELSEWHERE = frozenset({"web_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
@@ -36,7 +37,7 @@ def _is_foreign(item: Json) -> bool:
     """Whether an item is the gateway's own, of an answer by another API: reasoning, or what its own tool found."""
     kind = item.get("type")
     if kind == "reasoning":
-        return is_encoded(item.get("encrypted_content"))
+        return is_encoded(item.get("encrypted_content")) or str(item.get("id")).startswith(f"rs_{OWN_ID}")
     return kind in _RUN_ELSEWHERE and "extra_content" in item
 
 

@@ -47,12 +47,16 @@ def error_from_json(value: JsonValue) -> RoundhouseError:
     return error
 
 
+_AT_HOME = frozenset({"asked", "cloud"})
+
+
 def upstream_to_json(upstream: Upstream) -> JsonValue:
     """Convert an upstream, including its key: only the parent and this gateway have the socket.
 
-    What a gateway learned about the form of requests stays with it: our own workers take every form.
+    What a gateway learned about the form of requests stays with it: our own workers take every form, and no worker
+    is in a cloud.
     """
-    return {item.name: getattr(upstream, item.name) for item in fields(Upstream) if item.name != "asked"}
+    return {item.name: getattr(upstream, item.name) for item in fields(Upstream) if item.name not in _AT_HOME}
 
 
 def upstream_from_json(value: JsonValue) -> Upstream:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from types import MappingProxyType
 
+from backends.adapting.schemas import is_closed
 from backends.wire.chat import Original, TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -24,8 +25,8 @@ _ANTHROPICS = frozenset({"cache_control", "speed", "inference_geo", "service_tie
 _FOREIGN = _ANTHROPICS | {"thinking"}
 
 
-_CONSTRAINTS = ("inference_geo", "container", "mcp_servers")
-"""Fields that no other provider can keep: where an answer is computed, and Anthropic's services."""
+_CONSTRAINTS = ("inference_geo", "container", "mcp_servers", "thread", "compaction")
+"""What no other provider can keep: where an answer is computed, conversations at Anthropic, its services."""
 _HEADERS = ("anthropic-version", "anthropic-beta")
 _HEADER_VALUE = re.compile(r"[\w ,.:;=+/@-]{1,2000}", re.ASCII)
 MAX_USER = 64
@@ -45,7 +46,7 @@ def to_chat(
     """
     losses = Losses()
     extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
-    losses.add(*left_out)
+    losses.add(*(name for name in left_out if name != "output_format"))
     for name in _CONSTRAINTS:
         if (request.model_extra or {}).get(name):
             losses.refusal = losses.refusal or (f"'{name}' can be kept by Anthropic's models only.", name)
@@ -163,9 +164,12 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses:
 
 def _format(request: MessagesRequest | CountTokensRequest, body: Json) -> None:
     wanted = request.output_config.format if request.output_config else None
+    older = (request.model_extra or {}).get("output_format")
+    if wanted is None and isinstance(older, dict):
+        wanted = older
     if wanted is None:
         return
     if wanted.get("type") != "json_schema" or not isinstance(wanted.get("schema"), dict):
         raise InvalidRequest("output_config.format must be a json_schema.", param="output_config.format")
-    schema = {"name": "answer", "schema": wanted["schema"], "strict": True}
+    schema = {"name": "answer", "schema": wanted["schema"], "strict": is_closed(wanted["schema"])}
     body["response_format"] = {"type": "json_schema", "json_schema": schema}

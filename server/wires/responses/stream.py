@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
-from backends.wire.responses import ResponsesRequest
+from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
@@ -238,7 +238,7 @@ class ResponseStream:
         return ToolItem(self._id("fc"), len(self._items), call_id=call_id, name=name, extra_content=extra)
 
     def _id(self, prefix: str) -> str:
-        return f"{prefix}_{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
+        return f"{prefix}_{OWN_ID}{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
 
     def _close(self, status: str = "completed") -> Iterator[Json]:
         if self._open is not None:

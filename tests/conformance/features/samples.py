@@ -40,7 +40,9 @@ CHAT_CALL: Json = {
 CALL: Json = {
     "type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "mark-args"}',
 }  # fmt: skip
-TOOL: Json = {"type": "function", "name": "weather", "description": "mark-tool", "parameters": SCHEMA}
+TOOL: Json = {
+    "type": "function", "name": "weather", "description": "mark-tool", "parameters": SCHEMA, "strict": False,
+}  # fmt: skip
 CLAUDE_TOOL: Json = {"name": "weather", "description": "mark-tool", "input_schema": SCHEMA}
 
 
@@ -274,7 +276,9 @@ RESPONSES = Door(
             *_item(),
             {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "t"}],
              "encrypted_content": "mark-secret"},
-            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "mark-said"}]},
+            {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [
+                {"type": "output_text", "text": "mark-said", "annotations": []},
+            ]},
             *_item(),
         ]}),
         Sample("input: item_reference", {"input": [*_item(), {"type": "item_reference", "id": "msg_mark"}]}),

@@ -403,3 +403,11 @@ async def test_an_answer_that_nothing_can_mend_breaks_with_its_own_error(
                 await answer.resume(broken)
     assert stand.results[0][0] == "cloud/a"
     assert len(stand.results) == 1
+
+
+async def test_what_passes_by_itself_is_told_rather_than_what_another_candidate_cannot(stand: Stand) -> None:
+    for order in ("ab", "ba"):
+        stand.backend.scripts = {"a": (UpstreamError("down"),), "b": (UnsupportedParameter("one choice"),)}
+        stand.will_try(*map(remote, order))
+        with pytest.raises(UpstreamError, match="down"):
+            await stand.ask()

@@ -1,0 +1,112 @@
+"""A form that is insisted on, a conversation that is kept elsewhere and a field by another API's name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from catalog.types import Json
+from server.app import create_app
+from server.settings import Settings
+from tests.fakes.openai import FakeOpenAI
+
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+STRICT: Json = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}}
+BAD, GOOD = '{"n": "no"}', '{"n": 7}'
+
+
+class Deaf(FakeOpenAI):
+    """A server that says its reply whatever form is asked for."""
+
+    def __init__(self, reply: str) -> None:
+        super().__init__()
+        self.reply = reply
+
+    async def _read(self, request: Any) -> Any:
+        call = await super()._read(request)
+        call.body.pop("response_format", None)
+        return call
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """``both`` are two servers: the first breaks every form, the second keeps this one. ``bad`` is the first."""
+    async with Deaf(BAD) as bad, Deaf(GOOD) as good:
+        ends = [("bad", bad, ["bad", "both"]), ("good", good, ["both"])]
+        settings = Settings.model_validate(
+            {
+                "data_dir": tmp_path,
+                "endpoint": [{"id": name, "base_url": fake.base_url} for name, fake, _ in ends],
+                "model": [
+                    {
+                        "id": f"{name}/m",
+                        "aliases": aliases,
+                        "capabilities": ["chat", "tools", "json_schema"],
+                        "source": {"kind": "upstream", "endpoint": name, "model": "fake-chat"},
+                        "price": {"input": 1, "output": 2} if name == "bad" else {"input": 3, "output": 4},
+                    }
+                    for name, _, aliases in ends
+                ],
+            }
+        )
+        app = create_app(settings)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as asking,
+        ):
+            yield asking
+
+
+async def ask(client: httpx.AsyncClient, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
+    messages = [{"role": "user", "content": "Say it."}]
+    return await client.post(path, json={"model": "bad", "messages": messages, **fields})
+
+
+@pytest.mark.parametrize("form", [STRICT, {"type": "json_object"}], ids=["strict", "object"])
+async def test_a_whole_answer_without_its_form_is_no_answer(client: httpx.AsyncClient, form: Json) -> None:
+    if form is STRICT:
+        refused = await ask(client, response_format=form)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (502, "answer_invalid")
+    else:
+        assert (await ask(client, response_format=form)).status_code == 200
+    loose = {**STRICT, "json_schema": {**STRICT["json_schema"], "strict": False}}
+    assert (await ask(client, response_format=loose)).status_code == 200
+
+
+async def test_another_candidate_gives_the_form_that_one_broke(client: httpx.AsyncClient) -> None:
+    for _ in range(4):  # whichever comes first
+        answer = await ask(client, model="both", response_format=STRICT)
+        assert answer.json()["choices"][0]["message"]["content"] == GOOD
+
+
+async def test_a_conversation_that_is_kept_at_anthropic_is_not_answered_without_it(
+    client: httpx.AsyncClient,
+) -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        refused = await ask(client, "/v1/messages", max_tokens=9, thread=thread)
+        assert refused.status_code == 400
+        assert "thread" in refused.json()["error"]["message"]
+
+
+async def test_the_older_name_of_a_form_is_the_form(client: httpx.AsyncClient) -> None:
+    form = {"type": "json_schema", "schema": SCHEMA}
+    refused = await ask(client, "/v1/messages", max_tokens=9, output_format=form)
+    assert refused.status_code == 502
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+async def test_a_chats_own_fields_say_nothing_at_other_doors(client: httpx.AsyncClient, path: str) -> None:
+    body: Json = {"model": "bad", "n": 3, "logprobs": True, "max_completion_tokens": 2}
+    own: Json = {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    answer = await client.post(path, json={**body, **(own if path == "/v1/messages" else {"input": "Hi"})})
+    assert answer.status_code == 200
+    assert {"n", "logprobs", "max_completion_tokens"} <= set(answer.headers["x-roundhouse-dropped"].split(", "))
