@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from catalog.clouds import CloudAccount, address_of, checked_account_field
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
+from catalog.validation.section import Section
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -140,7 +142,18 @@ class PathSource(BaseModel):
 
     model_config = _FROZEN
     kind: Literal["path"] = "path"
-    path: str
+    path: Annotated[str, Field(min_length=1)]
+
+    @field_validator("path")
+    @classmethod
+    def _is_somewhere(cls, value: str) -> str:
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"'{value.partition('/')[0]}' is no user's home folder here; write the whole path"
+            ) from None
+        return value
 
 
 class HubSource(BaseModel):
@@ -181,7 +194,7 @@ UNITS: dict[Capability, Unit] = {
 """The units of the capabilities that are not priced by tokens alone."""
 
 
-class Limits(BaseModel):
+class Limits(Section):
     """Limits of a model; ``None`` means unknown."""
 
     model_config = _FROZEN
@@ -193,7 +206,7 @@ class Limits(BaseModel):
     sample_rate: int | None = Field(default=None, gt=0, description="Hz, of a voice")
 
 
-class Performance(BaseModel):
+class Performance(Section):
     """Published or measured figures, used until this machine has its own."""
 
     model_config = _FROZEN
@@ -204,7 +217,7 @@ class Performance(BaseModel):
     load_seconds: _NonNegative | None = None
 
 
-class Size(BaseModel):
+class Size(Section):
     """The size of a model; ``disk`` and ``memory`` in bytes."""
 
     model_config = _FROZEN
@@ -214,7 +227,7 @@ class Size(BaseModel):
     quantization: str | None = None
 
 
-class Geometry(BaseModel):
+class Geometry(Section):
     """The dimensions that determine the size of a model's KV cache; a GGUF header gives all three."""
 
     model_config = _FROZEN
@@ -232,7 +245,7 @@ class Geometry(BaseModel):
         return int(2 * self.layers * self.kv_heads * self.head_dim * context * element)
 
 
-class Model(BaseModel):
+class Model(Section):
     """A row of the catalogue.
 
     ``/v1/models`` lists ``id``. ``engine`` names a local engine (``llamacpp``, ``onnx``, ``whisper``, ``speech``,
@@ -261,7 +274,7 @@ class Model(BaseModel):
     benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
-    voice_map: _VoiceMap = {}
+    voice_map: _VoiceMap = Field(default_factory=dict)
     tags: frozenset[str] = frozenset()
     parameters: frozenset[str] | None = Field(
         default=None, description="request parameters this model takes; None: all that its protocol takes"
@@ -270,7 +283,7 @@ class Model(BaseModel):
         default=None,
         description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
     )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     keep_alive: float | None = Field(
         default=None, description="seconds idle before unloading; negative: never; None: the setting"
     )
@@ -326,7 +339,7 @@ TOKENIZING = frozenset({"llamacpp", "onnx", "whisper", "mlx", "vllm", "llama-cpp
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Endpoint(BaseModel):
+class Endpoint(Section):
     """A server that Roundhouse calls but does not start: its address, protocol, keys and timeouts.
 
     Keys are never written here: ``key_env`` lists environment variables (each may hold several keys, separated by
@@ -360,13 +373,13 @@ class Endpoint(BaseModel):
     project: str | None = Field(
         default=None, validate_default=True, description="of vertex; not needed with a key (express mode)"
     )
-    headers: dict[str, str] = {}
-    query: dict[str, str] = {}
+    headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
     private: bool = Field(default=False, description="on the user's own hardware: counts as local for privacy")
     failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
     discover: bool = Field(default=False, description="list its models and add them to the catalogue")
     tags: frozenset[str] = frozenset()
-    voice_map: _VoiceMap = {}
+    voice_map: _VoiceMap = Field(default_factory=dict)
     connect_timeout: float | None = Field(default=None, gt=0)
     first_byte_timeout: float | None = Field(default=None, gt=0)
     idle_timeout: float | None = Field(default=None, gt=0)

@@ -23,7 +23,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest, NotPermitted
+from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability
 from catalog.types import Json
 from routing.accounts.reservations import TokenGrant
@@ -149,7 +149,12 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
     if caller.key is None or not caller.key.models:
         return facts
     if not is_auto(facts.requested):
-        replicas = catalog.replicas(facts.requested)
+        try:
+            replicas = catalog.replicas(facts.requested)
+        except ModelNotFound as missing:
+            known = (catalog.get(name) for name in missing.nearest)
+            nearest = tuple(row.id for row in known if row is not None and caller.allows(row.id, catalog))
+            raise ModelNotFound(facts.requested, nearest=nearest) from None
         if not any(caller.allows(row.id, catalog) for row in replicas):
             raise NotPermitted.of_model(replicas[0].id)
     return replace(facts, allowed=caller.models(catalog))

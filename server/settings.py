@@ -313,7 +313,10 @@ class _SettingsFile(TomlConfigSettingsSource):
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         # A byte order mark, which Windows' editors write, is not TOML.
-        return tomllib.loads(read_regular(Path(str(file_path))).decode("utf-8-sig"))
+        try:
+            return tomllib.loads(read_regular(Path(str(file_path))).decode("utf-8-sig"))
+        except RecursionError:
+            raise ConfigurationError(f"{file_path}: its lists or tables are nested too deeply.") from None
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()

@@ -8,14 +8,15 @@ from datetime import UTC, date, datetime, time
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from catalog.prices.rates import RateCard
+from catalog.validation.section import Section
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TokenPrices(BaseModel):
+class TokenPrices(Section):
     """Dollars per million tokens; ``None`` means unknown, never free.
 
     Cached tokens and those of pictures in a prompt cost as much as ``input`` where they have no price of their

@@ -113,6 +113,8 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
     Infinite if the output is free, ``None`` if a price is unknown.
     """
     prompt = longest_prompt(facts.prompt_tokens)
+    if price.rates.of(facts.tiers, prompt)[1] and not price.free:
+        return None
     rates = price.rates.standard
     if Capability.AUDIO_INPUT in facts.features:
         written, details = 0, UsageDetails(audio_input=prompt)

@@ -14,6 +14,7 @@ from backends.asking import AskedForms
 from backends.base import Timeouts, Upstream
 from backends.queueing import Need, Priority
 from backends.workers.pool import WorkerPool
+from catalog.discovery import undated
 from catalog.errors import ModelTemporarilyUnavailable
 from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
@@ -45,6 +46,12 @@ class _Addresses:
     endpoint: Endpoint
     by_key: dict[str | None, Upstream] = field(default_factory=dict, repr=False)
     asked: AskedForms = field(default_factory=AskedForms, repr=False)
+
+
+def _snapshot(requested: str, model: str) -> str | None:
+    """The name that the caller gave, if it is the model's own with the date of a snapshot."""
+    name = requested.rpartition("/")[2]
+    return name if name.lower() != model.lower() and undated(name.lower()) == model.lower() else None
 
 
 class Leases:
@@ -95,6 +102,8 @@ class Leases:
         if queue is not None:
             held.callback(queue.release, await queue.acquire(need_of(facts)))
         upstream, provider_key = self.address(model, now)
+        if len(facts.requested) > len(upstream.model) and (dated := _snapshot(facts.requested, upstream.model)):
+            upstream = replace(upstream, model=dated)
         return Lease(upstream, provider_key, reservation, waits=reservation.waits)
 
     def for_row(self, model: Model, upstream: Upstream) -> Upstream:

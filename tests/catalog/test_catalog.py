@@ -281,3 +281,18 @@ def test_the_users_own_alias_goes_before_a_built_in_one() -> None:
     builtin = next(r for r in Catalog.builtin() if r.aliases)
     mine = table("mine", aliases=(builtin.aliases[0],))
     assert [r.id for r in Catalog.load(user_models=[mine]).replicas(builtin.aliases[0])] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"limits": {"context_window": True}}, "a number, and not true or false"),
+        ({"price": {"input": True}}, "a number, and not true or false"),
+        ({"source": {"kind": "path", "path": "~no-such-user/x.gguf"}}, "no user's home folder"),
+        ({"source": {"kind": "path", "path": ""}}, "at least 1 character"),
+    ],
+)
+def test_a_row_without_meaning_is_refused(fields: dict[str, Any], says: str) -> None:
+    row = {"id": "a", "source": {"kind": "upstream", "endpoint": "e", "model": "m"}, "capabilities": ["chat"]}
+    with pytest.raises(ValueError, match=says):
+        Model.model_validate({**row, **fields})

@@ -313,3 +313,10 @@ def test_a_server_whose_keys_may_be_lost_with_its_state_does_not_open(tmp_path: 
         check_lost_keys(settings)
     check_lost_keys(load_settings(data_dir=tmp_path, admin_keys=["boss"]))
     check_lost_keys(load_settings(data_dir=tmp_path, server={"insecure": True}))
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "roundhouse.toml"
+    file.write_text("a = " + "[" * 5000)
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        load_settings(file)

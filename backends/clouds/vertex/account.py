@@ -111,7 +111,10 @@ class _Renewal:
         if reader is None:
             raise ValueError(f"its type '{kind[:40]}' is not known")
         module, method = reader
-        return getattr(import_module(module).Credentials, method)(info, scopes=[SCOPE])
+        try:
+            return getattr(import_module(module).Credentials, method)(info, scopes=[SCOPE])
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError("its fields are not those of its type") from None
 
     def _translated(self, error: Exception, exceptions: Any) -> RoundhouseError:
         """The typed error, without the library's text: it may quote an answer of a token server."""

@@ -281,3 +281,19 @@ async def test_a_trace_has_the_request_as_sent_only_where_the_setting_keeps_prom
     assert trace is not None
     kept = request.node.callspec.params["stand"].store_prompts
     assert trace.get("prompt") == (REQUEST.to_wire() if kept else None)
+
+
+@pytest.mark.parametrize(
+    ("requested", "sent"),
+    [
+        ("cloud/gpt-4o-2024-05-13", "gpt-4o-2024-05-13"),
+        ("gpt-4o", "gpt-4o"),
+        ("auto", "gpt-4o"),
+        ("an-alias-of-it", "gpt-4o"),
+    ],
+)
+async def test_a_dated_name_is_sent_as_the_caller_wrote_it(stand: Stand, requested: str, sent: str) -> None:
+    stand.backend.scripts = {"gpt-4o": GOOD, "gpt-4o-2024-05-13": GOOD}
+    stand.will_try(remote("gpt-4o"))
+    await stand.ask(stand.job(replace(FACTS, requested=requested)))
+    assert stand.backend.calls[0].model == sent

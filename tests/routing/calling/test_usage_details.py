@@ -176,3 +176,8 @@ def test_max_cost_takes_a_prompt_with_sound_for_sound_and_a_long_one_for_long() 
     long = LongPrices(above=MILLION, input=2, output=20)
     dollars = longest_prompt(FACTS.prompt_tokens) * 2e-6 + 0.2
     assert affordable_output(Price(input=1, output=10, long=long), FACTS, dollars) == 10_000
+
+
+def test_max_cost_knows_no_price_of_a_tier_that_the_row_does_not_price() -> None:
+    assert affordable_output(Price(input=1, output=2), replace(FACTS, tiers=("priority",)), 1.0) is None
+    assert affordable_output(Price(input=0, output=0), replace(FACTS, tiers=("priority",)), 1.0) is not None
