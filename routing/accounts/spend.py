@@ -198,6 +198,11 @@ class Spend:
         nano, unknown = cost_of(self.now_of(price), usage, capability)
         return None if nano is None else nano / NANO, unknown
 
+    def as_text(self, price: Price, usage: Usage) -> float | None:
+        """Dollars if all tokens were text at the standard tier, which the caps count at least for an unknown part."""
+        nano = cost_nano(self.now_of(price), Usage(usage.input, usage.output)) if usage.known else None
+        return None if nano is None else nano / NANO
+
     def now_of(self, price: Price) -> Price:
         """The prices of a row as they are now."""
         return price if price.later is None else price.at(self._wall())

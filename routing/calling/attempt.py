@@ -273,6 +273,9 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
+            if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
+                reserved = self._lease.reservation.amount if estimate is None else estimate
+                estimate = max(least, reserved or 0.0)
             self._lease.reservation.settle(outcome.cost, outcome.usage, estimate=estimate, partly=partly)
         try:
             if self._source is not None:

@@ -181,3 +181,17 @@ def test_max_cost_takes_a_prompt_with_sound_for_sound_and_a_long_one_for_long() 
 def test_max_cost_knows_no_price_of_a_tier_that_the_row_does_not_price() -> None:
     assert affordable_output(Price(input=1, output=2), replace(FACTS, tiers=("priority",)), 1.0) is None
     assert affordable_output(Price(input=0, output=0), replace(FACTS, tiers=("priority",)), 1.0) is not None
+
+
+async def test_the_caps_count_tokens_of_a_kind_without_a_price_as_text(capped: Stand) -> None:
+    written = {
+        "prompt_tokens": 9000,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cache_write_tokens": 9000},
+    }
+    capped.backend.scripts = {"m": (text("fine"), end(), {"choices": [], "usage": written})}
+    capped.will_try(remote("m"))
+    await capped.ask(capped.job(replace(FACTS, prompt_tokens=10, output_tokens=5)))
+    await capped.dispatcher.settle()
+    assert capped.recorder.outcomes[0].unknown_parts == ("cache_write",)
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx((9000 * 1 + 5 * 2) / 1_000_000)
