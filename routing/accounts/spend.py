@@ -199,7 +199,7 @@ class Spend:
         return None if nano is None else nano / NANO, unknown
 
     def as_text(self, price: Price, usage: Usage) -> float | None:
-        """Dollars if all tokens were text of the standard tier, which the caps count at least for unknown parts."""
+        """Dollars if all tokens were text of the standard tier, which caps count at least for unknown parts."""
         nano = cost_nano(self.now_of(price), Usage(usage.input, usage.output)) if usage.known else None
         return None if nano is None else nano / NANO
 
