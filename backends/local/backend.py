@@ -171,6 +171,9 @@ class LocalWorkerBackend:
     async def _regular(
         self, upstream: Upstream, body: Json, index: int, usage: UsageSum, counts: Counts | None
     ) -> AsyncGenerator[Json]:
+        top = body.get("top_logprobs") or 0
+        if body.get("logprobs"):  # llama-server takes 0 for none at all, and gives 20 unasked
+            body = {**body, "top_logprobs": max(1, top)}
         stream = self._openai.stream(
             upstream, "/chat/completions", body, chat_chunks, "messages", errors=worker_error
         )
@@ -181,7 +184,7 @@ class LocalWorkerBackend:
                     continue
                 if counts is not None:
                     counts.see(chunk)
-                yield regular(chunk, index)
+                yield regular(chunk, index, top)
 
     async def _after_thought(self, body: Json, upstream: Upstream) -> Json:
         """The body with its grammar behind the thought that the chat template opens, if it opens one.

@@ -44,8 +44,8 @@ def choice_bodies(body: Json) -> list[Json]:
     return [single if seed is None else {**single, "seed": (seed + index) % 2**32} for index in range(count)]
 
 
-def regular(chunk: Json, index: int) -> Json:
-    """A chunk of llama-server in OpenAI's shape, for the choice ``index``."""
+def regular(chunk: Json, index: int, top: int = 0) -> Json:
+    """A chunk of llama-server in OpenAI's shape, for the choice ``index``, with ``top`` alternatives a token."""
     chunk.pop("timings", None)
     chunk.pop("usage", None)
     for choice in chunk.get("choices") or ():
@@ -55,7 +55,7 @@ def regular(chunk: Json, index: int) -> Json:
             delta["content"] = ""
         # vLLM sends the logprob of the end token, which is not part of the text.
         ended = choice.get("finish_reason") == "stop" and not delta.get("content")
-        choice["logprobs"] = None if ended else chat_logprobs(choice.get("logprobs"))
+        choice["logprobs"] = None if ended else chat_logprobs(choice.get("logprobs"), top)
     return chunk
 
 

@@ -12,11 +12,11 @@ from catalog.types import Json
 _FIELDS = ("token", "logprob", "bytes")
 
 
-def chat_logprobs(given: Json | None) -> Json | None:
-    """``logprobs`` of a chat's choice, without llama-server's additional fields."""
+def chat_logprobs(given: Json | None, top: int) -> Json | None:
+    """``logprobs`` of a chat's choice, without llama-server's own fields, and with ``top`` alternatives at most."""
     if not given or not given.get("content"):
         return None
-    content = [{**_entry(item), "top_logprobs": _entries(item)} for item in given["content"]]
+    content = [{**_entry(item), "top_logprobs": _entries(item)[:top]} for item in given["content"]]
     return {"content": content, "refusal": None}
 
 

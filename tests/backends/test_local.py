@@ -319,3 +319,12 @@ async def test_a_chats_tokens_are_counted_by_the_worker_with_its_tools(
     assert [call.path for call in fake.calls if call.path.endswith("completions")] == []
     with pytest.raises(CapabilityMismatch):
         await backend.count(replace(upstream, engine="mlx"), chat())
+
+
+@pytest.mark.parametrize("asked", [{}, {"top_logprobs": 0}])
+async def test_logprobs_without_alternatives_have_none(
+    backend: LocalWorkerBackend, upstream: Upstream, fake: FakeLlamaServer, asked: dict[str, int]
+) -> None:
+    chunks = [chunk async for chunk in backend.chat(upstream, chat(logprobs=True, **asked))]
+    assert [entry["top_logprobs"] for entry in chunks[1]["choices"][0]["logprobs"]["content"]] == [[]]
+    assert fake.calls[-1].body["top_logprobs"] == 1
