@@ -13,7 +13,7 @@ _FIELDS = ("token", "logprob", "bytes")
 
 
 def chat_logprobs(given: Json | None, top: int) -> Json | None:
-    """``logprobs`` of a chat's choice, without llama-server's own fields, and with ``top`` alternatives at most."""
+    """``logprobs`` of a chat's choice, with OpenAI's fields alone and ``top`` alternatives of a token at most."""
     if not given or not given.get("content"):
         return None
     content = [{**_entry(item), "top_logprobs": _entries(item)[:top]} for item in given["content"]]
