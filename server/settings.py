@@ -131,7 +131,7 @@ class CorsSettings(Section):
 class ServerSettings(Section):
     """The HTTP server: addresses, limits, shutdown."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: str = Field(default="127.0.0.1", max_length=253, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     admin_host: str | None = Field(
         default=None, description="address of the admin routes, with admin_port; None: that of `host`"

@@ -31,8 +31,16 @@ class StateSettings(Section):
     @field_validator("url")
     @classmethod
     def _redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+        if url is None:
+            return None
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError("begins with redis://, rediss:// or unix://")
+        if parts.scheme != "unix":
+            try:
+                _ = parts.port
+            except ValueError:
+                raise ValueError("its port must be a number up to 65535") from None
         return url
 
 
