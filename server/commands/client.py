@@ -23,6 +23,10 @@ Config = Annotated[
 ]
 
 
+_READ, _WORK = 20.0, 600.0
+"""Seconds until an answer is given up: of a question, and of work such as a load."""
+
+
 class ServerClient:
     """Calls a running server. Raises RoundhouseError with one line for every failure or error response."""
 
@@ -42,12 +46,16 @@ class ServerClient:
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """The response, unless it is an error; ``arguments`` are those of httpx."""
-        timeout = httpx.Timeout(10, read=600)
+        timeout = httpx.Timeout(10, read=_READ if method == "GET" else _WORK)
         try:
             with httpx.Client(
                 base_url=self.url, headers=self._headers, timeout=timeout, trust_env=False
             ) as client:
                 response = client.request(method, path, **arguments)
+        except httpx.TimeoutException:
+            raise ConfigurationError(
+                f"The server at {self.url} took the connection and does not answer. See its log, or restart it."
+            ) from None
         except httpx.ConnectError:
             raise ConfigurationError(
                 f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
