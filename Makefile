@@ -26,7 +26,7 @@ check: $(VENV)/.dev format lint types imports
 
 REAL := tests/engines tests/conformance/test_engines.py
 # Their bounds are in time or processor time, so nothing runs beside them.
-MEASURED := tests/faults tests/security/test_loop_lag.py tests/security/test_timings.py
+MEASURED := tests/faults tests/security/test_loop_lag.py tests/security/test_timings.py tests/e2e/test_routing.py
 test-engines: setup  ## The engines of the starter models on their real models, worker by worker.
 	$(BIN)/pytest $(REAL)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from backends.base import Upstream
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
-from catalog.errors import PriceUnknown, UnsupportedParameter
+from catalog.errors import BudgetExceeded, PriceUnknown, UnsupportedParameter
 from catalog.model import Capability, Model, Price
 from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt
 from routing.accounts.spend import Spend
@@ -73,11 +73,16 @@ def _by_cost(
             return []
         raise PriceUnknown(f"'{model.id}' cannot answer: {PriceUnknown.reason}.", param="model")
     each = tokens / facts.choices
+    if each < 1 and limit == CAP:
+        raise BudgetExceeded(
+            f"The prompt alone may cost more with '{model.id}' than the ${dollars:.6f} that one request may cost. "
+            "Shorten it, or choose a cheaper model."
+        )
     if each < 1:
         raise UnsupportedParameter(
             f"The prompt alone may cost more with '{model.id}' than the ${dollars:.6f} allowed for this request. "
             "Shorten it, allow more, or choose a cheaper model.",
-            param="routing.max_cost" if limit == MAX_COST else None,
+            param="routing.max_cost",
         )
     return [] if math.isinf(each) else [Bound(math.floor(each), limit)]
 

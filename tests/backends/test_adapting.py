@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from backends.adapting.choices import narrowed
 from backends.adapting.names import ANTHROPIC, GEMINI, OPENAI, NameRule, sent_names
 from backends.adapting.restoring import Restoration, restored
-from backends.adapting.schemas import is_closed, object_root
+from backends.adapting.schemas import object_root
 from backends.anthropic import AnthropicBackend
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
@@ -495,17 +495,3 @@ def test_pictures_in_results_follow_all_results_in_a_message_of_the_user() -> No
     assert [part["type"] for part in body["input"][-1]["output"]] == ["input_image"]
     assert "anyOf" not in body["tools"][0]["parameters"]
     assert gpt(messages=with_result([text]), tools=[tool("f")])["messages"][2]["content"] == [text]
-
-
-@pytest.mark.parametrize(
-    ("schema", "closed"),
-    [
-        ({"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False}, True),
-        ({"type": "object", "properties": {"a": {}}, "required": [], "additionalProperties": False}, False),
-        ({"type": "object", "properties": {}, "additionalProperties": True}, False),
-        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}, False),
-        ({"type": "array"}, False),
-    ],
-)
-def test_strict_schemas_are_told_from_others(schema: Json, closed: bool) -> None:
-    assert is_closed(schema) is closed

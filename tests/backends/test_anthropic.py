@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -497,22 +496,3 @@ def test_an_empty_answer_at_the_end_is_left_out() -> None:
     for content in ("", None, [{"type": "text", "text": ""}]):
         body, _ = sent(messages=[hello, {"role": "assistant", "content": content}])
         assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
-
-
-def test_ids_of_calls_are_ones_that_anthropic_allows_and_blank_answers_are_left_out() -> None:
-    calls = [
-        {"id": given, "type": "function", "function": {"name": "f", "arguments": "{}"}}
-        for given in ("functions.f:0", "fine-1")
-    ]
-    body, _ = sent(
-        messages=[
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "  \n", "tool_calls": calls},
-            *({"role": "tool", "tool_call_id": call["id"], "content": "1"} for call in calls),
-        ]
-    )
-    made, answered = body["messages"][1]["content"], body["messages"][2]["content"]
-    assert [block["type"] for block in made] == ["tool_use", "tool_use"]
-    assert [block["id"] for block in made] == [block["tool_use_id"] for block in answered]
-    assert re.fullmatch("[a-zA-Z0-9_-]+", made[0]["id"])
-    assert made[1]["id"] == "fine-1"

@@ -154,8 +154,8 @@ class Roundhouse:
             price=Price(input=float(world.cost[model]) * self._settings.cost_scale * 1e6 / _TOKENS, output=0),
             performance=Performance(
                 latency_p50_ms=float(world.latency[model]) * self._settings.latency_scale * 1000,
-                tokens_per_second=1e12,
-                prefill_tokens_per_second=1e12,
+                tokens_per_second=1e9,
+                prefill_tokens_per_second=1e9,
                 load_seconds=world.cold_latency * self._settings.latency_scale,
             ),
             benchmarks={"overall": float(world.prior[model])},
