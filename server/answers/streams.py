@@ -26,7 +26,6 @@ from server.answers.delivery import deliver
 from server.answers.relay import Encoder, Relay
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
-from server.edge.errors import TRACE
 from server.edge.services import runtime_of, services_of
 from server.jobs import open_job
 
@@ -148,7 +147,6 @@ async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media
 async def _begin(
     request: Request, job: Job[T], encoder: Encoder[T], *, timeout: float | None
 ) -> tuple[Relay[T], Answer[T] | None]:
-    request.scope[TRACE] = job.trace
     services = services_of(request)
     relay = Relay(
         open_job(runtime_of(request), job, caller_of(request)),

@@ -13,7 +13,6 @@ from catalog.errors import RoundhouseError, StreamBroken
 from routing.calling.job import Job
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
-from server.edge.errors import TRACE
 from server.edge.services import runtime_of, services_of
 from server.jobs import open_job
 
@@ -52,7 +51,6 @@ async def whole(
     An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the client has seen none
     of it. Raises the job's error, or ClientGone.
     """
-    request.scope[TRACE] = job.trace
     async with (
         Guard(request, services_of(request).in_flight),
         open_job(runtime_of(request), job, caller_of(request)) as answer,

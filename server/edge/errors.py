@@ -39,8 +39,6 @@ def as_error(error: BaseException) -> RoundhouseError:
     return RoundhouseError("The server failed on this request. Its log has the reason under the request id.")
 
 
-TRACE = "roundhouse.trace"
-"""In a request's scope: the id of the trace of its job."""
 _MAY_PASS = frozenset({408, 409, 429})
 """Refusals of a request that may be answered later."""
 
@@ -50,8 +48,6 @@ def error_response(error: RoundhouseError, scope: Scope) -> Response:
     anthropic = speaks_anthropic(scope)
     body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
     headers = error.headers()
-    if (trace := scope.get(TRACE)) is not None:
-        headers["x-roundhouse-trace"] = trace
     if error.status < 500 and error.status not in _MAY_PASS:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
     return Response(
