@@ -144,7 +144,7 @@ _INHERITED = (
     *("parameters", "successor"),
 )
 _OF_ITS_HOST = ("wire", "options", "ends")
-"""What holds at the provider's own host: a proxy may lack an API, and outlive a model."""
+"""Fields that hold at the provider's own host: a proxy may lack an API, and outlive a model."""
 _KIN: Mapping[str, frozenset[str]] = {
     "azure": frozenset({"openai"}),
     "bedrock": frozenset({"anthropic"}),

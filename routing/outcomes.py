@@ -31,7 +31,7 @@ _FAILURES = frozenset({Result.FAILED, Result.CANNOT})
 
 @dataclass(frozen=True, slots=True)
 class UsageDetails:
-    """What prices differ by, besides cached and written tokens.
+    """Details that prices differ by, besides cached and written tokens.
 
     ``cache_write_long`` is the part of ``cache_write`` kept for hours. The tokens of sound and pictures are parts
     of the input and the output. ``web_searches`` and ``containers`` are what the provider ran for the answer.

@@ -17,7 +17,7 @@ _FENCED = re.compile(r"\s*```(?:json)?\s*\n(?P<inner>.*?)\n?\s*```\s*", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What differs in an answer from the caller's request: ``names`` gives the caller's name by the one sent.
+    """The differences of an answer from the caller's request: ``names`` gives the caller's name by the one sent.
 
     ``custom`` are the caller's names of custom tools that were sent as functions. ``json_object``: the model was
     told, not bound, to answer with a JSON object, so the answer is checked.

@@ -86,7 +86,7 @@ def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:
 
 
 def restoration_for(request: ChatRequest, rules: ToolRules, *, json_object: bool = False) -> Restoration | None:
-    """What the answer to the caller's ``request``, before it was adapted, needs to come back; None for nothing."""
+    """The changes to undo in the answer to the caller's ``request``, as it was before adapting; None for none."""
     sent = renames(request, rules)
     custom = frozenset() if rules.custom_tools or not request.tools else custom_names(request)
     if not sent and not custom and not json_object:

@@ -21,7 +21,7 @@ _GEMINI = frozenset(
         Capability.WEB_SEARCH,
     }
 )
-"""What every Gemini for chats takes; the list does not tell. Other families may lack tools and schemas."""
+"""Inputs and features of every Gemini for chats; the list does not tell. Other families may lack some."""
 _OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image)\b")
 """Models that are called for something else than a text, or need tools of their own."""
 

@@ -417,7 +417,7 @@ class StreamWatch:
 
 _TEXT = (str, type(None))
 _HEADED = frozenset({"prompt_filter_results"})
-"""What Azure says in a chunk without choices, before the answer; it goes with the first chunk of the answer."""
+"""Fields of Azure's chunk without choices, before the answer; they go with the first chunk of the answer."""
 _OF_THE_FIRST = _HEADED | {"choices"}
 
 

@@ -52,7 +52,7 @@ _PYDANTICS = re.compile(r"^(Input|Value|String|Object|List|Dictionary|Tuple|Set|
 
 
 def allowed(error: ErrorDetails) -> str:
-    """What the field must be; for a kind of error that is not in the table, pydantic's own message, adapted."""
+    """The rule that a field breaks; for an error that is not in the table, pydantic's own message, adapted."""
     context: Mapping[str, Any] = error.get("ctx", {})
     context = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in context.items()}
     try:
@@ -64,7 +64,7 @@ def allowed(error: ErrorDetails) -> str:
 
 
 def describe(error: ErrorDetails, *, value: bool) -> str:
-    """What the field must be and what it is; ``value``: a text that came may be repeated, else only its kind."""
+    """The rule that a field breaks, and its value; ``value``: a text may be repeated, else only its kind."""
     said = allowed(error)
     if error["type"] in (UNKNOWN, MISSING) or "input" not in error:
         return said

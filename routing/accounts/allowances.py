@@ -102,7 +102,7 @@ class Allowances:
         return taken
 
     def room(self, counter: Counter) -> int:
-        """What is left of a counter's limit, as of the last claim."""
+        """The rest of a counter's limit, as of the last claim."""
         reserve = self._reserve(counter)
         return max(0, (counter.limit or 0) - reserve.total + reserve.left)
 

@@ -231,7 +231,7 @@ class Dispatcher:
                         self._retries.settle(succeeded)
             if isinstance(last, UpstreamRateLimited) and len(limits) == len(failed):
                 last.retry_after = min((rest for rest in limits if rest is not None), default=None)
-            # What passes by itself tells more than a lack of another candidate.
+            # A fault that passes by itself tells more than another candidate's lack.
             raise passing or last or nothing_left(plan, job.facts)
         finally:
             # Drop the error: its traceback holds this frame, a cycle. Collecting the cycles of a burst of

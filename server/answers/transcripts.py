@@ -73,7 +73,7 @@ def spoken_segments(done: Json) -> list[Json]:
 
 
 def _added(done: Json) -> Json:
-    """What a provider's own parameters asked for."""
+    """The further results that a provider's own parameters asked for."""
     return {name: done[name] for name in ("entities", "edited_transcript") if name in done}
 
 

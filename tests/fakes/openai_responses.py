@@ -36,7 +36,7 @@ def _spec(streamed: bool) -> TypeAdapter[Any]:
 
 
 def mistake_in(body: Json) -> str | None:
-    """What the SDK's types say against a request; they forbid extra fields."""
+    """The first objection of the SDK's types to a request; they forbid extra fields."""
     try:
         _read(_spec(body.get("stream") is True).validate_python([body]))
     except ValidationError as wrong:

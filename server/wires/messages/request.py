@@ -26,7 +26,7 @@ _FOREIGN = _ANTHROPICS | {"thinking"}
 
 
 _CONSTRAINTS = ("inference_geo", "container", "mcp_servers", "thread", "compaction")
-"""What no other provider can keep: where an answer is computed, conversations at Anthropic, its services."""
+"""Fields that no other provider can keep: the place of computation, conversations and services at Anthropic."""
 _HEADERS = ("anthropic-version", "anthropic-beta")
 _HEADER_VALUE = re.compile(r"[\w ,.:;=+/@-]{1,2000}", re.ASCII)
 MAX_USER = 64

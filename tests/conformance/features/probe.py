@@ -33,7 +33,7 @@ CAPABILITIES = (
 
 
 class Treatment(StrEnum):
-    """What becomes of a parameter on its way to a provider."""
+    """The treatment of a parameter on its way to a provider."""
 
     NATIVE = "native"
     """The provider gets it under its own name, as the caller wrote it."""

@@ -217,7 +217,7 @@ async def test_a_message_has_the_search_its_results_and_the_citations_of_its_tex
 
 @EACH
 async def test_the_next_turn_of_every_api_goes_to_every_provider(stand: Stand, model: str) -> None:
-    """What one provider found is given back to it alone, and named where another answers."""
+    """Results of one provider's search are given back to it alone, and named where another answers."""
     question = {"role": "user", "content": QUESTION}
     said = await chat(stand, "claude", False, web_search_options={})
     response = await respond(stand, "gemini", False, tools=[{"type": "web_search"}])

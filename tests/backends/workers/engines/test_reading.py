@@ -1,4 +1,4 @@
-"""What the voices read is bounded: words, sounds of a text, sounds of one synthesis call."""
+"""Texts that voices read are bounded: words, sounds of a text, sounds of one synthesis call."""
 
 from __future__ import annotations
 
