@@ -194,7 +194,7 @@ class Dispatcher:
         leased_again: set[str] = set()
         failed = list(failures)
         limits: list[float | None] = []
-        passing: RoundhouseError | None = None
+        passing = last if last is not None and last.retryable else None
         try:
             while queue:
                 retry = number > 0
@@ -205,6 +205,7 @@ class Dispatcher:
                     candidate = queue.popleft()
                     if not self._admitted(candidate, job.facts, named=plan.strategy is Strategy.EXPLICIT):
                         succeeded, last = True, last or _resting(candidate)
+                        passing = passing or last
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
                     number += 1

@@ -411,3 +411,11 @@ async def test_what_passes_by_itself_is_told_rather_than_what_another_candidate_
         stand.will_try(*map(remote, order))
         with pytest.raises(UpstreamError, match="down"):
             await stand.ask()
+
+
+async def test_a_candidate_that_rests_is_told_rather_than_what_another_cannot(stand: Stand) -> None:
+    stand.backend.scripts = {"a": (UpstreamError("down"),) * 20, "b": (UnsupportedParameter("one choice"),) * 20}
+    for _ in range(20):  # the breaker of the first opens meanwhile
+        stand.will_try(remote("a"), remote("b"))
+        with pytest.raises((UpstreamError, ModelTemporarilyUnavailable)):
+            await stand.ask()
