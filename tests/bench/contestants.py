@@ -18,6 +18,7 @@ from tests.bench.fetching import ROOT, Unavailable
 from tests.e2e.serving import free_port
 
 KEY = "rh-bench-0123456789abcdef"
+METRICS_KEY = "metrics-of-the-bench"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def roundhouse(
         "PYTHONPATH": str(ROOT),
         "ROUNDHOUSE_DATA_DIR": str(folder / "data"),
         "ROUNDHOUSE_API_KEYS": KEY,
+        "ROUNDHOUSE_METRICS_KEYS": METRICS_KEY,
         **(environment or {}),
     }
     with started(command, cwd=folder, env=env) as process:
