@@ -1,23 +1,17 @@
 """The endpoints, one file per resource. A handler makes a job of a request and formats its answer."""
 
-from server.api import (
-    admin,
+from server.api.inference import (
     audio,
     classify,
     completions,
     embeddings,
     images,
     messages,
-    models,
-    outcomes,
     rerank,
     responses,
-    route,
-    system,
     tokens,
-    usage,
-    workers,
 )
+from server.api.management import admin, models, outcomes, route, system, usage, workers
 
 ROUTERS = (
     completions.router,

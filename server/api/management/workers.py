@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from backends.wire.common import AS_COUNT, WireModel
 from backends.workers.pool import WorkerView
 from server.answers.whole import json_response
-from server.api.models import local_row
+from server.api.management.models import local_row
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 

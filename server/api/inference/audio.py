@@ -21,7 +21,7 @@ from catalog.types import Json
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
 from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
 from server.answers.whole import json_response, whole
-from server.api.models import speakers
+from server.api.management.models import speakers
 from server.edge.bodies import read_form
 from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route

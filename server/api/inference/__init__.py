@@ -1,0 +1,1 @@
+"""The endpoints that a model answers, one file per resource."""

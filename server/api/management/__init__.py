@@ -1,0 +1,1 @@
+"""The endpoints about the server: models, routing, usage, keys, workers, health."""
