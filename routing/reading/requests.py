@@ -369,7 +369,7 @@ def _hosted(request: ChatRequest) -> bool:
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
-    return original is not None and original.refusal is not None
+    return original is not None and (original.own_tools or original.refusal is not None)
 
 
 def _size(schema: object) -> int:
