@@ -105,12 +105,16 @@ class FakeOpenAI(FakeServer):
                 f"resulted in {needed} tokens. Please reduce the length of the messages."
             )
             return self.refused(call, 400, message, code="context_length_exceeded")
-        asked = call.body if self.keeps_form else {**call.body, "response_format": None}
-        said = openai_chat.answer(asked, self.reply, refuse=call.fault.refuse)
+        said = self.answer(call)
         if call.body.get("stream") and self.streams:
             chunks = openai_chat.chat_chunks(call.body, said)
             return await self.stream(request, call, self._events(chunks))
         return await self.document(request, call, openai_chat.chat_document(call.body, said))
+
+    def answer(self, call: Call) -> openai_chat.Answer:
+        """The answer to a chat."""
+        asked = call.body if self.keeps_form else {**call.body, "response_format": None}
+        return openai_chat.answer(asked, self.reply, refuse=call.fault.refuse)
 
     async def complete(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
