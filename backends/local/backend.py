@@ -30,7 +30,7 @@ from backends.local.completions import (
     infill_chunk,
     mean_logprob,
 )
-from backends.local.conversation import renderable
+from backends.local.conversation import alternating, has_neighbours, renderable
 from backends.local.effort import effort_arguments
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
@@ -62,6 +62,8 @@ from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
+_ALTERNATE = "must alternate"
+"""The words with which templates (Gemma's, Mistral's, Llama 2's) refuse neighbours of one role."""
 _OPENED = re.compile(r"<(think|thinking|thought|reason|reasoning|seed:think)>\s*$")
 """The tag of a thought at the end of a prompt."""
 
@@ -111,12 +113,7 @@ class LocalWorkerBackend:
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
-        if upstream.engine == "llamacpp" and "reasoning_effort" in body:
-            await self._set_effort(body, upstream)
-        body["messages"] = renderable(body["messages"])
-        binding = await bind_answer(
-            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
-        )
+        binding = await self._bind(request, body, upstream)
         body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
@@ -141,15 +138,24 @@ class LocalWorkerBackend:
         if upstream.engine not in (None, "llamacpp"):
             raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
         request = adapted(request, table_of(upstream.engine).tools)
-        body = self._openai.body(request, upstream)
-        body["messages"] = renderable(body["messages"])
-        binding = await bind_answer(
-            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
-        )
+        binding = await self._bind(request, self._openai.body(request, upstream), upstream)
         counted = await self._http.post_json(
             upstream, "/chat/completions/input_tokens", binding.body, errors=worker_error
         )
         return {"input_tokens": checked(counted, "", upstream)["input_tokens"]}
+
+    async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
+        """Make the messages ones that the template renders, and bind the answer to its form."""
+        if upstream.engine == "llamacpp" and "reasoning_effort" in body:
+            await self._set_effort(body, upstream)
+        body["messages"] = renderable(body["messages"])
+        binding = await bind_answer(
+            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+        )
+        messages = binding.body["messages"]
+        if has_neighbours(messages) and _ALTERNATE in str((await self._props(upstream)).get("chat_template")):
+            binding.body["messages"] = alternating(messages)
+        return binding
 
     def _choice(
         self,
