@@ -46,13 +46,8 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             {
                 "data_dir": tmp_path,
                 "endpoint": [
-                    {
-                        "id": name,
-                        "protocol": kind,
-                        "base_url": url,
-                        "key_env": [KEY_ENV] if name == "claude" else [],
-                    }
-                    for name, (kind, url, _) in ends.items()
+                    {"id": name, "protocol": kind, "base_url": url, "key_env": keys}
+                    for name, (kind, url, _, keys) in ends.items()
                 ],
                 "model": [
                     {
