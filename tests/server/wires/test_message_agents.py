@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import anthropic
 import httpx2
+import orjson
 import pytest
 from anthropic import beta_async_tool
 
+from catalog.types import Json
 from server.app import create_app
 from server.settings import Settings
 from tests.fakes.anthropic import FakeAnthropic
@@ -116,3 +118,38 @@ async def test_anthropics_own_word_about_a_thread_reaches_the_sdk(stand: Stand) 
     body: Any = refused.value.body
     assert body["error"]["details"]["error_code"] == "thread_not_found"
     assert "No such thread." in body["error"]["message"]
+
+
+# ---- Claude Code
+
+
+RECORDED: list[Json] = orjson.loads((Path(__file__).parents[2] / "data" / "claude_code.json").read_bytes())
+"""Requests of Claude Code 2.1.332 in one session, texts cut short: a search of its tools, a web search that it makes
+itself, a subagent, a command."""
+CALLED = {"first turn": "ToolSearch", "tool found": "WebSearch", "web search": None, "last turn": None}
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["name"])
+async def test_what_claude_code_sends_is_answered_by_a_server_that_refuses_unknown_fields(
+    stand: Stand, recorded: Json
+) -> None:
+    async with stand.http.stream(
+        "POST", recorded["path"], json=recorded["body"], headers=recorded["headers"]
+    ) as answer:
+        events = [orjson.loads(line[6:]) async for line in answer.aiter_lines() if line.startswith("data: ")]
+    assert answer.status_code == 200, stand.capable.refusals
+    assert not stand.capable.refusals
+    called = [event["content_block"].get("name") for event in events if event["type"] == "content_block_start"]
+    assert called == [CALLED[recorded["name"]]]
+    assert events[-1]["type"] == "message_stop"
+    named = set(answer.headers.get("x-roundhouse-dropped", "").split(", "))
+    assert named <= {"context_management", "messages.cache_control", "tools.web_search_20250305"}
+
+
+async def test_a_tool_that_claude_code_has_not_searched_is_hidden_from_the_model(stand: Stand) -> None:
+    offered = []
+    for recorded in RECORDED[:2]:
+        await stand.http.post(recorded["path"], json={**recorded["body"], "stream": False})
+        offered.append({tool["function"]["name"] for tool in stand.capable.calls[-1].body["tools"]})
+    assert offered[1] - offered[0] == {"WebSearch"}
+    assert "DeferredToolPlaceholder" not in offered[1]
