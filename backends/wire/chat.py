@@ -168,6 +168,7 @@ class Original:
     ``wire`` names the language ("messages", "responses"); ``headers`` and ``query`` are those of the caller that
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
+    ``hosted``: it has tools that a provider of its language runs itself.
     """
 
     wire: str
@@ -175,18 +176,21 @@ class Original:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
+    hosted: bool = False
 
 
 class TranslatedChat(ChatRequest):
     """A chat translated from a request of another API.
 
     ``left_out`` names the fields of that request that no chat has. ``foreign`` names those that are kept for
-    providers of the other API alone, and marks within messages and tools may be kept for them, too.
+    providers of the other API alone, and marks within messages and tools may be kept for them, too. ``search``
+    is the caller's name for a search of the web that a model may answer without.
     """
 
     _left_out: tuple[str, ...] = PrivateAttr(default=())
     _foreign: frozenset[str] = PrivateAttr(default=frozenset())
     _original: Original | None = PrivateAttr(default=None)
+    _search: str | None = PrivateAttr(default=None)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -195,6 +199,10 @@ class TranslatedChat(ChatRequest):
     @property
     def foreign(self) -> frozenset[str]:
         return self._foreign
+
+    @property
+    def search(self) -> str | None:
+        return self._search
 
     @property
     def original(self) -> Original | None:
@@ -213,8 +221,9 @@ class TranslatedChat(ChatRequest):
         left_out: tuple[str, ...],
         foreign: frozenset[str],
         original: Original | None = None,
+        search: str | None = None,
     ) -> TranslatedChat:
         """Validate a body. Raises pydantic's ValidationError."""
         chat = cls.model_validate(body)
-        chat._left_out, chat._foreign, chat._original = left_out, foreign, original
+        chat._left_out, chat._foreign, chat._original, chat._search = left_out, foreign, original, search
         return chat

@@ -110,6 +110,20 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     )
 
 
+def without_search(facts: Facts, request: TranslatedChat) -> tuple[Facts, TranslatedChat]:
+    """The facts and the chat without its search of the web."""
+    less = request.model_copy(update={"web_search_options": None})
+    less.model_fields_set.discard("web_search_options")
+    changed = replace(
+        facts,
+        features=facts.features - {Capability.WEB_SEARCH},
+        prompt_tokens=facts.prompt_tokens - _TOKENS_PER_SEARCH,
+        parameters=facts.parameters - {"web_search_options"},
+        hosted=_hosted(less),
+    )
+    return changed, less
+
+
 def _tiers(request: WireModel) -> tuple[str, ...]:
     more = request.model_extra
     if not more:
@@ -369,7 +383,7 @@ def _hosted(request: ChatRequest) -> bool:
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
-    return original is not None and original.refusal is not None
+    return original is not None and (original.hosted or original.refusal is not None)
 
 
 def _size(schema: object) -> int:

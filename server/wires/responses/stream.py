@@ -11,9 +11,18 @@ from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
+from server.wires.responses.client_tools import CLIENT_TOOLS
 from server.wires.responses.hosted import HostedItem, drawn
 from server.wires.responses.native import NativeResponse
-from server.wires.responses.output import CustomToolItem, MessageItem, OutputItem, ReasoningItem, ToolItem
+from server.wires.responses.output import (
+    ClientToolItem,
+    CustomToolItem,
+    MessageItem,
+    OutputItem,
+    ReasoningItem,
+    ToolItem,
+)
+from server.wires.responses.tools import Toolbox
 
 
 @dataclass(slots=True)
@@ -34,7 +43,8 @@ class ResponseStream:
     error: Json | None = None
     usage: Json | None = None
     _items: list[OutputItem] = field(default_factory=list)
-    _tools: dict[int, ToolItem | CustomToolItem] = field(default_factory=dict)
+    _tools: dict[int, _Call] = field(default_factory=dict)
+    _toolbox: Toolbox | None = None
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
     _sequence: int = 0
@@ -228,14 +238,22 @@ class ResponseStream:
             yield item.added()
         given = inner.get("input") if isinstance(item, CustomToolItem) else inner.get("arguments")
         if given:
-            yield item.add(given)
+            yield from item.add(given)
 
-    def _new_tool(self, delta: Json, name: str) -> ToolItem | CustomToolItem:
-        call_id = delta.get("id") or self._id("call")
+    def _new_tool(self, delta: Json, name: str) -> _Call:
+        self._toolbox = self._toolbox or Toolbox(self.request)
+        key, at = self._toolbox.key_of(name), len(self._items)
+        call_id, extra = delta.get("id") or self._id("call"), delta.get("extra_content")
         if delta.get("type") == "custom":
-            return CustomToolItem(self._id("ctc"), len(self._items), call_id=call_id, name=name)
-        extra = delta.get("extra_content")
-        return ToolItem(self._id("fc"), len(self._items), call_id=call_id, name=name, extra_content=extra)
+            made = CustomToolItem(self._id("ctc"), at, call_id=call_id, name=key.name, extra_content=extra)
+            made.namespace = key.namespace
+            return made
+        tool = CLIENT_TOOLS.get(key.kind)
+        if tool is not None:
+            return ClientToolItem(self._id(tool.prefix), at, call_id=call_id, tool=tool, extra_content=extra)
+        item = ToolItem(self._id("fc"), at, call_id=call_id, name=key.name, extra_content=extra)
+        item.namespace = key.namespace
+        return item
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{OWN_ID}{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
@@ -251,6 +269,7 @@ class ResponseStream:
             yield from item.done(status)
 
 
+_Call = ToolItem | CustomToolItem | ClientToolItem
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
 _COUNTED = ("cache_creation", "server_tool_use", TIMINGS)
 

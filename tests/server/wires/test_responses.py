@@ -146,7 +146,6 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["web_search_call.results"]}, "include"),
-        ({"tools": [{"type": "file_search"}]}, "tools[0]"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
