@@ -45,6 +45,8 @@ from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
 from server.runtime import Runtime
 from server.settings import Settings
+from server.storage.settings import StorageSettings
+from server.storage.storage import Storage
 
 T = TypeVar("T")
 
@@ -330,6 +332,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
         spend=Spend(state, SpendSettings(), clock),
+        storage=Storage(state.records, StorageSettings(), clock),
         keys=VirtualKeys(state, clock),
         reload=_reload,
     )
