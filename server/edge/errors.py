@@ -20,8 +20,8 @@ from catalog.errors import (
 from catalog.types import Json
 from server.scope import REQUEST_ID
 
-ANTHROPIC_PATHS = "/v1/messages"
-"""The beginning of the paths of Anthropic's API."""
+ANTHROPIC_PATHS = ("/v1/messages", "/messages")
+"""The beginnings of the paths of Anthropic's API."""
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
