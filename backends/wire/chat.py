@@ -168,7 +168,7 @@ class Original:
     ``wire`` names the language ("messages", "responses"); ``headers`` and ``query`` are those of the caller that
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
-    ``hosted``: it has tools that a provider of its language runs itself.
+    ``own_tools``: the answer of such a provider may call tools that the chat lacks, or has by another name.
     """
 
     wire: str
@@ -176,21 +176,19 @@ class Original:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
-    hosted: bool = False
+    own_tools: bool = False
 
 
 class TranslatedChat(ChatRequest):
     """A chat translated from a request of another API.
 
     ``left_out`` names the fields of that request that no chat has. ``foreign`` names those that are kept for
-    providers of the other API alone, and marks within messages and tools may be kept for them, too. ``search``
-    is the caller's name for a search of the web that a model may answer without.
+    providers of the other API alone, and marks within messages and tools may be kept for them, too.
     """
 
     _left_out: tuple[str, ...] = PrivateAttr(default=())
     _foreign: frozenset[str] = PrivateAttr(default=frozenset())
     _original: Original | None = PrivateAttr(default=None)
-    _search: str | None = PrivateAttr(default=None)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -199,10 +197,6 @@ class TranslatedChat(ChatRequest):
     @property
     def foreign(self) -> frozenset[str]:
         return self._foreign
-
-    @property
-    def search(self) -> str | None:
-        return self._search
 
     @property
     def original(self) -> Original | None:
@@ -221,9 +215,8 @@ class TranslatedChat(ChatRequest):
         left_out: tuple[str, ...],
         foreign: frozenset[str],
         original: Original | None = None,
-        search: str | None = None,
     ) -> TranslatedChat:
         """Validate a body. Raises pydantic's ValidationError."""
         chat = cls.model_validate(body)
-        chat._left_out, chat._foreign, chat._original, chat._search = left_out, foreign, original, search
+        chat._left_out, chat._foreign, chat._original = left_out, foreign, original
         return chat

@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from backends.base import Upstream
 from backends.native import original_for, refusal_of
-from backends.wire.chat import TranslatedChat
 from backends.wire.common import WireModel
 from catalog.errors import (
     BudgetExceeded,
@@ -33,7 +32,7 @@ from catalog.errors import (
     UpstreamUnreachable,
 )
 from catalog.index import permits
-from catalog.model import Capability, Model
+from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
@@ -47,7 +46,6 @@ from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
 from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Exclusion, Plan, Strategy
-from routing.reading.requests import without_search
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
@@ -137,7 +135,7 @@ class Dispatcher:
 
     async def begin(self, job: Job[T]) -> Answer[T]:
         """The answer of the first candidate that gives one. The caller passes its attempt to :meth:`end`."""
-        job, plan = self._planned(job)
+        plan = self._plan(job.facts)
         self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
@@ -151,23 +149,6 @@ class Dispatcher:
             self._finish(job, error)
             raise
         return Answer(attempt, _reason(attempt, plan), partial(self._resume, plan))
-
-    def _planned(self, job: Job[T]) -> tuple[Job[T], Plan]:
-        """The job and its plan, without an optional search of the web if no candidate is known to search."""
-        request = job.request
-        name = request.search if isinstance(request, TranslatedChat) else None
-        if name is None or Capability.WEB_SEARCH not in job.facts.features:
-            return job, self._plan(job.facts)
-        assert isinstance(request, TranslatedChat)
-        try:
-            plan = self._plan(job.facts)
-            if any(Capability.WEB_SEARCH in candidate.model.capabilities for candidate in plan.candidates):
-                return job, plan
-        except CapabilityMismatch:
-            pass
-        facts, less = without_search(job.facts, request)
-        job = replace(job, facts=facts, request=less, left_out=(*job.left_out, name))
-        return job, self._plan(facts)
 
     async def _resume(self, plan: Plan, answer: Answer[T], error: RoundhouseError) -> None:
         """See :meth:`Answer.resume`."""

@@ -18,6 +18,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
+from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
@@ -110,20 +111,6 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     )
 
 
-def without_search(facts: Facts, request: TranslatedChat) -> tuple[Facts, TranslatedChat]:
-    """The facts and the chat without its search of the web."""
-    less = request.model_copy(update={"web_search_options": None})
-    less.model_fields_set.discard("web_search_options")
-    changed = replace(
-        facts,
-        features=facts.features - {Capability.WEB_SEARCH},
-        prompt_tokens=facts.prompt_tokens - _TOKENS_PER_SEARCH,
-        parameters=facts.parameters - {"web_search_options"},
-        hosted=_hosted(less),
-    )
-    return changed, less
-
-
 def _tiers(request: WireModel) -> tuple[str, ...]:
     more = request.model_extra
     if not more:
@@ -192,11 +179,30 @@ def read_classification(
         headers,
         texts,
         key=key,
-        other_tokens=sum(map(estimate_tokens, request.labels)),
+        other_tokens=sum(map(estimate_tokens, request.labels or ())),
         task=Task.CLASSIFY,
         units=len(texts),
-        digest=[*request.labels, *texts],
+        digest=[*(request.labels or ()), *texts],
     )
+
+
+def read_moderation(
+    request: ModerationRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of content to judge; a picture needs a model that sees."""
+    texts = request.texts()
+    images = sum(isinstance(item, ModeratedImage) for item in request.input) if request.has_images else 0
+    facts = _textual(
+        Capability.MODERATE,
+        request,
+        headers,
+        texts,
+        key=key,
+        other_tokens=images * _TOKENS_PER_IMAGE,
+        task=Task.CLASSIFY,
+        units=len(texts),
+    )
+    return replace(facts, features=frozenset({Capability.VISION})) if images else facts
 
 
 def read_transcription(
@@ -383,7 +389,7 @@ def _hosted(request: ChatRequest) -> bool:
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
-    return original is not None and (original.hosted or original.refusal is not None)
+    return original is not None and (original.own_tools or original.refusal is not None)
 
 
 def _size(schema: object) -> int:

@@ -71,17 +71,16 @@ def validated(
     foreign: frozenset[str] = frozenset(),
     place: Callable[[str], str] = lambda name: name,
     original: Original | None = None,
-    search: str | None = None,
 ) -> TranslatedChat:
     """The chat of a translated body. ``place`` gives the caller's name of a field that is refused.
 
     Raises InvalidRequest.
     """
     try:
-        return TranslatedChat.of(body, left_out, foreign, original, search)
+        return TranslatedChat.of(body, left_out, foreign, original)
     except ValidationError as wrong:
         if with_whole_numbers(wrong, body):
-            return validated(body, left_out, foreign=foreign, place=place, original=original, search=search)
+            return validated(body, left_out, foreign=foreign, place=place, original=original)
         first = wrong.errors(include_url=False)[0]
         where = wording.place(first)
         raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=place(where)) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -15,13 +17,14 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
-def to_chat(request: ResponsesRequest) -> TranslatedChat:
+def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None = None) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses are for
     them alone, and so are OpenAI's own tools, which are left out unless the choice of a tool demands one.
-    ``max_tool_calls``, which limits those tools, is ignored elsewhere. Raises :class:`InvalidRequest` for a
-    malformed request and UnsupportedParameter for a background response.
+    ``max_tool_calls``, which limits those tools, is ignored elsewhere. ``searches`` tells by a model's name
+    whether it can search the web; without it, a request that wants a search is for models that can. Raises
+    :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
     """
     if request.background:
         raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
@@ -41,7 +44,7 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
     same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
-    _tools(request, toolbox, body, losses)
+    _tools(request, toolbox, body, losses, searches)
     _text(request, body)
     if request.reasoning is not None:
         if request.reasoning.effort is not None:
@@ -59,8 +62,7 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
         body,
         losses.names,
         place=lambda name: name.replace("messages", "input"),
-        original=Original("responses", request, refusal=losses.refusal, hosted=bool(toolbox.hosted)),
-        search="tools.web_search",
+        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
     )
 
 
@@ -88,11 +90,18 @@ def _state(request: ResponsesRequest, losses: Losses) -> None:
                 )
 
 
-def _tools(request: ResponsesRequest, toolbox: Toolbox, body: Json, losses: Losses) -> None:
+def _tools(
+    request: ResponsesRequest,
+    toolbox: Toolbox,
+    body: Json,
+    losses: Losses,
+    searches: Callable[[str], bool] | None,
+) -> None:
     tools = toolbox.chat_tools(losses)
     for tool, where in toolbox.hosted:
         kind = tool["type"]
-        if kind in OF_RESPONSES and tool.get("external_web_access") is not False:
+        live = kind in OF_RESPONSES and tool.get("external_web_access") is not False
+        if live and (searches is None or searches(request.model)):
             body["web_search_options"] = from_responses(tool, where, losses.add)
         else:
             losses.add(f"tools.{kind}")

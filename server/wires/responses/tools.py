@@ -54,6 +54,13 @@ class Toolbox:
         for key in sorted(self._given, key=_precedence):
             self.name_of(key)
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether a provider of the same API may call tools that the chat lacks, or has by another name."""
+        return bool(self.hosted) or any(
+            name != key.name or key.kind in CLIENT_TOOLS for key, name in self._names.items()
+        )
+
     def name_of(self, key: ToolKey) -> str:
         """The name of a tool in the chat, also of one that the request no longer has."""
         found = self._names.get(key)

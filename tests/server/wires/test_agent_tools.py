@@ -306,7 +306,7 @@ def test_what_a_provider_runs_is_left_out_and_named_and_refused_only_if_demanded
     assert (names_in(chat), refusal_of(chat)) == (["f"], None)
     assert chat.left_out == (f"tools.{tool['type']}",)
     assert chat.original is not None
-    assert chat.original.hosted, "an upstream that has it may run it"
+    assert chat.original.own_tools, "an upstream that has it may run it"
     for demand in (
         {"tool_choice": {"type": tool["type"], "server_label": "x"}, "tools": [tool, function("f")]},
         {"tool_choice": "required", "tools": [tool]},
