@@ -25,6 +25,7 @@ from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 
 if TYPE_CHECKING:
+    from server.library import Library
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -71,7 +72,7 @@ class Runtime:
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
-    models were asked for the first time, or did not answer in time.
+    models were asked for the first time, or did not answer in time. ``library`` pulls and removes models.
     """
 
     live: HasCatalog
@@ -90,6 +91,7 @@ class Runtime:
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
+    library: Library | None = None
 
     @property
     def catalog(self) -> Catalog:
