@@ -291,6 +291,7 @@ class FakePool:
         )
         self.loaded: list[tuple[str, float | None]] = []
         self.forced: list[bool] = []
+        self.kept: list[tuple[str, float]] = []
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
@@ -306,6 +307,9 @@ class FakePool:
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         self.forced.append(force)
         return model_id == "parrot"
+
+    def keep(self, model_id: str, seconds: float) -> None:
+        self.kept.append((model_id, seconds))
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         return f"the last {lines} lines of {model_id}\n"
