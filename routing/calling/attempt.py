@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ from catalog.errors import (
     StreamBroken,
     UnsupportedParameter,
     UpstreamError,
+    UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
 from routing.calling.bounds import Bound, bound_of, bounded, check_taken
@@ -35,11 +36,13 @@ from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
 from routing.calling.lease import Lease
-from routing.calling.observers import ChunkObserver
+from routing.calling.observers import ChunkObserver, ends_of
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 
 T = TypeVar("T")
+_MOST_AFTER_END = 1000
+"""Items that may follow the end of the last choice: its usage, and events of a provider's own."""
 
 
 class Attempt(Generic[T]):
@@ -67,6 +70,7 @@ class Attempt(Generic[T]):
         self._queued = 0.0
         self._first: float | None = None
         self._unstreamed = False
+        self._reported: list[str] | None = None
         self._ended = False
         self._error: BaseException | None = None
         self._closed = False
@@ -91,14 +95,9 @@ class Attempt(Generic[T]):
             self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
-    def check_form(self) -> None:
-        """Raises AnswerInvalid if the ended answer broke a form that its request insists on."""
-        if (
-            self._judge is not None
-            and self._observer.finish_reason != "length"
-            and insists(self.job.request)
-            and self.verdict() is False
-        ):
+    def _check_form(self) -> None:
+        """Raises AnswerInvalid if the ended answer broke the form that its request insists on."""
+        if self._observer.finish_reason != "length" and self.verdict() is False:
             raise AnswerInvalid(
                 f"'{self.model.id}' did not give its answer the form that the request asks for. Try again, or "
                 "choose another model."
@@ -131,16 +130,14 @@ class Attempt(Generic[T]):
                 check_taken(self.dropped, self.bound, self.job.facts, self.model)
                 self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
-            reported = collect() if late else None
+            self._reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
             if lease.upstream.asked.known:
                 self._note_form(lease.upstream)
-            if reported:
-                self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
-                self._refuse(self.dropped)
+            self._note_reported()
         except PathMissing as error:
             self._error = self._of_missing_path(error)
             raise self._error from None
@@ -151,6 +148,13 @@ class Attempt(Generic[T]):
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _note_reported(self) -> None:
+        """Note what the upstream has said so far that it left out. Raises as :meth:`_refuse`; usage is not refused."""
+        if self._reported:
+            self.dropped = tuple(dict.fromkeys([*self.dropped, *self._reported]))
+            self._reported.clear()
+            self._refuse(tuple(name for name in self.dropped if name != "usage"))
 
     def _note_form(self, upstream: Upstream) -> None:
         """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
@@ -211,8 +215,9 @@ class Attempt(Generic[T]):
         return True
 
     def _end(self) -> None:
-        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
+        """Note the end, and what was lost by then. Raises UnsupportedParameter for a lack under ``strict``."""
         self._ended = True
+        self._note_reported()
         wanted = getattr(self.job.request, "n", None) or 1
         if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
             self.dropped = (*self.dropped, "n")
@@ -229,11 +234,37 @@ class Attempt(Generic[T]):
             "latency": round(self._context.clock.monotonic() - self._began, 4),
         }
 
-    async def items(self) -> AsyncGenerator[T]:
+    def items(self) -> AsyncGenerator[T]:
         """The items received so far, then the rest as they arrive.
 
-        Raises the backend's errors, of which StreamBroken and the timeouts may come after the first item.
+        The end of an answer whose form is insisted on waits for the check of the whole. Raises the backend's errors,
+        of which StreamBroken and the timeouts may come after the first item, and AnswerInvalid.
         """
+        return self._in_form() if self._judge is not None and insists(self.job.request) else self._arriving()
+
+    async def _in_form(self) -> AsyncGenerator[T]:
+        """The items; those from the end of the last choice on pass once the whole answer has its form."""
+        unended = getattr(self.job.request, "n", None) or 1
+        last: list[T] = []
+        async with aclosing(self._arriving()) as items:
+            async for item in items:
+                unended -= ends_of(item)
+                if unended > 0:
+                    yield item
+                elif len(last) < _MOST_AFTER_END:
+                    last.append(item)
+                else:
+                    self._error = UpstreamProtocolError(f"'{self.model.id}' goes on after the end of its answer.")
+                    raise self._error
+        try:
+            self._check_form()
+        except AnswerInvalid as error:
+            self._error = error
+            raise
+        for item in last:
+            yield item
+
+    async def _arriving(self) -> AsyncGenerator[T]:
         see, judge = self._observer.see, self._judge
         try:
             early, self._early = self._early, []
