@@ -150,7 +150,7 @@ class Attempt(Generic[T]):
             raise
 
     def _note_reported(self) -> None:
-        """Note what the upstream has said so far that it left out. Raises as :meth:`_refuse`; usage is not refused."""
+        """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""
         if self._reported:
             self.dropped = tuple(dict.fromkeys([*self.dropped, *self._reported]))
             self._reported.clear()
@@ -237,8 +237,8 @@ class Attempt(Generic[T]):
     def items(self) -> AsyncGenerator[T]:
         """The items received so far, then the rest as they arrive.
 
-        The end of an answer whose form is insisted on waits for the check of the whole. Raises the backend's errors,
-        of which StreamBroken and the timeouts may come after the first item, and AnswerInvalid.
+        The end of an answer whose form is insisted on waits for the check of the whole. Raises the backend's
+        errors, of which StreamBroken and the timeouts may come after the first item, and AnswerInvalid.
         """
         return self._in_form() if self._judge is not None and insists(self.job.request) else self._arriving()
 
