@@ -16,6 +16,7 @@ from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
     AnswerInvalid,
     ContextLengthExceeded,
@@ -31,7 +32,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, bound_of, bounded, check_taken
+from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
@@ -39,6 +40,7 @@ from routing.calling.lease import Lease
 from routing.calling.observers import ChunkObserver, ends_of
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
+from routing.state.protocol import NANO
 
 T = TypeVar("T")
 _MOST_AFTER_END = 1000
@@ -48,10 +50,14 @@ _MOST_AFTER_END = 1000
 class Attempt(Generic[T]):
     """A call of one candidate: ``start`` it, iterate it, and ``close`` it in every case."""
 
-    def __init__(self, context: AttemptContext, job: Job[T], candidate: Candidate, number: int) -> None:
+    def __init__(
+        self, context: AttemptContext, job: Job[T], candidate: Candidate, number: int, spent: float = 0.0
+    ) -> None:
+        """``spent`` are the dollars of earlier attempts at the job, which its limits on cost count too."""
         self.job = job
         self.candidate = candidate
         self.number = number
+        self.spent = spent
         self.dropped: tuple[str, ...] = ()
         self.bound: Bound | None = None
         """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
@@ -79,6 +85,11 @@ class Attempt(Generic[T]):
     @property
     def model(self) -> Model:
         return self.candidate.model
+
+    @property
+    def total_spent(self) -> float:
+        """Dollars of this attempt, once it is closed, and of those before it."""
+        return self.spent + (0.0 if self._lease is None else self._lease.reservation.charged / NANO)
 
     def wall(self) -> float:
         """Wall-clock time in seconds."""
@@ -114,20 +125,31 @@ class Attempt(Generic[T]):
         UpstreamError for a chat's path that is missing at present, and StreamBroken for an answer without content.
         """
         try:
-            self.bound = bound_of(self.model, self.job.facts, self._context.spend, self.job.bound)
-            lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
+            facts, spend = self.job.facts, self._context.spend
+            if facts.output_tokens is not None and facts.output_tokens < LEAST_OUTPUT:
+                facts = as_sent(facts, self._context.leases.target(self.model))
+            self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
+            lease = await self._context.leases.acquire(
+                self._held,
+                facts,
+                self.candidate,
+                self._began,
+                longest=None if self.bound is None else self.bound.tokens,
+                spent=self.spent,
+            )
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             request = self.job.request
             if self.bound is not None:
+                check_least(lease.upstream, self.bound, self.model)
                 request = bounded(request, self.bound, lease.upstream)
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
                 self.dropped = self.job.left_out + self.dropped
             if self.dropped:
-                check_taken(self.dropped, self.bound, self.job.facts, self.model)
+                check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._reported = collect() if late else None

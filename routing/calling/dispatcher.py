@@ -143,8 +143,8 @@ class Dispatcher:
             if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
                 # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
                 await attempt.close()
-                plan = self._plan(job.facts)
-                attempt = await self._first_answer(job, plan, plan.candidates)
+                plan, spent = self._plan(job.facts), attempt.total_spent
+                attempt = await self._first_answer(job, plan, plan.candidates, spent=spent)
         except BaseException as error:
             self._finish(job, error)
             raise
@@ -159,7 +159,9 @@ class Dispatcher:
         if not (error.retryable and rest):
             raise error
         failed = [*broken.failures, f"{broken.model.id}: {error.code}"]
-        attempt = await self._first_answer(broken.job, plan, rest, broken.number, failed, error)
+        attempt = await self._first_answer(
+            broken.job, plan, rest, broken.number, failed, error, spent=broken.total_spent
+        )
         answer.adopt(attempt, _reason(attempt, plan))
 
     async def end(self, attempt: Attempt[T], error: BaseException | None) -> None:
@@ -185,10 +187,13 @@ class Dispatcher:
         number: int = 0,
         failures: Sequence[str] = (),
         last: RoundhouseError | None = None,
+        *,
+        spent: float = 0.0,
     ) -> Attempt[T]:
         """The attempt at the first of the candidates that answers, after ``number`` attempts with these failures.
 
-        Raises the last attempt's error, or that of :func:`nothing_left`.
+        ``spent`` are the dollars that those attempts cost. Raises the last attempt's error, or that of
+        :func:`nothing_left`.
         """
         queue = deque(self._able(job, plan, candidates))
         leased_again: set[str] = set()
@@ -209,10 +214,11 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
                     number += 1
+                    attempt = Attempt(self._context, job, candidate, number, spent)
                     try:
-                        attempt = await self._try(job, candidate, number, escalate=bool(queue))
+                        await self._try(attempt, escalate=bool(queue))
                     except RoundhouseError as error:
-                        last = error
+                        last, spent = error, attempt.total_spent
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if isinstance(error, UpstreamRateLimited):
                             limits.append(error.retry_after)
@@ -282,9 +288,9 @@ class Dispatcher:
             return True
         return False
 
-    async def _try(self, job: Job[T], candidate: Candidate, number: int, *, escalate: bool) -> Attempt[T]:
-        """Start one attempt, or complete it if it may escalate. Raises the attempt's error."""
-        attempt = Attempt(self._context, job, candidate, number)
+    async def _try(self, attempt: Attempt[T], *, escalate: bool) -> None:
+        """Start an attempt, or complete it if it may escalate. Raises the attempt's error."""
+        job, candidate = attempt.job, attempt.candidate
         escalate = escalate and job.judge is not None and job.facts.intent.escalate
         try:
             await attempt.start(complete=escalate)
@@ -302,7 +308,6 @@ class Dispatcher:
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         if candidate.model.ends is not None:
             self._ends.used(candidate.model, self._clock.wall())
-        return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:
         model, now = candidate.model, self._clock.monotonic()
