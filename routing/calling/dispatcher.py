@@ -45,7 +45,16 @@ from routing.calling.traces import Traces
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
-from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Exclusion, Plan, Strategy
+from routing.plan import (
+    KEYS_FORBIDDEN,
+    KEYS_REJECTED,
+    NOT_SET_UP,
+    OVER_BUDGET,
+    Candidate,
+    Exclusion,
+    Plan,
+    Strategy,
+)
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
@@ -53,8 +62,10 @@ Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
 _LIMITS = ("keys_resting", "keys_used_up")
-_PASSING = ("breaker_open", *_LIMITS, "keys_rejected")
-"""Codes of exclusions that pass by themselves, so that trying again may help."""
+_REFUSED = (KEYS_FORBIDDEN, KEYS_REJECTED)
+"""Codes of exclusions that end when their cause is mended, which one call at a time tries."""
+_PASSING = ("breaker_open", *_LIMITS, *_REFUSED)
+"""Codes of exclusions that pass, so that trying again may help."""
 _MAX_REASONS = 5
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
@@ -298,7 +309,7 @@ class Dispatcher:
             if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
                 error.message += f" Check the key in {source}."
             await attempt.close(error)
-            if isinstance(error, _ANOTHER_KEY):
+            if isinstance(error, UpstreamRateLimited):
                 # The outcome is recorded: the rest of the keys is what the caller has to wait for.
                 rest = self._leases.rest_of_keys(candidate, self._clock.monotonic())
                 error.retry_after = error.retry_after if rest is None else math.ceil(rest)
@@ -374,7 +385,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
     ModelTemporarilyUnavailable if an exclusion passes by itself, UpstreamRateLimited or UpstreamQuotaExceeded if
-    every one of those is a provider's limit, BudgetExceeded if one is by a spending cap.
+    every one of those is a provider's limit, UpstreamForbidden or UpstreamRejectedKey if every one is a refusal of
+    the keys (as the refused call was answered: waiting does not mend it), BudgetExceeded if one is by a spending cap.
     Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ContextLengthExceeded
     if a model would answer a shorter prompt, ModelUnavailable or EngineMissing for a model asked for by name, else
     NoCandidate.
@@ -387,8 +399,11 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     if passing is not None:
         rest = min(exclusion.rest or 1.0 for exclusion in excluded if exclusion.code in _PASSING)
         text = f"'{passing.model}' cannot answer at present: {passing.reason}." if named else message
+        if by_code.keys().isdisjoint(("breaker_open", *_LIMITS)):
+            refused = UpstreamRejectedKey if KEYS_REJECTED in by_code else UpstreamForbidden
+            return refused(text, param="model")
         text += f" Try again in {math.ceil(rest)} s, or choose another model."
-        if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", "keys_rejected")):
+        if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", *_REFUSED)):
             limited = UpstreamRateLimited if "keys_resting" in by_code else UpstreamQuotaExceeded
             return limited(text, param="model", retry_after=math.ceil(rest))
         return ModelTemporarilyUnavailable(text, param="model", retry_after=math.ceil(rest))
