@@ -219,9 +219,6 @@ class FakeAnswer(Answer[T]):
     async def resume(self, error: RoundhouseError) -> None:
         raise error
 
-    def check_form(self) -> None:
-        """Every answer of the parrot has its form."""
-
     async def __aiter__(self) -> AsyncIterator[T]:
         yield self._first
         async for item in self._rest:
