@@ -54,8 +54,8 @@ COMPATIBLE = ParameterTable(
 are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools. Few have
 custom tools: some refuse them, and llama.cpp's leaves them out without a word."""
 
-OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
-"""Source: OpenRouter's page on prompt caching."""
+OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control", "annotations"})
+"""Source: OpenRouter's pages on prompt caching, and on PDFs, whose text comes back as annotations."""
 
 PERPLEXITY = replace(COMPATIBLE, sources=True)
 

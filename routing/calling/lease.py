@@ -80,10 +80,20 @@ class Leases:
         self._timeouts = timeouts
         self._addresses.clear()
 
-    async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
+    async def acquire(
+        self,
+        held: AsyncExitStack,
+        facts: Facts,
+        candidate: Candidate,
+        now: float,
+        *,
+        longest: int | None = None,
+        spent: float = 0.0,
+    ) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
-        Raises BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
+        ``longest`` bounds the tokens of the answer, ``spent`` are the dollars of earlier attempts. Raises
+        BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
         """
         model = candidate.model
         reservation = await held.enter_async_context(
@@ -91,7 +101,8 @@ class Leases:
                 key=facts.key,
                 model=model.id,
                 endpoint=model.endpoint_name,
-                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts),
+                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts, longest),
+                before=spent,
             )
         )
         if model.local:

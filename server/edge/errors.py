@@ -1,4 +1,4 @@
-"""Turns every kind of failure into OpenAI's error object, or Anthropic's for its clients."""
+"""Turns every kind of failure into OpenAI's error object, or Anthropic's or Ollama's for their clients."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from server.scope import REQUEST_ID
 
 ANTHROPIC_PATHS = ("/v1/messages", "/messages")
 """The beginnings of the paths of Anthropic's API."""
+OLLAMA_PATHS = "/api/"
+"""The beginning of the paths of Ollama's API."""
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
@@ -53,9 +55,15 @@ _MAY_PASS = frozenset({408, 409, 429})
 
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
-    """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
-    anthropic = speaks_anthropic(scope)
-    body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
+    """The HTTP answer for an error of a request: in Anthropic's or Ollama's shape for their clients, else in
+    OpenAI's.
+    """
+    if scope["path"].startswith(OLLAMA_PATHS):
+        body = ollama_error(error)
+    elif speaks_anthropic(scope):
+        body = anthropic_error(error, request_id=scope[REQUEST_ID])
+    else:
+        body = error.to_body()
     headers = error.headers()
     if error.status < 500 and error.status not in _MAY_PASS:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
@@ -88,6 +96,11 @@ def anthropic_error(error: RoundhouseError, *, request_id: str | None = None) ->
         told["details"] = error.inner
     body: Json = {"type": "error", "error": told}
     return {**body, "request_id": request_id} if request_id else body
+
+
+def ollama_error(error: RoundhouseError) -> Json:
+    """Ollama's error object, in an answer with the error's status and in a line of a stream."""
+    return {"error": error.message}
 
 
 def _from_http(error: HTTPException) -> RoundhouseError:

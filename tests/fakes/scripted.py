@@ -1,8 +1,8 @@
 """A fake OpenAI that plays a capable model: the tool calls that the user's words ask for, then a text.
 
 The last user message with a directive is the script. ``Call NAME {...}`` is a call of a tool with these
-arguments, a turn each; ``Say "..."`` is the text after them, which otherwise quotes the last tool's output. Without
-a directive it calls the tools that :attr:`Scripted.arguments` names, or one that ``tool_choice`` demands.
+arguments, a turn each; ``Say "..."`` is the text after them, which otherwise quotes the last tool's output.
+Without a directive it calls the tools that :attr:`Scripted.arguments` names, or one that ``tool_choice`` demands.
 
 It is as strict as the strictest provider: unknown fields, a tool output without its call, a call without its
 output, names and arguments that are not legal are refused with 400 and kept in :attr:`Scripted.refusals`, where a

@@ -219,9 +219,6 @@ class FakeAnswer(Answer[T]):
     async def resume(self, error: RoundhouseError) -> None:
         raise error
 
-    def check_form(self) -> None:
-        """Every answer of the parrot has its form."""
-
     async def __aiter__(self) -> AsyncIterator[T]:
         yield self._first
         async for item in self._rest:
@@ -291,6 +288,7 @@ class FakePool:
         )
         self.loaded: list[tuple[str, float | None]] = []
         self.forced: list[bool] = []
+        self.kept: list[tuple[str, float]] = []
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
@@ -306,6 +304,9 @@ class FakePool:
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         self.forced.append(force)
         return model_id == "parrot"
+
+    def keep(self, model_id: str, seconds: float) -> None:
+        self.kept.append((model_id, seconds))
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         return f"the last {lines} lines of {model_id}\n"
