@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from backends.adapting.marks import with_own_reasoning
 from backends.base import Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
@@ -144,10 +145,13 @@ class Attempt(Generic[T]):
             if self.bound is not None:
                 check_least(lease.upstream, self.bound, self.model)
                 request = bounded(request, self.bound, lease.upstream)
+            foreign = False
+            if isinstance(request, TranslatedChat):
+                request, foreign = with_own_reasoning(request, self.model.id)
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
-                self.dropped = self.job.left_out + self.dropped
+                self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)

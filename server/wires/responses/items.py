@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.client_tools import CLIENT_TOOLS, ITEMS, RESULTS, result_of
+from server.wires.responses.reasoning import MADE_BY, read_reasoning
 from server.wires.responses.tools import Toolbox, ToolKey, keys_of, space_of
 from server.wires.translation import Losses, named
 
@@ -27,7 +27,13 @@ def to_messages(items: str | list[Json], toolbox: Toolbox, losses: Losses) -> li
     for position, item in enumerate(items):
         with losses.refusing():
             reader.read(item, f"input[{position}]")
-    return reader.messages
+    return [message for message in reader.messages if not _is_empty(message)]
+
+
+def _is_empty(message: Json) -> bool:
+    """Whether nothing was left of an assistant's items."""
+    nothing = message.keys() <= {"role", "content", MADE_BY} and not message["content"]
+    return message["role"] == "assistant" and nothing
 
 
 class _Reader:
@@ -38,6 +44,7 @@ class _Reader:
         self._toolbox = toolbox
         self._losses = losses
         self._calls: dict[str, str] = {}
+        self._signatures: dict[str, Json] = {}
 
     def read(self, item: Json, where: str) -> None:
         kind = item.get("type", "message" if "role" in item else None)
@@ -52,7 +59,7 @@ class _Reader:
             case "function_call_output" | "custom_tool_call_output":
                 self._result(item, _content(item.get("output"), where, losses), where)
             case "reasoning":
-                _reasoning(_assistant(messages), item, losses)
+                read_reasoning(_assistant(messages), item, self._signatures, losses)
             case "web_search_call" | "code_interpreter_call":  # a provider gets its own back, others read the text
                 _assistant(messages).setdefault("server_tool_calls", []).append(item)
             case "image_generation_call":
@@ -77,10 +84,14 @@ class _Reader:
         kind, given = ("custom", "input") if item["type"] == "custom_tool_call" else ("function", "arguments")
         name = self._toolbox.name_of(ToolKey(kind, named(item, "name", where), space_of(item)))
         called = {"name": name, given: _text(item, given, where)}
-        call: Json = {"id": named(item, "call_id", where), "type": kind, kind: called}
-        if isinstance(item.get("extra_content"), dict):
-            call["extra_content"] = item["extra_content"]
-        return call
+        call_id = named(item, "call_id", where)
+        return {"id": call_id, "type": kind, kind: called, **self._signature(item, call_id)}
+
+    def _signature(self, item: Json, call_id: str) -> Json:
+        """The provider's signature of a call: the item's own, or from the reasoning before it."""
+        given = item.get("extra_content")
+        signature = given if isinstance(given, dict) else self._signatures.get(call_id)
+        return {"extra_content": signature} if signature else {}
 
     def _client_call(self, kind: str, item: Json, where: str) -> None:
         call_id = named(item, "call_id" if item.get("call_id") else "id", where)
@@ -88,9 +99,7 @@ class _Reader:
             self._calls[item["id"]] = call_id
         arguments = CLIENT_TOOLS[kind].arguments_of(item, where)
         function = {"name": self._toolbox.name_of(ToolKey(kind, kind)), "arguments": arguments}
-        call: Json = {"id": call_id, "type": "function", "function": function}
-        if isinstance(item.get("extra_content"), dict):
-            call["extra_content"] = item["extra_content"]
+        call = {"id": call_id, "type": "function", "function": function, **self._signature(item, call_id)}
         _assistant(self.messages).setdefault("tool_calls", []).append(call)
 
     def _result(self, item: Json, content: str | list[Json], where: str) -> None:
@@ -129,20 +138,8 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
         messages.append({"role": role, "content": content})
     else:
         raise InvalidRequest(f"Unknown role {role[:80]!r}.", param=f"{where}.role")
-
-
-def _reasoning(message: Json, item: Json, losses: Losses) -> None:
-    parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
-    text = "\n\n".join(
-        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
-    if text:
-        message["reasoning_content"] = message.get("reasoning_content", "") + text
-    blocks = decode_thinking(item.get("encrypted_content"))
-    if blocks:
-        message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
-    elif item.get("encrypted_content"):
-        losses.add("input.encrypted_content")
+    if role == "assistant" and isinstance(item.get("extra_content"), dict):
+        messages[-1]["extra_content"] = item["extra_content"]
 
 
 def _drawn(message: Json, item: Json, where: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from catalog.types import Json
 from server.wires.responses.client_tools import ClientTool
+from server.wires.responses.reasoning import sealed
 
 
 @dataclass(slots=True)
@@ -52,8 +53,9 @@ _PLACES = ("start_index", "end_index", "index")
 
 @dataclass(slots=True)
 class MessageItem(OutputItem):
-    """A message, whose parts are texts and refusals."""
+    """A message, whose parts are texts and refusals. ``extra_content`` is a provider's signature."""
 
+    extra_content: Json | None = field(default=None, kw_only=True)
     parts: list[_Part] = field(default_factory=list)
 
     @property
@@ -62,7 +64,8 @@ class MessageItem(OutputItem):
 
     def to_json(self) -> Json:
         content = [part.to_json() for part in self.parts]
-        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
+        item = {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
+        return item | _more(None, self.extra_content)
 
     def add_text(self, text: str, logprobs: list[Json], start: int) -> Iterator[Json]:
         """``start`` counts the characters of the answer before this text."""
@@ -122,17 +125,17 @@ class MessageItem(OutputItem):
 
 @dataclass(slots=True)
 class ReasoningItem(OutputItem):
-    """Reasoning: one summary, and the provider's signed blocks as encoded by ``encode``."""
+    """Reasoning of ``model``: one summary, and the provider's signed blocks."""
 
-    encode: Callable[[list[Json]], str] = field(kw_only=True)
+    model: str = field(kw_only=True)
     pieces: list[str] = field(default_factory=list)
     blocks: list[Json] = field(default_factory=list)
 
     def to_json(self) -> Json:
         summary = [{"type": "summary_text", "text": "".join(self.pieces)}] if self.pieces else []
         item: Json = {"id": self.id, "type": "reasoning", "summary": summary, "status": self.status}
-        if self.blocks:
-            item["encrypted_content"] = self.encode(self.blocks)
+        if self.pieces or self.blocks:
+            item["encrypted_content"] = sealed(self.blocks, self.model)
         return item
 
     def add(self, text: str) -> Iterator[Json]:

@@ -9,6 +9,7 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.items import to_messages
+from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
 from server.wires.translation import Losses, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
@@ -63,6 +64,7 @@ def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None
         losses.names,
         place=lambda name: name.replace("messages", "input"),
         original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        makers=makers_in(messages),
     )
 
 

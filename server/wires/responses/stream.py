@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from backends.streams.native import NativeChunk
-from backends.streams.sealing import encode_thinking
 from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
@@ -22,6 +21,7 @@ from server.wires.responses.output import (
     ReasoningItem,
     ToolItem,
 )
+from server.wires.responses.reasoning import signed_call
 from server.wires.responses.tools import Toolbox
 
 
@@ -31,8 +31,8 @@ class ResponseStream:
 
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
-    reasoning item, and a provider's signed blocks its ``encrypted_content``. Of chunks that carry events of the
-    Responses API, the events are passed on.
+    reasoning item, and a provider's signed blocks and the signatures of calls its ``encrypted_content``. Of chunks
+    that carry events of the Responses API, the events are passed on.
     """
 
     request: ResponsesRequest
@@ -152,8 +152,7 @@ class ResponseStream:
             yield from self._reasoning_item(fresh=True)
             yield from self._reasoning().add(reasoning)
         if delta.get("thinking_blocks"):
-            yield from self._reasoning_item(fresh=False)
-            self._reasoning().blocks += delta["thinking_blocks"]
+            yield from self._blocks(delta["thinking_blocks"])
         if delta.get("content") or delta.get("refusal"):
             yield from self._message_item()
             message = self._open
@@ -164,11 +163,17 @@ class ResponseStream:
                 self._said += len(delta["content"])
             if delta.get("refusal"):
                 yield from message.add_refusal(delta["refusal"])
+        if delta.get("extra_content") and isinstance(self._open, MessageItem):
+            self._open.extra_content = delta["extra_content"]
         if not delta.keys().isdisjoint(_RESULTS):
             yield from self._results(delta)
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _blocks(self, blocks: list[Json]) -> Iterator[Json]:
+        yield from self._reasoning_item(fresh=False)
+        self._reasoning().blocks += blocks
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The annotations, the pictures and the provider's own tool calls of a delta."""
@@ -215,7 +220,7 @@ class ResponseStream:
         if isinstance(self._open, ReasoningItem) and not (fresh and self._open.blocks):
             return
         yield from self._close()
-        self._open = ReasoningItem(self._id("rs"), len(self._items), encode=encode_thinking)
+        self._open = ReasoningItem(self._id("rs"), len(self._items), model=self.model)
         self._items.append(self._open)
         yield self._open.added()
 
@@ -232,6 +237,8 @@ class ResponseStream:
         inner = delta.get("custom") or delta.get("function") or {}
         item = self._tools.get(position)
         if item is None:
+            if delta.get("extra_content"):
+                yield from self._blocks([signed_call(delta)])
             yield from self._close()
             item = self._tools[position] = self._new_tool(delta, inner.get("name") or "")
             self._items.append(item)
