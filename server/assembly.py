@@ -49,6 +49,7 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
@@ -57,6 +58,8 @@ from server.observability.telemetry import TelemetryProxy
 from server.peers import answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
+from server.storage.runner import Runner
+from server.storage.storage import Storage
 
 
 @asynccontextmanager
@@ -105,8 +108,13 @@ async def open_runtime(
         runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
+        runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(memory.persistence.run(), updates.watch_disk(), updates.discover()):
-            yield runtime
+            runtime.runner.start()
+            try:
+                yield runtime
+            finally:
+                await runtime.runner.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,7 @@ class _Memory:
     learner: Learner
     pins: Pins
     traces: Traces
+    storage: Storage
     persistence: Persistence
 
     def caps_in_force(self) -> list[CapUsage]:
@@ -199,6 +208,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
             learner=Learner(estimator, settings.routing),
             pins=pins,
             traces=Traces(settings.traces, clock, state),
+            storage=Storage(state.records, settings.storage, clock),
             persistence=persistence,
         )
     finally:
@@ -298,6 +308,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     memory.breakers.configure(settings.breakers)
     memory.traces.configure(settings.traces)
     memory.persistence.configure(settings.persistence)
+    memory.storage.configure(settings.storage)
     routing.planner.configure(settings.routing)
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
@@ -347,6 +358,7 @@ def _runtime(
         traces=memory.traces,
         learner=memory.learner,
         spend=memory.spend,
+        storage=memory.storage,
         keys=memory.virtual_keys,
         insight=Insight(
             estimator=memory.estimator,

@@ -74,12 +74,17 @@ def route(
 ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
     """Add a handler at ``path`` and its ``aliases``, which are not in the schema. GET stands for HEAD too.
 
+    Each is found without ``/v1`` as well, for clients whose base URL lacks it, but for an administrator's.
+
     The handler is given the request, the path's parameters by name, and ``query`` and ``body`` if it reads them.
     """
 
     def add(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         served = _serve(handler, contract)
-        for place in (path, *aliases):
+        places = (path, *aliases)
+        if not contract.admin:
+            places += tuple(place.removeprefix("/v1") for place in places if place.startswith("/v1/"))
+        for place in dict.fromkeys(places):
             added = ContractRoute(
                 place,
                 served,

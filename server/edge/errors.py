@@ -9,16 +9,25 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
+from catalog.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RoundhouseError,
+    UnsupportedParameter,
+)
 from catalog.types import Json
 from server.scope import REQUEST_ID
 
-ANTHROPIC_PATHS = "/v1/messages"
-"""The beginning of the paths of Anthropic's API."""
+ANTHROPIC_PATHS = ("/v1/messages", "/messages")
+"""The beginnings of the paths of Anthropic's API."""
 OLLAMA_PATHS = "/api/"
 """The beginning of the paths of Ollama's API."""
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
+"""Tells Anthropic's SDKs to send the whole conversation each time, as their tool runners then do."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -80,7 +89,12 @@ def anthropic_error(error: RoundhouseError, *, request_id: str | None = None) ->
         kind = "invalid_request_error"
     elif isinstance(error, NotFound):
         kind = "not_found_error"
-    body: Json = {"type": "error", "error": {"type": kind, "message": error.message}}
+    told: Json = {"type": kind, "message": error.message}
+    if isinstance(error, UnsupportedParameter) and error.param == "thread":
+        told["details"] = _NO_THREADS
+    elif isinstance(error, InvalidRequest) and error.inner is not None:
+        told["details"] = error.inner
+    body: Json = {"type": "error", "error": told}
     return {**body, "request_id": request_id} if request_id else body
 
 

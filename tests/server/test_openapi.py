@@ -52,6 +52,7 @@ ASKS = (
     post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
     post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
+    post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
         Ask("post", f"/v1/audio/{what}", media_type, {**AUDIO, "data": {"model": "ear", **fields}})
         for what in ("transcriptions", "translations")
