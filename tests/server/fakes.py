@@ -235,10 +235,12 @@ class FakeDispatcher:
         self.waiting = asyncio.Event()
         self.left = asyncio.Event()
         self.facts: list[Facts] = []
+        self.left_out: list[tuple[str, ...]] = []
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
+        self.left_out.append(job.left_out)
         self.traces.start(job.trace, job.facts, PLAN)
         try:
             if self.gate is not None:
