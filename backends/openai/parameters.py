@@ -18,6 +18,7 @@ OPENAI = ParameterTable(
     | {
         "input_type",
         "instruction",
+        "truncate",
         "language",
         "sample_rate",
         "bit_rate",

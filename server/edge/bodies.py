@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -40,6 +40,13 @@ async def read_json(request: Request, model: type[M], *, optional: bool = False,
     if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return model()
     body = await read_body(request, any_type=any_type and "origin" not in headers)
+    return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
+
+
+async def read_either(request: Request, choose: Callable[[bytes], type[M]]) -> M:
+    """The request's JSON body as the model that ``choose`` names for its bytes. Raises as :func:`read_json`."""
+    body = await read_body(request)
+    model = choose(body)
     return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
 
 

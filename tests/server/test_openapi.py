@@ -51,6 +51,13 @@ ASKS = (
     post("/v1/embeddings", {"model": "parrot", "input": ["a", "b"]}),
     post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
     post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
+    post("/v1/score", {"model": "r", "text_1": "q", "text_2": ["a", "b"]}),
+    post("/embed", {"inputs": ["a", "b"]}),
+    post("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+    post("/predict", {"inputs": [["a"], ["b"]]}),
+    Ask("get", "/info"),
+    post("/v1/embed", {"model": "parrot", "texts": ["a"]}),
+    post("/v2/embed", {"model": "parrot", "texts": ["a"], "embedding_types": ["float", "int8", "base64"]}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
     post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
