@@ -126,6 +126,7 @@ class Leases:
             max_output_tokens=model.limits.max_output_tokens,
             prompts=model.options.get("prompts", {}),
             voices=model.voice_map,
+            moderation=model.moderation,
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
@@ -148,6 +149,7 @@ class Leases:
                 wire=model.wire or endpoint.wire,
                 reasons=Capability.REASONING in model.capabilities,
                 options=model.options,
+                moderation=model.moderation,
                 voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )

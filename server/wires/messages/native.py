@@ -15,14 +15,15 @@ from routing.calling.answer import TIMINGS
 
 
 class NativeMessage:
-    """One answer in Anthropic's events, of which the message's id and model alone become the gateway's own.
+    """One answer in Anthropic's events, of which the name of the model alone becomes the gateway's own.
+
+    The id stays Anthropic's, because threads and diagnostics of later requests refer to it.
 
     Call :meth:`feed` for each event, then :meth:`finish`; :attr:`message` is the sum. Kinds of blocks and deltas
     that are newer than this code are kept.
     """
 
-    def __init__(self, message_id: str) -> None:
-        self._id = message_id
+    def __init__(self) -> None:
         self._inputs: dict[int, list[str]] = {}
         self._ended = False
         self.message: Json = {}
@@ -35,7 +36,7 @@ class NativeMessage:
         with reading("Anthropic"):
             match event["type"]:
                 case "message_start":
-                    event["message"] |= {"id": self._id, "model": chunk["model"]}
+                    event["message"]["model"] = chunk["model"]
                     self.message = {**event["message"], "content": list(event["message"].get("content") or ())}
                 case "content_block_start":
                     self._start(event["index"], event["content_block"])
