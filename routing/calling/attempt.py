@@ -165,14 +165,17 @@ class Attempt(Generic[T]):
                 self._note_form(lease.upstream)
             self._note_reported()
         except PathMissing as error:
-            self._error = self._of_missing_path(error)
-            raise self._error from None
+            self._error = found = self._of_missing_path(error)
+            found.quotes = True
+            raise found from None
         except BaseException as error:
             self._error = error
             if isinstance(error, ContextLengthExceeded):
                 limits = self.model.limits
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
+            if isinstance(error, RoundhouseError):
+                error.quotes = self._lease is not None
             raise
 
     def _note_reported(self) -> None:
