@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from catalog.types import Json
+
 HERE = Path(__file__).parent
 TABLE = HERE / "clients.toml"
 HOME = Path(os.environ.get("ROUNDHOUSE_CLIENTS_HOME") or HERE.parents[1] / ".clients").resolve()
@@ -36,7 +38,8 @@ class Client:
 
     ``needs`` is a path that the server must serve. ``dropped`` are parameters that the client sends and can do
     without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``. ``starter`` is the reason
-    why it is not run with the starter models, ``fails`` the known fault that makes it fail.
+    why it is not run with the starter models, ``fails`` the known fault that makes it fail. ``arguments`` are those
+    of tools that the scripted model calls without being told to.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Client:
     starter: str | None = None
     fails: str | None = None
     limit: float = 120.0
-    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

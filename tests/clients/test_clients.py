@@ -101,6 +101,7 @@ def test_a_client_finishes_its_loop(
     if client.fails:
         request.applymarker(pytest.mark.xfail(reason=client.fails, strict=True))
     upstream.refusals.clear()
+    upstream.arguments = client.arguments
     logged = server.log.stat().st_size
     tap = Tap(int(server.url.rpartition(":")[2]))
     with providers(tap):
@@ -113,9 +114,11 @@ def test_a_client_finishes_its_loop(
         *judged(client, passed),
         *(f"log: {line}" for line in lines if _FAULT.search(line)),
     ]
+    if os.environ.get("TAPFILE"):
+        Path(os.environ["TAPFILE"]).write_text(tap.text())
     said = "\n".join((f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed))
     if complaints or not passed:
-        report = [*complaints, "--- traffic", said, "--- output", output[-8000:]]
+        report = [*complaints, "--- traffic", said, "--- output", output[:8000] + "\n...\n" + output[-2000:]]
         pytest.fail("\n".join(report), pytrace=False)
 
 
@@ -157,7 +160,6 @@ def run(client: Client, command: list[str], kind: str, port: int, folder: Path) 
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": KEY,
         "OLLAMA_HOST": url,
-        **client.environment,
     }
     with subprocess.Popen(
         command,

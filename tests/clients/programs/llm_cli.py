@@ -9,7 +9,7 @@ TOOL = 'def get_weather(city: str) -> str:\n    "Tell the weather of a city."\n 
 folder = Path.home() / ".config" / "io.datasette.llm"
 folder.mkdir(parents=True)
 (folder / "extra-openai-models.yaml").write_text(
-    f"- model_id: here\n  model_name: {MODEL}\n  api_base: {URL}/v1\n  supports_tools: true\n  can_stream: true\n"
+    f"- model_id: here\n  model_name: {MODEL}\n  api_base: {URL}/v1\n  api_key_name: openai\n  supports_tools: true\n"
 )
 
 
