@@ -16,7 +16,7 @@ def prompt(tool: str, arguments: dict[str, object]) -> str:
 
 
 def run(*command: str, given: str = "", said: str = TEXT) -> None:
-    """Run the agent, with ``given`` on its input; check the file, and that the final text tells the tool's output."""
+    """Run the agent, with ``given`` on its input; check the file, and that the last text tells the output."""
     Path(".git").mkdir(exist_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, input=given, check=False)
     print(done.stdout, done.stderr, sep="\n", flush=True)

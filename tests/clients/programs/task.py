@@ -17,7 +17,10 @@ SCHEMA = {
     "required": ["city"],
     "additionalProperties": False,
 }
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": "The weather.", "parameters": SCHEMA}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "The weather.", "parameters": SCHEMA},
+}
 DEMAND = "auto" if SCRIPTED else "required"
 """A small model calls a tool only when it must."""
 
