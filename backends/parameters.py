@@ -32,8 +32,13 @@ FORBIDDEN = frozenset(
 )  # fmt: skip
 """Fields that would name an address, a key or a template of the caller's own; a request with one is refused."""
 
-LLAMA_SAMPLERS = frozenset({"top_k", "min_p", "typical_p", "repeat_penalty"})
-"""Samplers of llama.cpp and vLLM that OpenAI's API does not have."""
+LLAMA_SAMPLERS = frozenset(
+    {
+        *("top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
+        *("mirostat", "mirostat_tau", "mirostat_eta"),
+    }
+)
+"""Samplers of llama.cpp, some of vLLM's too, that OpenAI's API does not have."""
 
 _ALWAYS = frozenset(
     {

@@ -49,13 +49,17 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
+from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.peers import answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
+from server.storage.runner import Runner
+from server.storage.storage import Storage
 
 
 @asynccontextmanager
@@ -101,10 +105,16 @@ async def open_runtime(
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
+        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
+        runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(memory.persistence.run(), updates.watch_disk(), updates.discover()):
-            yield runtime
+            runtime.runner.start()
+            try:
+                yield runtime
+            finally:
+                await runtime.runner.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class _Models:
     engines: Engines
     live: LiveCatalog
     availability: Availability
+    pulled: tuple[Model, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,7 @@ class _Memory:
     learner: Learner
     pins: Pins
     traces: Traces
+    storage: Storage
     persistence: Persistence
 
     def caps_in_force(self) -> list[CapUsage]:
@@ -154,6 +166,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
+    pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
     availability = Availability(store, engines.missing, engines.missing_file)
     _, unusable = await asyncio.gather(
@@ -162,7 +175,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     )
     for missing in unusable:
         structlog.get_logger("server.engines").warning("engine cannot run", reason=missing.message)
-    return _Models(store, engines, live, availability)
+    return _Models(store, engines, live, availability, pulled)
 
 
 @asynccontextmanager
@@ -195,6 +208,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
             learner=Learner(estimator, settings.routing),
             pins=pins,
             traces=Traces(settings.traces, clock, state),
+            storage=Storage(state.records, settings.storage, clock),
             persistence=persistence,
         )
     finally:
@@ -294,6 +308,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     memory.breakers.configure(settings.breakers)
     memory.traces.configure(settings.traces)
     memory.persistence.configure(settings.persistence)
+    memory.storage.configure(settings.storage)
     routing.planner.configure(settings.routing)
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
@@ -313,7 +328,8 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         models.availability,
         memory.provider_keys,
         discovery,
-        settings.routing,
+        settings,
+        models.pulled,
     )
 
 
@@ -342,6 +358,7 @@ def _runtime(
         traces=memory.traces,
         learner=memory.learner,
         spend=memory.spend,
+        storage=memory.storage,
         keys=memory.virtual_keys,
         insight=Insight(
             estimator=memory.estimator,

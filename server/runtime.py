@@ -23,8 +23,11 @@ from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.storage.runner import Runner
+from server.storage.storage import Storage
 
 if TYPE_CHECKING:
+    from server.library import Library
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -71,7 +74,8 @@ class Runtime:
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
-    models were asked for the first time, or did not answer in time.
+    models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
+    ``runner`` does the work that goes on after a request, and ``library`` pulls and removes models.
     """
 
     live: HasCatalog
@@ -83,6 +87,8 @@ class Runtime:
     traces: Traces
     learner: Learner
     spend: Spend
+    storage: Storage
+    runner: Runner | None = None
     keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
     insight: Insight | None = None
@@ -90,6 +96,7 @@ class Runtime:
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
+    library: Library | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -43,6 +43,7 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
+from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
@@ -243,6 +244,7 @@ class Settings(Section, BaseSettings):
     traces: TraceSettings = TraceSettings()
     persistence: PersistenceSettings = PersistenceSettings()
     state: StateSettings = StateSettings()
+    storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(

@@ -28,6 +28,7 @@ import orjson
 import psutil
 
 from routing.outcomes import Outcome
+from routing.state.records import Records
 
 NANO = 1_000_000_000
 """Nano-dollars in a dollar."""
@@ -155,6 +156,11 @@ class State(Protocol):
     """A store. One event loop uses it, between ``start`` and ``close``."""
 
     @property
+    def records(self) -> Records:
+        """The objects that callers own."""
+        ...
+
+    @property
     def generation(self) -> int:
         """Increases when a damaged store was replaced by an empty one: put what is in memory again."""
         ...
@@ -236,7 +242,7 @@ class State(Protocol):
         ...
 
     async def prune(self, *, outcomes_before: float, now: float) -> None:
-        """Delete outcomes before a wall time, and counters and documents that have expired."""
+        """Delete outcomes before a wall time, and counters, documents and records that have expired."""
         ...
 
 

@@ -42,6 +42,7 @@ from routing.state.protocol import (
     decode,
     encode,
 )
+from routing.state.redis_records import RedisRecords
 from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, HOLD, ScriptBatcher, resolves_within
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class RedisState:
     ) -> None:
         self._url = url
         self._name = "{" + prefix + "}:"
+        self.records = RedisRecords(self._run_script, self._name)
         self._batch = batch
         self._backlog = backlog
         self._keep_outcomes = int(keep_outcomes)
@@ -334,6 +336,7 @@ class RedisState:
                     expires_at, _ = decode(body)
                     if expires_at is not None and expires_at < now:
                         await self._execute("HDEL", name, field)
+        await self.records.prune(now)
 
     # ---- sending
 
@@ -361,6 +364,18 @@ class RedisState:
         except self._errors as error:
             self._log_failure(error)
             raise ConnectionError(f"the state's Redis server does not answer ({type(error).__name__})") from None
+
+    async def _run_script(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The result of a script. Raises ConnectionError when Redis is unreachable."""
+        assert self._scripts is not None, "the state was not started"
+        running = self._scripts.submit(script, keys, arguments)
+        try:
+            return await running
+        except self._errors as error:
+            self._log_failure(error)
+            raise ConnectionError(f"the state's Redis server does not answer ({type(error).__name__})") from None
+        finally:
+            running.cancel()
 
     async def _names(self, pattern: str) -> list[str]:
         """The Redis keys that match a pattern."""

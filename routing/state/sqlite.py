@@ -28,6 +28,8 @@ from routing.state.protocol import (
     encode,
 )
 from routing.state.row_batches import RowBatcher
+from routing.state.sqlite_records import SCHEMA as RECORDS_SCHEMA
+from routing.state.sqlite_records import SqliteRecords
 from routing.state.sqlite_writer import SqliteWriter
 
 _VERSION = 1
@@ -72,7 +74,8 @@ class SqliteState:
     """:class:`routing.state.protocol.State` in the file ``path``. ``start`` before use, ``close`` after it."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = SqliteWriter(path, _SCHEMA, version=_VERSION)
+        self._writer = SqliteWriter(path, _SCHEMA + RECORDS_SCHEMA, version=_VERSION)
+        self.records = SqliteRecords(self._writer)
         self._outcomes = RowBatcher(
             self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome_values, max_rows=_MAX_PENDING_OUTCOMES
         )
@@ -240,6 +243,7 @@ class SqliteState:
             db.execute("DELETE FROM documents WHERE expires_at < ?", (now,))
 
         await self._writer.request(delete)
+        await self.records.prune(now)
 
 
 def _claim(db: sqlite3.Connection, claims: Sequence[Claim]) -> Claimed:

@@ -15,12 +15,15 @@ import structlog
 from fastapi import FastAPI
 
 from routing.accounts.virtual_keys import VirtualKeys
+from routing.clock import SystemClock
 from server.app import create_app
+from server.background import works
 from server.edge.services import Services
 from server.observability.logging import configure_structlog
 from server.processes.run import GatewayServer, uvicorn_config
 from server.runtime import Runtime
 from server.settings import LogSettings, ServerSettings, Settings
+from server.storage.runner import Runner
 from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_runtime
 
 
@@ -66,9 +69,12 @@ async def state(runtime: Runtime) -> AsyncIterator[None]:
     """Start and stop the state behind spend and keys."""
     store = runtime.spend._store
     await store.start()
+    runtime.runner = Runner(runtime.storage.records, SystemClock(), works(runtime, Settings()))
+    runtime.runner.start()
     try:
         yield
     finally:
+        await runtime.runner.stop()
         await store.close()
 
 

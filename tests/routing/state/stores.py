@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from routing.state.protocol import (
     Charge,
     Counter,
     Hold,
+    State,
     UsageRow,
 )
 
@@ -26,6 +27,9 @@ OPEN = Counter("spend/key/a/day/2027-01-15", limit=None, expires_at=LATER)
 needs_redis_server = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not installed"
 )
+
+Opener = Callable[[], Awaitable[State]]
+STORES = ["sqlite", pytest.param("redis", marks=needs_redis_server)]
 
 
 @asynccontextmanager

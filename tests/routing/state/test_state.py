@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
-
-import pytest
 
 from routing.outcomes import Result, Usage
 from routing.state.protocol import (
     Counter,
     OutcomeQuery,
-    State,
     UsageRow,
     owner_is_gone,
     process_name,
 )
-from routing.state.redis import RedisState
-from routing.state.sqlite import SqliteState
 from tests.routing.outcome_factory import outcome
-from tests.routing.state.stores import DAY, LATER, NOW, OPEN, TOTAL, charge, hold, needs_redis_server, redis_server
-
-Opener = Callable[[], Awaitable[State]]
-STORES = ["sqlite", pytest.param("redis", marks=needs_redis_server)]
-
-
-@pytest.fixture(params=STORES)
-async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    """A function that opens the same store again at each call; all are closed at the end."""
-    async with AsyncExitStack() as stack:
-        socket = tmp_path / "redis.sock"
-        if request.param == "redis":
-            await stack.enter_async_context(redis_server(socket))
-
-        async def open_state() -> State:
-            store: State = (
-                RedisState(f"unix://{socket}") if request.param == "redis" else SqliteState(tmp_path / "s.sqlite")
-            )
-            await store.start()
-            stack.push_async_callback(store.close)
-            return store
-
-        yield open_state
+from tests.routing.state.stores import (
+    DAY,
+    LATER,
+    NOW,
+    OPEN,
+    TOTAL,
+    Opener,
+    charge,
+    hold,
+)
 
 
 async def test_documents_are_put_replaced_deleted_and_outlive_the_process(opener: Opener) -> None:

@@ -1,0 +1,192 @@
+"""Work that goes on after its request: background responses, batches.
+
+Work is a record with an unfinished status. One process at a time holds it and runs it; when that process dies, its
+hold ends after ``HOLD`` seconds and another one, or the same after a restart, runs the record again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from catalog.errors import RoundhouseError
+from routing.clock import Clock
+from routing.state.protocol import process_name
+from routing.state.records import Record, RecordQuery, Records
+
+HOLD = 15.0
+"""Seconds for which a process holds work without renewal."""
+LOOK = 1.0
+"""Seconds between two looks for cancelled and abandoned work."""
+CANCELLING = "cancelling"
+"""The status that asks the process at work to stop."""
+
+
+class BackgroundWork(Protocol):
+    """The work that records of one kind stand for.
+
+    ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def unfinished(self) -> Sequence[str]: ...
+
+    @property
+    def at_once(self) -> int: ...
+
+    async def run(self, record: Record) -> None:
+        """Do the work and store its end. Called again with the record as it is stored if a process died."""
+        ...
+
+    async def end(self, record: Record, error: BaseException | None) -> None:
+        """Store the end of work that was cancelled (``error`` is ``None``) or raised an error."""
+        ...
+
+
+class Runner:
+    """Runs :class:`BackgroundWork` between ``start`` and ``stop``."""
+
+    def __init__(
+        self, records: Records, clock: Clock, works: Sequence[BackgroundWork], *, holder: str | None = None
+    ) -> None:
+        self._records = records
+        self._clock = clock
+        self._works = {work.kind: work for work in works}
+        self._holder = holder or process_name()
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._cancelled: set[tuple[str, str]] = set()
+        self._renewed_at = clock.monotonic()
+        self._looking: asyncio.Task[None] | None = None
+        self._seen = asyncio.Event()
+        self._log = structlog.get_logger("server.work")
+
+    def start(self) -> None:
+        """Begin to look for work, also for that of processes that died."""
+        self._looking = asyncio.create_task(self._look_always(), name="work")
+
+    async def stop(self) -> None:
+        """Interrupt all work; it goes on in another process, or after a restart."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait((self._looking,))
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def wake(self) -> None:
+        """Look for work at once: a record was added."""
+        self._seen.set()
+
+    async def begin(self, record: Record) -> None:
+        """Run a record that was just added in this process, if it has room; else it is found later."""
+        work = self._works[record.kind]
+        if self._count(record.kind) < work.at_once:
+            await self._take(work, record)
+
+    async def cancel(self, record: Record) -> None:
+        """Stop work whose record is ``CANCELLING``: here at once, in another process with its next look."""
+        name = (record.kind, record.id)
+        if (task := self._running.get(name)) is not None:
+            self._cancelled.add(name)
+            task.cancel()
+            await asyncio.wait((task,))
+        else:
+            self.wake()
+
+    def is_running(self, kind: str, name: str) -> bool:
+        """Whether this process works on a record."""
+        return (kind, name) in self._running
+
+    # ---- looking
+
+    async def _look_always(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except (RoundhouseError, OSError) as error:
+                self._log.warning("work.not_found", error=str(error), will="try again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._seen.wait()
+            self._seen.clear()
+
+    async def _look(self) -> None:
+        if self._clock.monotonic() - self._renewed_at >= HOLD / 3:
+            self._renewed_at = self._clock.monotonic()
+            for kind, name in tuple(self._running):
+                if not await self._records.hold(kind, name, self._holder, self._clock.wall() + HOLD):
+                    self._running[kind, name].cancel()  # another process took it over, or it was deleted
+        for work in self._works.values():
+            for record in await self._records.find(RecordQuery(work.kind, status=CANCELLING)):
+                if (record.kind, record.id) in self._running:
+                    await self.cancel(record)
+                else:
+                    await self._take(work, record)
+            for status in work.unfinished:
+                room = work.at_once - self._count(work.kind)
+                if room <= 0:
+                    break
+                for record in await self._records.find(RecordQuery(work.kind, status=status)):
+                    if (
+                        room > 0
+                        and (record.kind, record.id) not in self._running
+                        and await self._take(work, record)
+                    ):
+                        room -= 1
+
+    def _count(self, kind: str) -> int:
+        return sum(1 for running, _ in self._running if running == kind)
+
+    async def _take(self, work: BackgroundWork, record: Record) -> bool:
+        """Hold a record and run it, if nobody else holds it."""
+        name = (record.kind, record.id)
+        if not await self._records.hold(*name, self._holder, self._clock.wall() + HOLD) or name in self._running:
+            return False
+        self._running[name] = asyncio.create_task(self._run(work, record), name=f"work {record.id}")
+        return True
+
+    # ---- running
+
+    async def _run(self, work: BackgroundWork, record: Record) -> None:
+        name = (record.kind, record.id)
+        try:
+            current = await self._records.get(*name)  # what was found may have been done since
+            if current is None or current.status not in (*work.unfinished, CANCELLING):
+                return
+            if current.status == CANCELLING:
+                await work.end(current, None)
+                return
+            try:
+                await work.run(current)
+            except asyncio.CancelledError:
+                if name not in self._cancelled:
+                    raise
+                await self._end(work, name, None)
+            except Exception as error:  # the boundary: work that cannot be done is not tried again and again
+                if not isinstance(error, RoundhouseError):
+                    self._log.error(
+                        "work.failed", kind=name[0], work=name[1], error=type(error).__name__, exc_info=True
+                    )
+                await self._end(work, name, error)
+        except (RoundhouseError, OSError) as error:
+            self._log.warning("work.not_stored", kind=name[0], work=name[1], error=str(error), will="try again")
+        finally:
+            self._cancelled.discard(name)
+            del self._running[name]
+            with contextlib.suppress(RoundhouseError, OSError):
+                await self._records.hold(*name, self._holder, 0.0)
+            self.wake()
+
+    async def _end(self, work: BackgroundWork, name: tuple[str, str], error: BaseException | None) -> None:
+        current = await self._records.get(*name)
+        if current is not None:
+            await work.end(current, error)

@@ -1,0 +1,32 @@
+"""Settings of the objects that callers keep."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from catalog.validation.section import Section
+
+DAY = 86_400.0
+MIB = 1 << 20
+
+
+class StorageSettings(Section):
+    """Bounds of what is kept for each key: responses, conversations, chat completions, files, batches."""
+
+    store: Literal["default", "asked", "never"] = Field(
+        default="default",
+        description="which answers are kept: as OpenAI does (responses unless store is false, chats if it is "
+        "true), only those with store: true, or none",
+    )
+    keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")
+    bytes_per_key: int = Field(
+        default=256 * MIB, gt=0, description="room for one key's records; the oldest answers give way to new ones"
+    )
+    file_bytes: int = Field(default=512 * MIB, gt=0, description="largest uploaded file")
+    file_bytes_per_key: int = Field(default=4096 * MIB, gt=0, description="room for one key's files, in all")
+    batches: int = Field(default=2, ge=0, description="batches that one process works on at a time; 0: none")
+    batch_lines: int = Field(default=50_000, gt=0, description="most lines of a batch")
+    batch_concurrency: int = Field(default=16, gt=0, description="lines of a batch that are asked at a time")
+    background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")
