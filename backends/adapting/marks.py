@@ -13,7 +13,7 @@ MARKS = frozenset(
         *("images", "server_tool_calls"),
     }
 )
-UNREAD = frozenset({"annotations"})
+UNREAD = frozenset({"annotations", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
