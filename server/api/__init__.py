@@ -12,6 +12,7 @@ from server.api.inference import (
     tokens,
 )
 from server.api.management import admin, models, outcomes, route, system, usage, workers
+from server.api.stored import files
 
 ROUTERS = (
     completions.router,
@@ -23,6 +24,7 @@ ROUTERS = (
     tokens.router,
     responses.router,
     messages.router,
+    files.router,
     route.router,
     outcomes.router,
     usage.router,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,11 @@ ASKS = (
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
     post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
+    Ask("post", "/v1/files", given={"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}),
+    Ask("get", "/v1/files"),
+    Ask("get", "/v1/files/{file_id}"),
+    Ask("get", "/v1/files/{file_id}/content", "application/octet-stream"),
+    Ask("delete", "/v1/files/{file_id}"),
     post("/v1/route", BODY),
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
@@ -129,7 +135,9 @@ def check(value: Any, schema: Json, document: Json) -> None:
 
 async def answer(gateway: Gateway, ask: Ask) -> Response:
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
-    path = ask.path.format(trace_id=trace, model_id="parrot")
+    file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
+    file_id = (await gateway.client.post("/v1/files", **file)).json()["id"]
+    path = ask.path.format(trace_id=trace, model_id="parrot", file_id=file_id)
     given = {**ask.given}
     if (given.get("json") or {}).get("trace") == "TRACE":
         given["json"] = {**given["json"], "trace": trace}
@@ -242,7 +250,7 @@ async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) ->
 async def test_head_works_wherever_get_does(gateway: Gateway, document: Json) -> None:
     for method, path, _ in operations(document):
         if method == "get":
-            path = path.format(trace_id="none", model_id="parrot")
+            path = path.format_map(defaultdict(lambda: "none", model_id="parrot"))
             plain, head = await gateway.client.get(path), await gateway.client.head(path)
             assert (head.status_code, head.headers["content-type"]) == (
                 plain.status_code,
