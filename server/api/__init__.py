@@ -12,7 +12,7 @@ from server.api.inference import (
     tokens,
 )
 from server.api.management import admin, models, outcomes, route, system, usage, workers
-from server.api.stored import files
+from server.api.stored import files, uploads
 
 ROUTERS = (
     completions.router,
@@ -25,6 +25,7 @@ ROUTERS = (
     responses.router,
     messages.router,
     files.router,
+    uploads.router,
     route.router,
     outcomes.router,
     usage.router,

@@ -49,7 +49,7 @@ class Files:
     """Keeps files of callers in one folder, within the settings' bounds."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
-        self._storage = storage
+        self.storage = storage
         self.folder = folder
 
     def open(self) -> None:
@@ -79,14 +79,14 @@ class Files:
             "id": name,
             "object": "file",
             "bytes": size,
-            "created_at": int(self._storage.now()),
+            "created_at": int(self.storage.now()),
             "expires_at": None if expires_at is None else int(expires_at),
             "filename": filename,
             "purpose": purpose,
             "status": "processed",
             "status_details": None,
         }
-        return self._storage.new(FILE, name, body, caller, expires_at=expires_at)
+        return self.storage.new(FILE, name, body, caller, expires_at=expires_at)
 
     async def keep(self, record: Record, content: IO[bytes], *, bounded: bool = True) -> None:
         """Store a file: the bytes of a :meth:`temporary` one under the record's id, and the record.
@@ -94,17 +94,17 @@ class Files:
         Raises PayloadTooLarge for a file above ``file_bytes``, and FilesFull where the owner's files would take
         more than ``file_bytes_per_key``; both only if ``bounded``. Raises Unavailable for a disk that fails.
         """
-        settings = self._storage.settings
+        settings = self.storage.settings
         if bounded and record.body["bytes"] > settings.file_bytes:
             raise too_large(settings.file_bytes)
         path = self.path(record.id)
         with writing():
             await asyncio.to_thread(_publish, content, path)
         try:
-            await self._storage.keep(record)
+            await self.storage.keep(record)
             # Counted with the new file in it: of uploads at the same time none passes the bound unseen.
             if bounded and await self.used(record.owner) > settings.file_bytes_per_key:
-                await self._storage.records.delete(record.kind, record.id)
+                await self.storage.records.delete(record.kind, record.id)
                 raise FilesFull(
                     f"The files of this key take all the {settings.file_bytes_per_key:,} bytes that one key may "
                     "use. Delete some, or raise storage.file_bytes_per_key."
@@ -117,13 +117,13 @@ class Files:
         """The bytes of all files of an owner, parts of uploads included."""
         total = 0
         for kind in (FILE, PART):
-            async for record in every(self._storage.records, RecordQuery(kind, owner=owner, limit=1000)):
+            async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
         return total
 
     async def delete(self, record: Record) -> bool:
         """Delete a file and its record; whether there was one."""
-        deleted = await self._storage.records.delete(record.kind, record.id, record.owner)
+        deleted = await self.storage.records.delete(record.kind, record.id, record.owner)
         self.path(record.id).unlink(missing_ok=True)
         return deleted
 
@@ -151,7 +151,7 @@ class Files:
 
     async def sweep(self) -> int:
         """Delete old files without a record; returns their number."""
-        old = await asyncio.to_thread(lambda: list(_unchanged(self.folder, self._storage.now() - LEFT_OVER)))
+        old = await asyncio.to_thread(lambda: list(_unchanged(self.folder, self.storage.now() - LEFT_OVER)))
         deleted = 0
         for path in old:
             if not await self._is_known(path.name):
@@ -163,7 +163,7 @@ class Files:
         """Whether a record needs the file of this name; one of a batch begins with its id and a dot."""
         owner, _, _ = name.partition(".")
         prefix = next((prefix for prefix in _KINDS if owner.startswith(prefix)), None)
-        return prefix is not None and await self._storage.records.get(_KINDS[prefix], owner) is not None
+        return prefix is not None and await self.storage.records.get(_KINDS[prefix], owner) is not None
 
 
 _KINDS = {"file-": FILE, "part_": PART, "batch_": "batch", "msgbatch_": "message_batch"}
