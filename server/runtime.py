@@ -28,6 +28,7 @@ from server.storage.runner import Runner
 from server.storage.storage import Storage
 
 if TYPE_CHECKING:
+    from server.library import Library
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -75,7 +76,8 @@ class Runtime:
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
-    ``files`` their files, and ``runner`` does the work that goes on after a request.
+    ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
+    models.
     """
 
     live: HasCatalog
@@ -97,6 +99,7 @@ class Runtime:
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
+    library: Library | None = None
 
     @property
     def catalog(self) -> Catalog:
