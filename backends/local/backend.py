@@ -403,7 +403,7 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(
                 f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
             )
-        scores, used = await self._likelihoods.moderate(_root(upstream), texts_of(request, upstream))
+        scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
 
