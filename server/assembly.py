@@ -51,12 +51,14 @@ from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
+from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.peers import answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
+from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
@@ -100,14 +102,19 @@ async def open_runtime(
         )
         stack.callback(metrics.registry.unregister, series)
         updates = _updates(settings, clock, models, memory, calls)
-        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, scrape)
+        files = Files(memory.storage, settings.storage.files or settings.data_dir / "files")
+        await asyncio.to_thread(files.open)
+        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
+        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
-        async with _background(memory.persistence.run(), updates.watch_disk(), updates.discover()):
+        async with _background(
+            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always()
+        ):
             runtime.runner.start()
             try:
                 yield runtime
@@ -123,6 +130,7 @@ class _Models:
     engines: Engines
     live: LiveCatalog
     availability: Availability
+    pulled: tuple[Model, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
+    pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
     availability = Availability(store, engines.missing, engines.missing_file)
     _, unusable = await asyncio.gather(
@@ -171,7 +180,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     )
     for missing in unusable:
         structlog.get_logger("server.engines").warning("engine cannot run", reason=missing.message)
-    return _Models(store, engines, live, availability)
+    return _Models(store, engines, live, availability, pulled)
 
 
 @asynccontextmanager
@@ -324,7 +333,8 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         models.availability,
         memory.provider_keys,
         discovery,
-        settings.routing,
+        settings,
+        models.pulled,
     )
 
 
@@ -335,6 +345,7 @@ def _runtime(
     pool: WorkerPool,
     dispatcher: Dispatcher,
     calls: _Calls,
+    files: Files,
     scrape: Callable[[], Awaitable[bytes]] | None,
 ) -> Runtime:
     keys = memory.provider_keys
@@ -354,6 +365,7 @@ def _runtime(
         learner=memory.learner,
         spend=memory.spend,
         storage=memory.storage,
+        files=files,
         keys=memory.virtual_keys,
         insight=Insight(
             estimator=memory.estimator,

@@ -20,7 +20,8 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
-from backends.wire.rerank import RerankRequest
+from backends.wire.moderation.request import ModerationRequest
+from backends.wire.rerank import PairedRerank, RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
@@ -78,6 +79,12 @@ def rerank_job(body: RerankRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_rerank, operations.RERANK, body, origin)
 
 
+def score_job(body: PairedRerank, origin: Origin) -> Job[Json]:
+    """Score pairs of a query and a document; the one item has ``scores`` in the pairs' order."""
+    job = _job(reading.read_rerank, operations.SCORE, body, origin)
+    return replace(job, facts=replace(job.facts, units=float(body.queries)))
+
+
 def classification_job(body: ClassifyRequest, origin: Origin) -> Job[Json]:
     """Classify texts under labels; the one item has every label's score per text.
 
@@ -89,6 +96,11 @@ def classification_job(body: ClassifyRequest, origin: Origin) -> Job[Json]:
                 "An input is a text, or an object with a 'text' that is not empty.", param=f"input[{position}]"
             )
     return _job(reading.read_classification, operations.CLASSIFY, body, origin)
+
+
+def moderation_job(body: ModerationRequest, origin: Origin) -> Job[Json]:
+    """Judge content by OpenAI's categories; the one item has a verdict per content."""
+    return _job(reading.read_moderation, operations.MODERATE, body, origin)
 
 
 def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
@@ -135,6 +147,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.EMBED: (EmbeddingRequest, embedding_job),
     Capability.RERANK: (RerankRequest, rerank_job),
     Capability.CLASSIFY: (ClassifyRequest, classification_job),
+    Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
 }

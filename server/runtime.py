@@ -23,10 +23,12 @@ from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
 if TYPE_CHECKING:
+    from server.library import Library
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -73,8 +75,9 @@ class Runtime:
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
-    models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers, and
-    ``runner`` does the work that goes on after a request.
+    models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
+    ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
+    models.
     """
 
     live: HasCatalog
@@ -87,6 +90,7 @@ class Runtime:
     learner: Learner
     spend: Spend
     storage: Storage
+    files: Files
     runner: Runner | None = None
     keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
@@ -95,6 +99,7 @@ class Runtime:
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
+    library: Library | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -15,13 +15,13 @@ from backends.adapting.efforts import nearest
 from backends.adapting.files import with_text_files
 from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import OPENAI as OPENAI_NAMES
-from backends.adapting.tools import ToolRules, adapted
+from backends.adapting.tools import ToolRules, adapted, lost_forms
 from backends.base import Upstream
 from backends.constraints.request import ANY_OBJECT, Constraint, constraint_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
-from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice, TranslatedChat
+from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.media import arguments_of, image_url, parts_of, read_data_url
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -87,7 +87,9 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     if (request.n or 1) > 1:
         raise UnsupportedParameter(f"'{upstream.model}' gives one answer at a time, not {request.n}.", param="n")
     dropped = Dropped()
-    request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
+    request = restrict(request, upstream.parameters, dropped)
+    dropped.add(*lost_forms(request, TOOLS))
+    request = adapted(request, TOOLS)
     dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     request = with_text_files(request)
     extra = request.model_extra or {}
@@ -114,8 +116,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
             body[name] = getattr(request, name)
     if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
         body["keep_alive"] = keep_alive
-    foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
-    dropped.add(*(name for name in given(request) if _untaken(name, foreign)))
+    dropped.add(*(name for name in given(request) if not (name in _TAKEN or name in OPTIONS)))
     one_call = request.parallel_tool_calls is False and bool(tools)
     return OllamaChat(body, bound, one_call, dropped.as_tuple())
 
@@ -152,10 +153,6 @@ def embedding_dropped(request: EmbeddingRequest) -> tuple[str, ...]:
     names = [name for name in ("input_type", "instruction") if getattr(request, name) is not None]
     taken = OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
     return (*names, *(name for name in request.model_extra or () if name not in taken))
-
-
-def _untaken(name: str, foreign: frozenset[str]) -> bool:
-    return name in foreign or not (name in _TAKEN or name in OPTIONS)
 
 
 # ---- options

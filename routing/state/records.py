@@ -93,7 +93,7 @@ class Records(Protocol):
     """
 
     async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
-        """Store new records of one owner, all or none.
+        """Store new records of one owner, all or none. One whose id is taken is left as it is stored.
 
         ``room`` is the number of bytes that the owner's records may take in all. If they would take more, the
         owner's oldest finished records of the kind of the first one (with their parts) are deleted for

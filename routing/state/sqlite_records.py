@@ -51,15 +51,17 @@ class SqliteRecords:
         def insert(db: sqlite3.Connection) -> bool:
             if room is not None and not _make_room(db, kind, owner, room - needed, make_room=make_room):
                 return False
+            added = 0
             for record, body in zip(records, bodies, strict=True):
                 values = (record.kind, record.id, owner, record.parent, record.status, record.created_at)
                 size = len(body) + _OVERHEAD
-                db.execute(
+                inserted = db.execute(
                     "INSERT INTO records (kind, id, owner, parent, status, created_at, expires_at, version, size, "
-                    "body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, id) DO NOTHING",
                     (*values, record.expires_at, record.version, size, body),
                 )
-            _grow(db, owner, needed)
+                added += size if inserted.rowcount else 0
+            _grow(db, owner, added)
             return True
 
         if not await self._write(insert):

@@ -1,4 +1,4 @@
-"""Turns every kind of failure into OpenAI's error object, or Anthropic's for its clients."""
+"""Turns every kind of failure into OpenAI's error object, or Anthropic's or Ollama's for their clients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ from catalog.errors import (
     UnsupportedParameter,
 )
 from catalog.types import Json
-from server.scope import REQUEST_ID
+from server.scope import REQUEST_ID, WIRE
 
-ANTHROPIC_PATHS = "/v1/messages"
-"""The beginning of the paths of Anthropic's API."""
+ANTHROPIC_PATHS = ("/v1/messages", "/messages")
+"""The beginnings of the paths of Anthropic's API."""
+OLLAMA_PATHS = "/api/"
+"""The beginning of the paths of Ollama's API."""
+COHERE_PATHS = frozenset({"/v1/embed", "/v2/embed", "/v1/rerank", "/v2/rerank"})
+"""Paths of Cohere's API. Jina's and other clients ask for /v1/rerank too, so errors have both shapes."""
+TEI_PATHS = frozenset({"/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info"})
+"""Paths of Text Embeddings Inference."""
+TEI = "tei"
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
@@ -53,9 +60,17 @@ _MAY_PASS = frozenset({408, 409, 429})
 
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
-    """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
-    anthropic = speaks_anthropic(scope)
-    body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
+    """The HTTP answer for an error of a request: in the shape of the client's API, by default OpenAI's."""
+    if scope["path"].startswith(OLLAMA_PATHS):
+        body = ollama_error(error)
+    elif speaks_anthropic(scope):
+        body = anthropic_error(error, request_id=scope[REQUEST_ID])
+    elif scope["path"] in TEI_PATHS or scope.get(WIRE) == TEI:
+        body = tei_error(error)
+    else:
+        body = error.to_body()
+        if scope["path"] in COHERE_PATHS:
+            body = {"id": scope[REQUEST_ID], "message": error.message, **body}
     headers = error.headers()
     if error.status < 500 and error.status not in _MAY_PASS:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
@@ -65,6 +80,14 @@ def error_response(error: RoundhouseError, scope: Scope) -> Response:
         headers=headers,
         media_type="application/json",
     )
+
+
+def tei_error(error: RoundhouseError) -> Json:
+    """The error of Text Embeddings Inference, as the clients of Hugging Face read it."""
+    kind = {429: "Overloaded", 503: "Unhealthy"}.get(
+        error.status, "Validation" if error.status < 500 else "Backend"
+    )
+    return {"error": error.message, "error_type": kind, "code": error.code}
 
 
 def speaks_anthropic(scope: Scope) -> bool:
@@ -88,6 +111,11 @@ def anthropic_error(error: RoundhouseError, *, request_id: str | None = None) ->
         told["details"] = error.inner
     body: Json = {"type": "error", "error": told}
     return {**body, "request_id": request_id} if request_id else body
+
+
+def ollama_error(error: RoundhouseError) -> Json:
+    """Ollama's error object, in an answer with the error's status and in a line of a stream."""
+    return {"error": error.message}
 
 
 def _from_http(error: HTTPException) -> RoundhouseError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
 from routing.clock import Clock
-from routing.state.records import Record, RecordQuery, Records
+from routing.state.records import Record, RecordQuery, Records, unanswered
 from server.callers import Caller
 from server.storage.settings import StorageSettings
 
@@ -34,6 +35,7 @@ class Storage:
         self.records = records
         self.settings = settings
         self._clock = clock
+        self._secrets: dict[str, bytes] = {}
 
     def configure(self, settings: StorageSettings) -> None:
         """Use other bounds for what is kept from now on."""
@@ -42,6 +44,19 @@ class Storage:
     def now(self) -> float:
         """The wall time, in seconds."""
         return self._clock.wall()
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes, made when they are first asked for and shared by all gateways of this state.
+
+        Raises Unavailable.
+        """
+        if name not in self._secrets:
+            await self.records.add([Record("secret", name, {"key": secrets.token_hex(32)})])
+            stored = await self.records.get("secret", name)
+            if stored is None:
+                raise unanswered()
+            self._secrets[name] = bytes.fromhex(stored.body["key"])
+        return self._secrets[name]
 
     def new(self, kind: str, name: str, body: Json, caller: Caller, **fields: Any) -> Record:
         """A record of the caller, not stored yet; it expires after ``settings.keep`` if ``fields`` do not tell."""

@@ -50,6 +50,7 @@ class FakeOpenAI(FakeServer):
             "fake-embed",
             "fake-rerank",
             "fake-classify",
+            "fake-moderation",
             "whisper-1",
             "tts-1",
             "gpt-image-1",
@@ -77,6 +78,7 @@ class FakeOpenAI(FakeServer):
             ("POST", f"{self.prefix}/embeddings", self.embed),
             ("POST", f"{self.prefix}/rerank", self.rerank),
             ("POST", f"{self.prefix}/classify", self.classify),
+            ("POST", f"{self.prefix}/moderations", self.moderate),
             ("POST", f"{self.prefix}/audio/transcriptions", self.transcribe),
             ("POST", f"{self.prefix}/audio/translations", self.transcribe),
             ("POST", f"{self.prefix}/audio/speech", self.speak),
@@ -163,6 +165,11 @@ class FakeOpenAI(FakeServer):
         if refusal := self.rejected(call):
             return refusal
         return await self.document(request, call, openai_media.classification(call.body))
+
+    async def moderate(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if refusal := self.rejected(call):
+            return refusal
+        return await self.document(request, call, openai_media.moderation(call.body))
 
     async def transcribe(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from catalog.errors import IdleTimeout, QueueFull, RoundhouseError
 from catalog.types import Json
 from server.api import ROUTERS
-from server.edge.contracts import ContractRoute
+from server.edge.contracts import JSON_LINES, ContractRoute
 from server.openapi import EVENT_SCHEMA
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
@@ -41,6 +42,7 @@ def post(path: str, body: Json, media_type: str = "application/json") -> Ask:
     return Ask("post", path, media_type, {"json": body})
 
 
+UPLOAD = {"bytes": 2, "filename": "a", "mime_type": "text/plain", "purpose": "user_data"}
 MESSAGES = [{"role": "user", "content": "Hi"}]
 SSE = "text/event-stream"
 ASKS = (
@@ -51,7 +53,15 @@ ASKS = (
     post("/v1/embeddings", {"model": "parrot", "input": ["a", "b"]}),
     post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
     post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
+    post("/v1/score", {"model": "r", "text_1": "q", "text_2": ["a", "b"]}),
+    post("/embed", {"inputs": ["a", "b"]}),
+    post("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+    post("/predict", {"inputs": [["a"], ["b"]]}),
+    Ask("get", "/info"),
+    post("/v1/embed", {"model": "parrot", "texts": ["a"]}),
+    post("/v2/embed", {"model": "parrot", "texts": ["a"], "embedding_types": ["float", "int8", "base64"]}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
+    post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
         Ask("post", f"/v1/audio/{what}", media_type, {**AUDIO, "data": {"model": "ear", **fields}})
         for what in ("transcriptions", "translations")
@@ -88,6 +98,29 @@ ASKS = (
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
     post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
+    *(
+        post(path, {"model": "parrot", **fields, "stream": media_type == JSON_LINES}, media_type)
+        for path, fields in (
+            ("/api/chat", {"messages": MESSAGES, "tools": [TOOL]}),
+            ("/api/generate", {"prompt": "Hi"}),
+        )
+        for media_type in ("application/json", JSON_LINES)
+    ),
+    post("/api/embed", {"model": "parrot", "input": ["a", "b"]}),
+    post("/api/embeddings", {"model": "parrot", "prompt": "a"}),
+    Ask("get", "/api/tags"),
+    Ask("get", "/api/ps"),
+    Ask("get", "/api/version"),
+    post("/api/show", {"model": "parrot"}),
+    Ask("post", "/v1/files", given={"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}),
+    Ask("get", "/v1/files"),
+    Ask("get", "/v1/files/{file_id}"),
+    Ask("get", "/v1/files/{file_id}/content", "application/octet-stream"),
+    Ask("delete", "/v1/files/{file_id}"),
+    post("/v1/uploads", UPLOAD),
+    Ask("post", "/v1/uploads/{upload_id}/parts", given={"files": {"data": ("a", b"{}")}}),
+    post("/v1/uploads/{upload_id}/complete", {"part_ids": ["PART"]}),
+    Ask("post", "/v1/uploads/{upload_id}/cancel"),
     post("/v1/route", BODY),
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
@@ -107,8 +140,10 @@ ASKS = (
     Ask("get", "/ready"),
     Ask("get", "/metrics", "text/plain"),
 )
-ELSEWHERE = {"/v1/admin/pins"}
-"""Endpoints that need the real router: tests/server/api/test_admin.py checks their answers."""
+ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
+    ("/v1/models/{model_id:path}", "delete")
+}
+"""Endpoints that need the real router or a store: tests/server/api checks their answers."""
 
 
 @pytest.fixture
@@ -129,8 +164,16 @@ def check(value: Any, schema: Json, document: Json) -> None:
 
 async def answer(gateway: Gateway, ask: Ask) -> Response:
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
-    path = ask.path.format(trace_id=trace, model_id="parrot")
+    file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
+    ids = {"trace_id": trace, "model_id": "parrot"}
+    ids["file_id"] = (await gateway.client.post("/v1/files", **file)).json()["id"]
+    ids["upload_id"] = (await gateway.client.post("/v1/uploads", json=UPLOAD)).json()["id"]
+    path = ask.path.format(**ids)
     given = {**ask.given}
+    if "part_ids" in (given.get("json") or {}):
+        parts = f"/v1/uploads/{ids['upload_id']}/parts"
+        part = await gateway.client.post(parts, files={"data": ("a", b"{}")})
+        given["json"] = {"part_ids": [part.json()["id"]]}
     if (given.get("json") or {}).get("trace") == "TRACE":
         given["json"] = {**given["json"], "trace": trace}
     return await gateway.client.request(ask.method, path, **given)
@@ -144,12 +187,17 @@ async def test_an_answer_has_the_shape_that_the_document_promises(
     assert got.status_code == 200, got.text
     assert got.headers["content-type"].partition(";")[0] == ask.media_type
     content = document["paths"][ask.path][ask.method]["responses"]["200"]["content"][ask.media_type]
-    promised = content[EVENT_SCHEMA if ask.media_type == SSE else "schema"]
+    promised = content[EVENT_SCHEMA if ask.media_type in (SSE, JSON_LINES) else "schema"]
     if ask.media_type == SSE:
         told = [event for event in events(got.text) if event != "[DONE]"]
         assert told
         for event in told:
             check(event, promised, document)
+    elif ask.media_type == JSON_LINES:
+        lines = [orjson.loads(line) for line in got.text.splitlines()]
+        assert lines[-1]["done"] is True
+        for line in lines:
+            check(line, promised, document)
     elif ask.media_type == "application/json":
         check(got.json(), promised, document)
     else:
@@ -160,11 +208,12 @@ def test_every_operation_and_media_type_of_the_document_is_asked_above() -> None
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
     promised = set()
     for route in routes:
-        if route.include_in_schema and route.path not in ELSEWHERE:
+        (method,) = (route.methods or set()) - {"HEAD"}
+        if route.include_in_schema and (route.path, method.lower()) not in ELSEWHERE:
             contract = route.contract
             kinds = [*contract.media, *(["application/json"] if contract.answers is not None else [])]
             kinds += [SSE] if contract.streams is not None else []
-            (method,) = (route.methods or set()) - {"HEAD"}
+            kinds += [JSON_LINES] if contract.lines is not None else []
             promised |= {(route.path_format, method.lower(), kind) for kind in kinds}
     assert {(ask.path, ask.method, ask.media_type) for ask in ASKS} == promised
 
@@ -196,8 +245,9 @@ async def test_every_error_of_the_document_is_one_of_ours(document: Json) -> Non
         ("/v1/chat/completions", IdleTimeout("late")),
         ("/v1/chat/completions", QueueFull("full")),
         ("/v1/messages", IdleTimeout("late")),
+        ("/api/chat", IdleTimeout("late")),
     ],
-    ids=["504", "429", "Anthropic's"],
+    ids=["504", "429", "Anthropic's", "Ollama's"],
 )
 async def test_an_error_has_the_shape_and_status_that_the_document_promises(
     gateway: Gateway, document: Json, path: str, error: RoundhouseError
@@ -242,7 +292,7 @@ async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) ->
 async def test_head_works_wherever_get_does(gateway: Gateway, document: Json) -> None:
     for method, path, _ in operations(document):
         if method == "get":
-            path = path.format(trace_id="none", model_id="parrot")
+            path = path.format_map(defaultdict(lambda: "none", model_id="parrot"))
             plain, head = await gateway.client.get(path), await gateway.client.head(path)
             assert (head.status_code, head.headers["content-type"]) == (
                 plain.status_code,

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, WireModel
+from backends.wire.common import Finite, Identifier, WireModel
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, NotPermitted
+from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode
@@ -24,7 +24,9 @@ from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
 from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
+from server.library import Library
 from server.runtime import Runtime
+from server.wires.responses.codex_models import CodexModel, codex_models
 
 router = APIRouter(tags=["models"])
 
@@ -47,6 +49,16 @@ class Unloaded(TypedDict):
     id: str
     object: Literal["model"]
     unloaded: bool
+
+
+class ModelDeleted(TypedDict):
+    """``freed`` counts the bytes of the files that were deleted; ``note`` says what is left, if anything."""
+
+    id: str
+    object: Literal["model"]
+    deleted: bool
+    freed: int
+    note: NotRequired[str]
 
 
 class ModelCard(TypedDict):
@@ -95,21 +107,29 @@ class ModelCard(TypedDict):
 
 
 class ModelList(TypedDict):
+    """``models`` is there for Codex, which asks with its version and reads nothing else."""
+
     object: Literal["list"]
     data: list[ModelCard]
+    models: NotRequired[list[CodexModel]]
 
 
 class ModelsQuery(WireModel):
-    """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull."""
+    """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull.
+
+    ``client_version`` is Codex's.
+    """
 
     all: bool = False
+    client_version: Identifier | None = None
 
 
 @route(router, "GET", "/v1/models", Contract(query=ModelsQuery, answers=ModelList))
 async def list_models(request: Request, query: ModelsQuery) -> Response:
     """List the models that can answer this caller, and the names under which the router chooses.
 
-    With ``anthropic-version`` among the headers it is a page in Anthropic's shape.
+    With ``anthropic-version`` among the headers it is a page in Anthropic's shape; with ``client_version`` in the
+    query it has the ``models`` that Codex reads, too.
     """
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
@@ -124,7 +144,10 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         from server.wires.messages.models import PageQuery, page
 
         return json_response(page(data, read_query(request, PageQuery)))
-    return json_response({"object": "list", "data": data})
+    listed: ModelList = {"object": "list", "data": data}
+    if query.client_version is not None:
+        listed["models"] = codex_models(data)
+    return json_response(listed)
 
 
 @route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))
@@ -136,6 +159,23 @@ async def get_model(request: Request, model_id: str) -> Response:
 
         return json_response(model_info(card))
     return json_response(card)
+
+
+@route(
+    router,
+    "DELETE",
+    "/v1/models/{model_id:path}",
+    Contract(answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
+)
+async def delete_model(request: Request, model_id: str) -> Response:
+    """Delete the files of a model on this machine. A built-in row stays, and the model can be pulled again."""
+    runtime = runtime_of(request)
+    row = runtime.catalog.resolve(model_id)
+    freed = await library_of(runtime).remove(row)
+    gone: ModelDeleted = {"id": row.id, "object": "model", "deleted": True, "freed": freed}
+    if row.origin != "pulled":
+        gone["note"] = f"The files are deleted; the row stays. Pull it again with: roundhouse pull {row.id}"
+    return json_response(gone)
 
 
 def _card(request: Request, model_id: str) -> ModelCard:
@@ -247,6 +287,13 @@ def local_row(runtime: Runtime, model_id: str) -> Model:
             f"'{row.id}' is served by another server; only local models have a worker here.", param="model"
         )
     return row
+
+
+def library_of(runtime: Runtime) -> Library:
+    """The models on disk. Raises NotFound where another process has them."""
+    if runtime.library is None:
+        raise NotFound("This server keeps no models.")
+    return runtime.library
 
 
 def speakers(runtime: Runtime) -> list[Model]:

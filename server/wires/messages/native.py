@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from backends.anthropic.stream import told
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -90,8 +91,8 @@ class NativeMessage:
             timings = (chunk.get("usage") or {}).get(TIMINGS)
             if timings is not None:
                 usage[TIMINGS] = timings
-            told = {name: value for name, value in usage.items() if value is not None}
-            self.message["usage"] = {**(self.message.get("usage") or {}), **told}
+            before = self.message.get("usage") or {}
+            self.message["usage"] = {**before, **told(usage, before)}
         self.message |= event["delta"]
         self.message |= {name: value for name, value in event.items() if name not in ("type", "delta", "usage")}
 

@@ -67,6 +67,17 @@ async def test_lists_are_in_order_by_owner_parent_and_status_and_go_on_after_a_r
     assert await state.records.find(before) == [first]
 
 
+async def test_a_record_whose_id_is_taken_stays_as_it_is_stored_and_takes_no_room_twice(opener: Opener) -> None:
+    records = (await opener()).records
+    await records.add([made("r1")])
+    used = await records.used("a")
+    await records.add([made("r1", body={"text": "other"})])
+    found = await records.get("response", "r1")
+    assert found is not None
+    assert found.body == {"text": "r1"}
+    assert await records.used("a") == used
+
+
 async def test_of_two_changes_to_one_version_one_holds(opener: Opener) -> None:
     one, two = (await opener()).records, (await opener()).records
     await one.add([made("r", status="queued")])

@@ -82,6 +82,38 @@ async def test_a_whole_answer_without_its_form_is_no_answer(client: httpx.AsyncC
     assert (await ask(client, response_format=loose)).status_code == 200
 
 
+DOORS: dict[str, Json] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Say it."}], "response_format": STRICT},
+    "/v1/messages": {
+        "messages": [{"role": "user", "content": "Say it."}],
+        "max_tokens": 99,
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    },
+    "/v1/responses": {
+        "input": "Say it.",
+        "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA, "strict": True}},
+    },
+}
+
+
+@pytest.mark.parametrize("path", DOORS)
+async def test_a_streamed_answer_without_its_form_ends_in_an_error(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, json={"model": "bad", "stream": True, **DOORS[path]})
+    assert answer.status_code == 200
+    assert "did not give its answer the form that the request asks for" in answer.text
+    for whole in (
+        "[DONE]",
+        '"finish_reason":"stop"',
+        "message_stop",
+        '"stop_reason":"end_turn"',
+        "response.completed",
+    ):
+        assert whole not in answer.text
+    kept = await client.post(path, json={"model": "good/m", "stream": True, **DOORS[path]})
+    assert 'error":{' not in kept.text
+    assert any(end in kept.text for end in ("[DONE]", "message_stop", "response.completed"))
+
+
 async def test_another_candidate_gives_the_form_that_one_broke(client: httpx.AsyncClient) -> None:
     for _ in range(4):  # whichever comes first
         answer = await ask(client, model="both", response_format=STRICT)
@@ -110,3 +142,25 @@ async def test_a_chats_own_fields_say_nothing_at_other_doors(client: httpx.Async
     answer = await client.post(path, json={**body, **(own if path == "/v1/messages" else {"input": "Hi"})})
     assert answer.status_code == 200
     assert {"n", "logprobs", "max_completion_tokens"} <= set(answer.headers["x-roundhouse-dropped"].split(", "))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_names_the_trace_that_tells_of_it(client: httpx.AsyncClient, *, stream: bool) -> None:
+    refused = await ask(client, moderation={"model": "omni-moderation-latest"}, stream=stream)
+    assert refused.status_code == 400
+    trace = await client.get(f"/v1/traces/{refused.headers['x-roundhouse-trace']}")
+    assert trace.json()["attempts"][0]["error"] == "unsupported_parameter"
+    before = await ask(client, messages=5)
+    assert "x-roundhouse-trace" not in before.headers
+
+
+async def test_the_trace_of_a_refusal_does_not_repeat_what_was_asked(client: httpx.AsyncClient) -> None:
+    asked = {"messages": [{"role": "user", "content": "Zanzibar"}], "moderation": {"model": "omni"}}
+    refused = await ask(client, **asked)
+    told = (await client.get(f"/v1/traces/{refused.headers['x-roundhouse-trace']}")).json()
+    error = refused.json()["error"]
+    assert told["error"] == {"code": error["code"], "type": error["type"], "status": 400, "message": None}
+    assert "Zanzibar" not in str(told)
+    unfit = await ask(client, tools=[{"type": "function", "function": {"name": "f"}}], model="auto:local")
+    told = (await client.get(f"/v1/traces/{unfit.headers['x-roundhouse-trace']}")).json()
+    assert told["error"]["message"] == unfit.json()["error"]["message"], "the router's own words"
