@@ -45,6 +45,7 @@ from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
 from server.runtime import Runtime
 from server.settings import Settings
+from server.storage.files import Files
 from server.storage.settings import StorageSettings
 from server.storage.storage import Storage
 
@@ -325,6 +326,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     traces = Traces(TraceSettings(), clock)
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
+    storage = Storage(state.records, StorageSettings(), clock)
     runtime = Runtime(
         live=LiveCatalog(catalog),
         pool=pool,
@@ -335,7 +337,8 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
         spend=Spend(state, SpendSettings(), clock),
-        storage=Storage(state.records, StorageSettings(), clock),
+        storage=storage,
+        files=Files(storage, (folder or Path("/nowhere")) / "files"),
         keys=VirtualKeys(state, clock),
         reload=_reload,
     )
