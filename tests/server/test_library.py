@@ -15,6 +15,7 @@ import httpx
 import pytest
 from ollama import ResponseError
 
+from catalog.catalog import Catalog
 from catalog.model import Model
 from catalog.store.hub import Hub
 from catalog.store.progress import PullEvent, Stage
@@ -227,7 +228,8 @@ async def test_every_other_process_looks_before_a_pull_has_ended(hub: FakeHub, s
 
 async def test_a_client_that_leaves_stops_the_pull_and_a_later_one_resumes_it(tmp_path: Path) -> None:
     store = SlowStore(tmp_path)
-    library = Library(store, lambda: None, EmptyPool(), look=no_change, announce=no_change)  # type: ignore[arg-type]
+    pool: Any = EmptyPool()
+    library = Library(store, lambda: Catalog(own=()), pool, look=no_change, announce=no_change)
     async with library.pull("hub:a/b") as events:
         assert (await anext(events)).done == 1
     store.go.set()
