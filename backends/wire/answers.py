@@ -36,11 +36,12 @@ class ServerToolUse(TypedDict):
 
 
 class TokenUsage(TypedDict):
-    """Tokens of a request and its answer."""
+    """Tokens of a request and its answer; ``estimated`` ones stand on chunks before the end alone."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    estimated: NotRequired[bool]
     prompt_tokens_details: NotRequired[TokenDetails | None]
     completion_tokens_details: NotRequired[TokenDetails | None]
     cache_creation: NotRequired[CacheCreation]
@@ -365,17 +366,36 @@ class ImageEvent(TypedDict):
     partial_image_index: NotRequired[int]
 
 
+class TokenPiece(TypedDict):
+    """``piece`` is a token's text, or its bytes where they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
 class TokenList(TypedDict):
-    tokens: list[int]
+    """``token_strs`` are the tokens' texts, where asked for; ``max_model_len`` is the model's context window."""
+
+    tokens: list[int] | list[TokenPiece]
     count: NotRequired[int]
+    max_model_len: NotRequired[int | None]
+    token_strs: NotRequired[list[str] | None]
     model: NotRequired[str]
 
 
 class DetokenizedText(TypedDict):
-    """``exact`` is false if the model's tokenizer normalises texts, so that the original one is lost."""
+    """``prompt`` is vLLM's name for ``content``. ``exact`` is false if the tokenizer normalises texts, so that the
+    original one is lost.
+    """
 
     content: str
+    prompt: str
     exact: NotRequired[bool]
+    model: NotRequired[str]
+
+
+class TemplatedPrompt(TypedDict):
+    prompt: str
     model: NotRequired[str]
 
 

@@ -19,6 +19,12 @@ class TokenizeRequest(WireModel):
     with_pieces: bool = False
 
 
+class PropertiesRequest(WireModel):
+    """The model to describe."""
+
+    model: ModelName = "auto"
+
+
 class DetokenizeRequest(WireModel):
     """Token ids to join into a text."""
 
