@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
-import orjson
-
 from backends.adapting.restoring import restorer_of
 from backends.adapting.tools import adapted, restoration_for
 from backends.base import Upstream
 from backends.constraints.checker import Checker
-from backends.constraints.lark import after_thought
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
@@ -29,14 +25,15 @@ from backends.local.completions import (
     infill_chunk,
     mean_logprob,
 )
-from backends.local.conversation import renderable
-from backends.local.effort import effort_arguments
+from backends.local.conversation import alternating, has_neighbours, renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.model.effort import effort_arguments
+from backends.local.model.grammars import Grammars, root_of
+from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
-from backends.local.worker import WorkerTokens, only_llamacpp, root
 from backends.notices import DROPPED, note
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
@@ -64,8 +61,8 @@ from catalog.types import Json
 
 _MAX_KNOWN = 256
 _TEMPLATED = ("messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs")
-_OPENED = re.compile(r"<(think|thinking|thought|reason|reasoning|seed:think)>\s*$")
-"""The tag of a thought at the end of a prompt."""
+_ALTERNATE = "must alternate"
+"""The words with which templates (Gemma's, Mistral's, Llama 2's) refuse neighbours of one role."""
 
 
 class _WorkerWire(OpenAIBackend):
@@ -86,10 +83,10 @@ class LocalWorkerBackend:
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._likelihoods = Likelihoods(http, worker_error)
-        self._worker = WorkerTokens(http, worker_error)
+        self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
-        self._thoughts: dict[tuple[str, bytes], str | None] = {}
+        self._grammars = Grammars(http)
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
@@ -112,13 +109,8 @@ class LocalWorkerBackend:
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
         body = await with_media(self._openai.body(request, upstream), self._fetcher)
-        if upstream.engine == "llamacpp" and "reasoning_effort" in body:
-            await self._set_effort(body, upstream)
-        body["messages"] = renderable(body["messages"])
-        binding = await bind_answer(
-            request, body, upstream.engine, self._checker, lambda: self._worker.takes_tools(upstream)
-        )
-        body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
+        binding = await self._bind(request, body, upstream)
+        body = await self._grammars.of_chat(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
         if binding.calls != "never" or _tells_stops(request, upstream):
@@ -153,17 +145,27 @@ class LocalWorkerBackend:
         extra = request.model_extra or {}
         if "add_generation_prompt" in extra:
             asked["add_generation_prompt"] = extra["add_generation_prompt"]
-        return {"prompt": (await self._worker.template(upstream, asked))["prompt"]}
+        return {"prompt": (await self._tokens.template(upstream, asked))["prompt"]}
 
     async def _bound(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The body of a chat as the worker gets it, with its tools."""
         request = adapted(request, table_of(upstream.engine).tools)
-        body = self._openai.body(request, upstream)
+        return (await self._bind(request, self._openai.body(request, upstream), upstream)).body
+
+    async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
+        """Make the messages ones that the template renders, and bind the answer to its form."""
+        if upstream.engine == "llamacpp" and "reasoning_effort" in body:
+            await self._set_effort(body, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
-            request, body, upstream.engine, self._checker, lambda: self._worker.takes_tools(upstream)
+            request, body, upstream.engine, self._checker, lambda: self._tokens.takes_tools(upstream)
         )
-        return binding.body
+        messages = binding.body["messages"]
+        if has_neighbours(messages):
+            template = (await self._tokens.props(upstream)).get("chat_template")
+            if _ALTERNATE in str(template):
+                binding.body["messages"] = alternating(messages)
+        return binding
 
     def _choice(
         self,
@@ -205,32 +207,9 @@ class LocalWorkerBackend:
                 made = regular(chunk, index, top)
                 yield made if counts is None or not counts.told else {**made, "usage": counts.usage()}
 
-    async def _after_thought(self, body: Json, upstream: Upstream) -> Json:
-        """The body with its grammar behind the thought that the chat template opens, if it opens one.
-
-        llama-server applies a grammar from the first token, and takes all before the end of a thought for it.
-        """
-        if "grammar" not in body or upstream.engine not in (None, "llamacpp"):
-            return body
-        arguments = orjson.dumps(body.get("chat_template_kwargs"))
-        key = (upstream.uds or upstream.base_url, arguments)
-        if key not in self._thoughts:
-            probe = {"messages": [{"role": "user", "content": "Hello"}]}
-            if "chat_template_kwargs" in body:
-                probe["chat_template_kwargs"] = body["chat_template_kwargs"]
-            answer = checked(await self._http.post_json(root(upstream), "/apply-template", probe), "", upstream)
-            opened = _OPENED.search(answer.get("prompt") or "")
-            if len(self._thoughts) >= _MAX_KNOWN:
-                self._thoughts.clear()
-            self._thoughts[key] = f"</{opened[1]}>" if opened else None
-        end = self._thoughts[key]
-        if end is None:
-            return body
-        return {**body, "grammar": after_thought(body["grammar"], end), "reasoning_format": "deepseek"}
-
     async def _set_effort(self, body: Json, upstream: Upstream) -> None:
         """Put the effort's arguments into the body; one that the template cannot keep is noted as dropped."""
-        template = str((await self._worker.props(upstream)).get("chat_template") or "")
+        template = str((await self._tokens.props(upstream)).get("chat_template") or "")
         arguments, kept = effort_arguments(body.pop("reasoning_effort"), template)
         if arguments:
             body["chat_template_kwargs"] = {**arguments, **(body.get("chat_template_kwargs") or {})}
@@ -247,9 +226,9 @@ class LocalWorkerBackend:
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:
-            await self._worker.in_vocabulary(map(int, request.logit_bias), "logit_bias", upstream)
+            await self._tokens.in_vocabulary(map(int, request.logit_bias), "logit_bias", upstream)
         if request.stop_token_ids and upstream.engine in (None, "llamacpp"):
-            await self._worker.in_vocabulary(request.stop_token_ids, "stop_token_ids", upstream)
+            await self._tokens.in_vocabulary(request.stop_token_ids, "stop_token_ids", upstream)
             answers = [
                 await self.detokenize(upstream, DetokenizeRequest(tokens=[token]))
                 for token in body.pop("stop_token_ids")
@@ -268,7 +247,8 @@ class LocalWorkerBackend:
             )
         body = self._openai.body(request, upstream)
         binding = await bind_text(request, body, upstream.engine, self._checker)
-        calls = calls_of(request, await self._sampled(request, binding.body, upstream))
+        body = await self._grammars.of_text(await self._sampled(request, binding.body, upstream), upstream)
+        calls = calls_of(request, body)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
@@ -306,7 +286,7 @@ class LocalWorkerBackend:
         echo = await self._prompt_text(upstream, call) if request.echo else ""
         heard: Json | None = None
         if echo and request.logprobs is not None:
-            heard = {"content": await self._worker.prompt_logprobs(upstream, call.prompt, request.logprobs)}
+            heard = {"content": await self._tokens.prompt_logprobs(upstream, call.prompt, request.logprobs)}
         if call.body["max_tokens"] == 0:
             usage.add({"prompt_tokens": await self._count(upstream, call)}, call.position)
             choice = {"text": echo, "logprobs": heard, "finish_reason": "length"}
@@ -347,7 +327,7 @@ class LocalWorkerBackend:
         head = _head(upstream)
         try:
             async with self._http.open(
-                root(upstream), "POST", "/infill", json=body, errors=worker_error
+                root_of(upstream), "POST", "/infill", json=body, errors=worker_error
             ) as response:
                 async for event in response.events():
                     if event.done:
@@ -396,7 +376,7 @@ class LocalWorkerBackend:
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
         """Asks llama.cpp for the likelihoods of the labels; the app of embedding models classifies by itself."""
         if upstream.engine == "llamacpp":
-            return await self._likelihoods.classify(root(upstream), request)
+            return await self._likelihoods.classify(root_of(upstream), request)
         if upstream.engine not in (None, "onnx"):
             raise CapabilityMismatch(
                 f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
@@ -412,7 +392,7 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(
                 f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
             )
-        scores, used = await self._likelihoods.moderate(root(upstream), texts_of(request, upstream))
+        scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
 
@@ -432,13 +412,13 @@ class LocalWorkerBackend:
                 yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
-        return await self._worker.tokenize(upstream, request)
+        return await self._tokens.tokenize(upstream, request)
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
-        return await self._worker.detokenize(upstream, request)
+        return await self._tokens.detokenize(upstream, request)
 
     async def properties(self, upstream: Upstream) -> Json:
-        return await self._worker.properties(upstream)
+        return await self._tokens.properties(upstream)
 
 
 def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:

@@ -366,39 +366,6 @@ class ImageEvent(TypedDict):
     partial_image_index: NotRequired[int]
 
 
-class TokenPiece(TypedDict):
-    """``piece`` is a token's text, or its bytes where they are no text by themselves."""
-
-    id: int
-    piece: str | list[int]
-
-
-class TokenList(TypedDict):
-    """``token_strs`` are the tokens' texts, where asked for; ``max_model_len`` is the model's context window."""
-
-    tokens: list[int] | list[TokenPiece]
-    count: NotRequired[int]
-    max_model_len: NotRequired[int | None]
-    token_strs: NotRequired[list[str] | None]
-    model: NotRequired[str]
-
-
-class DetokenizedText(TypedDict):
-    """``prompt`` is vLLM's name for ``content``. ``exact`` is false if the tokenizer normalises texts, so that the
-    original one is lost.
-    """
-
-    content: str
-    prompt: str
-    exact: NotRequired[bool]
-    model: NotRequired[str]
-
-
-class TemplatedPrompt(TypedDict):
-    prompt: str
-    model: NotRequired[str]
-
-
 class ResponseUsage(TypedDict):
     input_tokens: int
     output_tokens: int

@@ -19,6 +19,7 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
+from server.api.stored import files, uploads
 
 ROUTERS = (
     completions.router,
@@ -39,6 +40,8 @@ ROUTERS = (
     ollama_answers.router,
     ollama_models.router,
     ollama_store.router,
+    files.router,
+    uploads.router,
     route.router,
     outcomes.router,
     usage.router,

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from catalog.types import Json
+
 HERE = Path(__file__).parent
 TABLE = HERE / "clients.toml"
 HOME = Path(os.environ.get("ROUNDHOUSE_CLIENTS_HOME") or HERE.parents[1] / ".clients").resolve()
@@ -35,8 +37,9 @@ class Client:
     """A row of the table.
 
     ``needs`` is a path that the server must serve. ``dropped`` are parameters that the client sends and can do
-    without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``. ``starter`` is the reason
-    why it is not run with the starter models, ``fails`` the known fault that makes it fail.
+    without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``. ``starter`` is the
+    reason why it is not run with the starter models, ``fails`` the known fault that makes it fail. ``arguments``
+    are those of tools that the scripted model calls without being told to.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Client:
     starter: str | None = None
     fails: str | None = None
     limit: float = 120.0
-    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -60,10 +63,9 @@ class Client:
 def table() -> dict[str, Client]:
     """The clients of the table, by name."""
     rows = tomllib.loads(TABLE.read_text())["client"]
-    return {
-        name: Client(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-        for name, row in rows.items()
-    }
+    for row in rows.values():
+        row.update({key: tuple(value) for key, value in row.items() if isinstance(value, list)})
+    return {name: Client(name, **row) for name, row in rows.items()}
 
 
 @cache

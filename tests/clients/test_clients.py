@@ -1,8 +1,8 @@
 """Each client runs its whole loop through a real server, in its default configuration.
 
-``make test-clients`` runs it. A client's program in ``programs/`` proves by itself that the loop was whole, and exits
-with 0. Here its traffic is judged: no answer that it does not expect, no parameter lost that matters, nothing that a
-strict upstream refuses, no error in the server's log.
+``make test-clients`` runs it. A client's program in ``programs/`` proves by itself that the loop was whole, and
+exits with 0. Here its traffic is judged: no answer that it does not expect, no parameter lost that matters,
+nothing that a strict upstream refuses, no error in the server's log.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,8 @@ from tests.e2e.serving import Served, served
 from tests.fakes.scripted import Scripted
 
 pytestmark = pytest.mark.skipif(
-    "ROUNDHOUSE_CLIENTS" not in os.environ, reason="installs clients from registries; run it by `make test-clients`"
+    "ROUNDHOUSE_CLIENTS" not in os.environ,
+    reason="installs clients from registries; run it by `make test-clients`",
 )
 KEY = "sk-of-the-clients"
 UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct"}
@@ -36,9 +38,9 @@ _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical
 
 
 def chosen() -> list[Client]:
-    """The clients that ``ROUNDHOUSE_CLIENTS`` names, or all."""
-    names = os.environ.get("ROUNDHOUSE_CLIENTS", "").split()
-    return [table()[name] for name in names] or list(table().values())
+    """The clients that ``ROUNDHOUSE_CLIENTS`` names, or all of the table."""
+    names = os.environ.get("ROUNDHOUSE_CLIENTS", "all").split()
+    return list(table().values()) if names == ["all"] else [table()[name] for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,7 @@ def test_a_client_finishes_its_loop(
     if client.fails:
         request.applymarker(pytest.mark.xfail(reason=client.fails, strict=True))
     upstream.refusals.clear()
+    upstream.arguments = client.arguments
     logged = server.log.stat().st_size
     tap = Tap(int(server.url.rpartition(":")[2]))
     with providers(tap):
@@ -113,9 +116,12 @@ def test_a_client_finishes_its_loop(
         *judged(client, passed),
         *(f"log: {line}" for line in lines if _FAULT.search(line)),
     ]
-    said = "\n".join((f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed))
     if complaints or not passed:
-        report = [*complaints, "--- traffic", said, "--- output", output[-8000:]]
+        (tmp_path / "traffic.txt").write_text(tap.text())
+        counted = Counter(f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed)
+        traffic = [f"{count} x {line}" for line, count in counted.items()]
+        said = output if len(output) < 10_000 else f"{output[:6000]}\n...\n{output[-4000:]}"
+        report = [*complaints, f"--- traffic (whole in {tmp_path})", *traffic, "--- output", said]
         pytest.fail("\n".join(report), pytrace=False)
 
 
@@ -157,7 +163,6 @@ def run(client: Client, command: list[str], kind: str, port: int, folder: Path) 
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": KEY,
         "OLLAMA_HOST": url,
-        **client.environment,
     }
     with subprocess.Popen(
         command,

@@ -11,10 +11,9 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from backends.wire.answers import DetokenizedText, TemplatedPrompt, TokenList
 from backends.wire.chat import ChatRequest
 from backends.wire.common import ModelName, Text, WireModel
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.tokens import DetokenizedText, DetokenizeRequest, TemplatedPrompt, TokenizeRequest, TokenList
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
+from backends.local.model.grammars import root_of
 from backends.openai.backend import checked
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import CapabilityMismatch, InvalidRequest, UpstreamProtocolError
@@ -21,11 +21,6 @@ _PROPERTIES = (
     *("bos_token", "eos_token", "build_info"),
 )
 """Fields of llama-server's properties that name no file of this machine."""
-
-
-def root(upstream: Upstream) -> Upstream:
-    """The worker's address without ``/v1``."""
-    return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
 
 
 class WorkerTokens:
@@ -45,13 +40,13 @@ class WorkerTokens:
             "parse_special": request.parse_special,
             "with_pieces": request.with_pieces,
         }
-        return checked(await self._http.post_json(root(upstream), "/tokenize", body), "", upstream)
+        return checked(await self._http.post_json(root_of(upstream), "/tokenize", body), "", upstream)
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
         """``{"content": text}``. Raises InvalidRequest for a token that the model does not have."""
         await self.in_vocabulary(request.tokens, "tokens", upstream)
         body = {"tokens": request.tokens}
-        return checked(await self._http.post_json(root(upstream), "/detokenize", body), "", upstream)
+        return checked(await self._http.post_json(root_of(upstream), "/detokenize", body), "", upstream)
 
     async def vocabulary(self, upstream: Upstream) -> int | None:
         """The number of the model's tokens, if the worker tells it; it is asked once."""
@@ -76,7 +71,7 @@ class WorkerTokens:
 
     async def props(self, upstream: Upstream) -> Json:
         """llama-server's properties of the model, as it tells them."""
-        return checked(await self._http.get_json(root(upstream), "/props"), "", upstream)
+        return checked(await self._http.get_json(root_of(upstream), "/props"), "", upstream)
 
     async def properties(self, upstream: Upstream) -> Json:
         """Those of the properties that name no file. Raises CapabilityMismatch at another engine."""
@@ -99,7 +94,7 @@ class WorkerTokens:
 
     async def template(self, upstream: Upstream, body: Json) -> Json:
         """``{"prompt": text}``: the chat template applied to ``body``."""
-        filled = await self._http.post_json(root(upstream), "/apply-template", body, errors=self._errors)
+        filled = await self._http.post_json(root_of(upstream), "/apply-template", body, errors=self._errors)
         return checked(filled, "", upstream)
 
     async def prompt_logprobs(self, upstream: Upstream, prompt: str | list[int], top: int) -> list[Json]:
@@ -160,7 +155,7 @@ class WorkerTokens:
             "logit_bias": [[token, _FORCED]],
         }
         answer = checked(
-            await self._http.post_json(root(upstream), "/completion", body, errors=self._errors), "", upstream
+            await self._http.post_json(root_of(upstream), "/completion", body, errors=self._errors), "", upstream
         )
         try:
             first: Json = answer["completion_probabilities"][0]
