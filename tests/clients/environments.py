@@ -37,9 +37,10 @@ class Client:
     """A row of the table.
 
     ``needs`` is a path that the server must serve. ``dropped`` are parameters that the client sends and can do
-    without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``. ``starter`` is the
-    reason why it is not run with the starter models, ``fails`` the known fault that makes it fail. ``arguments``
-    are those of tools that the scripted model calls without being told to.
+    without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``; where they are
+    ``unjudged``, its program judges them. ``starter`` is the reason why it is not run with the starter models,
+    ``fails`` the known fault that makes it fail. ``arguments`` are those of tools that the scripted model calls
+    without being told to.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Client:
     needs: str | None = None
     dropped: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    unjudged: bool = False
     starter: str | None = None
     fails: str | None = None
     limit: float = 120.0
