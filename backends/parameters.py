@@ -14,7 +14,7 @@ from typing import Any
 from backends.adapting.efforts import nearest
 from backends.adapting.files import has_files, refuse_links, with_text_files
 from backends.adapting.marks import MARKS, UNREAD, lost_marks
-from backends.adapting.tools import ALL, ToolRules, adapted, is_plain
+from backends.adapting.tools import ALL, ToolRules, adapted, is_plain, lost_forms
 from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
@@ -147,7 +147,7 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
         names += ("reasoning_effort",)
     if _loses_marks(request, table) and not is_plain(request):
         names += lost_marks(request, table.marks)
-    return names
+    return names + lost_forms(request, table.tools) if request.tools else names
 
 
 def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) -> None:

@@ -21,7 +21,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
-from backends.wire.rerank import RerankRequest
+from backends.wire.rerank import PairedRerank, RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
@@ -77,6 +77,12 @@ def rerank_job(body: RerankRequest, origin: Origin) -> Job[Json]:
                 param=f"documents[{position}]",
             )
     return _job(reading.read_rerank, operations.RERANK, body, origin)
+
+
+def score_job(body: PairedRerank, origin: Origin) -> Job[Json]:
+    """Score pairs of a query and a document; the one item has ``scores`` in the pairs' order."""
+    job = _job(reading.read_rerank, operations.SCORE, body, origin)
+    return replace(job, facts=replace(job.facts, units=float(body.queries)))
 
 
 def classification_job(body: ClassifyRequest, origin: Origin) -> Job[Json]:

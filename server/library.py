@@ -11,7 +11,7 @@ from threading import Thread
 from backends.workers.pool import WorkerPool
 from catalog import starter
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest, ModelUnavailable
+from catalog.errors import InvalidRequest, ModelUnavailable, PullError
 from catalog.model import HubSource, Model, PackageSource
 from catalog.store.progress import Progress, PullEvent, Stage
 from catalog.store.store import Store, parse_address
@@ -72,10 +72,13 @@ class Library:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     def check(self, what: str) -> None:
-        """Raises ModelNotFound or PullError for what cannot be pulled by its name alone."""
+        """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
         catalog = self._catalog()
         if is_address(what, catalog):
-            parse_address(what)
+            try:
+                parse_address(what)
+            except PullError as error:
+                raise InvalidRequest(error.message, param="model") from None
         elif what != "starter":
             catalog.resolve(what)
 

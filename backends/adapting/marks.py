@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
-from backends.wire.chat import ChatRequest, Message
+from backends.wire.chat import ChatRequest, Message, TranslatedChat
 
 MARKS = frozenset(
     {
@@ -17,6 +17,16 @@ UNREAD = frozenset({"annotations", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
+
+
+def with_own_reasoning(request: TranslatedChat, model: str) -> tuple[TranslatedChat, bool]:
+    """The chat without the reasoning of other models than this one, and whether there was any."""
+    foreign = {at for at, maker in request.makers.items() if maker != model}
+    lost, messages = False, list(request.messages)
+    for at in foreign:
+        messages[at] = messages[at].model_copy()
+        lost = (messages[at].model_extra or {}).pop("reasoning_content", None) is not None or lost
+    return (request.model_copy(update={"messages": messages}), True) if lost else (request, False)
 
 
 def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from backends.base import (
     Transcribe,
     Upstream,
 )
+from backends.wire.rerank import PairedRerank
+from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.observers import (
     AnswerObserver,
@@ -57,6 +59,23 @@ async def once(answer: Awaitable[T]) -> AsyncIterator[T]:
     yield await answer
 
 
+async def _scored(backend: Rerank, upstream: Upstream, body: PairedRerank) -> Json:
+    """The scores of pairs, in their order. Raises UpstreamProtocolError for a pair without one."""
+    scores: dict[int, float] = {}
+    answer: Json = {}
+    tokens = 0
+    for request, places in body.reranks():
+        answer = await backend.rerank(upstream, request)
+        scores |= {places[one["index"]]: one["relevance_score"] for one in answer["results"]}
+        tokens += (answer.get("usage") or {}).get("total_tokens") or 0
+    if len(scores) < len(body.documents):
+        raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' did not score every document.")
+    answer["scores"] = [scores[place] for place in sorted(scores)]
+    if answer.get("usage"):
+        answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return answer
+
+
 def _chunks(facts: Facts, model: str) -> AnswerObserver:
     return ChunkObserver(model, most_prompt_tokens(facts))
 
@@ -76,6 +95,11 @@ RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
     lambda facts, model: ObjectObserver(model, units=1.0, most_prompt=most_prompt_tokens(facts)),
+)
+SCORE: Operation[Json] = Operation(
+    Rerank,
+    lambda backend, upstream, body: once(_scored(backend, upstream, body)),
+    lambda facts, model: ObjectObserver(model, units=facts.units, most_prompt=most_prompt_tokens(facts)),
 )
 CLASSIFY: Operation[Json] = Operation(
     Classify, lambda backend, upstream, body: once(backend.classify(upstream, body)), _object

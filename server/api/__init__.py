@@ -16,12 +16,17 @@ from server.api.management import admin, models, outcomes, route, system, usage,
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
+from server.api.retrieval import cohere, score, tei
+from server.api.stored import files, uploads
 
 ROUTERS = (
     completions.router,
     embeddings.router,
     rerank.router,
     classify.router,
+    score.router,
+    tei.router,
+    cohere.router,
     moderations.router,
     audio.router,
     images.router,
@@ -31,6 +36,8 @@ ROUTERS = (
     ollama_answers.router,
     ollama_models.router,
     ollama_store.router,
+    files.router,
+    uploads.router,
     route.router,
     outcomes.router,
     usage.router,

@@ -33,6 +33,7 @@ class FakeLlamaServer(FakeOpenAI):
         self.context = 64
         self.scripted: str | None = None
         self.template = "{{ x }}"
+        self.end_token = ""
         self.opens = ""
         """The text with which its chat template begins every answer."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
@@ -120,7 +121,8 @@ class FakeLlamaServer(FakeOpenAI):
 
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
-        return await self.document(request, call, {"chat_template": self.template, "chat_template_caps": caps})
+        props = {"chat_template": self.template, "chat_template_caps": caps, "eos_token": self.end_token}
+        return await self.document(request, call, props)
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""

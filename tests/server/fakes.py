@@ -45,6 +45,7 @@ from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
 from server.runtime import Runtime
 from server.settings import Settings
+from server.storage.files import Files
 from server.storage.settings import StorageSettings
 from server.storage.storage import Storage
 
@@ -235,10 +236,12 @@ class FakeDispatcher:
         self.waiting = asyncio.Event()
         self.left = asyncio.Event()
         self.facts: list[Facts] = []
+        self.left_out: list[tuple[str, ...]] = []
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
+        self.left_out.append(job.left_out)
         self.traces.start(job.trace, job.facts, PLAN)
         try:
             if self.gate is not None:
@@ -323,6 +326,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     traces = Traces(TraceSettings(), clock)
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
+    storage = Storage(state.records, StorageSettings(), clock)
     runtime = Runtime(
         live=LiveCatalog(catalog),
         pool=pool,
@@ -333,7 +337,8 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
         spend=Spend(state, SpendSettings(), clock),
-        storage=Storage(state.records, StorageSettings(), clock),
+        storage=storage,
+        files=Files(storage, (folder or Path("/nowhere")) / "files"),
         keys=VirtualKeys(state, clock),
         reload=_reload,
     )
