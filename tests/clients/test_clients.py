@@ -95,6 +95,7 @@ def test_a_client_finishes_its_loop(
     end: float,
     tmp_path: Path,
     request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if kind == "starter" and client.starter:
         pytest.skip(client.starter)
@@ -115,6 +116,9 @@ def test_a_client_finishes_its_loop(
     with providers(tap):
         status, output = run(client, [*command, program(client)], kind, tap.port, tmp_path)
         passed = list(tap.exchanges())
+    if client.unjudged:  # a table
+        with capsys.disabled():
+            print(f"\n{client.name}, {kind}:\n{output}")
     lines = server.log.read_text(errors="replace")[logged:].splitlines()
     complaints = [
         *([f"exit status {status}"] if status else []),
