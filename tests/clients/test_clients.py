@@ -37,6 +37,15 @@ OTHERS = (
     ("capable-image", "gpt-image-1", ["image"]),
     ("capable-ear", "whisper-1", ["transcribe", "translate"]),
     ("capable-voice", "tts-1", ["speak"]),
+    # the models of OpenAI's own tests
+    ("gpt-6-astra", "fake-chat", ["chat", "json_schema", "tools"]),
+    ("gpt-3.5-turbo-instruct", "fake-chat", ["completion"]),
+    ("text-embedding-3-small", "fake-embed", ["embed"]),
+    ("whisper-1", "whisper-1", ["transcribe", "translate"]),
+    ("gpt-4o-transcribe", "whisper-1", ["transcribe"]),
+    ("tts-1", "tts-1", ["speak"]),
+    ("gpt-image-1.5", "gpt-image-1", ["image"]),
+    ("gpt-image-2.5-flare", "gpt-image-1", ["image"]),
 )
 LEAST = 45.0
 """Seconds that must be left for another client to begin."""
