@@ -31,6 +31,17 @@ def after_thought(grammar: str, end: str) -> str:
     return re.sub(r"^start:", f"{thought}answer:".replace("\\", r"\\"), grammar, count=1, flags=re.MULTILINE)
 
 
+def with_end(grammar: str, token: int) -> str:
+    """The grammar whose answers may end with this token, the model's own end.
+
+    llama-server lets a grammar end with one token alone. Where a model has two, that may be the one that it never
+    samples, and free text would go on for ever.
+    """
+    return re.sub(
+        r"^start:", f"start: whole ended?\nended: <[{token}]>\nwhole:", grammar, count=1, flags=re.MULTILINE
+    )
+
+
 def literal(text: str) -> str:
     """A text as a terminal."""
     return orjson.dumps(text).decode()

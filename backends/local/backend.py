@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-
-import orjson
 
 from backends.adapting.restoring import restorer_of
 from backends.adapting.tools import adapted, restoration_for
 from backends.base import Upstream
 from backends.constraints.checker import Checker
-from backends.constraints.lark import after_thought
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.http.errors import error_details, read_error
@@ -32,6 +27,7 @@ from backends.local.completions import (
 )
 from backends.local.conversation import renderable
 from backends.local.effort import effort_arguments
+from backends.local.grammars import Grammars, root_of
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.parameters import table_of
@@ -64,8 +60,6 @@ from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
-_OPENED = re.compile(r"<(think|thinking|thought|reason|reasoning|seed:think)>\s*$")
-"""The tag of a thought at the end of a prompt."""
 
 
 class _WorkerWire(OpenAIBackend):
@@ -88,8 +82,8 @@ class LocalWorkerBackend:
         self._likelihoods = Likelihoods(http, worker_error)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
+        self._grammars = Grammars(http)
         self._takes_tools: dict[str, bool] = {}
-        self._thoughts: dict[tuple[str, bytes], str | None] = {}
         self._vocabularies: dict[str, int | None] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
@@ -119,7 +113,8 @@ class LocalWorkerBackend:
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
         )
-        body = await self._after_thought(await self._sampled(request, binding.body, upstream), upstream)
+        body = await self._sampled(request, binding.body, upstream)
+        body = await self._grammars.fitted(body, upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
         if binding.calls != "never" or _tells_stops(request, upstream):
@@ -188,29 +183,6 @@ class LocalWorkerBackend:
                     counts.see(chunk)
                 yield regular(chunk, index, top)
 
-    async def _after_thought(self, body: Json, upstream: Upstream) -> Json:
-        """The body with its grammar behind the thought that the chat template opens, if it opens one.
-
-        llama-server applies a grammar from the first token, and takes all before the end of a thought for it.
-        """
-        if "grammar" not in body or upstream.engine not in (None, "llamacpp"):
-            return body
-        arguments = orjson.dumps(body.get("chat_template_kwargs"))
-        key = (upstream.uds or upstream.base_url, arguments)
-        if key not in self._thoughts:
-            probe = {"messages": [{"role": "user", "content": "Hello"}]}
-            if "chat_template_kwargs" in body:
-                probe["chat_template_kwargs"] = body["chat_template_kwargs"]
-            answer = checked(await self._http.post_json(_root(upstream), "/apply-template", probe), "", upstream)
-            opened = _OPENED.search(answer.get("prompt") or "")
-            if len(self._thoughts) >= _MAX_KNOWN:
-                self._thoughts.clear()
-            self._thoughts[key] = f"</{opened[1]}>" if opened else None
-        end = self._thoughts[key]
-        if end is None:
-            return body
-        return {**body, "grammar": after_thought(body["grammar"], end), "reasoning_format": "deepseek"}
-
     async def _template_takes_tools(self, upstream: Upstream) -> bool:
         """Whether the model's chat template takes tools; the worker is asked once."""
         key = upstream.uds or upstream.base_url
@@ -234,7 +206,7 @@ class LocalWorkerBackend:
             note({DROPPED: "reasoning_effort"})
 
     async def _props(self, upstream: Upstream) -> Json:
-        return checked(await self._http.get_json(_root(upstream), "/props"), "", upstream)
+        return checked(await self._http.get_json(root_of(upstream), "/props"), "", upstream)
 
     async def _vocabulary(self, upstream: Upstream) -> int | None:
         """The number of the model's tokens, if the worker tells it; it is asked once."""
@@ -284,7 +256,8 @@ class LocalWorkerBackend:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
         body = self._openai.body(request, upstream)
         binding = await bind_text(request, body, upstream.engine, self._checker)
-        calls = calls_of(request, await self._sampled(request, binding.body, upstream))
+        body = await self._sampled(request, binding.body, upstream)
+        calls = calls_of(request, await self._grammars.fitted(body, upstream, chat=False))
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
@@ -360,7 +333,7 @@ class LocalWorkerBackend:
         head = _head(upstream)
         try:
             async with self._http.open(
-                _root(upstream), "POST", "/infill", json=body, errors=worker_error
+                root_of(upstream), "POST", "/infill", json=body, errors=worker_error
             ) as response:
                 async for event in response.events():
                     if event.done:
@@ -409,7 +382,7 @@ class LocalWorkerBackend:
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
         """Asks llama.cpp for the likelihoods of the labels; the app of embedding models classifies by itself."""
         if upstream.engine == "llamacpp":
-            return await self._likelihoods.classify(_root(upstream), request)
+            return await self._likelihoods.classify(root_of(upstream), request)
         if upstream.engine not in (None, "onnx"):
             raise CapabilityMismatch(
                 f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
@@ -425,7 +398,7 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(
                 f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
             )
-        scores, used = await self._likelihoods.moderate(_root(upstream), texts_of(request, upstream))
+        scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
 
@@ -452,23 +425,18 @@ class LocalWorkerBackend:
             "parse_special": request.parse_special,
             "with_pieces": request.with_pieces,
         }
-        return checked(await self._http.post_json(_root(upstream), "/tokenize", body), "", upstream)
+        return checked(await self._http.post_json(root_of(upstream), "/tokenize", body), "", upstream)
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
         """``{"content": text}``. Raises InvalidRequest for a token that the model does not have."""
         await self._in_vocabulary(request.tokens, "tokens", upstream)
         body = {"tokens": request.tokens}
-        return checked(await self._http.post_json(_root(upstream), "/detokenize", body), "", upstream)
+        return checked(await self._http.post_json(root_of(upstream), "/detokenize", body), "", upstream)
 
 
 def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:
     """Whether the gateway stops the text: the Messages API says which sequence did, llama-server does not."""
     return isinstance(request, TranslatedChat) and bool(request.stop) and upstream.engine in (None, "llamacpp")
-
-
-def _root(upstream: Upstream) -> Upstream:
-    """The worker's address without ``/v1``."""
-    return replace(upstream, base_url=upstream.base_url.rstrip("/").removesuffix("/v1"))
 
 
 def _head(upstream: Upstream) -> Json:

@@ -33,6 +33,8 @@ class FakeLlamaServer(FakeOpenAI):
         self.context = 64
         self.scripted: str | None = None
         self.template = "{{ x }}"
+        self.end = ""
+        """The token that ends a text; of more letters than one it is no token."""
         self.opens = ""
         """The text with which its chat template begins every answer."""
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
@@ -120,7 +122,8 @@ class FakeLlamaServer(FakeOpenAI):
 
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
-        return await self.document(request, call, {"chat_template": self.template, "chat_template_caps": caps})
+        told = {"chat_template": self.template, "chat_template_caps": caps, "eos_token": self.end}
+        return await self.document(request, call, told)
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""

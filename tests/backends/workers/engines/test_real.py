@@ -147,6 +147,16 @@ async def test_agents_conversations_are_answered_where_the_template_wants_the_sy
         assert not prompts["c"][1].startswith("assistant")
 
 
+async def test_an_answer_without_a_call_ends_where_the_model_ends_it(smollm: Model, tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    async with supervisor(tmp_path, slots=1) as pool, pool.lease(smollm, Need()) as upstream, HttpClient() as http:
+        body = {**PARIS, "model": "m", "tools": [tool], "max_tokens": 60}
+        answer = await assemble_chat(LocalWorkerBackend(http).chat(upstream, ChatRequest.model_validate(body)))
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"].endswith("Paris.")
+
+
 async def test_a_request_cannot_bring_its_own_chat_template(smollm: Model, tmp_path: Path) -> None:
     async with supervisor(tmp_path, slots=1) as pool, pool.lease(smollm, Need()) as upstream:
         own = await post(upstream, "/chat/completions", PARIS)
