@@ -47,6 +47,7 @@ Source: OpenAI's API reference."""
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}),
     marks=frozenset({"reasoning_content", "extra_content"}),
+    linked_files=None,
     refuses=CONSTRAINTS,
     tools=ToolRules(names=OPENAI_NAMES, media_results=False),
 )

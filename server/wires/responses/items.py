@@ -7,6 +7,7 @@ from typing import Any
 from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.translation import Losses, named
 
 _HOSTED = ("web_search_call", "code_interpreter_call")
@@ -49,7 +50,7 @@ def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
         case "image_generation_call":
             _drawn(_assistant(messages), item, where)
         case kind:
-            raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
+            raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
 
 
 def _assistant(messages: list[Json]) -> Json:
@@ -139,7 +140,7 @@ def _part(part: Any, where: str) -> Json:
         case "input_file" | "input_image":
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
         case _:
-            raise UnsupportedParameter(f"Unknown content part {str(kind)[:80]!r}.", param=where)
+            raise UnsupportedParameter(f"A content part {of_type(kind)} is not known.", param=where)
     if isinstance(part.get("prompt_cache_breakpoint"), dict):
         made["cache_control"] = {"type": "ephemeral"}
     return made

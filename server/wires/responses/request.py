@@ -8,6 +8,7 @@ from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.responses.items import to_messages
 from server.wires.translation import Losses, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
@@ -32,6 +33,8 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
         messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
+    if not messages:
+        raise InvalidRequest("'input' is empty; send a text or an item.", param="input")
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
     losses.add(*left_out)
     body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
@@ -108,7 +111,7 @@ def _tools(request: ResponsesRequest, body: Json, losses: Losses) -> None:
                 choice = None
                 with losses.refusing():
                     raise UnsupportedParameter(
-                        f"Tool choices of type {str(kind)[:80]!r} are not supported.", param="tool_choice"
+                        f"Tool choices {of_type(kind)} are not supported.", param="tool_choice"
                     )
     if tools:
         body["tools"] = tools
@@ -136,7 +139,7 @@ def _tool(tool: Json, position: int) -> Json:
             return {"type": "custom", "custom": custom}
         case kind:
             raise UnsupportedParameter(
-                f"Only function and custom tools are supported by this model, not {str(kind)[:80]!r}.",
+                f"Only function and custom tools are supported by this model, not one {of_type(kind)}.",
                 param=f"tools[{position}]",
             )
 
