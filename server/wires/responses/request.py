@@ -8,6 +8,7 @@ from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
@@ -37,6 +38,8 @@ def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
         messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
+    if not messages:
+        raise InvalidRequest("'input' is empty; send a text or an item.", param="input")
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
     losses.add(*left_out)
     body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
@@ -147,7 +150,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         )
     with losses.refusing():
         raise UnsupportedParameter(
-            f"This model has no tool of type {str(kind)[:80]!r}; leave 'tool_choice' out, or ask another model.",
+            f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
             param="tool_choice",
         )
     return None
