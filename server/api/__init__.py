@@ -16,7 +16,7 @@ from server.api.management import admin, models, outcomes, route, system, usage,
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
-from server.api.stored import files, uploads
+from server.api.stored import batches, files, message_batches, uploads
 
 ROUTERS = (
     completions.router,
@@ -33,6 +33,8 @@ ROUTERS = (
     ollama_models.router,
     ollama_store.router,
     files.router,
+    batches.router,
+    message_batches.router,
     uploads.router,
     route.router,
     outcomes.router,
