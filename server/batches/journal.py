@@ -1,8 +1,8 @@
 """The results of a batch while it is at work: an append-only file of each run.
 
-A line is ``NUMBER FLAG RESULT``: the number of the request's line in the input, ``o`` for an answer or ``e`` for an
-error, and the result as JSON. Results are synced to the disk in groups, and count from then on. A run that was taken
-over by another process may write on: of two results of one line the first read counts.
+A line is ``NUMBER FLAG RESULT``: the number of the request's line in the input, ``o`` for an answer or ``e`` for
+an error, and the result as JSON. Results are synced to the disk in groups, and count from then on. A run that was
+taken over by another process may write on: of two results of one line the first read counts.
 """
 
 from __future__ import annotations
