@@ -19,7 +19,7 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
-from server.api.stored import files, uploads
+from server.api.stored import batches, files, message_batches, uploads
 
 ROUTERS = (
     completions.router,
@@ -41,6 +41,8 @@ ROUTERS = (
     ollama_models.router,
     ollama_store.router,
     files.router,
+    batches.router,
+    message_batches.router,
     uploads.router,
     route.router,
     outcomes.router,
