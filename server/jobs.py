@@ -42,6 +42,8 @@ from server.functions import with_tools
 from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
+Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
+"""Opens a job, as :func:`open_job` does."""
 
 
 def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:

@@ -6,9 +6,10 @@ every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API refere
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from sse_starlette.event import ServerSentEvent
@@ -27,7 +28,7 @@ from server.answers.relay import Encoder, Relay
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
@@ -123,10 +124,12 @@ class BytesEncoder:
         return None
 
 
-async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
-    """Answer with events. Raises the job's error if the headers have not been sent."""
+async def stream_events(
+    request: Request, job: Job[T], encoder: Encoder[T], opens: Opens[T] = open_job
+) -> Response:
+    """Answer with events; ``opens`` opens the job. Raises its error if the headers have not been sent."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, timeout=settings.streams.headers_after)
+    relay, answer = await _begin(request, job, encoder, opens, timeout=settings.streams.headers_after)
     return EventStream(
         relay,
         {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
@@ -136,20 +139,34 @@ async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> R
     )
 
 
+def stream_items(request: Request, items: AsyncGenerator[Json], encoder: Encoder[Json]) -> Response:
+    """Answer with the events of something that no job makes: stored ones, or those of work in the background."""
+    services = services_of(request)
+    settings = services.settings.server
+    relay: Relay[Json] = Relay(
+        cast(Any, aclosing(items)),  # a relay iterates what opens, and here no caller asks for its headers
+        encoder,
+        in_flight=services.in_flight,
+        capacity=settings.streams.buffer,
+        on_error=services.metrics.error,
+    )
+    return EventStream(relay, {}, ping=settings.streams.ping, send_timeout=settings.timeouts.send, waiting=False)
+
+
 async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
     """Answer with bytes; the headers wait for the first of them."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, timeout=None)
+    relay, answer = await _begin(request, job, encoder, open_job, timeout=None)
     assert answer is not None, "without an end to its timeout, opening gives an answer or raises"
     return ByteStream(relay, {**answer.headers(), "content-type": media_type}, settings.timeouts.send)
 
 
 async def _begin(
-    request: Request, job: Job[T], encoder: Encoder[T], *, timeout: float | None
+    request: Request, job: Job[T], encoder: Encoder[T], opens: Opens[T], *, timeout: float | None
 ) -> tuple[Relay[T], Answer[T] | None]:
     services = services_of(request)
     relay = Relay(
-        open_job(runtime_of(request), job, caller_of(request)),
+        opens(runtime_of(request), job, caller_of(request)),
         encoder,
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,

@@ -14,7 +14,7 @@ from routing.calling.job import Job
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -44,16 +44,16 @@ class SingleItem:
 
 
 async def whole(
-    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]]
+    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]], opens: Opens[T] = open_job
 ) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. If the client leaves, the upstream is closed at once.
 
-    An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the client has seen none
+    ``opens`` opens the job. An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the client has seen none
     of it. Raises the job's error, or ClientGone.
     """
     async with (
         Guard(request, services_of(request).in_flight),
-        open_job(runtime_of(request), job, caller_of(request)) as answer,
+        opens(runtime_of(request), job, caller_of(request)) as answer,
     ):
         while True:
             assembled = assembler()

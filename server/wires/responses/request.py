@@ -16,17 +16,15 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
-def to_chat(request: ResponsesRequest) -> TranslatedChat:
+def to_chat(request: ResponsesRequest, *, kept: bool = False) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses and
-    OpenAI's own tools are for them alone. ``max_tool_calls``, which limits those tools, is ignored elsewhere.
-    Raises :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
+    upstream has stored and OpenAI's own tools are for them alone; ``kept`` responses are stored here. ``max_tool_calls``, which limits those tools, is ignored elsewhere.
+    Raises :class:`InvalidRequest` for a malformed request.
     """
-    if request.background:
-        raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
     losses = Losses()
-    _state(request, losses)
+    _state(request, losses, kept=kept)
     messages = to_messages(request.input or [], losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
@@ -58,17 +56,20 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
     return validated(body, losses.names, place=lambda name: name.replace("messages", "input"), original=original)
 
 
-def _state(request: ResponsesRequest, losses: Losses) -> None:
-    stored = "Responses are not stored for this model; send the whole conversation in 'input'."
+def _state(request: ResponsesRequest, losses: Losses, *, kept: bool) -> None:
+    """Refuse what an upstream of the Responses API alone may know: ids that are not the gateway's, and prompts."""
+    absent = "is not found: it was deleted or has expired, or another key made it. Send its items in 'input'."
     refusals = {
-        "previous_response_id": (request.previous_response_id, stored),
-        "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored for this model; omit 'store' or set it to false."),
-        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
-        "truncation": (
-            request.truncation == "auto",
-            "This model truncates no conversation; set 'truncation' to 'disabled'.",
+        "previous_response_id": (
+            request.previous_response_id,
+            f"Previous response with id {str(request.previous_response_id)[:100]!r} {absent}",
         ),
+        "conversation": (request.conversation, f"The conversation {absent}"),
+        "store": (
+            request.store and not kept,
+            "Responses are not stored here (storage.store); omit 'store' or set it to false.",
+        ),
+        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
     }
     for name, (value, reason) in refusals.items():
         if value:
