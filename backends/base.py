@@ -22,10 +22,12 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.model import Endpoint, Model, Wire
+from catalog.moderation.categories import Moderation
 from catalog.types import Json
 
 
@@ -55,9 +57,9 @@ class Upstream:
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
     ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
     that of a local worker, and ``prompts`` its row's option. ``voices`` are the voice maps of the row and its
-    endpoint, ``options`` those of a remote row. ``asked`` remembers which forms of a request the server refused;
-    the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that authenticates by more than
-    a key.
+    endpoint, ``options`` those of a remote row, ``moderation`` the labels of a row that moderates. ``asked``
+    remembers which forms of a request the server refused; the upstreams of a row's keys share it. ``cloud`` is the
+    account of an endpoint that authenticates by more than a key.
     """
 
     endpoint: str
@@ -78,6 +80,7 @@ class Upstream:
     prompts: Mapping[str, str] = field(default_factory=_nothing)
     voices: Mapping[str, str] = field(default_factory=_nothing)
     options: Mapping[str, Any] = field(default_factory=_nothing)
+    moderation: Moderation | None = None
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
     cloud: CloudAccount = NO_ACCOUNT
 
@@ -134,14 +137,26 @@ class Rerank(Protocol):
 
 @runtime_checkable
 class Classify(Protocol):
-    """``classify`` answers ``{"data": [{"index", "scores"}], "scoring", "usage": {...}}``.
+    """``classify`` answers ``{"data": [{"index", "scores"}], "labels", "scoring", "usage": {...}}``.
 
-    A text's ``scores`` are the probabilities of the request's labels, in their order; they sum to 1. ``scoring``
-    is their origin: ``similarity`` of vectors, the ``likelihood`` of a label as a chat model's answer, or
-    ``provider`` where the server does not say.
+    A text's ``scores`` are the probabilities of ``labels``: the request's in their order, or the model's own. They
+    sum to 1 unless the model judges each label for itself. ``scoring`` is their origin: ``similarity`` of vectors,
+    the ``likelihood`` of a label as a chat model's answer, a trained ``classifier``, or ``provider`` where the
+    server does not say.
     """
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json: ...
+
+
+@runtime_checkable
+class Moderate(Protocol):
+    """``moderate`` answers ``{"id", "results"}`` in OpenAI's shape, one result per content.
+
+    A model that is no moderator of OpenAI's wire adds ``scoring``, as in :class:`Classify`. Raises
+    CapabilityMismatch for a picture that it cannot judge.
+    """
+
+    async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json: ...
 
 
 @runtime_checkable

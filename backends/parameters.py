@@ -6,7 +6,7 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +32,13 @@ FORBIDDEN = frozenset(
 )  # fmt: skip
 """Fields that would name an address, a key or a template of the caller's own; a request with one is refused."""
 
-LLAMA_SAMPLERS = frozenset({"top_k", "min_p", "typical_p", "repeat_penalty"})
-"""Samplers of llama.cpp and vLLM that OpenAI's API does not have."""
+LLAMA_SAMPLERS = frozenset(
+    {
+        *("top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
+        *("mirostat", "mirostat_tau", "mirostat_eta"),
+    }
+)
+"""Samplers of llama.cpp, some of vLLM's too, that OpenAI's API does not have."""
 
 _ALWAYS = frozenset(
     {
@@ -124,9 +129,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
             body["reasoning_effort"] = _effort(request, upstream, table)
             if body["reasoning_effort"] is None:
                 del body["reasoning_effort"]
-        if not plain and _loses_marks(request, table):
-            for holder, name in _marks(body, table):
-                del holder[name]
+        if not plain:
+            _clean(body, (UNREAD | MARKS if _loses_marks(request, table) else UNREAD) - table.marks)
     return body
 
 
@@ -246,15 +250,21 @@ def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
     return isinstance(request, TranslatedChat) or not table.unmarked
 
 
-def _marks(body: Json, table: ParameterTable) -> Iterator[tuple[Json, str]]:
-    """The objects within messages and tools that have a mark which the server does not take, and its name."""
-    unknown = (MARKS | UNREAD) - table.marks
+def _clean(body: Json, unknown: Set[str]) -> None:
+    """Delete fields within messages and tools that the server does not take, and those that say nothing.
+
+    SDKs send an answer back as they read it, with its null fields, and strict servers refuse these.
+    """
     for message in (*body.get("messages", ()), *(body.get("tools") or ())):
         content = message.get("content")
         parts = content if isinstance(content, list) else ()
         for holder in (message, *parts, *(message.get("tool_calls") or ())):
-            for name in unknown & holder.keys():
-                yield holder, name
+            for name in [name for name, value in holder.items() if name in unknown or _says_nothing(name, value)]:
+                del holder[name]
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return (value is None and name != "content") or (name in UNREAD and not value)
 
 
 def _taken(name: str, table: ParameterTable, upstream: Upstream, *, unknown: bool) -> bool:

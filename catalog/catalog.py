@@ -147,6 +147,10 @@ class Catalog:
             return tuple({row.id: row for row in map(self._twin, found)}.values())
         return found
 
+    def knows(self, name: str) -> bool:
+        """Return whether :meth:`resolve` finds a model of this name."""
+        return bool(self._find(name.strip()))
+
     def get(self, model_id: str) -> Model | None:
         """Return the row with this id, ignoring case, or ``None``."""
         return self._by_id.get(model_id.lower())

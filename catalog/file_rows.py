@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def _abilities(header: GgufHeader) -> tuple[set[Capability], dict[str, Any]]:
     capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA}
     template = header.text("tokenizer.chat_template")
     if template:
-        capabilities |= {Capability.CHAT, Capability.CLASSIFY}
+        capabilities |= {Capability.CHAT, Capability.CLASSIFY, Capability.MODERATE}
         if "tools" in template:
             capabilities |= {Capability.TOOLS}
         if "<think>" in template or "enable_thinking" in template or "reasoning_content" in template:
@@ -142,6 +143,19 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
     family = config.get("model_type")
     architectures = " ".join(map(str, config.get("architectures") or ()))
     if "SequenceClassification" in architectures:
+        named = config.get("id2label")
+        names = list(named.values()) if isinstance(named, dict) else []
+        if (
+            kind is Kind.ONNX
+            and len(names) > 1
+            and not all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names)
+        ):
+            return {
+                "family": family,
+                "capabilities": frozenset({Capability.CLASSIFY}),
+                "limits": Limits(**limits),
+                "options": {"kind": "classifier"},
+            }
         return {"family": family, "capabilities": frozenset({Capability.RERANK}), "limits": Limits(**limits)}
     if kind is Kind.ONNX:
         hidden = config.get("hidden_size")

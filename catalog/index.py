@@ -84,7 +84,7 @@ class Index:
         self._long_above = _column((p.long.above if p.long else None for p in prices), np.inf)
         self._shortest_long = float(self._long_above.min(initial=np.inf))
         self._long_prices = {
-            name: _column((getattr(p.long, name) if p.long else None for p in prices), np.nan)
+            name: _column((p.if_long[name] if p.long else None for p in prices), np.nan)
             for name in ("input", "output")
         }
         self.prices_until = min((m.price.changes for m in rows if m.price.changes > wall), default=np.inf)

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from catalog.clouds import CloudAccount, address_of, checked_account_field
+from catalog.moderation.categories import Moderation
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
@@ -52,6 +53,7 @@ class Capability(StrEnum):
     EMBED = "embed"
     RERANK = "rerank"
     CLASSIFY = "classify"
+    MODERATE = "moderate"
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
     SPEAK = "speak"
@@ -78,6 +80,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.EMBED,
         Capability.RERANK,
         Capability.CLASSIFY,
+        Capability.MODERATE,
         Capability.TRANSCRIBE,
         Capability.TRANSLATE,
         Capability.SPEAK,
@@ -284,6 +287,9 @@ class Model(Section):
         description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
     )
     options: dict[str, Any] = Field(default_factory=dict)
+    moderation: Moderation | None = Field(
+        default=None, description="of a classifier that moderates: its labels as OpenAI's categories"
+    )
     keep_alive: float | None = Field(
         default=None, description="seconds idle before unloading; negative: never; None: the setting"
     )

@@ -117,7 +117,7 @@ def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | Non
             CORSMiddleware,
             allow_origins=cors.origins,
             allow_credentials=cors.credentials,
-            allow_methods=("GET", "POST", "OPTIONS"),
+            allow_methods=("GET", "POST", "DELETE", "OPTIONS"),
             allow_headers=("*",),
             expose_headers=("x-request-id", *CHOICE_HEADERS),
         )

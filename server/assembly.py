@@ -51,6 +51,7 @@ from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
+from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
@@ -104,6 +105,7 @@ async def open_runtime(
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
+        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -123,6 +125,7 @@ class _Models:
     engines: Engines
     live: LiveCatalog
     availability: Availability
+    pulled: tuple[Model, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
             f"The data folder {folder} cannot be written ({error.strerror}). Set another one: ROUNDHOUSE_DATA_DIR."
         ) from error
     store = Store(folder / "models")
+    pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
     availability = Availability(store, engines.missing, engines.missing_file)
     _, unusable = await asyncio.gather(
@@ -171,7 +175,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     )
     for missing in unusable:
         structlog.get_logger("server.engines").warning("engine cannot run", reason=missing.message)
-    return _Models(store, engines, live, availability)
+    return _Models(store, engines, live, availability, pulled)
 
 
 @asynccontextmanager
@@ -324,7 +328,8 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         models.availability,
         memory.provider_keys,
         discovery,
-        settings.routing,
+        settings,
+        models.pulled,
     )
 
 

@@ -17,7 +17,7 @@ from backends.registry import backends, check_protocols
 from backends.workers.engines.registry import Engines, builtin_engines, check_engines
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, ModelNotFound
-from catalog.model import Capability, Endpoint, UpstreamSource
+from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
@@ -124,10 +124,13 @@ class CatalogUpdates:
         availability: Availability,
         keys: KeyPools,
         discovery: Discovery,
-        routing: RoutingSettings,
+        settings: Settings,
+        pulled: tuple[Model, ...],
     ) -> None:
+        """``pulled`` are the rows of pulled models that ``live`` was made with."""
         self._live = live
-        self._routing = routing
+        self._settings = settings
+        self._pulled = pulled
         self._engines = engines
         self._store = store
         self._availability = availability
@@ -139,10 +142,11 @@ class CatalogUpdates:
 
     async def reload(self, settings: Settings) -> None:
         """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
+        self._pulled = await asyncio.to_thread(self._store.rows)
         fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
-        self._routing = settings.routing
+        self._settings = settings
         listed = tuple(Listing(source, rows) for source, rows in self._live.current.listed.items())
         fresh = await asyncio.to_thread(merged, fresh, self._discovery, listed)
         await asyncio.to_thread(self._availability.refresh, tuple(fresh))
@@ -154,7 +158,14 @@ class CatalogUpdates:
         while True:
             await asyncio.sleep(DISK_INTERVAL)
             with _logged("cannot look at the models on disk"):
-                await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
+                await self.look()
+
+    async def look(self) -> None:
+        """Notice models that were pulled or removed, also by another process."""
+        if await asyncio.to_thread(self._store.rows) != self._pulled:
+            await self.reload(self._settings)
+        else:
+            await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
 
     async def discover(self) -> None:
         """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled.
@@ -169,8 +180,8 @@ class CatalogUpdates:
                 found = await self._discovery.scan(self._live.current.servers)
                 self._discovery.note(found)
                 await self._publish(found)
-                if checked is not self._routing:
-                    checked = self._routing
+                if checked is not self._settings.routing:
+                    checked = self._settings.routing
                     for setting, error in unknown_preferred(checked, self._live.current):
                         log = structlog.get_logger("server.catalog")
                         log.warning("preferred model is unknown", setting=setting, reason=error.message)

@@ -20,6 +20,7 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.catalog import Catalog
@@ -93,6 +94,11 @@ def classification_job(body: ClassifyRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_classification, operations.CLASSIFY, body, origin)
 
 
+def moderation_job(body: ModerationRequest, origin: Origin) -> Job[Json]:
+    """Judge content by OpenAI's categories; the one item has a verdict per content."""
+    return _job(reading.read_moderation, operations.MODERATE, body, origin)
+
+
 def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Transcribe or translate audio; items are ``transcript.text`` events."""
     return _job(reading.read_transcription, operations.TRANSCRIBE, body, origin)
@@ -137,6 +143,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.EMBED: (EmbeddingRequest, embedding_job),
     Capability.RERANK: (RerankRequest, rerank_job),
     Capability.CLASSIFY: (ClassifyRequest, classification_job),
+    Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
 }

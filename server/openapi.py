@@ -17,8 +17,8 @@ from catalog import errors
 from catalog.errors import RoundhouseError
 from catalog.types import Json
 from routing.calling.answer import CHOICE_HEADERS
-from server.edge.contracts import Contract, ContractRoute
-from server.edge.errors import ANTHROPIC_PATHS
+from server.edge.contracts import JSON_LINES, Contract, ContractRoute
+from server.edge.errors import ANTHROPIC_PATHS, OLLAMA_PATHS
 
 ANY_REQUEST = (
     errors.InvalidRequest,
@@ -68,8 +68,8 @@ OF_A_CALL = (
 )
 """Further errors of requests that a model answers."""
 EVENT_SCHEMA = "x-event-schema"
-"""The schema of each event's data. A media type's own schema describes the whole body, and generated clients
-read by it; OpenAPI has ``itemSchema`` for the parts of a stream only from 3.2 on."""
+"""The schema of each event's data, or of each line of JSON lines. A media type's own schema describes the whole
+body, and generated clients read by it; OpenAPI has ``itemSchema`` for the parts of a stream only from 3.2 on."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -99,6 +99,12 @@ class AnthropicError(TypedDict):
     type: str
     error: AnthropicErrorObject
     request_id: str
+
+
+class OllamaError(TypedDict):
+    """Ollama's error object, on the paths of its API."""
+
+    error: str
 
 
 def describe(app: FastAPI) -> Json:
@@ -153,19 +159,27 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
         content = {"application/json": {"schema": schemas.of(contract.answers)}, **content}
     if contract.streams is not None:
         content["text/event-stream"] = {"schema": {"type": "string"}, EVENT_SCHEMA: schemas.of(contract.streams)}
+    if contract.lines is not None:
+        content[JSON_LINES] = {"schema": {"type": "string"}, EVENT_SCHEMA: schemas.of(contract.lines)}
     answer: Json = {"description": "The answer.", "content": content}
     if contract.calls_model and not contract.admin:
         answer["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in CHOICE_HEADERS.items()
         }
-    error = schemas.of(AnthropicError if route.path.startswith(ANTHROPIC_PATHS) else Error)
-    operation["responses"] = {"200": answer, **_errors(route, error)}
+    operation["responses"] = {"200": answer, **_errors(route, schemas.of(_error_of(route.path)))}
+
+
+def _error_of(path: str) -> Any:
+    """The type of an error on a path."""
+    if path.startswith(ANTHROPIC_PATHS):
+        return AnthropicError
+    return OllamaError if path.startswith(OLLAMA_PATHS) else Error
 
 
 def _errors(route: ContractRoute, schema: Json) -> Json:
     contract = route.contract
     kinds: list[type[RoundhouseError]] = [errors.Unavailable, RoundhouseError] if contract.open else [*ANY_REQUEST]
-    if "POST" in (route.methods or ()):
+    if "POST" in (route.methods or ()) or contract.reads is not None:
         kinds += WITH_BODY
     if contract.calls_model:
         kinds += OF_A_CALL
@@ -205,9 +219,10 @@ class _Schemas:
     """The JSON schemas of all types in the contracts, each once."""
 
     def __init__(self, contracts: Iterable[Contract]) -> None:
-        kinds: list[Any] = [Error, AnthropicError]
+        kinds: list[Any] = [Error, AnthropicError, OllamaError]
         for contract in contracts:
-            kinds += [contract.reads, contract.answers, contract.streams, *contract.media.values()]
+            kinds += [contract.reads, contract.answers, contract.streams, contract.lines]
+            kinds += contract.media.values()
         inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None
         ]

@@ -27,6 +27,7 @@ from server.storage.runner import Runner
 from server.storage.storage import Storage
 
 if TYPE_CHECKING:
+    from server.library import Library
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -73,8 +74,8 @@ class Runtime:
     applies the rows of new settings. ``attach`` connects telemetry to outcomes and upstream calls. ``scrape``
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
-    models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers, and
-    ``runner`` does the work that goes on after a request.
+    models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
+    ``runner`` does the work that goes on after a request, and ``library`` pulls and removes models.
     """
 
     live: HasCatalog
@@ -95,6 +96,7 @@ class Runtime:
     scrape: Callable[[], Awaitable[bytes]] | None = None
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
+    library: Library | None = None
 
     @property
     def catalog(self) -> Catalog:

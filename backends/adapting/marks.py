@@ -14,7 +14,7 @@ MARKS = frozenset(
     }
 )
 UNREAD = frozenset({"annotations"})
-"""Fields of an answer that tell a model nothing when they come back; leaving them out is not told."""
+"""Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 

@@ -37,6 +37,13 @@ _TOLD = ("inference_geo", "speed")
 """Fields of the usage that a price may depend on."""
 
 
+def told(counts: Json, before: Json) -> Json:
+    """The counts of a usage object that say something: servers of this wire end with a 0 for the prompt, too."""
+    return {
+        name: value for name, value in counts.items() if value is not None and (value != 0 or name not in before)
+    }
+
+
 @dataclass(slots=True)
 class _Block:
     kind: str
@@ -243,9 +250,9 @@ class AnthropicStream:
         yield self._chunks.usage(self._total())
 
     def _count(self, counts: Any) -> None:
-        """Counts are cumulative: a later one replaces an earlier one, and an absent one changes nothing."""
+        """Counts are cumulative: a later one replaces an earlier one, and an absent one or a 0 changes nothing."""
         if isinstance(counts, dict):
-            self._usage |= {name: value for name, value in counts.items() if value is not None}
+            self._usage |= told(counts, self._usage)
 
     def _total(self) -> Json:
         """The sum over the requests of the answer: each tells its own counts."""

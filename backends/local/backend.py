@@ -39,6 +39,7 @@ from backends.local.prompting import with_prompts, with_query_prompt, without_ef
 from backends.local.stops import Counts, counted, stopped
 from backends.notices import DROPPED, note
 from backends.openai.backend import OpenAIBackend, checked
+from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -48,6 +49,7 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -92,7 +94,7 @@ class LocalWorkerBackend:
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
-        if isinstance(request, ClassifyRequest) and upstream.engine == "llamacpp":
+        if isinstance(request, ClassifyRequest | ModerationRequest) and upstream.engine == "llamacpp":
             return left_out(request)
         dropped = self._openai.dropped(request, upstream)
         if isinstance(request, EmbeddingRequest | RerankRequest):
@@ -414,6 +416,18 @@ class LocalWorkerBackend:
                 param="model",
             )
         return await self._openai.classify(upstream, request)
+
+    async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json:
+        """Asks a classifier by its row's labels, or a chat model of llama.cpp about each category."""
+        if upstream.moderation is not None:
+            return await by_classifier(self.classify, upstream, request, upstream.moderation)
+        if upstream.engine != "llamacpp":
+            raise CapabilityMismatch(
+                f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
+            )
+        scores, used = await self._likelihoods.moderate(_root(upstream), texts_of(request, upstream))
+        usage = {"prompt_tokens": used, "total_tokens": used}
+        return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         async with aclosing(self._openai.transcribe(upstream, request)) as events:

@@ -12,6 +12,7 @@ from backends.constraints.request import FIELDS, Constraint, constraint_of
 from backends.local.chat import bind
 from backends.local.tool_calls import as_tool_calls, checked_native
 from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.notices import DROPPED, note
 from backends.wire.chat import ChatRequest, FunctionDefinition
 from backends.wire.completions import CompletionRequest
 from backends.wire.sampling import Sampling
@@ -92,6 +93,8 @@ async def bind_answer(
             calls=calls,
         )
     plan = await ToolPlan.of(request, tools, checker)
+    if must and request.logprobs:  # they would be of a text that is no part of the answer
+        note({DROPPED: "logprobs"})
     bound = without_form(bind(body, plan))
     if engine == "vllm":
         schema = {"name": "tool_call", "schema": plan.schema(), "strict": True}

@@ -1,4 +1,4 @@
-"""Classifies texts with a chat model of llama.cpp, by the likelihood of each label as the model's answer.
+"""Classifies and moderates texts with a chat model of llama.cpp, by the likelihoods of its answers.
 
 The labels' tokens form a prefix tree. At each fork llama-server gives the probabilities of the next tokens in the
 tree, with all others ruled out; a label's probability is the product along its path, so those of the labels sum to
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from backends.http.errors import ErrorReader
 from backends.local.merge import gathered
 from backends.openai.backend import checked
 from backends.parameters import refuse_forbidden
-from backends.wire.classify import ClassifyRequest
-from catalog.errors import UpstreamProtocolError
+from backends.wire.classify import NO_LABELS, ClassifyRequest
+from backends.wire.common import WireModel
+from catalog.errors import InvalidRequest, UpstreamProtocolError
+from catalog.moderation.categories import CATEGORIES
 from catalog.types import Json
 
 AT_ONCE = 4
@@ -43,7 +46,7 @@ Probabilities = NDArray[np.float64]
 Tokens = tuple[int, ...]
 
 
-def left_out(request: ClassifyRequest) -> tuple[str, ...]:
+def left_out(request: WireModel) -> tuple[str, ...]:
     """The fields of a request that likelihoods do not use."""
     return tuple(sorted({*(request.model_extra or ()), *request.model_fields_set} - _USED))
 
@@ -54,7 +57,7 @@ class Likelihoods:
     def __init__(self, http: HttpClient, errors: ErrorReader) -> None:
         self._http = http
         self._errors = errors
-        self._bias: OrderedDict[tuple[str, str, tuple[str, ...]], Probabilities] = OrderedDict()
+        self._bias: OrderedDict[tuple[str, str, str, tuple[str, ...]], Probabilities] = OrderedDict()
 
     async def classify(self, root: Upstream, request: ClassifyRequest) -> Json:
         """See :class:`backends.base.Classify`.
@@ -62,9 +65,10 @@ class Likelihoods:
         Raises ContextLengthExceeded for a text that does not fit, InvalidRequest for a forbidden field.
         """
         refuse_forbidden(request)
+        if request.labels is None:
+            raise InvalidRequest(NO_LABELS, param="labels")
         labels = tuple(label.strip() for label in request.labels)
-        paths = await gathered([self._tokens(root, label, special=False) for label in labels], at_once=AT_ONCE)
-        tree = _LabelTree(self, root, labels, [tuple(path) for path in paths])
+        tree = await self._tree(root, labels, partial(_which, labels))
         bias = await self._bias_of(tree)
         found = await gathered([tree.probabilities(text) for text in request.texts()], at_once=AT_ONCE)
         used = sum(tokens for _, tokens in found)
@@ -72,12 +76,38 @@ class Likelihoods:
             "data": [
                 {"index": index, "scores": _shares(weights / bias)} for index, (weights, _) in enumerate(found)
             ],
+            "labels": request.labels,
             "scoring": "likelihood",
             "usage": {"prompt_tokens": used, "total_tokens": used},
         }
 
-    async def _bias_of(self, tree: _LabelTree) -> Probabilities:
-        key = tree.root.uds or tree.root.base_url, tree.root.model, tree.labels
+    async def moderate(self, root: Upstream, texts: Sequence[str]) -> tuple[list[dict[str, float]], int]:
+        """The probability of each category of OpenAI's for each text, and the number of prompt tokens.
+
+        It is that of "yes" as the answer to a question about the text. A model that prefers "yes" for texts
+        without content has its odds divided by those, so that such texts are not above a half. An empty text is
+        not asked about. Raises ContextLengthExceeded for a text that does not fit.
+        """
+        scores: list[dict[str, float]] = [{} for _ in texts]
+        used = 0
+        for category, told in CATEGORIES.items():
+            # The text comes first, so that the worker keeps it in its cache from one category to the next.
+            tree = await self._tree(root, ("yes", "no"), partial(_whether, told))
+            bias = await self._bias_of(tree, category)
+            excess = max(1.0, bias[0] / max(bias[1], _LEAST))
+            asked = [index for index, text in enumerate(texts) if text.strip()]
+            found = await gathered([tree.probabilities(texts[index]) for index in asked], at_once=AT_ONCE)
+            for index, ((yes, no), tokens) in zip(asked, found, strict=True):
+                scores[index][category] = float(yes / (yes + no * excess))
+                used += tokens
+        return scores, used
+
+    async def _tree(self, root: Upstream, labels: tuple[str, ...], ask: Callable[[str], str]) -> _LabelTree:
+        paths = await gathered([self._tokens(root, label, special=False) for label in labels], at_once=AT_ONCE)
+        return _LabelTree(self, root, labels, [tuple(path) for path in paths], ask)
+
+    async def _bias_of(self, tree: _LabelTree, about: str = "") -> Probabilities:
+        key = tree.root.uds or tree.root.base_url, tree.root.model, about, tree.labels
         known = self._bias.get(key)
         if known is None:
             found = await gathered([tree.probabilities(text) for text in NOTHING], at_once=AT_ONCE)
@@ -88,12 +118,8 @@ class Likelihoods:
 
     # ---- the worker's paths
 
-    async def prompt(self, root: Upstream, text: str, labels: Sequence[str]) -> Tokens:
-        """The tokens after which the model would name a label."""
-        question = (
-            f"Which one of these labels describes the text best: {', '.join(labels)}?\n\nText: {text}\n\n"
-            "Answer with the label alone."
-        )
+    async def prompt(self, root: Upstream, question: str) -> Tokens:
+        """The tokens after which the model would answer."""
         body = {
             "messages": [{"role": "user", "content": question}],
             "chat_template_kwargs": {"enable_thinking": False},
@@ -140,18 +166,35 @@ class Likelihoods:
         return checked(await self._http.post_json(root, path, body, errors=self._errors), "", root)
 
 
+def _which(labels: Sequence[str], text: str) -> str:
+    question = f"Which one of these labels describes the text best: {', '.join(labels)}?"
+    return f"{question}\n\nText: {text}\n\nAnswer with the label alone."
+
+
+def _whether(told: str, text: str) -> str:
+    return f"Text: {text}\n\nIs this true: the text {told}? Answer with yes or no alone."
+
+
 class _LabelTree:
     """The labels of one request, with the paths of their tokens."""
 
-    def __init__(self, parent: Likelihoods, root: Upstream, labels: tuple[str, ...], paths: list[Tokens]) -> None:
+    def __init__(
+        self,
+        parent: Likelihoods,
+        root: Upstream,
+        labels: tuple[str, ...],
+        paths: list[Tokens],
+        ask: Callable[[str], str],
+    ) -> None:
         self.root = root
         self.labels = labels
         self._parent = parent
         self._paths = paths
+        self._ask = ask
 
     async def probabilities(self, text: str) -> tuple[Probabilities, int]:
         """The probability of each label after a text, shape (labels,), and the number of the prompt's tokens."""
-        before = await self._parent.prompt(self.root, text, self.labels)
+        before = await self._parent.prompt(self.root, self._ask(text))
         weights = np.ones(len(self._paths))
         forks: list[tuple[int, list[int]]] = [(0, list(range(len(self._paths))))]
         while forks:

@@ -21,7 +21,7 @@ from backends.constraints.request import ANY_OBJECT, Constraint, constraint_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
-from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice, TranslatedChat
+from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.media import arguments_of, image_url, parts_of, read_data_url
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -114,8 +114,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
             body[name] = getattr(request, name)
     if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
         body["keep_alive"] = keep_alive
-    foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
-    dropped.add(*(name for name in given(request) if _untaken(name, foreign)))
+    dropped.add(*(name for name in given(request) if not (name in _TAKEN or name in OPTIONS)))
     one_call = request.parallel_tool_calls is False and bool(tools)
     return OllamaChat(body, bound, one_call, dropped.as_tuple())
 
@@ -152,10 +151,6 @@ def embedding_dropped(request: EmbeddingRequest) -> tuple[str, ...]:
     names = [name for name in ("input_type", "instruction") if getattr(request, name) is not None]
     taken = OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
     return (*names, *(name for name in request.model_extra or () if name not in taken))
-
-
-def _untaken(name: str, foreign: frozenset[str]) -> bool:
-    return name in foreign or not (name in _TAKEN or name in OPTIONS)
 
 
 # ---- options

@@ -27,6 +27,7 @@ from backends.openai.documents import (
 )
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
 from backends.openai.models import rows_from_models
+from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
 from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
@@ -41,6 +42,7 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -141,6 +143,13 @@ class OpenAIBackend:
         body["input"] = request.texts()
         document = await self._post(upstream, "/classify", body, "input")
         return classifications(document, request, upstream)
+
+    async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json:
+        """Asks the server's moderation endpoint, or a classifier whose row has its labels' categories."""
+        if upstream.moderation is not None:
+            return await by_classifier(self.classify, upstream, request, upstream.moderation)
+        document = await self._post(upstream, "/moderations", self.body(request, upstream), "input")
+        return moderation_list(document, request, upstream)
 
     def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
         path = "/audio/translations" if request.translate else "/audio/transcriptions"

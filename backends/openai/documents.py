@@ -123,16 +123,22 @@ def _logistic(x: float) -> float:
 
 
 def classifications(document: Json, request: ClassifyRequest, upstream: Upstream) -> Json:
-    """The probabilities of the labels for each text, in the request's order. Source: Jina's API reference."""
+    """The probabilities of the labels for each text: of the request's in their order, or of the server's own.
+
+    Source: Jina's API reference.
+    """
     rows = document.get("data")
     if not isinstance(rows, list):
         raise _wrong(upstream, "no classifications")
     scores: dict[int, list[float]] = {}
+    labels = request.labels
     try:
+        if labels is None:
+            labels = [str(entry["label"]) for entry in rows[0]["predictions"]]
         for position, row in enumerate(rows):
             by_label = {entry["label"]: float(entry["score"]) for entry in row["predictions"]}
-            scores[int(row.get("index", position))] = [by_label[label] for label in request.labels]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            scores[int(row.get("index", position))] = [by_label[label] for label in labels]
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         raise _wrong(upstream, "a classification without a score for each label") from None
     if sorted(scores) != list(range(len(request.texts()))):
         raise _wrong(upstream, "a number of classifications that differs from the number of texts")
@@ -140,6 +146,7 @@ def classifications(document: Json, request: ClassifyRequest, upstream: Upstream
         raise _wrong(upstream, "a score outside [0, 1]")
     answer: Json = {
         "data": [{"index": index, "scores": scores[index]} for index in sorted(scores)],
+        "labels": labels,
         "scoring": document.get("scoring", "provider"),
     }
     for name in ("usage", "truncated"):

@@ -53,8 +53,8 @@ COMPATIBLE = ParameterTable(
 """Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
 are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""
 
-OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control"})
-"""Source: OpenRouter's page on prompt caching."""
+OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control", "annotations"})
+"""Source: OpenRouter's pages on prompt caching, and on PDFs, whose text comes back as annotations."""
 
 PERPLEXITY = replace(COMPATIBLE, sources=True)
 

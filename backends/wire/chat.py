@@ -168,6 +168,7 @@ class Original:
     ``wire`` names the language ("messages", "responses"); ``headers`` and ``query`` are those of the caller that
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
+    ``own_tools``: the answer of such a provider may call tools that the chat lacks, or has by another name.
     """
 
     wire: str
@@ -175,6 +176,7 @@ class Original:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
+    own_tools: bool = False
 
 
 class TranslatedChat(ChatRequest):

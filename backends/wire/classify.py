@@ -36,12 +36,18 @@ def classification(index: int, scores: Sequence[float], labels: Sequence[str]) -
     }
 
 
+Labels = Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS), AfterValidator(_distinct)]
+NO_LABELS = "Give 'labels' to choose from; only a trained classifier has labels of its own."
+
+
 class ClassifyRequest(WireModel):
-    """Texts to classify by ``labels``. An input is a text or an object with ``text``."""
+    """Texts to classify by ``labels``, or by those of a trained classifier. An input is a text or an object with
+    ``text``.
+    """
 
     model: ModelName = "auto"
     input: NonEmpty | Annotated[list[NonEmpty | dict[str, Any]], Field(min_length=1, max_length=MAX_INPUTS)]
-    labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS), AfterValidator(_distinct)]
+    labels: Labels | None = None
     user: Identifier | None = None
 
     def texts(self) -> list[str]:

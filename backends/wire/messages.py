@@ -16,21 +16,24 @@ from backends.wire.common import MAX_STOPS, Finite, ModelName, StopText, Text, W
 Blocks = Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)]
 
 
-class InputMessage(WireModel):
-    role: Literal["user", "assistant", "system"]
-    content: Text | Blocks
-
-
 class OutputConfig(WireModel):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: dict[str, Any] | None = None
 
 
+class InputMessage(WireModel):
+    """A turn. A system message may set the effort of the turn that it follows with ``output_config``."""
+
+    role: Literal["user", "assistant", "system"]
+    content: Text | Blocks
+    output_config: OutputConfig | None = None
+
+
 class MessagesRequest(WireModel):
-    """A request for a message. ``max_tokens`` is required, as in Anthropic's API."""
+    """A request for a message. ``max_tokens`` is required, as in Anthropic's API; 0 fills its cache."""
 
     model: ModelName = "auto"
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
     messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: Text | Blocks | None = None
 

@@ -14,6 +14,8 @@ from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
 from backends.wire.common import Effort, Finite, Identifier, ModelName, SchemaName, Text, WireModel
 from backends.wire.schema import Schema
 
+LEAST_OUTPUT = 16
+"""The smallest ``max_output_tokens`` that OpenAI takes."""
 OWN_ID = "rh"
 """Ids of items begin with it, after their kind, where the gateway wrote them and no provider knows them."""
 

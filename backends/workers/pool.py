@@ -93,6 +93,13 @@ class WorkerPool(Protocol):
         """Drain and stop the model's worker; False if it was not loaded. ``force`` ends running calls."""
         ...
 
+    def keep(self, model_id: str, seconds: float) -> None:
+        """Set the idle time of a loaded model until it is unloaded; a negative one is for ever. It does not wait.
+
+        0 unloads the model once its present calls have ended.
+        """
+        ...
+
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         """Return the last lines of the worker's log, also after its end."""
         ...

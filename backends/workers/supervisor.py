@@ -129,9 +129,14 @@ class Supervisor:
     async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
         worker = self._worker(model)
         if keep_alive is not None:
-            worker.keep(None if keep_alive < 0 else keep_alive)
+            worker.keep(keep_alive)
         await worker.ready()
         return worker.view()
+
+    def keep(self, model_id: str, seconds: float) -> None:
+        worker = self._workers.get(model_id)
+        if worker is not None and worker.loaded:
+            worker.keep(seconds)
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         worker = self._workers.get(model_id)

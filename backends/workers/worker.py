@@ -203,9 +203,9 @@ class Worker:
         """Record its device and count its memory as used; called during :meth:`Host.prepare`."""
         self.device, self.memory, self.reserved = device, memory, memory
 
-    def keep(self, seconds: float | None) -> None:
-        """Set the idle time after which it stops; None means never."""
-        self.keep_alive = seconds
+    def keep(self, seconds: float) -> None:
+        """Set the idle time after which it stops; never if negative. The next process has the row's own again."""
+        self.keep_alive = None if seconds < 0 else seconds
         self._events.set()
 
     def update(self, model: Model) -> None:
@@ -425,6 +425,7 @@ class Worker:
         self._set(WorkerState.DRAINING)
         self.leaving = True
         await self._end_process(0 if self._forced else None)
+        self.keep_alive = _keep_alive(self.model, self._settings)
         self._set(WorkerState.STOPPED)
         self._observer.unloaded(self.model.id, evicted=self._stopping == "evicted")
 

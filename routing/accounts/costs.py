@@ -18,6 +18,8 @@ from routing.state.protocol import NANO
 
 PROMPT_MARGIN = 1.15
 """The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
+SEARCHES = 5
+"""Web searches assumed of an answer that may search."""
 _PROMPT_OVERHEAD = 16
 """Tokens that a provider's template may add to any prompt."""
 _MILLION = 1_000_000
@@ -105,23 +107,30 @@ def longest_prompt(estimate: int) -> int:
     return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
 
 
+def searches_of(price: Price, facts: Facts) -> int:
+    """The web searches to reckon with for an answer: :data:`SEARCHES` if it may search for money, else 0."""
+    return SEARCHES if Capability.WEB_SEARCH in facts.features and price.web_search is not None else 0
+
+
 def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
     """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
 
     The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
-    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer.
-    Infinite if the output is free, ``None`` if a price is unknown.
+    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer, and
+    it searches the web as often as :data:`SEARCHES`, if it may. Infinite if the output is free, ``None`` if a
+    price is unknown.
     """
     prompt = longest_prompt(facts.prompt_tokens)
     if price.rates.of(facts.tiers, prompt)[1] and not price.free:
         return None
     rates = price.rates.standard
+    searches = searches_of(price, facts)
     if Capability.AUDIO_INPUT in facts.features:
-        written, details = 0, UsageDetails(audio_input=prompt)
+        written, details = 0, UsageDetails(audio_input=prompt, web_searches=searches)
     elif (rates.cache_write_long or 0) > (rates.input or 0):
-        written, details = prompt, UsageDetails(cache_write_long=prompt)
+        written, details = prompt, UsageDetails(cache_write_long=prompt, web_searches=searches)
     else:
-        written, details = 0, None
+        written, details = 0, UsageDetails(web_searches=searches) if searches else None
     alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
     with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
     if alone is None or with_million is None:

@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import count
 from secrets import token_hex
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import AliasChoices, Field
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from catalog.validation.section import Section
-from routing.accounts.costs import cost_nano, cost_of, to_nano
+from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
 from routing.accounts.windows import Window, day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
@@ -33,8 +33,8 @@ from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
 
 _MAX_CACHED_SCOPES = 4096
-_SEARCHES = 5
-"""Web searches assumed of an answer that may search."""
+_READING = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
+"""Capabilities whose cost is that of the prompt, so that no assumed answer covers the error of its estimate."""
 
 
 class Caps(Section):
@@ -89,6 +89,13 @@ class CapUsage:
     spent: float
 
 
+class Left(NamedTuple):
+    """Dollars that are left of a cap, and the seconds until its window ends (``None``: it does not)."""
+
+    dollars: float
+    until: float | None
+
+
 class Reservation:
     """Context manager that reserves money for one call. Leaving it unsettled releases the money: no call was made.
 
@@ -101,6 +108,8 @@ class Reservation:
         "_spend",
         "_written",
         "amount",
+        "before",
+        "charged",
         "day",
         "endpoint",
         "key",
@@ -108,12 +117,18 @@ class Reservation:
         "settled",
     )
 
-    def __init__(self, spend: Spend, key: str, model: str, endpoint: str, amount: float | None) -> None:
+    def __init__(
+        self, spend: Spend, key: str, model: str, endpoint: str, amount: float | None, before: float = 0.0
+    ) -> None:
+        """``before`` is what earlier attempts at the same request cost, in dollars."""
         self._spend = spend
         self.key = key
         self.model = model
         self.endpoint = endpoint
         self.amount = amount
+        self.before = before
+        self.charged = 0
+        """Nano-dollars that the call cost, or was estimated to; 0 before it is settled."""
         self.settled = False
         self.day = ""
         self._counters: tuple[Counter, ...] = ()
@@ -147,6 +162,7 @@ class Reservation:
             unknown = partly or actual is None
             guess = self.amount if estimate is None else estimate
             rest = max(0, to_nano(guess) - known) if unknown and guess is not None else 0
+            self.charged = known + rest
             self._written = self._spend.charge(
                 self, self._counters, self._hold, known, rest, usage, unknown=unknown
             )
@@ -207,12 +223,18 @@ class Spend:
         """The prices of a row as they are now."""
         return price if price.later is None else price.at(self._wall())
 
-    def estimate(self, price: Price, facts: Facts) -> float | None:
-        """Dollars to reserve for a request, for the longest answer that it allows."""
+    def estimate(self, price: Price, facts: Facts, bound: int | None = None) -> float | None:
+        """Dollars to reserve for a request, for the longest answer that it allows.
+
+        ``bound`` is the most tokens that an answer without a bound of its caller's gets. Without a bound it is
+        assumed to have ``assumed_output_tokens``.
+        """
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
         assumed = self._settings.assumed_output_tokens if generates else 0
+        if bound is not None:
+            assumed = min(assumed, bound)
         usage = Usage(
-            input=facts.prompt_tokens,
+            input=longest_prompt(facts.prompt_tokens) if facts.capability in _READING else facts.prompt_tokens,
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
@@ -231,7 +253,7 @@ class Spend:
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
-        searches = _SEARCHES if Capability.WEB_SEARCH in facts.features and price.web_search is not None else 0
+        searches = searches_of(price, facts)
         details = UsageDetails(
             audio_input=sound, image_output=usage.output if pictures else 0, web_searches=searches
         )
@@ -249,9 +271,14 @@ class Spend:
         """Seconds that a capped call waits for a stuck store."""
         return self._settings.store_timeout
 
-    def reserve(self, *, key: str, model: str, endpoint: str, amount: float | None) -> Reservation:
-        """A reservation of ``amount`` dollars (``None``: unknown), to be entered."""
-        return Reservation(self, key, model, endpoint, amount)
+    def reserve(
+        self, *, key: str, model: str, endpoint: str, amount: float | None, before: float = 0.0
+    ) -> Reservation:
+        """A reservation of ``amount`` dollars (``None``: unknown), to be entered.
+
+        ``before`` are the dollars of earlier attempts at the request, which its cap counts too.
+        """
+        return Reservation(self, key, model, endpoint, amount, before)
 
     def headroom(self, key: str) -> float | None:
         """Dollars that the key may spend on its next call; ``None`` without a cap."""
@@ -265,6 +292,18 @@ class Spend:
         ]
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
         return max(0, min(room)) / NANO if room else None
+
+    def left(self, key: str) -> Left | None:
+        """What is left of the caps of the key's windows; ``None`` without such a cap."""
+        if not self._scopes(key):
+            return None
+        now = self._wall()
+        rooms = [
+            Left(max(0, counter.limit - self._totals.get(counter.name, 0)) / NANO, _ends_in(counter, now))
+            for counter in self._counters(key, now)
+            if counter.limit is not None
+        ]
+        return min(rooms, key=lambda room: room.dollars, default=None)
 
     def request_cap(self, key: str) -> float | None:
         """Dollars that one request of the key may cost; ``None`` without such a cap."""
@@ -358,7 +397,7 @@ class Spend:
             return (), 0
         held = 0 if call.amount is None else to_nano(call.amount)
         counters = self._counters(call.key, now)
-        self._check_request(scopes, call.amount)
+        self._check_request(scopes, call.amount, call.before)
         self._check_windows(counters, held, now)
         return counters, held
 
@@ -426,15 +465,16 @@ class Spend:
         usage = UsageRow(hold.day, hold.model, hold.endpoint, hold.key)
         return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
 
-    def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None) -> None:
+    def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None, before: float) -> None:
         limits = [caps.request for _, caps in scopes if caps.request is not None]
         if amount is None:
             if not self.unknown_price_allowed:
                 raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
             return
-        if limits and to_nano(amount) > to_nano(min(limits)):
+        most, cap = to_nano(before + amount), to_nano(min(limits)) if limits else None
+        if cap is not None and most > cap:
             raise BudgetExceeded(
-                f"This request may cost {dollars(to_nano(amount))}, more than the {dollars(to_nano(min(limits)))} "
+                f"This request may cost {dollars(most)}, more than the {dollars(cap)} "
                 "allowed for one request. Ask for fewer output tokens or a cheaper model."
             )
 
@@ -455,6 +495,12 @@ class Spend:
                 self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change
 
 
+def _ends_in(counter: Counter, now: float) -> float | None:
+    """Seconds until the window of a counter ends; ``None`` if it does not."""
+    end = window_at(Window(counter.name.split("/")[-2]), now).end
+    return None if end is None else max(0.0, end - now)
+
+
 def _exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExceeded:
     """The refusal of a call that may cost ``held``, by a cap of which ``spent`` is used; nano-dollars.
 
@@ -470,8 +516,7 @@ def _exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExce
             f"This request may cost {dollars(held)}, more than the {cap} allows at all. Ask for fewer output "
             "tokens or a cheaper model."
         )
-    end = window_at(Window(window), now).end
-    until = None if end is None else max(0.0, end - now)
+    until = _ends_in(counter, now)
     when = "" if until is None else f" The next {window} begins in {until:.0f} s."
     if spent >= limit or spent + held <= limit:  # in the second case by other gateways, since the last refresh
         return BudgetExceeded(f"The {cap} is used up.{when}", retry_after=until)

@@ -26,6 +26,8 @@ _MAX_WRITERS = 50
 _USUAL_OUTPUT = {Task.CLASSIFY: 16.0, Task.EXTRACT: 128.0, Task.TOOL_USE: 128.0, Task.SUMMARISE: 256.0}
 _USUAL_OUTPUT_ELSE = 300.0
 """Tokens of an answer before any was observed."""
+_TIMES_USUAL, _ALWAYS_USUAL = 4.0, 64.0
+"""The most that one answer counts for the usual length: this multiple of it, but these tokens at least."""
 
 
 class LearnedState:
@@ -73,8 +75,14 @@ class LearnedState:
         self.stale_speed.add(model_id)
 
     def output_observed(self, task: Task, tokens: int) -> None:
-        """Update the usual length of a task's answers with one complete answer."""
-        self.output[task] += 0.05 * (min(max(tokens, 1), 100_000) - self.output[task])
+        """Update the usual length of a task's answers with one complete answer.
+
+        An answer counts as :data:`_TIMES_USUAL` times the usual length at most: one very long one would make every
+        model look dear.
+        """
+        usual = self.output[task]
+        most = min(max(_TIMES_USUAL * usual, _ALWAYS_USUAL), 100_000)
+        self.output[task] += 0.05 * (min(max(tokens, 1), most) - usual)
         self._changed.add(_OUTPUTS)
 
     def export(self) -> dict[str, Any]:

@@ -60,10 +60,6 @@ class Answer(Generic[T]):
         """
         await self._go_on(self, error)
 
-    def check_form(self) -> None:
-        """Raises AnswerInvalid if the whole answer, which has been iterated, broke a form that is insisted on."""
-        self.attempt.check_form()
-
     def headers(self) -> dict[str, str]:
         """The headers of :data:`CHOICE_HEADERS` that apply."""
         headers = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
     AnswerInvalid,
     ContextLengthExceeded,
@@ -28,27 +29,35 @@ from catalog.errors import (
     StreamBroken,
     UnsupportedParameter,
     UpstreamError,
+    UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, bound_of, bounded, check_taken
+from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
 from routing.calling.lease import Lease
-from routing.calling.observers import ChunkObserver
+from routing.calling.observers import ChunkObserver, ends_of
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
+from routing.state.protocol import NANO
 
 T = TypeVar("T")
+_MOST_AFTER_END = 1000
+"""Items that may follow the end of the last choice: its usage, and events of a provider's own."""
 
 
 class Attempt(Generic[T]):
     """A call of one candidate: ``start`` it, iterate it, and ``close`` it in every case."""
 
-    def __init__(self, context: AttemptContext, job: Job[T], candidate: Candidate, number: int) -> None:
+    def __init__(
+        self, context: AttemptContext, job: Job[T], candidate: Candidate, number: int, spent: float = 0.0
+    ) -> None:
+        """``spent`` are the dollars of earlier attempts at the job, which its limits on cost count too."""
         self.job = job
         self.candidate = candidate
         self.number = number
+        self.spent = spent
         self.dropped: tuple[str, ...] = ()
         self.bound: Bound | None = None
         """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
@@ -67,6 +76,7 @@ class Attempt(Generic[T]):
         self._queued = 0.0
         self._first: float | None = None
         self._unstreamed = False
+        self._reported: list[str] | None = None
         self._ended = False
         self._error: BaseException | None = None
         self._closed = False
@@ -75,6 +85,11 @@ class Attempt(Generic[T]):
     @property
     def model(self) -> Model:
         return self.candidate.model
+
+    @property
+    def total_spent(self) -> float:
+        """Dollars of this attempt, once it is closed, and of those before it."""
+        return self.spent + (0.0 if self._lease is None else self._lease.reservation.charged / NANO)
 
     def wall(self) -> float:
         """Wall-clock time in seconds."""
@@ -91,14 +106,9 @@ class Attempt(Generic[T]):
             self._verdict = None if cut else self._judge.verdict()
         return self._verdict
 
-    def check_form(self) -> None:
-        """Raises AnswerInvalid if the ended answer broke a form that its request insists on."""
-        if (
-            self._judge is not None
-            and self._observer.finish_reason != "length"
-            and insists(self.job.request)
-            and self.verdict() is False
-        ):
+    def _check_form(self) -> None:
+        """Raises AnswerInvalid if the ended answer broke the form that its request insists on."""
+        if self._observer.finish_reason != "length" and self.verdict() is False:
             raise AnswerInvalid(
                 f"'{self.model.id}' did not give its answer the form that the request asks for. Try again, or "
                 "choose another model."
@@ -115,32 +125,41 @@ class Attempt(Generic[T]):
         UpstreamError for a chat's path that is missing at present, and StreamBroken for an answer without content.
         """
         try:
-            self.bound = bound_of(self.model, self.job.facts, self._context.spend, self.job.bound)
-            lease = await self._context.leases.acquire(self._held, self.job.facts, self.candidate, self._began)
+            facts, spend = self.job.facts, self._context.spend
+            if facts.output_tokens is not None and facts.output_tokens < LEAST_OUTPUT:
+                facts = as_sent(facts, self._context.leases.target(self.model))
+            self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
+            lease = await self._context.leases.acquire(
+                self._held,
+                facts,
+                self.candidate,
+                self._began,
+                longest=None if self.bound is None else self.bound.tokens,
+                spent=self.spent,
+            )
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             request = self.job.request
             if self.bound is not None:
+                check_least(lease.upstream, self.bound, self.model)
                 request = bounded(request, self.bound, lease.upstream)
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
                 self.dropped = self.job.left_out + self.dropped
             if self.dropped:
-                check_taken(self.dropped, self.bound, self.job.facts, self.model)
+                check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
-            reported = collect() if late else None
+            self._reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
                 pass
             if lease.upstream.asked.known:
                 self._note_form(lease.upstream)
-            if reported:
-                self.dropped = tuple(dict.fromkeys([*self.dropped, *reported]))
-                self._refuse(self.dropped)
+            self._note_reported()
         except PathMissing as error:
             self._error = self._of_missing_path(error)
             raise self._error from None
@@ -151,6 +170,13 @@ class Attempt(Generic[T]):
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
             raise
+
+    def _note_reported(self) -> None:
+        """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""
+        if self._reported:
+            self.dropped = tuple(dict.fromkeys([*self.dropped, *self._reported]))
+            self._reported.clear()
+            self._refuse(tuple(name for name in self.dropped if name != "usage"))
 
     def _note_form(self, upstream: Upstream) -> None:
         """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
@@ -211,8 +237,9 @@ class Attempt(Generic[T]):
         return True
 
     def _end(self) -> None:
-        """Note the end, and a lack of choices. Raises UnsupportedParameter for a lack under ``strict``."""
+        """Note the end, and what was lost by then. Raises UnsupportedParameter for a lack under ``strict``."""
         self._ended = True
+        self._note_reported()
         wanted = getattr(self.job.request, "n", None) or 1
         if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
             self.dropped = (*self.dropped, "n")
@@ -229,11 +256,37 @@ class Attempt(Generic[T]):
             "latency": round(self._context.clock.monotonic() - self._began, 4),
         }
 
-    async def items(self) -> AsyncGenerator[T]:
+    def items(self) -> AsyncGenerator[T]:
         """The items received so far, then the rest as they arrive.
 
-        Raises the backend's errors, of which StreamBroken and the timeouts may come after the first item.
+        The end of an answer whose form is insisted on waits for the check of the whole. Raises the backend's
+        errors, of which StreamBroken and the timeouts may come after the first item, and AnswerInvalid.
         """
+        return self._in_form() if self._judge is not None and insists(self.job.request) else self._arriving()
+
+    async def _in_form(self) -> AsyncGenerator[T]:
+        """The items; those from the end of the last choice on pass once the whole answer has its form."""
+        unended = getattr(self.job.request, "n", None) or 1
+        last: list[T] = []
+        async with aclosing(self._arriving()) as items:
+            async for item in items:
+                unended -= ends_of(item)
+                if unended > 0:
+                    yield item
+                elif len(last) < _MOST_AFTER_END:
+                    last.append(item)
+                else:
+                    self._error = UpstreamProtocolError(f"'{self.model.id}' goes on after the end of its answer.")
+                    raise self._error
+        try:
+            self._check_form()
+        except AnswerInvalid as error:
+            self._error = error
+            raise
+        for item in last:
+            yield item
+
+    async def _arriving(self) -> AsyncGenerator[T]:
         see, judge = self._observer.see, self._judge
         try:
             early, self._early = self._early, []

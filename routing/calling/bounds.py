@@ -13,16 +13,18 @@ from typing import NamedTuple
 from backends.base import Upstream
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.common import WireModel
+from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import BudgetExceeded, PriceUnknown, UnsupportedParameter
 from catalog.model import Capability, Model, Price
-from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt
+from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt, searches_of
 from routing.accounts.spend import Spend
 from routing.facts import Facts
 
-MAX_COST, CAP, KEY = "max_cost", "request_cap", "key_tokens"
+MAX_COST, CAP, SPENDING, KEY = "max_cost", "request_cap", "spending_cap", "key_tokens"
 LIMITS = {
     MAX_COST: "routing.max_cost",
     CAP: "the spending cap of one request",
+    SPENDING: "what is left of the spending cap",
     KEY: "the limit on this API key's tokens",
 }
 """The limits that a bound can follow from, as they are named to callers."""
@@ -43,48 +45,85 @@ class Bound(NamedTuple):
         return f"{_OLDER}={self.tokens}; {self.limit}"
 
 
-def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None) -> Bound | None:
-    """The lowest bound by ``max_cost``, the cap on the cost of one request and ``given``.
+def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None, spent: float = 0.0) -> Bound | None:
+    """The lowest bound by ``max_cost``, the caps on spending and ``given``.
 
-    ``None`` if the caller's own bound or the model's limits are lower. Raises PriceUnknown if a price is, and
-    UnsupportedParameter if the prompt may cost as much as the limit.
+    ``spent`` are the dollars of earlier attempts at the request. ``None`` if the caller's own bound or the model's
+    limits are lower. Raises PriceUnknown if a price is, BudgetExceeded and UnsupportedParameter if the prompt may
+    cost as much as the limit.
     """
-    if facts.capability not in (Capability.CHAT, Capability.COMPLETION) or facts.tokens_only:
+    if facts.tokens_only:
         return None
-    most, limits = facts.intent.max_cost, [] if given is None else [given]
+    most, limits, price = facts.intent.max_cost, [] if given is None else [given], spend.now_of(model.price)
+    if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+        if most is not None and spent:
+            _check_rest(model, spend.estimate(model.price, facts), most, spent)
+        return None
     if most is not None:
-        limits += _by_cost(model, spend.now_of(model.price), facts, most, MAX_COST, unknown_allowed=False)
-    cap = spend.request_cap(facts.key)
+        limits += _by_cost(model, price, facts, most, MAX_COST, spent=spent, unknown_allowed=False)
+    cap, left, allowed = spend.request_cap(facts.key), spend.left(facts.key), spend.unknown_price_allowed
     if cap is not None:
-        allowed = spend.unknown_price_allowed
-        limits += _by_cost(model, spend.now_of(model.price), facts, cap, CAP, unknown_allowed=allowed)
+        limits += _by_cost(model, price, facts, cap, CAP, spent=spent, unknown_allowed=allowed)
+    if left is not None and facts.output_tokens is None:
+        limits += _by_cost(
+            model, price, facts, left.dollars, SPENDING, unknown_allowed=allowed, retry_after=left.until
+        )
     lowest = min(limits, default=None)
     if lowest is None or lowest.tokens >= _own_bound(model, facts):
         return None
     return lowest._replace(tokens=min(lowest.tokens, _room(model, facts)))
 
 
+def _check_rest(model: Model, estimate: float | None, most: float, spent: float) -> None:
+    """Raises UnsupportedParameter if a request may not be paid from what earlier attempts left of ``max_cost``."""
+    if estimate is None or spent + estimate > most:
+        raise UnsupportedParameter(
+            f"The attempts before '{model.id}' have cost ${spent:.6f} of the ${most:.6f} allowed for this "
+            "request, and the rest may not pay for another. Allow more.",
+            param="routing.max_cost",
+        )
+
+
 def _by_cost(
-    model: Model, price: Price, facts: Facts, dollars: float, limit: str, *, unknown_allowed: bool
+    model: Model,
+    price: Price,
+    facts: Facts,
+    dollars: float,
+    limit: str,
+    *,
+    spent: float = 0.0,
+    unknown_allowed: bool,
+    retry_after: float | None = None,
 ) -> list[Bound]:
-    tokens = affordable_output(price, facts, dollars)
+    tokens = affordable_output(price, facts, dollars - spent)
     if tokens is None:
         if unknown_allowed:
             return []
         raise PriceUnknown(f"'{model.id}' cannot answer: {PriceUnknown.reason}.", param="model")
     each = tokens / facts.choices
-    if each < 1 and limit == CAP:
+    if each >= 1:
+        return [] if math.isinf(each) else [Bound(math.floor(each), limit)]
+    alone = f"The prompt{_beside(price, facts)} alone may cost more with '{model.id}' than the ${dollars:.6f} "
+    before = f", of which earlier attempts have cost ${spent:.6f}" if spent else ""
+    if limit == CAP:
+        raise BudgetExceeded(f"{alone}that one request may cost{before}. Shorten it, or choose a cheaper model.")
+    if limit == SPENDING:
         raise BudgetExceeded(
-            f"The prompt alone may cost more with '{model.id}' than the ${dollars:.6f} that one request may cost. "
-            "Shorten it, or choose a cheaper model."
+            f"{alone}that are left of the spending cap. Shorten it, or choose a cheaper model.",
+            retry_after=retry_after,
         )
-    if each < 1:
-        raise UnsupportedParameter(
-            f"The prompt alone may cost more with '{model.id}' than the ${dollars:.6f} allowed for this request. "
-            "Shorten it, allow more, or choose a cheaper model.",
-            param="routing.max_cost",
-        )
-    return [] if math.isinf(each) else [Bound(math.floor(each), limit)]
+    raise UnsupportedParameter(
+        f"{alone}allowed for this request{before}. Shorten it, allow more, or choose a cheaper model.",
+        param="routing.max_cost",
+    )
+
+
+def _beside(price: Price, facts: Facts) -> str:
+    """What counts as part of the prompt beside what the caller wrote."""
+    if Capability.WEB_SEARCH not in facts.features:
+        return ""
+    fee = searches_of(price, facts)
+    return f" with what its web searches may read{f' and {fee} searches' if fee else ''}"
 
 
 def _own_bound(model: Model, facts: Facts) -> float:
@@ -112,8 +151,36 @@ def bounded(request: WireModel, bound: Bound, upstream: Upstream) -> WireModel:
     return request.model_copy(update=tokens)
 
 
-def check_taken(dropped: tuple[str, ...], bound: Bound | None, facts: Facts, model: Model) -> None:
-    """Raises UnsupportedParameter if a limit needs a bound, also the caller's own, and the server is sent none."""
+def check_least(upstream: Upstream, bound: Bound | None, model: Model) -> None:
+    """Raises UnsupportedParameter for a bound below the least that the server takes."""
+    least = _least(upstream)
+    if bound is not None and bound.tokens < least:
+        raise UnsupportedParameter(
+            f"'{model.id}' takes no bound below {least} tokens, and {LIMITS[bound.limit]} allows an answer of "
+            f"{bound.tokens}. Allow more, shorten the prompt, or choose another model.",
+            param="routing.max_cost" if bound.limit == MAX_COST else "max_tokens",
+        )
+
+
+def as_sent(facts: Facts, target: Upstream | None) -> Facts:
+    """The facts with the caller's bound as the server gets it: :data:`LEAST_OUTPUT` at least, if it wants that."""
+    least = 0 if target is None else _least(target)
+    return facts if (facts.output_tokens or math.inf) >= least else replace(facts, output_tokens=least)
+
+
+def _least(upstream: Upstream) -> int:
+    return LEAST_OUTPUT if upstream.wire == "responses" else 0
+
+
+def check_taken(
+    dropped: tuple[str, ...], bound: Bound | None, facts: Facts, model: Model, upstream: Upstream
+) -> None:
+    """Raises UnsupportedParameter if a limit needs a bound, also the caller's own, and the server is sent none.
+
+    The caller's own bound below the least that the server takes is raised to that.
+    """
+    if bound is None and (facts.output_tokens or math.inf) < _least(upstream):
+        return
     if BOUNDING.isdisjoint(dropped) or (bound is None and facts.intent.max_cost is None) or model.price.free:
         return
     limit = MAX_COST if bound is None else bound.limit

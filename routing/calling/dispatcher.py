@@ -45,7 +45,16 @@ from routing.calling.traces import Traces
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
-from routing.plan import NOT_SET_UP, OVER_BUDGET, Candidate, Exclusion, Plan, Strategy
+from routing.plan import (
+    KEYS_FORBIDDEN,
+    KEYS_REJECTED,
+    NOT_SET_UP,
+    OVER_BUDGET,
+    Candidate,
+    Exclusion,
+    Plan,
+    Strategy,
+)
 from routing.upstreams.breaker import Breakers
 
 T = TypeVar("T")
@@ -53,8 +62,10 @@ Planner = Callable[[Facts], Plan]
 
 _ANOTHER_KEY = (UpstreamRateLimited, UpstreamRejectedKey)
 _LIMITS = ("keys_resting", "keys_used_up")
-_PASSING = ("breaker_open", *_LIMITS, "keys_rejected")
-"""Codes of exclusions that pass by themselves, so that trying again may help."""
+_REFUSED = (KEYS_FORBIDDEN, KEYS_REJECTED)
+"""Codes of exclusions that end when their cause is mended, which one call at a time tries."""
+_PASSING = ("breaker_open", *_LIMITS, *_REFUSED)
+"""Codes of exclusions that pass, so that trying again may help."""
 _MAX_REASONS = 5
 _ANOTHER_MODEL = (ContextLengthExceeded, CapabilityMismatch, UnsupportedParameter)
 
@@ -143,8 +154,8 @@ class Dispatcher:
             if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
                 # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
                 await attempt.close()
-                plan = self._plan(job.facts)
-                attempt = await self._first_answer(job, plan, plan.candidates)
+                plan, spent = self._plan(job.facts), attempt.total_spent
+                attempt = await self._first_answer(job, plan, plan.candidates, spent=spent)
         except BaseException as error:
             self._finish(job, error)
             raise
@@ -159,7 +170,9 @@ class Dispatcher:
         if not (error.retryable and rest):
             raise error
         failed = [*broken.failures, f"{broken.model.id}: {error.code}"]
-        attempt = await self._first_answer(broken.job, plan, rest, broken.number, failed, error)
+        attempt = await self._first_answer(
+            broken.job, plan, rest, broken.number, failed, error, spent=broken.total_spent
+        )
         answer.adopt(attempt, _reason(attempt, plan))
 
     async def end(self, attempt: Attempt[T], error: BaseException | None) -> None:
@@ -185,10 +198,13 @@ class Dispatcher:
         number: int = 0,
         failures: Sequence[str] = (),
         last: RoundhouseError | None = None,
+        *,
+        spent: float = 0.0,
     ) -> Attempt[T]:
         """The attempt at the first of the candidates that answers, after ``number`` attempts with these failures.
 
-        Raises the last attempt's error, or that of :func:`nothing_left`.
+        ``spent`` are the dollars that those attempts cost. Raises the last attempt's error, or that of
+        :func:`nothing_left`.
         """
         queue = deque(self._able(job, plan, candidates))
         leased_again: set[str] = set()
@@ -209,10 +225,11 @@ class Dispatcher:
                         failed.append(f"{candidate.model.id}: breaker_open")
                         continue
                     number += 1
+                    attempt = Attempt(self._context, job, candidate, number, spent)
                     try:
-                        attempt = await self._try(job, candidate, number, escalate=bool(queue))
+                        await self._try(attempt, escalate=bool(queue))
                     except RoundhouseError as error:
-                        last = error
+                        last, spent = error, attempt.total_spent
                         failed.append(f"{candidate.model.id}: {error.code}")
                         if isinstance(error, UpstreamRateLimited):
                             limits.append(error.retry_after)
@@ -282,9 +299,9 @@ class Dispatcher:
             return True
         return False
 
-    async def _try(self, job: Job[T], candidate: Candidate, number: int, *, escalate: bool) -> Attempt[T]:
-        """Start one attempt, or complete it if it may escalate. Raises the attempt's error."""
-        attempt = Attempt(self._context, job, candidate, number)
+    async def _try(self, attempt: Attempt[T], *, escalate: bool) -> None:
+        """Start an attempt, or complete it if it may escalate. Raises the attempt's error."""
+        job, candidate = attempt.job, attempt.candidate
         escalate = escalate and job.judge is not None and job.facts.intent.escalate
         try:
             await attempt.start(complete=escalate)
@@ -292,7 +309,7 @@ class Dispatcher:
             if isinstance(error, UpstreamRejectedKey) and (source := self._leases.key_source(candidate.model)):
                 error.message += f" Check the key in {source}."
             await attempt.close(error)
-            if isinstance(error, _ANOTHER_KEY):
+            if isinstance(error, UpstreamRateLimited):
                 # The outcome is recorded: the rest of the keys is what the caller has to wait for.
                 rest = self._leases.rest_of_keys(candidate, self._clock.monotonic())
                 error.retry_after = error.retry_after if rest is None else math.ceil(rest)
@@ -302,7 +319,6 @@ class Dispatcher:
             raise UpstreamProtocolError(f"'{candidate.model.id}' did not follow the requested schema or tools.")
         if candidate.model.ends is not None:
             self._ends.used(candidate.model, self._clock.wall())
-        return attempt
 
     def _admitted(self, candidate: Candidate, facts: Facts, *, named: bool) -> bool:
         model, now = candidate.model, self._clock.monotonic()
@@ -369,7 +385,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     """The error for a plan without candidates, with the reasons of its exclusions.
 
     ModelTemporarilyUnavailable if an exclusion passes by itself, UpstreamRateLimited or UpstreamQuotaExceeded if
-    every one of those is a provider's limit, BudgetExceeded if one is by a spending cap.
+    every one of those is a provider's limit, UpstreamForbidden or UpstreamRejectedKey if every one is a refusal of
+    the keys (as the refused call was answered: waiting does not mend it), BudgetExceeded if one is by a spending cap.
     Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ContextLengthExceeded
     if a model would answer a shorter prompt, ModelUnavailable or EngineMissing for a model asked for by name, else
     NoCandidate.
@@ -382,8 +399,11 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
     if passing is not None:
         rest = min(exclusion.rest or 1.0 for exclusion in excluded if exclusion.code in _PASSING)
         text = f"'{passing.model}' cannot answer at present: {passing.reason}." if named else message
+        if by_code.keys().isdisjoint(("breaker_open", *_LIMITS)):
+            refused = UpstreamRejectedKey if KEYS_REJECTED in by_code else UpstreamForbidden
+            return refused(text, param="model")
         text += f" Try again in {math.ceil(rest)} s, or choose another model."
-        if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", "keys_rejected")):
+        if passing.code in _LIMITS and by_code.keys().isdisjoint(("breaker_open", *_REFUSED)):
             limited = UpstreamRateLimited if "keys_resting" in by_code else UpstreamQuotaExceeded
             return limited(text, param="model", retry_after=math.ceil(rest))
         return ModelTemporarilyUnavailable(text, param="model", retry_after=math.ceil(rest))

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from backends.native import refusal_of
 from backends.streams.assemble import ChatAssembler
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from routing.calling.validation import judge
 
 MOST = 1_000_000
@@ -37,7 +36,8 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
 
     So it is of a request that its translation does not hold: the answer may call tools that the chat lacks.
     """
-    if refusal_of(request) is not None:
+    original = request.original if isinstance(request, TranslatedChat) else None
+    if original is not None and (original.own_tools or original.refusal is not None):
         return None
     wanted = request.response_format
     says_form = wanted is not None and wanted.type != "text"

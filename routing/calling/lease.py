@@ -80,10 +80,20 @@ class Leases:
         self._timeouts = timeouts
         self._addresses.clear()
 
-    async def acquire(self, held: AsyncExitStack, facts: Facts, candidate: Candidate, now: float) -> Lease:
+    async def acquire(
+        self,
+        held: AsyncExitStack,
+        facts: Facts,
+        candidate: Candidate,
+        now: float,
+        *,
+        longest: int | None = None,
+        spent: float = 0.0,
+    ) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
-        Raises BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
+        ``longest`` bounds the tokens of the answer, ``spent`` are the dollars of earlier attempts. Raises
+        BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
         """
         model = candidate.model
         reservation = await held.enter_async_context(
@@ -91,7 +101,8 @@ class Leases:
                 key=facts.key,
                 model=model.id,
                 endpoint=model.endpoint_name,
-                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts),
+                amount=0.0 if facts.tokens_only else self._spend.estimate(model.price, facts, longest),
+                before=spent,
             )
         )
         if model.local:
@@ -115,6 +126,7 @@ class Leases:
             max_output_tokens=model.limits.max_output_tokens,
             prompts=model.options.get("prompts", {}),
             voices=model.voice_map,
+            moderation=model.moderation,
         )
 
     def address(self, model: Model, now: float) -> tuple[Upstream, int | None]:
@@ -137,6 +149,7 @@ class Leases:
                 wire=model.wire or endpoint.wire,
                 reasons=Capability.REASONING in model.capabilities,
                 options=model.options,
+                moderation=model.moderation,
                 voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )

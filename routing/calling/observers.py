@@ -56,6 +56,11 @@ class ChunkObserver:
                 self.begun = _carries_content(choice)
 
 
+def ends_of(item: Any) -> int:
+    """The choices that end with this chunk."""
+    return sum(choice.get("finish_reason") is not None for choice in item.get("choices") or ())
+
+
 def _carries_content(choice: Mapping[str, Any]) -> bool:
     delta = choice.get("delta")
     if delta is None:

@@ -16,6 +16,7 @@ from backends.base import (
     Count,
     Draw,
     Embed,
+    Moderate,
     Rerank,
     Speak,
     Tokenize,
@@ -78,6 +79,9 @@ RERANK: Operation[Json] = Operation(
 )
 CLASSIFY: Operation[Json] = Operation(
     Classify, lambda backend, upstream, body: once(backend.classify(upstream, body)), _object
+)
+MODERATE: Operation[Json] = Operation(
+    Moderate, lambda backend, upstream, body: once(backend.moderate(upstream, body)), _object
 )
 TRANSCRIBE: Operation[Json] = Operation(
     Transcribe,

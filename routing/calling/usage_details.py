@@ -22,7 +22,8 @@ def details_of(
     """The details of a usage object, ``None`` if there are none.
 
     ``prompt`` and ``answer`` are the details of the tokens, ``tier`` is the answer's ``service_tier``. A count
-    that cannot be true counts as 0: the totals of tokens are known without it.
+    of tokens that cannot be true counts as 0: the totals are known without it. Raises ValueError for more searches
+    or containers than :data:`MOST_CALLS`, which are paid by the piece.
     """
     if not (
         prompt.get("audio_tokens")
@@ -42,14 +43,21 @@ def details_of(
         _count(prompt.get("image_tokens")),
         _count(answer.get("audio_tokens")),
         _count(answer.get("image_tokens")),
-        min(_in(ran, "web_search_requests"), MOST_CALLS),
-        min(_in(ran, "containers"), MOST_CALLS),
+        _calls(ran, "web_search_requests"),
+        _calls(ran, "containers"),
         tiers_of(tier, usage.get("speed"), usage.get("inference_geo")),
     )
     return UsageDetails(*found) if any(found) else None
 
 
 _BEYOND = frozenset({"cache_creation", "server_tool_use", "speed", "inference_geo"})
+
+
+def _calls(holder: object, name: str) -> int:
+    count = _in(holder, name)
+    if count > MOST_CALLS:
+        raise ValueError("not a count of calls")
+    return count
 
 
 def _in(holder: object, name: str) -> int:

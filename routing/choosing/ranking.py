@@ -66,8 +66,11 @@ def comparable(facts: Facts, world: World, rows: Ints) -> Ints:
     """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
 
     Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
-    from one call to the next as scores do.
+    from one call to the next as scores do. A chat model moderates only where no model made for it can.
     """
+    if facts.capability is Capability.MODERATE:
+        made_for_it = rows[~world.index.capable((Capability.CHAT,))[rows]]
+        return made_for_it if len(made_for_it) else rows
     return rows[:1] if facts.capability is Capability.EMBED and not may_pin(facts, world) else rows
 
 

@@ -18,6 +18,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
+from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
@@ -178,11 +179,30 @@ def read_classification(
         headers,
         texts,
         key=key,
-        other_tokens=sum(map(estimate_tokens, request.labels)),
+        other_tokens=sum(map(estimate_tokens, request.labels or ())),
         task=Task.CLASSIFY,
         units=len(texts),
-        digest=[*request.labels, *texts],
+        digest=[*(request.labels or ()), *texts],
     )
+
+
+def read_moderation(
+    request: ModerationRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of content to judge; a picture needs a model that sees."""
+    texts = request.texts()
+    images = sum(isinstance(item, ModeratedImage) for item in request.input) if request.has_images else 0
+    facts = _textual(
+        Capability.MODERATE,
+        request,
+        headers,
+        texts,
+        key=key,
+        other_tokens=images * _TOKENS_PER_IMAGE,
+        task=Task.CLASSIFY,
+        units=len(texts),
+    )
+    return replace(facts, features=frozenset({Capability.VISION})) if images else facts
 
 
 def read_transcription(
@@ -369,7 +389,7 @@ def _hosted(request: ChatRequest) -> bool:
     if request.model_extra and not _HOSTED.isdisjoint(request.model_extra):
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
-    return original is not None and original.refusal is not None
+    return original is not None and (original.own_tools or original.refusal is not None)
 
 
 def _size(schema: object) -> int:

@@ -27,8 +27,9 @@ _MIN_HEALTH = 0.05
 class KeyUse:
     """Whether a key can be used: by one model, or by all.
 
-    ``out`` is a rejection that no success has ended, ``used_up`` its reason if the account is; ``on_trial`` means
-    that a call tries whether it still holds.
+    ``out`` is a rejection that no success has ended; its reason is ``used_up`` if the account is, ``forbidden`` if
+    the provider knows the key but does not let it use the model. ``on_trial`` means that a call tries whether it
+    still holds.
     """
 
     limits_in_a_row: int = 0
@@ -36,6 +37,7 @@ class KeyUse:
     rests_until: float = 0.0
     out: bool = False
     used_up: bool = False
+    forbidden: bool = False
     on_trial: bool = False
 
     def usable(self, now: float) -> bool:
@@ -50,11 +52,11 @@ class KeyUse:
         if self.rests_until <= now or retry_after is not None:
             self.rests_until = max(self.rests_until, now + seconds)
 
-    def reject(self, now: float, *, used_up: bool = False) -> None:
+    def reject(self, now: float, *, used_up: bool = False, forbidden: bool = False) -> None:
         """Start the rest of a rejected key. Of many calls that are rejected at the same moment, one counts."""
         if self.out and not self.on_trial and self.rests_until > now:
             return
-        self.out, self.used_up, self.on_trial = True, used_up, False
+        self.out, self.used_up, self.forbidden, self.on_trial = True, used_up, forbidden, False
         self.rejections_in_a_row += 1
         first, most = (FIRST_REST_USED_UP, MAX_REST_USED_UP) if used_up else (FIRST_REST_REJECTED, MAX_REST)
         seconds = min(most, first * 2.0 ** min(self.rejections_in_a_row - 1, 30))
@@ -69,12 +71,13 @@ class KeyUse:
         if self.on_trial:
             self.on_trial, self.rests_until = False, now
             if taken:
-                self.out, self.used_up, self.rejections_in_a_row = False, False, 0
+                self.out = self.used_up = self.forbidden = False
+                self.rejections_in_a_row = 0
 
     def forgive(self) -> None:
         """Forget a rejection: the key was read again."""
         if self.out:
-            self.out = self.used_up = self.on_trial = False
+            self.out = self.used_up = self.forbidden = self.on_trial = False
             self.rejections_in_a_row, self.rests_until = 0, 0.0
 
 
@@ -137,7 +140,7 @@ class KeyState:
     def forbid(self, now: float, outcome: Outcome) -> None:
         """Rest for the model that it may not use, whatever other models say."""
         self.rejected += 1
-        self.models.setdefault(outcome.model, KeyUse()).reject(now)
+        self.models.setdefault(outcome.model, KeyUse()).reject(now, forbidden=True)
         self.all.end_trial(now, taken=True)
 
     def use_up(self, now: float) -> None:

@@ -26,7 +26,7 @@ from catalog.installing import install_command
 from catalog.model import Endpoint
 from routing.clock import Clock
 from routing.outcomes import Outcome, Result
-from routing.plan import Block
+from routing.plan import KEYS_FORBIDDEN, KEYS_REJECTED, Block
 from routing.upstreams.key_state import MAX_REST_USED_UP, MAX_RETRY_AFTER, TRIAL_WAIT, KeyState, KeyUse
 
 ResolveSecrets = Callable[[Endpoint], tuple[str, ...]]
@@ -229,8 +229,15 @@ class KeyPools:
         if all(any(use.out for use in of_key) for of_key in uses):
             trial = any(use.on_trial for of_key in uses for use in of_key)
             when = "A call tries one now" if trial else f"One is tried again in {math.ceil(rest)} s"
+            rest = min(rest, TRIAL_WAIT) if trial else rest
+            if all(any(use.out and use.forbidden for use in of_key) for of_key in uses):
+                reason = (
+                    f"the endpoint '{endpoint}' does not let any key use '{model}' (403); check what the account of "
+                    f"{source} may use. {when}"
+                )
+                return Block(KEYS_FORBIDDEN, reason, rest)
             reason = f"the endpoint '{endpoint}' refused every key{whom}; check {source} and its account. {when}"
-            return Block("keys_rejected", reason, min(rest, TRIAL_WAIT) if trial else rest)
+            return Block(KEYS_REJECTED, reason, rest)
         reason = f"the keys of '{endpoint}' are rate limited or refused{whom} for another {math.ceil(rest)} s"
         return Block("keys_resting", reason, rest)
 
@@ -335,6 +342,7 @@ class KeyPools:
                     "rejections": use.rejections_in_a_row,
                     "out": use.out,
                     "used_up": use.used_up,
+                    "forbidden": use.forbidden,
                 }
                 for model, use in uses.items()
                 if use.rests_until > now or use.out
@@ -363,14 +371,16 @@ class KeyPools:
                             int(use.get("rejections", 0)),
                             use.get("out") is True,
                             use.get("used_up") is True,
+                            use.get("forbidden") is True,
                         )
                         for model, use in document[digest_of(entry.secret)].items()
                     }
                 except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                     continue
-                for model, (rest, limits, rejections, out, used_up) in uses.items():
+                for model, (rest, limits, rejections, out, used_up, forbidden) in uses.items():
                     use = entry.models.setdefault(model, KeyUse()) if model else entry.all
                     use.out, use.used_up = use.out or out, use.used_up or used_up
+                    use.forbidden = use.forbidden or forbidden
                     rest = min(MAX_REST_USED_UP if used_up else MAX_RETRY_AFTER, rest)
                     use.rejections_in_a_row = max(use.rejections_in_a_row, rejections)
                     if rest > 0:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from catalog.errors import RoundhouseError
-from routing.calling.answer import Answer
 from server.edge.admission import InFlight
 from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
 
-T = TypeVar("T")
+S = TypeVar("S", bound=AsyncIterable[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -38,8 +37,8 @@ class Encoder(Protocol[T_contra]):
         ...
 
 
-class Relay(Generic[T]):
-    """Reads one answer in a task of its own, from opening it to closing it.
+class Relay(Generic[S]):
+    """Reads one answer, or other work's progress, in a task of its own, from opening it to closing it.
 
     Opening waits in queues and for models to load, so the headers may leave before it is done: :meth:`opened`
     waits for a limited time. Data is passed on in as few pieces as the client's pace allows; a client that does
@@ -48,8 +47,8 @@ class Relay(Generic[T]):
 
     def __init__(
         self,
-        opening: AbstractAsyncContextManager[Answer[T]],
-        encoder: Encoder[T],
+        opening: AbstractAsyncContextManager[S],
+        encoder: Encoder[Any],
         *,
         in_flight: InFlight,
         capacity: int,
@@ -61,7 +60,7 @@ class Relay(Generic[T]):
         self._capacity = capacity
         self._on_error = on_error
         self._buffer: list[bytes] = []
-        self._answer: Answer[T] | None = None
+        self._answer: S | None = None
         self._error: RoundhouseError | None = None
         self._why: RoundhouseError | None = None
         self._headers_left = False
@@ -74,7 +73,7 @@ class Relay(Generic[T]):
         self._works.add(self)
         self._task.add_done_callback(self._done)
 
-    async def opened(self, timeout: float | None) -> Answer[T] | None:
+    async def opened(self, timeout: float | None) -> S | None:
         """The answer, or ``None`` if it is not open after ``timeout`` seconds (``None``: no limit).
 
         Raises what opening raised.

@@ -6,10 +6,10 @@ every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API refere
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import orjson
 from sse_starlette.event import ServerSentEvent
@@ -21,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from backends.wire.sampling import StreamOptions
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
-from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.answers.delivery import deliver
 from server.answers.relay import Encoder, Relay
@@ -31,6 +30,7 @@ from server.edge.services import runtime_of, services_of
 from server.jobs import Opens, open_job
 
 T = TypeVar("T")
+S = TypeVar("S", bound=AsyncIterable[Any])
 DONE = b"data: [DONE]\n\n"
 WAITING = ServerSentEvent(comment="waiting for the model", sep="\n").encode()
 KEEP_ALIVE = ServerSentEvent(comment="keep-alive", sep="\n").encode()
@@ -129,7 +129,8 @@ async def stream_events(
 ) -> Response:
     """Answer with events; ``opens`` opens the job. Raises its error if the headers have not been sent."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, opens, timeout=settings.streams.headers_after)
+    opening = opens(runtime_of(request), job, caller_of(request))
+    relay, answer = await _begin(request, opening, encoder, timeout=settings.streams.headers_after)
     return EventStream(
         relay,
         {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
@@ -143,8 +144,8 @@ def stream_items(request: Request, items: AsyncGenerator[Json], encoder: Encoder
     """Answer with the events of something that no job makes: stored ones, or those of work in the background."""
     services = services_of(request)
     settings = services.settings.server
-    relay: Relay[Json] = Relay(
-        cast(Any, aclosing(items)),  # a relay iterates what opens, and here no caller asks for its headers
+    relay = Relay(
+        aclosing(items),
         encoder,
         in_flight=services.in_flight,
         capacity=settings.streams.buffer,
@@ -156,17 +157,33 @@ def stream_items(request: Request, items: AsyncGenerator[Json], encoder: Encoder
 async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
     """Answer with bytes; the headers wait for the first of them."""
     settings = services_of(request).settings.server
-    relay, answer = await _begin(request, job, encoder, open_job, timeout=None)
+    opening = open_job(runtime_of(request), job, caller_of(request))
+    relay, answer = await _begin(request, opening, encoder, timeout=None)
     assert answer is not None, "without an end to its timeout, opening gives an answer or raises"
     return ByteStream(relay, {**answer.headers(), "content-type": media_type}, settings.timeouts.send)
 
 
+async def stream_work(
+    request: Request,
+    opening: AbstractAsyncContextManager[AsyncIterable[T]],
+    encoder: Encoder[T],
+    media_type: str,
+) -> Response:
+    """Answer with the progress of work that no model does. Raises what opening it raises."""
+    relay, _ = await _begin(request, opening, encoder, timeout=None)
+    return ByteStream(relay, {"content-type": media_type}, services_of(request).settings.server.timeouts.send)
+
+
 async def _begin(
-    request: Request, job: Job[T], encoder: Encoder[T], opens: Opens[T], *, timeout: float | None
-) -> tuple[Relay[T], Answer[T] | None]:
+    request: Request,
+    opening: AbstractAsyncContextManager[S],
+    encoder: Encoder[Any],
+    *,
+    timeout: float | None,
+) -> tuple[Relay[S], S | None]:
     services = services_of(request)
     relay = Relay(
-        opens(runtime_of(request), job, caller_of(request)),
+        opening,
         encoder,
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,

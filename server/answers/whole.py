@@ -60,7 +60,6 @@ async def whole(
             try:
                 async for item in answer:
                     assembled.add(item)
-                answer.check_form()
                 return assembled.result(), answer.headers()
             except RoundhouseError as error:
                 await answer.resume(error)

@@ -7,22 +7,30 @@ from server.api.inference import (
     embeddings,
     images,
     messages,
+    moderations,
     rerank,
     responses,
     tokens,
 )
 from server.api.management import admin, models, outcomes, route, system, usage, workers
+from server.api.ollama import answers as ollama_answers
+from server.api.ollama import models as ollama_models
+from server.api.ollama import store as ollama_store
 
 ROUTERS = (
     completions.router,
     embeddings.router,
     rerank.router,
     classify.router,
+    moderations.router,
     audio.router,
     images.router,
     tokens.router,
     responses.router,
     messages.router,
+    ollama_answers.router,
+    ollama_models.router,
+    ollama_store.router,
     route.router,
     outcomes.router,
     usage.router,

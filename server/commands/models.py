@@ -21,6 +21,7 @@ from catalog.types import Json
 from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
+from server.library import pull_into
 from server.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -65,15 +66,9 @@ def pull(
     catalog, store = catalog_and_store(settings)
     memory = max((device.budget for device in detect().devices), default=None)
     with PullProgress() as progress:
-        if what == "starter":
-            names = list(starter.ensure(catalog, store, progress))
-        elif what.startswith("hub:") or ("/" in what and not catalog.get(what)):
-            row = store.pull_hub(what, progress, revision=revision, token=token, memory=memory, model_id=name)
-            names = [row.id]
-        else:
-            model = catalog.resolve(what)
-            store.pull(model, progress, token=token, memory=memory)
-            names = [model.id]
+        names = pull_into(
+            store, catalog, what, progress, revision=revision, token=token, memory=memory, model_id=name
+        )
     for ready in names:
         typer.echo(f"{ready} is ready")
 

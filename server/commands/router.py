@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer()
-_USAGE = ("day", "model", "endpoint", "key", "calls", "input_tokens", "output_tokens", "units", "cost")
-"""The columns that fit a terminal; --csv has all of them."""
+_GUESSED = ("unknown_cost_calls", "estimated_cost")
+_USAGE = ("day", "model", "endpoint", "key", "calls", "input_tokens", "output_tokens", "units", "cost", *_GUESSED)
+"""The columns that fit a terminal, the last two if they are not all 0; --csv has all of them."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 
 
@@ -185,7 +186,8 @@ def usage(
         typer.echo(answer, nl=False)
         return
     rows = answer["data"]
-    names = [name for name in _USAGE if rows and name in rows[0]]
+    left_out = {name for name in _GUESSED if not float(answer["total"].get(name) or 0)}
+    names = [name for name in _USAGE if rows and name in rows[0] and name not in left_out]
     table = terminal.table()
     for name in names:
         table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))

@@ -28,15 +28,18 @@ LOGGED = 10_000
 """Characters of a body that are logged, if bodies are logged."""
 
 
-async def read_json(request: Request, model: type[M], *, optional: bool = False) -> M:
+async def read_json(request: Request, model: type[M], *, optional: bool = False, any_type: bool = False) -> M:
     """The request's JSON body as ``model``; if it is ``optional`` and missing, the model's defaults.
+
+    With ``any_type`` its media type does not matter, as curl sends JSON under another. A page of another site can
+    send such types unasked, but a browser adds its Origin then, so a body with an Origin needs the right type.
 
     Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, InvalidRequest, or ClientGone.
     """
     headers = request.headers
     if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return model()
-    body = await read_body(request)
+    body = await read_body(request, any_type=any_type and "origin" not in headers)
     return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
 
 
@@ -71,9 +74,11 @@ def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     return read
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, *, any_type: bool = False) -> bytes:
     """The bytes of the request's JSON body. Raises as :func:`read_json`, except InvalidRequest."""
-    _check_type(request.headers, "application/json")
+    _check_encoding(request.headers)
+    if not any_type:
+        _check_type(request.headers, "application/json")
     settings = services_of(request).settings.server
     receive = counted(request, settings.limits.body_bytes, settings.timeouts)
     message = await receive()
@@ -99,6 +104,7 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
 
     Raises as :func:`read_json` does.
     """
+    _check_encoding(request.headers)
     _check_type(request.headers, "multipart/form-data")
     settings = services_of(request).settings.server
     receive = counted(request, settings.limits.audio_bytes, settings.timeouts)
@@ -176,10 +182,13 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is over the limit of {size}. Send less, or raise it in [server.limits].")
 
 
-def _check_type(headers: Headers, wanted: str) -> None:
+def _check_encoding(headers: Headers) -> None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMediaType("Compressed bodies are not read. Send the body without Content-Encoding.")
+
+
+def _check_type(headers: Headers, wanted: str) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == wanted or (wanted == "application/json" and kind.endswith("+json")):
         return

@@ -24,6 +24,8 @@ from server.edge.auth import require_admin
 from server.edge.bodies import read_json, read_query
 from server.edge.routes import DirectRoute, Handler
 
+JSON_LINES = "application/x-ndjson"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
@@ -45,12 +47,18 @@ class Contract:
     """The types of answers in other media types."""
     streams: Any = None
     """The type of each server-sent event's data."""
+    lines: Any = None
+    """The type of each line of an answer that streams as JSON lines."""
+    any_type: bool = False
+    """The body is read as JSON whatever its media type says, unless a web page sent it."""
     admin: bool = False
     """An admin key is needed."""
     open: bool = False
     """No key is needed."""
     calls_model: bool = False
     """A model answers: every error of a call may occur, and headers describe the choice."""
+    hidden: bool = False
+    """The document does not have it: the endpoint only says why it is not served."""
     raises: tuple[type[RoundhouseError], ...] = ()
     """Errors beyond those that the other fields imply."""
 
@@ -66,19 +74,24 @@ def route(
 ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
     """Add a handler at ``path`` and its ``aliases``, which are not in the schema. GET stands for HEAD too.
 
+    Each is found without ``/v1`` as well, for clients whose base URL lacks it, but for an administrator's.
+
     The handler is given the request, the path's parameters by name, and ``query`` and ``body`` if it reads them.
     """
 
     def add(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         served = _serve(handler, contract)
-        for place in (path, *aliases):
+        places = (path, *aliases)
+        if not contract.admin:
+            places += tuple(place.removeprefix("/v1") for place in places if place.startswith("/v1/"))
+        for place in dict.fromkeys(places):
             added = ContractRoute(
                 place,
                 served,
                 methods=[method, "HEAD"] if method == "GET" else [method],
                 tags=router.tags,
                 operation_id=handler.__name__,
-                include_in_schema=place == path,
+                include_in_schema=place == path and not contract.hidden,
             )
             added.contract = contract
             router.routes.append(added)
@@ -93,7 +106,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
     parameters = list(inspect.signature(handler).parameters)
     in_path = [name for name in parameters[1:] if name not in ("body", "query")]
 
-    if reads is not None and not (in_path or contract.query or contract.admin or contract.optional):
+    further = contract.query or contract.admin or contract.optional or contract.any_type
+    if reads is not None and not (in_path or further):
         body_type = reads
 
         async def serve(request: Request) -> Response:
@@ -107,7 +121,9 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
             if contract.query is not None:
                 given["query"] = read_query(request, contract.query)
             if reads is not None:
-                given["body"] = await read_json(request, reads, optional=contract.optional)
+                given["body"] = await read_json(
+                    request, reads, optional=contract.optional, any_type=contract.any_type
+                )
             return await handler(request, **given)
 
     serve.__name__, serve.__doc__ = handler.__name__, handler.__doc__

@@ -1,4 +1,4 @@
-"""Turns every kind of failure into OpenAI's error object, or Anthropic's for its clients."""
+"""Turns every kind of failure into OpenAI's error object, or Anthropic's or Ollama's for their clients."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from catalog.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, RoundhouseError
+from catalog.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RoundhouseError,
+    UnsupportedParameter,
+)
 from catalog.types import Json
 from server.scope import REQUEST_ID
 
-ANTHROPIC_PATHS = "/v1/messages"
-"""The beginning of the paths of Anthropic's API."""
+ANTHROPIC_PATHS = ("/v1/messages", "/messages")
+"""The beginnings of the paths of Anthropic's API."""
+OLLAMA_PATHS = "/api/"
+"""The beginning of the paths of Ollama's API."""
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
+"""Tells Anthropic's SDKs to send the whole conversation each time, as their tool runners then do."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -44,9 +55,15 @@ _MAY_PASS = frozenset({408, 409, 429})
 
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
-    """The HTTP answer for an error of a request: in Anthropic's shape for its clients, else in OpenAI's."""
-    anthropic = speaks_anthropic(scope)
-    body = anthropic_error(error, request_id=scope[REQUEST_ID]) if anthropic else error.to_body()
+    """The HTTP answer for an error of a request: in Anthropic's or Ollama's shape for their clients, else in
+    OpenAI's.
+    """
+    if scope["path"].startswith(OLLAMA_PATHS):
+        body = ollama_error(error)
+    elif speaks_anthropic(scope):
+        body = anthropic_error(error, request_id=scope[REQUEST_ID])
+    else:
+        body = error.to_body()
     headers = error.headers()
     if error.status < 500 and error.status not in _MAY_PASS:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
@@ -72,8 +89,18 @@ def anthropic_error(error: RoundhouseError, *, request_id: str | None = None) ->
         kind = "invalid_request_error"
     elif isinstance(error, NotFound):
         kind = "not_found_error"
-    body: Json = {"type": "error", "error": {"type": kind, "message": error.message}}
+    told: Json = {"type": kind, "message": error.message}
+    if isinstance(error, UnsupportedParameter) and error.param == "thread":
+        told["details"] = _NO_THREADS
+    elif isinstance(error, InvalidRequest) and error.inner is not None:
+        told["details"] = error.inner
+    body: Json = {"type": "error", "error": told}
     return {**body, "request_id": request_id} if request_id else body
+
+
+def ollama_error(error: RoundhouseError) -> Json:
+    """Ollama's error object, in an answer with the error's status and in a line of a stream."""
+    return {"error": error.message}
 
 
 def _from_http(error: HTTPException) -> RoundhouseError:

@@ -58,6 +58,7 @@ OPERATIONS = {
     Capability.EMBED: "embeddings",
     Capability.RERANK: "rerank",
     Capability.CLASSIFY: "classify",
+    Capability.MODERATE: "moderate",
     Capability.TRANSCRIBE: "transcribe",
     Capability.TRANSLATE: "translate",
     Capability.SPEAK: "speak",

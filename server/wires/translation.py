@@ -82,8 +82,8 @@ def validated(
         if with_whole_numbers(wrong, body):
             return validated(body, left_out, foreign=foreign, place=place, original=original)
         first = wrong.errors(include_url=False)[0]
-        where = wording.place(first)
-        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=place(where)) from None
+        where = place(wording.place(first))
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=where) from None
 
 
 def named(item: Mapping[str, Any], field: str, where: str) -> str:

@@ -5,12 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from catalog.model import Capability
 from catalog.types import Json
+from routing.choosing.policy import is_auto
+from routing.plan import NOT_SET_UP, Block
+from server.callers import Caller
+from server.runtime import Runtime
 
 OF_RESPONSES = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
-OF_MESSAGES = ("web_search_20250305", "web_search_20260209", "web_search_20260318")
-"""Types of the tool in each API."""
+"""Types of the tool in the Responses API."""
+OF_MESSAGES = "web_search_"
+"""The beginning of the tool's types in Anthropic's API; a date follows."""
+
+
+def can_search(requested: str, runtime: Runtime, caller: Caller) -> bool:
+    """Whether the named model searches the web; under ``auto``, whether one that is set up for the caller does.
+
+    True for an unknown name, which routing refuses.
+    """
+    if not is_auto(requested):
+        try:
+            return any(Capability.WEB_SEARCH in row.capabilities for row in runtime.catalog.replicas(requested))
+        except ModelNotFound:
+            return True
+    return any(
+        Capability.WEB_SEARCH in row.capabilities
+        and caller.allows(row.id, runtime.catalog)
+        and _set_up(runtime.unavailable(row))
+        for row in runtime.catalog.models()
+    )
+
+
+def _set_up(block: Block | None) -> bool:
+    return block is None or block.code not in NOT_SET_UP
 
 
 def from_responses(tool: Json, where: str, lose: Callable[[str], None]) -> Json:

@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from backends.azure import AzureBackend
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
+from backends.notices import collect
 from backends.openai.backend import OpenAIBackend
+from backends.openai.responses import calls
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import (
@@ -330,11 +332,24 @@ async def test_a_server_that_does_not_stream_gives_the_same_message(client: Clie
 
 
 async def test_a_stop_sequence_ends_the_text_and_the_decoding(client: Client) -> None:
-    chunks = await client.chunks(stop=["fox j", "dog"])
+    chunks = [chunk for chunk in await client.chunks(stop=["fox j", "dog"]) if chunk["choices"]]
     last = chunks[-1]["choices"][0]
     assert (last["finish_reason"], last["stop_reason"]) == ("stop", "fox j")
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "The quick brown "
     assert "stop" not in client.call().body
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends soon", "goes on"])
+async def test_usage_after_a_stop_sequence_comes_if_the_answer_ends_soon_else_it_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    monkeypatch.setattr(calls, "_FOR_USAGE", 30 if ends else 0.01)
+    if not ends:
+        client.fake.script(Fault(stall_after=9))
+    reported = collect()
+    chunks = await client.chunks(stop=["fox j"])
+    assert [bool(chunk.get("usage")) for chunk in chunks if not chunk["choices"]] == [True] * ends
+    assert reported == [] if ends else ["usage"]
 
 
 async def test_an_error_names_the_field_of_the_chat(client: Client) -> None:

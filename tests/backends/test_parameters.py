@@ -31,6 +31,7 @@ def upstream(protocol: str, base_url: str = "http://127.0.0.1:1/v1", **fields: A
 
 
 OPENAI = upstream("openai", "https://api.openai.com/v1")
+OPENROUTER = upstream("openai", "https://openrouter.ai/api/v1")
 COMPATIBLE = upstream("openai")
 WORKER = upstream("worker")
 
@@ -92,13 +93,27 @@ def test_a_parameter_without_which_the_answer_is_another_is_refused_where_it_is_
         sent(chat(**{name: value}), WORKER)
 
 
-def test_an_answers_annotations_do_not_go_back_to_openai_and_are_no_loss() -> None:
+def test_an_answers_annotations_go_back_only_where_they_are_read_and_are_no_loss() -> None:
     place = {"url": "https://a.example", "title": "A", "content": "Said.", "start_index": 0, "end_index": 1}
     said = {"role": "assistant", "content": "A.", "annotations": [{"type": "url_citation", "url_citation": place}]}
     request = chat(messages=[said, {"role": "user", "content": "And?"}])
-    assert sent(request, OPENAI)["messages"][0] == {"role": "assistant", "content": "A."}
-    assert dropped(request, OPENAI) == ()
-    assert sent(request, COMPATIBLE)["messages"][0] == said
+    for there in (OPENAI, COMPATIBLE):
+        assert sent(request, there)["messages"][0] == {"role": "assistant", "content": "A."}
+        assert dropped(request, there) == ()
+    assert sent(request, OPENROUTER)["messages"][0] == said
+
+
+def test_the_empty_fields_of_an_answer_do_not_go_back_as_strict_servers_refuse_them() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    empty = {"refusal": None, "audio": None, "function_call": None, "annotations": [], "reasoning_content": None}
+    said = {"role": "assistant", "content": None, "tool_calls": [{**call, "custom": None}]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "1", "name": None}
+    request = chat(messages=[{**said, **empty}, result])
+    for there in (OPENAI, COMPATIBLE, OPENROUTER, WORKER):
+        body = sent(request, there)
+        assert body["messages"][0].keys() <= {"role", "content", "tool_calls"}
+        assert body["messages"][0]["tool_calls"] == [call]
+        assert dropped(request, there) == ()
 
 
 def test_marks_are_removed_from_a_request_whose_list_of_tools_is_null() -> None:

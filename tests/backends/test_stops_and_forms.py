@@ -9,6 +9,7 @@ import pytest
 from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.local.backend import LocalWorkerBackend
+from backends.notices import collect
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.errors import AnswerInvalid, InvalidRequest
@@ -71,6 +72,18 @@ async def test_a_stop_sequence_never_cuts_a_tool_call(
     assert said["finish_reason"] == "tool_calls"
     assert said["message"]["tool_calls"][0]["function"]["arguments"] == '{"a": "one two"}'
     assert "stop" not in next(call.body for call in fake.calls if call.path.endswith("completions"))
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "find"}}])
+async def test_logprobs_of_a_forced_tool_call_are_named_as_dropped(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, choice: Any
+) -> None:
+    fake.scripted = '{"a": "one two"}' if isinstance(choice, dict) else CALLS
+    reported = collect()
+    await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=choice)))
+    assert reported == []
+    await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=choice, logprobs=True)))
+    assert reported == ["logprobs"]
 
 
 async def test_a_stop_sequence_ends_the_text_beside_tools_and_its_tokens_are_counted(

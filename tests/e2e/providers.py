@@ -6,19 +6,27 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tests.fakes.openai import FakeOpenAI
-from tests.fakes.server import FakeServer
+
+
+class Startable(Protocol):
+    """A server of a test."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 @contextmanager
-def providers(*fakes: FakeServer) -> Iterator[None]:
+def providers(*fakes: Startable) -> Iterator[None]:
     """Serve these fakes until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def run(fake: FakeServer, *, up: bool) -> None:
+    def run(fake: Startable, *, up: bool) -> None:
         asyncio.run_coroutine_threadsafe(fake.start() if up else fake.stop(), loop).result(10)
 
     try:

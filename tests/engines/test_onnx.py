@@ -260,6 +260,83 @@ async def test_a_cross_encoder_makes_no_embeddings(cross_encoder: Worker) -> Non
     assert answer.json()["error"]["code"] == "model_capability_mismatch"
 
 
+CLASSIFIER_LOGITS = {"toxic": 2.0, "neutral": -1.0, "insult": 0.5}
+"""The logits of every text by the classifier below."""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one label", "many labels"])
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """Run a classifier whose labels stand in Hugging Face's config.json."""
+    onnx = pytest.importorskip("onnx", reason="the starter extra brings it")
+    folder = tmp_path_factory.mktemp("classifier")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["seen"]),
+        helper.make_node("Cast", ["seen"], ["values"], to=kinds.FLOAT),
+        helper.make_node("ReduceSum", ["values", "axis"], ["sums"], keepdims=1),
+        helper.make_node("Mul", ["sums", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "fixed"], ["logits"]),
+    ]
+    names = ("input_ids", "attention_mask")
+    graph = helper.make_graph(
+        nodes,
+        "fixed",
+        [helper.make_tensor_value_info(name, kinds.INT64, ["batch", "tokens"]) for name in names],
+        [helper.make_tensor_value_info("logits", kinds.FLOAT, ["batch", 3])],
+        [
+            helper.make_tensor("axis", kinds.INT64, [1], [1]),
+            helper.make_tensor("zero", kinds.FLOAT, [], [0.0]),
+            helper.make_tensor("fixed", kinds.FLOAT, [1, 3], list(CLASSIFIER_LOGITS.values())),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(folder / "model.onnx"),
+    )
+    _, minilm = starter("all-minilm-l6-v2")
+    assert minilm is not None
+    shutil.copy(minilm / "tokenizer.json", folder)
+    config: dict[str, Any] = {"id2label": {str(at): name for at, name in enumerate(CLASSIFIER_LOGITS)}}
+    if request.param:
+        config["problem_type"] = "multi_label_classification"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "roundhouse.json").write_text(json.dumps({"kind": "classifier", "max_tokens": 32}))
+    with worker("onnx", folder) as running:
+        yield running
+
+
+async def test_a_trained_classifier_has_labels_of_its_own(
+    classifier: Worker, request: pytest.FixtureRequest
+) -> None:
+    exact = np.array(list(CLASSIFIER_LOGITS.values()))
+    many = "many" in request.node.callspec.id
+    expected = 1 / (1 + np.exp(-exact)) if many else np.exp(exact) / np.exp(exact).sum()
+    told = (await _post(classifier, "/v1/classify", input=["a", "b"])).json()
+    assert told["scoring"] == "classifier"
+    for row in told["data"]:
+        assert row["prediction"] == "toxic"
+        assert [one["label"] for one in row["predictions"]] == list(CLASSIFIER_LOGITS)
+        assert [one["score"] for one in row["predictions"]] == pytest.approx(expected, rel=1e-5)
+    some = (await _post(classifier, "/v1/classify", input="a", labels=["neutral", "toxic"])).json()
+    assert [one["score"] for one in some["data"][0]["predictions"]] == pytest.approx(expected[[1, 0]], rel=1e-5)
+
+
+async def test_a_trained_classifier_refuses_other_work_and_labels_that_it_does_not_know(
+    classifier: Worker,
+) -> None:
+    unknown = await _post(classifier, "/v1/classify", input="a", labels=["toxic", "spam"])
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "labels")
+    assert "toxic, neutral, insult" in unknown.json()["error"]["message"]
+    for path, body in (("/v1/embeddings", {"input": "x"}), ("/v1/rerank", {"query": "q", "documents": ["a"]})):
+        refused = await _post(classifier, path, **body)
+        assert refused.json()["error"]["code"] == "model_capability_mismatch"
+
+
+async def test_a_model_without_labels_of_its_own_asks_for_some(minilm: Worker) -> None:
+    refused = await _post(minilm, "/v1/classify", input="a")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "labels")
+
+
 async def test_an_embedding_model_ranks_only_where_its_row_says_so() -> None:
     _, path = starter("all-minilm-l6-v2")
     with worker("onnx", path) as plain:

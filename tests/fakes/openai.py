@@ -50,6 +50,7 @@ class FakeOpenAI(FakeServer):
             "fake-embed",
             "fake-rerank",
             "fake-classify",
+            "fake-moderation",
             "whisper-1",
             "tts-1",
             "gpt-image-1",
@@ -77,6 +78,7 @@ class FakeOpenAI(FakeServer):
             ("POST", f"{self.prefix}/embeddings", self.embed),
             ("POST", f"{self.prefix}/rerank", self.rerank),
             ("POST", f"{self.prefix}/classify", self.classify),
+            ("POST", f"{self.prefix}/moderations", self.moderate),
             ("POST", f"{self.prefix}/audio/transcriptions", self.transcribe),
             ("POST", f"{self.prefix}/audio/translations", self.transcribe),
             ("POST", f"{self.prefix}/audio/speech", self.speak),
@@ -105,12 +107,16 @@ class FakeOpenAI(FakeServer):
                 f"resulted in {needed} tokens. Please reduce the length of the messages."
             )
             return self.refused(call, 400, message, code="context_length_exceeded")
-        asked = call.body if self.keeps_form else {**call.body, "response_format": None}
-        said = openai_chat.answer(asked, self.reply, refuse=call.fault.refuse)
+        said = self.answer(call)
         if call.body.get("stream") and self.streams:
             chunks = openai_chat.chat_chunks(call.body, said)
             return await self.stream(request, call, self._events(chunks))
         return await self.document(request, call, openai_chat.chat_document(call.body, said))
+
+    def answer(self, call: Call) -> openai_chat.Answer:
+        """The answer to a chat."""
+        asked = call.body if self.keeps_form else {**call.body, "response_format": None}
+        return openai_chat.answer(asked, self.reply, refuse=call.fault.refuse)
 
     async def complete(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
@@ -159,6 +165,11 @@ class FakeOpenAI(FakeServer):
         if refusal := self.rejected(call):
             return refusal
         return await self.document(request, call, openai_media.classification(call.body))
+
+    async def moderate(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if refusal := self.rejected(call):
+            return refusal
+        return await self.document(request, call, openai_media.moderation(call.body))
 
     async def transcribe(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):

@@ -57,13 +57,14 @@ def prompt_tokens(messages: list[Json]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One choice: its pieces of text or its tool calls, and why it ends."""
+    """One choice: its pieces of text or its tool calls, and why it ends. ``prefix`` begins the calls' ids."""
 
     pieces: tuple[str, ...] = ()
     calls: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
     finish_reason: str = "stop"
     annotations: tuple[Json, ...] = ()
+    prefix: str = "call"
 
     @property
     def tokens(self) -> int:
@@ -169,7 +170,7 @@ def chat_chunks(body: Json, said: Answer) -> Iterator[Json]:
         yield from (chunk(index, {name: extra}) for name, extra in extras.items() if extra)
         for at, (name, arguments) in enumerate(said.calls):
             function = {"name": name, "arguments": ""}
-            start = {"index": at, "id": f"call_{index}_{at}", "type": "function", "function": function}
+            start = {"index": at, "id": f"{said.prefix}_{index}_{at}", "type": "function", "function": function}
             yield chunk(index, {"tool_calls": [start]})
             middle = len(arguments) // 2
             for part in (arguments[:middle], arguments[middle:]):
@@ -190,7 +191,7 @@ def chat_document(body: Json, said: Answer) -> Json:
     }
     if said.calls:
         message["tool_calls"] = [
-            {"id": f"call_0_{at}", "type": "function", "function": {"name": name, "arguments": arguments}}
+            {"id": f"{said.prefix}_0_{at}", "type": "function", "function": {"name": name, "arguments": arguments}}
             for at, (name, arguments) in enumerate(said.calls)
         ]
     logprobs = None

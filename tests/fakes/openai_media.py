@@ -10,6 +10,7 @@ import wave
 import zlib
 from typing import Any
 
+from catalog.moderation.categories import CATEGORIES
 from catalog.types import Json
 
 TRANSCRIPT = "The quick brown fox."
@@ -76,6 +77,36 @@ def classification(body: Json) -> Json:
             }
         )
     return {"usage": {"total_tokens": 7}, "data": rows}
+
+
+_OF_PICTURES = frozenset(
+    {"self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "violence", "violence/graphic"}
+)
+"""Categories that OpenAI judges in pictures too."""
+
+
+def moderation(body: Json) -> Json:
+    """A verdict per content: it is violent if a text of it has the word "kill"."""
+    given = body["input"]
+    contents = [given] if isinstance(given, str) or not isinstance(given[0], str) else given
+    results = []
+    for content in contents:
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        violent = any("kill" in part.get("text", "") for part in parts)
+        types = sorted({"image" if part["type"] == "image_url" else "text" for part in parts})
+        flags = {name: violent and name == "violence" for name in CATEGORIES}
+        results.append(
+            {
+                "flagged": violent,
+                "categories": flags,
+                "category_scores": {name: 0.9 if flag else 0.1 for name, flag in flags.items()},
+                "category_applied_input_types": {
+                    name: types if name in _OF_PICTURES else [one for one in types if one == "text"]
+                    for name in CATEGORIES
+                },
+            }
+        )
+    return {"id": "modr-fake", "model": body["model"], "results": results}
 
 
 def wav(seconds: float = 0.1, rate: int = 24_000) -> bytes:

@@ -35,12 +35,13 @@ _PARTS: dict[str, type] = {
 
 
 class StrictOpenAI(FakeOpenAI):
-    """``also`` are fields within messages that it knows beyond OpenAI's."""
+    """``also`` are fields within messages that it knows beyond OpenAI's; with ``strict`` False it takes all."""
 
     also: frozenset[str] = frozenset()
+    strict = True
 
     async def chat(self, request: web.Request, call: Call) -> web.StreamResponse:
-        unknown = list(_unknown(call.body, self.also))
+        unknown = list(_unknown(call.body, self.also)) if self.strict else []
         if unknown:
             return self.refused(call, 400, f"Unknown parameter: '{unknown[0]}'.", code="unknown_parameter")
         return await super().chat(request, call)

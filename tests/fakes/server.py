@@ -137,7 +137,8 @@ class FakeServer:
     ) -> None:
         await self.stop()
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
+        """Listen on the Unix socket, or on this port of the loopback; 0 is an ephemeral one."""
         app = web.Application(client_max_size=256 * 1024 * 1024)
         for method, path, handler in self.routes():
             app.router.add_route(method, path, self._serve(handler))
@@ -150,7 +151,7 @@ class FakeServer:
         if self.uds:
             site = web.UnixSite(self._runner, self.uds)
         else:
-            site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls())
+            site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self.tls())
         await site.start()
         if not self.uds:
             self._port = self._runner.addresses[0][1]

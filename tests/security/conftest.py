@@ -56,6 +56,7 @@ def rows(provider: FakeOpenAI) -> dict[str, Any]:
             {"id": "vector", **at_provider("fake-embed", "embed")},
             {"id": "ranker", **at_provider("fake-rerank", "rerank")},
             {"id": "judge", **at_provider("fake-classify", "classify")},
+            {"id": "warden", **at_provider("fake-moderation", "moderate", "vision")},
             {"id": "ear", **at_provider("whisper-1", "transcribe", "translate")},
             {"id": "mouth", **at_provider("tts-1", "speak"), "voices": ["alloy"]},
             {"id": "brush", **at_provider("gpt-image-1", "image")},

@@ -23,6 +23,7 @@ NAMES = {
     "/v1/embeddings": "vector",
     "/v1/rerank": "ranker",
     "/v1/classify": "judge",
+    "/v1/moderations": "warden",
     "/v1/audio/speech": "mouth",
 } | {"/v1/images/generations": "brush"}
 PATHS = tuple(

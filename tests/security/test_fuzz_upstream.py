@@ -119,6 +119,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/embeddings", {"model": "gemini-vector", "input": ["a", "b"]}),
     ("/v1/rerank", {"model": "ranker", "query": "a", "documents": ["a", "b"]}),
     ("/v1/classify", {"model": "judge", "input": "a", "labels": ["x", "y"]}),
+    ("/v1/moderations", {"model": "warden", "input": ["a", "b"]}),
     ("/v1/images/generations", {"model": "brush", "prompt": "a"}),
     ("/v1/images/generations", {"model": "brush", "prompt": "a", "stream": True}),
 ]  # fmt: skip

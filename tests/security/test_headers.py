@@ -19,6 +19,7 @@ BODIES: dict[str, Any] = {
     "/v1/embeddings": {"model": "vector", "input": "Hi"},
     "/v1/rerank": {"model": "ranker", "query": "Hi", "documents": ["a"]},
     "/v1/classify": {"model": "judge", "input": "Hi", "labels": ["a", "b"]},
+    "/v1/moderations": {"model": "warden", "input": "Hi"},
     "/v1/audio/speech": {"model": "mouth", "input": "Hi"},
     "/v1/images/generations": {"model": "brush", "prompt": "Hi"},
     "/v1/responses": {"model": "near", "input": "Hi"},

@@ -93,6 +93,7 @@ BOUNDS = (
     Bound("texts", 8192, lambda n: {"input": ["x"] * n}, "/v1/embeddings"),
     Bound("documents", 10_000, lambda n: {"query": "q", "documents": ["x"] * n}, "/v1/rerank"),
     Bound("labels", 256, lambda n: {"input": "x", "labels": [f"label {i}" for i in range(n)]}, "/v1/classify"),
+    Bound("contents to moderate", 1024, lambda n: {"input": ["x"] * n}, "/v1/moderations"),
     Bound("texts to classify", 1024, lambda n: {"input": ["x"] * n, "labels": ["a", "b"]}, "/v1/classify"),
     Bound("text to speak", 100_000, lambda n: {"input": "x" * n, "voice": "alloy"}, "/v1/audio/speech"),
     Bound("text to draw", 32_000, lambda n: {"prompt": "x" * n}, "/v1/images/generations"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Upstream
+from backends.openai.moderation import by_scores
 from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -20,6 +21,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
@@ -146,10 +148,23 @@ class FakeBackend:
 
     async def classify(self, upstream: Upstream, request: ClassifyRequest) -> Json:
         self.requests.append(request)
-        data = [
-            {"index": i, "scores": [0.25, 0.5, 0.25][: len(request.labels)]} for i, _ in enumerate(request.texts())
-        ]
-        return {"model": "parrot", "data": data, "scoring": "similarity", "usage": {"total_tokens": 9}}
+        labels = request.labels or ["fine", "toxic"]
+        data = [{"index": i, "scores": [0.25, 0.5, 0.25][: len(labels)]} for i, _ in enumerate(request.texts())]
+        return {
+            "model": "parrot",
+            "data": data,
+            "labels": labels,
+            "scoring": "similarity",
+            "usage": {"total_tokens": 9},
+        }
+
+    async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json:
+        self.requests.append(request)
+        return {
+            **by_scores([{"violence": 0.9} for _ in request.texts()], 0.5),
+            "model": "parrot",
+            "scoring": "likelihood",
+        }
 
     async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
@@ -203,9 +218,6 @@ class FakeAnswer(Answer[T]):
 
     async def resume(self, error: RoundhouseError) -> None:
         raise error
-
-    def check_form(self) -> None:
-        """Every answer of the parrot has its form."""
 
     async def __aiter__(self) -> AsyncIterator[T]:
         yield self._first
@@ -276,6 +288,7 @@ class FakePool:
         )
         self.loaded: list[tuple[str, float | None]] = []
         self.forced: list[bool] = []
+        self.kept: list[tuple[str, float]] = []
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
@@ -291,6 +304,9 @@ class FakePool:
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         self.forced.append(force)
         return model_id == "parrot"
+
+    def keep(self, model_id: str, seconds: float) -> None:
+        self.kept.append((model_id, seconds))
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         return f"the last {lines} lines of {model_id}\n"

@@ -32,6 +32,7 @@ BODIES: dict[Capability, dict[str, Any]] = {
     Capability.COMPLETION: {"model": "parrot", "prompt": "Hi"},
     Capability.EMBED: {"model": "parrot", "input": "a"},
     Capability.RERANK: {"model": "r", "query": "q", "documents": ["a", "b"]},
+    Capability.MODERATE: {"input": "Hello"},
     Capability.CLASSIFY: {"model": "r", "input": ["a"], "labels": ["good", "bad"]},
     Capability.SPEAK: {"model": "songbird", "input": "Hi"},
     Capability.IMAGE: {"model": "p", "prompt": "a bird"},

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from catalog.errors import IdleTimeout, QueueFull, RoundhouseError
 from catalog.types import Json
 from server.api import ROUTERS
-from server.edge.contracts import ContractRoute
+from server.edge.contracts import JSON_LINES, ContractRoute
 from server.openapi import EVENT_SCHEMA
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
@@ -52,6 +52,7 @@ ASKS = (
     post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
     post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
+    post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
         Ask("post", f"/v1/audio/{what}", media_type, {**AUDIO, "data": {"model": "ear", **fields}})
         for what in ("transcriptions", "translations")
@@ -88,6 +89,20 @@ ASKS = (
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
     post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
+    *(
+        post(path, {"model": "parrot", **fields, "stream": media_type == JSON_LINES}, media_type)
+        for path, fields in (
+            ("/api/chat", {"messages": MESSAGES, "tools": [TOOL]}),
+            ("/api/generate", {"prompt": "Hi"}),
+        )
+        for media_type in ("application/json", JSON_LINES)
+    ),
+    post("/api/embed", {"model": "parrot", "input": ["a", "b"]}),
+    post("/api/embeddings", {"model": "parrot", "prompt": "a"}),
+    Ask("get", "/api/tags"),
+    Ask("get", "/api/ps"),
+    Ask("get", "/api/version"),
+    post("/api/show", {"model": "parrot"}),
     post("/v1/route", BODY),
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
@@ -107,8 +122,10 @@ ASKS = (
     Ask("get", "/ready"),
     Ask("get", "/metrics", "text/plain"),
 )
-ELSEWHERE = {"/v1/admin/pins"}
-"""Endpoints that need the real router: tests/server/api/test_admin.py checks their answers."""
+ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
+    ("/v1/models/{model_id:path}", "delete")
+}
+"""Endpoints that need the real router or a store: tests/server/api checks their answers."""
 
 
 @pytest.fixture
@@ -144,12 +161,17 @@ async def test_an_answer_has_the_shape_that_the_document_promises(
     assert got.status_code == 200, got.text
     assert got.headers["content-type"].partition(";")[0] == ask.media_type
     content = document["paths"][ask.path][ask.method]["responses"]["200"]["content"][ask.media_type]
-    promised = content[EVENT_SCHEMA if ask.media_type == SSE else "schema"]
+    promised = content[EVENT_SCHEMA if ask.media_type in (SSE, JSON_LINES) else "schema"]
     if ask.media_type == SSE:
         told = [event for event in events(got.text) if event != "[DONE]"]
         assert told
         for event in told:
             check(event, promised, document)
+    elif ask.media_type == JSON_LINES:
+        lines = [orjson.loads(line) for line in got.text.splitlines()]
+        assert lines[-1]["done"] is True
+        for line in lines:
+            check(line, promised, document)
     elif ask.media_type == "application/json":
         check(got.json(), promised, document)
     else:
@@ -160,11 +182,12 @@ def test_every_operation_and_media_type_of_the_document_is_asked_above() -> None
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
     promised = set()
     for route in routes:
-        if route.include_in_schema and route.path not in ELSEWHERE:
+        (method,) = (route.methods or set()) - {"HEAD"}
+        if route.include_in_schema and (route.path, method.lower()) not in ELSEWHERE:
             contract = route.contract
             kinds = [*contract.media, *(["application/json"] if contract.answers is not None else [])]
             kinds += [SSE] if contract.streams is not None else []
-            (method,) = (route.methods or set()) - {"HEAD"}
+            kinds += [JSON_LINES] if contract.lines is not None else []
             promised |= {(route.path_format, method.lower(), kind) for kind in kinds}
     assert {(ask.path, ask.method, ask.media_type) for ask in ASKS} == promised
 
@@ -196,8 +219,9 @@ async def test_every_error_of_the_document_is_one_of_ours(document: Json) -> Non
         ("/v1/chat/completions", IdleTimeout("late")),
         ("/v1/chat/completions", QueueFull("full")),
         ("/v1/messages", IdleTimeout("late")),
+        ("/api/chat", IdleTimeout("late")),
     ],
-    ids=["504", "429", "Anthropic's"],
+    ids=["504", "429", "Anthropic's", "Ollama's"],
 )
 async def test_an_error_has_the_shape_and_status_that_the_document_promises(
     gateway: Gateway, document: Json, path: str, error: RoundhouseError

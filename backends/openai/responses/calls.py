@@ -5,6 +5,8 @@ A caller of the Responses API is passed through: its own body goes out, and its 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -24,7 +26,7 @@ from backends.streams.native import carry
 from backends.translation import TranslatedRequest, reading
 from backends.wire.chat import ChatRequest, Original
 from backends.workers.engines.common.detokenization import StopFilter
-from catalog.errors import InvalidRequest, UpstreamProtocolError
+from catalog.errors import InvalidRequest, RoundhouseError, UpstreamProtocolError
 from catalog.types import Json
 
 PATH = "/responses"
@@ -33,6 +35,8 @@ UNREADABLE = "invalid_encrypted_content"
 """OpenAI's code for reasoning that it cannot decrypt."""
 _AFTER_END = 0.05
 """Seconds in which a stream may end after its last event, so that its connection can be used again."""
+_FOR_USAGE = 1.0
+"""Seconds for which an answer is read on after a stop sequence: every further token is paid for."""
 
 
 def request_for(
@@ -141,7 +145,10 @@ def _document(document: object, upstream: Upstream) -> Json:
 async def _stopped(
     events: AsyncIterator[Json], answer: ResponseReader, stops: Sequence[str]
 ) -> AsyncGenerator[Json]:
-    """The chunks up to a stop sequence in the text. Leaving the stream ends the decoding, and loses the usage."""
+    """The chunks up to a stop sequence in the text, then the usage if the answer ends soon after.
+
+    Leaving the stream ends the decoding, and loses the usage, which is then noted as dropped.
+    """
     text = StopFilter(stops)
     async for event in events:
         for chunk in answer.feed(event):
@@ -154,6 +161,22 @@ async def _stopped(
                 elif (choice["finish_reason"] or delta.get("tool_calls")) and (rest := text.end()):
                     delta["content"] = (delta.get("content") or "") + rest
             yield chunk
-            if text.found:
-                return
+        if text.found:
+            usage = await _usage_of(events, answer)
+            if usage is None:
+                note({DROPPED: "usage"})
+            else:
+                yield usage
+            return
     answer.close()
+
+
+async def _usage_of(events: AsyncIterator[Json], answer: ResponseReader) -> Json | None:
+    """The chunk with the usage of an answer, if its end comes within :data:`_FOR_USAGE`."""
+    with contextlib.suppress(TimeoutError, RoundhouseError):
+        async with asyncio.timeout(_FOR_USAGE):
+            async for event in events:
+                for chunk in answer.feed(event):
+                    if chunk.get("usage") is not None:
+                        return chunk
+    return None

@@ -17,11 +17,9 @@ from backends.openai.responses.items import to_items
 from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names, refuse_domains
 from backends.translation import Dropped, TranslatedRequest, is_set
 from backends.wire.chat import ChatRequest, WebSearchOptions
+from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
-
-LEAST_OUTPUT = 16
-"""The smallest ``max_output_tokens`` that OpenAI takes."""
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
 _REFUSED = {name: OTHER_ANSWERS[name] for name in ("modalities", "audio")}

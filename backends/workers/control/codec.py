@@ -47,7 +47,7 @@ def error_from_json(value: JsonValue) -> RoundhouseError:
     return error
 
 
-_AT_HOME = frozenset({"asked", "cloud"})
+_AT_HOME = frozenset({"asked", "cloud", "moderation"})
 
 
 def upstream_to_json(upstream: Upstream) -> JsonValue:

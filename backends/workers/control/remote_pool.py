@@ -44,6 +44,9 @@ class RemotePool:
         self._introduce(model)
         return view_from_json(await self._channel.call("load", {"model": model.id, "keep_alive": keep_alive}))
 
+    def keep(self, model_id: str, seconds: float) -> None:
+        self._channel.tell("keep", {"model": model_id, "seconds": seconds})
+
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         return bool(await self._channel.call("unload", {"model": model_id, "force": force}))
 

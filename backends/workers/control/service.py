@@ -7,6 +7,7 @@ Operations (see :mod:`backends.workers.control.channel` for the wire)::
     log      {"model": ID, "lines": N}      -> text          drain   {"deadline": S}           -> null
     snapshot null                           -> snapshot
     note     "model" {row}     from the gateway: the row to use for this id from now on
+    note     "keep" {"model": ID, "seconds": S}   from the gateway: the idle time of a loaded model
     note     "snapshot" {...}  to the gateways, after changes, at most every ``BETWEEN`` seconds
 """
 
@@ -82,6 +83,7 @@ class PoolService:
             return pool.snapshot()
 
         channel.hear("model", rows.keep)
+        channel.hear("keep", lambda call: pool.keep(call["model"], call["seconds"]))
         channel.serve("lease", lease)
         for operation in (load, unload, log, drain, snapshot):
             channel.answer(operation.__name__, operation)

@@ -20,16 +20,16 @@ router = APIRouter(tags=["classify"])
     router, "POST", "/v1/classify", Contract(reads=ClassifyRequest, answers=ClassificationList, calls_model=True)
 )
 async def create_classification(request: Request, body: ClassifyRequest) -> Response:
-    """Score each label for each text; a text's scores sum to 1."""
+    """Score each label for each text; a text's scores sum to 1 unless a classifier judges each label alone."""
     job = classification_job(body, origin_of(request))
-    return await answer_json(request, job, SingleItem, lambda answer: shaped(answer, body))
+    return await answer_json(request, job, SingleItem, shaped)
 
 
-def shaped(answer: Json, body: ClassifyRequest) -> Json:
+def shaped(answer: Json) -> Json:
     """A list of ``classification`` objects; ``truncated`` are the texts cut, where that was asked for."""
     shape: Json = {
         "object": "list",
-        "data": [classification(row["index"], row["scores"], body.labels) for row in answer["data"]],
+        "data": [classification(row["index"], row["scores"], answer["labels"]) for row in answer["data"]],
         "scoring": answer["scoring"],
     }
     for name in ("model", "usage", "truncated"):

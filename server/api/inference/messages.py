@@ -5,6 +5,8 @@ The translation is imported by the first request, because most servers are never
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,6 +17,8 @@ from backends.wire.messages import CountTokensRequest, MessagesRequest
 from backends.workers.pool import WorkerState
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.model import Capability, Model, UpstreamSource
+from catalog.types import Json
+from routing.calling.job import Job
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from server.answers.streams import stream_events
@@ -26,6 +30,7 @@ from server.edge.services import runtime_of, services_of
 from server.jobs import chat_job, count_job, permitted
 from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
+from server.wires.web_search import can_search
 
 router = APIRouter(tags=["messages"])
 
@@ -38,15 +43,17 @@ router = APIRouter(tags=["messages"])
 )
 async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
-    from server.wires.messages import MessageStream, to_chat
+    from server.wires.messages import MessageStream, members_called
 
-    job = chat_job(to_chat(body, request.headers, request.query_params), origin_of(request))
+    job = _job(request, body)
+    members = members_called(body.tools)
 
     def translation() -> MessageStream:
         return MessageStream(
             message_id=f"msg_{job.trace}",
             prompt_tokens=job.facts.prompt_tokens,
             stop_sequences=body.stop_sequences or (),
+            members=members,
         )
 
     if body.stream:
@@ -65,10 +72,8 @@ async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
 
     The header ``x-roundhouse-estimate`` says that it is one.
     """
-    from server.wires.messages import to_chat
-
     runtime = runtime_of(request)
-    job = chat_job(to_chat(body, request.headers, request.query_params), origin_of(request))
+    job = _job(request, body)
     facts = permitted(job.facts, caller_of(request), runtime.catalog)
     if not is_auto(facts.requested):
         runtime.catalog.resolve(facts.requested)
@@ -86,6 +91,13 @@ async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
         except RoundhouseError:
             structlog.get_logger().warning("tokens estimated, because the model could not count", model=counter.id)
     return json_response({"input_tokens": facts.prompt_tokens}, headers={"x-roundhouse-estimate": "true"})
+
+
+def _job(request: Request, body: MessagesRequest | CountTokensRequest) -> Job[Json]:
+    from server.wires.messages import to_chat
+
+    searches = partial(can_search, runtime=runtime_of(request), caller=caller_of(request))
+    return chat_job(to_chat(body, request.headers, request.query_params, searches=searches), origin_of(request))
 
 
 def _counter(runtime: Runtime, facts: Facts) -> Model | None:

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from backends.registry import wire_of
 from backends.wire.common import Finite, WireModel
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, NotPermitted
+from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode
@@ -24,6 +24,7 @@ from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
 from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
+from server.library import Library
 from server.runtime import Runtime
 
 router = APIRouter(tags=["models"])
@@ -47,6 +48,16 @@ class Unloaded(TypedDict):
     id: str
     object: Literal["model"]
     unloaded: bool
+
+
+class ModelDeleted(TypedDict):
+    """``freed`` counts the bytes of the files that were deleted; ``note`` says what is left, if anything."""
+
+    id: str
+    object: Literal["model"]
+    deleted: bool
+    freed: int
+    note: NotRequired[str]
 
 
 class ModelCard(TypedDict):
@@ -136,6 +147,23 @@ async def get_model(request: Request, model_id: str) -> Response:
 
         return json_response(model_info(card))
     return json_response(card)
+
+
+@route(
+    router,
+    "DELETE",
+    "/v1/models/{model_id:path}",
+    Contract(answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
+)
+async def delete_model(request: Request, model_id: str) -> Response:
+    """Delete the files of a model on this machine. A built-in row stays, and the model can be pulled again."""
+    runtime = runtime_of(request)
+    row = runtime.catalog.resolve(model_id)
+    freed = await library_of(runtime).remove(row)
+    gone: ModelDeleted = {"id": row.id, "object": "model", "deleted": True, "freed": freed}
+    if row.origin != "pulled":
+        gone["note"] = f"The files are deleted; the row stays. Pull it again with: roundhouse pull {row.id}"
+    return json_response(gone)
 
 
 def _card(request: Request, model_id: str) -> ModelCard:
@@ -247,6 +275,13 @@ def local_row(runtime: Runtime, model_id: str) -> Model:
             f"'{row.id}' is served by another server; only local models have a worker here.", param="model"
         )
     return row
+
+
+def library_of(runtime: Runtime) -> Library:
+    """The models on disk. Raises NotFound where another process has them."""
+    if runtime.library is None:
+        raise NotFound("This server keeps no models.")
+    return runtime.library
 
 
 def speakers(runtime: Runtime) -> list[Model]:

@@ -7,5 +7,6 @@ its ``type``; there is no ``[DONE]``. A plain answer is ``message()`` after the 
 
 from server.wires.messages.request import to_chat
 from server.wires.messages.stream import MessageStream
+from server.wires.messages.tools import members_called
 
-__all__ = ["MessageStream", "to_chat"]
+__all__ = ["MessageStream", "members_called", "to_chat"]

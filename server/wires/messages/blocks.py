@@ -10,6 +10,7 @@ from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.wires.messages.client_tools import BETWEEN
 from server.wires.translation import Losses, named
 
 
@@ -22,15 +23,25 @@ def to_messages(system: str | list[Json] | None, messages: list[InputMessage], l
     out: list[Json] = []
     if system:
         out.append({"role": "system", "content": _parts(system, "system", losses)})
+    last = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
     for position, message in enumerate(messages):
         where = f"messages[{position}]"
+        extra = message.model_extra or {}
         if message.role == "assistant":
-            out.append(_assistant(message.content, where, losses))
-        elif message.role == "system":
-            out.append({"role": "system", "content": _parts(message.content, where, losses)})
-        else:
+            out += _assistant(message.content, where, losses)
+        elif message.role == "user":
             out += _user(message.content, where, losses)
+        elif extra.get("clear_at") != "next_user_message" or position > last:
+            out += _system(message.content, where, losses)
+        losses.add(*(f"messages.{name}" for name in extra if name != "clear_at" and extra[name] is not None))
     return out
+
+
+def _system(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
+    """A system message; changes of tools in it are read by :mod:`server.wires.messages.tools`."""
+    if not isinstance(content, str):
+        content = [block for block in content if block.get("type") not in _TOOL_CHANGES]
+    return [{"role": "system", "content": _parts(content, where, losses)}] if content else []
 
 
 def _user(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
@@ -43,51 +54,67 @@ def _user(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
             rest.append(block)
             continue
         result: Json = {"role": "tool", "tool_call_id": named(block, "tool_use_id", where)}
-        result["content"] = _parts(block.get("content") or "", where, losses)
+        result["content"] = _parts(block.get("content") or "", where, losses) or ""
         if block.get("is_error") is True:
             result["is_error"] = True
         _name_lost(block, losses)
         out.append(_with_cache_control(result, block))
-    if rest:
-        out.append({"role": "user", "content": _parts(rest, where, losses)})
+    if rest and (parts := _parts(rest, where, losses)):
+        out.append({"role": "user", "content": parts})
     return out
 
 
-def _assistant(content: str | list[Json], where: str, losses: Losses) -> Json:
+def _assistant(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
+    """The assistant's message, after a user's with the summary of what was before it."""
     if isinstance(content, str):
-        return {"role": "assistant", "content": content}
+        return [{"role": "assistant", "content": content}]
+    before: list[Json] = []
     message: Json = {"role": "assistant", "content": None}
     texts: list[Json] = []
     for block in content:
         match block.get("type"):
             case "text":
                 texts += _blocks([block], where, losses)
-            case "thinking" | "redacted_thinking" if sealed := decode_thinking(
-                block.get("signature") or block.get("data")
-            ):
-                message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
-            case "thinking" if block.get("signature"):
-                _text(block, "thinking", where)
-                losses.add("messages.thinking")
-            case "thinking":
-                message["reasoning_content"] = message.get("reasoning_content", "") + _text(
-                    block, "thinking", where
-                )
-            case "redacted_thinking":
-                losses.add("messages.thinking")
+            case "thinking" | "redacted_thinking":
+                _thought(message, block, where, losses)
             case "tool_use":
                 message.setdefault("tool_calls", []).append(_call(block, where))
                 _name_lost(block, losses)
-            case "server_tool_use" if block.get("name") in ("web_search", "code_execution"):
+            case "compaction":
+                summary = block.get("content")
+                if isinstance(summary, str) and summary:
+                    before.append({"role": "user", "content": f"{_SUMMARY}\n\n{summary}"})
+            case "server_tool_use":
                 _own_call(message, block, losses)
-            case "web_search_tool_result" | "code_execution_tool_result":
+            case str(kind) if kind.endswith("_tool_result") or kind.startswith("mcp_tool_"):
                 losses.add("messages.server_tool_use")
-            case kind:
+            case kind if kind not in _NOT_SHOWN:
                 with losses.refusing():
                     raise _unsupported(kind, where)
     if texts:
         message["content"] = texts
-    return message
+    return [*before, message] if len(message) > _EMPTY or texts else before
+
+
+_SUMMARY = "Summary of the conversation so far:"
+_EMPTY = 2
+"""Fields of a message without content."""
+_TOOL_CHANGES = ("tool_addition", "tool_removal")
+_NOT_SHOWN = ("fallback",)
+"""Blocks that Anthropic itself does not show to a model: a fallback tells of a change of models."""
+
+
+def _thought(message: Json, block: Json, where: str, losses: Losses) -> None:
+    """Keep thinking in the field of the provider that it came from; Anthropic's is for Anthropic alone."""
+    if sealed := decode_thinking(block.get("signature") or block.get("data")):
+        message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *sealed]
+    elif block.get("type") == "redacted_thinking":
+        losses.add("messages.thinking")
+    elif block.get("signature"):
+        _text(block, "thinking", where)
+        losses.add("messages.thinking")
+    else:
+        message["reasoning_content"] = message.get("reasoning_content", "") + _text(block, "thinking", where)
 
 
 def _own_call(message: Json, block: Json, losses: Losses) -> None:
@@ -102,7 +129,10 @@ def _call(block: Json, where: str) -> Json:
     given = block.get("input")
     if not isinstance(given, dict):
         raise InvalidRequest("The input of a tool_use block must be an object.", param=where)
-    function = {"name": named(block, "name", where), "arguments": orjson.dumps(given).decode()}
+    name = named(block, "name", where)
+    if isinstance(block.get("toolset_name"), str):
+        name = f"{block['toolset_name']}{BETWEEN}{name}"
+    function = {"name": name, "arguments": orjson.dumps(given).decode()}
     call: Json = {"id": named(block, "id", where), "type": "function", "function": function}
     if isinstance(block.get("extra_content"), dict):
         call["extra_content"] = block["extra_content"]
@@ -121,12 +151,14 @@ def _blocks(blocks: list[Json], where: str, losses: Losses) -> list[Json]:
     parts = []
     for block in blocks:
         with losses.refusing():
-            parts.append(_with_cache_control(_part(block, where, losses), block))
+            if (part := _part(block, where, losses)) is not None:
+                parts.append(_with_cache_control(part, block))
             _name_lost(block, losses)
     return parts
 
 
-def _part(block: Json, where: str, losses: Losses) -> Json:
+def _part(block: Json, where: str, losses: Losses) -> Json | None:
+    """The part of a chat's message for a block; None for one without."""
     source = block.get("source")
     match block.get("type"):
         case "text":
@@ -135,6 +167,16 @@ def _part(block: Json, where: str, losses: Losses) -> Json:
             return {"type": "image_url", "image_url": {"url": _url(source, where)}}
         case "document" if isinstance(source, dict):
             return _document(block, source, where, losses)
+        case "search_result":
+            return {"type": "text", "text": _search_result(block, where, losses)}
+        case "tool_reference":
+            return {"type": "text", "text": f"The tool {_text(block, 'tool_name', where)} is available now."}
+        case "browser_state":
+            told = {name: block[name] for name in ("tabs", "state_changes") if block.get(name)}
+            return {"type": "text", "text": f"State of the browser: {orjson.dumps(told).decode()}"}
+        case "container_upload":
+            losses.add("messages.container_upload")
+            return None
         case kind:
             raise _unsupported(kind, where)
 
@@ -147,8 +189,14 @@ def _unsupported(kind: Any, where: str) -> UnsupportedParameter:
 
 _HELD = frozenset({"type", "text", "source", "title", "cache_control"})
 _HELD_BY = {
-    "tool_use": frozenset({"type", "id", "name", "input", "caller", "extra_content", "cache_control"}),
-    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"}),
+    "tool_use": frozenset(
+        {"type", "id", "name", "input", "caller", "toolset_name", "extra_content", "cache_control"}
+    ),
+    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "toolset_name", "cache_control"}),
+    "search_result": frozenset({"type", "source", "title", "content", "cache_control"}),
+    "tool_reference": frozenset({"type", "tool_name", "cache_control"}),
+    "browser_state": frozenset({"type", "tabs", "state_changes", "cache_control"}),
+    "container_upload": frozenset({"type", "file_id", "cache_control"}),
 }
 
 
@@ -167,6 +215,12 @@ def _url(source: Json, where: str) -> str:
             return _text(source, "url", where)
         case _:
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
+
+
+def _search_result(block: Json, where: str, losses: Losses) -> str:
+    content = _parts(block.get("content") or "", where, losses)
+    said = content if isinstance(content, str) else "\n\n".join(str(part.get("text") or "") for part in content)
+    return f"{_text(block, 'title', where)}\n{_text(block, 'source', where)}\n\n{said}"
 
 
 def _document(block: Json, source: Json, where: str, losses: Losses) -> Json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from backends.anthropic.stream import told
 from backends.translation import reading
 from catalog.errors import StreamBroken, UpstreamProtocolError
 from catalog.types import Json
@@ -14,14 +15,15 @@ from routing.calling.answer import TIMINGS
 
 
 class NativeMessage:
-    """One answer in Anthropic's events, of which the message's id and model alone become the gateway's own.
+    """One answer in Anthropic's events, of which the name of the model alone becomes the gateway's own.
+
+    The id stays Anthropic's, because threads and diagnostics of later requests refer to it.
 
     Call :meth:`feed` for each event, then :meth:`finish`; :attr:`message` is the sum. Kinds of blocks and deltas
     that are newer than this code are kept.
     """
 
-    def __init__(self, message_id: str) -> None:
-        self._id = message_id
+    def __init__(self) -> None:
         self._inputs: dict[int, list[str]] = {}
         self._ended = False
         self.message: Json = {}
@@ -34,7 +36,7 @@ class NativeMessage:
         with reading("Anthropic"):
             match event["type"]:
                 case "message_start":
-                    event["message"] |= {"id": self._id, "model": chunk["model"]}
+                    event["message"]["model"] = chunk["model"]
                     self.message = {**event["message"], "content": list(event["message"].get("content") or ())}
                 case "content_block_start":
                     self._start(event["index"], event["content_block"])
@@ -89,8 +91,8 @@ class NativeMessage:
             timings = (chunk.get("usage") or {}).get(TIMINGS)
             if timings is not None:
                 usage[TIMINGS] = timings
-            told = {name: value for name, value in usage.items() if value is not None}
-            self.message["usage"] = {**(self.message.get("usage") or {}), **told}
+            before = self.message.get("usage") or {}
+            self.message["usage"] = {**before, **told(usage, before)}
         self.message |= event["delta"]
         self.message |= {name: value for name, value in event.items() if name not in ("type", "delta", "usage")}
 

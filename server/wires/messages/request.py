@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Any
 
 from backends.adapting.schemas import is_closed
+from backends.translation import NEUTRAL
 from backends.wire.chat import Original, TranslatedChat
-from backends.wire.messages import CountTokensRequest, MessagesRequest
+from backends.wire.messages import CountTokensRequest, InputMessage, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.messages.blocks import to_messages
+from server.wires.messages.tools import add_choice, add_tools, members_called
 from server.wires.translation import Losses, split_extras, validated
-from server.wires.web_search import OF_MESSAGES, from_messages
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
 """Reasoning effort by the largest thinking budget in tokens; above the last it is high. Our own choice."""
@@ -25,8 +27,16 @@ _ANTHROPICS = frozenset({"cache_control", "speed", "inference_geo", "service_tie
 _FOREIGN = _ANTHROPICS | {"thinking"}
 
 
-_CONSTRAINTS = ("inference_geo", "container", "mcp_servers", "thread", "compaction")
-"""Fields that no other provider can keep: the place of computation, conversations and services at Anthropic."""
+_CONSTRAINTS: Mapping[str, Callable[[Any], bool]] = {
+    "inference_geo": lambda place: place not in (None, *NEUTRAL["inference_geo"]),
+    "thread": bool,
+    "compaction": bool,
+    "billing_policy": lambda policy: isinstance(policy, dict) and policy.get("bill_to") not in (None, "self"),
+}
+"""Fields, with the values that no other provider can keep: the place of computation, a conversation that Anthropic
+stores, an answer that is a summary, the payer."""
+_OWN_TOOLS = frozenset({"mcp_servers", "container"})
+"""Fields that give Anthropic's models tools of its own."""
 _HEADERS = ("anthropic-version", "anthropic-beta")
 _HEADER_VALUE = re.compile(r"[\w ,.:;=+/@-]{1,2000}", re.ASCII)
 MAX_USER = 64
@@ -37,24 +47,33 @@ def to_chat(
     request: MessagesRequest | CountTokensRequest,
     headers: Mapping[str, str] = MappingProxyType({}),
     query: Mapping[str, str] = MappingProxyType({}),
+    *,
+    searches: Callable[[str], bool] | None = None,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for Anthropic itself, which gets it as it is, with those of the caller's ``headers``
-    and ``query`` that belong to its API. Anthropic's own tools and uploaded files are for it alone. Raises
-    :class:`InvalidRequest` for a malformed request.
+    and ``query`` that belong to its API. Other providers are not sent Anthropic's own tools. ``searches`` tells by
+    a model's name whether it can search the web; without it, a request that wants a search is for models that can.
+    Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
     losses.add(*(name for name in left_out if name != "output_format"))
-    for name in _CONSTRAINTS:
-        if (request.model_extra or {}).get(name):
+    for name, binds in _CONSTRAINTS.items():
+        if binds((request.model_extra or {}).get(name)):
             losses.refusal = losses.refusal or (f"'{name}' can be kept by Anthropic's models only.", name)
     body: Json = {**extras, "model": request.model, "stream": True}
     body["stream_options"] = {"include_usage": True}
     body["messages"] = to_messages(request.system, request.messages, losses)
+    if not body["messages"]:
+        body["messages"] = [{"role": "user", "content": ""}]
+        losses.refusal = losses.refusal or ("The messages have nothing that this model can read.", "messages")
     if isinstance(request, MessagesRequest):
-        body["max_completion_tokens"] = request.max_tokens
+        body["max_completion_tokens"] = request.max_tokens or 1
+        if not request.max_tokens:
+            advice = "A 'max_tokens' of 0 fills the cache of Anthropic's models only; this model needs at least 1."
+            losses.refusal = losses.refusal or (advice, "max_tokens")
         same = {name: getattr(request, name) for name in ("temperature", "top_p", "top_k")}
         body |= {name: value for name, value in same.items() if value is not None}
         if request.stop_sequences:
@@ -62,80 +81,25 @@ def to_chat(
         user = (request.metadata or {}).get("user_id")
         if isinstance(user, str) and user:
             body["user"] = user if len(user) <= MAX_USER else sha256(user.encode()).hexdigest()
-    _tools(request, body, losses)
-    _tool_choice(request.tool_choice, body, losses)
+    left_without = add_tools(request, body, losses, searches=searches)
+    add_choice(request.tool_choice, body, left_without, losses)
     _thinking(request, body, losses)
     _format(request, body)
+    own_tools = bool(left_without or members_called(request.tools) or not _OWN_TOOLS.isdisjoint(losses.names))
+    extra = request.output_config.model_extra if request.output_config else None
+    losses.add(*(f"output_config.{name}" for name, value in (extra or {}).items() if value is not None))
     given = {name: headers[name] for name in _HEADERS if name in headers}
     for name, value in given.items():
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
     beta = {"beta": "true"} if query.get("beta") == "true" else {}
-    original = Original("messages", request, given, beta, losses.refusal)
+    original = Original("messages", request, given, beta, losses.refusal, own_tools)
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
-
-
-def _tools(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
-    for position, tool in enumerate(request.tools or ()):
-        with losses.refusing():
-            if tool.get("type") in OF_MESSAGES:
-                body["web_search_options"] = from_messages(tool, f"tools[{position}]", losses.add)
-                continue
-            body.setdefault("tools", []).append(_tool(tool, position))
-            losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] is not None))
-
-
-_TOOL = frozenset({"type", "name", "description", "strict", "input_schema", "cache_control"})
-
-
-def _tool(tool: Json, position: int) -> Json:
-    if tool.get("type") not in (None, "custom"):
-        raise UnsupportedParameter(
-            f"Only custom tools are supported by this model, not {str(tool.get('type'))[:80]!r}.",
-            param=f"tools[{position}]",
-        )
-    function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
-    function["parameters"] = tool.get("input_schema")
-    mark = tool.get("cache_control")
-    return {
-        "type": "function",
-        "function": function,
-        **({"cache_control": mark} if isinstance(mark, dict) else {}),
-    }
-
-
-def _tool_choice(choice: Json | None, body: Json, losses: Losses) -> None:
-    if choice is None:
-        return
-    if "web_search_options" in body and _names_search(choice, body):
-        losses.add("tool_choice")
-        return
-    match choice.get("type"):
-        case "auto" | "none" as kind:
-            body["tool_choice"] = kind
-        case "any":
-            body["tool_choice"] = "required"
-        case "tool":
-            body["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
-        case kind:
-            raise InvalidRequest(f"Unknown tool_choice {str(kind)[:80]!r}.", param="tool_choice")
-    if choice.get("disable_parallel_tool_use") is True:
-        body["parallel_tool_calls"] = False
-    if "tools" not in body and body["tool_choice"] in ("auto", "none"):
-        del body["tool_choice"]
-
-
-def _names_search(choice: Json, body: Json) -> bool:
-    """Whether the choice forces a search, which other providers make when they see fit."""
-    names = [tool["function"].get("name") for tool in body.get("tools", ())]
-    return (choice.get("type") == "tool" and choice.get("name") not in names) or (
-        choice.get("type") == "any" and not names
-    )
 
 
 def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:
     """Set the reasoning effort, by a budget's size if there is one. The budget is for providers that take one."""
-    effort = request.output_config.effort if request.output_config else None
+    effort = _effort_of_turn(request.messages) or (request.output_config.effort if request.output_config else None)
     thinking = request.thinking or {}
     match thinking.get("type"):
         case "disabled" | "between_tools":
@@ -160,6 +124,20 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses:
                 )
         case _:
             raise InvalidRequest("thinking.type must be a string.", param="thinking.type")
+
+
+def _effort_of_turn(messages: Sequence[InputMessage]) -> str | None:
+    """The effort that a system message sets for the user's turn which it follows."""
+    for message in reversed(messages):
+        if message.output_config is not None and message.output_config.effort is not None:
+            return message.output_config.effort
+        if message.role == "user" and not _is_result(message.content):
+            return None
+    return None
+
+
+def _is_result(content: Any) -> bool:
+    return isinstance(content, list) and any(block.get("type") == "tool_result" for block in content)
 
 
 def _format(request: MessagesRequest | CountTokensRequest, body: Json) -> None:

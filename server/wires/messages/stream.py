@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +42,15 @@ class MessageStream:
     Each returns the events to send, named by their ``type``; :meth:`message` is the message that they describe.
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
-    signature, or an empty one. ``stop_sequences`` are the caller's. Of chunks that carry Anthropic's own events,
-    the events are passed on.
+    signature, or an empty one. ``stop_sequences`` are the caller's; ``members`` are the toolset and the member of
+    a function that stands for one. Of chunks that carry Anthropic's own events, the events are passed on.
     """
 
     message_id: str
     model: str = ""
     prompt_tokens: int = 0
     stop_sequences: Sequence[str] = ()
+    members: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     _content: list[Json] = field(default_factory=list)
     _open: _OpenBlock | None = None
     _started: bool = False
@@ -66,7 +67,7 @@ class MessageStream:
         """The events of one chunk, from its first choice only."""
         if isinstance(chunk, NativeChunk):
             if self._native is None:
-                self._native = NativeMessage(self.message_id)
+                self._native = NativeMessage()
             yield from self._native.feed(chunk.event, chunk)
             return
         if self._native is not None:
@@ -214,7 +215,10 @@ class MessageStream:
         if self._open is None or self._open.kind != "tool_use" or self._open.position != position:
             if not function.get("name"):
                 raise UpstreamProtocolError("A tool call continues after another one has begun.")
-            block: Json = {"type": "tool_use", "id": delta.get("id"), "name": function["name"], "input": {}}
+            toolset, name = self.members.get(function["name"], (None, function["name"]))
+            block: Json = {"type": "tool_use", "id": delta.get("id"), "name": name, "input": {}}
+            if toolset is not None:
+                block["toolset_name"] = toolset
             if delta.get("extra_content"):
                 block["extra_content"] = delta["extra_content"]
             yield from self._close()

@@ -226,6 +226,8 @@ async def test_load_unload_and_log_and_a_snapshot_that_knows_of_them(open_pool: 
         assert view.state is WorkerState.READY
         assert state(pool) is WorkerState.READY, "who asked for a load sees it in the snapshot at once"
         assert owner.harness.view().expires_at is not None
+        pool.keep("m", -1)
+        await until(lambda: owner.harness.view().expires_at is None)
         assert await pool.log("m", lines=5) == await owner.harness.pool.log("m", lines=5)
         assert await pool.unload("m") is True
         assert state(pool) is WorkerState.STOPPED

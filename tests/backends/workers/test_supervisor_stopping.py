@@ -46,6 +46,21 @@ async def test_the_row_says_how_long_and_a_caller_may_say_otherwise(open_pool: O
         await h.until_state(WorkerState.STOPPED)
 
 
+async def test_the_idle_time_that_a_caller_sets_ends_with_the_process(open_pool: OpenPool) -> None:
+    async with open_pool(keep_alive=300) as h:
+        h.pool.keep("m", 7)
+        await h.ask(model())
+        assert h.view().expires_at - h.view().last_used == pytest.approx(300), "nothing was loaded to keep"
+        async with h.pool.lease(model(), Need()):
+            h.pool.keep("m", 0)
+            assert h.view().state is WorkerState.READY, "its present call goes on"
+        await h.until_state(WorkerState.STOPPED)
+        await h.ask(model())
+        assert h.view().expires_at - h.view().last_used == pytest.approx(300)
+        h.pool.keep("m", -1)
+        assert h.view().expires_at is None
+
+
 async def test_a_model_in_use_does_not_expire(open_pool: OpenPool) -> None:
     async with open_pool(keep_alive=300) as h:
         async with h.pool.lease(model(), Need()) as upstream:

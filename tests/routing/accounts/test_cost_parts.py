@@ -113,6 +113,20 @@ def test_beyond_its_length_every_token_of_a_prompt_has_the_long_price() -> None:
     assert cost_nano(price, Usage(300_000, 0, cached=100_000)) == 200_000 * 2_000 + 100_000 * 200
 
 
+def test_a_long_price_that_is_not_named_rises_as_the_price_of_the_text_does() -> None:
+    price = Price(
+        input=2, output=10, cache_read=0.2, cache_write=2.5, audio_output=20, image_input=1,
+        long={"above": 1000, "input": 4, "output": 15},
+    )  # fmt: skip
+    rates = price.rates.long
+    assert (rates.cache_read, rates.cache_write, rates.cache_write_long) == (400, 5_000, 5_000)
+    assert (rates.audio_output, rates.image_input, rates.audio_input) == (30_000, 2_000, None)
+    only = Price(input=2, output=10, cache_write=3, long={"above": 1000, "output": 15}).rates.long
+    assert (only.input, only.cache_write) == (2_000, 3_000)
+    free = Price(input=0, output=1, cache_write=3, long={"above": 1000, "input": 1}).rates.long
+    assert (free.input, free.output, free.cache_write) == (1_000, 1_000, 3_000)
+
+
 def test_the_price_of_a_picture_counts_where_its_tokens_have_none() -> None:
     drawn = Usage(1_000, 4_000, units=2, details=UsageDetails(image_output=4_000))
     assert cost_nano(Price(input=5, image=0.04), drawn, Capability.IMAGE) == to_nano(0.085)

@@ -135,6 +135,12 @@ async def test_two_servers_on_one_folder_keep_each_days_cap_exactly_over_three_d
     assert min(list(paid.values())[1:-1]) == to_nano(0.99)
 
 
+async def test_an_estimate_of_a_request_without_an_answer_has_the_margin_of_its_prompt(store: SqliteState) -> None:
+    spend = Spend(store, SpendSettings(), ManualClock())
+    facts = Facts(capability=Capability.EMBED, prompt_tokens=1000)
+    assert spend.estimate(Price(input=1), facts) == pytest.approx((1150 + 16) / 1e6)
+
+
 async def test_settling_below_the_estimate_releases_the_rest(store: SqliteState) -> None:
     spend = spend_with(store, ManualClock(), day=1.0)
     await pay(spend, 1.0, 0.25)

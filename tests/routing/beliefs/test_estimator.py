@@ -273,6 +273,15 @@ def test_the_length_of_answers_is_learned_per_task_within_the_callers_bound() ->
     assert made.output_tokens(chat(task=Task.CODE)) == 300
 
 
+def test_one_very_long_answer_makes_no_other_look_long() -> None:
+    made = estimator()
+    made.observe_output(Task.CHAT, 100_000)
+    assert made.output_tokens(chat()) < 350
+    for _ in range(60):
+        made.observe_output(Task.CHAT, 20_000)
+    assert made.output_tokens(chat()) > 15_000, "many of them do"
+
+
 # ---- what is stored
 
 

@@ -108,6 +108,9 @@ class CountingPool:
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         raise NotImplementedError
 
+    def keep(self, model_id: str, seconds: float) -> None:
+        raise NotImplementedError
+
     async def log(self, model_id: str, *, lines: int = 200) -> str:
         raise NotImplementedError
 

@@ -12,8 +12,8 @@ from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import PriceUnknown, UnsupportedParameter
-from catalog.model import Limits, Model, Price
+from catalog.errors import BudgetExceeded, PriceUnknown, StreamBroken, UnsupportedParameter, UpstreamProtocolError
+from catalog.model import Capability, Limits, Model, Price
 from catalog.types import Json
 from routing.accounts.costs import cost_nano
 from routing.accounts.spend import Caps, SpendSettings
@@ -26,6 +26,7 @@ from routing.facts import Facts, Intent
 from routing.outcomes import Usage
 from tests.routing.calling.conftest import dispatcher
 from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, Stand, end, local, remote, text
+from tests.routing.calling.test_escalation import WantsFine
 
 UPSTREAM = Upstream("cloud", "openai", "http://cloud/v1", "m")
 
@@ -143,6 +144,98 @@ async def test_a_cap_on_one_request_bounds_its_answer_too(tmp_path: Path) -> Non
     async with dispatcher(tmp_path, settings, TraceSettings()) as stand:
         _, headers = await asked(stand, FACTS, remote("a", "lan"))
         assert headers["x-roundhouse-bound"] == "max_tokens=2486; request_cap"
+
+
+@pytest.mark.parametrize("window", ["minute", "day", "total"])
+async def test_what_is_left_of_a_spending_cap_bounds_an_answer_without_a_bound_of_its_own(
+    tmp_path: Path, window: str
+) -> None:
+    settings = SpendSettings(caps=Caps.model_validate({window: 0.005}))
+    async with dispatcher(tmp_path, settings, TraceSettings()) as stand:
+        own = replace(FACTS, output_tokens=100)
+        stand.backend.scripts, stand.plans[:] = {"a": (text("fine"), end(), NOTHING)}, []
+        stand.will_try(remote("a", "lan"))
+        async with stand.dispatcher.open(stand.job(own)) as answer:
+            assert "x-roundhouse-bound" not in answer.headers()
+            assert [item async for item in answer]
+        _, headers = await asked(stand, FACTS, remote("a", "lan"))
+        assert headers["x-roundhouse-bound"] == "max_tokens=2485; spending_cap"
+
+
+async def test_an_answer_is_reserved_no_more_than_its_bound(tmp_path: Path) -> None:
+    async with dispatcher(tmp_path, SpendSettings(caps=Caps(day=0.001)), TraceSettings()) as stand:
+        _, headers = await asked(stand, FACTS, remote("a", "lan"))
+        assert headers["x-roundhouse-bound"] == "max_tokens=486; spending_cap"
+
+
+async def test_a_prompt_that_may_cost_more_than_is_left_says_when_more_is(tmp_path: Path) -> None:
+    async with dispatcher(tmp_path, SpendSettings(caps=Caps(day=0.001)), TraceSettings()) as stand:
+        with pytest.raises(BudgetExceeded, match="left of the spending cap") as raised:
+            await asked(stand, replace(FACTS, prompt_tokens=900), remote("a", "lan"))
+        assert raised.value.retry_after
+        assert not stand.backend.calls
+
+
+NOTHING: Json = {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 1}}
+PAID: Json = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 1500}}
+"""4,000 millionths of a dollar."""
+
+
+def fails_after(stand: Stand, facts: Facts, *, answer: bool) -> Job[Json]:
+    """A job whose first candidate is paid for an answer that its judge refuses, or for none."""
+    stand.backend.scripts = {"a": (text("no"), end(), PAID), "b": GOOD}
+    stand.will_try(remote("a", "lan"), remote("b", "lan"))
+    if answer:
+        return stand.job(replace(facts, intent=replace(facts.intent, escalate=True)), judge=WantsFine)
+    stand.backend.scripts["a"] = (StreamBroken("closed"),)
+    return stand.job(facts)
+
+
+@pytest.mark.parametrize("limit", ["max_cost", "request_cap"])
+async def test_an_attempt_may_cost_what_the_attempts_before_it_left(tmp_path: Path, limit: str) -> None:
+    caps = Caps(request=0.005) if limit == "request_cap" else Caps()
+    async with dispatcher(tmp_path, SpendSettings(caps=caps), TraceSettings()) as stand:
+        facts = within(0.005) if limit == "max_cost" else FACTS
+        async with stand.dispatcher.open(fails_after(stand, facts, answer=True)) as answer:
+            assert answer.headers()["x-roundhouse-model"] == "lan/b"
+            assert answer.headers()["x-roundhouse-bound"] == f"max_tokens=486; {limit}"
+
+
+async def test_an_estimate_of_what_a_broken_attempt_cost_counts_too(stand: Stand) -> None:
+    async with stand.dispatcher.open(fails_after(stand, within(0.001), answer=False)) as answer:
+        tokens = stand.backend.requests[-1].max_tokens
+        assert answer.model.id == "lan/b"
+        assert tokens == 486 - 5  # ten tokens of the prompt
+
+
+async def test_nothing_is_asked_once_earlier_attempts_have_used_up_the_limit(stand: Stand) -> None:
+    job = fails_after(stand, within(0.004), answer=True)
+    with pytest.raises(UpstreamProtocolError, match="did not follow"):  # this may pass, unlike the limit
+        async with stand.dispatcher.open(job):
+            pass
+    assert len(stand.backend.calls) == 1
+
+
+async def test_the_fees_of_searches_count_for_max_cost(stand: Stand) -> None:
+    model = remote("a", "lan").model_copy(update={"price": Price(input=1, output=2, web_search=10)})
+    facts = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}))
+    await asked(stand, within(0.051, facts), model)
+    assert sent_to(stand).max_tokens == 486
+    with pytest.raises(UnsupportedParameter, match="web searches may read and 5 searches alone"):
+        await asked(stand, within(0.05, facts), model)
+
+
+RESPONSES = {"wire": "responses"}
+
+
+async def test_a_caller_that_asks_for_less_than_the_server_gives_is_held_to_max_cost(stand: Stand) -> None:
+    model = remote("a", "lan").model_copy(update=RESPONSES)
+    stand.backend.drops = ("max_tokens",)
+    request, facts = REQUEST.model_copy(update={"max_tokens": 10}), replace(FACTS, output_tokens=10)
+    _, headers = await asked(stand, within(0.001, facts), model, request=request)
+    assert headers["x-roundhouse-dropped"] == "max_tokens"
+    with pytest.raises(UnsupportedParameter, match="no bound below 16 tokens"):
+        await asked(stand, within(0.00005, facts), model, request=request)
 
 
 async def test_the_lowest_of_several_limits_counts(stand: Stand) -> None:

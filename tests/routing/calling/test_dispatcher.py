@@ -16,8 +16,10 @@ from catalog.errors import (
     NoCandidate,
     RoundhouseError,
     UnsupportedParameter,
+    UpstreamForbidden,
     UpstreamQuotaExceeded,
     UpstreamRateLimited,
+    UpstreamRejectedKey,
     WorkerFailed,
 )
 from catalog.model import Capability, UpstreamSource
@@ -157,6 +159,7 @@ def excluding(*exclusions: tuple[str, str, str], strategy: Strategy = Strategy.S
 CHAT = Facts(capability=Capability.CHAT)
 NO_KEY = ("far", "no_key", "no key is set")
 REFUSED = ("far", "keys_rejected", "refused every key")
+FORBIDDEN = ("far", "keys_forbidden", "does not let any key use it")
 RESTS = ("far", "keys_resting", "its keys rest")
 USED_UP = ("far", "keys_used_up", "its account is used up")
 BREAKS = ("near", "breaker_open", "failed repeatedly")
@@ -171,7 +174,11 @@ BREAKS = ("near", "breaker_open", "failed repeatedly")
         (excluding(("m", "privacy", "it is remote"), strategy=Strategy.EXPLICIT), 400, NoCandidate),
         (excluding(("m", "breaker_cannot", "no tools"), strategy=Strategy.EXPLICIT), 400, CapabilityMismatch),
         (excluding(BREAKS, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
-        (excluding(REFUSED, strategy=Strategy.EXPLICIT), 503, ModelTemporarilyUnavailable),
+        (excluding(REFUSED, strategy=Strategy.EXPLICIT), 502, UpstreamRejectedKey),
+        (excluding(FORBIDDEN, strategy=Strategy.EXPLICIT), 403, UpstreamForbidden),
+        (excluding(NO_KEY, REFUSED, FORBIDDEN), 502, UpstreamRejectedKey),
+        (excluding(REFUSED, BREAKS), 503, ModelTemporarilyUnavailable),
+        (excluding(FORBIDDEN, RESTS), 503, ModelTemporarilyUnavailable),
         (excluding(NO_KEY, BREAKS), 503, ModelTemporarilyUnavailable),
         (excluding(RESTS, strategy=Strategy.EXPLICIT), 429, UpstreamRateLimited),
         (excluding(NO_KEY, RESTS, USED_UP), 429, UpstreamRateLimited),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from backends.wire.chat import ChatRequest
+from catalog.errors import AnswerInvalid, UpstreamProtocolError
+from catalog.types import Json
+from routing.calling.judgement import judge_for
 from routing.facts import Intent
 from routing.outcomes import Result
-from tests.routing.calling.scripted import FACTS, GOOD, ROLE, Stand, end, local, text
+from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, USAGE, Stand, end, local, text
 
 
 class WantsFine:
@@ -69,3 +74,54 @@ async def test_an_attempt_asks_its_judge_for_one_verdict(stand: Stand, escalate:
     stand.will_try(local("a"), local("b"))
     await stand.ask(stand.job(replace(FACTS, intent=Intent(escalate=escalate)), judge=Counting))
     assert verdicts == (["not json", "fine"] if escalate else ["not json"])
+
+
+TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}
+
+
+def said(*arguments: str) -> list[Json]:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    pieces = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in arguments]
+    return [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        for delta in ({"tool_calls": [call]}, *pieces)
+    ]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_arguments_of_a_strict_tool_that_are_no_json_end_the_answer_in_an_error(
+    stand: Stand, *, strict: bool
+) -> None:
+    tool = {**TOOL, "function": {**TOOL["function"], "strict": strict}}
+    request = ChatRequest.model_validate({**REQUEST.to_wire(), "tools": [tool], "stream": True})
+    stand.backend.scripts = {"a": (ROLE, *said('{"x"', ": "), end("tool_calls"), USAGE)}
+    stand.will_try(local("a"))
+    items: list[Json] = []
+    with pytest.raises(AnswerInvalid) if strict else nullcontext():
+        async with stand.dispatcher.open(replace(stand.job(judge=judge_for(request)), request=request)) as answer:
+            async for item in answer:
+                items.append(item)  # noqa: PERF401
+    finishes = [choice["finish_reason"] for item in items for choice in item["choices"]]
+    assert ("tool_calls" in finishes) is not strict
+    (outcome,) = stand.recorder.outcomes
+    assert outcome.error == ("answer_invalid" if strict else None)
+    assert outcome.usage.output == 950_000, "it is paid for all the same"
+
+
+async def test_the_ends_of_several_choices_wait_for_the_last(stand: Stand) -> None:
+    form = {"type": "json_object"}
+    request = ChatRequest.model_validate({**REQUEST.to_wire(), "response_format": form, "n": 2})
+    second = {"choices": [{"index": 1, "delta": {"content": "{}"}, "finish_reason": None}]}
+    ended = {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}
+    stand.backend.scripts = {"a": (text("{}"), end(), second, ended, USAGE)}
+    stand.will_try(local("a"))
+    _, items = await stand.ask(replace(stand.job(judge=judge_for(request)), request=request))
+    assert [len(item["choices"]) for item in items] == [1, 1, 1, 1, 0]
+
+
+async def test_an_answer_in_a_form_ends_soon_after_its_last_choice(stand: Stand) -> None:
+    request = ChatRequest.model_validate({**REQUEST.to_wire(), "response_format": {"type": "json_object"}})
+    stand.backend.scripts = {"a": (text("{}"), end(), *([text("")] * 1001))}
+    stand.will_try(local("a"))
+    with pytest.raises(UpstreamProtocolError, match="goes on"):
+        await stand.ask(replace(stand.job(judge=judge_for(request)), request=request))

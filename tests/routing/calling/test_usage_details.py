@@ -55,6 +55,13 @@ def test_the_details_of_usage_are_read(usage: Json, tier: Any, details: UsageDet
     assert read.details == details
 
 
+@pytest.mark.parametrize("kind", ["web_search_requests", "containers"])
+def test_more_searches_than_an_answer_can_make_are_no_known_usage(kind: str) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "server_tool_use": {kind: 100_000}}
+    assert token_usage(usage) is not None
+    assert token_usage({**usage, "server_tool_use": {kind: 100_001}}) is None
+
+
 def tiered(name: str, **price: Any) -> Model:
     return remote(name).model_copy(update={"price": PRICE.model_copy(update=price)})
 

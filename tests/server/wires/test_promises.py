@@ -82,6 +82,38 @@ async def test_a_whole_answer_without_its_form_is_no_answer(client: httpx.AsyncC
     assert (await ask(client, response_format=loose)).status_code == 200
 
 
+DOORS: dict[str, Json] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Say it."}], "response_format": STRICT},
+    "/v1/messages": {
+        "messages": [{"role": "user", "content": "Say it."}],
+        "max_tokens": 99,
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    },
+    "/v1/responses": {
+        "input": "Say it.",
+        "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA, "strict": True}},
+    },
+}
+
+
+@pytest.mark.parametrize("path", DOORS)
+async def test_a_streamed_answer_without_its_form_ends_in_an_error(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, json={"model": "bad", "stream": True, **DOORS[path]})
+    assert answer.status_code == 200
+    assert "did not give its answer the form that the request asks for" in answer.text
+    for whole in (
+        "[DONE]",
+        '"finish_reason":"stop"',
+        "message_stop",
+        '"stop_reason":"end_turn"',
+        "response.completed",
+    ):
+        assert whole not in answer.text
+    kept = await client.post(path, json={"model": "good/m", "stream": True, **DOORS[path]})
+    assert 'error":{' not in kept.text
+    assert any(end in kept.text for end in ("[DONE]", "message_stop", "response.completed"))
+
+
 async def test_another_candidate_gives_the_form_that_one_broke(client: httpx.AsyncClient) -> None:
     for _ in range(4):  # whichever comes first
         answer = await ask(client, model="both", response_format=STRICT)

@@ -109,7 +109,7 @@ async def test_all_that_is_left_out_is_named() -> None:
     upstream = Upstream("far", "openai", "http://127.0.0.1:1/v1", "fake-chat")
     chat = claude()
     assert set(chat.left_out) == {
-        "context_management", "betas", "container", "mcp_servers", "tools.defer_loading", "messages.thinking",
+        "context_management", "betas", "container", "mcp_servers", "messages.thinking",
     }  # fmt: skip
     assert set(backend.dropped(chat, upstream)) == {
         "cache_control", "speed", "service_tier", "thinking",

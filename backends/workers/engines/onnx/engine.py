@@ -1,8 +1,9 @@
 """Engine ``onnx``: embeddings, classification by embeddings, and cross-encoders with ONNX Runtime.
 
 A model is a folder with the graph (``model.onnx``, or ``options.file``), ``tokenizer.json`` and
-``roundhouse.json``: ``{"kind": "embedding" | "cross-encoder", "pooling", "normalize", "max_tokens",
-"dimensions", "matryoshka", "prompts": {"query", "document"}}``; the row's options override it.
+``roundhouse.json``: ``{"kind": "embedding" | "cross-encoder" | "classifier", "pooling", "normalize", "max_tokens",
+"dimensions", "matryoshka", "prompts": {"query", "document"}, "labels", "multi_label"}``; the row's options
+override it. A classifier's labels may stand in Hugging Face's ``config.json`` instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.classify import ClassifyRequest, classification
+from backends.wire.classify import NO_LABELS, ClassifyRequest, classification
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.workers.engines.common.batching import Batcher, Tokens
@@ -59,7 +60,9 @@ which such models are trained, so that the results are probabilities.
 class OnnxOptions(EngineOptions):
     """The options in ``roundhouse.json`` and in the catalogue row."""
 
-    kind: Literal["embedding", "cross-encoder"] = "embedding"
+    kind: Literal["embedding", "cross-encoder", "classifier"] = "embedding"
+    labels: tuple[str, ...] = Field(default=(), description="of a classifier, in the order of its outputs")
+    multi_label: bool = Field(default=False, description="a classifier judges each label for itself")
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     pooling: Pooling = "mean"
     normalize: bool = True
@@ -93,6 +96,22 @@ def describe(folder: Path) -> dict[str, Any]:
         raise ModelUnavailable(f"{path.name} of the model is damaged. Pull the model again.") from error
 
 
+_WORK = {"embedding": "makes embeddings", "cross-encoder": "ranks documents", "classifier": "classifies texts"}
+
+
+def labels_of(folder: Path) -> dict[str, Any]:
+    """A classifier's labels by Hugging Face's ``config.json``. Raises ModelUnavailable if it has none."""
+    try:
+        config = orjson.loads((folder / "config.json").read_bytes())
+        named = {int(index): str(label) for index, label in config["id2label"].items()}
+        labels = tuple(named[index] for index in range(len(named)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelUnavailable(
+            "The classifier's labels are unknown: give [model.options] labels, or id2label in config.json."
+        ) from error
+    return {"labels": labels, "multi_label": config.get("problem_type") == "multi_label_classification"}
+
+
 class OnnxEngine:
     """Serves embeddings, reranking and classification; all requests share one batcher."""
 
@@ -111,14 +130,20 @@ class OnnxEngine:
             raise EngineMissing("onnx", extra="onnx", package="tokenizers") from None
         folder = Path(self._spec.path or "")
         self._options = read_options(OnnxOptions, "onnx", {**describe(folder), **self._spec.options})
+        classifies = self._options.kind == "classifier"
+        if classifies and not self._options.labels:
+            self._options = self._options.model_copy(update=labels_of(folder))
         limit = min(self._options.max_tokens, self._spec.context or self._options.max_tokens)
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=limit)
         session = open_session(folder / self._options.file, device=self._spec.device, threads=self._spec.threads)
         cross = self._options.kind == "cross-encoder"
-        device = OnnxBatchRunner(
-            session, pooling="none" if cross else self._options.pooling, pad_id=self._tokenizer.pad_id
-        )
+        pooling = "none" if cross or classifies else self._options.pooling
+        device = OnnxBatchRunner(session, pooling=pooling, pad_id=self._tokenizer.pad_id)
         self._width = device.width()
+        if classifies and self._width != len(self._options.labels):
+            raise ModelUnavailable(
+                f"'{self._spec.model_id}' has {self._width} outputs, and {len(self._options.labels)} labels."
+            )
         if cross and self._width > 2:
             raise ModelUnavailable(f"'{self._spec.model_id}' has {self._width} labels; a reranker has one or two.")
         on_cpu = self._spec.device == "cpu"
@@ -143,7 +168,7 @@ class OnnxEngine:
         request = parse(EmbeddingRequest, await http.body())
         if self._options.kind != "embedding":
             raise CapabilityMismatch(
-                f"'{self._spec.model_id}' ranks documents; it makes no embeddings.", param="model"
+                f"'{self._spec.model_id}' {_WORK[self._options.kind]}; it makes no embeddings.", param="model"
             )
         size = self._dimensions(request.dimensions)
         extra = dict(request.model_extra or {})
@@ -202,16 +227,22 @@ class OnnxEngine:
 
     async def _vectors(self, tokens: Sequence[Tokens]) -> Floats:
         """Embed the texts: [texts, width], of length 1 if the model normalises."""
-        assert self._batcher is not None
-        vectors = np.stack(await self._batcher.run(tokens))
+        vectors = await self._outputs(tokens)
         return normalized(vectors) if self._options.normalize else vectors
+
+    async def _outputs(self, tokens: Sequence[Tokens]) -> Floats:
+        """Run the texts: [texts, width]."""
+        assert self._batcher is not None
+        return np.stack(await self._batcher.run(tokens))
 
     # ---- rerank
 
     async def _rerank(self, http: Request) -> Response:
         request = parse(RerankRequest, await http.body())
-        if self._options.kind == "embedding" and self._options.rerank is None:
-            raise CapabilityMismatch(f"'{self._spec.model_id}' makes embeddings; it does not rank.", param="model")
+        if self._options.kind != "cross-encoder" and self._options.rerank is None:
+            raise CapabilityMismatch(
+                f"'{self._spec.model_id}' {_WORK[self._options.kind]}; it does not rank.", param="model"
+            )
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
         documents = [_document_text(document, i) for i, document in enumerate(request.documents)]
@@ -294,29 +325,45 @@ class OnnxEngine:
 
     async def _classify(self, http: Request) -> Response:
         request = parse(ClassifyRequest, await http.body())
-        if self._options.kind != "embedding":
+        if self._options.kind == "cross-encoder":
             raise CapabilityMismatch(
                 f"'{self._spec.model_id}' ranks documents; it does not classify.", param="model"
             )
         extra = dict(request.model_extra or {})
         truncate = _flag(extra, "truncate")
-        first = len(request.labels)
+        trained = self._options.labels if self._options.kind == "classifier" else None
+        if trained is None and request.labels is None:
+            raise InvalidRequest(NO_LABELS, param="labels")
+        labels = list(trained or ()) if request.labels is None else request.labels
+        if trained is not None and (unknown := [label for label in labels if label not in trained]):
+            raise InvalidRequest(
+                f"'{self._spec.model_id}' was trained on the labels {', '.join(trained)}; it knows no "
+                f"'{unknown[0]}'.",
+                param="labels",
+            )
+        compared = labels if trained is None else ()
+        first = len(compared)
         prompt = self._options.prompts.before("query")
-        texts = [prompt + text for text in (*request.labels, *request.texts())]
+        texts = [prompt + text for text in (*compared, *request.texts())]
 
         async def work() -> tuple[list[Tokens], list[int], Floats]:
             tokens, cut = await asyncio.to_thread(
                 lambda: self._tokenizer.texts(texts, truncate=truncate, param="input")
             )
-            return tokens, cut, normalized(await self._vectors(tokens))
+            return tokens, cut, await self._outputs(tokens)
 
-        tokens, cut, vectors = await cancel_on_disconnect(http, work())
-        chances = softmax(SHARPNESS * (vectors[first:] @ vectors[:first].T))
+        tokens, cut, outputs = await cancel_on_disconnect(http, work())
+        if trained is None:
+            vectors = normalized(outputs)
+            chances = softmax(SHARPNESS * (vectors[first:] @ vectors[:first].T))
+        else:
+            chances = sigmoid(outputs) if self._options.multi_label else softmax(outputs)
+            chances = chances[:, [trained.index(label) for label in labels]]
         used = sum(map(len, tokens))
         body = {
             "model": self._spec.model_id,
-            "data": [classification(index, row, request.labels) for index, row in enumerate(chances.tolist())],
-            "scoring": "similarity",
+            "data": [classification(index, row, labels) for index, row in enumerate(chances.tolist())],
+            "scoring": "similarity" if trained is None else "classifier",
             "usage": {"prompt_tokens": used, "total_tokens": used},
             **({"truncated": [i - first for i in cut if i >= first]} if cut else {}),
         }
@@ -331,6 +378,12 @@ def probabilities(logits: Floats) -> NDArray[np.float64]:
     """
     margin = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
     chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -margin.astype(np.float64)))
+    return chances
+
+
+def sigmoid(logits: Floats) -> NDArray[np.float64]:
+    """Convert logits [texts, labels] to the probability of each label for itself."""
+    chances: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
     return chances
 
 

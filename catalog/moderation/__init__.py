@@ -1,0 +1,1 @@
+"""Moderation: the categories of harmful content."""

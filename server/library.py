@@ -1,0 +1,195 @@
+"""The models on this machine's disk: pulled and removed, by the command line and by a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from threading import Thread
+
+from backends.workers.pool import WorkerPool
+from catalog import starter
+from catalog.catalog import Catalog
+from catalog.errors import InvalidRequest, ModelUnavailable
+from catalog.model import HubSource, Model, PackageSource
+from catalog.store.progress import Progress, PullEvent, Stage
+from catalog.store.store import Store, parse_address
+
+AT_ONCE = 4
+"""The most pulls that a server works on; further ones wait."""
+
+
+def is_address(what: str, catalog: Catalog) -> bool:
+    """Whether ``what`` is a repository of the hub, and no model of the catalogue."""
+    return what.startswith("hub:") or ("/" in what and not catalog.knows(what))
+
+
+def pull_into(
+    store: Store,
+    catalog: Catalog,
+    what: str,
+    progress: Progress,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    memory: int | None = None,
+    model_id: str | None = None,
+) -> tuple[str, ...]:
+    """Pull ``starter``, a model of the catalogue or ``[hub:]OWNER/REPOSITORY[:PATTERN]``; return the models' ids.
+
+    ``memory`` (bytes) bounds the chosen quantisation, ``model_id`` names a repository's model. Raises
+    ModelNotFound, and as :meth:`Store.pull` does.
+    """
+    if what == "starter":
+        return tuple(starter.ensure(catalog, store, progress))
+    if is_address(what, catalog):
+        row = store.pull_hub(what, progress, revision=revision, token=token, memory=memory, model_id=model_id)
+        return (row.id,)
+    model = catalog.resolve(what)
+    store.pull(model, progress, token=token, memory=memory)
+    return (model.id,)
+
+
+class Library:
+    """Pulls and removes models while the server runs.
+
+    ``changed`` puts what is on disk now in force. Other gateway processes notice by themselves.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Callable[[], Catalog],
+        pool: WorkerPool,
+        *,
+        changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._pool = pool
+        self._changed = changed
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    def check(self, what: str) -> None:
+        """Raises ModelNotFound or PullError for what cannot be pulled by its name alone."""
+        catalog = self._catalog()
+        if is_address(what, catalog):
+            parse_address(what)
+        elif what != "starter":
+            catalog.resolve(what)
+
+    @asynccontextmanager
+    async def pull(self, what: str) -> AsyncIterator[AsyncIterator[PullEvent]]:
+        """Pull ``what`` while the block runs; leaving it earlier stops the pull, and a later one resumes it.
+
+        The iterator has the events, and ends once the model can be used. It raises as :func:`pull_into`.
+        """
+        memory = max((device.budget for device in self._pool.snapshot().devices), default=None)
+        async with self._turns:
+            pulling = _Pulling(
+                lambda progress: pull_into(self._store, self._catalog(), what, progress, memory=memory)
+            )
+            try:
+                yield self._until_usable(pulling)
+            finally:
+                pulling.stop()
+
+    async def _until_usable(self, pulling: _Pulling) -> AsyncIterator[PullEvent]:
+        async for event in pulling.events():
+            yield event
+        await self._changed()
+
+    async def remove(self, row: Model) -> int:
+        """Delete a model's files, except those that another model uses, and unload it; return the bytes freed.
+
+        Raises InvalidRequest for a model whose files the store does not own, ModelUnavailable for one without any.
+        """
+        if not isinstance(row.source, PackageSource | HubSource):
+            raise InvalidRequest(_not_ours(row), param="model")
+        if not any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list)):
+            raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
+        freed = await asyncio.to_thread(self._store.remove, row.id)
+        await self._changed()
+        await self._pool.unload(row.id)
+        return freed
+
+
+def _not_ours(row: Model) -> str:
+    match row.source.kind:
+        case "upstream":
+            where = "is served by another server"
+        case "library":
+            where = "is part of an installed package"
+        case _:
+            where = "is a file of your own, named in your settings or found in a folder"
+    return f"The model '{row.id}' {where}; only models that were pulled can be deleted."
+
+
+class _Stopped(Exception):
+    """Ends a pull whose client has left."""
+
+
+class _Pulling:
+    """A pull in a thread of its own: it may take hours, and the loop's own threads are few.
+
+    The thread is a daemon, so that it does not hold up the end of the process; its files are resumed later.
+    """
+
+    def __init__(self, work: Callable[[Progress], object]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[PullEvent] = deque()
+        self._news = asyncio.Event()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._stopped = False
+        Thread(target=self._run, name="pull", daemon=True).start()
+
+    async def events(self) -> AsyncIterator[PullEvent]:
+        """The events, of which a slow reader gets the latest of each file. Raises what the pull raised."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._ended:
+                break
+            self._news.clear()
+            await self._news.wait()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End the pull at its next event."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._work(self._tell)
+        except BaseException as raised:  # the boundary: a thread's errors belong to the request that began it
+            error = raised
+        self._call(lambda: self._end(error))
+
+    def _tell(self, event: PullEvent) -> None:
+        if self._stopped:
+            raise _Stopped
+        self._call(lambda: self._add(event))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop has ended, and the server with it
+            self._stopped = True
+
+    def _add(self, event: PullEvent) -> None:
+        last = self._events[-1] if self._events else None
+        counting = event.stage in (Stage.DOWNLOADING, Stage.VERIFYING)
+        if last is not None and counting and (last.stage, last.file) == (event.stage, event.file):
+            self._events.pop()
+        self._events.append(event)
+        self._news.set()
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._ended = True
+        self._news.set()

@@ -1,0 +1,195 @@
+"""The tools of a Messages request, as tools of a chat. Source: Anthropic's API reference and SDK types.
+
+Tools that Anthropic runs are left out and named. Deferred tools are given once the conversation refers to them,
+and messages may add and remove tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from backends.wire.messages import CountTokensRequest, InputMessage, MessagesRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
+from server.wires.messages.client_tools import BETWEEN, function_of, members_of, toolset_of
+from server.wires.translation import Losses, named
+from server.wires.web_search import OF_MESSAGES, from_messages
+
+_FUNCTION = frozenset({"type", "name", "description", "strict", "input_schema", "cache_control", "defer_loading"})
+_OF_CLIENTS = _FUNCTION | {
+    *("display_width_px", "display_height_px", "display_number", "enable_zoom", "max_characters", "configs"),
+}
+_SEARCHES_TOOLS = "tool_search_tool"
+_CHANGES = {"tool_addition": True, "tool_removal": False}
+
+
+def add_tools(
+    request: MessagesRequest | CountTokensRequest,
+    body: Json,
+    losses: Losses,
+    *,
+    searches: Callable[[str], bool] | None,
+) -> frozenset[str]:
+    """Add the tools to the body of a chat, and the web search where the named model ``searches``.
+
+    Returns the names of the tools that are left out, which goes to ``losses``, too. Raises InvalidRequest for a
+    malformed tool.
+    """
+    left_out: dict[str, None] = {}
+    made: list[Json] = []
+    for tool, where in _offered(request):
+        kind = tool.get("type")
+        if str(kind).startswith(OF_MESSAGES) and (searches is None or searches(request.model)):
+            body["web_search_options"] = from_messages(tool, where, losses.add)
+            continue
+        functions = list(_functions(tool))
+        if not functions:
+            if not isinstance(kind, str):
+                raise InvalidRequest(f"{where}.type must be a string.", param=f"{where}.type")
+            losses.add(f"tools.{kind}")
+            left_out[str(tool.get("name"))] = None
+            continue
+        known = _FUNCTION if kind in (None, "custom") else _OF_CLIENTS
+        losses.add(*(f"tools.{name}" for name in tool.keys() - known if tool[name] is not None))
+        made += [_marked({"type": "function", "function": function}, tool) for function in functions]
+    if made:
+        body["tools"] = made
+    return frozenset(left_out)
+
+
+def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses: Losses) -> None:
+    """Add the choice of a tool to the body of a chat.
+
+    One that demands a tool which is ``left_out`` can be answered by Anthropic alone. Raises InvalidRequest for a
+    choice of an unknown kind.
+    """
+    if choice is None:
+        return
+    names = [str(tool["function"]["name"]) for tool in body.get("tools", ())]
+    name = named(choice, "name", "tool_choice") if choice.get("type") == "tool" else ""
+    match choice.get("type"):
+        case "auto" | "none" as kind:
+            wanted: Any = kind if names else None
+        case "any" if names:
+            wanted = "required"
+        case "any":
+            wanted = _demanded(next(iter(left_out), None), body, losses)
+        case "tool" if name in left_out or ("web_search_options" in body and name not in names):
+            wanted = _demanded(name if name in left_out else None, body, losses)
+        case "tool":
+            wanted = {"type": "function", "function": {"name": _called(name, names)}}
+        case kind:
+            raise InvalidRequest(f"Unknown tool_choice {str(kind)[:80]!r}.", param="tool_choice")
+    if wanted is not None:
+        body["tool_choice"] = wanted
+    if names and choice.get("disable_parallel_tool_use") is True:
+        body["parallel_tool_calls"] = False
+
+
+def members_called(tools: Sequence[Json] | None) -> dict[str, tuple[str, str]]:
+    """The toolset and the member that each function of a toolset stands for."""
+    return {
+        function["name"]: (toolset, name)
+        for tool in tools or ()
+        if (toolset := toolset_of(tool)) is not None
+        for name, function in members_of(tool, toolset)
+    }
+
+
+def _functions(tool: Json) -> Iterator[Json]:
+    if tool.get("type") in (None, "custom"):
+        function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
+        yield {"name": None, **function, "parameters": tool.get("input_schema")}
+    elif (toolset := toolset_of(tool)) is not None:
+        yield from (function for _, function in members_of(tool, toolset))
+    elif (made := function_of(tool)) is not None:
+        yield made if tool.get("strict") is None else {**made, "strict": tool["strict"]}
+
+
+def _called(name: str, names: Sequence[str]) -> str:
+    """The function that is chosen by its name, or by its name in a toolset."""
+    members = [each for each in names if each.endswith(f"{BETWEEN}{name}")]
+    return members[0] if members and name not in names else name
+
+
+def _demanded(name: str | None, body: Json, losses: Losses) -> None:
+    """Note a choice that no function stands for: of a search, which a model makes when it sees fit, or of a tool
+    that is left out."""
+    if name is None and "web_search_options" in body:
+        losses.add("tool_choice")
+        return
+    with losses.refusing():
+        what = f"The tool {name[:80]!r}" if name else "A tool"
+        raise UnsupportedParameter(
+            f"{what} is demanded, and this model has no such tool. Leave 'tool_choice' out to go without.",
+            param="tool_choice",
+        )
+
+
+def _offered(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:
+    """The tools that the model may call now, with their places in the request.
+
+    A deferred tool stays hidden until a search of the client's has found it. A search of Anthropic's own cannot be
+    made here, so all its tools are given.
+    """
+    given = {f"tools[{at}]": tool for at, tool in enumerate(request.tools or ())}
+    changes = dict(_changes(request.messages, given))
+    for tool in given.values():
+        if str(tool.get("type")).startswith(_SEARCHES_TOOLS):
+            changes = {**dict.fromkeys(_names(given), True), **changes}
+            break
+    for where, tool in given.items():
+        if changes.get(str(tool.get("name")), tool.get("defer_loading") is not True):
+            yield tool, where
+
+
+def _names(tools: dict[str, Json]) -> list[str]:
+    return [str(tool.get("name")) for tool in tools.values()]
+
+
+def _changes(messages: Sequence[InputMessage], given: dict[str, Json]) -> Iterator[tuple[str, bool]]:
+    """The tools that messages make available or take away, in order; definitions go to ``given``."""
+    for position, message in enumerate(messages):
+        for at, block in enumerate(message.content if isinstance(message.content, list) else ()):
+            if block.get("type") == "tool_use":
+                yield str(block.get("name")), True
+            elif block.get("type") in ("tool_result", "tool_search_tool_result"):
+                yield from ((name, True) for name in _found(block.get("content")))
+            elif block.get("type") == "compaction":
+                listed = block.get("tool_changes")
+                for change in listed if isinstance(listed, list) else ():
+                    yield from _change(change, f"messages[{position}].content[{at}]", given)
+            elif block.get("type") in _CHANGES:
+                yield from _change(block, f"messages[{position}].content[{at}]", given)
+
+
+def _change(block: Any, where: str, given: dict[str, Json]) -> Iterator[tuple[str, bool]]:
+    tool = block.get("tool") if isinstance(block, dict) else None
+    if not isinstance(tool, dict) or block.get("type") not in _CHANGES:
+        raise InvalidRequest(f"{where}: a change of tools has a 'tool'.", param=where)
+    defined = tool.get("definition")
+    if isinstance(defined, dict):
+        for earlier in [place for place, each in given.items() if each.get("name") == defined.get("name")]:
+            del given[earlier]
+        given[f"{where}.tool.definition"] = tool = defined
+    if isinstance(tool.get("name"), str):
+        yield tool["name"], _CHANGES[block["type"]]
+
+
+def _found(content: Any) -> Iterator[str]:
+    """The names of tools that a search has found."""
+    if isinstance(content, dict):
+        content = content.get("tool_references")
+    for block in content if isinstance(content, list) else ():
+        if (
+            isinstance(block, dict)
+            and block.get("type") == "tool_reference"
+            and isinstance(block.get("tool_name"), str)
+        ):
+            yield block["tool_name"]
+
+
+def _marked(made: Json, tool: Json) -> Json:
+    mark = tool.get("cache_control")
+    return {**made, "cache_control": mark} if isinstance(mark, dict) else made
