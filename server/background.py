@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.history.background import BackgroundResponses
 from server.storage.runner import BackgroundWork
 
 if TYPE_CHECKING:
@@ -13,5 +14,5 @@ if TYPE_CHECKING:
 
 def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
     """Every kind of work, on the parts behind the gate."""
-    del runtime, settings
-    return ()
+    del settings
+    return (BackgroundResponses(runtime),)

@@ -16,6 +16,8 @@ from server.api.management import admin, models, outcomes, route, system, usage,
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
+from server.api.stored import conversations
+from server.api.stored import responses as stored_responses
 
 ROUTERS = (
     completions.router,
@@ -27,6 +29,8 @@ ROUTERS = (
     images.router,
     tokens.router,
     responses.router,
+    stored_responses.router,
+    conversations.router,
     messages.router,
     ollama_answers.router,
     ollama_models.router,

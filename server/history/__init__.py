@@ -1,1 +1,1 @@
-"""What callers said before: stored responses and their chains, conversations, background responses, stored chats."""
+"""What callers said before: responses and their chains, conversations, background responses, chats."""

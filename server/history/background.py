@@ -1,4 +1,7 @@
-"""Background responses: records that the runner works on after the request that made them."""
+"""Background responses: records that the runner works on after the request that made them.
+
+The translation is imported by the first one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.streams.native import NativeChunk
 from backends.wire.responses import ResponsesRequest
@@ -15,12 +18,14 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.state.records import Record
 from server.callers import Caller, Origin
-from server.history.context import RESPONSE
+from server.history.context import RESPONSE, items_of
 from server.history.events import EventLog, next_number, record_of
 from server.history.truncation import Truncating
-from server.history.turns import Turn, items_of, turn_of
 from server.jobs import chat_job, open_job
 from server.runtime import Runtime
+
+if TYPE_CHECKING:
+    from server.history.turns import Turn
 
 QUEUED, RUNNING = "queued", "in_progress"
 _BEGUN = ("response.created", "response.queued")
@@ -48,6 +53,8 @@ class BackgroundResponses:
 
         Raises Unavailable for one that was begun before, and what opening and reading an answer raise.
         """
+        from server.history.turns import turn_of
+
         if record.status == RUNNING:
             raise Unavailable("The server stopped while it made this response. Ask again.")
         storage, records = self._runtime.storage, self._runtime.storage.records
@@ -116,7 +123,7 @@ def opens(
 
 
 def caller_named(runtime: Runtime, owner: str) -> Caller:
-    """The caller of work that goes on after its request. Raises NotPermitted for a key that was revoked or expired."""
+    """The caller of work that goes on after its request. Raises NotPermitted for a key that is not valid now."""
     keys = runtime.keys
     info = next((info for info in keys.list() if info.id == owner), None) if keys is not None else None
     if info is None:

@@ -17,16 +17,15 @@ import orjson
 
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.responses import OWN_ID
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, StreamBroken
 from catalog.types import Json
 from server.callers import Caller
 from server.storage.storage import Storage
 
 _SEAL = "rhc1."
-_SECRET = "compaction"
 _INSTRUCTIONS = (
-    "Summarise the conversation above, so that it can go on from the summary alone. Keep every fact, name, number, "
-    "decision, file and open task that later turns may need; leave out pleasantries. Answer with the summary only."
+    "Summarise the conversation above, so that it can go on from the summary alone. Keep every fact, name, "
+    "number, decision, file and open task that later turns may need. Answer with the summary only."
 )
 _HEADING = "Summary of the conversation so far:\n\n"
 
@@ -40,9 +39,28 @@ def is_own(item: Json) -> bool:
 async def sealed(storage: Storage, caller: Caller, summary: str) -> Json:
     """The item with a summary. Raises Unavailable."""
     body = orjson.dumps(summary)
-    code = _code(await storage.secret(_SECRET), caller, body)
+    code = _code(await storage.secret("compaction"), caller, body)
     content = _SEAL + base64.urlsafe_b64encode(code + body).decode()
     return {"id": f"cmp_{OWN_ID}{secrets.token_hex(16)}00", "type": "compaction", "encrypted_content": content}
+
+
+async def compacted(storage: Storage, caller: Caller, items: list[Json], response: Json) -> Json:
+    """OpenAI's answer to a request to compact ``items``: the user's messages and the summary of ``response``.
+
+    Raises StreamBroken for a summary without a text, and Unavailable.
+    """
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    summary = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    if not summary.strip():
+        raise StreamBroken("The model gave no summary. Try again, or choose another model.")
+    said = [item for item in items if item["type"] == "message" and item.get("role") == "user"]
+    return {
+        "id": response["id"],
+        "object": "response.compaction",
+        "created_at": response["created_at"],
+        "output": [*said, await sealed(storage, caller, summary)],
+        "usage": response["usage"] or {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+    }
 
 
 async def opened(storage: Storage, caller: Caller, item: Json) -> Json:
@@ -52,7 +70,7 @@ async def opened(storage: Storage, caller: Caller, item: Json) -> Json:
     except (binascii.Error, ValueError):
         data = b""
     code, body = data[:32], data[32:]
-    if not hmac.compare_digest(code, _code(await storage.secret(_SECRET), caller, body)):
+    if not hmac.compare_digest(code, _code(await storage.secret("compaction"), caller, body)):
         raise InvalidRequest(
             "A compaction item in 'input' was changed, or was not made by this server for this key. Send the "
             "conversation itself, or compact it again.",

@@ -1,16 +1,17 @@
-"""The conversation that a Responses request goes on with: a chain of responses, a conversation, referenced items."""
+"""What a Responses request goes on with: a chain of responses, a conversation, items that it refers to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
-from routing.state.records import RecordQuery, every
+from routing.state.records import Record, RecordQuery, every
 from server.callers import Caller
 from server.history.compaction import is_own, opened
 from server.history.items import response_of, without_own_ids
@@ -61,7 +62,7 @@ async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller
     if request.previous_response_id is not None:
         if conversation is not None:
             raise InvalidRequest(
-                "'previous_response_id' and 'conversation' exclude each other: a conversation has its items already.",
+                "'previous_response_id' and 'conversation' exclude each other: a conversation has its items.",
                 param="previous_response_id",
             )
         items = await chain(storage, request.previous_response_id, caller)
@@ -208,3 +209,14 @@ async def _resolved(storage: Storage, caller: Caller, reference: Json, known: di
                 param="input",
             )
     return known.get(name, reference)
+
+
+def items_of(storage: Storage, conversation: str, items: list[Json], caller: Caller) -> list[Record]:
+    """The records of a conversation's new items. The id of a record has the conversation's before the item's."""
+    make = partial(storage.new, ITEM, caller=caller, parent=conversation, expires_at=None)
+    return [make(item_record(conversation, item["id"]), body=item) for item in items]
+
+
+def item_record(conversation: str, item: str) -> str:
+    """The id of the record of a conversation's item: the same item may stand in several conversations."""
+    return f"{conversation}:{item}"

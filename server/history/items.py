@@ -1,4 +1,4 @@
-"""Items of a conversation as they are kept: each with an id, a type and a list of parts. Source: OpenAI's SDK types."""
+"""Items of a conversation as they are kept, each with an id and a type. Source: OpenAI's SDK types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``truncation: "auto"``: the oldest turns of a conversation that does not fit are left out, whole, and counted."""
+"""``truncation: "auto"``: the oldest turns of a conversation that does not fit are left out and counted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Truncating(AbstractAsyncContextManager[Answer[Json]]):
 
 
 def newest(messages: list[Message], share: float) -> list[Message]:
-    """The instructions at the beginning, and the newest turns that take at most ``share`` of the conversation's length.
+    """The instructions at the beginning, and the newest turns that take at most ``share`` of the whole length.
 
     A turn begins with a message of the user, so that calls of tools stay with their results. At least the oldest
     turn is left out, and the newest one stays.

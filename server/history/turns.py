@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -15,7 +14,7 @@ from catalog.errors import RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 from routing.state.records import Record
 from server.callers import Caller
-from server.history.context import ITEM, NOTHING, RESPONSE, Context, context_of, readable, resolved
+from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
 from server.history.items import as_items
 from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
@@ -72,12 +71,11 @@ class Turn:
             body["elsewhere"] = True
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
 
-    async def keep(self, event: Json) -> None:
-        """Store the response of the last event, and its items in its conversation.
+    async def keep(self, response: Json) -> None:
+        """Store a finished response, and its items in its conversation.
 
-        One that cannot be stored says so: its ``store`` becomes false. Another's answer is never lost for that.
+        The answer of one that cannot be stored is not lost: it says so, because its ``store`` becomes false.
         """
-        response = event["response"]
         conversation = self.context.conversation
         if not self.kept and conversation is None:
             return
@@ -95,20 +93,13 @@ class Turn:
             if conversation is not None:
                 response["conversation"] = None
 
+    def items(self) -> list[Json]:
+        """All items before the answer, complete."""
+        return as_items([*self.context.items, *as_items(self.given, self.name)], self.name)
+
     def new_items(self, response: Json) -> list[Json]:
         """The items that this turn adds to a conversation."""
         return [*as_items(self.given, self.name), *response["output"]]
-
-
-def items_of(storage: Storage, conversation: str, items: list[Json], caller: Caller) -> list[Record]:
-    """The records of a conversation's new items. The id of a record has the conversation's before the item's."""
-    make = partial(storage.new, ITEM, caller=caller, parent=conversation, expires_at=None)
-    return [make(item_record(conversation, item["id"]), body=item) for item in items]
-
-
-def item_record(conversation: str, item: str) -> str:
-    """The id of the record of a conversation's item: the same item may stand in several conversations."""
-    return f"{conversation}:{item}"
 
 
 def keeps(storage: Storage, store: bool | None, *, default: bool) -> bool:
@@ -129,7 +120,9 @@ async def turn_of(storage: Storage, body: ResponsesRequest, caller: Caller, name
     """
     kept = keeps(storage, body.store, default=True)
     if body.background and not (kept and storage.settings.background):
-        why = "are switched off (storage.background)" if kept else "are stored: leave 'store' out, or set it to true"
+        why = (
+            "are switched off (storage.background)" if kept else "are stored: leave 'store' out, or set it to true"
+        )
         raise UnsupportedParameter(f"Background responses {why}.", param="background")
     stateful = body.previous_response_id is not None or bool(body.conversation)
     context = await context_of(storage, body, caller) if stateful else NOTHING

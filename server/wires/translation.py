@@ -140,7 +140,7 @@ class TranslatedEncoder:
     """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk.
 
     A chunk that carries the provider's own event needs none: the provider opens its answer itself. ``keep`` stores
-    the answer by its last event, before that is sent.
+    the response of the last event, before that is sent.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class TranslatedEncoder:
 
     async def _finish_kept(self, keep: Callable[[Json], Awaitable[None]]) -> bytes:
         opening, events = self._encode_opening(), list(self._translation.finish())
-        await keep(events[-1])
+        await keep(events[-1]["response"])
         return opening + _events(events)
 
     def fail(self, error: RoundhouseError) -> bytes | None:
