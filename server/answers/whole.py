@@ -48,9 +48,8 @@ async def whole(
 ) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. If the client leaves, the upstream is closed at once.
 
-    ``opens`` opens the job. An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the
-    client has seen none
-    of it. Raises the job's error, or ClientGone.
+    ``opens`` opens the job. An answer that breaks is begun anew by another candidate, with a new ``assembler()``:
+    the client has seen none of it. Raises the job's error, or ClientGone.
     """
     async with (
         Guard(request, services_of(request).in_flight),

@@ -28,8 +28,8 @@ _LONG = 500
 class Turn:
     """A request, ``whole`` with the context before its input, and whether its response is ``kept``.
 
-    ``name`` is the trace of its job; ``body`` is the request as it came, and ``given`` its input with the items that
-    it refers to.
+    ``name`` is the trace of its job; ``body`` is the request as it came, and ``given`` its input with the items
+    that it refers to.
     """
 
     storage: Storage
@@ -103,7 +103,7 @@ class Turn:
 
 
 def keeps(storage: Storage, store: bool | None, *, default: bool) -> bool:
-    """Whether an answer is kept, by the caller's ``store`` and the settings. ``default``: if the caller says nothing."""
+    """Whether an answer is kept, by the caller's ``store`` (``default`` if there is none) and the settings."""
     match storage.settings.store:
         case "never":
             return False
@@ -120,9 +120,7 @@ async def turn_of(storage: Storage, body: ResponsesRequest, caller: Caller, name
     """
     kept = keeps(storage, body.store, default=True)
     if body.background and not (kept and storage.settings.background):
-        why = (
-            "are switched off (storage.background)" if kept else "are stored: leave 'store' out, or set it to true"
-        )
+        why = "are switched off (storage.background)" if kept else "are stored: 'store' must be true"
         raise UnsupportedParameter(f"Background responses {why}.", param="background")
     stateful = body.previous_response_id is not None or bool(body.conversation)
     context = await context_of(storage, body, caller) if stateful else NOTHING

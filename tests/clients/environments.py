@@ -61,9 +61,7 @@ def table() -> dict[str, Client]:
     """The clients of the table, by name."""
     rows = tomllib.loads(TABLE.read_text())["client"]
     return {
-        name: Client(
-            name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        )
+        name: Client(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
         for name, row in rows.items()
     }
 

@@ -46,9 +46,7 @@ class Tap:
     def exchanges(self) -> Iterator[Exchange]:
         """What passed so far. The requests of a connection are answered in their order."""
         for asked, answered in self._lines:
-            for request, answer in zip(
-                _REQUEST.findall(bytes(asked)), _ANSWER.findall(bytes(answered)), strict=False
-            ):
+            for request, answer in zip(_REQUEST.findall(bytes(asked)), _ANSWER.findall(bytes(answered)), strict=False):
                 method, target = (part.decode() for part in request)
                 dropped = b",".join(_DROPPED.findall(answer[1])).decode()
                 names = tuple(name.strip() for name in dropped.split(",") if name.strip())

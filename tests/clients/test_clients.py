@@ -26,8 +26,7 @@ from tests.e2e.serving import Served, served
 from tests.fakes.scripted import Scripted
 
 pytestmark = pytest.mark.skipif(
-    "ROUNDHOUSE_CLIENTS" not in os.environ,
-    reason="installs clients from registries; run it by `make test-clients`",
+    "ROUNDHOUSE_CLIENTS" not in os.environ, reason="installs clients from registries; run it by `make test-clients`"
 )
 KEY = "sk-of-the-clients"
 UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct"}
@@ -114,7 +113,7 @@ def test_a_client_finishes_its_loop(
         *judged(client, passed),
         *(f"log: {line}" for line in lines if _FAULT.search(line)),
     ]
-    said = "\n".join(f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed)
+    said = "\n".join((f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed))
     if complaints or not passed:
         report = [*complaints, "--- traffic", said, "--- output", output[-8000:]]
         pytest.fail("\n".join(report), pytrace=False)

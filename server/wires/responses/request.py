@@ -20,7 +20,8 @@ def to_chat(request: ResponsesRequest, *, kept: bool = False) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
-    upstream has stored and OpenAI's own tools are for them alone; ``kept`` responses are stored here. ``max_tool_calls``, which limits those tools, is ignored elsewhere.
+    upstream has stored and OpenAI's own tools are for them alone; ``kept`` responses are stored here.
+    ``max_tool_calls``, which limits those tools, is ignored elsewhere.
     Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()

@@ -8,14 +8,4 @@ from task import MODEL, URL
 answer = f"{FILE}\n```\n{TEXT}\n```\n"
 options = ["--yes-always", "--no-git", "--no-check-update", "--no-show-model-warnings", "--no-analytics"]
 asked = f"Make the file. Say {json.dumps(answer)}"
-run(
-    "aider",
-    "--model",
-    f"openai/{MODEL}",
-    "--openai-api-base",
-    f"{URL}/v1",
-    *options,
-    "--message",
-    asked,
-    str(FILE),
-)
+run("aider", "--model", f"openai/{MODEL}", "--openai-api-base", f"{URL}/v1", *options, "--message", asked, str(FILE))

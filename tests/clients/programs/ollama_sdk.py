@@ -3,7 +3,7 @@
 import json
 
 import ollama
-from task import EMBEDDER, KEY, MODEL, PROMPT, SCRIPTED, get_weather, proven
+from task import DEMAND, EMBEDDER, KEY, MODEL, PROMPT, SCRIPTED, TOOL, get_weather, proven
 
 client = ollama.Client(headers={"Authorization": f"Bearer {KEY}"})
 messages = [{"role": "user", "content": PROMPT}]
@@ -15,9 +15,7 @@ for call in said.tool_calls or ():
 if SCRIPTED:
     proven("".join(part.message.content or "" for part in client.chat(MODEL, messages, stream=True)))
 form = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-assert "name" in json.loads(
-    client.chat(MODEL, [{"role": "user", "content": "I am Ada."}], format=form).message.content
-)
+assert "name" in json.loads(client.chat(MODEL, [{"role": "user", "content": "I am Ada."}], format=form).message.content)
 *parts, last = client.generate(MODEL, "Say hello.", stream=True, options={"num_predict": 20})
 assert last.done
 assert "".join(part.response for part in parts)
