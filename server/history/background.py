@@ -89,7 +89,6 @@ class BackgroundResponses:
                 started = True
                 for event in stream.feed(chunk):
                     tell(event)
-            answer.check_form()
             for event in stream.finish():
                 tell(event)
         await self._store(begun, turn, background(stream.response(), record.body["response"]))
@@ -150,7 +149,7 @@ def queued_record(turn: Turn, headers: Mapping[str, str]) -> tuple[Record, list[
     stream.state |= {"background": True}
     response = stream.response()
     intent = {name: value for name, value in headers.items() if name.lower().startswith("x-roundhouse-")}
-    record = turn.record(response, request=turn.body.to_wire(), headers=intent)
+    record = replace(turn.record(response, request=turn.body.to_wire(), headers=intent), status=QUEUED)
     events = [
         {"type": kind, "response": response, "sequence_number": number} for number, kind in enumerate(_BEGUN)
     ]
