@@ -16,11 +16,13 @@ from server.api.management import admin, models, outcomes, route, system, usage,
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
+from server.api.stored import completions as stored_chats
 from server.api.stored import conversations
 from server.api.stored import responses as stored_responses
 
 ROUTERS = (
     completions.router,
+    stored_chats.router,
     embeddings.router,
     rerank.router,
     classify.router,

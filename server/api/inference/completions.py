@@ -11,10 +11,12 @@ from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.types import Json
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
-from server.answers.whole import answer_json
-from server.edge.callers import origin_of
+from server.answers.whole import answer_json, json_response, whole
+from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
+from server.edge.services import runtime_of
 from server.functions import as_function_call
+from server.history.chats import ChatKeeper, KeptChunks
 from server.jobs import chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
@@ -27,14 +29,24 @@ router = APIRouter(tags=["completions"])
     Contract(reads=ChatRequest, answers=ChatCompletion, streams=ChatCompletionChunk, calls_model=True),
 )
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
-    """Answer a conversation: whole, or as a stream of events."""
+    """Answer a conversation: whole, or as a stream of events. It is kept with ``store: true``."""
     include_usage = usage_wanted(body.stream, body.stream_options)
     job = chat_job(body, origin_of(request))
     of_functions = job.request is not body and not body.tools
+    encoder = FunctionCallEncoder if of_functions else ChunkEncoder
+    assembler = FunctionCallAssembler if of_functions else ChatAssembler
+    if body.model_extra and body.model_extra.get("store") is True:
+        storage = runtime_of(request).storage
+        if storage.settings.store != "never":
+            keeper = ChatKeeper(storage, caller_of(request), job.trace, body)
+            if body.stream:
+                return await stream_events(request, job, KeptChunks(encoder(include_usage=include_usage), keeper))
+            completion, headers = await whole(request, job, assembler)
+            await keeper.keep(completion)
+            return json_response(completion, headers=headers)
     if body.stream:
-        encoder = FunctionCallEncoder if of_functions else ChunkEncoder
         return await stream_events(request, job, encoder(include_usage=include_usage))
-    return await answer_json(request, job, FunctionCallAssembler if of_functions else ChatAssembler)
+    return await answer_json(request, job, assembler)
 
 
 class FunctionCallEncoder(ChunkEncoder):
