@@ -148,6 +148,8 @@ class Attempt(Generic[T]):
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
                 self.dropped = self.job.left_out + self.dropped
+            if self.job.kept:
+                self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)

@@ -21,7 +21,7 @@ from server.callers import Caller, Origin
 from server.history.context import RESPONSE, items_of
 from server.history.events import EventLog, next_number, record_of
 from server.history.truncation import Truncating
-from server.jobs import chat_job, open_job
+from server.jobs import open_job
 from server.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class BackgroundResponses:
         body = ResponsesRequest.model_validate(record.body["request"])
         turn = await turn_of(storage, body, caller, record.id.removeprefix("resp_"))
         origin = Origin(caller, turn.name, record.body["headers"])
-        job = chat_job(await turn.chat(), origin)
+        job = await turn.job(origin)
         number = await next_number(storage, record)
         stream = turn.translation()
         async with EventLog(storage, begun) as log, opens(body, origin)(self._runtime, job, caller) as answer:

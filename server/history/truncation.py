@@ -72,7 +72,9 @@ class Truncating(AbstractAsyncContextManager[Answer[Json]]):
         assert isinstance(self._job.request, ChatRequest)
         dropped = len(self._job.request.messages) - len(kept)
         made = chat_job(chat.model_copy(update={"messages": kept}), self._origin)
-        return replace(made, left_out=(*self._job.left_out, f"input (oldest {dropped} messages)"))
+        return replace(
+            made, kept=self._job.kept, left_out=(*self._job.left_out, f"input (oldest {dropped} messages)")
+        )
 
 
 def newest(messages: list[Message], share: float) -> list[Message]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -12,10 +12,12 @@ from backends.wire.chat import TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RoundhouseError, UnsupportedParameter
 from catalog.types import Json
+from routing.calling.job import Job
 from routing.state.records import Record
-from server.callers import Caller
+from server.callers import Caller, Origin
 from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
 from server.history.items import as_items
+from server.jobs import KEPT, chat_job
 from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
 
@@ -59,6 +61,11 @@ class Turn:
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
             return await asyncio.to_thread(to_chat, self.whole, kept=self.kept)
         return to_chat(self.whole, kept=self.kept)
+
+    async def job(self, origin: Origin) -> Job[Json]:
+        """The job of the request. Raises InvalidRequest."""
+        job = chat_job(await self.chat(), origin)
+        return replace(job, kept=KEPT) if self.kept else job
 
     def translation(self) -> ResponseStream:
         """The translation of one answer."""

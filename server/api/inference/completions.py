@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -17,7 +19,7 @@ from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
 from server.functions import as_function_call
 from server.history.chats import ChatKeeper, KeptChunks
-from server.jobs import chat_job, completion_job
+from server.jobs import KEPT, chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
 
@@ -38,6 +40,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     if body.model_extra and body.model_extra.get("store") is True:
         storage = runtime_of(request).storage
         if storage.settings.store != "never":
+            job = replace(job, kept=KEPT)
             keeper = ChatKeeper(storage, caller_of(request), job.trace, body)
             if body.stream:
                 return await stream_events(request, job, KeptChunks(encoder(include_usage=include_usage), keeper))

@@ -53,7 +53,7 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
     if body.background:
         return await _in_background(request, turn)
     origin = origin_of(request)
-    job = chat_job(await turn.chat(), origin)
+    job = await turn.job(origin)
     opening = opens(body, origin)
     if body.stream:
         stream = turn.translation()
@@ -84,7 +84,7 @@ async def _in_background(request: Request, turn: Turn) -> Response:
     from server.history.events import record_of
 
     runtime, origin = runtime_of(request), origin_of(request)
-    chat_job(await turn.chat(), origin)  # a request that cannot be is refused now
+    await turn.job(origin)  # a request that cannot be is refused now
     record, events = queued_record(turn, origin.headers)
     assert runtime.runner is not None
     await runtime.storage.keep(record, record_of(record, events), make_room=True)
@@ -111,7 +111,7 @@ class ResponseInputTokens(TypedDict):
 async def count_response_tokens(request: Request, body: ResponsesRequest) -> Response:
     """Count the tokens of a response request, with what it goes on from: exactly where the model can count."""
     turn = await _turn(request, body.model_copy(update={"background": None}))
-    job = chat_job(await turn.chat(), origin_of(request))
+    job = await turn.job(origin_of(request))
     count, headers = await count_tokens(request, job)
     return json_response({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
 
