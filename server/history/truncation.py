@@ -72,9 +72,8 @@ class Truncating(AbstractAsyncContextManager[Answer[Json]]):
         assert isinstance(self._job.request, ChatRequest)
         dropped = len(self._job.request.messages) - len(kept)
         made = chat_job(chat.model_copy(update={"messages": kept}), self._origin)
-        return replace(
-            made, kept=self._job.kept, left_out=(*self._job.left_out, f"input (oldest {dropped} messages)")
-        )
+        left_out = (*self._job.left_out, f"input (oldest {dropped} messages)")
+        return replace(made, kept=self._job.kept, left_out=left_out)
 
 
 def newest(messages: list[Message], share: float) -> list[Message]:
