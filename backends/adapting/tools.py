@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.adapting.choices import narrowed
-from backends.adapting.custom import as_functions, custom_names
+from backends.adapting.custom import as_functions, custom_names, lost_grammars
 from backends.adapting.names import NameRule, renamed, sent_names
 from backends.adapting.restoring import Restoration
 from backends.adapting.results import has_media, with_text_results
@@ -78,6 +78,11 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
         if any(made is not tool for made, tool in zip(tools, request.tools, strict=True)):
             update["tools"] = tools
     return request.model_copy(update=update) if update else request
+
+
+def lost_forms(request: ChatRequest, rules: ToolRules) -> tuple[str, ...]:
+    """The names of what :func:`adapted` describes to the model and does not hold it to."""
+    return () if rules.custom_tools or not request.tools else lost_grammars(request)
 
 
 def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:

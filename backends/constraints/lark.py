@@ -31,6 +31,16 @@ def after_thought(grammar: str, end: str) -> str:
     return re.sub(r"^start:", f"{thought}answer:".replace("\\", r"\\"), grammar, count=1, flags=re.MULTILINE)
 
 
+def until(grammar: str, token: str) -> str:
+    """The grammar, after which the special token may come. A grammar in another language (GBNF) stays as it is.
+
+    llama-server drops the whole grammar without a word if the vocabulary has no such token.
+    """
+    if not grammar.startswith(HEADER):
+        return grammar
+    return re.sub(r"^start:", f"start: ended {token}?\nended:", grammar, count=1, flags=re.MULTILINE)
+
+
 def literal(text: str) -> str:
     """A text as a terminal."""
     return orjson.dumps(text).decode()

@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from backends.adapting.marks import with_own_reasoning
 from backends.base import Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
@@ -144,10 +145,13 @@ class Attempt(Generic[T]):
             if self.bound is not None:
                 check_least(lease.upstream, self.bound, self.model)
                 request = bounded(request, self.bound, lease.upstream)
+            foreign = False
+            if isinstance(request, TranslatedChat):
+                request, foreign = with_own_reasoning(request, self.model.id)
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
-                self.dropped = self.job.left_out + self.dropped
+                self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
             if self.job.kept:
                 self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
             if self.dropped:
@@ -163,14 +167,17 @@ class Attempt(Generic[T]):
                 self._note_form(lease.upstream)
             self._note_reported()
         except PathMissing as error:
-            self._error = self._of_missing_path(error)
-            raise self._error from None
+            self._error = found = self._of_missing_path(error)
+            found.quotes = True
+            raise found from None
         except BaseException as error:
             self._error = error
             if isinstance(error, ContextLengthExceeded):
                 limits = self.model.limits
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
+            if isinstance(error, RoundhouseError):
+                error.quotes = self._lease is not None
             raise
 
     def _note_reported(self) -> None:

@@ -64,7 +64,7 @@ class BackgroundResponses:
             return  # it was cancelled or deleted meanwhile
         caller = caller_named(self._runtime, record.owner)
         body = ResponsesRequest.model_validate(record.body["request"])
-        turn = await turn_of(storage, body, caller, record.id.removeprefix("resp_"))
+        turn = await turn_of(self._runtime, body, caller, record.id.removeprefix("resp_"))
         origin = Origin(caller, turn.name, record.body["headers"])
         job = await turn.job(origin)
         number = await next_number(storage, record)

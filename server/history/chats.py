@@ -10,7 +10,7 @@ from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import RoundhouseError
 from catalog.types import Json
-from server.answers.streams import ChunkEncoder
+from server.answers.relay import Encoder
 from server.callers import Caller
 from server.storage.storage import Storage
 
@@ -52,7 +52,7 @@ class ChatKeeper:
 class KeptChunks:
     """Encodes the chunks of a chat that is kept once it is whole; the end waits until it is stored."""
 
-    def __init__(self, encoder: ChunkEncoder, keeper: ChatKeeper) -> None:
+    def __init__(self, encoder: Encoder[Json], keeper: ChatKeeper) -> None:
         self._encoder = encoder
         self._keeper = keeper
         self._whole = ChatAssembler()
@@ -67,6 +67,7 @@ class KeptChunks:
 
     async def _finish(self) -> bytes:
         end = self._encoder.finish()
+        end = end if isinstance(end, bytes) else await end
         await self._keeper.keep(self._whole.result())
         return end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -18,8 +19,10 @@ from server.callers import Caller, Origin
 from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
 from server.history.items import as_items
 from server.jobs import KEPT, chat_job
+from server.runtime import Runtime
 from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
+from server.wires.web_search import can_search
 
 _STATEFUL = frozenset({"item_reference", "compaction"})
 _LONG = 500
@@ -34,7 +37,7 @@ class Turn:
     that it refers to.
     """
 
-    storage: Storage
+    runtime: Runtime
     caller: Caller
     name: str
     body: ResponsesRequest
@@ -42,6 +45,10 @@ class Turn:
     whole: ResponsesRequest
     context: Context
     kept: bool
+
+    @property
+    def storage(self) -> Storage:
+        return self.runtime.storage
 
     @property
     def response_id(self) -> str:
@@ -58,9 +65,10 @@ class Turn:
 
     async def chat(self) -> TranslatedChat:
         """The request as a chat. Raises InvalidRequest."""
+        searches = partial(can_search, runtime=self.runtime, caller=self.caller)
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
-            return await asyncio.to_thread(to_chat, self.whole, kept=self.kept)
-        return to_chat(self.whole, kept=self.kept)
+            return await asyncio.to_thread(to_chat, self.whole, kept=self.kept, searches=searches)
+        return to_chat(self.whole, kept=self.kept, searches=searches)
 
     async def job(self, origin: Origin) -> Job[Json]:
         """The job of the request. Raises InvalidRequest."""
@@ -120,11 +128,12 @@ def keeps(storage: Storage, store: bool | None, *, default: bool) -> bool:
             return default if store is None else store
 
 
-async def turn_of(storage: Storage, body: ResponsesRequest, caller: Caller, name: str) -> Turn:
+async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name: str) -> Turn:
     """The turn of a request. ``name`` is its trace, 32 hexadecimal digits.
 
     Raises InvalidRequest for a context that is not there or cannot be, NotFound and Unavailable.
     """
+    storage = runtime.storage
     kept = keeps(storage, body.store, default=True)
     if body.background and not (kept and storage.settings.background):
         why = "are switched off (storage.background)" if kept else "are stored: 'store' must be true"
@@ -140,7 +149,7 @@ async def turn_of(storage: Storage, body: ResponsesRequest, caller: Caller, name
         changes["input"] = await readable(storage, [*context.items, *given], caller)
     if body.background:
         changes["background"] = None
-    return Turn(storage, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
+    return Turn(runtime, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
 
 
 def _with(body: ResponsesRequest, changes: Json) -> ResponsesRequest:

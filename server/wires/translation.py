@@ -71,16 +71,17 @@ def validated(
     foreign: frozenset[str] = frozenset(),
     place: Callable[[str], str] = lambda name: name,
     original: Original | None = None,
+    makers: Mapping[int, str] | None = None,
 ) -> TranslatedChat:
     """The chat of a translated body. ``place`` gives the caller's name of a field that is refused.
 
     Raises InvalidRequest.
     """
     try:
-        return TranslatedChat.of(body, left_out, foreign, original)
+        return TranslatedChat.of(body, left_out, foreign, original, makers)
     except ValidationError as wrong:
         if with_whole_numbers(wrong, body):
-            return validated(body, left_out, foreign=foreign, place=place, original=original)
+            return validated(body, left_out, foreign=foreign, place=place, original=original, makers=makers)
         first = wrong.errors(include_url=False)[0]
         where = place(wording.place(first))
         raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=where) from None

@@ -90,6 +90,24 @@ async def test_a_form_comes_after_the_thought_that_a_template_opens(
             await checker.check_text(wrong, grammar)
 
 
+@pytest.mark.parametrize(
+    ("token", "ends"), [("<|im_end|>", True), ("</s>", True), ("", False), ("a b", False), ("<a b>", False)]
+)
+async def test_a_grammar_lets_a_model_end_its_turn(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, token: str, ends: bool
+) -> None:
+    fake.scripted, fake.end_token, fake.opens = '{"id": "7"}', token, "<think>\n"
+    await assemble_chat(backend.chat(upstream, chat(response_format=form(DIGITS))))
+    thinking = fake.calls[-1].body["grammar"]
+    request = CompletionRequest.model_validate({"model": "m", "prompt": "a", "guided_choice": ["The quick"]})
+    fake.reply = "The quick"
+    await assemble_completion(backend.complete(upstream, request))
+    for grammar in (thinking, fake.calls[-1].body["grammar"]):
+        assert grammar.startswith("%llguidance")
+        assert grammar.count("\nstart:") == 1
+        assert (f"\nstart: ended {token}?\nended:" in grammar) is ends
+
+
 async def test_an_answer_that_was_cut_by_its_length_must_begin_the_form(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ def post(path: str, body: Json, media_type: str = "application/json") -> Ask:
     return Ask("post", path, media_type, {"json": body})
 
 
+UPLOAD = {"bytes": 2, "filename": "a", "mime_type": "text/plain", "purpose": "user_data"}
 MESSAGES = [{"role": "user", "content": "Hi"}]
 SSE = "text/event-stream"
 ASKS = (
@@ -51,6 +53,13 @@ ASKS = (
     post("/v1/embeddings", {"model": "parrot", "input": ["a", "b"]}),
     post("/v1/embeddings", {"model": "parrot", "input": "a", "encoding_format": "base64"}),
     post("/v1/rerank", {"model": "r", "query": "q", "documents": ["a", "b"], "return_documents": True}),
+    post("/v1/score", {"model": "r", "text_1": "q", "text_2": ["a", "b"]}),
+    post("/embed", {"inputs": ["a", "b"]}),
+    post("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+    post("/predict", {"inputs": [["a"], ["b"]]}),
+    Ask("get", "/info"),
+    post("/v1/embed", {"model": "parrot", "texts": ["a"]}),
+    post("/v2/embed", {"model": "parrot", "texts": ["a"], "embedding_types": ["float", "int8", "base64"]}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
     post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
@@ -83,6 +92,13 @@ ASKS = (
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "n": 2}),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "stream": True}, SSE),
     post("/tokenize", {"content": "Hi"}),
+    post("/tokenize", {"messages": MESSAGES, "return_token_strs": True, "with_pieces": True}),
+    post("/apply-template", {"messages": MESSAGES}),
+    Ask("get", "/props"),
+    Ask("get", "/tokenizer_info"),
+    Ask("get", "/version"),
+    post("/infill", {"input_prefix": "a", "input_suffix": "b"}),
+    post("/infill", {"input_prefix": "a", "input_suffix": "b", "stream": True}, SSE),
     post("/detokenize", {"tokens": [72]}),
     post("/v1/responses", {"model": "parrot", "input": "Hi"}),
     post("/v1/responses", {"model": "parrot", "input": "Hi", "stream": True}, SSE),
@@ -123,6 +139,15 @@ ASKS = (
     Ask("get", "/api/ps"),
     Ask("get", "/api/version"),
     post("/api/show", {"model": "parrot"}),
+    Ask("post", "/v1/files", given={"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}),
+    Ask("get", "/v1/files"),
+    Ask("get", "/v1/files/{file_id}"),
+    Ask("get", "/v1/files/{file_id}/content", "application/octet-stream"),
+    Ask("delete", "/v1/files/{file_id}"),
+    post("/v1/uploads", UPLOAD),
+    Ask("post", "/v1/uploads/{upload_id}/parts", given={"files": {"data": ("a", b"{}")}}),
+    post("/v1/uploads/{upload_id}/complete", {"part_ids": ["PART"]}),
+    Ask("post", "/v1/uploads/{upload_id}/cancel"),
     post("/v1/route", BODY),
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
@@ -184,8 +209,16 @@ async def stored(gateway: Gateway) -> dict[str, str]:
 async def answer(gateway: Gateway, ask: Ask) -> Response:
     kept = await stored(gateway) if "_id}" in ask.path or ask.path == "/v1/chat/completions" else {}
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
-    path = ask.path.format(**{"trace_id": trace, "model_id": "parrot", **kept})
+    file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
+    ids = {"trace_id": trace, "model_id": "parrot", **kept}
+    ids["file_id"] = (await gateway.client.post("/v1/files", **file)).json()["id"]
+    ids["upload_id"] = (await gateway.client.post("/v1/uploads", json=UPLOAD)).json()["id"]
+    path = ask.path.format(**ids)
     given = {**ask.given}
+    if "part_ids" in (given.get("json") or {}):
+        parts = f"/v1/uploads/{ids['upload_id']}/parts"
+        part = await gateway.client.post(parts, files={"data": ("a", b"{}")})
+        given["json"] = {"part_ids": [part.json()["id"]]}
     if (given.get("json") or {}).get("trace") == "TRACE":
         given["json"] = {**given["json"], "trace": trace}
     return await gateway.client.request(ask.method, path, **given)
@@ -304,7 +337,7 @@ async def test_the_document_is_not_found_where_it_is_switched_off(start: Any) ->
 async def test_head_works_wherever_get_does(gateway: Gateway, document: Json) -> None:
     for method, path, _ in operations(document):
         if method == "get":
-            path = path.format(trace_id="none", model_id="parrot")
+            path = path.format_map(defaultdict(lambda: "none", model_id="parrot"))
             plain, head = await gateway.client.get(path), await gateway.client.head(path)
             assert (head.status_code, head.headers["content-type"]) == (
                 plain.status_code,

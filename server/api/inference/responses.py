@@ -71,7 +71,7 @@ async def _turn(request: Request, body: ResponsesRequest) -> Turn:
     from server.history.turns import turn_of
 
     origin = origin_of(request)
-    return await turn_of(runtime_of(request).storage, body, origin.caller, origin.trace)
+    return await turn_of(runtime_of(request), body, origin.caller, origin.trace)
 
 
 async def _in_background(request: Request, turn: Turn) -> Response:
@@ -140,9 +140,9 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
     from server.wires.responses import ResponseStream
 
     origin = origin_of(request)
-    storage = runtime_of(request).storage
+    runtime = runtime_of(request)
     asked = body.model_copy(update={"background": None, "stream": None})
-    turn = await turn_of(storage, asked, origin.caller, origin.trace)
+    turn = await turn_of(runtime, asked, origin.caller, origin.trace)
     job = chat_job(summarising(await turn.chat()), origin)
     response, headers = await whole(
         request,
@@ -150,5 +150,5 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
         lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
         opens(asked, origin),
     )
-    answer = await compacted(storage, origin.caller, turn.items(), response)
+    answer = await compacted(runtime.storage, origin.caller, turn.items(), response)
     return json_response(answer, headers=headers)

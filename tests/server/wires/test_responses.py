@@ -145,7 +145,6 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"store": True}, "store"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"include": ["web_search_call.results"]}, "include"),
-        ({"tools": [{"type": "file_search"}]}, "tools[0]"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
@@ -195,7 +194,7 @@ def test_a_field_that_no_chat_has_is_named() -> None:
     chat = to_chat(
         request_of(input=[sealed, spoken, {"role": "user", "content": "Go."}], tools=[{**WEATHER, "async": True}])
     )
-    assert set(chat.left_out) == {"input.encrypted_content", "input.phase", "tools.async"}
+    assert set(chat.left_out) == {"input.reasoning", "input.phase", "tools.async"}
 
 
 @pytest.mark.parametrize(
@@ -261,12 +260,14 @@ def test_reasoning_text_and_tools_each_get_an_item_in_order() -> None:
         "reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done",
         "output_item.added", "content_part.added", "output_text.delta", "output_text.delta",
         "output_text.done", "content_part.done", "output_item.done",
+        "output_item.added", "output_item.done",
         "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
         "output_item.added",
         "function_call_arguments.done", "output_item.done", "function_call_arguments.done", "output_item.done",
         "completed",
     ]  # fmt: skip
-    reasoning, message, first, second = response["output"]
+    reasoning, message, signature, first, second = response["output"]
+    assert (signature["type"], signature["summary"]) == ("reasoning", [])
     assert reasoning["summary"] == [{"type": "summary_text", "text": "Hm."}]
     assert decode_thinking(reasoning["encrypted_content"])[0]["signature"] == "s"
     assert message["content"][0]["text"] == "A fox."
