@@ -43,6 +43,10 @@ from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
+Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
+"""Opens a job, as :func:`open_job` does."""
+KEPT = ("store", "metadata")
+"""Parameters of an answer that is stored here: whether the model's server takes them, too, does not matter."""
 
 
 def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:

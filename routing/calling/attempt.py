@@ -153,6 +153,8 @@ class Attempt(Generic[T]):
             if translated:
                 check_longest(self.model, facts)
                 self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
+            if self.job.kept:
+                self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)

@@ -16,7 +16,7 @@ from routing.calling.job import Job
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -71,15 +71,15 @@ async def assemble(answer: Answer[T], assembler: Callable[[], Assembler[T]]) -> 
 
 
 async def whole(
-    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]]
+    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]], opens: Opens[T] = open_job
 ) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. If the client leaves, the upstream is closed at once.
 
-    Raises as :func:`assemble`, or ClientGone.
+    ``opens`` opens the job. Raises as :func:`assemble`, or ClientGone.
     """
     async with (
         Guard(request, services_of(request).in_flight),
-        open_job(runtime_of(request), job, caller_of(request)) as answer,
+        opens(runtime_of(request), job, caller_of(request)) as answer,
     ):
         return await assemble(answer, assembler), answer.headers()
 

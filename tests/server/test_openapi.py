@@ -104,6 +104,26 @@ ASKS = (
     post("/detokenize", {"tokens": [72]}),
     post("/v1/responses", {"model": "parrot", "input": "Hi"}),
     post("/v1/responses", {"model": "parrot", "input": "Hi", "stream": True}, SSE),
+    post("/v1/responses/input_tokens", {"model": "parrot", "input": "Hi"}),
+    post("/v1/responses/compact", {"model": "parrot", "input": "Hi"}),
+    Ask("get", "/v1/responses/{response_id}"),
+    Ask("get", "/v1/responses/{response_id}", SSE, {"params": {"stream": "true"}}),
+    Ask("post", "/v1/responses/{response_id}/cancel"),
+    Ask("get", "/v1/responses/{response_id}/input_items"),
+    Ask("delete", "/v1/responses/{response_id}"),
+    post("/v1/conversations", {"items": MESSAGES}),
+    Ask("get", "/v1/conversations/{conversation_id}"),
+    post("/v1/conversations/{conversation_id}", {"metadata": {"a": "b"}}),
+    Ask("delete", "/v1/conversations/{conversation_id}"),
+    post("/v1/conversations/{conversation_id}/items", {"items": MESSAGES}),
+    Ask("get", "/v1/conversations/{conversation_id}/items"),
+    Ask("get", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    Ask("delete", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    Ask("get", "/v1/chat/completions", given={"params": {"metadata[a]": "b"}}),
+    Ask("get", "/v1/chat/completions/{completion_id}"),
+    post("/v1/chat/completions/{completion_id}", {"metadata": {"a": "b"}}),
+    Ask("delete", "/v1/chat/completions/{completion_id}"),
+    Ask("get", "/v1/chat/completions/{completion_id}/messages"),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
     post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
@@ -197,10 +217,28 @@ async def a_batch(gateway: Gateway, ask: Ask, file_id: str) -> str:
     return str(made["id"])
 
 
+async def stored(gateway: Gateway) -> dict[str, str]:
+    """The ids of a background response, a conversation, its item, and a chat."""
+    client = gateway.client
+    asked = {"model": "parrot", "input": "Hi", "background": True}
+    response = (await client.post("/v1/responses", json=asked)).json()
+    conversation = (await client.post("/v1/conversations", json={"items": MESSAGES})).json()
+    items = (await client.get(f"/v1/conversations/{conversation['id']}/items")).json()
+    chat = {**BODY, "store": True, "metadata": {"a": "b"}}
+    completion = (await client.post("/v1/chat/completions", json=chat)).json()
+    return {
+        "response_id": response["id"],
+        "conversation_id": conversation["id"],
+        "item_id": items["data"][0]["id"],
+        "completion_id": completion["id"],
+    }
+
+
 async def answer(gateway: Gateway, ask: Ask) -> Response:
+    kept = await stored(gateway) if "_id}" in ask.path or ask.path == "/v1/chat/completions" else {}
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
     file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
-    ids = {"trace_id": trace, "model_id": "parrot"}
+    ids = {"trace_id": trace, "model_id": "parrot", **kept}
     ids["file_id"] = (await gateway.client.post("/v1/files", **file)).json()["id"]
     ids["upload_id"] = (await gateway.client.post("/v1/uploads", json=UPLOAD)).json()["id"]
     if "{batch_id}" in ask.path:

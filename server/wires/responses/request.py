@@ -19,19 +19,19 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
-def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None = None) -> TranslatedChat:
+def to_chat(
+    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses are for
-    them alone, and so are OpenAI's own tools, which are left out unless the choice of a tool demands one.
-    ``max_tool_calls``, which limits those tools, is ignored elsewhere. ``searches`` tells by a model's name
-    whether it can search the web; without it, a request that wants a search is for models that can. Raises
-    :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
+    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools, which are
+    left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
+    elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
+    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
     """
-    if request.background:
-        raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
     losses = Losses()
-    _state(request, losses)
+    _state(request, losses, kept=kept)
     toolbox = Toolbox(request)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
@@ -71,17 +71,20 @@ def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None
     )
 
 
-def _state(request: ResponsesRequest, losses: Losses) -> None:
-    stored = "Responses are not stored for this model; send the whole conversation in 'input'."
+def _state(request: ResponsesRequest, losses: Losses, *, kept: bool) -> None:
+    """Refuse what an upstream of the Responses API alone may know: ids that are not the gateway's, and prompts."""
+    absent = "is not found: it was deleted or has expired, or another key made it. Send its items in 'input'."
     refusals = {
-        "previous_response_id": (request.previous_response_id, stored),
-        "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored for this model; omit 'store' or set it to false."),
-        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
-        "truncation": (
-            request.truncation == "auto",
-            "This model truncates no conversation; set 'truncation' to 'disabled'.",
+        "previous_response_id": (
+            request.previous_response_id,
+            f"Previous response with id {str(request.previous_response_id)[:100]!r} {absent}",
         ),
+        "conversation": (request.conversation, f"The conversation {absent}"),
+        "store": (
+            request.store and not kept,
+            "Responses are not stored here (storage.store); omit 'store' or set it to false.",
+        ),
+        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
     }
     for name, (value, reason) in refusals.items():
         if value:
