@@ -45,6 +45,13 @@ def usage_wanted(stream: bool | None, options: StreamOptions | None) -> bool:
     return bool(options.include_usage)
 
 
+def with_running_usage(encoder: ChunkEncoder, options: StreamOptions | None, prompt_tokens: int) -> Encoder[Json]:
+    """The encoder, with the usage so far on every chunk if the caller wants it."""
+    if options is None or not options.continuous_usage_stats:
+        return encoder
+    return RunningUsage(encoder, prompt_tokens=prompt_tokens)
+
+
 def event(value: Any, name: str | None = None) -> bytes:
     """One event with a JSON value, ready to send."""
     data = b"data: " + orjson.dumps(value) + b"\n\n"
@@ -88,6 +95,45 @@ class ChunkEncoder:
 
     def fail(self, error: RoundhouseError) -> bytes | None:
         return event(error.to_body())
+
+
+class RunningUsage:
+    """Adds the usage so far to every chunk: the worker's own figures, else an estimate, which says so.
+
+    The estimate takes a chunk for a token; the figures at the end of the stream are always the model's.
+    """
+
+    def __init__(self, encoder: ChunkEncoder, *, prompt_tokens: int) -> None:
+        self._encoder = encoder
+        self._prompt = prompt_tokens
+        self._made = 0
+
+    def encode(self, item: Json) -> bytes:
+        told = item.get("usage")
+        encoded = self._encoder.encode(item)
+        if not encoded:
+            return b""
+        chunk = orjson.loads(encoded.removeprefix(b"data: "))
+        self._made += any(map(_has_text, chunk["choices"]))
+        estimate = {
+            "prompt_tokens": self._prompt,
+            "completion_tokens": self._made,
+            "total_tokens": self._prompt + self._made,
+            "estimated": True,
+        }
+        return event({**chunk, "usage": told or estimate})
+
+    def finish(self) -> bytes:
+        return self._encoder.finish()
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return self._encoder.fail(error)
+
+
+def _has_text(choice: Json) -> bool:
+    if "delta" not in choice:
+        return bool(choice.get("text"))
+    return any(value for name, value in choice["delta"].items() if name != "role")
 
 
 class EventEncoder:

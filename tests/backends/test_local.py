@@ -271,7 +271,6 @@ async def test_best_of_decodes_all_and_shows_the_best(
     ("fields", "error", "param"),
     [
         ({"suffix": "z"}, UnsupportedParameter, "suffix"),
-        ({"echo": True, "logprobs": 1}, UnsupportedParameter, "logprobs"),
         ({"n": 3, "best_of": 2}, InvalidRequest, "best_of"),
     ],
 )

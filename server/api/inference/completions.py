@@ -10,7 +10,7 @@ from backends.wire.answers import ChatCompletion, ChatCompletionChunk, Completio
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.types import Json
-from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
+from server.answers.streams import ChunkEncoder, stream_events, usage_wanted, with_running_usage
 from server.answers.whole import answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
@@ -33,7 +33,10 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     of_functions = job.request is not body and not body.tools
     if body.stream:
         encoder = FunctionCallEncoder if of_functions else ChunkEncoder
-        return await stream_events(request, job, encoder(include_usage=include_usage))
+        told = encoder(include_usage=include_usage)
+        return await stream_events(
+            request, job, with_running_usage(told, body.stream_options, job.facts.prompt_tokens)
+        )
     return await answer_json(request, job, FunctionCallAssembler if of_functions else ChatAssembler)
 
 
@@ -62,5 +65,8 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
     include_usage = usage_wanted(body.stream, body.stream_options)
     job = completion_job(body, origin_of(request))
     if body.stream:
-        return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
+        told = ChunkEncoder(include_usage=include_usage)
+        return await stream_events(
+            request, job, with_running_usage(told, body.stream_options, job.facts.prompt_tokens)
+        )
     return await answer_json(request, job, CompletionAssembler)
