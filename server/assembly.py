@@ -29,7 +29,8 @@ from catalog.errors import ConfigurationError
 from catalog.hardware import detect
 from catalog.model import Model
 from catalog.store.store import Store
-from routing.accounts.spend import CapUsage, Spend
+from routing.accounts.caps import CapUsage
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner

@@ -35,7 +35,7 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.validation.section import Section
-from routing.accounts.spend import SpendSettings
+from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from catalog.errors import ConfigurationError
-from routing.accounts.spend import Caps
+from routing.accounts.caps import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from routing.persistence import Persistence, PersistenceSettings
 from server.app import create_app
