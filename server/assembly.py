@@ -55,7 +55,7 @@ from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import answer_peer
+from server.peers import announce_models, answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 from server.storage.files import Files
@@ -108,7 +108,9 @@ async def open_runtime(
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
+        runtime.library = Library(
+            models.store, models.live.snapshot, pool, look=updates.look, announce=partial(announce_models, runtime)
+        )
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
