@@ -68,7 +68,8 @@ ENGINES: Mapping[str, ParameterTable] = {
         takes_strict=False,
     ),
     "diffusion": ParameterTable(
-        drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
+        drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
+        unknown_pass=False,
     ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend
