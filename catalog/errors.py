@@ -58,7 +58,9 @@ from catalog.installing import install_command
 class RoundhouseError(Exception):
     """The base class. ``message`` states the problem and its remedy, in one or two sentences.
 
-    ``retryable`` means that *another candidate* may succeed.
+    ``retryable`` means that *another candidate* may succeed. ``trace`` is the id of the trace that tells of it, if
+    one does. ``quotes`` means that the message may repeat words of the request or of an upstream, so that it is
+    for the caller alone.
     """
 
     status: int = 500
@@ -67,6 +69,8 @@ class RoundhouseError(Exception):
     retryable: ClassVar[bool] = False
     usual_retry_after: ClassVar[float | None] = None
     """Default seconds of ``Retry-After``; ``None`` where waiting does not help."""
+    trace: str | None = None
+    quotes: bool = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -80,10 +84,11 @@ class RoundhouseError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Return this error's response headers; ``Retry-After`` is in whole seconds, at least 1."""
+        headers = {} if self.trace is None else {"x-roundhouse-trace": self.trace}
         seconds = self.usual_retry_after if self.retry_after is None else self.retry_after
-        if seconds is None:
-            return {}
-        return {"Retry-After": str(max(1, round(seconds)))}
+        if seconds is not None:
+            headers["Retry-After"] = str(max(1, round(seconds)))
+        return headers
 
 
 class ConfigurationError(RoundhouseError):

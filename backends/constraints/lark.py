@@ -31,15 +31,14 @@ def after_thought(grammar: str, end: str) -> str:
     return re.sub(r"^start:", f"{thought}answer:".replace("\\", r"\\"), grammar, count=1, flags=re.MULTILINE)
 
 
-def with_end(grammar: str, token: int) -> str:
-    """The grammar whose answers may end with this token, the model's own end.
+def until(grammar: str, token: str) -> str:
+    """The grammar, after which the special token may come. A grammar in another language (GBNF) stays as it is.
 
-    llama-server lets a grammar end with one token alone. Where a model has two, that may be the one that it never
-    samples, and free text would go on for ever.
+    llama-server drops the whole grammar without a word if the vocabulary has no such token.
     """
-    return re.sub(
-        r"^start:", f"start: whole ended?\nended: <[{token}]>\nwhole:", grammar, count=1, flags=re.MULTILINE
-    )
+    if not grammar.startswith(HEADER):
+        return grammar
+    return re.sub(r"^start:", f"start: ended {token}?\nended:", grammar, count=1, flags=re.MULTILINE)
 
 
 def literal(text: str) -> str:

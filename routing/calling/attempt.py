@@ -33,7 +33,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_taken
+from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_longest, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
@@ -151,7 +151,10 @@ class Attempt(Generic[T]):
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
+                check_longest(self.model, facts)
                 self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
+            if self.job.kept:
+                self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)
@@ -165,14 +168,17 @@ class Attempt(Generic[T]):
                 self._note_form(lease.upstream)
             self._note_reported()
         except PathMissing as error:
-            self._error = self._of_missing_path(error)
-            raise self._error from None
+            self._error = found = self._of_missing_path(error)
+            found.quotes = True
+            raise found from None
         except BaseException as error:
             self._error = error
             if isinstance(error, ContextLengthExceeded):
                 limits = self.model.limits
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
+            if isinstance(error, RoundhouseError):
+                error.quotes = self._lease is not None
             raise
 
     def _note_reported(self) -> None:

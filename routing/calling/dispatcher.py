@@ -180,10 +180,17 @@ class Dispatcher:
         try:
             await attempt.close(error)
         finally:
+            if isinstance(error, RoundhouseError):
+                error.quotes = True
             self._finish(attempt.job, error)
 
     def _finish(self, job: Job[T], error: BaseException | None) -> None:
-        self._traces.finish(job.trace, error if isinstance(error, RoundhouseError) else None)
+        """End the job's trace, which the error then names."""
+        if isinstance(error, RoundhouseError):
+            error.trace = job.trace
+            self._traces.finish(job.trace, error)
+        else:
+            self._traces.finish(job.trace)
 
     def explain(self, facts: Facts) -> Plan:
         """The plan that :meth:`open` would carry out, by everything recorded so far."""
@@ -276,6 +283,7 @@ class Dispatcher:
             and (model := self._model(exclusion.model)) is not None
             and self._speaks(job.request, model)
         ]
+        refusal.quotes = True
         error = nothing_left(replace(plan, candidates=(), excluded=rest), job.facts) if rest else refusal
         raise error
 
@@ -386,7 +394,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
 
     ModelTemporarilyUnavailable if an exclusion passes by itself, UpstreamRateLimited or UpstreamQuotaExceeded if
     every one of those is a provider's limit, UpstreamForbidden or UpstreamRejectedKey if every one is a refusal of
-    the keys (as the refused call was answered: waiting does not mend it), BudgetExceeded if one is by a spending cap.
+    the keys (as the refused call was answered: waiting does not mend it), BudgetExceeded if one is by a spending
+    cap.
     Otherwise trying again does not help: CapabilityMismatch if a server said that it cannot, ContextLengthExceeded
     if a model would answer a shorter prompt, ModelUnavailable or EngineMissing for a model asked for by name, else
     NoCandidate.
@@ -418,7 +427,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return NoCandidate(message, param="model")
     if first.code == EngineMissing.code:
         return EngineMissing.told(first.reason)
-    return ModelUnavailable(first.reason, param="model")
+    told = first.reason if first.reason[:1].isupper() else f"'{first.model}' cannot answer: {first.reason}."
+    return ModelUnavailable(told, param="model")
 
 
 def _told(excluded: Sequence[Exclusion], facts: Facts) -> str:

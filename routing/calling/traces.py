@@ -13,7 +13,9 @@
                               "details" (UsageDetails, if any)},
                     "cost" (its known part), "unknown_parts", "finish_reason", "bound", "error", "status", "valid",
                     "provider_key"}],
-     "answered_by": model id or null, "error": {"code", "message"} or null,
+     "answered_by": model id or null,
+     "error": {"code", "type", "status", "message" (null if it may repeat words of the request or of an upstream,
+               which the caller alone is told)} or null,
      "prompt": the request's body, only when kept; of a long one {"bytes", "beginning"}}
 
 Prompts are not kept unless the setting says so; keys never are: ``key`` is the id of the caller's key, and
@@ -76,7 +78,7 @@ class _Trace:
     prompt_size: int = 0
     attempts: list[Outcome] = field(default_factory=list)
     finished: bool = False
-    error: tuple[str, str] | None = None
+    error: dict[str, Any] | None = None
 
 
 class Traces:
@@ -146,7 +148,7 @@ class Traces:
         found = self._ring.get(trace)
         if found is not None:
             found.finished = True
-            found.error = None if error is None else (error.code, error.message)
+            found.error = None if error is None else _error(error)
             self._persist(found)
 
     def get(self, trace: str) -> dict[str, Any] | None:
@@ -232,7 +234,7 @@ def _document(trace: _Trace, shown: int) -> dict[str, Any]:
         },
         "attempts": [_attempt(outcome) for outcome in trace.attempts],
         "answered_by": answered.model if answered else None,
-        "error": {"code": trace.error[0], "message": trace.error[1]} if trace.error else None,
+        "error": trace.error,
     }
     if trace.prompt is not None:
         document["prompt"] = _prompt(trace.prompt, trace.prompt_size)
@@ -244,6 +246,11 @@ def _prompt(kept: bytes, size: int) -> Any:
     if len(kept) == size:
         return orjson.loads(kept)
     return {"bytes": size, "beginning": kept.decode(errors="ignore")}
+
+
+def _error(error: RoundhouseError) -> dict[str, Any]:
+    message = None if error.quotes else error.message
+    return {"code": error.code, "type": error.type, "status": error.status, "message": message}
 
 
 def _attempt(outcome: Outcome) -> dict[str, Any]:

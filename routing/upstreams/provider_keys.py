@@ -232,8 +232,8 @@ class KeyPools:
             rest = min(rest, TRIAL_WAIT) if trial else rest
             if all(any(use.out and use.forbidden for use in of_key) for of_key in uses):
                 reason = (
-                    f"the endpoint '{endpoint}' does not let any key use '{model}' (403); check what the account of "
-                    f"{source} may use. {when}"
+                    f"the endpoint '{endpoint}' does not let any key use '{model}' (403); check what the account "
+                    f"of {source} may use. {when}"
                 )
                 return Block(KEYS_FORBIDDEN, reason, rest)
             reason = f"the endpoint '{endpoint}' refused every key{whom}; check {source} and its account. {when}"

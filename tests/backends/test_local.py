@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from backends.base import Tokenize, Upstream
 from backends.constraints.checker import Checker
 from backends.local.backend import LocalWorkerBackend
+from backends.local.completions import ChoiceCall
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.documents import embedding_list
 from backends.wire.chat import ChatRequest
@@ -153,6 +154,25 @@ async def test_a_template_with_tools_gets_them(
     assert (await fake.call(1)).body["tool_choice"] == "required"
 
 
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [("{{ x }}", ["system", "user", "assistant", "user", "user", "user"]),
+     ("{{ raise_exception('Roles must alternate.') }}", ["system", "user", "assistant", "user"])],
+)  # fmt: skip
+async def test_results_of_parallel_calls_are_one_turn_where_the_template_wants_turns_to_alternate(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, template: str, roles: list[str]
+) -> None:
+    fake.template, fake.scripted = template, "Fine."
+    calls = [{"id": name, "function": {"name": "weather", "arguments": "{}"}} for name in "ab"]
+    results = [{"role": "tool", "tool_call_id": name, "content": f"Sunny in {name}."} for name in "ab"]
+    user = {"role": "user", "content": "Hi"}
+    messages = [user, {"role": "assistant", "tool_calls": calls}, *results, user]
+    await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, messages=messages)))
+    sent = fake.calls[-1].body["messages"]
+    assert [message["role"] for message in sent] == roles
+    assert all(f"Sunny in {name}." in str(sent[3:]) for name in "ab")
+
+
 async def test_none_sends_no_tools(fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream) -> None:
     await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice="none")))
     assert not {"tools", "tool_choice", "response_format"} & (await fake.call()).body.keys()
@@ -238,6 +258,22 @@ async def test_logprobs_have_the_legacy_shape(
     assert (given and [len(each) for each in given]) == tops
 
 
+async def test_an_empty_prompt_is_refused_where_the_model_has_no_token_to_begin_with(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def count(_: Any, __: Any, call: ChoiceCall) -> int:
+        return begins + len(call.prompt)
+
+    monkeypatch.setattr(LocalWorkerBackend, "_count", count)
+    begins = 0
+    for prompt in ("", ["a", ""]):
+        with pytest.raises(InvalidRequest, match="empty prompt"):
+            await assemble_completion(backend.complete(upstream, text(prompt=prompt)))
+    assert not fake.calls
+    begins = 1
+    assert (await assemble_completion(backend.complete(upstream, text(prompt=""))))["choices"][0]["text"]
+
+
 async def test_best_of_decodes_all_and_shows_the_best(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
@@ -252,7 +288,6 @@ async def test_best_of_decodes_all_and_shows_the_best(
     ("fields", "error", "param"),
     [
         ({"suffix": "z"}, UnsupportedParameter, "suffix"),
-        ({"echo": True, "logprobs": 1}, UnsupportedParameter, "logprobs"),
         ({"n": 3, "best_of": 2}, InvalidRequest, "best_of"),
     ],
 )

@@ -90,20 +90,22 @@ async def test_a_form_comes_after_the_thought_that_a_template_opens(
             await checker.check_text(wrong, grammar)
 
 
-async def test_a_form_may_end_with_the_models_own_end_of_a_text(
-    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, checker: Checker
+@pytest.mark.parametrize(
+    ("token", "ends"), [("<|im_end|>", True), ("</s>", True), ("", False), ("a b", False), ("<a b>", False)]
+)
+async def test_a_grammar_lets_a_model_end_its_turn(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, token: str, ends: bool
 ) -> None:
-    """llama-server lets a grammar end with one token, which may be one that the model never samples."""
-    fake.scripted, fake.end, fake.opens = '{"id": "7"}', "\u0002", "<think>\n"
+    fake.scripted, fake.end_token, fake.opens = '{"id": "7"}', token, "<think>\n"
     await assemble_chat(backend.chat(upstream, chat(response_format=form(DIGITS))))
-    grammar = fake.calls[-1].body["grammar"]
-    assert "<[2]>" in grammar
-    await checker.check_text('Hm.</think>\n\n{"id": "7"}', grammar)
-    asked = {"model": "m", "prompt": "a", "guided_choice": ["yes"]}
-    with pytest.raises(AnswerInvalid):
-        await assemble_completion(backend.complete(upstream, CompletionRequest.model_validate(asked)))
-    assert "<[2]>" in fake.calls[-1].body["grammar"]
-    assert sum(call.path == "/props" for call in fake.calls) == 1
+    thinking = fake.calls[-1].body["grammar"]
+    request = CompletionRequest.model_validate({"model": "m", "prompt": "a", "guided_choice": ["The quick"]})
+    fake.reply = "The quick"
+    await assemble_completion(backend.complete(upstream, request))
+    for grammar in (thinking, fake.calls[-1].body["grammar"]):
+        assert grammar.startswith("%llguidance")
+        assert grammar.count("\nstart:") == 1
+        assert (f"\nstart: ended {token}?\nended:" in grammar) is ends
 
 
 async def test_an_answer_that_was_cut_by_its_length_must_begin_the_form(

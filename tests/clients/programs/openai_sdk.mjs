@@ -25,7 +25,7 @@ const input = [{ role: "user", content: question }];
 const tools = [{ type: "function", name: "get_weather", parameters, strict: false }];
 const first = await client.responses.stream({ model, input, tools, tool_choice: choice }).finalResponse();
 const calls = first.output.filter((item) => item.type === "function_call");
-assert.equal(calls.length, 1);
+assert.ok(calls.length > 0);
 input.push(...first.output);
 for (const { call_id, arguments: given } of calls)
   input.push({ type: "function_call_output", call_id, output: weather(JSON.parse(given)) });

@@ -1,4 +1,4 @@
-"""OpenAI's Python SDK: tool loops of chat, plain and streamed, and of responses; a form, embeddings, the models."""
+"""OpenAI's Python SDK: tool loops of chat, plain and streamed, and of responses; forms, embeddings, models."""
 
 from openai import OpenAI
 from pydantic import BaseModel

@@ -11,8 +11,16 @@ SCRIPTED = os.environ["ROUNDHOUSE_UPSTREAM"] == "scripted"
 EMBEDDER = "capable-embed" if SCRIPTED else "all-minilm-l6-v2"
 
 PROMPT = 'What is the weather in Oslo? Call get_weather {"city": "Oslo"}'
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": "The weather.", "parameters": SCHEMA}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "The weather.", "parameters": SCHEMA},
+}
 DEMAND = "auto" if SCRIPTED else "required"
 """A small model calls a tool only when it must."""
 

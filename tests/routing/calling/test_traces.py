@@ -69,7 +69,13 @@ def test_a_request_that_no_candidate_could_answer_has_failed_with_its_error() ->
     told = kept.get("t")
     assert told is not None
     assert told["status"] == "failed"
-    assert told["error"] == {"code": "upstream_error", "message": "a answered 500"}
+    told_error = {"code": "upstream_error", "type": "upstream_error", "status": 502, "message": "a answered 500"}
+    assert told["error"] == told_error
+    quoting = UpstreamError("a says: your prompt")
+    quoting.quotes = True
+    kept.finish("t", quoting)
+    assert (again := kept.get("t")) is not None
+    assert again["error"] == {**told_error, "message": None}
     assert kept.answered("t") is None
 
 

@@ -142,3 +142,25 @@ async def test_a_chats_own_fields_say_nothing_at_other_doors(client: httpx.Async
     answer = await client.post(path, json={**body, **(own if path == "/v1/messages" else {"input": "Hi"})})
     assert answer.status_code == 200
     assert {"n", "logprobs", "max_completion_tokens"} <= set(answer.headers["x-roundhouse-dropped"].split(", "))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_names_the_trace_that_tells_of_it(client: httpx.AsyncClient, *, stream: bool) -> None:
+    refused = await ask(client, moderation={"model": "omni-moderation-latest"}, stream=stream)
+    assert refused.status_code == 400
+    trace = await client.get(f"/v1/traces/{refused.headers['x-roundhouse-trace']}")
+    assert trace.json()["attempts"][0]["error"] == "unsupported_parameter"
+    before = await ask(client, messages=5)
+    assert "x-roundhouse-trace" not in before.headers
+
+
+async def test_the_trace_of_a_refusal_does_not_repeat_what_was_asked(client: httpx.AsyncClient) -> None:
+    asked = {"messages": [{"role": "user", "content": "Zanzibar"}], "moderation": {"model": "omni"}}
+    refused = await ask(client, **asked)
+    told = (await client.get(f"/v1/traces/{refused.headers['x-roundhouse-trace']}")).json()
+    error = refused.json()["error"]
+    assert told["error"] == {"code": error["code"], "type": error["type"], "status": 400, "message": None}
+    assert "Zanzibar" not in str(told)
+    unfit = await ask(client, tools=[{"type": "function", "function": {"name": "f"}}], model="auto:local")
+    told = (await client.get(f"/v1/traces/{unfit.headers['x-roundhouse-trace']}")).json()
+    assert told["error"]["message"] == unfit.json()["error"]["message"], "the router's own words"
