@@ -15,7 +15,7 @@ from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
-from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
@@ -172,9 +172,7 @@ class Attempt(Generic[T]):
         if self.bound is not None:
             check_least(upstream, self.bound, self.model)
             request = bounded(request, self.bound, upstream)
-        foreign = False
-        if isinstance(request, TranslatedChat):
-            request, foreign = with_own_reasoning(request, self.model.id)
+        request, foreign = with_own_reasoning(request, self.model.id)
         translated = original_for(backend, request, upstream) is None
         self.dropped = backend.dropped(request, upstream)
         if translated:
