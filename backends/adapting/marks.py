@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from backends.wire.chat import ChatRequest, Message, TranslatedChat
@@ -13,10 +13,22 @@ MARKS = frozenset(
         *("images", "server_tool_calls"),
     }
 )
+MADE_FOR: Mapping[str, str] = {"extra_content": "gemini", "thinking_blocks": "claude", "server_tool_calls": ""}
+"""Marks that answers through this gateway have for the models of one maker, by a word of these models' names.
+
+No server refuses a caller's chat for what the gateway has put into an earlier answer, and none reads what another
+provider's model thought.
+"""
 UNREAD = frozenset({"annotations", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
+
+
+def foreign_marks(model: str) -> frozenset[str]:
+    """The marks of :data:`MADE_FOR` that are not for a model of this name."""
+    name = model.lower()
+    return frozenset(mark for mark, word in MADE_FOR.items() if not word or word not in name)
 
 
 def with_own_reasoning(request: TranslatedChat, model: str) -> tuple[TranslatedChat, bool]:

@@ -17,7 +17,7 @@ WORKER = ParameterTable(
     extras=frozenset(
         {
             "cache_prompt", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",
-            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range",
+            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "input_extra",
             "ignore_eos", "mirostat", "mirostat_eta", "mirostat_tau", "reasoning_format", "repeat_last_n",
             "top_n_sigma", "truncate", "xtc_probability", "xtc_threshold",
         }
@@ -35,7 +35,7 @@ server."""
 
 _LLAMA_ONLY = frozenset(
     {
-        "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+        "cache_prompt", "input_extra", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
         "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "mirostat", "mirostat_eta",
         "mirostat_tau", "reasoning_format", "repeat_last_n", "top_n_sigma", "truncate",
     }

@@ -26,8 +26,12 @@ def counted(body: Json, engine: str | None) -> Json:
 
 @dataclass(slots=True)
 class Counts:
-    """The tokens of one choice so far, by llama-server's ``timings`` or the usage on each chunk."""
+    """The tokens of one choice so far, by llama-server's ``timings`` or the usage on each chunk.
 
+    ``told``: the caller wants them on every chunk.
+    """
+
+    told: bool = False
     _timings: Json = field(default_factory=dict)
     _usage: Json | None = None
 

@@ -47,7 +47,8 @@ Source: OpenAI's API reference."""
 
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}),
-    marks=frozenset({"reasoning_content", "extra_content"}),
+    marks=frozenset({"reasoning_content"}),
+    linked_files=None,
     refuses=CONSTRAINTS,
     tools=ToolRules(names=OPENAI_NAMES, media_results=False, custom_tools=False),
 )

@@ -19,10 +19,10 @@ from backends.http import HttpClient
 from backends.local.parameters import table_of
 from backends.ollama.backend import V1 as OLLAMA
 from backends.ollama.request import translate as to_ollama
-from backends.openai.parameters import table_at
+from backends.openai.parameters import COMPATIBLE, table_at
 from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.completions import CompletionRequest
 from catalog.errors import CapabilityMismatch, InvalidRequest, UndecodableMedia, UnsupportedParameter
 from catalog.types import Json
@@ -181,6 +181,20 @@ def test_a_chat_of_openai_has_no_file_by_address() -> None:
     assert claude(messages=linked)[0]["messages"][0]["content"][0]["source"]["type"] == "url"
 
 
+def test_a_file_by_address_goes_to_a_server_of_unknown_make_only_if_its_caller_speaks_its_wire() -> None:
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": [{"type": "file", "file": {"file_url": "https://e.example/a.pdf"}}]}
+        ],
+    }
+    anywhere = Upstream("lan", "openai", "http://lan.example/v1", "m")
+    sent = body_for(ChatRequest.model_validate(body), anywhere, COMPATIBLE)
+    assert sent["messages"] == body["messages"]
+    with pytest.raises(UnsupportedParameter, match="file_data"):
+        body_for(TranslatedChat.of(body, (), frozenset(), None), anywhere, COMPATIBLE)
+
+
 # ---- constraints
 
 
@@ -314,6 +328,33 @@ def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
         assert set(send(messages=[HELLO, said, HELLO])[1]) == lost
     unsigned = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
     assert claude(messages=[HELLO, unsigned, HELLO])[1] == ("messages.reasoning_content",)
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("llama-4", set()),
+        ("google/gemini-3-flash", {"extra_content"}),
+        ("anthropic/Claude-Opus-5", {"thinking_blocks"}),
+    ],
+)
+def test_a_compatible_server_is_not_sent_what_another_makers_model_gave(model: str, kept: set[str]) -> None:
+    given: Json = {
+        "thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
+        "server_tool_calls": [{"type": "web_search_call", "id": "ws_1"}],
+    }
+    mine: Json = {"reasoning_content": "Hm.", "cache_control": MARK}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "Yes.", **given, **mine, "tool_calls": [{**call, **given}]}
+    messages = [HELLO, said, {"role": "tool", "tool_call_id": "c", "content": "1"}]
+    there, request = Upstream("o", "openai", "http://h", model), asked(messages=messages)
+    table = table_at(ELSEWHERE)
+    body, dropped = body_for(request, there, table), dropped_names(request, there, table)
+    for holder in (body["messages"][1], body["messages"][1]["tool_calls"][0]):
+        assert holder.keys() & given.keys() == kept
+    assert body["messages"][1].keys() >= mine.keys(), "fields that the caller wrote are the server's to judge"
+    assert set(dropped) == {f"messages.{name}" for name in given.keys() - kept}
 
 
 # ---- choices

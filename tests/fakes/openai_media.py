@@ -173,5 +173,10 @@ def images(body: Json) -> Json:
         "output_format": "png",
         "quality": "low",
         "size": "1024x1024",
-        "usage": {"input_tokens": 5, "output_tokens": 10, "total_tokens": 15},
+        "usage": {
+            "input_tokens": 5,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 5},
+            "output_tokens": 10,
+            "total_tokens": 15,
+        },
     }

@@ -124,8 +124,8 @@ async def test_anthropics_own_word_about_a_thread_reaches_the_sdk(stand: Stand) 
 
 
 RECORDED: list[Json] = orjson.loads((Path(__file__).parents[2] / "data" / "claude_code.json").read_bytes())
-"""Requests of Claude Code 2.1.332 in one session, texts cut short: a search of its tools, a web search that it makes
-itself, a subagent, a command."""
+"""Requests of one session of Claude Code 2.1.332, texts cut short: a search of its tools, a web search by a
+request of its own, a subagent, a command."""
 CALLED = {"first turn": "ToolSearch", "tool found": "WebSearch", "web search": None, "last turn": None}
 
 
