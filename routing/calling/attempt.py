@@ -33,7 +33,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_taken
+from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_longest, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
@@ -151,7 +151,10 @@ class Attempt(Generic[T]):
             translated = original_for(backend, request, lease.upstream) is None
             self.dropped = backend.dropped(request, lease.upstream)
             if translated:
+                check_longest(self.model, facts)
                 self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
+            if self.job.kept:
+                self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
             if self.dropped:
                 check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
                 self._refuse(self.dropped)

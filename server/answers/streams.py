@@ -6,8 +6,8 @@ every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API refere
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import cache
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from server.answers.relay import Encoder, Relay
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 S = TypeVar("S", bound=AsyncIterable[Any])
@@ -170,10 +170,12 @@ class BytesEncoder:
         return None
 
 
-async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
-    """Answer with events. Raises the job's error if the headers have not been sent."""
+async def stream_events(
+    request: Request, job: Job[T], encoder: Encoder[T], opens: Opens[T] = open_job
+) -> Response:
+    """Answer with events; ``opens`` opens the job. Raises its error if the headers have not been sent."""
     settings = services_of(request).settings.server
-    opening = open_job(runtime_of(request), job, caller_of(request))
+    opening = opens(runtime_of(request), job, caller_of(request))
     relay, answer = await _begin(request, opening, encoder, timeout=settings.streams.headers_after)
     return EventStream(
         relay,
@@ -182,6 +184,20 @@ async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> R
         send_timeout=settings.timeouts.send,
         waiting=answer is None,
     )
+
+
+def stream_items(request: Request, items: AsyncGenerator[Json], encoder: Encoder[Json]) -> Response:
+    """Answer with the events of something that no job makes: stored ones, or those of work in the background."""
+    services = services_of(request)
+    settings = services.settings.server
+    relay = Relay(
+        aclosing(items),
+        encoder,
+        in_flight=services.in_flight,
+        capacity=settings.streams.buffer,
+        on_error=services.metrics.error,
+    )
+    return EventStream(relay, {}, ping=settings.streams.ping, send_timeout=settings.timeouts.send, waiting=False)
 
 
 async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:
