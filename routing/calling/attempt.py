@@ -178,8 +178,7 @@ class Attempt(Generic[T]):
         if translated:
             check_longest(self.model, facts)
             self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
-        if self.job.kept:
-            self.dropped = tuple(name for name in self.dropped if name not in self.job.kept)
+        self.dropped = self.job.without_kept(self.dropped)
         if self.dropped:
             check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)
             self._refuse(self.dropped)
