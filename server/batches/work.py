@@ -22,7 +22,7 @@ from catalog.types import Json
 from routing.state.records import Record
 from server.batches.asking import Asker
 from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
-from server.batches.journal import Done, Journal, Lines, entries, read_done
+from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
 from server.batches.lines import Check, Line, read_lines
 from server.callers import Caller
 from server.edge.errors import as_error
@@ -111,7 +111,7 @@ class BatchWork:
             return None
         done = await asyncio.to_thread(read_done, self._journals(started))
         progress = _Progress(self, started, done)
-        journal = Journal(self._path(started, f"{run}.journal"), done, progress.flushed)
+        journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
@@ -140,7 +140,7 @@ class BatchWork:
             started, "finalizing", finalizing_at=now, request_counts=counts, **{INTERNAL: internal}
         )
 
-    async def _ask_all(self, batch: Record, done: Done, journal: Journal) -> None:
+    async def _ask_all(self, batch: Record, done: Done, journal: ResultJournal) -> None:
         read = self._dialect.read(batch)
         asker = Asker(self._runtime, batch.owner)
         slots = asyncio.Semaphore(self._concurrency)
@@ -158,7 +158,7 @@ class BatchWork:
                         await slots.acquire()
                         asking.create_task(ask(line))
 
-    async def _ask(self, batch: Record, line: Line, read: Any, asker: Asker, journal: Journal) -> None:
+    async def _ask(self, batch: Record, line: Line, read: Any, asker: Asker, journal: ResultJournal) -> None:
         dialect, answered = self._dialect, False
         try:
             long = len(line.data) > SHORT
