@@ -39,6 +39,7 @@ OTHERS = (
     ("capable-voice", "tts-1", ["speak"]),
     # the models of OpenAI's own tests
     ("gpt-6-astra", "fake-chat", ["chat", "json_schema", "tools"]),
+    ("model", "fake-chat", ["chat", "json_schema", "tools"]),
     ("gpt-3.5-turbo-instruct", "fake-chat", ["completion"]),
     ("text-embedding-3-small", "fake-embed", ["embed"]),
     ("whisper-1", "whisper-1", ["transcribe", "translate"]),
