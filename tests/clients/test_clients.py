@@ -57,7 +57,11 @@ _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical
 def chosen() -> list[Client]:
     """The clients that ``ROUNDHOUSE_CLIENTS`` names, or all of the table."""
     names = os.environ.get("ROUNDHOUSE_CLIENTS", "all").split()
-    return list(table().values()) if names == ["all"] else [table()[name] for name in names]
+    if names == ["all"]:
+        return list(table().values())
+    if unknown := set(names) - table().keys():
+        raise ValueError(f"There are no clients {sorted(unknown)}; the table has {', '.join(table())}.")
+    return [table()[name] for name in names]
 
 
 @pytest.fixture(scope="module")
