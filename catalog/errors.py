@@ -58,9 +58,8 @@ from catalog.installing import install_command
 class RoundhouseError(Exception):
     """The base class. ``message`` states the problem and its remedy, in one or two sentences.
 
-    ``retryable`` means that *another candidate* may succeed. ``trace`` is the id of the trace that tells of it, if
-    one does. ``quotes`` means that the message may repeat words of the request or of an upstream, so that it is
-    for the caller alone.
+    ``retryable`` means that *another candidate* may succeed. ``trace`` is the id of its trace, if it has one.
+    ``quotes``: the message may repeat words of the request or an upstream, and is for the caller alone.
     """
 
     status: int = 500
@@ -84,11 +83,9 @@ class RoundhouseError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Return this error's response headers; ``Retry-After`` is in whole seconds, at least 1."""
-        headers = {} if self.trace is None else {"x-roundhouse-trace": self.trace}
         seconds = self.usual_retry_after if self.retry_after is None else self.retry_after
-        if seconds is not None:
-            headers["Retry-After"] = str(max(1, round(seconds)))
-        return headers
+        headers = {} if seconds is None else {"Retry-After": str(max(1, round(seconds)))}
+        return headers if self.trace is None else {**headers, "x-roundhouse-trace": self.trace}
 
 
 class ConfigurationError(RoundhouseError):

@@ -29,6 +29,7 @@ from backends.local.completions import (
     infill_body,
     infill_chunk,
     mean_logprob,
+    refuse_empty,
 )
 from backends.local.conversation import renderable
 from backends.local.effort import effort_arguments
@@ -285,13 +286,9 @@ class LocalWorkerBackend:
         body = self._openai.body(request, upstream)
         binding = await bind_text(request, body, upstream.engine, self._checker)
         calls = calls_of(request, await self._sampled(request, binding.body, upstream))
-        for call in calls:
-            if call.prompt == "" and request.suffix is None and not await self._count(upstream, call):
-                raise InvalidRequest(
-                    f"'{upstream.model}' has no token that begins a text, so it cannot go on from an empty "
-                    "prompt. Send a prompt of one character at least.",
-                    param="prompt",
-                )
+        empty = next((call for call in calls if call.prompt == ""), None)
+        if empty is not None and request.suffix is None:
+            refuse_empty(await self._count(upstream, empty), upstream.model)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
