@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: models test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -32,6 +32,10 @@ test-engines: setup  ## The engines of the starter models on their real models, 
 
 test-live: $(VENV)/.dev  ## Each provider whose key is in the environment, for real: a few cents each.
 	ROUNDHOUSE_LIVE=1 $(BIN)/pytest tests/live
+
+# CLIENTS="codex aider" runs some; WITHIN=540 begins no other client after so many seconds.
+test-clients: setup  ## Real clients of OpenAI's, Anthropic's and Ollama's APIs, whole tool loops: a quarter of an hour.
+	ROUNDHOUSE_CLIENTS="$(or $(CLIENTS),all)" ROUNDHOUSE_CLIENTS_SECONDS=$(WITHIN) $(BIN)/pytest tests/clients
 
 features: $(VENV)/.dev  ## Write docs/FEATURES.md: what each provider does with each parameter.
 	$(BIN)/python -m tests.conformance.features.table
@@ -110,4 +114,4 @@ $(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

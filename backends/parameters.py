@@ -13,8 +13,8 @@ from typing import Any
 
 from backends.adapting.efforts import nearest
 from backends.adapting.files import has_files, refuse_links, with_text_files
-from backends.adapting.marks import MARKS, UNREAD, lost_marks
-from backends.adapting.tools import ALL, ToolRules, adapted, is_plain
+from backends.adapting.marks import MARKS, UNREAD, foreign_marks, lost_marks
+from backends.adapting.tools import ALL, ToolRules, adapted, is_plain, lost_forms
 from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
@@ -63,6 +63,10 @@ SEARCHED_ANSWERS: Mapping[str, str] = MappingProxyType(
 """Those of them that a server which searches the web does not take."""
 
 
+_SIGNATURES = frozenset({"extra_content"})
+"""Marks that a translated conversation keeps in the form of the server that gave them."""
+
+
 def _no_renames() -> Mapping[str, str]:
     return MappingProxyType({})
 
@@ -71,17 +75,18 @@ def _no_renames() -> Mapping[str, str]:
 class ParameterTable:
     """The treatment of parameters by one kind of server.
 
-    ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats, ``extras``
-    are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all others.
-    ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are fields
-    within messages and tools, beyond OpenAI's wire, that it takes: of chats translated from another API, and where
-    it is not ``unmarked``, of all chats. ``stops`` bounds the stop sequences, ``choices`` the choices. ``voices``
-    are the voices of speech, if they are known. ``refuses`` are parameters without which the answer would be
-    another, each with the advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its
-    name, None for one that gets them as they are. ``tools`` are the forms of tools and their results.
-    ``text_files``: files may hold text; ``linked_files``: they may be given by address; None, if
-    that is not known, leaves it to a caller who speaks the server's wire. ``sources``: an answer's
-    sources stand beside it (:mod:`backends.openai.sources`).
+    ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats,
+    ``extras`` are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all
+    others. ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are
+    fields within messages and tools, beyond OpenAI's wire, that it takes: of chats translated from another API,
+    and where it is not ``unmarked``, of all chats; an unmarked one is sent a chat's marks, except what another
+    maker's model gave. ``stops`` bounds the stop sequences, ``choices`` the choices. ``voices`` are the voices
+    of speech, if known. ``refuses`` are parameters without which the answer would be another, each with the
+    advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its name, None for one
+    that gets them as they are. ``tools`` are the forms of tools and their results. ``text_files``: files may
+    hold text; ``linked_files``: they may be given by address; None, if that is not known, leaves it to a caller
+    who speaks the server's wire. ``sources``: an answer's sources stand beside it
+    (:mod:`backends.openai.sources`).
     """
 
     drops: frozenset[str] = frozenset()
@@ -131,7 +136,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
             if body["reasoning_effort"] is None:
                 del body["reasoning_effort"]
         if not plain:
-            _clean(body, (UNREAD | MARKS if _loses_marks(request, table) else UNREAD) - table.marks)
+            _clean(body, (UNREAD - table.marks) | _unsent_marks(request, upstream, table))
     return body
 
 
@@ -146,9 +151,9 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
     effort = request.reasoning_effort
     if effort is not None and "reasoning_effort" not in left_out and _effort(request, upstream, table) != effort:
         names += ("reasoning_effort",)
-    if _loses_marks(request, table) and not is_plain(request):
-        names += lost_marks(request, table.marks)
-    return names
+    if not is_plain(request):
+        names += lost_marks(request, MARKS - _unsent_marks(request, upstream, table))
+    return names + lost_forms(request, table.tools) if request.tools else names
 
 
 def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) -> None:
@@ -227,6 +232,8 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     extra = request.model_extra or {}
     wanted = request.model_fields_set - _ALWAYS
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
+    if not isinstance(request, ChatRequest):  # a field of its own, such as a picture's moderation, is no chat's
+        wanted -= table.refuses.keys() & type(request).model_fields.keys()
     if foreign.isdisjoint(wanted) and all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
         return {}
     return {
@@ -247,8 +254,14 @@ def _effort(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> 
     return nearest(effort, known) if known else None
 
 
-def _loses_marks(request: ChatRequest, table: ParameterTable) -> bool:
-    return isinstance(request, TranslatedChat) or not table.unmarked
+def _unsent_marks(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> Set[str]:
+    """The marks that the server is not sent: those of a chat pass, but for what another maker's model gave."""
+    if not table.unmarked:
+        return MARKS - table.marks
+    foreign = foreign_marks(upstream.model)
+    if isinstance(request, TranslatedChat):
+        return MARKS - table.marks - (_SIGNATURES - foreign)
+    return foreign - table.marks
 
 
 def _clean(body: Json, unknown: Set[str]) -> None:

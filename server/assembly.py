@@ -29,7 +29,8 @@ from catalog.errors import ConfigurationError
 from catalog.hardware import detect, device_ids
 from catalog.model import Endpoint, Model
 from catalog.store.store import Store
-from routing.accounts.spend import CapUsage, Spend
+from routing.accounts.caps import CapUsage
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
@@ -55,9 +56,10 @@ from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import answer_peer
+from server.peers import announce_models, answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
+from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
@@ -101,15 +103,21 @@ async def open_runtime(
         )
         stack.callback(metrics.registry.unregister, series)
         updates = _updates(settings, clock, models, memory, calls)
-        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, scrape)
+        files = Files(memory.storage, settings.storage.files or settings.data_dir / "files")
+        await asyncio.to_thread(files.open)
+        runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
+        runtime.library = Library(
+            models.store, models.live.snapshot, pool, look=updates.look, announce=partial(announce_models, runtime)
+        )
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
-        async with _background(memory.persistence.run(), updates.watch_disk(), updates.discover()):
+        async with _background(
+            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always()
+        ):
             runtime.runner.start()
             try:
                 yield runtime
@@ -340,6 +348,7 @@ def _runtime(
     pool: WorkerPool,
     dispatcher: Dispatcher,
     calls: _Calls,
+    files: Files,
     scrape: Callable[[], Awaitable[bytes]] | None,
 ) -> Runtime:
     keys = memory.provider_keys
@@ -366,6 +375,7 @@ def _runtime(
         learner=memory.learner,
         spend=memory.spend,
         storage=memory.storage,
+        files=files,
         keys=memory.virtual_keys,
         insight=Insight(
             estimator=memory.estimator,

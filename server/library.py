@@ -11,7 +11,7 @@ from threading import Thread
 from backends.workers.pool import WorkerPool
 from catalog import starter
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest, ModelUnavailable
+from catalog.errors import InvalidRequest, ModelUnavailable, PullError
 from catalog.model import HubSource, Model, PackageSource
 from catalog.store.progress import Progress, PullEvent, Stage
 from catalog.store.store import Store, parse_address
@@ -54,7 +54,7 @@ def pull_into(
 class Library:
     """Pulls and removes models while the server runs.
 
-    ``changed`` puts what is on disk now in force. Other gateway processes notice by themselves.
+    ``look`` puts what is on disk now in force in this process; ``announce`` tells the others to look, too.
     """
 
     def __init__(
@@ -63,19 +63,24 @@ class Library:
         catalog: Callable[[], Catalog],
         pool: WorkerPool,
         *,
-        changed: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[None]],
+        announce: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._pool = pool
-        self._changed = changed
+        self.look = look
+        self._announce = announce
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     def check(self, what: str) -> None:
-        """Raises ModelNotFound or PullError for what cannot be pulled by its name alone."""
+        """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
         catalog = self._catalog()
         if is_address(what, catalog):
-            parse_address(what)
+            try:
+                parse_address(what)
+            except PullError as error:
+                raise InvalidRequest(error.message, param="model") from None
         elif what != "starter":
             catalog.resolve(what)
 
@@ -98,7 +103,11 @@ class Library:
     async def _until_usable(self, pulling: _Pulling) -> AsyncIterator[PullEvent]:
         async for event in pulling.events():
             yield event
-        await self._changed()
+        await self._publish()
+
+    async def _publish(self) -> None:
+        await self.look()
+        await self._announce()
 
     async def remove(self, row: Model) -> int:
         """Delete a model's files, except those that another model uses, and unload it; return the bytes freed.
@@ -110,7 +119,7 @@ class Library:
         if not any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list)):
             raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
         freed = await asyncio.to_thread(self._store.remove, row.id)
-        await self._changed()
+        await self._publish()
         await self._pool.unload(row.id)
         return freed
 

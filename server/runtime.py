@@ -23,6 +23,7 @@ from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
@@ -75,8 +76,8 @@ class Runtime:
     returns the metrics of all gateway processes, where there are several, and of the workers that they share.
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
-    ``runner`` does the work that goes on after a request, and ``library`` pulls and removes models. ``fault`` asks
-    what keeps an endpoint from being called, such as missing credentials of a cloud.
+    ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
+    models. ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud.
     """
 
     live: HasCatalog
@@ -89,6 +90,7 @@ class Runtime:
     learner: Learner
     spend: Spend
     storage: Storage
+    files: Files
     runner: Runner | None = None
     fault: Callable[[Endpoint], Awaitable[str | None]] | None = None
     keys: VirtualKeys | None = None

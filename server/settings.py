@@ -37,7 +37,7 @@ from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.validation.fields import check_origin, split_address
 from catalog.validation.section import Section
-from routing.accounts.spend import SpendSettings
+from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings

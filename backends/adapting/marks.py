@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
-from backends.wire.chat import ChatRequest, Message
+from backends.wire.chat import ChatRequest, Message, TranslatedChat
+from backends.wire.common import WireModel
 
 MARKS = frozenset(
     {
@@ -13,10 +14,34 @@ MARKS = frozenset(
         *("images", "server_tool_calls"),
     }
 )
-UNREAD = frozenset({"annotations"})
+MADE_FOR: Mapping[str, str] = {"extra_content": "gemini", "thinking_blocks": "claude", "server_tool_calls": ""}
+"""Marks that answers through this gateway have for the models of one maker, by a word of these models' names.
+
+No server refuses a caller's chat for what the gateway has put into an earlier answer, and none reads what another
+provider's model thought.
+"""
+UNREAD = frozenset({"annotations", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
+
+
+def foreign_marks(model: str) -> frozenset[str]:
+    """The marks of :data:`MADE_FOR` that are not for a model of this name."""
+    name = model.lower()
+    return frozenset(mark for mark, word in MADE_FOR.items() if not word or word not in name)
+
+
+def with_own_reasoning(request: WireModel, model: str) -> tuple[WireModel, bool]:
+    """A translated chat without the reasoning of other models than this one, and whether there was any."""
+    if not isinstance(request, TranslatedChat) or not request.makers:
+        return request, False
+    foreign = {at for at, maker in request.makers.items() if maker != model}
+    lost, messages = False, list(request.messages)
+    for at in foreign:
+        messages[at] = messages[at].model_copy()
+        lost = (messages[at].model_extra or {}).pop("reasoning_content", None) is not None or lost
+    return (request.model_copy(update={"messages": messages}), True) if lost else (request, False)
 
 
 def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:

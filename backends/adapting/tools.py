@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.adapting.choices import narrowed
-from backends.adapting.custom import as_functions, custom_names
+from backends.adapting.custom import as_functions, custom_names, lost_grammars
 from backends.adapting.names import NameRule, renamed, sent_names
 from backends.adapting.restoring import Restoration
 from backends.adapting.results import has_media, with_text_results
@@ -21,7 +21,8 @@ class ToolRules:
 
     ``names``: None allows all. ``refused_roots`` are keywords that it refuses at the root of a tool's parameters.
     ``allowed_tools``: it has this tool choice. ``media_results``: messages of tools may hold more than text.
-    ``custom_tools``: it has tools whose input is any text.
+    ``custom_tools``: it has tools whose input is any text. ``input_grammars``: where it has none, the backend
+    binds the inputs to their grammars itself.
     """
 
     names: NameRule | None = None
@@ -29,6 +30,7 @@ class ToolRules:
     allowed_tools: bool = False
     media_results: bool = True
     custom_tools: bool = True
+    input_grammars: bool = False
 
 
 ALL = ToolRules()
@@ -66,7 +68,7 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
     if not rules.allowed_tools:
         request = narrowed(request)
     if not rules.custom_tools:
-        request = as_functions(request)
+        request = as_functions(request, bound=rules.input_grammars)
     sent = renames(request, rules)
     if sent:
         request = renamed(request, sent)
@@ -78,6 +80,12 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
         if any(made is not tool for made, tool in zip(tools, request.tools, strict=True)):
             update["tools"] = tools
     return request.model_copy(update=update) if update else request
+
+
+def lost_forms(request: ChatRequest, rules: ToolRules) -> tuple[str, ...]:
+    """The names of what :func:`adapted` describes to the model and does not hold it to."""
+    kept = rules.custom_tools or rules.input_grammars or not request.tools
+    return () if kept else lost_grammars(request)
 
 
 def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:

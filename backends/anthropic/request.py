@@ -11,7 +11,7 @@ from hashlib import sha256
 from backends.adapting.marks import MARKS, lost_marks, lost_speakers
 from backends.adapting.names import ANTHROPIC
 from backends.adapting.restoring import TELL_JSON
-from backends.adapting.tools import ToolRules, adapted, restoration_for
+from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
 from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
@@ -68,6 +68,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
         raise UnsupportedParameter("Anthropic's models give one choice; 'n' must be 1.", param="n")
     can = traits(upstream.model)
     asked = request
+    dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
     dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)

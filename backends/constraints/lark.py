@@ -31,6 +31,16 @@ def after_thought(grammar: str, end: str) -> str:
     return re.sub(r"^start:", f"{thought}answer:".replace("\\", r"\\"), grammar, count=1, flags=re.MULTILINE)
 
 
+def until(grammar: str, token: str) -> str:
+    """The grammar, after which the special token may come. A grammar in another language (GBNF) stays as it is.
+
+    llama-server drops the whole grammar without a word if the vocabulary has no such token.
+    """
+    if not grammar.startswith(HEADER):
+        return grammar
+    return re.sub(r"^start:", f"start: ended {token}?\nended:", grammar, count=1, flags=re.MULTILINE)
+
+
 def literal(text: str) -> str:
     """A text as a terminal."""
     return orjson.dumps(text).decode()
@@ -40,6 +50,11 @@ def json_value(schema: Json, *, lenient: bool = False) -> str:
     """A JSON value of a schema. ``lenient``: keywords that llguidance lacks are ignored, not refused."""
     options = {**_COMPACT, "lenient": True} if lenient else _COMPACT
     return f"%json {orjson.dumps({**schema, 'x-guidance': options}).decode()}"
+
+
+def nested(grammar: str) -> str:
+    """A whole grammar as a part of another, with rules of its own."""
+    return f"%lark {{\n{grammar.removeprefix(HEADER).strip()}\n}}"
 
 
 def choice(texts: Sequence[str]) -> str:

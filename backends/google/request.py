@@ -9,7 +9,7 @@ from backends.adapting.efforts import nearest
 from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import GEMINI
 from backends.adapting.restoring import TELL_JSON
-from backends.adapting.tools import ToolRules, adapted, restoration_for
+from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
 from backends.base import Upstream
 from backends.google.messages import translate_messages
 from backends.google.models import BUDGETS, GeminiTraits, traits
@@ -69,6 +69,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
     asked = request
+    dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
     dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     system, contents = translate_messages(request.messages, can, dropped)

@@ -30,6 +30,34 @@ def renderable(messages: list[Json]) -> list[Json]:
     return [{**system[0], "role": "system", "content": _joined([m.get("content") for m in system])}, *rest]
 
 
+def has_neighbours(messages: list[Json]) -> bool:
+    """Whether :func:`alternating` would change the messages."""
+    return any(map(_are_neighbours, messages, messages[1:]))
+
+
+def alternating(messages: list[Json]) -> list[Json]:
+    """The messages with neighbours of one role as one turn, for templates that want users and assistants by turns.
+
+    Calls of tools and their results stay apart.
+    """
+    turns: list[Json] = []
+    for message in messages:
+        if turns and _are_neighbours(turns[-1], message):
+            contents = [turns[-1].get("content"), message.get("content")]
+            turns[-1] = {**message, **turns[-1], "content": _joined(contents)}
+        else:
+            turns.append(message)
+    return turns
+
+
+def _are_neighbours(first: Json, second: Json) -> bool:
+    return (
+        first["role"] == second["role"]
+        and first["role"] in ("user", "assistant")
+        and not (first.get("tool_calls") or second.get("tool_calls"))
+    )
+
+
 def _told(message: Json) -> Json:
     """The message with its refusals as text, which is all that templates know."""
     content = message.get("content")

@@ -15,7 +15,7 @@ from backends.adapting.efforts import nearest
 from backends.adapting.files import with_text_files
 from backends.adapting.marks import lost_marks, lost_speakers
 from backends.adapting.names import OPENAI as OPENAI_NAMES
-from backends.adapting.tools import ToolRules, adapted
+from backends.adapting.tools import ToolRules, adapted, lost_forms
 from backends.base import Upstream
 from backends.constraints.request import ANY_OBJECT, Constraint, constraint_of
 from backends.local.tool_schema import ToolPlan, chosen_tools
@@ -87,7 +87,9 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     if (request.n or 1) > 1:
         raise UnsupportedParameter(f"'{upstream.model}' gives one answer at a time, not {request.n}.", param="n")
     dropped = Dropped()
-    request = adapted(restrict(request, upstream.parameters, dropped), TOOLS)
+    request = restrict(request, upstream.parameters, dropped)
+    dropped.add(*lost_forms(request, TOOLS))
+    request = adapted(request, TOOLS)
     dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
     request = with_text_files(request)
     extra = request.model_extra or {}
@@ -147,8 +149,8 @@ def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:
 
 
 def embedding_dropped(request: EmbeddingRequest) -> tuple[str, ...]:
-    """The parameters that :func:`embedding_body` leaves out although they would change the vectors."""
-    names = [name for name in ("input_type", "instruction") if getattr(request, name) is not None]
+    """The parameters that :func:`embedding_body` leaves out."""
+    names = [name for name in ("input_type", "instruction", "user") if getattr(request, name) is not None]
     taken = OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
     return (*names, *(name for name in request.model_extra or () if name not in taken))
 

@@ -18,6 +18,7 @@ OPENAI = ParameterTable(
     | {
         "input_type",
         "instruction",
+        "truncate",
         "language",
         "sample_rate",
         "bit_rate",
@@ -46,13 +47,14 @@ Source: OpenAI's API reference."""
 
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}),
-    marks=frozenset({"reasoning_content", "extra_content"}),
+    marks=frozenset({"reasoning_content"}),
     linked_files=None,
     refuses=CONSTRAINTS,
-    tools=ToolRules(names=OPENAI_NAMES, media_results=False),
+    tools=ToolRules(names=OPENAI_NAMES, media_results=False, custom_tools=False),
 )
 """Any other server of OpenAI's wire, of unknown make: it refuses what it does not take. Reasoning and signatures
-are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools."""
+are given back, because servers that send them (DeepSeek's, Google's) want them with the results of tools. Few have
+custom tools: some refuse them, and llama.cpp's leaves them out without a word."""
 
 OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control", "annotations"})
 """Source: OpenRouter's pages on prompt caching, and on PDFs, whose text comes back as annotations."""

@@ -15,6 +15,7 @@ import orjson
 from catalog.types import Json
 
 _SEAL = "rh1."
+_STAMP = "rho."
 
 
 def encode_thinking(thinking_blocks: list[Json]) -> str:
@@ -36,3 +37,19 @@ def decode_thinking(text: Any) -> list[Json]:
     except (binascii.Error, ValueError):
         return []
     return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+
+
+def stamped(text: str, endpoint: str) -> str:
+    """A provider's own opaque text with the endpoint that it came from, for callers who give it back here."""
+    return f"{_STAMP}{base64.urlsafe_b64encode(endpoint.encode()).decode()}.{text}"
+
+
+def unstamped(text: Any) -> tuple[str | None, Any]:
+    """The endpoint and the text of :func:`stamped`; None and the text itself for any other."""
+    if not isinstance(text, str) or not text.startswith(_STAMP):
+        return None, text
+    name, _, own = text[len(_STAMP) :].partition(".")
+    try:
+        return base64.urlsafe_b64decode(name).decode(), own
+    except ValueError:
+        return "", own

@@ -12,7 +12,7 @@ from backends.wire.common import CallId, Effort, Identifier, SchemaName, Text, W
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
-MAX_MESSAGES = 4096
+MAX_MESSAGES = 16_384
 MAX_PARTS = 1024
 MAX_TOOLS = 256
 ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -183,12 +183,14 @@ class TranslatedChat(ChatRequest):
     """A chat translated from a request of another API.
 
     ``left_out`` names the fields of that request that no chat has. ``foreign`` names those that are kept for
-    providers of the other API alone, and marks within messages and tools may be kept for them, too.
+    providers of the other API alone, and marks within messages and tools may be kept for them, too. ``makers``
+    has the id of the model whose reasoning a message holds, by the message's position.
     """
 
     _left_out: tuple[str, ...] = PrivateAttr(default=())
     _foreign: frozenset[str] = PrivateAttr(default=frozenset())
     _original: Original | None = PrivateAttr(default=None)
+    _makers: Mapping[int, str] = PrivateAttr(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -197,6 +199,10 @@ class TranslatedChat(ChatRequest):
     @property
     def foreign(self) -> frozenset[str]:
         return self._foreign
+
+    @property
+    def makers(self) -> Mapping[int, str]:
+        return self._makers
 
     @property
     def original(self) -> Original | None:
@@ -215,8 +221,10 @@ class TranslatedChat(ChatRequest):
         left_out: tuple[str, ...],
         foreign: frozenset[str],
         original: Original | None = None,
+        makers: Mapping[int, str] | None = None,
     ) -> TranslatedChat:
         """Validate a body. Raises pydantic's ValidationError."""
         chat = cls.model_validate(body)
         chat._left_out, chat._foreign, chat._original = left_out, foreign, original
+        chat._makers = makers or {}
         return chat

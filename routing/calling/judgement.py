@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from backends.native import refusal_of
 from backends.streams.assemble import ChatAssembler
-from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.streams.native import NativeChunk
+from backends.wire.chat import ChatRequest
 from routing.calling.validation import judge
 
 MOST = 1_000_000
@@ -34,10 +36,9 @@ MakeJudge = Callable[[], Judge]
 def judge_for(request: ChatRequest) -> MakeJudge | None:
     """A factory of judges for a chat's answers; ``None`` when every answer is valid.
 
-    So it is of a request that its translation does not hold: the answer may call tools that the chat lacks.
+    So it is of a request that its translation does not hold.
     """
-    original = request.original if isinstance(request, TranslatedChat) else None
-    if original is not None and (original.own_tools or original.refusal is not None):
+    if refusal_of(request) is not None:
         return None
     wanted = request.response_format
     says_form = wanted is not None and wanted.type != "text"
@@ -67,12 +68,14 @@ class ChatJudge:
 
     def __init__(self, request: ChatRequest, *, most: int = MOST) -> None:
         self._request = request
+        self._own = False
         self._left = most
         self._stopped = False
         self._whole = ChatAssembler()
 
     def see(self, item: dict[str, Any]) -> None:
         """Collect one chunk."""
+        self._own = self._own or isinstance(item, NativeChunk)
         for choice in item.get("choices") or ():
             self._stopped = self._stopped or choice.get("stop_reason") is not None
             delta = choice.get("delta") or {}
@@ -107,7 +110,14 @@ class ChatJudge:
             return None
         if ended == "length" and self._request.output_limit is not None:
             return None
-        valid = judge(self._request, text=message["content"], tool_calls=message.get("tool_calls") or ())
+        request, calls = self._request, message.get("tool_calls") or ()
+        if self._own and request.tools:
+            # The provider had the caller's own request, with tools and names that its translation does not have.
+            names = {tool.function.name for tool in request.tools if tool.function}
+            if any(call.get("function", {}).get("name") not in names for call in calls):
+                return None
+            request = request if calls else request.model_copy(update={"tools": None})
+        valid = judge(request, text=message["content"], tool_calls=calls)
         if valid is False and ended == "stop" and (self._stopped or self._may_be_stopped(message["content"])):
             return None
         return valid

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from backends.base import (
     Chat,
     Classify,
     Complete,
     Count,
+    Describe,
     Draw,
     Embed,
     Moderate,
     Rerank,
     Speak,
+    Template,
     Tokenize,
     Transcribe,
     Upstream,
 )
+from backends.wire.chat import ChatRequest
+from backends.wire.rerank import PairedRerank
+from backends.wire.tokens import TokenizeRequest
+from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.observers import (
     AnswerObserver,
@@ -57,6 +63,33 @@ async def once(answer: Awaitable[T]) -> AsyncIterator[T]:
     yield await answer
 
 
+async def _chat_tokens(backend: LocalTokens, upstream: Upstream, body: ChatRequest) -> Json:
+    """The tokens of a chat's prompt as the model reads them, each with its text."""
+    prompt = (await backend.apply_template(upstream, body))["prompt"]
+    return await backend.tokenize(upstream, TokenizeRequest(content=prompt, add_special=True, with_pieces=True))
+
+
+class LocalTokens(Template, Tokenize, Protocol):
+    """A backend that knows the chat template and the tokenizer of its models."""
+
+
+async def _scored(backend: Rerank, upstream: Upstream, body: PairedRerank) -> Json:
+    """The scores of pairs, in their order. Raises UpstreamProtocolError for a pair without one."""
+    scores: dict[int, float] = {}
+    answer: Json = {}
+    tokens = 0
+    for request, places in body.reranks():
+        answer = await backend.rerank(upstream, request)
+        scores |= {places[one["index"]]: one["relevance_score"] for one in answer["results"]}
+        tokens += (answer.get("usage") or {}).get("total_tokens") or 0
+    if len(scores) < len(body.documents):
+        raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' did not score every document.")
+    answer["scores"] = [scores[place] for place in sorted(scores)]
+    if answer.get("usage"):
+        answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return answer
+
+
 def _chunks(facts: Facts, model: str) -> AnswerObserver:
     return ChunkObserver(model, most_prompt_tokens(facts))
 
@@ -76,6 +109,11 @@ RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
     lambda facts, model: ObjectObserver(model, units=1.0, most_prompt=most_prompt_tokens(facts)),
+)
+SCORE: Operation[Json] = Operation(
+    Rerank,
+    lambda backend, upstream, body: once(_scored(backend, upstream, body)),
+    lambda facts, model: ObjectObserver(model, units=facts.units, most_prompt=most_prompt_tokens(facts)),
 )
 CLASSIFY: Operation[Json] = Operation(
     Classify, lambda backend, upstream, body: once(backend.classify(upstream, body)), _object
@@ -104,4 +142,13 @@ TOKENIZE: Operation[Json] = Operation(
 )
 DETOKENIZE: Operation[Json] = Operation(
     Tokenize, lambda backend, upstream, body: once(backend.detokenize(upstream, body)), _object
+)
+TEMPLATE: Operation[Json] = Operation(
+    Template, lambda backend, upstream, body: once(backend.apply_template(upstream, body)), _object
+)
+CHAT_TOKENS: Operation[Json] = Operation(
+    Template, lambda backend, upstream, body: once(_chat_tokens(backend, upstream, body)), _object
+)
+DESCRIBE: Operation[Json] = Operation(
+    Describe, lambda backend, upstream, _body: once(backend.properties(upstream)), _object
 )

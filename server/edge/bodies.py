@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 import orjson
@@ -12,11 +14,11 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers
-from starlette.formparsers import MultiPartException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from catalog.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, Unavailable, UnsupportedMediaType
 from server.edge.disconnect import ClientGone
 from server.edge.json_body import SHORT, from_validation, parse
 from server.edge.services import services_of
@@ -43,13 +45,42 @@ async def read_json(request: Request, model: type[M], *, optional: bool = False,
     return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
 
 
+async def read_either(request: Request, choose: Callable[[bytes], type[M]]) -> M:
+    """The request's JSON body as the model that ``choose`` names for its bytes. Raises as :func:`read_json`."""
+    body = await read_body(request)
+    model = choose(body)
+    return parse(model, body) if len(body) <= SHORT else await asyncio.to_thread(parse, model, body)
+
+
 def read_query(request: Request, model: type[M]) -> M:
-    """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest."""
-    given = dict(request.query_params)
+    """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest.
+
+    ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them.
+    """
+    given: dict[str, Any] = dict(request.query_params)
+    if any("[" in name for name in given):
+        given = _nested(request.query_params.multi_items())
     try:
         return model.model_validate_strings(given)
     except ValidationError as error:
         raise from_validation(error, given) from None
+
+
+def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        outer, bracket, inner = name.partition("[")
+        if not bracket or not inner.endswith("]"):
+            read[name] = value
+        elif inner == "]":
+            values = read.setdefault(outer, [])
+            if isinstance(values, list):
+                values.append(value)
+        else:
+            members = read.setdefault(outer, {})
+            if isinstance(members, dict):
+                members[inner[:-1]] = value
+    return read
 
 
 async def read_body(request: Request, *, any_type: bool = False) -> bytes:
@@ -77,24 +108,29 @@ async def read_body(request: Request, *, any_type: bool = False) -> bytes:
 
 
 @asynccontextmanager
-async def read_form(request: Request) -> AsyncIterator[FormData]:
+async def read_form(
+    request: Request, *, limit: int | None = None, folder: Path | None = None
+) -> AsyncIterator[FormData]:
     """The request's multipart form, with at most one file; leaving the block deletes its temporary file.
 
-    Raises as :func:`read_json` does.
+    ``limit`` is the most bytes of the body, by default that of audio. With a ``folder`` the file is written there
+    as it arrives, and has a name. Raises as :func:`read_json` does, and Unavailable for a disk that fails.
     """
     _check_encoding(request.headers)
     _check_type(request.headers, "multipart/form-data")
     settings = services_of(request).settings.server
-    receive = counted(request, settings.limits.audio_bytes, settings.timeouts)
-    form_request = Request(request.scope, receive)
+    receive = counted(request, limit or settings.limits.audio_bytes, settings.timeouts)
+    stream = Request(request.scope, receive).stream()
+    bounds = {"max_fields": settings.limits.form_fields, "max_part_size": settings.limits.form_field_bytes}
     try:
-        form = await form_request.form(
-            max_files=1,
-            max_fields=settings.limits.form_fields,
-            max_part_size=settings.limits.form_field_bytes,
-        )
+        if folder is None:
+            form = await MultiPartParser(request.headers, stream, max_files=1, **bounds).parse()
+        else:
+            form = await _ToFolder(folder, request.headers, stream, max_files=1, **bounds).parse()
     except ClientDisconnect:
         raise ClientGone from None
+    except OSError as error:
+        raise Unavailable(f"The disk cannot take the file at the moment ({error.strerror}). Try again.") from None
     except (MultiPartException, FormParserError) as error:
         reason = getattr(error, "message", "it cannot be parsed")
         raise InvalidRequest(f"The multipart form is not valid: {reason}") from None
@@ -106,6 +142,22 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
         yield form
     finally:
         await form.close()
+
+
+class _ToFolder(MultiPartParser):
+    """Parses a form and writes its files to a folder: the system's temporary one may be small, or in memory."""
+
+    def __init__(self, folder: Path, *arguments: Any, **bounds: Any) -> None:
+        super().__init__(*arguments, **bounds)
+        self._folder = folder
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if (upload := self._current_part.file) is not None:
+            upload.file.close()
+            file = NamedTemporaryFile(dir=self._folder, suffix=".tmp")  # noqa: SIM115 - closed with the form
+            upload.file = file  # type: ignore[assignment]
+            self._files_to_close_on_error.append(file)  # type: ignore[arg-type]
 
 
 def counted(request: Request, limit: int, timeouts: TimeoutSettings) -> Receive:

@@ -57,6 +57,8 @@ class Contract:
     """No key is needed."""
     calls_model: bool = False
     """A model answers: every error of a call may occur, and headers describe the choice."""
+    bare: bool = True
+    """It is found without ``/v1`` too."""
     hidden: bool = False
     """The document does not have it: the endpoint only says why it is not served."""
     raises: tuple[type[RoundhouseError], ...] = ()
@@ -74,7 +76,8 @@ def route(
 ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
     """Add a handler at ``path`` and its ``aliases``, which are not in the schema. GET stands for HEAD too.
 
-    Each is found without ``/v1`` as well, for clients whose base URL lacks it, but for an administrator's.
+    Each is found without ``/v1`` as well, for clients whose base URL lacks it, unless it is an administrator's or
+    its contract says otherwise.
 
     The handler is given the request, the path's parameters by name, and ``query`` and ``body`` if it reads them.
     """
@@ -82,7 +85,7 @@ def route(
     def add(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         served = _serve(handler, contract)
         places = (path, *aliases)
-        if not contract.admin:
+        if contract.bare and not contract.admin:
             places += tuple(place.removeprefix("/v1") for place in places if place.startswith("/v1/"))
         for place in dict.fromkeys(places):
             added = ContractRoute(

@@ -18,12 +18,17 @@ from catalog.errors import (
     UnsupportedParameter,
 )
 from catalog.types import Json
-from server.scope import REQUEST_ID
+from server.scope import REQUEST_ID, WIRE
 
 ANTHROPIC_PATHS = ("/v1/messages", "/messages")
 """The beginnings of the paths of Anthropic's API."""
 OLLAMA_PATHS = "/api/"
 """The beginning of the paths of Ollama's API."""
+COHERE_PATHS = frozenset({"/v1/embed", "/v2/embed", "/v1/rerank", "/v2/rerank"})
+"""Paths of Cohere's API. Jina's and other clients ask for /v1/rerank too, so errors have both shapes."""
+TEI_PATHS = frozenset({"/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info"})
+"""Paths of Text Embeddings Inference."""
+TEI = "tei"
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."
 MAX_MESSAGE = 400
 _NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
@@ -55,15 +60,17 @@ _MAY_PASS = frozenset({408, 409, 429})
 
 
 def error_response(error: RoundhouseError, scope: Scope) -> Response:
-    """The HTTP answer for an error of a request: in Anthropic's or Ollama's shape for their clients, else in
-    OpenAI's.
-    """
+    """The HTTP answer for an error of a request: in the shape of the client's API, by default OpenAI's."""
     if scope["path"].startswith(OLLAMA_PATHS):
         body = ollama_error(error)
     elif speaks_anthropic(scope):
         body = anthropic_error(error, request_id=scope[REQUEST_ID])
+    elif scope["path"] in TEI_PATHS or scope.get(WIRE) == TEI:
+        body = tei_error(error)
     else:
         body = error.to_body()
+        if scope["path"] in COHERE_PATHS:
+            body = {"id": scope[REQUEST_ID], "message": error.message, **body}
     headers = error.headers()
     if error.status < 500 and error.status not in _MAY_PASS:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients heed it
@@ -73,6 +80,14 @@ def error_response(error: RoundhouseError, scope: Scope) -> Response:
         headers=headers,
         media_type="application/json",
     )
+
+
+def tei_error(error: RoundhouseError) -> Json:
+    """The error of Text Embeddings Inference, as the clients of Hugging Face read it."""
+    kind = {429: "Overloaded", 503: "Unhealthy"}.get(
+        error.status, "Validation" if error.status < 500 else "Backend"
+    )
+    return {"error": error.message, "error_type": kind, "code": error.code}
 
 
 def speaks_anthropic(scope: Scope) -> bool:

@@ -32,6 +32,8 @@ from server.settings import ServerSettings
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
 
+PROBED_PATHS = frozenset({"/", "/api/hello"})
+"""Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
 METRICS_PATH = "/metrics"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 CLIENT_CLOSED_REQUEST = 499
@@ -118,7 +120,7 @@ class _Passage:
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
         check_host(headers.get("host"), services.settings.server)
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or (scope["method"] == "HEAD" and scope["path"] in PROBED_PATHS):
             await self._app(scope, receive, self._send_marked)
             return
         caller = services.authenticator.authenticate(presented_key(headers))

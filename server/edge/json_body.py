@@ -53,6 +53,14 @@ def parse(model: type[M], body: bytes) -> M:
     return value
 
 
+def as_model(model: type[M], fields: Mapping[str, Any]) -> M:
+    """Validate fields that were read before. Raises InvalidRequest as :func:`parse`."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise from_validation(error, fields) from None
+
+
 def _second_reading(model: type[M], body: bytes, error: ValidationError) -> M:
     """The value, if only whole numbers are written as 1.0. Raises InvalidRequest otherwise."""
     sent = _loads(body)

@@ -99,6 +99,7 @@ NEEDS_RESTART = (
     "routing.learning",
     "routing.signals",
     "state",
+    "storage.files",
     "storage.batches",
     "storage.batch_concurrency",
     "storage.background",

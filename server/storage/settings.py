@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -23,6 +24,11 @@ class StorageSettings(Section):
     keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")
     bytes_per_key: int = Field(
         default=256 * MIB, gt=0, description="room for one key's records; the oldest answers give way to new ones"
+    )
+    files: Path | None = Field(
+        default=None,
+        description="folder of files and batches; default: files in data_dir. Gateways that share a state in "
+        "Redis need a folder that all of them see",
     )
     file_bytes: int = Field(default=512 * MIB, gt=0, description="largest uploaded file")
     file_bytes_per_key: int = Field(default=4096 * MIB, gt=0, description="room for one key's files, in all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from catalog.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.model import Capability
 from catalog.types import Json
 from routing.choosing.policy import is_auto
@@ -44,17 +44,12 @@ def _set_up(block: Block | None) -> bool:
 def from_responses(tool: Json, where: str, lose: Callable[[str], None]) -> Json:
     """The options of a Responses API's tool; names of what they do not hold go to ``lose``.
 
-    Raises UnsupportedParameter for a search that must not leave a cache, InvalidRequest for a malformed place.
+    Raises InvalidRequest for a malformed place.
     """
-    if tool.get("external_web_access") is False:
-        raise UnsupportedParameter(
-            "A search without access to the web can be kept by OpenAI's own API only; leave "
-            "'external_web_access' out.",
-            param=f"{where}.external_web_access",
-        )
     options = {name: tool[name] for name in ("search_context_size", "filters") if tool.get(name) is not None}
-    if tool.get("search_content_types") not in (None, [], ["text"]):
-        lose("tools.search_content_types")
+    for name in tool.keys() - {"type", "user_location", "external_web_access", *options}:
+        if tool[name] is not None and not (name == "search_content_types" and tool[name] in ([], ["text"])):
+            lose(f"tools.{name}")
     return options | _place(tool.get("user_location"), where)
 
 

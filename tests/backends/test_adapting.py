@@ -28,9 +28,9 @@ from backends.ollama.backend import V1
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
-from backends.parameters import body_for
+from backends.parameters import body_for, dropped_names
 from backends.streams.assemble import ChatAssembler
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from catalog.errors import AnswerInvalid, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from tests.backends.specs import of_anthropic, of_google, of_openai
@@ -193,6 +193,30 @@ def test_a_custom_tool_with_a_grammar_is_refused_where_it_cannot_be_held_to_it()
             send(tools=[{"type": "custom"}])
     (sent,) = gpt(tools=[strict])["tools"]
     assert sent["custom"]["format"] == form
+
+
+def test_a_server_of_unknown_make_is_sent_functions_in_the_place_of_custom_tools() -> None:
+    said = {"id": "c1", "type": "custom", "custom": {"name": "apply patch", "input": "x"}}
+    past = [HELLO, {"role": "assistant", "content": None, "tool_calls": [said]}]
+    past += [{"role": "tool", "tool_call_id": "c1", "content": "Done."}]
+    body = gpt("https://models.example/v1", tools=[PATCH], messages=past)
+    (sent,), (call,) = body["tools"], body["messages"][1]["tool_calls"]
+    for holder in (sent, call):
+        assert (holder["type"], "custom" in holder) == ("function", False)
+        assert holder["function"]["name"] == sent["function"]["name"]
+    assert json.loads(call["function"]["arguments"]) == {"input": "x"}
+
+
+def test_the_grammar_of_a_translated_tool_is_told_to_the_model_and_named() -> None:
+    form = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[a-z]+"}}
+    body = asked(tools=[{"type": "custom", "custom": {**PATCH["custom"], "format": form}}]).to_wire()
+    chat = TranslatedChat.of(body, (), frozenset())
+    made = to_anthropic(chat, Upstream("a", "anthropic", "http://h", "claude-opus-5"))
+    assert "tools.format" in made.dropped
+    assert "[a-z]+" in made.body["tools"][0]["description"]
+    for url, lost in (("https://models.example/v1", True), ("https://api.openai.com/v1", False)):
+        there = Upstream("o", "openai", url, "gpt-5")
+        assert ("tools.format" in dropped_names(chat, there, table_at(url))) == lost
 
 
 def test_an_argument_that_anthropic_has_no_name_for_is_refused_by_its_name() -> None:

@@ -330,6 +330,33 @@ def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
     assert claude(messages=[HELLO, unsigned, HELLO])[1] == ("messages.reasoning_content",)
 
 
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("llama-4", set()),
+        ("google/gemini-3-flash", {"extra_content"}),
+        ("anthropic/Claude-Opus-5", {"thinking_blocks"}),
+    ],
+)
+def test_a_compatible_server_is_not_sent_what_another_makers_model_gave(model: str, kept: set[str]) -> None:
+    given: Json = {
+        "thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}],
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
+        "server_tool_calls": [{"type": "web_search_call", "id": "ws_1"}],
+    }
+    mine: Json = {"reasoning_content": "Hm.", "cache_control": MARK}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "Yes.", **given, **mine, "tool_calls": [{**call, **given}]}
+    messages = [HELLO, said, {"role": "tool", "tool_call_id": "c", "content": "1"}]
+    there, request = Upstream("o", "openai", "http://h", model), asked(messages=messages)
+    table = table_at(ELSEWHERE)
+    body, dropped = body_for(request, there, table), dropped_names(request, there, table)
+    for holder in (body["messages"][1], body["messages"][1]["tool_calls"][0]):
+        assert holder.keys() & given.keys() == kept
+    assert body["messages"][1].keys() >= mine.keys(), "fields that the caller wrote are the server's to judge"
+    assert set(dropped) == {f"messages.{name}" for name in given.keys() - kept}
+
+
 # ---- choices
 
 

@@ -154,6 +154,25 @@ async def test_a_template_with_tools_gets_them(
     assert (await fake.call(1)).body["tool_choice"] == "required"
 
 
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [("{{ x }}", ["system", "user", "assistant", "user", "user", "user"]),
+     ("{{ raise_exception('Roles must alternate.') }}", ["system", "user", "assistant", "user"])],
+)  # fmt: skip
+async def test_results_of_parallel_calls_are_one_turn_where_the_template_wants_turns_to_alternate(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, template: str, roles: list[str]
+) -> None:
+    fake.template, fake.scripted = template, "Fine."
+    calls = [{"id": name, "function": {"name": "weather", "arguments": "{}"}} for name in "ab"]
+    results = [{"role": "tool", "tool_call_id": name, "content": f"Sunny in {name}."} for name in "ab"]
+    user = {"role": "user", "content": "Hi"}
+    messages = [user, {"role": "assistant", "tool_calls": calls}, *results, user]
+    await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, messages=messages)))
+    sent = fake.calls[-1].body["messages"]
+    assert [message["role"] for message in sent] == roles
+    assert all(f"Sunny in {name}." in str(sent[3:]) for name in "ab")
+
+
 async def test_none_sends_no_tools(fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream) -> None:
     await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice="none")))
     assert not {"tools", "tool_choice", "response_format"} & (await fake.call()).body.keys()
@@ -269,7 +288,6 @@ async def test_best_of_decodes_all_and_shows_the_best(
     ("fields", "error", "param"),
     [
         ({"suffix": "z"}, UnsupportedParameter, "suffix"),
-        ({"echo": True, "logprobs": 1}, UnsupportedParameter, "logprobs"),
         ({"n": 3, "best_of": 2}, InvalidRequest, "best_of"),
     ],
 )

@@ -103,9 +103,24 @@ def test_an_answers_annotations_go_back_only_where_they_are_read_and_are_no_loss
     assert sent(request, OPENROUTER)["messages"][0] == said
 
 
+def test_what_sdks_add_to_an_answer_does_not_go_back() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "parsed": {"a": 1}, "tool_calls": [{**call, "index": 0}]}
+    request = chat(messages=[said, {"role": "tool", "tool_call_id": "c", "content": "1"}])
+    for there in (OPENAI, COMPATIBLE, OPENROUTER):
+        assert sent(request, there)["messages"][0] == {"role": "assistant", "tool_calls": [call]}
+        assert dropped(request, there) == ()
+
+
 def test_the_empty_fields_of_an_answer_do_not_go_back_as_strict_servers_refuse_them() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    empty = {"refusal": None, "audio": None, "function_call": None, "annotations": [], "reasoning_content": None}
+    empty: Json = {
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "annotations": [],
+        "reasoning_content": None,
+    }
     said = {"role": "assistant", "content": None, "tool_calls": [{**call, "custom": None}]}
     result = {"role": "tool", "tool_call_id": "c", "content": "1", "name": None}
     request = chat(messages=[{**said, **empty}, result])

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_REQUEST = re.compile(rb"^([A-Z]+) (/\S*) HTTP/1\.1\r$", re.MULTILINE)
+_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/\S*) HTTP/1\.1\r\n")
 _ANSWER = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
 _DROPPED = re.compile(rb"^x-roundhouse-dropped: (.*?)\r?$", re.MULTILINE)
 
@@ -46,7 +46,9 @@ class Tap:
     def exchanges(self) -> Iterator[Exchange]:
         """What passed so far. The requests of a connection are answered in their order."""
         for asked, answered in self._lines:
-            for request, answer in zip(_REQUEST.findall(bytes(asked)), _ANSWER.findall(bytes(answered)), strict=False):
+            for request, answer in zip(
+                _REQUEST.findall(bytes(asked)), _ANSWER.findall(bytes(answered)), strict=False
+            ):
                 method, target = (part.decode() for part in request)
                 dropped = b",".join(_DROPPED.findall(answer[1])).decode()
                 names = tuple(name.strip() for name in dropped.split(",") if name.strip())
@@ -65,14 +67,21 @@ class Tap:
         onward_reader, onward = await asyncio.open_connection("127.0.0.1", self._to)
         line = (bytearray(), bytearray())
         self._lines.append(line)
-        await asyncio.gather(_pump(reader, onward, line[0]), _pump(onward_reader, writer, line[1]))
+        try:
+            await asyncio.gather(_pump(reader, onward, line[0]), _pump(onward_reader, writer, line[1]))
+        finally:
+            for end in (writer, onward):
+                end.transport.abort()
+            for end in (writer, onward):
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, copy: bytearray) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # one end has gone
         while data := await reader.read(65536):
             copy += data
             writer.write(data)
             await writer.drain()
-    with contextlib.suppress(ConnectionError, OSError):
-        writer.close()
+        if writer.can_write_eof():
+            writer.write_eof()

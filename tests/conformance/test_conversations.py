@@ -183,7 +183,10 @@ PROVIDERS: dict[str, tuple[Callable[[ChatRequest], Sent], dict[str, str]]] = {
     "older gemini": (at_gemini("gemini-2.5-flash"), UNSIGNED | UNMARKED),
     "openai": (over(table_at("https://api.openai.com/v1"), official=True), UNSIGNED | UNMARKED),
     "responses": (over_responses, UNSIGNED | UNMARKED),
-    "compatible": (over(table_at("https://example.com/v1"), official=False), {}),
+    "compatible": (
+        over(table_at("https://example.com/v1"), official=False),
+        {"signed": "messages.thinking_blocks"},
+    ),
     "ollama": (at_ollama, {"signed": "messages.thinking_blocks"} | UNMARKED),
     "worker": (over(table_of("llamacpp"), official=False), {"signed": "messages.thinking_blocks"} | UNMARKED),
 }

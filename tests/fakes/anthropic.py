@@ -119,12 +119,10 @@ class FakeAnthropic(FakeServer):
         return await self.document(request, call, {"input_tokens": 4321})
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
-        del code
-        return {
-            "type": "error",
-            "error": {"type": kind or TYPES.get(status, "api_error"), "message": message},
-            "request_id": "req_fake",
-        }
+        told: Json = {"type": kind or TYPES.get(status, "api_error"), "message": message}
+        if code is not None:
+            told["details"] = {"error_visibility": "user_facing", "error_code": code}
+        return {"type": "error", "error": told, "request_id": "req_fake"}
 
     def malformed(self) -> bytes:
         return b'event: content_block_delta\ndata: {"type":"content_block_delta","index":77}\n\n'

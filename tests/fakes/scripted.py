@@ -2,7 +2,8 @@
 
 The last user message with a directive is the script. ``Call NAME {...}`` is a call of a tool with these
 arguments, a turn each; ``Say "..."`` is the text after them, which otherwise quotes the last tool's output.
-Without a directive it calls the tools that :attr:`Scripted.arguments` names, or one that ``tool_choice`` demands.
+Without a directive it calls the tools that :attr:`Scripted.arguments` names, or one that ``tool_choice`` demands,
+whose texts are then the user's words in quotes. JSON without a schema has the words in quotes as its keys.
 
 It is as strict as the strictest provider: unknown fields, a tool output without its call, a call without its
 output, names and arguments that are not legal are refused with 400 and kept in :attr:`Scripted.refusals`, where a
@@ -22,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 from aiohttp import web
 
 from catalog.types import Json
@@ -32,6 +33,7 @@ from tests.fakes.openai_strict import StrictOpenAI
 from tests.fakes.server import Call
 
 _DIRECTIVE = re.compile(r"\b(?:Call (?P<tool>[\w.-]+)|Say) (?=[{\"])")
+_QUOTES = re.compile(r"'([^']+)'")
 _LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _QUOTED = 2000
 """Characters of a tool's output that the final text quotes."""
@@ -100,7 +102,11 @@ class Scripted(StrictOpenAI):
         if calls:
             said = tuple((name, json.dumps(arguments)) for name, arguments in calls)
             return Answer(calls=said, finish_reason="tool_calls", prefix=f"call_{turn}")
-        if body.get("response_format"):
+        form = (body.get("response_format") or {}).get("type", "text")
+        quoted = _QUOTES.findall(text_of(body["messages"][-1]))
+        if form == "json_object" and quoted and self.keeps_form:
+            return openai_chat.limited(json.dumps(dict.fromkeys(quoted, self.reply)), body)
+        if form != "text":
             return super().answer(call)
         text = script.text
         if text is None:
@@ -114,7 +120,7 @@ class Scripted(StrictOpenAI):
         if isinstance(choice, dict):
             name = choice["function"]["name"]
             scripted = dict(script.calls) | dict(self.arguments)
-            yield name, scripted.get(name, example_of(tools[name].get("parameters") or {}))
+            yield name, scripted.get(name, _example(tools[name], body["messages"]))
         elif script.calls[len(script.outputs) :]:
             asked, arguments = script.calls[len(script.outputs)]
             name = named(asked, tools)
@@ -124,7 +130,7 @@ class Scripted(StrictOpenAI):
             yield from ((name, self.arguments[name]) for name in tools if name in known)
         elif choice == "required":
             name, tool = next(iter(tools.items()))
-            yield name, example_of(tool.get("parameters") or {})
+            yield name, _example(tool, body["messages"])
 
 
 def named(asked: str, tools: Mapping[str, Json]) -> str:
@@ -133,6 +139,15 @@ def named(asked: str, tools: Mapping[str, Json]) -> str:
     if len(found) != 1:
         raise Unscripted(f"The script calls '{asked}', and the tools are {sorted(tools)}.")
     return found[0]
+
+
+def _example(tool: Json, messages: list[Json]) -> Any:
+    """Arguments that the tool's schema allows, with the user's first quoted words as its texts."""
+    made = example_of(tool.get("parameters") or {})
+    quoted = _QUOTES.findall(text_of(messages[-1]))
+    if quoted and isinstance(made, dict):
+        return {name: quoted[0] if isinstance(value, str) else value for name, value in made.items()}
+    return made
 
 
 def text_of(message: Json) -> str:

@@ -1,4 +1,4 @@
-"""Any body gets an answer or an error in OpenAI's shape, never a 5xx, and kills no worker.
+"""Any body gets an answer or an error in the shape of its API, never a 5xx, and kills no worker.
 
 ``ROUNDHOUSE_FUZZ`` sets the number of bodies (``make fuzz``: 100,000).
 """
@@ -25,12 +25,17 @@ NAMES = {
     "/v1/classify": "judge",
     "/v1/moderations": "warden",
     "/v1/audio/speech": "mouth",
-} | {"/v1/images/generations": "brush"}
+} | {"/v1/images/generations": "brush", "/api/embed": "vector", "/api/embeddings": "vector"}
 PATHS = tuple(
     (path.replace("{model_id}", "near"), model)
     for path, model in bodies().items()
     if not path.endswith("/unload")  # it ends the process whose life the test watches
 )
+
+
+OLLAMAS = "/api/"
+USER, ADMIN = "a-user-of-the-door", "an-administrator"
+"""Ollama's paths get the user's key: an administrator's ``keep_alive`` of 0 would unload the model."""
 
 
 async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -50,7 +55,8 @@ async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str],
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    key = USER if path.startswith(OLLAMAS) else ADMIN
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"x-api-key", key.encode())]
     scope = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
@@ -65,7 +71,7 @@ async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str],
 def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None:
     """The fault of an answer, or None."""
     if status == 200:
-        if b"event: error" in answer or b'data: {"error"' in answer:
+        if b"event: error" in answer or b'data: {"error"' in answer or b'\n{"error"' in b"\n" + answer:
             return "an error within the stream"
         return None
     try:
@@ -74,6 +80,7 @@ def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None
         return f"status {status} without an error object"
     if not 400 <= status < 500:
         return f"status {status}"
+    error = {"message": error} if isinstance(error, str) else error
     if not isinstance(error.get("message"), str) or not error["message"] or len(answer) > 4000:
         return "an error without a message, or with too long a one"
     if headers["content-type"] != "application/json" or "x-request-id" not in headers:
@@ -85,8 +92,12 @@ async def test_any_body_gets_an_answer_or_a_refusal_in_shape(site: OpenSite) -> 
     statuses: Counter[int] = Counter()
     wrongs: list[tuple[str, str, bytes, bytes]] = []
     async with site(
-        log={"access": False, "level": "error", "prompts": True}, routing={"cold_start": {"explore": 1.0}}
+        log={"access": False, "level": "error", "prompts": True},
+        routing={"cold_start": {"explore": 1.0}},
+        api_keys=USER,
+        admin_keys=ADMIN,
     ) as running:
+        running.client.headers["x-api-key"] = ADMIN
         fuzzer = Fuzzer(20_261_122, NAMES)
         await running.client.post("/v1/models/near/load", json={})
         (worker,) = running.runtime.pool.snapshot().workers

@@ -69,6 +69,7 @@ async def state(runtime: Runtime) -> AsyncIterator[None]:
     """Start and stop the state behind spend and keys."""
     store = runtime.spend._store
     await store.start()
+    runtime.files.open()
     runtime.runner = Runner(runtime.storage.records, SystemClock(), works(runtime, Settings()))
     runtime.runner.start()
     try:

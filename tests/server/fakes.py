@@ -29,7 +29,8 @@ from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
 from catalog.types import Json
-from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.caps import SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
@@ -45,6 +46,7 @@ from routing.state.sqlite import SqliteState
 from server.catalog_updates import LiveCatalog
 from server.runtime import Runtime
 from server.settings import Settings
+from server.storage.files import Files
 from server.storage.settings import StorageSettings
 from server.storage.storage import Storage
 
@@ -181,7 +183,21 @@ class FakeBackend:
         for number in range(request.n or 1):
             yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
 
+    async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
+        self.requests.append(request)
+        return {
+            "model": "parrot",
+            "prompt": "".join(f"<{message.role}>{message.content}" for message in request.messages),
+        }
+
+    async def properties(self, upstream: Upstream) -> Json:
+        told = {"chat_template": "{{ x }}", "eos_token": "</s>", "model": "parrot"}
+        return {**told, "default_generation_settings": {"n_ctx": 4096}}
+
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
+        self.requests.append(request)
+        if request.with_pieces:
+            return {"tokens": [{"id": ord(letter), "piece": letter} for letter in request.content]}
         return {"tokens": [ord(letter) for letter in request.content]}
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
@@ -235,10 +251,12 @@ class FakeDispatcher:
         self.waiting = asyncio.Event()
         self.left = asyncio.Event()
         self.facts: list[Facts] = []
+        self.left_out: list[tuple[str, ...]] = []
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
+        self.left_out.append(job.left_out)
         self.traces.start(job.trace, job.facts, PLAN)
         try:
             if self.gate is not None:
@@ -323,6 +341,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     traces = Traces(TraceSettings(), clock)
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
+    storage = Storage(state.records, StorageSettings(), clock)
     runtime = Runtime(
         live=LiveCatalog(catalog),
         pool=pool,
@@ -333,7 +352,8 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
         spend=Spend(state, SpendSettings(), clock),
-        storage=Storage(state.records, StorageSettings(), clock),
+        storage=storage,
+        files=Files(storage, (folder or Path("/nowhere")) / "files"),
         keys=VirtualKeys(state, clock),
         reload=_reload,
     )

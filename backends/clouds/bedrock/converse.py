@@ -13,7 +13,7 @@ import orjson
 from backends.adapting.efforts import nearest
 from backends.adapting.names import OPENAI
 from backends.adapting.restoring import TELL_JSON
-from backends.adapting.tools import ToolRules, adapted, restoration_for
+from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.base import Upstream
 from backends.clouds.bedrock.messages import Turns
@@ -51,6 +51,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     if is_set(request, "n"):
         raise UnsupportedParameter("Bedrock gives one choice; 'n' must be 1.", param="n")
     asked = request
+    dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
     name = upstream.model.lower()
     turns = Turns(dropped, caches="nova" in name or "claude" in name)

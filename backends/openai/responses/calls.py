@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from backends.base import Upstream
@@ -17,7 +17,7 @@ from backends.http.errors import read_error
 from backends.notices import DROPPED, note
 from backends.openai.asked import AskedCall
 from backends.openai.responses.errors import naming
-from backends.openai.responses.native import native_request
+from backends.openai.responses.native import native_request, stamp_reasoning
 from backends.openai.responses.request import counted_body, translate
 from backends.openai.responses.stream import ResponseReader
 from backends.parameters import ParameterTable
@@ -106,12 +106,17 @@ async def respond(
             return
         async for event in events:
             read = answer.feed(event)
-            for chunk in read if original is None else carry(read, event):
+            for chunk in read if original is None else _carried(read, event, upstream):
                 yield chunk
             if answer.finished:
                 await response.drain(_AFTER_END)
                 break
     answer.close()
+
+
+def _carried(read: Iterator[Json], event: Json, upstream: Upstream) -> Iterator[Json]:
+    chunks = list(read)
+    return carry(chunks, stamp_reasoning(event, upstream))
 
 
 def _drop_reasoning(body: Json) -> bool:

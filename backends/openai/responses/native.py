@@ -1,14 +1,15 @@
 """The body for a caller that speaks the Responses API itself: its own, but for other providers' items.
 
 A reasoning item that the gateway wrote holds another provider's signed thinking, or none that a server could read;
-``extra_content`` holds what another provider's own tool found.
+``extra_content`` holds what another provider's own tool found. The encrypted reasoning of an answer is stamped
+with its endpoint on the way to the caller, and goes back to that endpoint alone.
 """
 
 from __future__ import annotations
 
 from backends.base import Upstream
 from backends.parameters import refuse_forbidden
-from backends.streams.sealing import is_encoded
+from backends.streams.sealing import is_encoded, stamped, unstamped
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
 from backends.wire.responses import OWN_ID
@@ -28,21 +29,37 @@ def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     given = body["input"]
     if not isinstance(given, list):
         return TranslatedRequest(body)
-    foreign = [str(item["type"]) for item in given if _is_foreign(item)]
-    body["input"] = [_plain(item) for item in given if not _is_foreign(item)]
+    foreign = [str(item["type"]) for item in given if _is_foreign(item, upstream)]
+    body["input"] = [_plain(item) for item in given if not _is_foreign(item, upstream)]
     return TranslatedRequest(body, tuple(dict.fromkeys(f"input.{kind}" for kind in foreign)))
 
 
-def _is_foreign(item: Json) -> bool:
-    """Whether an item is the gateway's own, of an answer by another API: reasoning, or what its own tool found."""
+def stamp_reasoning(event: Json, upstream: Upstream) -> Json:
+    """The event, with the endpoint's stamp on the encrypted reasoning in it."""
+    response = event.get("response")
+    held = [event.get("item"), *((response.get("output") or ()) if isinstance(response, dict) else ())]
+    for item in held:
+        if isinstance(item, dict) and item.get("type") == "reasoning" and item.get("encrypted_content"):
+            item["encrypted_content"] = stamped(str(item["encrypted_content"]), upstream.endpoint)
+    return event
+
+
+def _is_foreign(item: Json, upstream: Upstream) -> bool:
+    """Whether an item is of an answer by another API or endpoint: reasoning, or what its own tool found."""
     kind = item.get("type")
     if kind == "reasoning":
-        return is_encoded(item.get("encrypted_content")) or str(item.get("id")).startswith(f"rs_{OWN_ID}")
+        sealed = item.get("encrypted_content")
+        if is_encoded(sealed) or str(item.get("id")).startswith(f"rs_{OWN_ID}"):
+            return True
+        return unstamped(sealed)[0] not in (None, upstream.endpoint)
     return kind in _RUN_ELSEWHERE and "extra_content" in item
 
 
 def _plain(item: Json) -> Json:
-    """The item without Google's signature, which the gateway keeps in ``extra_content``."""
+    """The item without the gateway's stamp, and without Google's signature in ``extra_content``."""
+    stamp, own = unstamped(item.get("encrypted_content"))
+    if stamp is not None:
+        item = {**item, "encrypted_content": own}
     if "extra_content" not in item:
         return item
     return {name: value for name, value in item.items() if name != "extra_content"}

@@ -45,7 +45,7 @@ def _without_lacked(table: ParameterTable) -> ParameterTable:
         efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
         text_files=True,
         linked_files=True,
-        tools=replace(table.tools, media_results=True),
+        tools=replace(table.tools, media_results=True, custom_tools=True),
     )
 
 

@@ -1,7 +1,8 @@
-"""POST /v1/rerank, /rerank and /v2/rerank: one answer that Cohere's and Jina's clients both read."""
+"""POST /v1/rerank, /rerank and /v2/rerank: one answer that Cohere's and Jina's clients both read, and TEI's."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,9 +12,14 @@ from backends.wire.answers import RerankList
 from backends.wire.rerank import RerankRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
+from server.edge.bodies import read_either
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
+from server.edge.errors import TEI
 from server.jobs import rerank_job
+from server.scope import WIRE
+from server.wires.tei.answers import ranks
+from server.wires.tei.requests import TeiRank, TeiRerankRequest
 
 router = APIRouter(tags=["rerank"])
 
@@ -22,14 +28,31 @@ router = APIRouter(tags=["rerank"])
     router,
     "POST",
     "/v1/rerank",
-    Contract(reads=RerankRequest, answers=RerankList, calls_model=True),
+    Contract(reads=RerankRequest, own_reading=True, answers=RerankList | list[TeiRank], calls_model=True),
     "/rerank",
     "/v2/rerank",
 )
-async def create_rerank(request: Request, body: RerankRequest) -> Response:
-    """Order documents by their relevance to a query; scores are in [0, 1]."""
+async def create_rerank(request: Request) -> Response:
+    """Order documents by their relevance to a query; scores are in [0, 1].
+
+    A body with ``texts`` is TEI's, and gets a list of ``index`` and ``score``.
+    """
+    body = await read_either(request, partial(_kind, request))
+    if isinstance(body, TeiRerankRequest):
+        tei = body
+        return await answer_json(
+            request, rerank_job(tei.rerank(), origin_of(request)), SingleItem, lambda answer: ranks(answer, tei)
+        )
     job = rerank_job(body, origin_of(request))
     return await answer_json(request, job, SingleItem, lambda answer: shaped(answer, body, job.trace))
+
+
+def _kind(request: Request, body: bytes) -> type[RerankRequest] | type[TeiRerankRequest]:
+    """The type of the body, whose errors are TEI's too if it is."""
+    if b'"texts"' not in body or b'"documents"' in body:
+        return RerankRequest
+    request.scope[WIRE] = TEI
+    return TeiRerankRequest
 
 
 def shaped(answer: Json, body: RerankRequest, trace: str) -> Json:

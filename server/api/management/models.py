@@ -10,7 +10,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, WireModel
+from backends.wire.common import Finite, Identifier, WireModel
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
@@ -26,6 +26,7 @@ from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.library import Library
 from server.runtime import Runtime
+from server.wires.responses.codex_models import CodexModel, codex_models
 
 router = APIRouter(tags=["models"])
 
@@ -106,21 +107,29 @@ class ModelCard(TypedDict):
 
 
 class ModelList(TypedDict):
+    """``models`` is there for Codex, which asks with its version and reads nothing else."""
+
     object: Literal["list"]
     data: list[ModelCard]
+    models: NotRequired[list[CodexModel]]
 
 
 class ModelsQuery(WireModel):
-    """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull."""
+    """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull.
+
+    ``client_version`` is Codex's.
+    """
 
     all: bool = False
+    client_version: Identifier | None = None
 
 
 @route(router, "GET", "/v1/models", Contract(query=ModelsQuery, answers=ModelList))
 async def list_models(request: Request, query: ModelsQuery) -> Response:
     """List the models that can answer this caller, and the names under which the router chooses.
 
-    With ``anthropic-version`` among the headers it is a page in Anthropic's shape.
+    With ``anthropic-version`` among the headers it is a page in Anthropic's shape; with ``client_version`` in the
+    query it has the ``models`` that Codex reads, too.
     """
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
@@ -135,7 +144,10 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         from server.wires.messages.models import PageQuery, page
 
         return json_response(page(data, read_query(request, PageQuery)))
-    return json_response({"object": "list", "data": data})
+    listed: ModelList = {"object": "list", "data": data}
+    if query.client_version is not None:
+        listed["models"] = codex_models(data)
+    return json_response(listed)
 
 
 @route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))

@@ -34,9 +34,9 @@ class Welcome(TypedDict):
     metrics: str
 
 
-@route(router, "GET", "/", Contract(answers=Welcome))
+@route(router, "GET", "/", Contract(answers=Welcome), "/api/hello")
 async def root(request: Request) -> Response:
-    """The server's name, its version, and the paths to ask next."""
+    """The server's name, its version, and the paths to ask next. A HEAD needs no key."""
     docs = services_of(request).settings.server.docs
     return json_response(
         {

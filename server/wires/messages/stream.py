@@ -249,27 +249,31 @@ class MessageStream:
         closing, self._open = self._open, None
         text = "".join(closing.pieces)
         if closing.kind == "tool_use":
-            closing.block["input"] = _parse_arguments(text)
+            closing.block["input"] = self._input(text)
         elif closing.kind in ("text", "thinking"):
             closing.block[closing.kind] = text
         yield {"type": "content_block_stop", "index": len(self._content)}
         self._content.append(closing.block)
 
+    def _input(self, arguments: str) -> Json:
+        """A call's arguments, or the text of such as the answer's limit cut off, as Anthropic gives it.
+
+        Raises :class:`UpstreamProtocolError` for any others that are no object.
+        """
+        try:
+            value = orjson.loads(arguments or "{}")
+        except orjson.JSONDecodeError:
+            value = None
+        if isinstance(value, dict):
+            return value
+        if self._finish_reason == "length":
+            return {"partial_json": arguments}
+        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
+
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
 _OF_MESSAGE = frozenset({"cache_creation", "service_tier", "inference_geo", "speed"})
 """Fields of a message's usage that the usage of its last event has not."""
-
-
-def _parse_arguments(arguments: str) -> Json:
-    """Parse a call's arguments: the message needs an object. Raises :class:`UpstreamProtocolError` otherwise."""
-    try:
-        value = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
-    return value
 
 
 def _usage(usage: Json) -> Json:

@@ -45,8 +45,9 @@ def to_chat(request: OllamaChatRequest, *, model: str, keep_alive: Any = None, l
 
 def shared_fields(request: OllamaAnswerRequest, losses: Losses) -> Json:
     """The fields that chats and completions share. Raises InvalidRequest for fields that no request may have."""
-    extras, left_out = split_extras(request.model_extra or {}, frozenset())
-    losses.add(*(name for name in left_out if name not in _NOT_OURS or (request.model_extra or {})[name]))
+    given = request.model_extra or {}
+    extras, left_out = split_extras({name: given[name] for name in given if name not in _NOT_OURS}, frozenset())
+    losses.add(*left_out, *(name for name in given if name in _NOT_OURS and given[name]))
     ours, theirs, unknown = split_options(request.options or {})
     losses.add(*unknown)
     body: Json = {**extras, **theirs, **ours, "stream": True}

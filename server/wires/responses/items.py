@@ -4,53 +4,115 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.streams.sealing import decode_thinking
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation.wording import of_type
+from server.wires.responses.client_tools import CLIENT_TOOLS, ITEMS, RESULTS, result_of
+from server.wires.responses.reasoning import MADE_BY, read_reasoning
+from server.wires.responses.tools import Toolbox, ToolKey, keys_of, space_of
 from server.wires.translation import Losses, named
 
-_HOSTED = ("web_search_call", "code_interpreter_call")
-"""Items of tools that a provider ran; a provider gets its own back, and the others read the text alone."""
+_OPAQUE = frozenset({None, "item_reference", "compaction", "compaction_trigger"})
+"""Items that stand for a part of the conversation which only OpenAI can read: without it the answer is another."""
 
 
-def to_messages(items: str | list[Json], losses: Losses) -> list[Json]:
-    """Translate ``input``. Consecutive items of the assistant become one message.
+def to_messages(items: str | list[Json], toolbox: Toolbox, losses: Losses) -> list[Json]:
+    """Translate ``input``. Consecutive items of the assistant become one message; calls have the toolbox's names.
 
     Items of OpenAI's own services, and fields that no chat has, go to ``losses``. Raises :class:`InvalidRequest`
     for malformed items.
     """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
-    messages: list[Json] = []
+    reader = _Reader(toolbox, losses)
     for position, item in enumerate(items):
         with losses.refusing():
-            _item(messages, item, f"input[{position}]", losses)
-    return messages
+            reader.read(item, f"input[{position}]")
+    return [message for message in reader.messages if not _is_empty(message)]
 
 
-def _item(messages: list[Json], item: Json, where: str, losses: Losses) -> None:
-    match item.get("type", "message" if "role" in item else None):
-        case "message":
-            _message(messages, item, where, losses)
-        case "function_call":
-            _assistant(messages).setdefault("tool_calls", []).append(_call(item, where))
-        case "custom_tool_call":
-            custom = {"name": named(item, "name", where), "input": _text(item, "input", where)}
-            call = {"id": named(item, "call_id", where), "type": "custom", "custom": custom}
-            _assistant(messages).setdefault("tool_calls", []).append(call)
-        case "function_call_output" | "custom_tool_call_output":
-            call_id = named(item, "call_id", where)
-            content = _content(item.get("output"), where, losses)
-            messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
-        case "reasoning":
-            _reasoning(_assistant(messages), item, losses)
-        case kind if kind in _HOSTED:
-            _assistant(messages).setdefault("server_tool_calls", []).append(item)
-        case "image_generation_call":
-            _drawn(_assistant(messages), item, where)
-        case kind:
+def _is_empty(message: Json) -> bool:
+    """Whether nothing was left of an assistant's items."""
+    nothing = message.keys() <= {"role", "content", MADE_BY} and not message["content"]
+    return message["role"] == "assistant" and nothing
+
+
+class _Reader:
+    """Reads items in their order into ``messages``."""
+
+    def __init__(self, toolbox: Toolbox, losses: Losses) -> None:
+        self.messages: list[Json] = []
+        self._toolbox = toolbox
+        self._losses = losses
+        self._calls: dict[str, str] = {}
+        self._signatures: dict[str, Json] = {}
+
+    def read(self, item: Json, where: str) -> None:
+        kind = item.get("type", "message" if "role" in item else None)
+        if not isinstance(kind, str | None):
+            raise InvalidRequest("An item's type must be a string.", param=f"{where}.type")
+        messages, losses = self.messages, self._losses
+        match kind:
+            case "message":
+                _message(messages, item, where, losses)
+            case "function_call" | "custom_tool_call":
+                _assistant(messages).setdefault("tool_calls", []).append(self._call(item, where))
+            case "function_call_output" | "custom_tool_call_output":
+                self._result(item, _content(item.get("output"), where, losses), where)
+            case "reasoning":
+                read_reasoning(_assistant(messages), item, self._signatures, losses)
+            case "web_search_call" | "code_interpreter_call":  # a provider gets its own back, others read the text
+                _assistant(messages).setdefault("server_tool_calls", []).append(item)
+            case "image_generation_call":
+                _drawn(_assistant(messages), item, where)
+            case _:
+                self._of_agents(kind, item, where)
+
+    def _of_agents(self, kind: str | None, item: Json, where: str) -> None:
+        """Read an item of a tool that the client runs, or leave out one of a tool that OpenAI runs."""
+        if kind in _OPAQUE:
             raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
+        if kind in ("tool_search_call", "tool_search_output") and not item.get("call_id"):
+            return  # the provider searched, and the toolbox has the tools
+        if kind in ITEMS:
+            self._client_call(ITEMS[kind], item, where)
+        elif kind in RESULTS:
+            self._result(item, self._found(item) if kind == "tool_search_output" else result_of(item), where)
+        elif kind != "additional_tools":  # the toolbox has those
+            self._losses.add(f"input.{kind}")
+
+    def _call(self, item: Json, where: str) -> Json:
+        kind, given = ("custom", "input") if item["type"] == "custom_tool_call" else ("function", "arguments")
+        name = self._toolbox.name_of(ToolKey(kind, named(item, "name", where), space_of(item)))
+        called = {"name": name, given: _text(item, given, where)}
+        call_id = named(item, "call_id", where)
+        return {"id": call_id, "type": kind, kind: called, **self._signature(item, call_id)}
+
+    def _signature(self, item: Json, call_id: str) -> Json:
+        """The provider's signature of a call: the item's own, or from the reasoning before it."""
+        given = item.get("extra_content")
+        signature = given if isinstance(given, dict) else self._signatures.get(call_id)
+        return {"extra_content": signature} if signature else {}
+
+    def _client_call(self, kind: str, item: Json, where: str) -> None:
+        call_id = named(item, "call_id" if item.get("call_id") else "id", where)
+        if isinstance(item.get("id"), str):
+            self._calls[item["id"]] = call_id
+        arguments = CLIENT_TOOLS[kind].arguments_of(item, where)
+        function = {"name": self._toolbox.name_of(ToolKey(kind, kind)), "arguments": arguments}
+        call = {"id": call_id, "type": "function", "function": function, **self._signature(item, call_id)}
+        _assistant(self.messages).setdefault("tool_calls", []).append(call)
+
+    def _result(self, item: Json, content: str | list[Json], where: str) -> None:
+        """The result of a call; that of a local shell names it by the id of its item, if by nothing else."""
+        call_id = named(item, "call_id" if item.get("call_id") or not item.get("id") else "id", where)
+        call_id = self._calls.get(call_id, call_id)
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+    def _found(self, item: Json) -> str:
+        """The names of the tools that a search found; their definitions are among the chat's tools."""
+        found = [self._toolbox.name_of(key) for key in keys_of(item.get("tools"))]
+        return f"Found: {', '.join(found)}" if found else "Found no tools."
 
 
 def _assistant(messages: list[Json]) -> Json:
@@ -77,28 +139,8 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
         messages.append({"role": role, "content": content})
     else:
         raise InvalidRequest(f"Unknown role {role[:80]!r}.", param=f"{where}.role")
-
-
-def _call(item: Json, where: str) -> Json:
-    function = {"name": named(item, "name", where), "arguments": _text(item, "arguments", where)}
-    call: Json = {"id": named(item, "call_id", where), "type": "function", "function": function}
-    if isinstance(item.get("extra_content"), dict):
-        call["extra_content"] = item["extra_content"]
-    return call
-
-
-def _reasoning(message: Json, item: Json, losses: Losses) -> None:
-    parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
-    text = "\n\n".join(
-        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
-    if text:
-        message["reasoning_content"] = message.get("reasoning_content", "") + text
-    blocks = decode_thinking(item.get("encrypted_content"))
-    if blocks:
-        message["thinking_blocks"] = [*message.get("thinking_blocks", ()), *blocks]
-    elif item.get("encrypted_content"):
-        losses.add("input.encrypted_content")
+    if role == "assistant" and isinstance(item.get("extra_content"), dict):
+        messages[-1]["extra_content"] = item["extra_content"]
 
 
 def _drawn(message: Json, item: Json, where: str) -> None:

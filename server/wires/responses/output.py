@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from catalog.types import Json
+from server.wires.responses.client_tools import ClientTool
+from server.wires.responses.reasoning import sealed
 
 
 @dataclass(slots=True)
@@ -51,8 +53,9 @@ _PLACES = ("start_index", "end_index", "index")
 
 @dataclass(slots=True)
 class MessageItem(OutputItem):
-    """A message, whose parts are texts and refusals."""
+    """A message, whose parts are texts and refusals. ``extra_content`` is a provider's signature."""
 
+    extra_content: Json | None = field(default=None, kw_only=True)
     parts: list[_Part] = field(default_factory=list)
 
     @property
@@ -61,7 +64,8 @@ class MessageItem(OutputItem):
 
     def to_json(self) -> Json:
         content = [part.to_json() for part in self.parts]
-        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
+        item = {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": content}
+        return item | _more(None, self.extra_content)
 
     def add_text(self, text: str, logprobs: list[Json], start: int) -> Iterator[Json]:
         """``start`` counts the characters of the answer before this text."""
@@ -121,17 +125,17 @@ class MessageItem(OutputItem):
 
 @dataclass(slots=True)
 class ReasoningItem(OutputItem):
-    """Reasoning: one summary, and the provider's signed blocks as encoded by ``encode``."""
+    """Reasoning of ``model``: one summary, and the provider's signed blocks."""
 
-    encode: Callable[[list[Json]], str] = field(kw_only=True)
+    model: str = field(kw_only=True)
     pieces: list[str] = field(default_factory=list)
     blocks: list[Json] = field(default_factory=list)
 
     def to_json(self) -> Json:
         summary = [{"type": "summary_text", "text": "".join(self.pieces)}] if self.pieces else []
         item: Json = {"id": self.id, "type": "reasoning", "summary": summary, "status": self.status}
-        if self.blocks:
-            item["encrypted_content"] = self.encode(self.blocks)
+        if self.pieces or self.blocks:
+            item["encrypted_content"] = sealed(self.blocks, self.model)
         return item
 
     def add(self, text: str) -> Iterator[Json]:
@@ -152,10 +156,11 @@ class ReasoningItem(OutputItem):
 
 @dataclass(slots=True)
 class ToolItem(OutputItem):
-    """A function call. ``extra_content`` is a provider's signature, which clients send back with the item."""
+    """A function call. ``extra_content`` of a call is a provider's signature, which clients send back with it."""
 
     call_id: str = field(kw_only=True)
     name: str = field(kw_only=True)
+    namespace: str | None = field(default=None, kw_only=True)
     extra_content: Json | None = field(default=None, kw_only=True)
     pieces: list[str] = field(default_factory=list)
 
@@ -168,11 +173,11 @@ class ToolItem(OutputItem):
             "name": self.name,
             "arguments": "".join(self.pieces),
         }
-        return {**item, "extra_content": self.extra_content} if self.extra_content else item
+        return item | _more(self.namespace, self.extra_content)
 
-    def add(self, arguments: str) -> Json:
+    def add(self, arguments: str) -> Iterator[Json]:
         self.pieces.append(arguments)
-        return self._event("function_call_arguments.delta", delta=arguments)
+        yield self._event("function_call_arguments.delta", delta=arguments)
 
     def done(self, status: str) -> Iterator[Json]:
         yield self._event("function_call_arguments.done", name=self.name, arguments="".join(self.pieces))
@@ -185,23 +190,63 @@ class CustomToolItem(OutputItem):
 
     call_id: str = field(kw_only=True)
     name: str = field(kw_only=True)
+    namespace: str | None = field(default=None, kw_only=True)
+    extra_content: Json | None = field(default=None, kw_only=True)
     pieces: list[str] = field(default_factory=list)
 
     def to_json(self) -> Json:
-        given = "".join(self.pieces)
-        return {
+        item: Json = {
             "id": self.id,
             "type": "custom_tool_call",
             "status": self.status,
             "call_id": self.call_id,
             "name": self.name,
-            "input": given,
+            "input": "".join(self.pieces),
         }
+        return item | _more(self.namespace, self.extra_content)
 
-    def add(self, text: str) -> Json:
+    def add(self, text: str) -> Iterator[Json]:
         self.pieces.append(text)
-        return self._event("custom_tool_call_input.delta", delta=text)
+        yield self._event("custom_tool_call_input.delta", delta=text)
 
     def done(self, status: str) -> Iterator[Json]:
         yield self._event("custom_tool_call_input.done", input="".join(self.pieces))
         yield self._done(status)
+
+
+@dataclass(slots=True)
+class ClientToolItem(OutputItem):
+    """The call of a tool with items of its own, which come whole: ``tool`` reads the arguments of the function."""
+
+    call_id: str = field(kw_only=True)
+    tool: ClientTool = field(kw_only=True)
+    extra_content: Json | None = field(default=None, kw_only=True)
+    pieces: list[str] = field(default_factory=list)
+    arguments: Json | None = None
+
+    def to_json(self) -> Json:
+        item: Json = {"id": self.id, "type": self.tool.item, "status": self.status, "call_id": self.call_id}
+        given = dict(self.tool.begun) if self.arguments is None else self.arguments
+        return item | self.tool.fields(given) | _more(None, self.extra_content)
+
+    def add(self, arguments: str) -> Iterator[Json]:
+        self.pieces.append(arguments)
+        yield from ()
+
+    def done(self, status: str) -> Iterator[Json]:
+        """Raises AnswerInvalid for a finished call whose arguments are not those of the tool."""
+        if status == "completed":
+            self.arguments = self.tool.read("".join(self.pieces))
+        elif self.tool.item == "apply_patch_call":
+            status = "in_progress"  # such a call has no other status
+        for index, command in enumerate((self.arguments or {}).get("commands") or ()):
+            place = {"output_index": self.index, "command_index": index}
+            yield {"type": "response.shell_call_command.added", **place, "command": ""}
+            yield {"type": "response.shell_call_command.delta", **place, "delta": command}
+            yield {"type": "response.shell_call_command.done", **place, "command": command}
+        yield self._done(status)
+
+
+def _more(namespace: str | None, extra_content: Json | None) -> Json:
+    more: Json = {"namespace": namespace} if namespace else {}
+    return more | {"extra_content": extra_content} if extra_content else more

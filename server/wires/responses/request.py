@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
@@ -10,6 +10,8 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation.wording import of_type
 from server.wires.responses.items import to_messages
+from server.wires.responses.reasoning import makers_in
+from server.wires.responses.tools import Toolbox
 from server.wires.translation import Losses, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
@@ -17,18 +19,21 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
-def to_chat(request: ResponsesRequest) -> TranslatedChat:
+def to_chat(
+    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses and
-    OpenAI's own tools are for them alone. ``max_tool_calls``, which limits those tools, is ignored elsewhere.
-    Raises :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
+    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
+    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
+    elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
+    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
     """
-    if request.background:
-        raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
     losses = Losses()
-    _state(request, losses)
-    messages = to_messages(request.input or [], losses)
+    _state(request, losses, kept=kept)
+    toolbox = Toolbox(request)
+    messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
@@ -43,7 +48,7 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
     same = ("temperature", "top_p", "parallel_tool_calls", "user", "metadata")
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
-    _tools(request, body, losses)
+    _tools(request, toolbox, body, losses, searches)
     _text(request, body)
     if request.reasoning is not None:
         if request.reasoning.effort is not None:
@@ -57,21 +62,29 @@ def to_chat(request: ResponsesRequest) -> TranslatedChat:
         body["logprobs"] = True
         if request.top_logprobs:
             body["top_logprobs"] = request.top_logprobs
-    original = Original("responses", request, refusal=losses.refusal)
-    return validated(body, losses.names, place=lambda name: name.replace("messages", "input"), original=original)
+    return validated(
+        body,
+        losses.names,
+        place=lambda name: name.replace("messages", "input"),
+        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        makers=makers_in(messages),
+    )
 
 
-def _state(request: ResponsesRequest, losses: Losses) -> None:
-    stored = "Responses are not stored for this model; send the whole conversation in 'input'."
+def _state(request: ResponsesRequest, losses: Losses, *, kept: bool) -> None:
+    """Refuse what an upstream of the Responses API alone may know: ids that are not the gateway's, and prompts."""
+    absent = "is not found: it was deleted or has expired, or another key made it. Send its items in 'input'."
     refusals = {
-        "previous_response_id": (request.previous_response_id, stored),
-        "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored for this model; omit 'store' or set it to false."),
-        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
-        "truncation": (
-            request.truncation == "auto",
-            "This model truncates no conversation; set 'truncation' to 'disabled'.",
+        "previous_response_id": (
+            request.previous_response_id,
+            f"Previous response with id {str(request.previous_response_id)[:100]!r} {absent}",
         ),
+        "conversation": (request.conversation, f"The conversation {absent}"),
+        "store": (
+            request.store and not kept,
+            "Responses are not stored here (storage.store); omit 'store' or set it to false.",
+        ),
+        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
     }
     for name, (value, reason) in refusals.items():
         if value:
@@ -85,63 +98,65 @@ def _state(request: ResponsesRequest, losses: Losses) -> None:
                 )
 
 
-def _tools(request: ResponsesRequest, body: Json, losses: Losses) -> None:
-    tools: list[Json] = []
-    for position, tool in enumerate(request.tools or ()):
+def _tools(
+    request: ResponsesRequest,
+    toolbox: Toolbox,
+    body: Json,
+    losses: Losses,
+    searches: Callable[[str], bool] | None,
+) -> None:
+    tools = toolbox.chat_tools(losses)
+    for tool, where in toolbox.hosted:
+        kind = tool["type"]
+        live = kind in OF_RESPONSES and tool.get("external_web_access") is not False
+        if live and (searches is None or searches(request.model)):
+            body["web_search_options"] = from_responses(tool, where, losses.add)
+        else:
+            losses.add(f"tools.{kind}")
+    choice = request.tool_choice
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        named = choice.get("tools")
+        named = [tool for tool in named if isinstance(tool, dict)] if isinstance(named, list) else []
+        allowed = [chosen for tool in named if (chosen := toolbox.chosen(tool)) is not None]
+        tools = [tool for tool in tools if {"type": tool["type"], tool["type"]: {"name": _name(tool)}} in allowed]
+        if not any(tool.get("type") in OF_RESPONSES for tool in named):
+            body.pop("web_search_options", None)
+        choice = choice.get("mode", "auto")
+    elif isinstance(choice, dict):
+        choice = _chosen(choice, toolbox, losses)
+    if choice == "required" and not tools:
         with losses.refusing():
-            if tool.get("type") in OF_RESPONSES:
-                body["web_search_options"] = from_responses(tool, f"tools[{position}]", losses.add)
-                continue
-            tools.append(_tool(tool, position))
-            losses.add(*(f"tools.{name}" for name in tool.keys() - _TOOL if tool[name] not in (None, False, [])))
-    choice: Any = request.tool_choice
-    if isinstance(choice, dict):
-        match choice.get("type"):
-            case "function" | "custom" as kind:
-                choice = {"type": kind, kind: {"name": choice.get("name")}}
-            case "allowed_tools":
-                named = choice.get("tools")
-                named = named if isinstance(named, list) else []
-                allowed = [tool.get("name") for tool in named if isinstance(tool, dict)]
-                tools = [tool for tool in tools if tool[tool["type"]].get("name") in allowed]
-                if not any(isinstance(tool, dict) and tool.get("type") in OF_RESPONSES for tool in named):
-                    body.pop("web_search_options", None)
-                choice = choice.get("mode", "auto")
-            case kind:
-                choice = None
-                with losses.refusing():
-                    raise UnsupportedParameter(
-                        f"Tool choices {of_type(kind)} are not supported.", param="tool_choice"
-                    )
+            raise UnsupportedParameter(
+                "tool_choice requires a call, and this model has none of these tools.", param="tool_choice"
+            )
+        choice = None
     if tools:
         body["tools"] = tools
-    if choice is not None and (tools or (choice not in ("auto", "none") and losses.refusal is None)):
+    if choice is not None and tools:
         body["tool_choice"] = choice
 
 
-_TOOL = frozenset({"type", "name", "description", "parameters", "strict", "format"})
+def _name(tool: Json) -> str:
+    return str(tool[tool["type"]]["name"])
 
 
-def _tool(tool: Json, position: int) -> Json:
-    match tool.get("type"):
-        case "function":
-            names = ("name", "description", "parameters", "strict")
-            return {
-                "type": "function",
-                "function": {name: tool[name] for name in names if tool.get(name) is not None},
-            }
-        case "custom":
-            custom = {name: tool[name] for name in ("name", "description") if tool.get(name) is not None}
-            form = tool.get("format")
-            if isinstance(form, dict) and form.get("type") == "grammar":
-                grammar = {name: form.get(name) for name in ("definition", "syntax")}
-                custom["format"] = {"type": "grammar", "grammar": grammar}
-            return {"type": "custom", "custom": custom}
-        case kind:
-            raise UnsupportedParameter(
-                f"Only function and custom tools are supported by this model, not one {of_type(kind)}.",
-                param=f"tools[{position}]",
-            )
+def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
+    """The choice of one tool. Raises InvalidRequest for a tool that the request does not have."""
+    chosen = toolbox.chosen(choice)
+    if chosen is not None:
+        return chosen
+    kind = choice.get("type")
+    if kind in ("function", "custom"):
+        raise InvalidRequest(
+            f"tool_choice names {str(choice.get('name'))[:80]!r}, which is not among the tools.",
+            param="tool_choice",
+        )
+    with losses.refusing():
+        raise UnsupportedParameter(
+            f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
+            param="tool_choice",
+        )
+    return None
 
 
 def _text(request: ResponsesRequest, body: Json) -> None:

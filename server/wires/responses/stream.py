@@ -6,14 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from backends.streams.native import NativeChunk
-from backends.streams.sealing import encode_thinking
 from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
+from server.wires.responses.client_tools import CLIENT_TOOLS
 from server.wires.responses.hosted import HostedItem, drawn
 from server.wires.responses.native import NativeResponse
-from server.wires.responses.output import CustomToolItem, MessageItem, OutputItem, ReasoningItem, ToolItem
+from server.wires.responses.output import (
+    ClientToolItem,
+    CustomToolItem,
+    MessageItem,
+    OutputItem,
+    ReasoningItem,
+    ToolItem,
+)
+from server.wires.responses.reasoning import signed_call
+from server.wires.responses.tools import Toolbox
 
 
 @dataclass(slots=True)
@@ -22,8 +31,9 @@ class ResponseStream:
 
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
-    reasoning item, and a provider's signed blocks its ``encrypted_content``. Of chunks that carry events of the
-    Responses API, the events are passed on.
+    reasoning item, and a provider's signed blocks and the signatures of calls its ``encrypted_content``. Of chunks
+    that carry events of the Responses API, the events are passed on. ``state`` are the response's fields about its
+    storage, and ``number`` is the next event's.
     """
 
     request: ResponsesRequest
@@ -33,11 +43,13 @@ class ResponseStream:
     status: str = "in_progress"
     error: Json | None = None
     usage: Json | None = None
+    state: Json = field(default_factory=dict)
     _items: list[OutputItem] = field(default_factory=list)
-    _tools: dict[int, ToolItem | CustomToolItem] = field(default_factory=dict)
+    _tools: dict[int, _Call] = field(default_factory=dict)
+    _toolbox: Toolbox | None = None
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
-    _sequence: int = 0
+    number: int = 0
     _said: int = 0
     _tier: str | None = None
     _native: NativeResponse | None = None
@@ -122,17 +134,18 @@ class ResponseStream:
             "tools": wire.get("tools") or [],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": request.top_p,
-            "truncation": "disabled",
+            "truncation": request.truncation or "disabled",
             "usage": self.usage,
             "user": request.user,
             "metadata": request.metadata or {},
+            **self.state,
         }
 
     # ---- the parts of an answer
 
     def _event(self, event: Json) -> Json:
-        numbered = {**event, "sequence_number": self._sequence}
-        self._sequence += 1
+        numbered = {**event, "sequence_number": self.number}
+        self.number += 1
         return numbered
 
     def _choice(self, choice: Json) -> Iterator[Json]:
@@ -142,8 +155,7 @@ class ResponseStream:
             yield from self._reasoning_item(fresh=True)
             yield from self._reasoning().add(reasoning)
         if delta.get("thinking_blocks"):
-            yield from self._reasoning_item(fresh=False)
-            self._reasoning().blocks += delta["thinking_blocks"]
+            yield from self._blocks(delta["thinking_blocks"])
         if delta.get("content") or delta.get("refusal"):
             yield from self._message_item()
             message = self._open
@@ -154,11 +166,17 @@ class ResponseStream:
                 self._said += len(delta["content"])
             if delta.get("refusal"):
                 yield from message.add_refusal(delta["refusal"])
+        if delta.get("extra_content") and isinstance(self._open, MessageItem):
+            self._open.extra_content = delta["extra_content"]
         if not delta.keys().isdisjoint(_RESULTS):
             yield from self._results(delta)
         for call in delta.get("tool_calls") or ():
             yield from self._tool(call)
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _blocks(self, blocks: list[Json]) -> Iterator[Json]:
+        yield from self._reasoning_item(fresh=False)
+        self._reasoning().blocks += blocks
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The annotations, the pictures and the provider's own tool calls of a delta."""
@@ -205,7 +223,7 @@ class ResponseStream:
         if isinstance(self._open, ReasoningItem) and not (fresh and self._open.blocks):
             return
         yield from self._close()
-        self._open = ReasoningItem(self._id("rs"), len(self._items), encode=encode_thinking)
+        self._open = ReasoningItem(self._id("rs"), len(self._items), model=self.model)
         self._items.append(self._open)
         yield self._open.added()
 
@@ -222,20 +240,30 @@ class ResponseStream:
         inner = delta.get("custom") or delta.get("function") or {}
         item = self._tools.get(position)
         if item is None:
+            if delta.get("extra_content"):
+                yield from self._blocks([signed_call(delta)])
             yield from self._close()
             item = self._tools[position] = self._new_tool(delta, inner.get("name") or "")
             self._items.append(item)
             yield item.added()
         given = inner.get("input") if isinstance(item, CustomToolItem) else inner.get("arguments")
         if given:
-            yield item.add(given)
+            yield from item.add(given)
 
-    def _new_tool(self, delta: Json, name: str) -> ToolItem | CustomToolItem:
-        call_id = delta.get("id") or self._id("call")
+    def _new_tool(self, delta: Json, name: str) -> _Call:
+        self._toolbox = self._toolbox or Toolbox(self.request)
+        key, at = self._toolbox.key_of(name), len(self._items)
+        call_id, extra = delta.get("id") or self._id("call"), delta.get("extra_content")
         if delta.get("type") == "custom":
-            return CustomToolItem(self._id("ctc"), len(self._items), call_id=call_id, name=name)
-        extra = delta.get("extra_content")
-        return ToolItem(self._id("fc"), len(self._items), call_id=call_id, name=name, extra_content=extra)
+            made = CustomToolItem(self._id("ctc"), at, call_id=call_id, name=key.name, extra_content=extra)
+            made.namespace = key.namespace
+            return made
+        tool = CLIENT_TOOLS.get(key.kind)
+        if tool is not None:
+            return ClientToolItem(self._id(tool.prefix), at, call_id=call_id, tool=tool, extra_content=extra)
+        item = ToolItem(self._id("fc"), at, call_id=call_id, name=key.name, extra_content=extra)
+        item.namespace = key.namespace
+        return item
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{OWN_ID}{self.response_id.removeprefix('resp_')}{len(self._items):02x}"
@@ -251,6 +279,7 @@ class ResponseStream:
             yield from item.done(status)
 
 
+_Call = ToolItem | CustomToolItem | ClientToolItem
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
 _COUNTED = ("cache_creation", "server_tool_use", TIMINGS)
 

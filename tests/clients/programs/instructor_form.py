@@ -11,7 +11,11 @@ class Person(BaseModel):
     age: int
 
 
-asked = {"model": MODEL, "messages": [{"role": "user", "content": "Ada is 36 years old."}], "response_model": Person}
+asked = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "Ada is 36 years old."}],
+    "response_model": Person,
+}
 for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
     client = instructor.from_openai(OpenAI(max_retries=0), mode=mode)
     person = client.chat.completions.create(**asked, max_retries=2)

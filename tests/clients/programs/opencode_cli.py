@@ -13,4 +13,5 @@ provider = {
     "models": {MODEL: {"name": MODEL}},
 }
 Path("opencode.json").write_text(json.dumps({"provider": {"here": provider}, "model": f"here/{MODEL}"}))
-run("opencode", "run", prompt("bash", {"command": COMMAND, "description": "Make a file"}))
+# it escapes the quotes of a prompt that is an argument
+run("opencode", "run", given=prompt("bash", {"command": COMMAND, "description": "Make a file"}))

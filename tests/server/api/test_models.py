@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from openai.types.model import Model as OpenAIModel
 
+from catalog.catalog import Catalog
+from catalog.model import Capability, Limits
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
+from tests.server.fakes import CHAT
 from tests.server.test_bad_input import error
 
 
@@ -53,6 +56,34 @@ async def test_the_routers_names_are_models_too(gateway: Gateway) -> None:
         body = (await gateway.client.get(f"/v1/models/{name}")).json()
         assert body["id"] == name.lower()
         assert body["owned_by"] == "roundhouse"
+
+
+async def test_codex_gets_the_models_that_call_tools_with_their_context(gateway: Gateway) -> None:
+    runtime = gateway.services.runtime
+    assert runtime is not None
+    able = frozenset({Capability.CHAT, Capability.TOOLS})
+    rows = (
+        CHAT.model_copy(update={"id": "doer", "capabilities": able, "aliases": ()}),
+        CHAT.model_copy(
+            update={
+                "id": "thinker",
+                "capabilities": able | {Capability.REASONING, Capability.VISION},
+                "aliases": (),
+                "limits": Limits(context_window=200_000),
+            }
+        ),
+        CHAT.model_copy(update={"id": "gpt", "capabilities": able, "aliases": (), "provider": "openai"}),
+    )
+    runtime.live.current = Catalog.load(builtin=False, user_models=(CHAT, *rows))
+    listed = (await gateway.client.get("/v1/models?client_version=0.171.0")).json()
+    assert "parrot" in {row["id"] for row in listed["data"]}
+    doer, thinker = listed["models"]
+    assert (doer["slug"], doer["context_window"], doer["truncation_policy"]["limit"]) == ("doer", 4096, 819)
+    assert (doer["supported_reasoning_levels"], doer["input_modalities"]) == ([], ["text"])
+    assert [level["effort"] for level in thinker["supported_reasoning_levels"]] == ["low", "medium", "high"]
+    assert (thinker["truncation_policy"]["limit"], thinker["input_modalities"]) == (10_000, ["text", "image"])
+    assert doer["base_instructions"], "Codex refuses a model without"
+    assert "models" not in (await gateway.client.get("/v1/models")).json()
 
 
 async def test_load_and_unload(gateway: Gateway) -> None:

@@ -313,7 +313,12 @@ REFUSED = {"compaction", "thread"}
 
 
 def test_no_field_of_the_sdk_is_refused_but_those_that_cannot_be_kept() -> None:
-    known = set(typing_extensions.get_type_hints(MessageCreateParamsBase)) - {"model", "max_tokens", "messages", "betas"}
+    known = set(typing_extensions.get_type_hints(MessageCreateParamsBase)) - {
+        "model",
+        "max_tokens",
+        "messages",
+        "betas",
+    }
     headers = {"user_profile_id", "workspace_id"}
     assert known - headers - REFUSED == set(FIELDS)
     for name in REFUSED:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic
+import orjson
 import pytest
 from anthropic import AsyncAnthropic
 
-from catalog.errors import QueueFull, WorkerFailed
+from catalog.errors import QueueFull, RateLimited, UpstreamOverloaded, UpstreamTimeout, WorkerFailed
+from server.wires.messages.models import model_info
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
@@ -102,6 +104,24 @@ async def test_anthropics_sdk_lists_the_models_in_pages(serve: Start) -> None:
         assert (parrot.id, parrot.type, parrot.display_name) == ("parrot", "model", "parrot")
         assert parrot.max_input_tokens == 4096
         assert parrot.created_at.tzinfo is not None
+        assert (parrot.lifecycle, parrot.retires_at) == ("active", None)
+        oracle = await client.models.retrieve("cloud/oracle")
+        assert (oracle.lifecycle, str(oracle.retires_at)) == ("deprecated", "2027-01-14 00:00:00+00:00")
+
+
+def test_a_models_capabilities_have_anthropics_names() -> None:
+    card = {"id": "m", "created": 0, "capabilities": ["chat", "vision", "reasoning", "web_search"]}
+    model = anthropic.types.ModelInfo.model_validate(model_info(card), strict=False)
+    known = model.capabilities
+    assert known is not None
+    assert known.image_input.supported
+    assert known.thinking.types.adaptive.supported
+    assert known.thinking.types.disabled.supported
+    assert known.effort.low.supported
+    assert known.server_tools.web_search.supported
+    assert not known.pdf_input.supported
+    assert not known.server_tools.code_execution.supported
+    assert model_info({"id": "auto", "created": 0})["capabilities"] is None
 
 
 async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(serve: Start) -> None:
@@ -131,3 +151,44 @@ async def test_counting_tokens_for_an_unknown_model_is_404(serve: Start) -> None
     async with serve(api_keys="any") as gateway, claude(gateway) as client:
         with pytest.raises(anthropic.NotFoundError, match="nowhere"):
             await client.messages.count_tokens(model="nowhere", messages=MESSAGE["messages"])
+
+
+@pytest.mark.parametrize("path", ["/", "/api/hello"])
+async def test_a_client_may_ask_without_a_key_whether_a_server_is_there(serve: Start, path: str) -> None:
+    async with serve(api_keys="any") as gateway:
+        assert (await gateway.client.head(path)).status_code == 200
+        assert (await gateway.client.get(path)).status_code == 401
+        assert (await gateway.client.head("/v1/models")).status_code == 401
+
+
+async def test_every_refusal_of_a_message_has_anthropics_shape_and_its_status(serve: Start) -> None:
+    small = {"server": {"limits": {"body_bytes": 2000}}}
+    async with serve(api_keys="any", **small) as gateway:
+        key = {"x-api-key": "any", "content-type": "application/json"}
+        body = orjson.dumps(MESSAGE)
+        long = orjson.dumps({**MESSAGE, "system": "x" * 3000})
+        cases: list[tuple[str, str, dict[str, str], bytes, int, str]] = [
+            ("POST", "/v1/messages", {}, body, 401, "authentication_error"),
+            ("POST", "/v1/messages?beta=true", key, b"{", 400, "invalid_request_error"),
+            ("POST", "/v1/messages", key, b"[]", 400, "invalid_request_error"),
+            ("POST", "/v1/messages", key, b"\xff", 400, "invalid_request_error"),
+            ("POST", "/v1/messages", key, long, 413, "request_too_large"),
+            ("PUT", "/v1/messages", key, body, 405, "invalid_request_error"),
+            ("GET", "/v1/messages/count_tokens", key, b"", 405, "invalid_request_error"),
+            ("POST", "/v1/messages/nowhere", key, body, 404, "not_found_error"),
+            ("POST", "/v1/messages/count_tokens", key, b"{}", 400, "invalid_request_error"),
+        ]
+        for method, path, headers, content, status, kind in cases:
+            refused = await gateway.client.request(method, path, headers=headers, content=content)
+            told = refused.json()
+            assert (refused.status_code, told["type"], told["error"]["type"]) == (status, "error", kind), path
+            assert told["request_id"] == refused.headers["request-id"] == refused.headers["x-request-id"]
+        for error, status, kind in (
+            (RateLimited("Slow down.", retry_after=3), 429, "rate_limit_error"),
+            (UpstreamOverloaded("Busy."), 503, "overloaded_error"),
+            (UpstreamTimeout("Late."), 504, "timeout_error"),
+            (WorkerFailed("It died."), 503, "overloaded_error"),
+        ):
+            gateway.backend.script = (error,)
+            refused = await gateway.client.post("/v1/messages", headers=key, json=MESSAGE)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (status, kind)

@@ -232,6 +232,22 @@ def test_arguments_that_are_no_object_are_the_models_fault() -> None:
         list(stream.finish())
 
 
+def test_a_call_that_the_limit_of_the_answer_cut_off_is_no_error() -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    for chunk in (
+        writer.tool_start(0, "t", "f"),
+        writer.tool_arguments(0, '{"a'),
+        writer.delta({}, finish_reason="length"),
+    ):
+        list(stream.feed(chunk))
+    list(stream.finish())
+    message = anthropic.types.Message.model_validate(stream.message())
+    assert message.stop_reason == "max_tokens"
+    assert message.content[0].type == "tool_use"
+    assert message.content[0].input == {"partial_json": '{"a'}
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

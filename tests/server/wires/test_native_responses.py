@@ -170,7 +170,13 @@ async def test_another_language_is_refused_what_only_a_responses_upstream_can_do
 ) -> None:
     for change, named in (
         ({"previous_response_id": "resp_0"}, "previous_response_id"),
-        ({"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}, "file_search"),
+        (
+            {
+                "tools": [{"type": "file_search", "vector_store_ids": ["v"]}],
+                "tool_choice": {"type": "file_search"},
+            },
+            "file_search",
+        ),
         ({"input": [{"type": "item_reference", "id": "msg_0"}]}, "item_reference"),
     ):
         response = await client.post("/v1/responses", json={**PLAIN, **change, "model": "claude"})

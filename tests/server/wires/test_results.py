@@ -265,10 +265,11 @@ async def test_search_options_of_messages_reach_another_provider_and_domains_tha
     assert stand.claude.calls[-1].body["tools"][0]["blocked_domains"] == ["foxes.example"]
 
 
-async def test_a_search_that_must_not_leave_a_cache_is_refused(stand: Stand) -> None:
+async def test_a_search_that_must_not_reach_the_web_is_left_out_and_named(stand: Stand) -> None:
     tool: Any = {"type": "web_search", "external_web_access": False}
-    with pytest.raises(openai.BadRequestError, match="external_web_access"):
-        await stand.openai.responses.create(model="claude", input="Hi", tools=[tool])
+    answer = await stand.openai.responses.with_raw_response.create(model="claude", input="Hi", tools=[tool])
+    assert answer.headers["x-roundhouse-dropped"] == "tools.web_search"
+    assert "tools" not in stand.claude.calls[-1].body
 
 
 async def test_tools_that_are_allowed_leave_out_the_search_that_is_not(stand: Stand) -> None:

@@ -16,6 +16,7 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.wires import messages, responses
+from server.wires.responses.reasoning import sealed
 from tests.fakes.openai_strict import StrictOpenAI
 
 MARK: Json = {"cache_control": {"type": "ephemeral"}}
@@ -55,7 +56,11 @@ CODEX: Json = {
     "instructions": "I",
     "input": [
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "D"}]},
-        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "Hm."}],
+            "encrypted_content": sealed([], "m"),
+        },
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": "No."},
         {"role": "user", "content": [{"type": "input_text", "text": "Hi", "prompt_cache_breakpoint": {}}]},

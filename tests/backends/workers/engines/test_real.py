@@ -147,6 +147,24 @@ async def test_agents_conversations_are_answered_where_the_template_wants_the_sy
         assert not prompts["c"][1].startswith("assistant")
 
 
+async def test_an_answer_in_text_ends_where_the_model_may_call_tools_instead(
+    smollm: Model, tmp_path: Path
+) -> None:
+    """A grammar allows both; its vocabulary has two tokens that end a text, and the model writes the other one."""
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
+        "tools": [{"type": "function", "function": {"name": "buy", "parameters": {"type": "object"}}}],
+        "max_tokens": 400,
+        "temperature": 0,
+    }
+    async with supervisor(tmp_path, slots=1) as pool, pool.lease(smollm, Need()) as upstream, HttpClient() as http:
+        backend = LocalWorkerBackend(http)
+        answer = await assemble_chat(backend.chat(upstream, ChatRequest.model_validate(body)))
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+
+
 async def test_a_request_cannot_bring_its_own_chat_template(smollm: Model, tmp_path: Path) -> None:
     async with supervisor(tmp_path, slots=1) as pool, pool.lease(smollm, Need()) as upstream:
         own = await post(upstream, "/chat/completions", PARIS)

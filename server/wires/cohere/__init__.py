@@ -1,0 +1,1 @@
+"""Cohere's embeddings, in front of every embedding model."""

@@ -1,0 +1,190 @@
+"""The tools of a Responses request, as tools of a chat. Source: OpenAI's API reference and SDK types.
+
+Namespaces are flattened: a tool in one is sent as ``namespace__name``, and its calls get both names back. Tools
+come from ``tools`` and from items of ``input`` that add some to a conversation. Tools that a provider runs itself
+are listed apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from backends.adapting.names import OPENAI
+from backends.wire.chat import MAX_TOOLS
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.types import Json
+from server.wires.responses.client_tools import CLIENT_TOOLS, is_hosted
+from server.wires.translation import Losses, named
+
+_FUNCTION = ("name", "description", "parameters", "strict")
+_KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading", *_FUNCTION})
+"""Fields of tools that are read. A deferred tool is given at once, since nothing here searches for it."""
+_BRING_TOOLS = ("additional_tools", "tool_search_output")
+_PLAIN = frozenset({"function", "custom"})
+_DIGITS = 8
+
+
+class ToolKey(NamedTuple):
+    """A tool of the request: ``kind`` is "function", "custom" or a type of :data:`CLIENT_TOOLS`."""
+
+    kind: str
+    name: str
+    namespace: str | None = None
+
+
+class Toolbox:
+    """The tools that the model may call, each with a name of its own in the chat.
+
+    The names are the same in every turn of a conversation: the name of a tool without a namespace is kept, and
+    the others avoid it. ``hosted`` are the tools that the provider runs, with their places. Raises InvalidRequest
+    for a malformed tool.
+    """
+
+    def __init__(self, request: ResponsesRequest) -> None:
+        self.hosted: list[tuple[Json, str]] = []
+        self._given: dict[ToolKey, Json] = {}
+        self._lost: dict[str, None] = {}
+        self._twice: str | None = None
+        self._names: dict[ToolKey, str] = {}
+        self._keys: dict[str, ToolKey] = {}
+        for tool, where in _tools_of(request):
+            self._add(tool, where)
+        for key in sorted(self._given, key=_precedence):
+            self.name_of(key)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether a provider of the same API may call tools that the chat lacks, or has by another name."""
+        return bool(self.hosted) or any(
+            name != key.name or key.kind in CLIENT_TOOLS for key, name in self._names.items()
+        )
+
+    def name_of(self, key: ToolKey) -> str:
+        """The name of a tool in the chat, also of one that the request no longer has."""
+        found = self._names.get(key)
+        if found is None:
+            found = self._names[key] = self._new_name(key)
+            self._keys.setdefault(found, key)
+        return found
+
+    def key_of(self, name: str) -> ToolKey:
+        """The tool that a name in the chat means; a function for an unknown name."""
+        return self._keys.get(name) or ToolKey("function", name)
+
+    def chat_tools(self, losses: Losses) -> list[Json]:
+        """The tools for the chat; fields that no chat has go to ``losses``."""
+        losses.add(*self._lost)
+        made = [_chat_tool(key, tool, self.name_of(key)) for key, tool in self._given.items()]
+        with losses.refusing():
+            if self._twice is not None:
+                raise UnsupportedParameter(
+                    f"Two tools have the name '{self._twice[:80]}'. Give each a name of its own.", param="tools"
+                )
+            if len(made) > MAX_TOOLS:
+                raise UnsupportedParameter(f"This model takes {MAX_TOOLS} tools at most.", param="tools")
+        return made[:MAX_TOOLS]
+
+    def chosen(self, given: Json) -> Json | None:
+        """A tool choice, or one of its list, as a chat's; None for a tool that is not the model's to call."""
+        kind = str(given.get("type"))
+        key = ToolKey(kind, kind if kind in CLIENT_TOOLS else str(given.get("name")), space_of(given))
+        if key not in self._given:
+            return None
+        kind = "custom" if kind == "custom" else "function"
+        return {"type": kind, kind: {"name": self.name_of(key)}}
+
+    def _add(self, tool: Any, where: str, space: Json | None = None) -> None:
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if not isinstance(kind, str):
+            raise InvalidRequest(f"{where} must be an object with a 'type'.", param=where)
+        if kind == "namespace" and space is None:
+            self._add_all(tool, where)
+        elif kind in _PLAIN:
+            key = ToolKey(kind, named(tool, "name", where), space and space["name"])
+            if where.startswith("tools[") and not self._given.keys().isdisjoint(
+                key._replace(kind=k) for k in _PLAIN
+            ):
+                self._twice = key.name
+            self._given[key] = tool
+            self._lose(tool)
+        elif kind in CLIENT_TOOLS and not is_hosted(tool):
+            self._given[ToolKey(kind, kind)] = tool
+            self._lose(tool)
+        else:
+            self.hosted.append((tool, where))
+
+    def _add_all(self, space: Json, where: str) -> None:
+        named(space, "name", where)
+        tools, about = space.get("tools"), space.get("description")
+        if not isinstance(tools, list):
+            raise InvalidRequest("A namespace has a list of 'tools'.", param=f"{where}.tools")
+        for at, tool in enumerate(tools):
+            if at == 0 and isinstance(tool, dict) and isinstance(about, str) and about:
+                told = f"All {space['name']} tools: {about}\n{tool.get('description') or ''}"
+                tool = {**tool, "description": told}
+            self._add(tool, f"{where}.tools[{at}]", space)
+
+    def _lose(self, tool: Json) -> None:
+        for name in tool.keys() - _KNOWN:
+            if tool[name] not in (None, False, []):
+                self._lost[f"tools.{name}"] = None
+
+    def _new_name(self, key: ToolKey) -> str:
+        if key.namespace is None and key.kind in _PLAIN:
+            return key.name
+        whole = key.name if key.namespace is None else f"{key.namespace}__{key.name}"
+        if OPENAI.allowed.fullmatch(whole) and whole not in self._keys:
+            return whole
+        digits = _DIGITS
+        while (made := OPENAI.made_of(whole, digits)) in self._keys:
+            digits += 1
+        return made
+
+
+def space_of(item: Json) -> str | None:
+    """The namespace of a call or a choice."""
+    space = item.get("namespace")
+    return space if isinstance(space, str) and space else None
+
+
+def keys_of(tools: Any) -> Iterator[ToolKey]:
+    """The keys of a list of tools, those within namespaces included."""
+    for tool in tools if isinstance(tools, list) else ():
+        if tool["type"] == "namespace":
+            yield from (key._replace(namespace=tool["name"]) for key in keys_of(tool["tools"]))
+        elif tool["type"] in _PLAIN:
+            yield ToolKey(tool["type"], tool["name"])
+
+
+def _tools_of(request: ResponsesRequest) -> Iterator[tuple[Any, str]]:
+    for at, tool in enumerate(request.tools or ()):
+        yield tool, f"tools[{at}]"
+    for position, item in enumerate(request.input if isinstance(request.input, list) else ()):
+        if item.get("type") in _BRING_TOOLS:
+            given = item.get("tools")
+            if not isinstance(given, list):
+                raise InvalidRequest(
+                    "An item that brings tools has a list of 'tools'.", param=f"input[{position}]"
+                )
+            for at, tool in enumerate(given):
+                yield tool, f"input[{position}].tools[{at}]"
+
+
+def _precedence(key: ToolKey) -> int:
+    return 2 if key.namespace is not None else int(key.kind not in _PLAIN)
+
+
+def _chat_tool(key: ToolKey, tool: Json, name: str) -> Json:
+    if key.kind == "function":
+        function = {each: tool[each] for each in _FUNCTION if tool.get(each) is not None}
+        return {"type": "function", "function": {**function, "name": name}}
+    if key.kind in CLIENT_TOOLS:
+        return {"type": "function", "function": CLIENT_TOOLS[key.kind].function(tool, name)}
+    custom = {"name": name, **{each: tool[each] for each in ("description",) if tool.get(each) is not None}}
+    form = tool.get("format")
+    if isinstance(form, dict) and form.get("type") == "grammar":
+        grammar = {each: form.get(each) for each in ("definition", "syntax")}
+        custom["format"] = {"type": "grammar", "grammar": grammar}
+    return {"type": "custom", "custom": custom}

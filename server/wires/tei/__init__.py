@@ -1,0 +1,1 @@
+"""The language of Text Embeddings Inference, in front of every embedding model, reranker and classifier."""

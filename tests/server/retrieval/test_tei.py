@@ -1,0 +1,82 @@
+"""Text Embeddings Inference's paths: its shapes, its errors, and what it can do that this server cannot."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from server.wires.tei.answers import ranks
+from server.wires.tei.requests import TeiRerankRequest
+from tests.server.conftest import Gateway
+
+LENGTH = math.hypot(0.5, 0.25)
+
+
+async def test_embeddings_are_a_list_of_vectors_of_length_one(gateway: Gateway) -> None:
+    for given, count in (("a", 1), (["a", "b"], 2)):
+        answer = await gateway.client.post(
+            "/embed", json={"inputs": given, "truncate": True, "prompt_name": "query"}
+        )
+        assert answer.json() == [pytest.approx([0.5 / LENGTH, -0.25 / LENGTH])] * count
+    assert gateway.backend.requests[-1].to_wire() == {
+        "model": "auto",
+        "input": ["a", "b"],
+        "truncate": True,
+        "input_type": "query",
+    }
+
+
+async def test_similarities_are_cosines_with_the_first_text(gateway: Gateway) -> None:
+    body = {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}, "parameters": {"truncate": True}}
+    assert (await gateway.client.post("/similarity", json=body)).json() == pytest.approx([1.0, 1.0])
+    assert gateway.backend.requests[-1].items() == ["a", "b", "c"]
+
+
+async def test_predictions_are_the_labels_best_first_and_a_batch_is_a_list_of_them(gateway: Gateway) -> None:
+    labels = [{"score": 0.5, "label": "toxic"}, {"score": 0.25, "label": "fine"}]
+    assert (await gateway.client.post("/predict", json={"inputs": "a"})).json() == labels
+    assert (await gateway.client.post("/predict", json={"inputs": ["a"]})).json() == labels
+    assert (await gateway.client.post("/predict", json={"inputs": [["a"], ["b"]]})).json() == [labels, labels]
+
+
+async def test_texts_are_ranked_at_the_path_of_documents(gateway: Gateway) -> None:
+    body = {"query": "q", "texts": ["a", "b"], "return_text": True}
+    answer = await gateway.client.post("/rerank", json=body)
+    assert answer.json() == [{"index": 1, "score": 0.1, "text": "b"}, {"index": 0, "score": 0.0, "text": "a"}]
+    documents = await gateway.client.post("/rerank", json={"query": "q", "documents": ["a"]})
+    assert documents.json()["results"][0]["relevance_score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scoring", "score", "raw"),
+    [("cross-encoder", 0.75, math.log(3)), ("similarity", 0.75, 0.5), ("cross-encoder", 1.0, 27.631)],
+)
+def test_a_raw_score_is_the_models_own_figure(scoring: str, score: float, raw: float) -> None:
+    request = TeiRerankRequest.model_validate({"query": "q", "texts": ["a"], "raw_scores": True})
+    answer = {"results": [{"index": 0, "relevance_score": score}], "scoring": scoring}
+    assert ranks(answer, request)[0]["score"] == pytest.approx(raw, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/embed", {"inputs": []}, "inputs"),
+        ("/embed", {"inputs": "a", "normalize": False}, "length 1"),
+        ("/embed", {"inputs": "a", "truncate": True, "truncation_direction": "Left"}, "truncation_direction"),
+        ("/embed", {"inputs": "a", "prompt_name": "poem"}, "query, document, passage"),
+        ("/embed_sparse", {"inputs": "a"}, "POST /embed"),
+        ("/embed_all", {"inputs": "a"}, "POST /embed"),
+        ("/predict", {"inputs": ["a", "b"]}, "/rerank"),
+        ("/predict", {"inputs": "a", "raw_scores": True}, "raw_scores"),
+        ("/rerank", {"query": "q", "texts": []}, "texts"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "sentences"),
+    ],
+)
+async def test_an_error_is_one_text_as_hugging_faces_clients_read_it(
+    gateway: Gateway, path: str, body: Any, said: str
+) -> None:
+    refused = await gateway.client.post(path, json=body)
+    assert (refused.status_code, refused.json()["error_type"]) == (400, "Validation")
+    assert said in refused.json()["error"]
