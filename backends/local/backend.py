@@ -53,7 +53,6 @@ from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
-    InvalidRequest,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,

@@ -25,7 +25,7 @@ from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
 from routing.accounts.refusals import Left, dollars, ends_in, exceeded
-from routing.accounts.windows import Window, day_of, window_at
+from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
 from routing.outcomes import Usage, UsageDetails
