@@ -39,7 +39,7 @@ from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
 from server.callers import Caller, Origin
-from server.functions import with_tools
+from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
@@ -53,8 +53,10 @@ def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
     One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
-    routing intent.
+    routing intent; also for a tool's result without its call.
     """
+    if not isinstance(body, TranslatedChat):
+        check_results(body.messages)
     body = with_tools(body)
     return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
 

@@ -52,6 +52,7 @@ from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
+    InvalidRequest,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
@@ -205,7 +206,7 @@ class LocalWorkerBackend:
                 if counts is not None:
                     counts.see(chunk)
                 made = regular(chunk, index, top)
-                yield made if counts is None or not counts.told else {**made, "usage": counts.usage()}
+                yield made if counts is None or not counts.known else {**made, "usage": counts.usage()}
 
     async def _set_effort(self, body: Json, upstream: Upstream) -> None:
         """Put the effort's arguments into the body; one that the template cannot keep is noted as dropped."""
@@ -249,6 +250,13 @@ class LocalWorkerBackend:
         binding = await bind_text(request, body, upstream.engine, self._checker)
         body = await self._grammars.of_text(await self._sampled(request, binding.body, upstream), upstream)
         calls = calls_of(request, body)
+        for call in calls:
+            if call.prompt == "" and request.suffix is None and not await self._count(upstream, call):
+                raise InvalidRequest(
+                    f"'{upstream.model}' has no token that begins a text, so it cannot go on from an empty "
+                    "prompt. Send a prompt of one character at least.",
+                    param="prompt",
+                )
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}

@@ -19,8 +19,8 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
+from server.api.stored import batches, conversations, files, message_batches, uploads
 from server.api.stored import completions as stored_chats
-from server.api.stored import conversations, files, uploads
 from server.api.stored import responses as stored_responses
 
 ROUTERS = (
@@ -46,6 +46,8 @@ ROUTERS = (
     ollama_models.router,
     ollama_store.router,
     files.router,
+    batches.router,
+    message_batches.router,
     uploads.router,
     route.router,
     outcomes.router,

@@ -115,9 +115,16 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
     reasons = list(dict.fromkeys(allowed(detail)[:MAX_MESSAGE] for detail in there))
     param = _spell(chosen)
     reason = " or: ".join(reasons[:4])
+    if _is_of_name(there[0]):
+        return InvalidRequest(f"'{param}': this name is not valid; {reason}.", param=param)
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
         reason += f" (it is {shown(_at(sent, chosen), value=False)})"
     return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)
+
+
+def _is_of_name(detail: ErrorDetails) -> bool:
+    """Whether an error is of the name of a field, not of its value."""
+    return detail["loc"][-1:] == ("[key]",)
 
 
 def _strict_json(body: bytes) -> None:

@@ -46,6 +46,7 @@ OTHERS = (
     ("tts-1", "tts-1", ["speak"]),
     ("gpt-image-1.5", "gpt-image-1", ["image"]),
     ("gpt-image-2.5-flare", "gpt-image-1", ["image"]),
+    ("omni-moderation-latest", "fake-moderation", ["moderate"]),
 )
 LEAST = 45.0
 """Seconds that must be left for another client to begin."""
@@ -138,7 +139,7 @@ def test_a_client_finishes_its_loop(
     if complaints or not passed:
         (tmp_path / "traffic.txt").write_text(tap.text())
         counted = Counter(f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed)
-        traffic = [f"{count} x {line}" for line, count in counted.items()]
+        traffic = [] if client.unjudged else [f"{count} x {line}" for line, count in counted.items()]
         said = output if len(output) < 10_000 else f"{output[:6000]}\n...\n{output[-4000:]}"
         report = [*complaints, f"--- traffic (whole in {tmp_path})", *traffic, "--- output", said]
         pytest.fail("\n".join(report), pytrace=False)

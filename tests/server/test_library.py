@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from ollama import ResponseError
+from openai.types import ModelDeleted
 
 from catalog.catalog import Catalog
 from catalog.model import Model
@@ -103,11 +104,8 @@ async def test_a_pulled_model_is_in_force_at_once_and_gone_when_it_is_deleted(sh
 async def test_openais_way_to_delete_a_model(shop: Shop) -> None:
     await shop.client.post("/api/pull", json={"model": NAME, "stream": False})
     gone = (await shop.client.delete("/v1/models/tiny-q4_k_m")).json()
-    assert {name: gone[name] for name in ("id", "object", "deleted")} == {
-        "id": "tiny-q4_k_m",
-        "object": "model",
-        "deleted": True,
-    }
+    told = ModelDeleted.model_validate(gone)
+    assert (told.id, told.object, told.deleted) == ("tiny-q4_k_m", "model", True)
     assert gone["freed"] > 3_000_000
     assert "note" not in gone
     assert shop.store.list() == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backends.wire.common import AS_COUNT, ModelName
 from catalog.errors import InvalidRequest
+from catalog.model import Capability
 from catalog.types import Json
 
 
@@ -42,7 +43,8 @@ def page(cards: Sequence[Any], query: PageQuery) -> Json:
 
 
 def model_info(card: Any) -> Json:
-    """A model's card in Anthropic's shape."""
+    """A model's card in Anthropic's shape. The names of the router have no capabilities of their own."""
+    ends = card.get("shutdown_date")
     return {
         "type": "model",
         "id": card["id"],
@@ -50,7 +52,35 @@ def model_info(card: Any) -> Json:
         "created_at": datetime.fromtimestamp(card["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "max_input_tokens": card.get("max_input_tokens") or card.get("context_window"),
         "max_tokens": card.get("max_output_tokens"),
-        "lifecycle": "active",
+        "lifecycle": "active" if ends is None else "deprecated",
+        "retires_at": None if ends is None else f"{ends}T00:00:00Z",
+        "capabilities": _capabilities(frozenset(card["capabilities"])) if "capabilities" in card else None,
+    }
+
+
+def _capabilities(has: Collection[str]) -> Json:
+    """Support by Anthropic's names: what a request to the model has an effect of, not what is left out of it."""
+
+    def supported(name: str | None, **parts: str | None) -> Json:
+        each = {part: supported(capability) for part, capability in parts.items()}
+        return {"supported": name in has, **each}
+
+    reasoning, searching = Capability.REASONING.value, Capability.WEB_SEARCH.value
+    thought, off = supported(reasoning), {"supported": True}
+    return {
+        "batch": supported(None),
+        "citations": supported(None),
+        "code_execution": supported(None),
+        "context_management": supported(None),
+        "effort": supported(reasoning, **dict.fromkeys(("low", "medium", "high", "xhigh", "max"), reasoning)),
+        "image_input": supported(Capability.VISION.value),
+        "pdf_input": supported(Capability.DOCUMENTS.value),
+        "server_tools": supported(searching, web_search=searching, code_execution=None),
+        "structured_outputs": supported(Capability.JSON_SCHEMA.value),
+        "thinking": {
+            **thought,
+            "types": {"adaptive": thought, "enabled": thought, "disabled": off, "between_tools": off},
+        },
     }
 
 

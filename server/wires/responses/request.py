@@ -8,6 +8,7 @@ from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
@@ -24,7 +25,7 @@ def to_chat(
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
-    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools, which
+    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
     are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
     elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
     a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
@@ -37,6 +38,8 @@ def to_chat(
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
         messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
+    if not messages:
+        raise InvalidRequest("'input' is empty; send a text or an item.", param="input")
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
     losses.add(*left_out)
     body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
@@ -150,7 +153,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         )
     with losses.refusing():
         raise UnsupportedParameter(
-            f"This model has no tool of type {str(kind)[:80]!r}; leave 'tool_choice' out, or ask another model.",
+            f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
             param="tool_choice",
         )
     return None

@@ -10,6 +10,7 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from catalog.errors import QueueFull, RateLimited, UpstreamOverloaded, UpstreamTimeout, WorkerFailed
+from server.wires.messages.models import model_info
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
@@ -103,6 +104,24 @@ async def test_anthropics_sdk_lists_the_models_in_pages(serve: Start) -> None:
         assert (parrot.id, parrot.type, parrot.display_name) == ("parrot", "model", "parrot")
         assert parrot.max_input_tokens == 4096
         assert parrot.created_at.tzinfo is not None
+        assert (parrot.lifecycle, parrot.retires_at) == ("active", None)
+        oracle = await client.models.retrieve("cloud/oracle")
+        assert (oracle.lifecycle, str(oracle.retires_at)) == ("deprecated", "2027-01-14 00:00:00+00:00")
+
+
+def test_a_models_capabilities_have_anthropics_names() -> None:
+    card = {"id": "m", "created": 0, "capabilities": ["chat", "vision", "reasoning", "web_search"]}
+    model = anthropic.types.ModelInfo.model_validate(model_info(card), strict=False)
+    known = model.capabilities
+    assert known is not None
+    assert known.image_input.supported
+    assert known.thinking.types.adaptive.supported
+    assert known.thinking.types.disabled.supported
+    assert known.effort.low.supported
+    assert known.server_tools.web_search.supported
+    assert not known.pdf_input.supported
+    assert not known.server_tools.code_execution.supported
+    assert model_info({"id": "auto", "created": 0})["capabilities"] is None
 
 
 async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(serve: Start) -> None:
