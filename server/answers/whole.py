@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -47,11 +47,13 @@ class SingleItem:
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """A job, and how the items of its answer become one document."""
+    """A job, and how the items of its answer become one document. ``opens`` opens it, ``keep`` stores the answer."""
 
     job: Job[T]
     assembler: Callable[[], Assembler[T]]
     shape: Callable[[Any], Any] = lambda value: value
+    opens: Opens[T] = open_job
+    keep: Callable[[Any], Awaitable[None]] | None = None
 
 
 async def assemble(answer: Answer[T], assembler: Callable[[], Assembler[T]]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -23,65 +23,76 @@ from server.api.inference.images import Pictures
 from server.api.inference.rerank import shaped
 from server.batches.lines import Door
 from server.callers import Origin
+from server.history.chats import ChatKeeper
 from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler
 from server.wires.web_search import can_search
 
 
-def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
-    """A chat completion."""
-    del runtime
+async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+    """A chat completion; it is kept with ``store: true``."""
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
-    return Question(job, FunctionCallAssembler if of_functions else ChatAssembler)
+    assembler = FunctionCallAssembler if of_functions else ChatAssembler
+    stored = bool(body.model_extra) and body.model_extra.get("store") is True
+    if not stored or runtime.storage.settings.store == "never":
+        return Question(job, assembler)
+    keeper = ChatKeeper(runtime.storage, origin.caller, job.trace, body)
+    return Question(replace(job, kept=jobs.KEPT), assembler, keep=keeper.keep)
 
 
-def completion(body: CompletionRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def completion(body: CompletionRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A completion of a prompt."""
     del runtime
     return Question(jobs.completion_job(body, origin), CompletionAssembler)
 
 
-def embedding(body: EmbeddingRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def embedding(body: EmbeddingRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """Embeddings of texts."""
     del runtime
     return Question(jobs.embedding_job(body, origin), SingleItem)
 
 
-def moderation(body: ModerationRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def moderation(body: ModerationRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A judgement of content."""
     del runtime
     return Question(jobs.moderation_job(body, origin), SingleItem)
 
 
-def image(body: ImageRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def image(body: ImageRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """Pictures."""
     del runtime
     return Question(jobs.image_job(body, origin), lambda: Pictures(body))
 
 
-def rerank(body: RerankRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def rerank(body: RerankRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """Documents in the order of their relevance."""
     del runtime
     job = jobs.rerank_job(body, origin)
     return Question(job, SingleItem, lambda answer: shaped(answer, body, job.trace))
 
 
-def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
-    """A response of OpenAI's Responses API."""
-    from server.wires.responses import ResponseStream, to_chat
+async def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+    """A response of OpenAI's Responses API.
 
-    del runtime
-    job = jobs.chat_job(to_chat(body), origin)
+    It is kept with ``store: true`` alone: the answers of a batch are in its file, and would displace others.
+    """
+    from server.history.background import opens
+    from server.history.turns import turn_of
+    from server.wires.responses import ResponseStream
 
-    def assembler() -> TranslatedAssembler[ResponseStream]:
-        stream = ResponseStream(request=body, response_id=f"resp_{job.trace}", created_at=int(time.time()))
-        return TranslatedAssembler(stream, whole=ResponseStream.response)
+    if body.store is None:
+        body = body.model_copy(update={"store": False})
+    turn = await turn_of(runtime, body, origin.caller, origin.trace)
+    return Question(
+        await turn.job(origin),
+        lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
+        opens=opens(body, origin),
+        keep=turn.keep,
+    )
 
-    return Question(job, assembler)
 
-
-def message(body: MessagesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
+async def message(body: MessagesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A message of Anthropic's Messages API."""
     from server.wires.messages import MessageStream, members_called, to_chat
 

@@ -26,7 +26,6 @@ from routing.facts import Workload
 from server.answers.whole import assemble
 from server.batches.lines import Door
 from server.callers import Caller, Origin
-from server.jobs import open_job
 from server.runtime import Runtime
 
 TRIES = 6
@@ -60,12 +59,15 @@ class Asker:
 
     async def _ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         caller = caller_of_owner(self._runtime, self._owner)
-        question = door.ask(body, Origin(caller, token_hex(16)), self._runtime)
+        question = await door.ask(body, Origin(caller, token_hex(16)), self._runtime)
         facts = question.job.facts
         intent = replace(facts.intent, workload=Workload.BATCH)
         job = replace(question.job, facts=replace(facts, intent=intent))
-        async with open_job(self._runtime, job, caller) as answer:
-            return job.trace, question.shape(await assemble(answer, question.assembler))
+        async with question.opens(self._runtime, job, caller) as answer:
+            value = question.shape(await assemble(answer, question.assembler))
+        if question.keep is not None:
+            await question.keep(value)
+        return job.trace, value
 
 
 def caller_of_owner(runtime: Runtime, owner: str) -> Caller:

@@ -72,7 +72,7 @@ def read_done(paths: Iterable[Path]) -> Done:
     return done
 
 
-class Journal:
+class ResultJournal:
     """Appends results to the file of one run, in groups; ``flushed`` is called after each group.
 
     :meth:`write` runs in a task of its own, between the first :meth:`add` and :meth:`finish`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -31,7 +31,7 @@ class Door:
     """An endpoint that a line may ask: the type of its body, and the question that a body is."""
 
     reads: type[WireModel]
-    ask: Callable[[Any, Origin, Runtime], Question[Any]]
+    ask: Callable[[Any, Origin, Runtime], Awaitable[Question[Any]]]
 
 
 Doors = Mapping[str, Door]
@@ -169,6 +169,8 @@ class Check:
         body = request.body
         if getattr(body, "stream", False):
             raise InvalidRequest("A line of a batch is not streamed: leave 'stream' out.", param="body.stream")
+        if getattr(body, "background", False):
+            raise InvalidRequest("A batch is in the background: leave 'background' out.", param="body.background")
         model = getattr(body, "model", None)
         if isinstance(model, str):
             if self._found.models is not None and len(self._found.models) < 2:

@@ -20,13 +20,12 @@ import structlog
 from catalog.errors import RoundhouseError
 from catalog.types import Json
 from routing.state.records import Record
-from server.batches.asking import Asker
+from server.batches.answering import Answering
 from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
-from server.batches.journal import Done, Journal, Lines, entries, read_done
-from server.batches.lines import Check, Line, read_lines
+from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
+from server.batches.lines import Check, read_lines
 from server.callers import Caller
 from server.edge.errors import as_error
-from server.edge.json_body import SHORT
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
 from server.storage.settings import StorageSettings
@@ -111,12 +110,13 @@ class BatchWork:
             return None
         done = await asyncio.to_thread(read_done, self._journals(started))
         progress = _Progress(self, started, done)
-        journal = Journal(self._path(started, f"{run}.journal"), done, progress.flushed)
+        journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                await self._ask_all(started, done, journal)
+                answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
+                await answering.answer(read_lines(self._path(started, INPUT), self._longest_line), done.lines)
         except TimeoutError:
             ending = "expired"
         except ExceptionGroup as errors:
@@ -139,39 +139,6 @@ class BatchWork:
         return await self._change(
             started, "finalizing", finalizing_at=now, request_counts=counts, **{INTERNAL: internal}
         )
-
-    async def _ask_all(self, batch: Record, done: Done, journal: Journal) -> None:
-        read = self._dialect.read(batch)
-        asker = Asker(self._runtime, batch.owner)
-        slots = asyncio.Semaphore(self._concurrency)
-
-        async def ask(line: Line) -> None:
-            try:
-                await self._ask(batch, line, read, asker, journal)
-            finally:
-                slots.release()
-
-        async with asyncio.TaskGroup() as asking:
-            async for block in read_lines(self._path(batch, INPUT), self._longest_line):
-                for line in block:
-                    if line.number not in done.lines:
-                        await slots.acquire()
-                        asking.create_task(ask(line))
-
-    async def _ask(self, batch: Record, line: Line, read: Any, asker: Asker, journal: Journal) -> None:
-        dialect, answered = self._dialect, False
-        try:
-            long = len(line.data) > SHORT
-            request = await asyncio.to_thread(read, line.data) if long else read(line.data)
-            trace, answer = await asker.ask(request.door, request.body)
-            result = dialect.answered(batch, line.number, request.custom_id, trace, answer)
-            answered = True
-        except Exception as error:  # the boundary of a line: its error is its result
-            if not isinstance(error, RoundhouseError):
-                structlog.get_logger("server.batches").error("line.failed", batch=batch.id, exc_info=error)
-            custom_id = dialect.custom_id(line.data)
-            result = dialect.refused(batch, line.number, custom_id, as_error(error))
-        await journal.add(line.number, answered, orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
 
     # ---- finishing
 

@@ -43,7 +43,7 @@ async def test_every_line_is_answered_as_its_endpoint_answers(gateway: Gateway) 
 
 BODIES: dict[str, Json] = {
     CHAT: chat_line("x")["body"],
-    "/v1/responses": {"model": "parrot", "input": "Hi"},
+    "/v1/responses": {"model": "parrot", "input": "Hi", "store": False},
     "/v1/completions": {"model": "parrot", "prompt": "Hi"},
     "/v1/embeddings": {"model": "parrot", "input": ["a", "b"]},
     "/v1/moderations": {"model": "parrot", "input": "Hi"},
@@ -75,6 +75,16 @@ async def test_a_line_gets_the_answer_of_the_door_that_it_names(gateway: Gateway
     assert timeless(got["response"]["body"]) == timeless(direct.json())
     assert gateway.dispatcher.facts[0].intent.workload is Workload.BATCH
     assert gateway.dispatcher.facts[-1].intent.workload is Workload.INTERACTIVE
+
+
+async def test_the_answer_of_a_line_is_stored_if_the_line_says_so(gateway: Gateway) -> None:
+    for path, stored in ((CHAT, {"store": True}), ("/v1/responses", {"store": True}), ("/v1/responses", {})):
+        body = {name: value for name, value in BODIES[path].items() if name != "store"}
+        line = {"custom_id": "one", "method": "POST", "url": path, "body": {**body, **stored}}
+        done = await until(gateway, await send(gateway, jsonl(line), path), "completed", "failed")
+        (got,) = await content(gateway, done["output_file_id"])
+        again = await gateway.client.get(f"{path}/{got['response']['body']['id']}")
+        assert again.status_code == (200 if stored else 404), path
 
 
 @pytest.mark.parametrize(

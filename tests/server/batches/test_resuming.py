@@ -12,7 +12,7 @@ import pytest
 
 from routing.clock import SystemClock
 from server.background import works
-from server.batches.journal import Done, Journal, Lines, entries, read_done
+from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
 from server.runtime import Runtime
 from server.settings import Settings
 from server.storage.runner import Runner
@@ -26,7 +26,7 @@ async def nothing() -> None:
 
 async def write(path: Path, *results: tuple[int, bool, bytes]) -> Done:
     done = Done(Lines())
-    journal = Journal(path, done, nothing)
+    journal = ResultJournal(path, done, nothing)
     for result in results:
         await journal.add(*result)
     await journal.finish()
@@ -71,7 +71,7 @@ async def test_a_journal_whose_disk_fails_takes_no_more(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("server.batches.journal._append", full)
     done = Done(Lines())
-    journal = Journal(tmp_path / "1.journal", done, nothing)
+    journal = ResultJournal(tmp_path / "1.journal", done, nothing)
     await journal.add(1, True, b"{}")
     await asyncio.wait_for(journal._writing, 20)
     with pytest.raises(OSError, match="No space"):
