@@ -216,6 +216,13 @@ class Describe(Protocol):
 
 
 @runtime_checkable
+class Checks(Protocol):
+    """``fault`` is what keeps an endpoint from being called, such as missing credentials; None if nothing does."""
+
+    async def fault(self, upstream: Upstream) -> str | None: ...
+
+
+@runtime_checkable
 class Tokenize(Protocol):
     """``tokenize`` gives a text's token ids, ``detokenize`` their text; the round trip is exact."""
 

@@ -232,6 +232,8 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     extra = request.model_extra or {}
     wanted = request.model_fields_set - _ALWAYS
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
+    if not isinstance(request, ChatRequest):  # a field of its own, such as a picture's moderation, is no chat's
+        wanted -= table.refuses.keys() & type(request).model_fields.keys()
     if foreign.isdisjoint(wanted) and all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
         return {}
     return {

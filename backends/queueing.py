@@ -38,7 +38,7 @@ class Need:
 INTERACTIVE_PER_BATCH = 4
 """Interactive requests that are served before each batch request while both wait."""
 BATCH_SHARE = 4
-"""Batch gets one slot in so many, at least one, while there is interactive traffic; without it, all but so many."""
+"""Batch gets one slot in so many, at least one, while interactive requests come; else all but so many."""
 CALM = 5.0
 """Seconds after an interactive request in which more are expected."""
 

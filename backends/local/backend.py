@@ -206,7 +206,7 @@ class LocalWorkerBackend:
                 if counts is not None:
                     counts.see(chunk)
                 made = regular(chunk, index, top)
-                yield made if counts is None or not counts.told else {**made, "usage": counts.usage()}
+                yield made if counts is None or not counts.known else {**made, "usage": counts.usage()}
 
     async def _set_effort(self, body: Json, upstream: Upstream) -> None:
         """Put the effort's arguments into the body; one that the template cannot keep is noted as dropped."""

@@ -27,7 +27,7 @@ WORKER = ParameterTable(
     marks=frozenset({"reasoning_content"}),
     unmarked=False,
     refuses=OTHER_ANSWERS,
-    tools=ToolRules(names=OPENAI_NAMES, custom_tools=False),
+    tools=ToolRules(names=OPENAI_NAMES, custom_tools=False, input_grammars=True),
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -59,7 +59,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         marks=WORKER.marks,
         unmarked=False,
         refuses=OTHER_ANSWERS,
-        tools=WORKER.tools,
+        tools=replace(WORKER.tools, input_grammars=False),
     ),
     "llama-cpp-python": replace(
         WORKER,
@@ -69,7 +69,8 @@ ENGINES: Mapping[str, ParameterTable] = {
     ),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
     "diffusion": ParameterTable(
-        drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
+        drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
+        unknown_pass=False,
     ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend

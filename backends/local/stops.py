@@ -39,6 +39,11 @@ class Counts:
         self._timings = chunk.get("timings") or self._timings
         self._usage = chunk.get("usage") or self._usage
 
+    @property
+    def known(self) -> bool:
+        """Whether the caller wants the counts and the worker has begun to tell them."""
+        return self.told and bool(self._timings)
+
     def usage(self) -> Json:
         """OpenAI's usage object."""
         if self._usage is not None:

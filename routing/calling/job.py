@@ -37,3 +37,7 @@ class Job(Generic[T]):
     left_out: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     bound: Bound | None = None
+
+    def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of parameters that are not stored here."""
+        return tuple(name for name in names if name not in self.kept) if self.kept else names

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from backends.native import refusal_of
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.responses import OWN_ID
 from catalog.errors import InvalidRequest, StreamBroken
@@ -85,7 +86,13 @@ def _code(secret: bytes, caller: Caller, body: bytes) -> bytes:
 
 
 def summarising(chat: TranslatedChat) -> ChatRequest:
-    """The chat that asks for the summary of another. Its model is the other's; tools are not offered."""
+    """The chat that asks for the summary of another. Its model is the other's; tools are not offered.
+
+    Raises UnsupportedParameter for a conversation with parts that only a provider of another API can read.
+    """
+    refusal = refusal_of(chat)
+    if refusal is not None:
+        raise refusal
     messages: list[Any] = [message.model_dump(mode="json", exclude_unset=True) for message in chat.messages]
     body = {"model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
     return ChatRequest.model_validate({**body, "stream": True, "stream_options": {"include_usage": True}})

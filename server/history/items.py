@@ -66,14 +66,20 @@ def response_of(item_id: str) -> str | None:
 def without_own_ids(items: Iterable[Json]) -> list[Json]:
     """The items without the ids that the gateway gave, which no other server knows.
 
-    Reasoning keeps its id, by which backends tell it from the provider's own.
+    Reasoning keeps its id, by which backends tell it from the provider's own, and so do messages of the assistant,
+    which must have one.
     """
     return [_anonymous(item) for item in items]
 
 
 def _anonymous(item: Json) -> Json:
     name = item.get("id")
-    if item.get("type") == "reasoning" or not isinstance(name, str) or _OWN.fullmatch(name) is None:
+    if (
+        item.get("type") == "reasoning"
+        or item.get("role") == "assistant"
+        or not isinstance(name, str)
+        or _OWN.fullmatch(name) is None
+    ):
         return item
     return {key: value for key, value in item.items() if key != "id"}
 

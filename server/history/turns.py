@@ -11,7 +11,7 @@ import structlog
 
 from backends.wire.chat import TranslatedChat
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import RoundhouseError, UnsupportedParameter
+from catalog.errors import RoundhouseError, UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.job import Job
 from routing.state.records import Record
@@ -96,13 +96,15 @@ class Turn:
             return
         response.update({name: value for name, value in self.state.items() if value})
         try:
+            if not (isinstance(response.get("id"), str) and isinstance(response.get("output"), list)):
+                raise UpstreamProtocolError("The upstream's response has no id or no output.")
             records = [self.record(response)] if self.kept else []
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
             await self.storage.keep(*records, make_room=self.kept)
         except RoundhouseError as error:
             structlog.get_logger("server.history").warning(
-                "response.not_stored", response=str(response["id"]), error=error.message
+                "response.not_stored", response=self.response_id, error=error.message
             )
             response["store"] = False
             if conversation is not None:

@@ -54,7 +54,7 @@ class Client:
     unjudged: bool = False
     starter: str | None = None
     fails: str | None = None
-    limit: float = 120.0
+    limit: float = 180.0
     arguments: Mapping[str, Json] = field(default_factory=dict)
 
     @property

@@ -29,7 +29,8 @@ from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
 from catalog.types import Json
-from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.caps import SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner

@@ -38,7 +38,6 @@ class ResponseQuery(WireModel):
     include: Included | None = None
     stream: Literal["true", "false"] | None = None
     starting_after: Annotated[int, Field(ge=0), AS_COUNT] | None = None
-    include_obfuscation: Literal["true", "false"] | None = None
 
 
 class ResponseItems(TypedDict):

@@ -32,8 +32,8 @@ class ResponseStream:
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
     reasoning item, and a provider's signed blocks and the signatures of calls its ``encrypted_content``. Of chunks
-    that carry events of the Responses API, the events are passed on. ``state`` are the fields of the response about
-    where it is stored, and ``number`` is the next event's.
+    that carry events of the Responses API, the events are passed on. ``state`` are the response's fields about its
+    storage, and ``number`` is the next event's.
     """
 
     request: ResponsesRequest

@@ -15,7 +15,8 @@ for call in said.tool_calls or ():
     messages.append({"role": "tool", "tool_name": call.function.name, "content": output})
 if SCRIPTED:
     proven("".join(part.message.content or "" for part in client.chat(MODEL, messages, stream=True)))
-form = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+named = {"name": {"enum": ["Ada", "Bob"]}}
+form = {"type": "object", "properties": named, "required": ["name"], "additionalProperties": False}
 assert "name" in json.loads(
     client.chat(MODEL, [{"role": "user", "content": "I am Ada."}], format=form, options=short).message.content
 )

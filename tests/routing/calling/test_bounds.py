@@ -15,8 +15,8 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import BudgetExceeded, PriceUnknown, StreamBroken, UnsupportedParameter, UpstreamProtocolError
 from catalog.model import Capability, Limits, Model, Price
 from catalog.types import Json
+from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.costs import cost_nano
-from routing.accounts.spend import Caps, SpendSettings
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
 from routing.calling.judgement import judge_for
