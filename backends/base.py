@@ -195,6 +195,34 @@ class Count(Protocol):
 
 
 @runtime_checkable
+class Template(Protocol):
+    """``apply_template`` gives the text that a chat becomes for its model: ``{"prompt": "..."}``.
+
+    ``add_generation_prompt`` among the request's further fields may leave out the beginning of the answer. Raises
+    CapabilityMismatch where the model's server does not tell it.
+    """
+
+    async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json: ...
+
+
+@runtime_checkable
+class Describe(Protocol):
+    """``properties`` gives what llama-server tells of a model: its template, special tokens, slots and context.
+
+    Raises CapabilityMismatch where the model's server does not tell them.
+    """
+
+    async def properties(self, upstream: Upstream) -> Json: ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """``fault`` is what keeps an endpoint from being called, such as missing credentials; None if nothing does."""
+
+    async def fault(self, upstream: Upstream) -> str | None: ...
+
+
+@runtime_checkable
 class Tokenize(Protocol):
     """``tokenize`` gives a text's token ids, ``detokenize`` their text; the round trip is exact."""
 

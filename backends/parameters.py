@@ -84,7 +84,8 @@ class ParameterTable:
     of speech, if known. ``refuses`` are parameters without which the answer would be another, each with the
     advice that its error gives. ``efforts`` gives the reasoning efforts of a model by its name, None for one
     that gets them as they are. ``tools`` are the forms of tools and their results. ``text_files``: files may
-    hold text; ``linked_files``: they may be given by address. ``sources``: an answer's sources stand beside it
+    hold text; ``linked_files``: they may be given by address; None, if that is not known, leaves it to a caller
+    who speaks the server's wire. ``sources``: an answer's sources stand beside it
     (:mod:`backends.openai.sources`).
     """
 
@@ -103,7 +104,7 @@ class ParameterTable:
     efforts: Callable[[str], Set[str] | None] | None = None
     tools: ToolRules = ALL
     text_files: bool = False
-    linked_files: bool = True
+    linked_files: bool | None = True
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
@@ -186,7 +187,7 @@ def _check_bounds(request: Sampling, upstream: Upstream, table: ParameterTable) 
 def _with_files(request: ChatRequest, upstream: Upstream, table: ParameterTable) -> ChatRequest:
     if not has_files(request.messages):
         return request
-    if not table.linked_files:
+    if table.linked_files is False or (table.linked_files is None and isinstance(request, TranslatedChat)):
         refuse_links(request.messages, upstream.model)
     return request if table.text_files else with_text_files(request)
 
@@ -231,6 +232,8 @@ def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> 
     extra = request.model_extra or {}
     wanted = request.model_fields_set - _ALWAYS
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()
+    if not isinstance(request, ChatRequest):  # a field of its own, such as a picture's moderation, is no chat's
+        wanted -= table.refuses.keys() & type(request).model_fields.keys()
     if foreign.isdisjoint(wanted) and all(_taken(name, table, upstream, unknown=name in extra) for name in wanted):
         return {}
     return {

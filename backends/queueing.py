@@ -37,6 +37,10 @@ class Need:
 
 INTERACTIVE_PER_BATCH = 4
 """Interactive requests that are served before each batch request while both wait."""
+BATCH_SHARE = 4
+"""Batch gets one slot in so many, at least one, while interactive requests come; else all but so many."""
+CALM = 5.0
+"""Seconds after an interactive request in which more are expected."""
 
 
 class FairQueue(Generic[T]):
@@ -56,14 +60,21 @@ class FairQueue(Generic[T]):
     def push(self, item: T, *, flow: str, priority: Priority) -> None:
         self._flows[priority].setdefault(flow, deque()).append(item)
 
-    def peek(self) -> T:
-        """Return the item that :meth:`pop` would return. Raises IndexError on an empty queue."""
-        flows = self._flows[self._turn()]
+    def waiting(self, priority: Priority) -> int:
+        """The number of items of one class."""
+        return sum(map(len, self._flows[priority].values()))
+
+    def peek(self, *, batch: bool = True) -> T:
+        """Return the item that :meth:`pop` would return; without ``batch`` an interactive one.
+
+        Raises IndexError if there is none.
+        """
+        flows = self._flows[self._turn(batch)]
         return next(iter(flows.values()))[0]
 
-    def pop(self) -> T:
-        """Remove and return the next item; its flow moves to the end of the round. Raises IndexError if empty."""
-        priority = self._turn()
+    def pop(self, *, batch: bool = True) -> T:
+        """Remove and return the next item; its flow moves to the end of the round. Raises as :meth:`peek`."""
+        priority = self._turn(batch)
         flows = self._flows[priority]
         flow, items = next(iter(flows.items()))
         item = items.popleft()
@@ -111,8 +122,8 @@ class FairQueue(Generic[T]):
             del flows[largest]
         return item
 
-    def _turn(self) -> Priority:
-        interactive, batch = self._flows[Priority.INTERACTIVE], self._flows[Priority.BATCH]
+    def _turn(self, may_batch: bool = True) -> Priority:
+        interactive, batch = self._flows[Priority.INTERACTIVE], may_batch and self._flows[Priority.BATCH]
         if not interactive and not batch:
             raise IndexError("the queue is empty")
         if not interactive or (batch and self._since_batch >= INTERACTIVE_PER_BATCH):
@@ -122,9 +133,10 @@ class FairQueue(Generic[T]):
 
 @dataclass(eq=False, slots=True)
 class Grant:
-    """The right to use ``slots`` slots; compared by identity, so one of an earlier process is never mistaken."""
+    """The right to use ``slots`` slots; compared by identity, so one of an earlier process is not mistaken."""
 
     slots: int
+    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(eq=False, slots=True)
@@ -141,6 +153,9 @@ _LATELY = 120.0
 
 class FairSlots:
     """The slots of one worker or endpoint and the queue for them, which also exists while a worker loads.
+
+    Batch requests leave slots free for interactive ones, and more while those come: an interactive request finds a
+    slot at once, and shares its worker with few batch requests. Some batch request is always at work.
 
     No slot is granted before :meth:`open`; then at most ``capacity`` are held at a time. ``changed`` is called
     after every change of the grants or the queue, so that the owner can see demand and idleness. ``name`` is used
@@ -164,6 +179,7 @@ class FairSlots:
         self._capacity = 0
         self._holds: deque[tuple[float, float]] = deque(maxlen=_HOLDS)
         self._granted_at: dict[Grant, float] = {}
+        self._interactive_at: float | None = None
         self.last_used: float | None = None
         self.completed = 0
 
@@ -184,6 +200,11 @@ class FairSlots:
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    @property
+    def waiting_batch(self) -> int:
+        """The batch requests of those that wait, which a new interactive request does not wait for."""
+        return self._queue.waiting(Priority.BATCH)
 
     @property
     def idle(self) -> bool:
@@ -257,6 +278,8 @@ class FairSlots:
         now = self._clock()
         self._held.discard(grant)
         held_for = now - self._granted_at.pop(grant)
+        if grant.priority is Priority.INTERACTIVE:
+            self._interactive_at = now
         if grant.slots and completed:
             self._holds.append((now, held_for))
         self.completed += completed
@@ -282,14 +305,28 @@ class FairSlots:
 
     def _grant(self) -> None:
         while self._capacity and len(self._queue):
-            waiter = self._queue.peek()
+            batch = self._has_room_for_batch()
+            if not batch and not self._queue.waiting(Priority.INTERACTIVE):
+                return
+            waiter = self._queue.peek(batch=batch)
             slots = min(waiter.need.slots, self._capacity)
             if slots and self.busy + slots > self._capacity:
                 return
-            self._queue.pop()
+            self._queue.pop(batch=batch)
             if waiter.future.done():
                 continue
-            grant = Grant(slots)
+            grant = Grant(slots, waiter.need.priority)
             self._held.add(grant)
             self._granted_at[grant] = self.last_used = self._clock()
             waiter.future.set_result(grant)
+
+    def _has_room_for_batch(self) -> bool:
+        """Whether a batch request may take a slot now. One may if none is at work; then its end asks again."""
+        if self._capacity == 1 or not self._queue.waiting(Priority.BATCH):
+            return True
+        held = sum(grant.slots for grant in self._held if grant.priority is Priority.BATCH)
+        share = max(1, self._capacity // BATCH_SHARE)
+        quiet = self._interactive_at is None or self._clock() - self._interactive_at > CALM
+        if quiet and not any(grant.slots and grant.priority is Priority.INTERACTIVE for grant in self._held):
+            share = self._capacity - share
+        return held < share

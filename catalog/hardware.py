@@ -91,6 +91,11 @@ def detect() -> Machine:
     )
 
 
+def device_ids() -> frozenset[str]:
+    """The ids of this machine's devices, as rows name them."""
+    return frozenset(device.id for device in detect().devices)
+
+
 def needed(model_bytes: int, *, context: int = 0, geometry: Geometry | None = None) -> int:
     """Estimate the bytes of a loaded model: weights, KV cache for ``context`` tokens, compute buffers.
 

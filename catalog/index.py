@@ -32,12 +32,12 @@ LAST_DAYS = 7
 class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
-    Arrays have shape (n,): ``context`` in tokens (infinite when unknown); ``memory`` in bytes (0 when unknown);
-    ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for local models); ``load_seconds``,
-    ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the catalogue, else estimated from the
-    model's size; ``retires`` in seconds of wall-clock time from which ``auto`` leaves a model (infinite without an
-    announced end). ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces
-    the index's own lookup by name (:meth:`replicas`).
+    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when unknown;
+    ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for
+    local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
+    catalogue, else estimated from the model's size; ``retires`` in seconds of wall-clock time from which ``auto``
+    leaves a model (infinite without an announced end). ``endless`` are the rows, shape (m,), whose answers cannot
+    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class Index:
         self._tagged: dict[str, Bools] = {}
         self._allowed: dict[tuple[str, ...], Bools] = {}
         self._trusted: dict[frozenset[str], Bools] = {}
+        self.longest = _column((m.limits.max_output_tokens for m in rows), np.inf)
+        self._longest = sorted(set(self.longest.tolist()))
         self._contexts = sorted(set(self.context.tolist()))
         self._retirements = sorted(self.retires[np.isfinite(self.retires)].tolist())
         self._blocked: Mapping[str, object] | None = None
@@ -100,6 +102,10 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.models)
+
+    def too_short(self, answer: int | None) -> int:
+        """Count the distinct longest answers that are below ``answer`` tokens; 0 for most requests."""
+        return 0 if answer is None else bisect_left(self._longest, answer)
 
     def too_small(self, size: float) -> int:
         """Count the distinct context windows that are smaller than ``size`` tokens; 0 for most requests."""

@@ -7,7 +7,6 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +24,7 @@ from catalog.moderation.categories import Moderation
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
+from catalog.validation.fields import check_headers, check_name, check_query, split_address
 from catalog.validation.section import Section
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,7 +39,7 @@ _VoiceMap = Annotated[
 def _not_the_routers(name: str) -> str:
     if name.casefold() == "auto" or name.casefold().startswith("auto:"):
         raise ValueError("'auto' and 'auto:...' are the router's own names; choose another")
-    return name
+    return check_name(name)
 
 
 _Name = Annotated[str, AfterValidator(_not_the_routers)]
@@ -145,11 +145,13 @@ class PathSource(BaseModel):
 
     model_config = _FROZEN
     kind: Literal["path"] = "path"
-    path: Annotated[str, Field(min_length=1)]
+    path: str
 
     @field_validator("path")
     @classmethod
     def _is_somewhere(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("it is empty; name a file or a folder")
         try:
             Path(value).expanduser()
         except RuntimeError:
@@ -176,7 +178,7 @@ class UpstreamSource(BaseModel):
     model_config = _FROZEN
     kind: Literal["upstream"] = "upstream"
     endpoint: str
-    model: str
+    model: Annotated[str, AfterValidator(check_name)]
 
 
 Source = Annotated[
@@ -408,6 +410,12 @@ class Endpoint(Section):
             raise ValueError("it lists names of environment variables, such as OPENAI_API_KEY, and never keys")
         return names
 
+    @field_validator("headers", "query")
+    @classmethod
+    def _without_keys(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        (check_headers if info.field_name == "headers" else check_query)(value)
+        return value
+
     @property
     def cloud(self) -> CloudAccount:
         """The account that calls belong to."""
@@ -429,15 +437,7 @@ class Endpoint(Section):
             url = address_of(info.data.get("protocol", ""), info.data.get("region"))
             if not url:
                 raise PydanticCustomError("missing", "Field required")
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 -- raises for one that is no number
-        except ValueError:
-            parts = urlsplit("")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a key or password does not belong in a URL; name its variable in key_env")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it must be a URL such as https://api.example.com/v1")
+        parts = split_address(url)
         if parts.query or parts.fragment:
             raise ValueError("it must not have a query or fragment: put parameters into 'query'")
         return url

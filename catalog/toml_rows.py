@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
-from catalog.model import Endpoint, Model
+from catalog.model import ENDPOINTS, Endpoint, Model
 from catalog.validation.wording import describe, place
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -63,6 +63,7 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             base = known.get(identifier.lower())
             merged = {**_fields(base), **table} if base is not None else dict(table)
             row = _row(Model, "model", {**merged, "origin": "user"})
+            _check(row)
         if row.id.lower() in rows:
             raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.")
         rows[row.id.lower()] = row
@@ -82,6 +83,19 @@ def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpo
             raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.")
         rows[row.id] = row
     return list(rows.values())
+
+
+def _check(row: Model) -> None:
+    """Raises ConfigurationError for a row of the user's that no request could use as it says."""
+    limits = row.limits
+    if not row.endpoints:
+        known = ", ".join(sorted(ENDPOINTS))
+        raise ConfigurationError(f"[[model]] '{row.id}': capabilities: it needs at least one of {known}.")
+    if limits.context_window and limits.max_output_tokens and limits.max_output_tokens > limits.context_window:
+        raise ConfigurationError(
+            f"[[model]] '{row.id}': limits.max_output_tokens: it must be at most limits.context_window, which is "
+            f"{limits.context_window} (it is {limits.max_output_tokens})."
+        )
 
 
 def _fields(base: BaseModel | None) -> dict[str, Any]:

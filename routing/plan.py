@@ -12,7 +12,9 @@ from catalog.model import Model
 
 T = TypeVar("T")
 
-NOT_SET_UP = frozenset({"no_key", "no_engine", EngineMissing.code, "not_pulled", "missing_file", "memory"})
+NOT_SET_UP = frozenset(
+    {"no_key", "no_engine", "no_device", EngineMissing.code, "not_pulled", "missing_file", "memory"}
+)
 """Codes of exclusions that last until someone changes this server's set-up."""
 KEYS_REJECTED, KEYS_FORBIDDEN = "keys_rejected", "keys_forbidden"
 """Codes of exclusions by a provider that refuses every key: as invalid, or for this model."""

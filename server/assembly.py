@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from backends.base import Backend
+from backends.base import Backend, Checks, Timeouts
 from backends.http import HttpClient
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
@@ -26,10 +26,11 @@ from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerPool
 from backends.workers.supervisor import Supervisor
 from catalog.errors import ConfigurationError
-from catalog.hardware import detect
-from catalog.model import Model
+from catalog.hardware import detect, device_ids
+from catalog.model import Endpoint, Model
 from catalog.store.store import Store
-from routing.accounts.spend import CapUsage, Spend
+from routing.accounts.caps import CapUsage
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
@@ -48,14 +49,14 @@ from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
-from routing.upstreams.provider_keys import KeyPools, SecretResolver
+from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
 from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
-from server.peers import answer_peer
+from server.peers import announce_models, answer_peer
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 from server.storage.files import Files
@@ -108,7 +109,9 @@ async def open_runtime(
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        runtime.library = Library(models.store, models.live.snapshot, pool, changed=updates.look)
+        runtime.library = Library(
+            models.store, models.live.snapshot, pool, look=updates.look, announce=partial(announce_models, runtime)
+        )
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -173,7 +176,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     store = Store(folder / "models")
     pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
-    availability = Availability(store, engines.missing, engines.missing_file)
+    availability = Availability(store, engines.missing, engines.missing_file, device_ids)
     _, unusable = await asyncio.gather(
         asyncio.to_thread(availability.refresh, tuple(live.current)),
         asyncio.to_thread(engines.own_pythons_missing),
@@ -354,8 +357,15 @@ def _runtime(
         local = models.availability.blocked.get(model.id)
         return local or keys.block_of(model.endpoint_name, model.id, clock.monotonic())
 
+    async def fault(server: Endpoint) -> str | None:
+        backend = calls.backends.get(server.protocol)
+        if not isinstance(backend, Checks) or needs_key(server):
+            return None
+        return await backend.fault(upstream_of(server, "", keys, clock.monotonic(), Timeouts())[0])
+
     return Runtime(
         live=models.live,
+        fault=fault,
         pool=pool,
         dispatcher=dispatcher,
         downloaded=models.availability.has_files,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.api.doors import DOORS
+from server.batches.dialects import AnthropicDialect, OpenAIDialect
+from server.batches.work import BatchWork
+from server.history.background import BackgroundResponses
 from server.storage.runner import BackgroundWork
 
 if TYPE_CHECKING:
@@ -13,5 +17,9 @@ if TYPE_CHECKING:
 
 def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
     """Every kind of work, on the parts behind the gate."""
-    del runtime, settings
-    return ()
+    longest = settings.server.limits.body_bytes
+    return (
+        BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), longest_line=longest),
+        BatchWork(runtime, settings.storage, AnthropicDialect(DOORS["/v1/messages"]), longest_line=longest),
+        BackgroundResponses(runtime),
+    )

@@ -22,6 +22,7 @@ COMMANDS = {
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
+    "batch": ("batch",),
 }
 """The commands of each module of :mod:`server.commands`."""
 GROUPS = ("keys", "smoke")

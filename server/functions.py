@@ -7,6 +7,8 @@ of several the first counts. Source: OpenAI's API reference, deprecated paramete
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import ValidationError
 
 from backends.wire.chat import ChatRequest, Message
@@ -110,3 +112,21 @@ def as_function_call(chunk: Json) -> Json:
                 parts = {**call, **(call.get("function") or {})}
                 delta["function_call"] = {name: parts[name] for name in _KEPT if parts.get(name) is not None}
     return chunk
+
+
+def check_results(messages: Sequence[Message]) -> None:
+    """Raises InvalidRequest, in OpenAI's words, for a tool's result to which no earlier message has the call."""
+    called: set[str] | None = None
+    for position, message in enumerate(messages):
+        if message.tool_calls:
+            called = (called or set()) | {call.id for call in message.tool_calls}
+        elif message.role == "tool" and called is None:
+            raise InvalidRequest(
+                "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
+                param=f"messages[{position}].role",
+            )
+        elif message.role == "tool" and message.tool_call_id is not None and message.tool_call_id not in called:
+            raise InvalidRequest(
+                "The 'tool_call_id' of this message is not in the 'tool_calls' of a preceding message.",
+                param=f"messages[{position}].tool_call_id",
+            )

@@ -22,7 +22,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability
@@ -39,18 +39,24 @@ from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
 from server.callers import Caller, Origin
-from server.functions import with_tools
+from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
 
 T = TypeVar("T")
+Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
+"""Opens a job, as :func:`open_job` does."""
+KEPT = ("store", "metadata")
+"""Parameters of an answer that is stored here: whether the model's server takes them, too, does not matter."""
 
 
 def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
     One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
-    routing intent.
+    routing intent; also for a tool's result without its call.
     """
+    if not isinstance(body, TranslatedChat):
+        check_results(body.messages)
     body = with_tools(body)
     return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
 
@@ -127,8 +133,8 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
 
 def count_job(chat: Job[Json], model: str) -> Job[Json]:
     """Count the prompt tokens of a chat's job by the tokenizer of ``model``; the one item has them."""
-    facts = replace(chat.facts, requested=model, output_tokens=0, tokens_only=True)
-    return replace(chat, facts=facts, operation=operations.COUNT, judge=None)
+    job = _undecoded(chat, operations.COUNT)
+    return replace(job, facts=replace(job.facts, requested=model))
 
 
 def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
@@ -139,6 +145,26 @@ def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
 def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
     """Join token ids to a text; the one item has it."""
     return _job(reading.read_tokens, operations.DETOKENIZE, body, origin)
+
+
+def template_job(body: ChatRequest, origin: Origin) -> Job[Json]:
+    """Apply the chat template; the one item has the prompt."""
+    return _undecoded(chat_job(body, origin), operations.TEMPLATE)
+
+
+def chat_tokens_job(body: ChatRequest, origin: Origin) -> Job[Json]:
+    """Split a chat's prompt into tokens; the one item has objects of ``id`` and ``piece``."""
+    return _undecoded(chat_job(body, origin), operations.CHAT_TOKENS)
+
+
+def properties_job(body: PropertiesRequest, origin: Origin) -> Job[Json]:
+    """Describe a model; the one item has llama-server's properties of it."""
+    return _job(reading.read_tokens, operations.DESCRIBE, body, origin)
+
+
+def _undecoded(chat: Job[Json], operation: Operation[Json]) -> Job[Json]:
+    facts = replace(chat.facts, output_tokens=0, tokens_only=True)
+    return replace(chat, facts=facts, operation=operation, judge=None)
 
 
 JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]] = {

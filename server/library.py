@@ -54,7 +54,7 @@ def pull_into(
 class Library:
     """Pulls and removes models while the server runs.
 
-    ``changed`` puts what is on disk now in force. Other gateway processes notice by themselves.
+    ``look`` puts what is on disk now in force in this process; ``announce`` tells the others to look, too.
     """
 
     def __init__(
@@ -63,12 +63,14 @@ class Library:
         catalog: Callable[[], Catalog],
         pool: WorkerPool,
         *,
-        changed: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[None]],
+        announce: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._pool = pool
-        self._changed = changed
+        self.look = look
+        self._announce = announce
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     def check(self, what: str) -> None:
@@ -101,7 +103,11 @@ class Library:
     async def _until_usable(self, pulling: _Pulling) -> AsyncIterator[PullEvent]:
         async for event in pulling.events():
             yield event
-        await self._changed()
+        await self._publish()
+
+    async def _publish(self) -> None:
+        await self.look()
+        await self._announce()
 
     async def remove(self, row: Model) -> int:
         """Delete a model's files, except those that another model uses, and unload it; return the bytes freed.
@@ -113,7 +119,7 @@ class Library:
         if not any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list)):
             raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
         freed = await asyncio.to_thread(self._store.remove, row.id)
-        await self._changed()
+        await self._publish()
         await self._pool.unload(row.id)
         return freed
 

@@ -1,5 +1,5 @@
 """Questions of one gateway process to the others: for a trace that it does not have, to take a report on its
-answer, and whether the state takes its writes.
+answer, whether the state takes its writes, and to look at the models on disk.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.
@@ -30,6 +30,10 @@ async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
         return None
     if "lag" in question:
         return runtime.spend.lag or None
+    if "look" in question:
+        if runtime.library is not None:
+            await runtime.library.look()
+        return None
     if "trace" in question:
         return runtime.traces.get(str(question["trace"]))
     return _learn(runtime, Verdict.model_validate(question["verdict"]))
@@ -48,6 +52,12 @@ async def state_lag(runtime: Runtime) -> float:
     if runtime.spend.lag or runtime.peers is None:
         return runtime.spend.lag
     return float(await runtime.peers.ask({"lag": True}) or 0.0)
+
+
+async def announce_models(runtime: Runtime) -> None:
+    """Have the other processes look at the models on disk."""
+    if runtime.peers is not None:
+        await runtime.peers.ask({"look": True})
 
 
 async def learn(runtime: Runtime, verdict: Verdict) -> Json | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
@@ -50,6 +53,7 @@ SCENARIOS: dict[str, Json] = {
 }
 """The bodies of the sample requests, by name."""
 
+NO_FAULTS: Mapping[str, str] = MappingProxyType({})
 _NOT_SHOWN = {"model", "endpoint", *KEY_SETTINGS}
 _LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
@@ -79,8 +83,20 @@ class Report(TypedDict):
     settings: Json
 
 
-def report(runtime: Runtime, settings: Settings, *, lag: float) -> Report:
-    """Build the report. It contains no secret and no prompt, and executes no request."""
+async def faults_of_endpoints(runtime: Runtime) -> dict[str, str]:
+    """What keeps endpoints from being called, by id: credentials that a cloud does not give, for example."""
+    ask, servers = runtime.fault, runtime.catalog.servers
+    if ask is None:
+        return {}
+    told = await asyncio.gather(*map(ask, servers))
+    return {server.id: fault for server, fault in zip(servers, told, strict=True) if fault is not None}
+
+
+def report(runtime: Runtime, settings: Settings, *, lag: float, faults: Mapping[str, str] = NO_FAULTS) -> Report:
+    """Build the report. It contains no secret and no prompt, and executes no request.
+
+    ``faults`` are those of :func:`faults_of_endpoints`.
+    """
     rows = tuple(runtime.catalog)
     blocks = {row.id: block for row in rows if (block := runtime.unavailable(row)) is not None}
     usable = tuple(row for row in rows if row.id not in blocks)
@@ -91,7 +107,7 @@ def report(runtime: Runtime, settings: Settings, *, lag: float) -> Report:
             "usable": [_model(row, runtime) for row in usable],
             "not_usable": [{"model": model, "reason": block.reason} for model, block in blocks.items()],
         },
-        "providers": [_provider(server, rows, runtime) for server in runtime.catalog.servers],
+        "providers": [_provider(server, rows, runtime, faults) for server in runtime.catalog.servers],
         "defaults": {
             capability.value: _choice(runtime, Facts(capability=capability))["model"]
             for capability in sorted(ENDPOINTS)
@@ -122,13 +138,14 @@ def _model(row: Model, runtime: Runtime) -> Json:
     }
 
 
-def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Json:
+def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime, faults: Mapping[str, str]) -> Json:
     own = [row for row in rows if row.endpoint_name == server.id and not row.local]
     insight = runtime.insight
     circuits = {} if insight is None else {row.id: insight.circuit(row) for row in own}
     keys = () if insight is None else [key for key in insight.key_statistics() if key.endpoint == server.id]
     blocks = [runtime.unavailable(row) for row in own]
     reasons = [block.reason for block in blocks if block is not None]
+    fault = faults.get(server.id)
     return {
         "provider": server.id,
         "protocol": server.protocol,
@@ -138,8 +155,8 @@ def _provider(server: Endpoint, rows: tuple[Model, ...], runtime: Runtime) -> Js
         "models": len(own),
         "needs_key": bool(server.key_env or server.key_keyring),
         "keys": [_key(key) for key in keys],
-        "usable": None in blocks,
-        "reason": None if None in blocks else min(reasons, default=None),
+        "usable": None in blocks and fault is None,
+        "reason": fault or (None if None in blocks else min(reasons, default=None)),
         "breakers": {name: state.value for name, state in circuits.items() if state is not CircuitState.CLOSED},
     }
 

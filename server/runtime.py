@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
-from catalog.model import Model
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
@@ -77,7 +77,7 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-    models.
+    models. ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud.
     """
 
     live: HasCatalog
@@ -92,6 +92,7 @@ class Runtime:
     storage: Storage
     files: Files
     runner: Runner | None = None
+    fault: Callable[[Endpoint], Awaitable[str | None]] | None = None
     keys: VirtualKeys | None = None
     reload: Callable[[Settings], Awaitable[None]] | None = None
     insight: Insight | None = None

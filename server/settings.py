@@ -10,7 +10,7 @@ import os
 import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -34,8 +35,9 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
+from catalog.validation.fields import check_origin, split_address
 from catalog.validation.section import Section
-from routing.accounts.spend import SpendSettings
+from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
 from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings
@@ -119,6 +121,13 @@ class CorsSettings(Section):
     credentials: bool = Field(
         default=False, description="allow cookies and Authorization headers; not together with the origin '*'"
     )
+
+    @field_validator("origins")
+    @classmethod
+    def _as_browsers_send_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            check_origin(origin)
+        return origins
 
     @model_validator(mode="after")
     def _no_credentials_for_any_origin(self) -> Self:
@@ -212,14 +221,21 @@ class TelemetrySettings(Section):
 
     endpoint: str | None = Field(
         default=None,
-        pattern=r"^https?://[^\s@]+$",
         description="URL of the collector (OTLP over HTTP), such as http://host:4318",
     )
     service_name: str = Field(default="roundhouse", min_length=1, description="service.name of the spans")
     sample: float = Field(
         default=1.0, ge=0, le=1, description="fraction of traces kept, unless the caller's traceparent decides"
     )
+
     propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _a_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            split_address(url)
+        return url
 
 
 class Settings(Section, BaseSettings):
@@ -232,6 +248,8 @@ class Settings(Section, BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
     )
+
+    rows: ClassVar[frozenset[str]] = frozenset({"model", "endpoint"})
 
     server: ServerSettings = ServerSettings()
     backends: BackendSettings = BackendSettings()

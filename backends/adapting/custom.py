@@ -21,6 +21,8 @@ from catalog.types import Json
 
 H = TypeVar("H", Tool, ToolCall)
 INPUT = "input"
+INPUT_GRAMMAR = "x-input-grammar"
+"""The key in a function's parameters with the grammar of its input, for a backend that binds the input to it."""
 _PARAMETERS: Json = {
     "type": "object",
     "properties": {INPUT: {"type": "string", "description": "The tool's input, as it is."}},
@@ -34,17 +36,18 @@ def custom_names(request: ChatRequest) -> frozenset[str]:
     return frozenset(_own(tool, f"tools.{at}")["name"] for at, tool in _custom_tools(request))
 
 
-def as_functions(request: ChatRequest) -> ChatRequest:
+def as_functions(request: ChatRequest, *, bound: bool = False) -> ChatRequest:
     """The request with functions in the place of custom tools, and of their calls; itself if it has none.
 
-    The grammar of an input is described to the model; :func:`lost_grammars` names it. Raises UnsupportedParameter
-    for one in a request that was a chat from the beginning, InvalidRequest for a malformed tool.
+    The grammar of an input is described to the model. The backend binds the input to it if ``bound``, else
+    :func:`lost_grammars` names it. Raises UnsupportedParameter for one that is not bound, in a request that was a
+    chat from the beginning, and InvalidRequest for a malformed tool.
     """
     update: dict[str, Any] = {}
     if any(True for _ in _custom_tools(request)):
-        told = isinstance(request, TranslatedChat)
+        told = bound or isinstance(request, TranslatedChat)
         update["tools"] = [
-            _function(tool, at, told=told) if tool.type == "custom" else tool
+            _function(tool, at, told=told, bound=bound) if tool.type == "custom" else tool
             for at, tool in enumerate(request.tools or ())
         ]
     if any(call.type == "custom" for message in request.messages for call in message.tool_calls or ()):
@@ -83,7 +86,7 @@ def _grammar(custom: Json) -> Json | None:
     return form if isinstance(form, dict) and form.get("type", "text") != "text" else None
 
 
-def _function(tool: Tool, position: int, *, told: bool) -> Tool:
+def _function(tool: Tool, position: int, *, told: bool, bound: bool) -> Tool:
     custom = _own(tool, f"tools.{position}")
     about, form = custom.get("description"), _grammar(custom)
     if form is not None and told:
@@ -98,9 +101,8 @@ def _function(tool: Tool, position: int, *, told: bool) -> Tool:
             param=f"tools.{position}.custom.format",
         )
     described = {"description": about} if isinstance(about, str) else {}
-    definition = FunctionDefinition.model_validate(
-        {"name": custom["name"], "parameters": _PARAMETERS, **described}
-    )
+    parameters = {**_PARAMETERS, INPUT_GRAMMAR: form.get("grammar")} if bound and form is not None else _PARAMETERS
+    definition = FunctionDefinition.model_validate({"name": custom["name"], "parameters": parameters, **described})
     return _with_function(tool, definition)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from backends.wire.chat import ChatRequest, Message, TranslatedChat
+from backends.wire.common import WireModel
 
 MARKS = frozenset(
     {
@@ -31,8 +32,10 @@ def foreign_marks(model: str) -> frozenset[str]:
     return frozenset(mark for mark, word in MADE_FOR.items() if not word or word not in name)
 
 
-def with_own_reasoning(request: TranslatedChat, model: str) -> tuple[TranslatedChat, bool]:
-    """The chat without the reasoning of other models than this one, and whether there was any."""
+def with_own_reasoning(request: WireModel, model: str) -> tuple[WireModel, bool]:
+    """A translated chat without the reasoning of other models than this one, and whether there was any."""
+    if not isinstance(request, TranslatedChat) or not request.makers:
+        return request, False
     foreign = {at for at, maker in request.makers.items() if maker != model}
     lost, messages = False, list(request.messages)
     for at in foreign:

@@ -21,7 +21,8 @@ class ToolRules:
 
     ``names``: None allows all. ``refused_roots`` are keywords that it refuses at the root of a tool's parameters.
     ``allowed_tools``: it has this tool choice. ``media_results``: messages of tools may hold more than text.
-    ``custom_tools``: it has tools whose input is any text.
+    ``custom_tools``: it has tools whose input is any text. ``input_grammars``: where it has none, the backend
+    binds the inputs to their grammars itself.
     """
 
     names: NameRule | None = None
@@ -29,6 +30,7 @@ class ToolRules:
     allowed_tools: bool = False
     media_results: bool = True
     custom_tools: bool = True
+    input_grammars: bool = False
 
 
 ALL = ToolRules()
@@ -66,7 +68,7 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
     if not rules.allowed_tools:
         request = narrowed(request)
     if not rules.custom_tools:
-        request = as_functions(request)
+        request = as_functions(request, bound=rules.input_grammars)
     sent = renames(request, rules)
     if sent:
         request = renamed(request, sent)
@@ -82,7 +84,8 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
 
 def lost_forms(request: ChatRequest, rules: ToolRules) -> tuple[str, ...]:
     """The names of what :func:`adapted` describes to the model and does not hold it to."""
-    return () if rules.custom_tools or not request.tools else lost_grammars(request)
+    kept = rules.custom_tools or rules.input_grammars or not request.tools
+    return () if kept else lost_grammars(request)
 
 
 def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:

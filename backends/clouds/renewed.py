@@ -16,6 +16,8 @@ from catalog.errors import RoundhouseError
 
 T = TypeVar("T")
 
+PATIENCE = 5.0
+"""Seconds that a report waits for credentials."""
 PAUSE = 10.0
 """Seconds after a failed renewal in which credentials that are still valid are used as they are."""
 
@@ -102,6 +104,19 @@ class Accounts(Generic[T]):
         if found is None:
             found = self._known[account] = self.renewed(*account)
         return found
+
+    async def fault(self, upstream: Upstream) -> str | None:
+        """What keeps the endpoint from being called, asked for at most :data:`PATIENCE`; None if nothing does."""
+        if upstream.api_key:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.of(upstream).get()
+        except TimeoutError:
+            return "its credentials cannot be had: the cloud does not answer"
+        except RoundhouseError as error:
+            return error.message
+        return None
 
     def forget(self, upstream: Upstream) -> None:
         """Drop credentials that were refused, and read them anew."""

@@ -52,6 +52,11 @@ def json_value(schema: Json, *, lenient: bool = False) -> str:
     return f"%json {orjson.dumps({**schema, 'x-guidance': options}).decode()}"
 
 
+def nested(grammar: str) -> str:
+    """A whole grammar as a part of another, with rules of its own."""
+    return f"%lark {{\n{grammar.removeprefix(HEADER).strip()}\n}}"
+
+
 def choice(texts: Sequence[str]) -> str:
     """One of several texts."""
     return " | ".join(literal(text) for text in dict.fromkeys(texts))

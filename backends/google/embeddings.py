@@ -39,7 +39,9 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
             dropped.add("input_type")
         else:
             common["taskType"] = _TASKS[request.input_type]
-    dropped.add(*(name for name in ("user", *(request.model_extra or {})) if getattr(request, name, None)))
+    dropped.add(
+        *(name for name in ("user", "instruction", *(request.model_extra or {})) if getattr(request, name, None))
+    )
     requests = []
     for text in request.items():
         if not isinstance(text, str):

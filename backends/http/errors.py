@@ -462,10 +462,16 @@ _KEY_SHAPE = re.compile(
 _SECRET_QUERY = re.compile(r"key|token|secret|sig|pass|auth|code", re.IGNORECASE)
 _SHORTEST_SECRET = 8
 _MASK = "[secret]"
+_ACCOUNT_SHAPE = re.compile(
+    r"\b(?:org|proj|user|acct|account|team)[-_](?=\w*\d)\w{8,}|(?<=:)\d{12}(?=:)|(?<=\bprojects/)[\w.-]+"
+)
+"""Ids of the organisation, project or account of a key: OpenAI's, AWS' in names of resources, Google's."""
+_ACCOUNT = "[account]"
 
 
 def scrub(text: str, upstream: Upstream) -> str:
-    """Replace in ``text`` the upstream's key, secrets of its headers and query, and what is shaped like a key."""
+    """Replace in ``text`` the upstream's key, secrets of its headers and query, and what is shaped like a key or
+    the id of an account."""
     if not text:
         return text
     words = (word for value in upstream.headers.values() for word in (value, *value.split()))
@@ -473,7 +479,7 @@ def scrub(text: str, upstream: Upstream) -> str:
     for secret in (upstream.api_key, *words, *query):
         if secret and len(secret) >= _SHORTEST_SECRET:
             text = _without_end_of(text.replace(secret, _MASK), secret)
-    return _KEY_SHAPE.sub(_MASK, text)
+    return _ACCOUNT_SHAPE.sub(_ACCOUNT, _KEY_SHAPE.sub(_MASK, text))
 
 
 def _without_end_of(text: str, secret: str) -> str:

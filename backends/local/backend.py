@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from backends.adapting.restoring import restorer_of
@@ -26,10 +26,11 @@ from backends.local.completions import (
     mean_logprob,
 )
 from backends.local.conversation import alternating, has_neighbours, renderable
-from backends.local.effort import effort_arguments
-from backends.local.grammars import Grammars, root_of
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.model.effort import effort_arguments
+from backends.local.model.grammars import Grammars, root_of
+from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
@@ -60,6 +61,7 @@ from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
+_TEMPLATED = ("messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs")
 _ALTERNATE = "must alternate"
 """The words with which templates (Gemma's, Mistral's, Llama 2's) refuse neighbours of one role."""
 
@@ -82,11 +84,10 @@ class LocalWorkerBackend:
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._likelihoods = Likelihoods(http, worker_error)
+        self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
-        self._takes_tools: dict[str, bool] = {}
         self._grammars = Grammars(http)
-        self._vocabularies: dict[str, int | None] = {}
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
@@ -131,14 +132,26 @@ class LocalWorkerBackend:
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """See :class:`backends.base.Count`: the template is applied, with tools, and nothing is decoded."""
-        if upstream.engine not in (None, "llamacpp"):
-            raise CapabilityMismatch(f"The engine {upstream.engine} does not count tokens.", param="model")
-        request = adapted(request, table_of(upstream.engine).tools)
-        binding = await self._bind(request, self._openai.body(request, upstream), upstream)
-        counted = await self._http.post_json(
-            upstream, "/chat/completions/input_tokens", binding.body, errors=worker_error
-        )
+        only_llamacpp(upstream, "counts no tokens")
+        body = await self._bound(upstream, request)
+        path = "/chat/completions/input_tokens"
+        counted = await self._http.post_json(upstream, path, body, errors=worker_error)
         return {"input_tokens": checked(counted, "", upstream)["input_tokens"]}
+
+    async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """See :class:`backends.base.Template`."""
+        only_llamacpp(upstream, "does not tell the prompt of a chat")
+        body = await self._bound(upstream, request)
+        asked = {name: body[name] for name in _TEMPLATED if name in body}
+        extra = request.model_extra or {}
+        if "add_generation_prompt" in extra:
+            asked["add_generation_prompt"] = extra["add_generation_prompt"]
+        return {"prompt": (await self._tokens.template(upstream, asked))["prompt"]}
+
+    async def _bound(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """The body of a chat as the worker gets it, with its tools."""
+        request = adapted(request, table_of(upstream.engine).tools)
+        return (await self._bind(request, self._openai.body(request, upstream), upstream)).body
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""
@@ -146,11 +159,13 @@ class LocalWorkerBackend:
             await self._set_effort(body, upstream)
         body["messages"] = renderable(body["messages"])
         binding = await bind_answer(
-            request, body, upstream.engine, self._checker, lambda: self._template_takes_tools(upstream)
+            request, body, upstream.engine, self._checker, lambda: self._tokens.takes_tools(upstream)
         )
         messages = binding.body["messages"]
-        if has_neighbours(messages) and _ALTERNATE in str((await self._props(upstream)).get("chat_template")):
-            binding.body["messages"] = alternating(messages)
+        if has_neighbours(messages):
+            template = (await self._tokens.props(upstream)).get("chat_template")
+            if _ALTERNATE in str(template):
+                binding.body["messages"] = alternating(messages)
         return binding
 
     def _choice(
@@ -162,10 +177,14 @@ class LocalWorkerBackend:
         usage: UsageSum,
         stops: Sequence[str],
     ) -> AsyncGenerator[Json]:
-        if not stops:
+        options = body.get("stream_options") or {}
+        counting = upstream.engine == "llamacpp" and bool(options.get("continuous_usage_stats"))
+        if not stops and not counting:
             return binding.chunks(self._regular(upstream, body, index, usage, None))
-        counts = Counts()
+        counts = Counts(told=counting)
         chunks = self._regular(upstream, counted(body, upstream.engine), index, usage, counts)
+        if not stops:
+            return binding.chunks(chunks)
         if binding.calls == "never":
             return binding.chunks(stopped(chunks, stops, lambda: usage.add(counts.usage())))
         return binding.cut(stopped(binding.chunks(chunks), stops, lambda: usage.add(counts.usage())))
@@ -186,44 +205,17 @@ class LocalWorkerBackend:
                     continue
                 if counts is not None:
                     counts.see(chunk)
-                yield regular(chunk, index, top)
-
-    async def _template_takes_tools(self, upstream: Upstream) -> bool:
-        """Whether the model's chat template takes tools; the worker is asked once."""
-        key = upstream.uds or upstream.base_url
-        known = self._takes_tools.get(key)
-        if known is None:
-            props = await self._props(upstream)
-            caps = props.get("chat_template_caps") or {}
-            known = bool(caps.get("supports_tools", "tools" in (props.get("chat_template") or "")))
-            if len(self._takes_tools) >= _MAX_KNOWN:
-                self._takes_tools.clear()
-            self._takes_tools[key] = known
-        return known
+                made = regular(chunk, index, top)
+                yield made if counts is None or not counts.known else {**made, "usage": counts.usage()}
 
     async def _set_effort(self, body: Json, upstream: Upstream) -> None:
         """Put the effort's arguments into the body; one that the template cannot keep is noted as dropped."""
-        template = str((await self._props(upstream)).get("chat_template") or "")
+        template = str((await self._tokens.props(upstream)).get("chat_template") or "")
         arguments, kept = effort_arguments(body.pop("reasoning_effort"), template)
         if arguments:
             body["chat_template_kwargs"] = {**arguments, **(body.get("chat_template_kwargs") or {})}
         if not kept:
             note({DROPPED: "reasoning_effort"})
-
-    async def _props(self, upstream: Upstream) -> Json:
-        return checked(await self._http.get_json(root_of(upstream), "/props"), "", upstream)
-
-    async def _vocabulary(self, upstream: Upstream) -> int | None:
-        """The number of the model's tokens, if the worker tells it; it is asked once."""
-        key = upstream.uds or upstream.base_url
-        if key not in self._vocabularies:
-            listed = checked(await self._http.get_json(upstream, "/models"), "", upstream)
-            row = next(iter(listed.get("data") or ()), None) or {}
-            size = (row.get("meta") or {}).get("n_vocab")
-            if len(self._vocabularies) >= _MAX_KNOWN:
-                self._vocabularies.clear()
-            self._vocabularies[key] = size if isinstance(size, int) else None
-        return self._vocabularies[key]
 
     async def _sampled(self, request: Sampling, body: Json, upstream: Upstream) -> Json:
         """The body with parameters by the names and in the forms that the engine knows.
@@ -235,9 +227,9 @@ class LocalWorkerBackend:
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:
-            await self._in_vocabulary(map(int, request.logit_bias), "logit_bias", upstream)
+            await self._tokens.in_vocabulary(map(int, request.logit_bias), "logit_bias", upstream)
         if request.stop_token_ids and upstream.engine in (None, "llamacpp"):
-            await self._in_vocabulary(request.stop_token_ids, "stop_token_ids", upstream)
+            await self._tokens.in_vocabulary(request.stop_token_ids, "stop_token_ids", upstream)
             answers = [
                 await self.detokenize(upstream, DetokenizeRequest(tokens=[token]))
                 for token in body.pop("stop_token_ids")
@@ -246,23 +238,25 @@ class LocalWorkerBackend:
             body["stop"] = [*(body.get("stop") or ()), *texts]
         return body
 
-    async def _in_vocabulary(self, tokens: Iterable[int], param: str, upstream: Upstream) -> None:
-        """Raises InvalidRequest for a token beyond the vocabulary, if the worker tells its size."""
-        highest, size = max(tokens, default=-1), await self._vocabulary(upstream)
-        if size is not None and highest >= size:
-            raise InvalidRequest(
-                f"{param} has the token {highest}, and '{upstream.model}' has the tokens 0 to {size - 1}.",
-                param=param,
-            )
-
     # ---- completions
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncGenerator[Json]:
         """Chunks of all choices; choice ``i`` of prompt ``p`` has the index ``p * n + i``. Usage comes last."""
+        if request.echo and request.logprobs is not None and upstream.engine not in (None, "llamacpp"):
+            raise UnsupportedParameter(
+                f"The engine {upstream.engine} gives no logprobs of an echoed prompt.", param="logprobs"
+            )
         body = self._openai.body(request, upstream)
         binding = await bind_text(request, body, upstream.engine, self._checker)
         body = await self._grammars.of_text(await self._sampled(request, binding.body, upstream), upstream)
         calls = calls_of(request, body)
+        for call in calls:
+            if call.prompt == "" and request.suffix is None and not await self._count(upstream, call):
+                raise InvalidRequest(
+                    f"'{upstream.model}' has no token that begins a text, so it cannot go on from an empty "
+                    "prompt. Send a prompt of one character at least.",
+                    param="prompt",
+                )
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}
@@ -298,9 +292,12 @@ class LocalWorkerBackend:
         top = request.logprobs if request.logprobs is not None else (0 if "logprobs" in call.body else None)
         writer = TextWriter(call.index, top)
         echo = await self._prompt_text(upstream, call) if request.echo else ""
+        heard: Json | None = None
+        if echo and request.logprobs is not None:
+            heard = {"content": await self._tokens.prompt_logprobs(upstream, call.prompt, request.logprobs)}
         if call.body["max_tokens"] == 0:
             usage.add({"prompt_tokens": await self._count(upstream, call)}, call.position)
-            choice = {"text": echo, "logprobs": None, "finish_reason": "length"}
+            choice = {"text": echo, "logprobs": heard, "finish_reason": "length"}
             yield writer.regular({**_head(upstream), "choices": [choice]})
             return
         async with aclosing(binding.chunks(self._decoded(upstream, call, request))) as chunks:
@@ -309,7 +306,7 @@ class LocalWorkerBackend:
                     usage.add(chunk["usage"], call.position)
                     continue
                 if echo:
-                    spoken = {"text": echo, "logprobs": None, "finish_reason": None}
+                    spoken = {"text": echo, "logprobs": heard, "finish_reason": None}
                     yield writer.regular({**chunk, "choices": [spoken]})
                     echo = ""
                 yield writer.regular(chunk)
@@ -423,20 +420,13 @@ class LocalWorkerBackend:
                 yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
-        """``{"tokens": [...]}``: ids, or with ``with_pieces`` objects of ``id`` and ``piece``."""
-        body = {
-            "content": request.content,
-            "add_special": request.add_special,
-            "parse_special": request.parse_special,
-            "with_pieces": request.with_pieces,
-        }
-        return checked(await self._http.post_json(root_of(upstream), "/tokenize", body), "", upstream)
+        return await self._tokens.tokenize(upstream, request)
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:
-        """``{"content": text}``. Raises InvalidRequest for a token that the model does not have."""
-        await self._in_vocabulary(request.tokens, "tokens", upstream)
-        body = {"tokens": request.tokens}
-        return checked(await self._http.post_json(root_of(upstream), "/detokenize", body), "", upstream)
+        return await self._tokens.detokenize(upstream, request)
+
+    async def properties(self, upstream: Upstream) -> Json:
+        return await self._tokens.properties(upstream)
 
 
 def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:

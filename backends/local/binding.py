@@ -11,7 +11,7 @@ from backends.constraints.checker import Checker
 from backends.constraints.request import FIELDS, Constraint, constraint_of
 from backends.local.chat import bind
 from backends.local.tool_calls import as_tool_calls, checked_native
-from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.local.tool_schema import ToolPlan, chosen_tools, has_input_grammar
 from backends.notices import DROPPED, note
 from backends.wire.chat import ChatRequest, FunctionDefinition
 from backends.wire.completions import CompletionRequest
@@ -117,7 +117,7 @@ def _needs_plan(request: ChatRequest, tools: tuple[FunctionDefinition, ...], eng
     must_call = request.tool_choice not in (None, "auto")
     if (engine == "mlx" and must_call) or constraint_of(request) is not None:
         return True
-    return any(tool.strict and not _enforced(tool.parameters or {}) for tool in tools)
+    return any(has_input_grammar(tool) or (tool.strict and not _enforced(tool.parameters or {})) for tool in tools)
 
 
 def _enforced(node: Any) -> bool:

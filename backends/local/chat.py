@@ -62,7 +62,7 @@ def regular(chunk: Json, index: int, top: int = 0) -> Json:
 def bind(body: Json, plan: ToolPlan) -> Json:
     """The body for a model whose template does not take tools, without the form of the answer."""
     bound = {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
-    bound["messages"] = plain_messages(body["messages"], plan.instructions())
+    bound["messages"] = plain_messages(body["messages"], plan.instructions(), plan.inputs)
     return bound
 
 

@@ -43,8 +43,6 @@ def calls_of(request: CompletionRequest, body: Json) -> list[ChoiceCall]:
     tries = request.best_of or count
     if tries < count:
         raise InvalidRequest("best_of must not be smaller than n.", param="best_of")
-    if request.echo and request.logprobs is not None:
-        raise UnsupportedParameter("Local models give no logprobs of an echoed prompt.", param="logprobs")
     if request.suffix is not None and request.logprobs is not None:
         raise UnsupportedParameter("Local models give no logprobs together with a suffix.", param="logprobs")
     single = {name: value for name, value in body.items() if name not in _OURS}

@@ -42,7 +42,12 @@ def legacy_logprobs(given: Json | None, *, top: int, offset: int) -> Json | None
         offset += len(item["token"])
     tops: list[Any] | None = None
     if top > 0:
-        tops = [{each["token"]: each["logprob"] for each in _entries(item)[:top]} for item in given["content"]]
+        tops = [
+            None
+            if item.get("logprob") is None  # the first token of a prompt
+            else {each["token"]: each["logprob"] for each in _entries(item)[:top]}
+            for item in given["content"]
+        ]
     return {
         "tokens": tokens,
         "token_logprobs": [item["logprob"] for item in given["content"]],

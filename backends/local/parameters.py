@@ -17,7 +17,7 @@ WORKER = ParameterTable(
     extras=frozenset(
         {
             "cache_prompt", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",
-            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range",
+            "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "input_extra",
             "ignore_eos", "mirostat", "mirostat_eta", "mirostat_tau", "reasoning_format", "repeat_last_n",
             "top_n_sigma", "truncate", "xtc_probability", "xtc_threshold",
         }
@@ -27,7 +27,7 @@ WORKER = ParameterTable(
     marks=frozenset({"reasoning_content"}),
     unmarked=False,
     refuses=OTHER_ANSWERS,
-    tools=ToolRules(names=OPENAI_NAMES, custom_tools=False),
+    tools=ToolRules(names=OPENAI_NAMES, custom_tools=False, input_grammars=True),
 )  # fmt: skip
 """llama-server and our own worker app. The backend sends ``grammar`` for every field of the answer's form,
 ``repeat_penalty`` for ``repetition_penalty``, and texts for ``stop_token_ids``. Source: llama.cpp's page on its
@@ -35,7 +35,7 @@ server."""
 
 _LLAMA_ONLY = frozenset(
     {
-        "cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+        "cache_prompt", "input_extra", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
         "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "mirostat", "mirostat_eta",
         "mirostat_tau", "reasoning_format", "repeat_last_n", "top_n_sigma", "truncate",
     }
@@ -59,7 +59,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         marks=WORKER.marks,
         unmarked=False,
         refuses=OTHER_ANSWERS,
-        tools=WORKER.tools,
+        tools=replace(WORKER.tools, input_grammars=False),
     ),
     "llama-cpp-python": replace(
         WORKER,
@@ -68,7 +68,8 @@ ENGINES: Mapping[str, ParameterTable] = {
         takes_strict=False,
     ),
     "diffusion": ParameterTable(
-        drops=frozenset({"user", "quality", "style", "background", "partial_images"}), unknown_pass=False
+        drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
+        unknown_pass=False,
     ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend

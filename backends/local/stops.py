@@ -26,14 +26,23 @@ def counted(body: Json, engine: str | None) -> Json:
 
 @dataclass(slots=True)
 class Counts:
-    """The tokens of one choice so far, by llama-server's ``timings`` or the usage on each chunk."""
+    """The tokens of one choice so far, by llama-server's ``timings`` or the usage on each chunk.
 
+    ``told``: the caller wants them on every chunk.
+    """
+
+    told: bool = False
     _timings: Json = field(default_factory=dict)
     _usage: Json | None = None
 
     def see(self, chunk: Json) -> None:
         self._timings = chunk.get("timings") or self._timings
         self._usage = chunk.get("usage") or self._usage
+
+    @property
+    def known(self) -> bool:
+        """Whether the caller wants the counts and the worker has begun to tell them."""
+        return self.told and bool(self._timings)
 
     def usage(self) -> Json:
         """OpenAI's usage object."""

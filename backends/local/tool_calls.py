@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal
 
+from backends.adapting.custom import INPUT
 from backends.constraints.checker import Checker
-from backends.local.tool_schema import CONTENT, ToolPlan, new_call_id
+from backends.local.tool_schema import CONTENT, CUSTOM, ToolPlan, new_call_id
 from backends.wire.chat import FunctionDefinition
 from catalog.errors import AnswerInvalid
 from catalog.types import Json
@@ -30,7 +31,10 @@ async def as_tool_calls(
     closes ``chunks``. Raises AnswerInvalid for a finished answer that does not fit.
     """
     async with aclosing(chunks):
-        if plan.named is not None:
+        if plan.named is not None and plan.named.name in plan.inputs:
+            async for chunk in _of_a_named_input(chunks, plan.named.name, plan.inputs[plan.named.name], checker):
+                yield chunk
+        elif plan.named is not None:
             async for chunk in _of_a_named_tool(chunks, plan.named, checker):
                 yield chunk
         else:
@@ -58,6 +62,32 @@ async def _of_a_named_tool(
                 await check_call(tool, "".join(pieces), checker)
                 choice["finish_reason"] = "tool_calls"
         yield chunk
+
+
+async def _of_a_named_input(
+    chunks: AsyncGenerator[Json], name: str, grammar: str, checker: Checker
+) -> AsyncGenerator[Json]:
+    """The call comes whole, because its arguments are known at the end."""
+    pieces: list[str] = []
+    async for chunk in chunks:
+        for choice in chunk.get("choices") or ():
+            delta: Json = choice["delta"]
+            pieces.append(delta.pop("content", None) or "")
+            choice["logprobs"] = None
+            if choice["finish_reason"] is None:
+                continue
+            text = "".join(pieces)
+            if choice["finish_reason"] == "stop":
+                await checker.check_text(text, grammar)
+                choice["finish_reason"] = "tool_calls"
+            delta["tool_calls"] = [_custom_call(name, text)]
+        yield chunk
+
+
+def _custom_call(name: str, text: str) -> Json:
+    arguments = json.dumps({INPUT: text}, ensure_ascii=False)
+    function = {"name": name, "arguments": arguments}
+    return {"index": 0, "id": new_call_id(), "type": "function", "function": function}
 
 
 async def check_call(tool: FunctionDefinition, arguments: str, checker: Checker) -> None:
@@ -105,7 +135,11 @@ async def _check(plan: ToolPlan, reader: _Reader, calls: list[Json], checker: Ch
         tool = by_name.get(call["function"]["name"])
         if tool is None:
             raise AnswerInvalid("The model called a tool that is not among the request's.")
-        await check_call(tool, call["function"]["arguments"], checker)
+        if tool.name in plan.inputs:
+            given = json.loads(call["function"]["arguments"])[INPUT]
+            await checker.check_text(given, plan.inputs[tool.name])
+        else:
+            await check_call(tool, call["function"]["arguments"], checker)
     if not calls and plan.content is not None:
         await checker.check(reader.content, plan.content)
 
@@ -114,7 +148,9 @@ class _Reader:
     """Reads one answer as it comes. The first characters tell its ``branch``; ``content`` is its text so far."""
 
     def __init__(self, plan: ToolPlan, *, as_schema: bool) -> None:
-        self.branch: Literal["text", "content", "calls"] | None = None if plan.optional else "calls"
+        self.branch: Literal["text", "content", "calls", "custom"] | None = None
+        if not plan.optional and not plan.inputs:
+            self.branch = "calls"
         self.content = ""
         self._as_schema = as_schema
         self._held = ""
@@ -126,9 +162,12 @@ class _Reader:
             start = self._held.lstrip()
             if start and not start.startswith("{"):
                 self.branch = "text"
-            elif len(start) >= len(CONTENT):
-                self.branch = "content" if start.startswith(CONTENT) else "calls"
-                self._held = start.removeprefix(CONTENT)
+            elif start.startswith(CONTENT):
+                self.branch, self._held = "content", start.removeprefix(CONTENT)
+            elif start.startswith(CUSTOM):
+                self.branch = "custom"
+            elif not CONTENT.startswith(start) and not CUSTOM.startswith(start):
+                self.branch = "calls"
         if self.branch == "text":
             return self._pass(len(self._held))
         if self.branch == "content" and not self._as_schema:
@@ -155,6 +194,10 @@ class _Reader:
         """The whole calls. Raises AnswerInvalid for an answer that has none, or something beside them, uncut."""
         if self.branch in ("text", "content"):
             return []
+        if self.branch == "custom":
+            head, _, given = self._held.lstrip().partition("\n")
+            name = head.removeprefix(CUSTOM).removesuffix("}").strip().strip('"')
+            return [_custom_call(name, given)]
         text, found = self._held, []
         start = _CALLS.match(text)
         position = start.end() if start else 0

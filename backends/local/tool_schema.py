@@ -3,19 +3,21 @@
 llama-server silently ignores ``tools`` there. A grammar works with every model, so the system message describes
 the tools and a grammar binds the answer: the arguments alone when one tool is named, otherwise
 ``{"tool_calls": [{"name", "arguments"}]}``. Where the model may choose, text that does not begin with a brace is
-an answer without a call; if the request sets the form of the answer, that is ``{"content": ...}``.
+an answer without a call; if the request sets the form of the answer, that is ``{"content": ...}``. A tool whose
+input has a grammar is called with ``{"custom_tool": name}`` on a line, and the input as it is below.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from backends.adapting.custom import INPUT, INPUT_GRAMMAR
 from backends.constraints import lark
 from backends.constraints.checker import Checker
 from backends.constraints.request import Constraint, constraint_of
@@ -27,6 +29,7 @@ from catalog.types import Json
 MAX_PARALLEL_CALLS = 4
 CALLS = '{"tool_calls": ['
 CONTENT = '{"content": '
+CUSTOM = '{"custom_tool": '
 _ANY_OBJECT: Json = {"type": "object"}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KINDS = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
@@ -90,7 +93,8 @@ class ToolPlan:
 
     ``named``: the answer is the arguments of this tool. ``optional``: the model may answer without a call, in text
     or in the form ``content``. ``parallel``: it may call several tools. ``parameters`` has a schema per tool, or
-    None where a tool's own cannot be compiled and its calls are only checked.
+    None where a tool's own cannot be compiled and its calls are only checked. ``inputs`` has the Lark grammars of
+    the inputs that have one, by their tools.
     """
 
     tools: tuple[FunctionDefinition, ...]
@@ -99,6 +103,7 @@ class ToolPlan:
     parallel: bool
     content: Constraint | None
     parameters: tuple[Json | None, ...]
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     async def of(cls, request: ChatRequest, tools: tuple[FunctionDefinition, ...], checker: Checker) -> ToolPlan:
@@ -114,6 +119,7 @@ class ToolPlan:
             parallel=request.parallel_tool_calls is not False,
             content=constraint_of(request),
             parameters=tuple([await _enforceable(tool, checker) for tool in tools]),
+            inputs={tool.name: await _input(tool, checker) for tool in tools if has_input_grammar(tool)},
         )
 
     async def grammar(self, checker: Checker) -> str:
@@ -121,22 +127,36 @@ class ToolPlan:
         if self.named is not None:
             return await checker.compile_rules(f"start: {self._arguments(0)}", "tools")
         more = f"({lark.literal(', ')} call){{0,{MAX_PARALLEL_CALLS - 1}}} " if self.parallel else ""
-        rules = [
-            f"calls: {lark.literal(CALLS)} call {more}{lark.literal(']}')}",
-            "call: " + " | ".join(f"call_{at}" for at in range(len(self.tools))),
-        ]
+        by_form = self._by_form()
+        rules: list[str] = []
+        if by_form[False]:
+            rules.append(f"calls: {lark.literal(CALLS)} call {more}{lark.literal(']}')}")
+            rules.append("call: " + " | ".join(f"call_{at}" for at in by_form[False]))
+        if by_form[True]:
+            rules.append("custom: " + " | ".join(f"call_{at}" for at in by_form[True]))
         for at, tool in enumerate(self.tools):
-            head = f'{{"name": {lark.literal(tool.name)}, "arguments": '
-            rules += [
-                f"call_{at}: {lark.literal(head)} args_{at} {lark.literal('}')}",
-                f"args_{at}: {self._arguments(at)}",
-            ]
-        if not self.optional:
-            return await checker.compile_rules("\n".join(["start: calls", *rules]), "tools")
-        rules += self._content_rules()
-        return await checker.compile_rules("\n".join(["start: calls | content", *rules]), "tools")
+            name = lark.literal(tool.name)
+            head, tail = (f'{{"name": {name}, "arguments": ', "}")
+            if tool.name in self.inputs:
+                head, tail = (f"{CUSTOM}{name}}}\n", "")
+            ended = f" {lark.literal(tail)}" if tail else ""
+            rules += [f"call_{at}: {lark.literal(head)} args_{at}{ended}", f"args_{at}: {self._arguments(at)}"]
+        ways = [*(["calls"] if by_form[False] else []), *(["custom"] if by_form[True] else [])]
+        if self.optional:
+            ways.append("content")
+            rules += self._content_rules()
+        return await checker.compile_rules("\n".join([f"start: {' | '.join(ways)}", *rules]), "tools")
+
+    def _by_form(self) -> dict[bool, list[int]]:
+        """The positions of the tools, by whether their input has a grammar."""
+        found: dict[bool, list[int]] = {True: [], False: []}
+        for at, tool in enumerate(self.tools):
+            found[tool.name in self.inputs].append(at)
+        return found
 
     def _arguments(self, at: int) -> str:
+        if self.tools[at].name in self.inputs:
+            return lark.nested(self.inputs[self.tools[at].name])
         schema = self.parameters[at]
         return lark.json_value(_ANY_OBJECT if schema is None else schema, lenient=not self.tools[at].strict)
 
@@ -183,23 +203,45 @@ class ToolPlan:
 
     def instructions(self) -> str:
         """The part of the system message about the tools."""
-        listed = "\n".join(
-            orjson.dumps(
-                {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters or {}}
-            ).decode()
-            for tool in self.tools
-        )
+        listed = "\n".join(orjson.dumps(self._told(tool)).decode() for tool in self.tools)
         if self.named is not None:
-            how = f"Answer with the JSON arguments of a call of {self.named.name}, and nothing else."
+            what = "input" if self.named.name in self.inputs else "JSON arguments"
+            how = f"Answer with the {what} of a call of {self.named.name}, and nothing else."
         else:
-            how = (
-                'To call tools, answer with {"tool_calls": [{"name": ..., "arguments": {...}}]} and nothing else.'
-            )
+            how = ""
+            if len(self.inputs) < len(self.tools):
+                how = (
+                    'To call tools, answer with {"tool_calls": [{"name": ..., "arguments": {...}}]} and nothing '
+                    "else."
+                )
+            for name in self.inputs:
+                how += (
+                    f" To call {name}, answer with {CUSTOM}{lark.literal(name)}}} and its input on the next line."
+                )
             if self.optional and self.content is not None:
                 how += ' To answer without a tool, write {"content": ...}.'
             elif self.optional:
                 how += " To answer without a tool, write plain text."
         return f"You can call these tools:\n{listed}\n{how}"
+
+    def _told(self, tool: FunctionDefinition) -> Json:
+        if tool.name in self.inputs:
+            return {"custom_tool": tool.name, "description": tool.description or ""}
+        return {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters or {}}
+
+
+def has_input_grammar(tool: FunctionDefinition) -> bool:
+    """Whether a function stands for a custom tool whose input has a grammar."""
+    return INPUT_GRAMMAR in (tool.parameters or {})
+
+
+async def _input(tool: FunctionDefinition, checker: Checker) -> str:
+    """The Lark grammar of a tool's input. Raises InvalidRequest and UnsupportedParameter."""
+    given, param = (tool.parameters or {})[INPUT_GRAMMAR], f"tools.{tool.name}.format"
+    text = given.get("definition") if isinstance(given, dict) else None
+    if not isinstance(text, str) or given.get("syntax") not in ("lark", "regex"):
+        raise InvalidRequest("A grammar has a 'syntax', lark or regex, and a 'definition'.", param=param)
+    return await checker.compiled(Constraint("regex" if given["syntax"] == "regex" else "grammar", text, param))
 
 
 async def _enforceable(tool: FunctionDefinition, checker: Checker) -> Json | None:
@@ -258,8 +300,11 @@ def _renamed(node: Any, prefix: str, key: str) -> Any:
     }
 
 
-def plain_messages(messages: list[Json], instructions: str) -> list[Json]:
-    """Messages for a template without tools: calls and results as text, instructions in the system message."""
+def plain_messages(messages: list[Json], instructions: str, custom: Collection[str] = ()) -> list[Json]:
+    """Messages for a template without tools: calls and results as text, instructions in the system message.
+
+    Calls of ``custom`` tools are written as such, one a message.
+    """
     names: dict[str, str] = {}
     plain: list[Json] = []
     for message in messages:
@@ -270,6 +315,9 @@ def plain_messages(messages: list[Json], instructions: str) -> list[Json]:
                 names[call["id"]] = function.get("name", "")
                 calls.append({"name": function.get("name"), "arguments": _loaded(function.get("arguments"))})
             text = orjson.dumps({"tool_calls": calls}).decode()
+            if len(calls) == 1 and calls[0]["name"] in custom and isinstance(calls[0]["arguments"], dict):
+                head = orjson.dumps(calls[0]["name"]).decode()
+                text = f"{CUSTOM}{head}}}\n{calls[0]['arguments'].get(INPUT, '')}"
             plain.append({"role": "assistant", "content": text})
         elif message["role"] == "tool":
             name = names.get(message.get("tool_call_id") or "", "the tool")

@@ -149,8 +149,8 @@ def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:
 
 
 def embedding_dropped(request: EmbeddingRequest) -> tuple[str, ...]:
-    """The parameters that :func:`embedding_body` leaves out although they would change the vectors."""
-    names = [name for name in ("input_type", "instruction") if getattr(request, name) is not None]
+    """The parameters that :func:`embedding_body` leaves out."""
+    names = [name for name in ("input_type", "instruction", "user") if getattr(request, name) is not None]
     taken = OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
     return (*names, *(name for name in request.model_extra or () if name not in taken))
 

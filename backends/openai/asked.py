@@ -60,6 +60,10 @@ class AskedCall:
         self._path = path
         self._body = body
         self._options = body.get("stream_options")
+        if self._options and upstream.engine is None:  # the gateway counts: servers other than vLLM refuse it
+            self._options = {
+                name: self._options[name] for name in self._options if name != "continuous_usage_stats"
+            }
         self._counts_itself = counts_itself
         self._key_header = key_header
         self._errors = errors

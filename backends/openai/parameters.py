@@ -48,6 +48,7 @@ Source: OpenAI's API reference."""
 COMPATIBLE = ParameterTable(
     drops=frozenset({"vad_filter"}),
     marks=frozenset({"reasoning_content"}),
+    linked_files=None,
     refuses=CONSTRAINTS,
     tools=ToolRules(names=OPENAI_NAMES, media_results=False, custom_tools=False),
 )

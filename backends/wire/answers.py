@@ -36,11 +36,12 @@ class ServerToolUse(TypedDict):
 
 
 class TokenUsage(TypedDict):
-    """Tokens of a request and its answer."""
+    """Tokens of a request and its answer; ``estimated`` ones stand on chunks before the end alone."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    estimated: NotRequired[bool]
     prompt_tokens_details: NotRequired[TokenDetails | None]
     completion_tokens_details: NotRequired[TokenDetails | None]
     cache_creation: NotRequired[CacheCreation]
@@ -363,20 +364,6 @@ class ImageEvent(TypedDict):
     type: Literal["image_generation.partial_image", "image_generation.completed"]
     b64_json: NotRequired[str]
     partial_image_index: NotRequired[int]
-
-
-class TokenList(TypedDict):
-    tokens: list[int]
-    count: NotRequired[int]
-    model: NotRequired[str]
-
-
-class DetokenizedText(TypedDict):
-    """``exact`` is false if the model's tokenizer normalises texts, so that the original one is lost."""
-
-    content: str
-    exact: NotRequired[bool]
-    model: NotRequired[str]
 
 
 class ResponseUsage(TypedDict):

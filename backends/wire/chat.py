@@ -12,7 +12,7 @@ from backends.wire.common import CallId, Effort, Identifier, SchemaName, Text, W
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
-MAX_MESSAGES = 4096
+MAX_MESSAGES = 16_384
 MAX_PARTS = 1024
 MAX_TOOLS = 256
 ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]

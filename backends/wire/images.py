@@ -19,6 +19,7 @@ class ImageRequest(WireModel):
     quality: Identifier | None = None
     style: Identifier | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None
+    moderation: Literal["low", "auto"] | None = None
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None

@@ -36,7 +36,10 @@ Grammar = Annotated[str, StringConstraints(min_length=1, max_length=MAX_GRAMMAR)
 
 
 class StreamOptions(WireModel):
+    """``continuous_usage_stats`` is vLLM's: every chunk has the usage so far."""
+
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 

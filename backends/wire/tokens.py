@@ -1,10 +1,11 @@
-"""POST /tokenize and /detokenize: the requests, in the shapes of llama.cpp and vLLM."""
+"""POST /tokenize, /detokenize and /apply-template: requests and answers, in the shapes of llama.cpp and vLLM."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from backends.wire.common import ModelName, Text, TokenId, WireModel
 
@@ -19,8 +20,47 @@ class TokenizeRequest(WireModel):
     with_pieces: bool = False
 
 
+class PropertiesRequest(WireModel):
+    """The model to describe."""
+
+    model: ModelName = "auto"
+
+
 class DetokenizeRequest(WireModel):
     """Token ids to join into a text."""
 
     model: ModelName = "auto"
     tokens: Annotated[list[TokenId], Field(max_length=1_000_000)]
+
+
+class TokenPiece(TypedDict):
+    """``piece`` is a token's text, or its bytes where they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenList(TypedDict):
+    """``token_strs`` are the tokens' texts, where asked for; ``max_model_len`` is the model's context window."""
+
+    tokens: list[int] | list[TokenPiece]
+    count: NotRequired[int]
+    max_model_len: NotRequired[int | None]
+    token_strs: NotRequired[list[str] | None]
+    model: NotRequired[str]
+
+
+class DetokenizedText(TypedDict):
+    """``prompt`` is vLLM's name for ``content``. ``exact`` is false if the tokenizer normalises texts, so that the
+    original one is lost.
+    """
+
+    content: str
+    prompt: str
+    exact: NotRequired[bool]
+    model: NotRequired[str]
+
+
+class TemplatedPrompt(TypedDict):
+    prompt: str
+    model: NotRequired[str]

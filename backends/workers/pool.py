@@ -24,7 +24,10 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """The state of one worker. Times are seconds of the monotonic clock, ``memory`` is in bytes."""
+    """The state of one worker. Times are seconds of the monotonic clock, ``memory`` is in bytes.
+
+    ``queued_batch`` are those of ``queued`` that interactive requests overtake.
+    """
 
     model: str
     engine: str
@@ -35,6 +38,7 @@ class WorkerView:
     slots: int = 1
     busy: int = 0
     queued: int = 0
+    queued_batch: int = 0
     restarts: int = 0
     started_at: float | None = None
     last_used: float | None = None

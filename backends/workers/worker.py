@@ -159,6 +159,7 @@ class Worker:
             slots=self._slots.capacity or 1,
             busy=self._slots.busy,
             queued=self._slots.waiting,
+            queued_batch=self._slots.waiting_batch,
             restarts=self._restarts,
             started_at=self._started_at,
             last_used=self._slots.last_used,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import PurePath
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -22,6 +22,8 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    rows: ClassVar[frozenset[str]] = frozenset()
+    """Fields of tables that are validated as rows of their own, whose errors name them."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -38,25 +40,33 @@ class Section(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _bounded(cls, value: Any) -> Any:
-        for each in _values(value):
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name in cls.rows:
+            return value
+        for place, each in _places(value):
+            what = f"'{place}' in it" if place else "it"
             if isinstance(each, float) and abs(each) > LARGEST_NUMBER:
-                raise ValueError(f"it must be at most {LARGEST_NUMBER:.0f}")
+                raise ValueError(f"{what} must be at most {LARGEST_NUMBER:.0f}")
             if isinstance(each, int) and abs(each) > LARGEST_INTEGER:
-                raise ValueError(f"it must be at most {LARGEST_INTEGER}")
+                raise ValueError(f"{what} must be at most {LARGEST_INTEGER}")
         return value
+
+
+def _places(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """A value, or those within a table or list, each with its dotted place."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _places(each, f"{place}.{name}".removeprefix("."))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for number, each in enumerate(value):
+            yield from _places(each, f"{place}.{number}".removeprefix("."))
+    else:
+        yield place, value
 
 
 def _values(value: Any) -> Iterator[Any]:
     """A value, or those within a table or list."""
-    if isinstance(value, Mapping):
-        for each in value.values():
-            yield from _values(each)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for each in value:
-            yield from _values(each)
-    else:
-        yield value
+    return (each for _, each in _places(value))
 
 
 @cache

@@ -60,7 +60,7 @@ def allowed(error: ErrorDetails) -> str:
     except KeyError:
         message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
         return _PYDANTICS.sub("it must ", message).replace("it must be a valid ", "it must be a ", 1)
-    return said.removesuffix(" 1 characters") + " 1 character" if said.endswith(" 1 characters") else said
+    return said[:-1] if said.endswith((" 1 characters", " 1 items")) else said
 
 
 def describe(error: ErrorDetails, *, value: bool) -> str:
@@ -90,6 +90,11 @@ def shown(came: Any, *, value: bool) -> str:
         case Iterable():
             return "a list"
     return f"of the type {type(came).__name__}"
+
+
+def of_type(kind: Any) -> str:
+    """The words for an item by its ``type``, which a caller may have left out."""
+    return f"of type {str(kind)[:LONGEST_SHOWN]!r}" if kind is not None else "without a type"
 
 
 def place(error: ErrorDetails) -> str:

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
 from routing.accounts.allowances import Allowances, Refusal, Want
+from routing.accounts.caps import Caps
 from routing.accounts.reservations import TokenGrant, TokenReservations, answer_tokens
-from routing.accounts.spend import Caps
 from routing.accounts.windows import Window, window_at
 from routing.clock import Clock, SteadyWallClock
 from routing.facts import Facts

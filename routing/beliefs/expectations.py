@@ -70,7 +70,8 @@ def wait_seconds(worker: WorkerView, load_seconds: float, busy_seconds: float, n
     """
     load = load_seconds if worker.load_seconds is None else worker.load_seconds
     if worker.state is WorkerState.READY:
-        ahead = max(0, worker.busy + worker.queued + 1 - worker.slots) / max(1, worker.slots)
+        queued = worker.queued - worker.queued_batch
+        ahead = max(0, worker.busy + queued + 1 - worker.slots) / max(1, worker.slots)
         return ahead * busy_seconds
     if worker.state is WorkerState.STARTING and worker.started_at is not None:
         return max(_MIN_LOAD_SECONDS, load - (now - worker.started_at))

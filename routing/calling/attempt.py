@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.adapting.marks import with_own_reasoning
-from backends.base import Upstream
+from backends.base import Backend, Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
-from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
@@ -33,12 +33,13 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_taken
+from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_longest, check_taken
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
 from routing.calling.lease import Lease
 from routing.calling.observers import ChunkObserver, ends_of
+from routing.facts import Facts
 from routing.outcomes import Outcome, Result, Usage, UsageDetails
 from routing.plan import Candidate
 from routing.state.protocol import NANO
@@ -141,20 +142,7 @@ class Attempt(Generic[T]):
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            request = self.job.request
-            if self.bound is not None:
-                check_least(lease.upstream, self.bound, self.model)
-                request = bounded(request, self.bound, lease.upstream)
-            foreign = False
-            if isinstance(request, TranslatedChat):
-                request, foreign = with_own_reasoning(request, self.model.id)
-            translated = original_for(backend, request, lease.upstream) is None
-            self.dropped = backend.dropped(request, lease.upstream)
-            if translated:
-                self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
-            if self.dropped:
-                check_taken(self.dropped, self.bound, self.job.facts, self.model, lease.upstream)
-                self._refuse(self.dropped)
+            request = self._fitted(backend, lease.upstream, facts)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._reported = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
@@ -177,6 +165,24 @@ class Attempt(Generic[T]):
             if isinstance(error, RoundhouseError):
                 error.quotes = self._lease is not None
             raise
+
+    def _fitted(self, backend: Backend, upstream: Upstream, facts: Facts) -> Any:
+        """The request as this upstream gets it, after a note of what it does not take. Raises as :meth:`start`."""
+        request = self.job.request
+        if self.bound is not None:
+            check_least(upstream, self.bound, self.model)
+            request = bounded(request, self.bound, upstream)
+        request, foreign = with_own_reasoning(request, self.model.id)
+        translated = original_for(backend, request, upstream) is None
+        self.dropped = backend.dropped(request, upstream)
+        if translated:
+            check_longest(self.model, facts)
+            self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
+        self.dropped = self.job.without_kept(self.dropped)
+        if self.dropped:
+            check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)
+            self._refuse(self.dropped)
+        return request
 
     def _note_reported(self) -> None:
         """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""

@@ -162,6 +162,19 @@ def check_least(upstream: Upstream, bound: Bound | None, model: Model) -> None:
         )
 
 
+def check_longest(model: Model, facts: Facts) -> None:
+    """Raises UnsupportedParameter for a bound of the caller's beyond the longest answer of the model."""
+    longest = model.limits.max_output_tokens
+    if longest is None or facts.output_tokens is None or facts.output_tokens <= longest or facts.tokens_only:
+        return
+    if facts.capability in (Capability.CHAT, Capability.COMPLETION):
+        raise UnsupportedParameter(
+            f"max_tokens is too large: {facts.output_tokens}. '{model.id}' gives at most {longest} tokens; ask "
+            "for no more, or choose another model.",
+            param="max_tokens",
+        )
+
+
 def as_sent(facts: Facts, target: Upstream | None) -> Facts:
     """The facts with the caller's bound as the server gets it: :data:`LEAST_OUTPUT` at least, if it wants that."""
     least = 0 if target is None else _least(target)

@@ -427,7 +427,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return NoCandidate(message, param="model")
     if first.code == EngineMissing.code:
         return EngineMissing.told(first.reason)
-    return ModelUnavailable(first.reason, param="model")
+    told = first.reason if first.reason[:1].isupper() else f"'{first.model}' cannot answer: {first.reason}."
+    return ModelUnavailable(told, param="model")
 
 
 def _told(excluded: Sequence[Exclusion], facts: Facts) -> str:

@@ -25,7 +25,8 @@ class Job(Generic[T]):
     ``request`` is the validated body. ``trace`` is the id under which attempts are recorded. ``judge`` creates
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
-    model is given. ``bound`` is the longest answer by the limits of the caller's key.
+    model is given, and ``kept`` the parameters that are stored here, so that no server needs to take them.
+    ``bound`` is the longest answer by the limits of the caller's key.
     """
 
     facts: Facts
@@ -34,4 +35,9 @@ class Job(Generic[T]):
     trace: str
     judge: MakeJudge | None = None
     left_out: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     bound: Bound | None = None
+
+    def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of parameters that are not stored here."""
+        return tuple(name for name in names if name not in self.kept) if self.kept else names

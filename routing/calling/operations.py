@@ -7,23 +7,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from backends.base import (
     Chat,
     Classify,
     Complete,
     Count,
+    Describe,
     Draw,
     Embed,
     Moderate,
     Rerank,
     Speak,
+    Template,
     Tokenize,
     Transcribe,
     Upstream,
 )
+from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
+from backends.wire.tokens import TokenizeRequest
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.observers import (
@@ -57,6 +61,16 @@ class Operation(Generic[T]):
 async def once(answer: Awaitable[T]) -> AsyncIterator[T]:
     """Yield the one object of an answer that does not come in pieces."""
     yield await answer
+
+
+async def _chat_tokens(backend: LocalTokens, upstream: Upstream, body: ChatRequest) -> Json:
+    """The tokens of a chat's prompt as the model reads them, each with its text."""
+    prompt = (await backend.apply_template(upstream, body))["prompt"]
+    return await backend.tokenize(upstream, TokenizeRequest(content=prompt, add_special=True, with_pieces=True))
+
+
+class LocalTokens(Template, Tokenize, Protocol):
+    """A backend that knows the chat template and the tokenizer of its models."""
 
 
 async def _scored(backend: Rerank, upstream: Upstream, body: PairedRerank) -> Json:
@@ -128,4 +142,13 @@ TOKENIZE: Operation[Json] = Operation(
 )
 DETOKENIZE: Operation[Json] = Operation(
     Tokenize, lambda backend, upstream, body: once(backend.detokenize(upstream, body)), _object
+)
+TEMPLATE: Operation[Json] = Operation(
+    Template, lambda backend, upstream, body: once(backend.apply_template(upstream, body)), _object
+)
+CHAT_TOKENS: Operation[Json] = Operation(
+    Template, lambda backend, upstream, body: once(_chat_tokens(backend, upstream, body)), _object
+)
+DESCRIBE: Operation[Json] = Operation(
+    Describe, lambda backend, upstream, _body: once(backend.properties(upstream)), _object
 )

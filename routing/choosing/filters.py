@@ -115,6 +115,7 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         facts.features,
         intent.require,
         index.too_small(context_needed(facts)),
+        index.too_short(_answer(facts)),
         facts.allowed,
         intent.local_only or intent.mode is Mode.LOCAL,
         settings.speech.allow_remote,
@@ -157,6 +158,11 @@ def context_needed(facts: Facts) -> int:
     return facts.prompt_tokens + (_RESERVED_OUTPUT if facts.output_tokens is None else facts.output_tokens)
 
 
+def _answer(facts: Facts) -> int | None:
+    """The most tokens that the request lets a choice have; ``None`` if it says nothing."""
+    return facts.output_tokens if facts.capability in GENERATES and not facts.tokens_only else None
+
+
 def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats | None) -> Filtered:
     """Apply every rule that concerns this request.
 
@@ -172,6 +178,14 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
                 "context",
                 index.context >= size,
                 lambda row: f"the request needs {size} tokens, the context window holds {index.context[row]:.0f}",
+            )
+        )
+    if index.too_short(answer := _answer(facts)):
+        rules.append(
+            Filter(
+                "max_tokens",
+                index.longest >= (answer or 0),
+                lambda row: f"the request asks for {answer} tokens, and it gives {index.longest[row]:.0f} at most",
             )
         )
     if facts.allowed:

@@ -28,7 +28,7 @@ _CHECKED_FEATURES = frozenset(
     }
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""
-_LEFT_TO_UPSTREAM = frozenset({"context", "memory", "breaker_cannot", "ends", "spoken"})
+_LEFT_TO_UPSTREAM = frozenset({"context", "max_tokens", "memory", "breaker_cannot", "ends", "spoken"})
 """Codes of rules that are skipped for a named model: its own server's refusal is clearer."""
 _NOT_OF_PINS = frozenset({"ends"})
 """Codes of rules that are skipped for a pinned model: another one has another vector space."""

@@ -20,7 +20,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
@@ -252,10 +252,15 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
 
 
 def read_tokens(
-    request: TokenizeRequest | DetokenizeRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+    request: TokenizeRequest | DetokenizeRequest | PropertiesRequest,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    key: str = "",
 ) -> Facts:
-    """Facts of a text to tokenise or tokens to join: the model decodes nothing."""
-    size = len(request.tokens) if isinstance(request, DetokenizeRequest) else estimate_tokens(request.content)
+    """Facts of a text to tokenise, tokens to join or a model to describe: the model decodes nothing."""
+    size = len(request.tokens) if isinstance(request, DetokenizeRequest) else 0
+    if isinstance(request, TokenizeRequest):
+        size = estimate_tokens(request.content)
     return Facts(
         capability=Capability.CHAT,
         requested=request.model,

@@ -1,4 +1,4 @@
-"""Blocks local models whose files or engine are missing.
+"""Blocks local models whose files, engine or device are missing.
 
 The check costs file-system calls, so it runs when the catalogue changes and periodically, never during a request.
 """
@@ -26,15 +26,20 @@ class ModelStore(Protocol):
 
 
 class Availability:
-    """Blocks of local models, by id: not pulled, without their engine, or without a file that their row names."""
+    """Blocks of local models, by id: not pulled, without their engine or device, or a file that a row names."""
 
     def __init__(
         self,
         store: ModelStore,
         engine_missing: Callable[[str], EngineMissing | None],
         missing_file: Callable[[Model], str | None] = lambda _: None,
+        devices: Callable[[], frozenset[str]] | None = None,
     ) -> None:
-        """``missing_file`` returns what the row's engine options lack on this disk."""
+        """``missing_file`` returns what the row's engine options lack on this disk, ``devices`` the ids of this
+        machine's devices; it is asked once, if a row names one.
+        """
+        self._ask_devices = devices
+        self._devices: frozenset[str] = frozenset()
         self._store = store
         self._missing_file = missing_file
         self._engine_missing = engine_missing
@@ -61,6 +66,8 @@ class Availability:
     def look(self, models: tuple[Model, ...]) -> dict[str, Block]:
         """Check, and return the blocks by id without logging them or putting them in force."""
         local = [model for model in models if model.local]
+        if self._ask_devices is not None and not self._devices and any(model.device for model in local):
+            self._devices = self._ask_devices()
         files = self._files.run({model.id: partial(self._files_block, model) for model in local})
         blocked = {model.id: block for model in local if (block := self._block(model, files)) is not None}
         self.faults = {model.id: block for model in local if (block := _of_files(model, files)) is not None}
@@ -88,6 +95,9 @@ class Availability:
         missing_engine = self._engine_missing(model.engine)
         if missing_engine is not None:
             return Block(missing_engine.code, missing_engine.message)
+        if self._devices and model.device is not None and model.device not in self._devices:
+            there = ", ".join(sorted(self._devices))
+            return Block("no_device", f"its row names the device '{model.device}', and this machine has: {there}")
         return _of_files(model, files)
 
 

@@ -61,9 +61,9 @@ class ConcurrencyLimits:
         )
 
     def queued_ahead(self) -> Mapping[str, float]:
-        """Calls ahead of a new one, divided by the capacity, by endpoint; only where a new call would wait."""
+        """Calls ahead of a new interactive one, divided by the capacity, by endpoint; only where it would wait."""
         return {
-            name: (queue.waiting + 1) / queue.capacity
+            name: (queue.waiting - queue.waiting_batch + 1) / queue.capacity
             for name, queue in self._queues.items()
             if queue.busy >= queue.capacity
         }

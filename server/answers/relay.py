@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,8 +25,11 @@ class Encoder(Protocol[T_contra]):
         """The bytes of one item; may be empty."""
         ...
 
-    def finish(self) -> bytes:
-        """The bytes that end a complete answer. Raises StreamBroken if the answer was not complete."""
+    def finish(self) -> bytes | Awaitable[bytes]:
+        """The bytes that end a complete answer, perhaps once it is stored.
+
+        Raises StreamBroken if the answer was not complete.
+        """
         ...
 
     def fail(self, error: RoundhouseError) -> bytes | None:
@@ -148,7 +151,8 @@ class Relay(Generic[S]):
                         await asyncio.sleep(0)  # let the first data leave before the rest is encoded
                     while len(buffer) >= capacity:
                         await self._room.wait()
-            buffer.append(self._encoder.finish())
+            end = self._encoder.finish()
+            buffer.append(end if isinstance(end, bytes) else await end)
             self._end()
 
     def _end(self) -> None:

@@ -6,8 +6,8 @@ every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API refere
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import cache
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from server.answers.relay import Encoder, Relay
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 S = TypeVar("S", bound=AsyncIterable[Any])
@@ -43,6 +43,13 @@ def usage_wanted(stream: bool | None, options: StreamOptions | None) -> bool:
     if not stream:
         raise InvalidRequest("'stream_options' is only for 'stream: true'.", param="stream_options")
     return bool(options.include_usage)
+
+
+def with_running_usage(encoder: ChunkEncoder, options: StreamOptions | None, prompt_tokens: int) -> Encoder[Json]:
+    """The encoder, with the usage so far on every chunk if the caller wants it."""
+    if options is None or not options.continuous_usage_stats:
+        return encoder
+    return RunningUsage(encoder, prompt_tokens=prompt_tokens)
 
 
 def event(value: Any, name: str | None = None) -> bytes:
@@ -90,6 +97,45 @@ class ChunkEncoder:
         return event(error.to_body())
 
 
+class RunningUsage:
+    """Adds the usage so far to every chunk: the worker's own figures, else an estimate, which says so.
+
+    The estimate takes a chunk for a token; the figures at the end of the stream are always the model's.
+    """
+
+    def __init__(self, encoder: ChunkEncoder, *, prompt_tokens: int) -> None:
+        self._encoder = encoder
+        self._prompt = prompt_tokens
+        self._made = 0
+
+    def encode(self, item: Json) -> bytes:
+        told = item.get("usage")
+        encoded = self._encoder.encode(item)
+        if not encoded:
+            return b""
+        chunk = orjson.loads(encoded.removeprefix(b"data: "))
+        self._made += any(map(_has_text, chunk["choices"]))
+        estimate = {
+            "prompt_tokens": self._prompt,
+            "completion_tokens": self._made,
+            "total_tokens": self._prompt + self._made,
+            "estimated": True,
+        }
+        return event({**chunk, "usage": told or estimate})
+
+    def finish(self) -> bytes:
+        return self._encoder.finish()
+
+    def fail(self, error: RoundhouseError) -> bytes | None:
+        return self._encoder.fail(error)
+
+
+def _has_text(choice: Json) -> bool:
+    if "delta" not in choice:
+        return bool(choice.get("text"))
+    return any(value for name, value in choice["delta"].items() if name != "role")
+
+
 class EventEncoder:
     """Encodes typed events (transcripts, images); an event of type ``final`` ends the answer."""
 
@@ -124,10 +170,12 @@ class BytesEncoder:
         return None
 
 
-async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> Response:
-    """Answer with events. Raises the job's error if the headers have not been sent."""
+async def stream_events(
+    request: Request, job: Job[T], encoder: Encoder[T], opens: Opens[T] = open_job
+) -> Response:
+    """Answer with events; ``opens`` opens the job. Raises its error if the headers have not been sent."""
     settings = services_of(request).settings.server
-    opening = open_job(runtime_of(request), job, caller_of(request))
+    opening = opens(runtime_of(request), job, caller_of(request))
     relay, answer = await _begin(request, opening, encoder, timeout=settings.streams.headers_after)
     return EventStream(
         relay,
@@ -136,6 +184,20 @@ async def stream_events(request: Request, job: Job[T], encoder: Encoder[T]) -> R
         send_timeout=settings.timeouts.send,
         waiting=answer is None,
     )
+
+
+def stream_items(request: Request, items: AsyncGenerator[Json], encoder: Encoder[Json]) -> Response:
+    """Answer with the events of something that no job makes: stored ones, or those of work in the background."""
+    services = services_of(request)
+    settings = services.settings.server
+    relay = Relay(
+        aclosing(items),
+        encoder,
+        in_flight=services.in_flight,
+        capacity=settings.streams.buffer,
+        on_error=services.metrics.error,
+    )
+    return EventStream(relay, {}, ping=settings.streams.ping, send_timeout=settings.timeouts.send, waiting=False)
 
 
 async def stream_bytes(request: Request, job: Job[T], encoder: Encoder[T], media_type: str) -> Response:

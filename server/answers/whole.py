@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.errors import RoundhouseError, StreamBroken
+from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import open_job
+from server.jobs import Opens, open_job
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -43,26 +45,45 @@ class SingleItem:
         return self._item
 
 
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """A job, and how the items of its answer become one document. ``opens`` opens it, ``keep`` stores the answer."""
+
+    job: Job[T]
+    assembler: Callable[[], Assembler[T]]
+    shape: Callable[[Any], Any] = lambda value: value
+    opens: Opens[T] = open_job
+    keep: Callable[[Any], Awaitable[None]] | None = None
+
+
+async def assemble(answer: Answer[T], assembler: Callable[[], Assembler[T]]) -> Any:
+    """The assembled answer.
+
+    An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the caller has seen none
+    of it. Raises the job's error.
+    """
+    while True:
+        assembled = assembler()
+        try:
+            async for item in answer:
+                assembled.add(item)
+            return assembled.result()
+        except RoundhouseError as error:
+            await answer.resume(error)
+
+
 async def whole(
-    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]]
+    request: Request, job: Job[T], assembler: Callable[[], Assembler[T]], opens: Opens[T] = open_job
 ) -> tuple[Any, dict[str, str]]:
     """The assembled answer and its headers. If the client leaves, the upstream is closed at once.
 
-    An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the client has seen none
-    of it. Raises the job's error, or ClientGone.
+    ``opens`` opens the job. Raises as :func:`assemble`, or ClientGone.
     """
     async with (
         Guard(request, services_of(request).in_flight),
-        open_job(runtime_of(request), job, caller_of(request)) as answer,
+        opens(runtime_of(request), job, caller_of(request)) as answer,
     ):
-        while True:
-            assembled = assembler()
-            try:
-                async for item in answer:
-                    assembled.add(item)
-                return assembled.result(), answer.headers()
-            except RoundhouseError as error:
-                await answer.resume(error)
+        return await assemble(answer, assembler), answer.headers()
 
 
 async def answer_json(

@@ -6,8 +6,10 @@ from server.api.inference import (
     completions,
     embeddings,
     images,
+    infill,
     messages,
     moderations,
+    properties,
     rerank,
     responses,
     tokens,
@@ -17,10 +19,13 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
-from server.api.stored import files, uploads
+from server.api.stored import batches, conversations, files, message_batches, uploads
+from server.api.stored import completions as stored_chats
+from server.api.stored import responses as stored_responses
 
 ROUTERS = (
     completions.router,
+    stored_chats.router,
     embeddings.router,
     rerank.router,
     classify.router,
@@ -31,12 +36,18 @@ ROUTERS = (
     audio.router,
     images.router,
     tokens.router,
+    infill.router,
+    properties.router,
     responses.router,
+    stored_responses.router,
+    conversations.router,
     messages.router,
     ollama_answers.router,
     ollama_models.router,
     ollama_store.router,
     files.router,
+    batches.router,
+    message_batches.router,
     uploads.router,
     route.router,
     outcomes.router,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import httpx
 import typer
@@ -27,6 +29,10 @@ _READ, _WORK = 20.0, 600.0
 """Seconds until an answer is given up: of a question, and of work such as a load."""
 
 
+class ServerUnreachable(ConfigurationError):
+    """No server answers."""
+
+
 class ServerClient:
     """Calls a running server. Raises RoundhouseError with one line for every failure or error response."""
 
@@ -46,25 +52,39 @@ class ServerClient:
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """The response, unless it is an error; ``arguments`` are those of httpx."""
-        timeout = httpx.Timeout(10, read=_READ if method == "GET" else _WORK)
+        with self._connected(_READ if method == "GET" else _WORK) as client:
+            response = client.request(method, path, **arguments)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    def download(self, path: str, into: IO[bytes]) -> None:
+        """Write the body of a response to a file, a piece at a time."""
+        with self._connected(_READ) as client, client.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            for piece in response.iter_bytes():
+                into.write(piece)
+
+    @contextmanager
+    def _connected(self, read: float) -> Iterator[httpx.Client]:
+        timeout = httpx.Timeout(10, read=read)
         try:
             with httpx.Client(
                 base_url=self.url, headers=self._headers, timeout=timeout, trust_env=False
             ) as client:
-                response = client.request(method, path, **arguments)
+                yield client
         except httpx.TimeoutException:
-            raise ConfigurationError(
+            raise ServerUnreachable(
                 f"The server at {self.url} took the connection and does not answer. See its log, or restart it."
             ) from None
         except httpx.ConnectError:
-            raise ConfigurationError(
+            raise ServerUnreachable(
                 f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConfigurationError(f"The request to {self.url} failed: {type(error).__name__}.") from None
-        if response.is_error:
-            raise _error(response)
-        return response
+            raise ServerUnreachable(f"The request to {self.url} failed: {type(error).__name__}.") from None
 
     def _body(self, method: str, path: str, **arguments: Any) -> Any:
         response = self.request(method, path, **arguments)

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from routing.accounts.spend import Caps
+from routing.accounts.caps import Caps
 from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from routing.accounts.windows import Window
 from routing.clock import SystemClock

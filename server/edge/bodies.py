@@ -53,12 +53,34 @@ async def read_either(request: Request, choose: Callable[[bytes], type[M]]) -> M
 
 
 def read_query(request: Request, model: type[M]) -> M:
-    """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest."""
-    given = dict(request.query_params)
+    """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest.
+
+    ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them.
+    """
+    given: dict[str, Any] = dict(request.query_params)
+    if any("[" in name for name in given):
+        given = _nested(request.query_params.multi_items())
     try:
         return model.model_validate_strings(given)
     except ValidationError as error:
         raise from_validation(error, given) from None
+
+
+def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        outer, bracket, inner = name.partition("[")
+        if not bracket or not inner.endswith("]"):
+            read[name] = value
+        elif inner == "]":
+            values = read.setdefault(outer, [])
+            if isinstance(values, list):
+                values.append(value)
+        else:
+            members = read.setdefault(outer, {})
+            if isinstance(members, dict):
+                members[inner[:-1]] = value
+    return read
 
 
 async def read_body(request: Request, *, any_type: bool = False) -> bytes:

@@ -53,6 +53,14 @@ def parse(model: type[M], body: bytes) -> M:
     return value
 
 
+def as_model(model: type[M], fields: Mapping[str, Any]) -> M:
+    """Validate fields that were read before. Raises InvalidRequest as :func:`parse`."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise from_validation(error, fields) from None
+
+
 def _second_reading(model: type[M], body: bytes, error: ValidationError) -> M:
     """The value, if only whole numbers are written as 1.0. Raises InvalidRequest otherwise."""
     sent = _loads(body)
@@ -107,9 +115,16 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
     reasons = list(dict.fromkeys(allowed(detail)[:MAX_MESSAGE] for detail in there))
     param = _spell(chosen)
     reason = " or: ".join(reasons[:4])
+    if _is_of_name(there[0]):
+        return InvalidRequest(f"'{param}': this name is not valid; {reason}.", param=param)
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
         reason += f" (it is {shown(_at(sent, chosen), value=False)})"
     return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)
+
+
+def _is_of_name(detail: ErrorDetails) -> bool:
+    """Whether an error is of the name of a field, not of its value."""
+    return detail["loc"][-1:] == ("[key]",)
 
 
 def _strict_json(body: bytes) -> None:

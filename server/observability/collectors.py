@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from backends.workers.pool import PoolSnapshot, WorkerPool
-from routing.accounts.spend import CapUsage
+from routing.accounts.caps import CapUsage
 from routing.upstreams.breaker import CircuitKey
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.concurrency import QueueLoad

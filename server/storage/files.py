@@ -21,6 +21,7 @@ import structlog
 from catalog.errors import (
     ConfigurationError,
     InvalidRequest,
+    NotFound,
     PayloadTooLarge,
     RateLimited,
     RoundhouseError,
@@ -98,10 +99,12 @@ class Files:
         if bounded and record.body["bytes"] > settings.file_bytes:
             raise too_large(settings.file_bytes)
         path = self.path(record.id)
-        with writing():
-            await asyncio.to_thread(_publish, content, path)
+        await self.publish(content, path)
         try:
-            await self.storage.keep(record)
+            if bounded:
+                await self.storage.keep(record)
+            else:
+                await self.storage.records.add([record])
             # Counted with the new file in it: of uploads at the same time none passes the bound unseen.
             if bounded and await self.used(record.owner) > settings.file_bytes_per_key:
                 await self.storage.records.delete(record.kind, record.id)
@@ -112,6 +115,22 @@ class Files:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+    async def publish(self, content: IO[bytes], path: Path) -> None:
+        """Give a temporary file its name. Raises Unavailable for a disk that fails."""
+        with writing():
+            await asyncio.to_thread(_publish, content, path)
+
+    async def link(self, record: Record, path: Path) -> None:
+        """Keep the bytes of a file under another name too, so that it may be deleted.
+
+        Raises NotFound if they are gone.
+        """
+        try:
+            with writing():
+                await asyncio.to_thread(os.link, self.path(record.id), path)
+        except FileNotFoundError:
+            raise NotFound(f"The content of the file {record.id!r} is gone. Upload it again.") from None
 
     async def used(self, owner: str) -> int:
         """The bytes of all files of an owner, parts of uploads included."""
@@ -191,6 +210,7 @@ class writing:  # noqa: N801 - reads as a statement
 def _publish(content: IO[bytes], path: Path) -> None:
     content.flush()
     os.fsync(content.fileno())
+    path.unlink(missing_ok=True)  # of an earlier try that ended before its record was stored
     os.link(content.name, path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
@@ -140,20 +140,35 @@ S = TypeVar("S", bound=Translation)
 class TranslatedEncoder:
     """Encodes a translation's events as SSE; ``opening`` returns the events before the first chunk.
 
-    A chunk that carries the provider's own event needs none: the provider opens its answer itself.
+    A chunk that carries the provider's own event needs none: the provider opens its answer itself. ``keep`` stores
+    the response of the last event, before that is sent.
     """
 
-    def __init__(self, translation: Translation, *, opening: Callable[[], Iterator[Json]] | None = None) -> None:
+    def __init__(
+        self,
+        translation: Translation,
+        *,
+        opening: Callable[[], Iterator[Json]] | None = None,
+        keep: Callable[[Json], Awaitable[None]] | None = None,
+    ) -> None:
         self._translation = translation
         self._opening = opening
+        self._keep = keep
 
     def encode(self, item: Json) -> bytes:
         if self._opening is not None and isinstance(item, NativeChunk):
             self._opening = None
         return self._encode_opening() + _events(self._translation.feed(item))
 
-    def finish(self) -> bytes:
+    def finish(self) -> bytes | Awaitable[bytes]:
+        if self._keep is not None:
+            return self._finish_kept(self._keep)
         return self._encode_opening() + _events(self._translation.finish())
+
+    async def _finish_kept(self, keep: Callable[[Json], Awaitable[None]]) -> bytes:
+        opening, events = self._encode_opening(), list(self._translation.finish())
+        await keep(events[-1]["response"])
+        return opening + _events(events)
 
     def fail(self, error: RoundhouseError) -> bytes | None:
         return self._encode_opening() + _events(self._translation.fail(error))

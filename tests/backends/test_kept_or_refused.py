@@ -19,10 +19,10 @@ from backends.http import HttpClient
 from backends.local.parameters import table_of
 from backends.ollama.backend import V1 as OLLAMA
 from backends.ollama.request import translate as to_ollama
-from backends.openai.parameters import table_at
+from backends.openai.parameters import COMPATIBLE, table_at
 from backends.openai.responses.request import translate as to_responses
 from backends.parameters import ParameterTable, body_for, dropped_names
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.completions import CompletionRequest
 from catalog.errors import CapabilityMismatch, InvalidRequest, UndecodableMedia, UnsupportedParameter
 from catalog.types import Json
@@ -179,6 +179,20 @@ def test_a_chat_of_openai_has_no_file_by_address() -> None:
     with pytest.raises(UnsupportedParameter, match="file_data"):
         openai(messages=linked)
     assert claude(messages=linked)[0]["messages"][0]["content"][0]["source"]["type"] == "url"
+
+
+def test_a_file_by_address_goes_to_a_server_of_unknown_make_only_if_its_caller_speaks_its_wire() -> None:
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": [{"type": "file", "file": {"file_url": "https://e.example/a.pdf"}}]}
+        ],
+    }
+    anywhere = Upstream("lan", "openai", "http://lan.example/v1", "m")
+    sent = body_for(ChatRequest.model_validate(body), anywhere, COMPATIBLE)
+    assert sent["messages"] == body["messages"]
+    with pytest.raises(UnsupportedParameter, match="file_data"):
+        body_for(TranslatedChat.of(body, (), frozenset(), None), anywhere, COMPATIBLE)
 
 
 # ---- constraints

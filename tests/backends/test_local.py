@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from backends.base import Tokenize, Upstream
 from backends.constraints.checker import Checker
 from backends.local.backend import LocalWorkerBackend
+from backends.local.completions import ChoiceCall
 from backends.local.tool_schema import ToolPlan, chosen_tools
 from backends.openai.documents import embedding_list
 from backends.wire.chat import ChatRequest
@@ -257,6 +258,22 @@ async def test_logprobs_have_the_legacy_shape(
     assert (given and [len(each) for each in given]) == tops
 
 
+async def test_an_empty_prompt_is_refused_where_the_model_has_no_token_to_begin_with(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def count(_: Any, __: Any, call: ChoiceCall) -> int:
+        return begins + len(call.prompt)
+
+    monkeypatch.setattr(LocalWorkerBackend, "_count", count)
+    begins = 0
+    for prompt in ("", ["a", ""]):
+        with pytest.raises(InvalidRequest, match="empty prompt"):
+            await assemble_completion(backend.complete(upstream, text(prompt=prompt)))
+    assert not fake.calls
+    begins = 1
+    assert (await assemble_completion(backend.complete(upstream, text(prompt=""))))["choices"][0]["text"]
+
+
 async def test_best_of_decodes_all_and_shows_the_best(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
 ) -> None:
@@ -271,7 +288,6 @@ async def test_best_of_decodes_all_and_shows_the_best(
     ("fields", "error", "param"),
     [
         ({"suffix": "z"}, UnsupportedParameter, "suffix"),
-        ({"echo": True, "logprobs": 1}, UnsupportedParameter, "logprobs"),
         ({"n": 3, "best_of": 2}, InvalidRequest, "best_of"),
     ],
 )

@@ -303,3 +303,85 @@ async def test_a_token_beyond_the_vocabulary_is_not_sent_to_detokenize(
         await backend.detokenize(upstream, DetokenizeRequest(tokens=[5, 1114112]))
     assert refused.value.param == "tokens"
     assert not [call for call in fake.calls if call.path == "/detokenize"]
+
+
+# ---- custom tools whose input has a grammar
+
+LARK = 'start: "*** " word "\\n"\nword: /[a-z{}]+/'
+
+
+def custom(syntax: str, definition: str, name: str = "patch") -> Json:
+    form = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+    return {"type": "custom", "custom": {"name": name, "description": "Patches.", "format": form}}
+
+
+PLAIN_TOOL: Json = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@pytest.mark.parametrize(("syntax", "definition"), [("lark", LARK), ("regex", r"\*\*\* [a-z{}]+\n")])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("takes_tools", [False, True])
+async def test_the_input_of_a_custom_tool_is_bound_to_its_grammar(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, checker: Checker,
+    syntax: str, definition: str, named: bool, takes_tools: bool,
+) -> None:  # fmt: skip
+    head, fake.takes_tools = "" if named else '{"custom_tool": "patch"}\n', takes_tools
+    fake.scripted = f"{head}*** a{{b\n"
+    choice = {"tool_choice": {"type": "custom", "custom": {"name": "patch"}}} if named else {}
+    request = chat(tools=[custom(syntax, definition), PLAIN_TOOL], **choice)
+    assert backend.dropped(request, upstream) == ()
+    answer = await assemble_chat(backend.chat(upstream, request))
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert (call["type"], call["custom"]) == ("custom", {"name": "patch", "input": "*** a{b\n"})
+    sent = fake.calls[-1].body
+    assert "tools" not in sent
+    await checker.check_text(fake.scripted, sent["grammar"])
+    for wrong in (f"{head}*** A\n", f"{head}*** a", f"{head}"):
+        with pytest.raises(AnswerInvalid):
+            await checker.check_text(wrong, sent["grammar"])
+    if not named:
+        await checker.check_text('{"tool_calls": [{"name": "f", "arguments": {}}]}', sent["grammar"])
+        await checker.check_text("Hello.", sent["grammar"])
+        fake.scripted = '{"tool_calls": [{"name": "f", "arguments": {}}]}'
+        other = await assemble_chat(backend.chat(upstream, request))
+        assert other["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "f"
+        fake.scripted = '{"custom_tool": "patch"}\n*** A\n'
+        with pytest.raises(AnswerInvalid):
+            await assemble_chat(backend.chat(upstream, request))
+
+
+async def test_a_custom_tool_that_must_be_called_is_bound_too(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, checker: Checker
+) -> None:
+    fake.scripted = '{"custom_tool": "patch"}\n*** a\n'
+    request = chat(tools=[custom("lark", LARK)], tool_choice="required")
+    answer = await assemble_chat(backend.chat(upstream, request))
+    assert answer["choices"][0]["message"]["tool_calls"][0]["custom"]["input"] == "*** a\n"
+    with pytest.raises(AnswerInvalid):
+        await checker.check_text("Hello.", fake.calls[-1].body["grammar"])
+
+
+async def test_a_past_call_of_such_a_tool_is_written_as_the_model_writes_it(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.scripted = "Done."
+    call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** a\n"}}
+    past = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    past.append({"role": "tool", "tool_call_id": "c1", "content": "OK"})
+    await assemble_chat(backend.chat(upstream, chat(messages=past, tools=[custom("lark", LARK)])))
+    assert '{"custom_tool": "patch"}\n*** a\n' in [
+        message["content"] for message in fake.calls[-1].body["messages"]
+    ]
+
+
+@pytest.mark.parametrize("tool", [custom("peg", "a"), custom("lark", "start: nowhere"), custom("regex", "a(?=b)")])
+async def test_a_grammar_that_cannot_bind_an_input_is_refused(
+    backend: LocalWorkerBackend, upstream: Upstream, tool: Json
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await assemble_chat(backend.chat(upstream, chat(tools=[tool])))
+    assert refused.value.param == "tools.patch.format"

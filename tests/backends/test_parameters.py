@@ -114,7 +114,13 @@ def test_what_sdks_add_to_an_answer_does_not_go_back() -> None:
 
 def test_the_empty_fields_of_an_answer_do_not_go_back_as_strict_servers_refuse_them() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    empty = {"refusal": None, "audio": None, "function_call": None, "annotations": [], "reasoning_content": None}
+    empty: Json = {
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "annotations": [],
+        "reasoning_content": None,
+    }
     said = {"role": "assistant", "content": None, "tool_calls": [{**call, "custom": None}]}
     result = {"role": "tool", "tool_call_id": "c", "content": "1", "name": None}
     request = chat(messages=[{**said, **empty}, result])

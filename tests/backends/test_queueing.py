@@ -6,7 +6,16 @@ import asyncio
 
 import pytest
 
-from backends.queueing import INTERACTIVE_PER_BATCH, LONGEST_WAIT, FairQueue, FairSlots, Grant, Need, Priority
+from backends.queueing import (
+    CALM,
+    INTERACTIVE_PER_BATCH,
+    LONGEST_WAIT,
+    FairQueue,
+    FairSlots,
+    Grant,
+    Need,
+    Priority,
+)
 from catalog.errors import QueueFull, WorkerFailed
 
 
@@ -226,3 +235,63 @@ async def test_a_full_queue_is_for_interactive_requests_but_for_a_fifth() -> Non
         assert not task.done()
         task.cancel()
     await asyncio.gather(batch[0], *interactive, return_exceptions=True)
+
+
+async def granted(some: FairSlots, *needs: Need) -> list[asyncio.Task[Grant]]:
+    tasks = [asyncio.create_task(some.acquire(need)) for need in needs]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def at_work(tasks: list[asyncio.Task[Grant]]) -> int:
+    return sum(task.done() for task in tasks)
+
+
+BATCH = Need(priority=Priority.BATCH)
+
+
+@pytest.mark.parametrize(("capacity", "most"), [(1, 1), (2, 1), (4, 3), (16, 12)])
+async def test_batch_leaves_a_share_of_the_slots_for_interactive_requests(capacity: int, most: int) -> None:
+    some = FairSlots(max_queue=99, changed=lambda: None, clock=lambda: 0.0)
+    some.open(capacity)
+    batch = await granted(some, *[BATCH] * (capacity + 1))
+    assert at_work(batch) == most
+    if capacity > 1:
+        assert at_work(await granted(some, Need())) == 1, "it waits for no batch request"
+    for task in batch:
+        task.cancel()
+
+
+async def test_batch_shrinks_while_interactive_requests_come_and_grows_when_they_end() -> None:
+    now = 0.0
+    some = FairSlots(max_queue=99, changed=lambda: None, clock=lambda: now)
+    some.open(8)
+    (talking,) = await granted(some, Need())
+    batch = await granted(some, *[BATCH] * 8)
+    assert at_work(batch) == 2, "one slot in four"
+    some.release(talking.result())
+    some.release(batch[0].result())
+    await asyncio.sleep(0)
+    assert at_work(batch) == 3, "another interactive request is expected"
+    now = CALM + 1
+    some.release(batch[1].result())
+    await asyncio.sleep(0)
+    assert at_work(batch) == 8
+    assert some.waiting == 0
+
+
+async def test_batch_is_never_starved_by_interactive_requests() -> None:
+    some = FairSlots(max_queue=99, changed=lambda: None, clock=lambda: 0.0)
+    some.open(2)
+    talking = await granted(some, *[Need()] * 2)
+    (batch,) = await granted(some, BATCH)
+    waiting = await granted(some, *[Need()] * 8)
+    assert (some.waiting, some.waiting_batch) == (9, 1)
+    for _ in range(5):
+        first = next(task for task in (*talking, *waiting) if task.done() and task.result() in some._held)
+        some.release(first.result())
+        await asyncio.sleep(0)
+    assert batch.done()
+    for task in waiting:
+        task.cancel()

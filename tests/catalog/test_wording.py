@@ -43,7 +43,7 @@ class Body(BaseModel):
         ("name", "A", "it must match the pattern ^[a-z]*$ (it is text)"),
         ("name", None, "it must be text (it is null)"),
         ("items", "x", "it must be a list (it is text)"),
-        ("items", ["x", "y"], "it must have at most 1 items (it is a list)"),
+        ("items", ["x", "y"], "it must have at most 1 item (it is a list)"),
         ("inner", [], "it must be an object (it is a list)"),
         ("inner", {"x": {}}, "it must be a whole number (it is an object)"),
     ],

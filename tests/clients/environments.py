@@ -36,22 +36,25 @@ class Unavailable(RuntimeError):
 class Client:
     """A row of the table.
 
-    ``needs`` is a path that the server must serve. ``dropped`` are parameters that the client sends and can do
-    without, ``refused`` the answers above 399 that it expects, as ``METHOD PATH STATUS``. ``starter`` is the
-    reason why it is not run with the starter models, ``fails`` the known fault that makes it fail. ``arguments``
-    are those of tools that the scripted model calls without being told to.
+    ``source`` is a Python package whose source lies in the environment's folder ``source``. ``needs`` is a path
+    that the server must serve. ``dropped`` are parameters that the client sends and can do without, ``refused``
+    the answers above 399 that it expects, as ``METHOD PATH STATUS``; where they are ``unjudged``, its program
+    judges them. ``starter`` is the reason why it is not run with the starter models, ``fails`` the known fault
+    that makes it fail. ``arguments`` are those of tools that the scripted model calls without being told to.
     """
 
     name: str
     program: str
     python: tuple[str, ...] = ()
     node: tuple[str, ...] = ()
+    source: str | None = None
     needs: str | None = None
     dropped: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    unjudged: bool = False
     starter: str | None = None
     fails: str | None = None
-    limit: float = 120.0
+    limit: float = 180.0
     arguments: Mapping[str, Json] = field(default_factory=dict)
 
     @property
@@ -77,13 +80,15 @@ def tools() -> Mapping[str, str]:
 
 def installed(client: Client) -> list[str]:
     """The beginning of the command that runs a client's program. Raises Unavailable."""
-    wanted = "\n".join((sys.version, str(client.folder), *client.python, *client.node))
+    wanted = "\n".join((sys.version, str(client.folder), *client.python, *client.node, client.source or ""))
     ready = client.folder / "ready"
     if not ready.exists() or ready.read_text() != wanted:
         shutil.rmtree(client.folder, ignore_errors=True)
         client.folder.mkdir(parents=True)
         if client.python:
             _python(client)
+        if client.source:
+            _source(client, client.source)
         if client.node:
             _node(client)
         ready.write_text(wanted)
@@ -104,6 +109,15 @@ def _python(client: Client) -> None:
     _run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(client.folder)])
     python = str(client.folder / "bin" / "python")
     _run([uv, "pip", "install", "--quiet", "--python", python, *client.python])
+
+
+def _source(client: Client, package: str) -> None:
+    pip = [str(_uv().parent / "python"), "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+    name = package.partition("==")[0]
+    _run([*pip, "--no-deps", "--no-binary", name, "--dest", str(client.folder), package])
+    archive = next(client.folder.glob("*.tar.gz"))
+    shutil.unpack_archive(archive, client.folder, filter="data")
+    (client.folder / archive.name.removesuffix(".tar.gz")).rename(client.folder / "source")
 
 
 def _node(client: Client) -> None:

@@ -78,7 +78,7 @@ class Tap:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, copy: bytearray) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # one end has gone
         while data := await reader.read(65536):
             copy += data
             writer.write(data)

@@ -32,6 +32,22 @@ pytestmark = pytest.mark.skipif(
 )
 KEY = "sk-of-the-clients"
 UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct"}
+OTHERS = (
+    ("capable-embed", "fake-embed", ["embed"]),
+    ("capable-image", "gpt-image-1", ["image"]),
+    ("capable-ear", "whisper-1", ["transcribe", "translate"]),
+    ("capable-voice", "tts-1", ["speak"]),
+    # the models of OpenAI's own tests
+    ("gpt-6-astra", "fake-chat", ["chat", "json_schema", "tools"]),
+    ("gpt-3.5-turbo-instruct", "fake-chat", ["completion"]),
+    ("text-embedding-3-small", "fake-embed", ["embed"]),
+    ("whisper-1", "whisper-1", ["transcribe", "translate"]),
+    ("gpt-4o-transcribe", "whisper-1", ["transcribe"]),
+    ("tts-1", "tts-1", ["speak"]),
+    ("gpt-image-1.5", "gpt-image-1", ["image"]),
+    ("gpt-image-2.5-flare", "gpt-image-1", ["image"]),
+    ("omni-moderation-latest", "fake-moderation", ["moderate"]),
+)
 LEAST = 45.0
 """Seconds that must be left for another client to begin."""
 _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical)\"")
@@ -71,7 +87,7 @@ def server(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iter
     rows = [
         endpoint("scripted", upstream),
         model(UPSTREAMS["scripted"], "fake-chat", at="scripted", limits=limits),
-        model("capable-embed", "fake-embed", at="scripted", capabilities=["embed"]),
+        *(model(name, there, at="scripted", capabilities=able) for name, there, able in OTHERS),
     ]
     (folder / "roundhouse.toml").write_text("\n".join(rows))
     with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY}) as running:
@@ -89,6 +105,7 @@ def test_a_client_finishes_its_loop(
     end: float,
     tmp_path: Path,
     request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if kind == "starter" and client.starter:
         pytest.skip(client.starter)
@@ -109,6 +126,9 @@ def test_a_client_finishes_its_loop(
     with providers(tap):
         status, output = run(client, [*command, program(client)], kind, tap.port, tmp_path)
         passed = list(tap.exchanges())
+    if client.unjudged:  # a table
+        with capsys.disabled():
+            print(f"\n{client.name}, {kind}:\n{output}")
     lines = server.log.read_text(errors="replace")[logged:].splitlines()
     complaints = [
         *([f"exit status {status}"] if status else []),
@@ -119,7 +139,7 @@ def test_a_client_finishes_its_loop(
     if complaints or not passed:
         (tmp_path / "traffic.txt").write_text(tap.text())
         counted = Counter(f"{exchange.status} {exchange.request} {exchange.dropped or ''}" for exchange in passed)
-        traffic = [f"{count} x {line}" for line, count in counted.items()]
+        traffic = [] if client.unjudged else [f"{count} x {line}" for line, count in counted.items()]
         said = output if len(output) < 10_000 else f"{output[:6000]}\n...\n{output[-4000:]}"
         report = [*complaints, f"--- traffic (whole in {tmp_path})", *traffic, "--- output", said]
         pytest.fail("\n".join(report), pytrace=False)
@@ -129,7 +149,7 @@ def judged(client: Client, passed: list[Exchange]) -> Iterator[str]:
     """What is wrong with a client's traffic."""
     for exchange in passed:
         told = f"{exchange.request} {exchange.status}"
-        if exchange.status >= 400 and told not in client.refused:
+        if exchange.status >= 400 and not client.unjudged and told not in client.refused:
             yield f"answered: {told}"
         if lost := set(exchange.dropped) - {*client.dropped}:
             yield f"left out of {exchange.request}: {', '.join(sorted(lost))}"

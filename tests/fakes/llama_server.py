@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -36,6 +37,9 @@ class FakeLlamaServer(FakeOpenAI):
         self.end_token = ""
         self.opens = ""
         """The text with which its chat template begins every answer."""
+        self.untold: set[int] = set()
+        """Tokens whose probability is not told when they come, as of those that end no character."""
+        self.more_props: Json = {}
         self.chances: Callable[[str], dict[str, float]] = lambda text: {}
 
     def routes(self) -> list[Route]:
@@ -122,7 +126,7 @@ class FakeLlamaServer(FakeOpenAI):
     async def props(self, request: web.Request, call: Call) -> web.StreamResponse:
         caps = {"supports_tools": self.takes_tools}
         props = {"chat_template": self.template, "chat_template_caps": caps, "eos_token": self.end_token}
-        return await self.document(request, call, props)
+        return await self.document(request, call, {**props, **self.more_props})
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""
@@ -144,10 +148,11 @@ class FakeLlamaServer(FakeOpenAI):
             return web.json_response(error, status=400)
         logits = {ord(letter): math.log(chance) for letter, chance in self.chances(text).items()}
         after = call.body.get("post_sampling_probs", False)
+        biased = dict(logits)
+        for token, bias in call.body.get("logit_bias", ()):
+            biased[token] = biased.get(token, -100.0) + bias
         if after:
-            for token, bias in call.body.get("logit_bias", ()):
-                if token in logits:
-                    logits[token] += bias
+            logits = {token: biased[token] for token in logits}
         whole = sum(map(math.exp, logits.values()))
         top = sorted(logits, key=lambda token: -logits[token])[: call.body["n_probs"]]
         rows = [
@@ -156,11 +161,20 @@ class FakeLlamaServer(FakeOpenAI):
             else {"id": token, "logprob": logits[token] - math.log(whole)}
             for token in top
         ]
-        said = {"id": top[0], "top_probs" if after else "top_logprobs": rows}
-        return await self.document(request, call, {"content": chr(top[0]), "completion_probabilities": [said]})
+        came = max(biased, key=lambda token: biased[token])
+        said = {"id": came, "top_probs" if after else "top_logprobs": rows}
+        if not after:
+            said["logprob"] = logits.get(came, -100.0) - math.log(whole)
+            for row in rows:
+                row["token"] = chr(row["id"])
+        told = [] if came in self.untold else [said]
+        return await self.document(request, call, {"content": chr(came), "completion_probabilities": told})
 
     async def tokenize(self, request: web.Request, call: Call) -> web.StreamResponse:
-        return await self.document(request, call, {"tokens": [ord(letter) for letter in call.body["content"]]})
+        tokens: list[Any] = [ord(letter) for letter in call.body["content"]]
+        if call.body.get("with_pieces"):
+            tokens = [{"id": token, "piece": chr(token)} for token in tokens]
+        return await self.document(request, call, {"tokens": tokens})
 
     async def detokenize(self, request: web.Request, call: Call) -> web.StreamResponse:
         return await self.document(request, call, {"content": "".join(map(chr, call.body["tokens"]))})

@@ -184,6 +184,8 @@ class FakeOpenAI(FakeServer):
             case "verbose_json":
                 granularities = call.body.get("timestamp_granularities[]") or []
                 return await self.document(request, call, openai_media.verbose_transcript(granularities))
+            case "diarized_json":
+                return await self.document(request, call, openai_media.diarized_transcript())
             case "json":
                 return await self.document(request, call, {"text": openai_media.TRANSCRIPT})
             case _:

@@ -131,6 +131,13 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", head) + block(b"IDAT", pixels) + block(b"IEND", b"")
 
 
+def diarized_transcript() -> Json:
+    """``diarized_json`` of the transcript, of one speaker."""
+    turn = {"type": "transcript.text.segment", "id": "seg_1", "speaker": "A", "start": 0.0, "end": 2.0}
+    segments = [{**turn, "text": TRANSCRIPT}]
+    return {"task": "transcribe", "duration": 2.0, "text": TRANSCRIPT, "segments": segments}
+
+
 def verbose_transcript(granularities: list[str]) -> Json:
     """``verbose_json`` of the transcript."""
     spoken = TRANSCRIPT.split()
@@ -173,5 +180,10 @@ def images(body: Json) -> Json:
         "output_format": "png",
         "quality": "low",
         "size": "1024x1024",
-        "usage": {"input_tokens": 5, "output_tokens": 10, "total_tokens": 15},
+        "usage": {
+            "input_tokens": 5,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 5},
+            "output_tokens": 10,
+            "total_tokens": 15,
+        },
     }

@@ -8,7 +8,8 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from catalog.model import Endpoint
-from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.caps import Caps, SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.choosing.pins import Pins
 from routing.outcomes import Result, Usage

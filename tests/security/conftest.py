@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from routing.clock import Clock
 from server.app import create_app
 from server.assembly import open_runtime
+from server.edge.errors import OLLAMA_PATHS
 from server.edge.services import Services
 from server.observability.logging import configure_logging
 from server.processes.run import GatewayServer, uvicorn_config
@@ -145,7 +146,7 @@ def site(tmp_path: Path, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) 
 
 
 def assert_error(response: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
-    """Assert OpenAI's error shape with this status and return the error object."""
+    """Assert an error of this status in OpenAI's shape, or Ollama's on its paths; return the error object."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
@@ -153,6 +154,10 @@ def assert_error(response: httpx.Response, status: int, code: str | None = None)
         return {}
     body = response.json()
     assert set(body) == {"error"}
+    if response.request.url.path.startswith(OLLAMA_PATHS):
+        assert isinstance(body["error"], str)
+        assert body["error"]
+        return {"message": body["error"]}
     error: dict[str, Any] = body["error"]
     assert set(error) >= {"message", "type", "param", "code"}
     assert isinstance(error["message"], str)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from catalog.errors import ConfigurationError
-from routing.accounts.spend import Caps
+from routing.accounts.caps import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from routing.persistence import Persistence, PersistenceSettings
 from server.app import create_app
@@ -366,7 +366,7 @@ async def test_administration_can_have_an_address_of_its_own(site: OpenSite) -> 
         for method, path in admin_routes():
             hidden = await open_site.client.request(method, path, headers=AS_ADMIN)
             error = assert_error(hidden, 404, "not_found")
-            assert method == "HEAD" or error == nowhere.json()["error"], path
+            assert method == "HEAD" or error["message"] == nowhere.json()["error"]["message"], path
         assert (await admin.get("/v1/admin/workers")).status_code == 200
         assert (await admin.post("/v1/models/near/load", json={})).status_code == 200
         assert_error(await admin.get("/v1/admin/workers", headers={"authorization": ""}), 401)

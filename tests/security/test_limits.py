@@ -67,7 +67,7 @@ class Bound:
 
 
 BOUNDS = (
-    Bound("messages", 4096, lambda n: {"messages": [USER] * n}),
+    Bound("messages", 16_384, lambda n: {"messages": [USER] * n}),
     Bound("parts", 1024, lambda n: {"messages": [{"role": "user", "content": [TEXT] * n}]}),
     Bound("tools", 256, lambda n: {"tools": [tool(f"f{i}") for i in range(n)]}),
     Bound("tool calls", 256, lambda n: {"messages": [{"role": "assistant", "tool_calls": [CALL] * n}]}),

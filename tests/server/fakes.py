@@ -29,7 +29,8 @@ from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, LibrarySource, Limits, Model, UpstreamSource
 from catalog.types import Json
-from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.caps import SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
@@ -182,7 +183,21 @@ class FakeBackend:
         for number in range(request.n or 1):
             yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
 
+    async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
+        self.requests.append(request)
+        return {
+            "model": "parrot",
+            "prompt": "".join(f"<{message.role}>{message.content}" for message in request.messages),
+        }
+
+    async def properties(self, upstream: Upstream) -> Json:
+        told = {"chat_template": "{{ x }}", "eos_token": "</s>", "model": "parrot"}
+        return {**told, "default_generation_settings": {"n_ctx": 4096}}
+
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
+        self.requests.append(request)
+        if request.with_pieces:
+            return {"tokens": [{"id": ord(letter), "piece": letter} for letter in request.content]}
         return {"tokens": [ord(letter) for letter in request.content]}
 
     async def detokenize(self, upstream: Upstream, request: DetokenizeRequest) -> Json:

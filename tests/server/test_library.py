@@ -6,14 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from ollama import ResponseError
+from openai.types import ModelDeleted
 
+from catalog.catalog import Catalog
 from catalog.model import Model
 from catalog.store.hub import Hub
 from catalog.store.progress import PullEvent, Stage
@@ -22,8 +25,10 @@ from catalog.types import Json
 from server.app import create_app
 from server.assembly import open_runtime
 from server.library import Library, _Pulling, pull_into
+from server.peers import announce_models, answer_peer
 from server.runtime import Runtime
 from server.settings import Settings
+from tests.backends.workers.conftest import fake_engines
 from tests.fakes.gguf import chat_model
 from tests.fakes.hub import FakeHub, Repository, serve
 from tests.server.api.test_ollama import client as sdk
@@ -64,7 +69,7 @@ async def shop(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Shop]:
     settings = Settings.model_validate({"data_dir": folder, "log": {"access": False}})
-    app = create_app(settings, open_runtime=open_runtime)
+    app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
     async with app.router.lifespan_context(app):
         runtime: Runtime = app.state.services.runtime
         assert runtime.library is not None
@@ -99,11 +104,8 @@ async def test_a_pulled_model_is_in_force_at_once_and_gone_when_it_is_deleted(sh
 async def test_openais_way_to_delete_a_model(shop: Shop) -> None:
     await shop.client.post("/api/pull", json={"model": NAME, "stream": False})
     gone = (await shop.client.delete("/v1/models/tiny-q4_k_m")).json()
-    assert {name: gone[name] for name in ("id", "object", "deleted")} == {
-        "id": "tiny-q4_k_m",
-        "object": "model",
-        "deleted": True,
-    }
+    told = ModelDeleted.model_validate(gone)
+    assert (told.id, told.object, told.deleted) == ("tiny-q4_k_m", "model", True)
     assert gone["freed"] > 3_000_000
     assert "note" not in gone
     assert shop.store.list() == ()
@@ -139,7 +141,9 @@ async def test_what_was_not_pulled_is_not_deleted(gateway: Gateway, tmp_path: Pa
     runtime = gateway.services.runtime
     assert runtime is not None
     error(await gateway.client.delete("/v1/models/parrot"), 404, "not_found")
-    runtime.library = Library(Store(tmp_path), lambda: runtime.catalog, gateway.pool, changed=no_change)
+    runtime.library = Library(
+        Store(tmp_path), lambda: runtime.catalog, gateway.pool, look=no_change, announce=no_change
+    )
     for name, why in (("parrot", "part of an installed package"), ("cloud/oracle", "served by another server")):
         refused = await gateway.client.delete(f"/v1/models/{name}")
         error(refused, 400, "invalid_request")
@@ -176,7 +180,7 @@ async def test_the_sdk_reports_a_pull_and_its_failure(hub: FakeHub, serve: Start
         assert runtime is not None
         store = Store(tmp_path / "models", hub=Hub(hub.address))
         pool: Any = EmptyPool()  # whose devices have no bound
-        runtime.library = Library(store, lambda: runtime.catalog, pool, changed=no_change)
+        runtime.library = Library(store, lambda: runtime.catalog, pool, look=no_change, announce=no_change)
         told = [line async for line in await asked.pull(NAME, stream=True)]
         assert told[-1].status == "success"
         assert (await asked.pull(NAME)).status == "success"
@@ -189,16 +193,41 @@ async def test_a_pull_by_another_process_is_noticed(shop: Shop, hub: FakeHub) ->
     await asyncio.to_thread(pull_into, store, shop.runtime.catalog, f"hub:{REPOSITORY}:Q8_0", lambda _: None)
     assert "tiny-q8_0" not in await shop.listed()
     assert shop.runtime.library is not None
-    await shop.runtime.library._changed()  # what the look at the disk does every few seconds
+    await shop.runtime.library.look()  # what the look at the disk does every few seconds
     assert "tiny-q8_0" in await shop.listed()
     await asyncio.to_thread(store.remove, "tiny-q8_0")
-    await shop.runtime.library._changed()
+    await shop.runtime.library.look()
     assert "tiny-q8_0" not in await shop.listed()
+
+
+async def test_every_other_process_looks_before_a_pull_has_ended(hub: FakeHub, shop: Shop) -> None:
+    asked: list[Json] = []
+
+    class Others:
+        async def ask(self, question: Json) -> Any:
+            asked.append(question)
+            return await answer_peer(shop.runtime, question)
+
+    store = Store(shop.store.root, hub=Hub(hub.address))
+    here = replace(shop.runtime, peers=Others())
+    library = Library(
+        store,
+        lambda: here.catalog,
+        here.pool,
+        look=no_change,
+        announce=partial(announce_models, here),
+    )
+    async with library.pull(f"hub:{REPOSITORY}:Q8_0") as events:
+        async for _ in events:
+            pass
+    assert asked == [{"look": True}]
+    assert "tiny-q8_0" in await shop.listed(), "the other process has it"
 
 
 async def test_a_client_that_leaves_stops_the_pull_and_a_later_one_resumes_it(tmp_path: Path) -> None:
     store = SlowStore(tmp_path)
-    library = Library(store, lambda: None, EmptyPool(), changed=no_change)  # type: ignore[arg-type]
+    pool: Any = EmptyPool()
+    library = Library(store, lambda: Catalog(own=()), pool, look=no_change, announce=no_change)
     async with library.pull("hub:a/b") as events:
         assert (await anext(events)).done == 1
     store.go.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def post(path: str, body: Json, media_type: str = "application/json") -> Ask:
 
 UPLOAD = {"bytes": 2, "filename": "a", "mime_type": "text/plain", "purpose": "user_data"}
 MESSAGES = [{"role": "user", "content": "Hi"}]
+MESSAGE = {"custom_id": "a", "params": {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}}
 SSE = "text/event-stream"
 ASKS = (
     post("/v1/chat/completions", {**BODY, "tools": [TOOL]}),
@@ -92,9 +94,36 @@ ASKS = (
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "n": 2}),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "stream": True}, SSE),
     post("/tokenize", {"content": "Hi"}),
+    post("/tokenize", {"messages": MESSAGES, "return_token_strs": True, "with_pieces": True}),
+    post("/apply-template", {"messages": MESSAGES}),
+    Ask("get", "/props"),
+    Ask("get", "/tokenizer_info"),
+    Ask("get", "/version"),
+    post("/infill", {"input_prefix": "a", "input_suffix": "b"}),
+    post("/infill", {"input_prefix": "a", "input_suffix": "b", "stream": True}, SSE),
     post("/detokenize", {"tokens": [72]}),
     post("/v1/responses", {"model": "parrot", "input": "Hi"}),
     post("/v1/responses", {"model": "parrot", "input": "Hi", "stream": True}, SSE),
+    post("/v1/responses/input_tokens", {"model": "parrot", "input": "Hi"}),
+    post("/v1/responses/compact", {"model": "parrot", "input": "Hi"}),
+    Ask("get", "/v1/responses/{response_id}"),
+    Ask("get", "/v1/responses/{response_id}", SSE, {"params": {"stream": "true"}}),
+    Ask("post", "/v1/responses/{response_id}/cancel"),
+    Ask("get", "/v1/responses/{response_id}/input_items"),
+    Ask("delete", "/v1/responses/{response_id}"),
+    post("/v1/conversations", {"items": MESSAGES}),
+    Ask("get", "/v1/conversations/{conversation_id}"),
+    post("/v1/conversations/{conversation_id}", {"metadata": {"a": "b"}}),
+    Ask("delete", "/v1/conversations/{conversation_id}"),
+    post("/v1/conversations/{conversation_id}/items", {"items": MESSAGES}),
+    Ask("get", "/v1/conversations/{conversation_id}/items"),
+    Ask("get", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    Ask("delete", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    Ask("get", "/v1/chat/completions", given={"params": {"metadata[a]": "b"}}),
+    Ask("get", "/v1/chat/completions/{completion_id}"),
+    post("/v1/chat/completions/{completion_id}", {"metadata": {"a": "b"}}),
+    Ask("delete", "/v1/chat/completions/{completion_id}"),
+    Ask("get", "/v1/chat/completions/{completion_id}/messages"),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}),
     post("/v1/messages", {"model": "parrot", "max_tokens": 9, "messages": MESSAGES, "stream": True}, SSE),
     post("/v1/messages/count_tokens", {"model": "parrot", "messages": MESSAGES}),
@@ -117,6 +146,16 @@ ASKS = (
     Ask("get", "/v1/files/{file_id}"),
     Ask("get", "/v1/files/{file_id}/content", "application/octet-stream"),
     Ask("delete", "/v1/files/{file_id}"),
+    post("/v1/batches", {"input_file_id": "FILE", "endpoint": "/v1/embeddings", "metadata": {"a": "b"}}),
+    Ask("get", "/v1/batches"),
+    Ask("get", "/v1/batches/{batch_id}"),
+    Ask("post", "/v1/batches/{batch_id}/cancel"),
+    post("/v1/messages/batches", {"requests": [MESSAGE]}),
+    Ask("get", "/v1/messages/batches"),
+    Ask("get", "/v1/messages/batches/{batch_id}"),
+    Ask("post", "/v1/messages/batches/{batch_id}/cancel"),
+    Ask("get", "/v1/messages/batches/{batch_id}/results", "application/x-jsonl"),
+    Ask("delete", "/v1/messages/batches/{batch_id}"),
     post("/v1/uploads", UPLOAD),
     Ask("post", "/v1/uploads/{upload_id}/parts", given={"files": {"data": ("a", b"{}")}}),
     post("/v1/uploads/{upload_id}/complete", {"part_ids": ["PART"]}),
@@ -162,14 +201,52 @@ def check(value: Any, schema: Json, document: Json) -> None:
     Draft202012Validator({**schema, "components": document["components"]}).validate(value)
 
 
+async def a_batch(gateway: Gateway, ask: Ask, file_id: str) -> str:
+    """The id of a batch: one that has ended, unless it is to be cancelled."""
+    cancels = ask.path.endswith("/cancel")
+    gateway.dispatcher.gate = asyncio.Event() if cancels else None
+    if not ask.path.startswith("/v1/messages"):
+        body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
+        made = await gateway.client.post("/v1/batches", json=body)
+        return str(made.json()["id"])
+    path = "/v1/messages/batches"
+    made = (await gateway.client.post(path, json={"requests": [MESSAGE]})).json()
+    async with asyncio.timeout(20):
+        while not cancels and (await gateway.client.get(f"{path}/{made['id']}")).json()["ended_at"] is None:
+            await asyncio.sleep(0.02)
+    return str(made["id"])
+
+
+async def stored(gateway: Gateway) -> dict[str, str]:
+    """The ids of a background response, a conversation, its item, and a chat."""
+    client = gateway.client
+    asked = {"model": "parrot", "input": "Hi", "background": True}
+    response = (await client.post("/v1/responses", json=asked)).json()
+    conversation = (await client.post("/v1/conversations", json={"items": MESSAGES})).json()
+    items = (await client.get(f"/v1/conversations/{conversation['id']}/items")).json()
+    chat = {**BODY, "store": True, "metadata": {"a": "b"}}
+    completion = (await client.post("/v1/chat/completions", json=chat)).json()
+    return {
+        "response_id": response["id"],
+        "conversation_id": conversation["id"],
+        "item_id": items["data"][0]["id"],
+        "completion_id": completion["id"],
+    }
+
+
 async def answer(gateway: Gateway, ask: Ask) -> Response:
+    kept = await stored(gateway) if "_id}" in ask.path or ask.path == "/v1/chat/completions" else {}
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
     file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
-    ids = {"trace_id": trace, "model_id": "parrot"}
+    ids = {"trace_id": trace, "model_id": "parrot", **kept}
     ids["file_id"] = (await gateway.client.post("/v1/files", **file)).json()["id"]
     ids["upload_id"] = (await gateway.client.post("/v1/uploads", json=UPLOAD)).json()["id"]
+    if "{batch_id}" in ask.path:
+        ids["batch_id"] = await a_batch(gateway, ask, ids["file_id"])
     path = ask.path.format(**ids)
     given = {**ask.given}
+    if (given.get("json") or {}).get("input_file_id") == "FILE":
+        given["json"] = {**given["json"], "input_file_id": ids["file_id"]}
     if "part_ids" in (given.get("json") or {}):
         parts = f"/v1/uploads/{ids['upload_id']}/parts"
         part = await gateway.client.post(parts, files={"data": ("a", b"{}")})

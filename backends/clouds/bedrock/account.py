@@ -125,14 +125,30 @@ class _Renewal:
             ValueError,
         )
         if isinstance(error, absent):
-            # Callers read this, so it names neither the file nor the profile.
-            source = "AWS's usual places" if self._account.credentials_file is None else "its credentials_file"
             return ModelUnavailable(
-                f"{endpoint} has no AWS credentials to use (looked in {source}). Set its 'profile', its "
-                "'credentials_file', or a Bedrock API key in 'key_env'.",
-                param="model",
+                f"{endpoint} has no AWS credentials to use: {self._lack(error, exceptions)}.", param="model"
             )
         return UpstreamRejectedKey(f"{endpoint}: AWS gave no credentials ({type(error).__name__}); renew them.")
+
+    def _lack(self, error: Exception, exceptions: Any) -> str:
+        """What is missing, and what to do. Callers read it, so it names neither the file nor the profile."""
+        account = self._account
+        where = "AWS's configuration" if account.credentials_file is None else "its credentials_file"
+        if isinstance(error, exceptions.ProfileNotFound):
+            wanted = "the 'profile' of its row" if account.profile else "a profile called 'default'"
+            return f"{where} lacks {wanted}; add it there, or correct the row"
+        if isinstance(error, exceptions.PartialCredentialsError):
+            return f"{where} has an id of a key without its secret, or a secret without its id; complete them"
+        if isinstance(error, exceptions.ConfigParseError | ValueError):
+            return f"{where} is not in AWS's format; correct the file"
+        if isinstance(error, exceptions.ConfigNotFound | OSError):
+            return f"{where} cannot be read; check that the file is there and may be read"
+        if account.profile or account.credentials_file is not None:
+            return f"{where} has none for this profile; add aws_access_key_id and aws_secret_access_key there"
+        return (
+            "there are none in AWS's usual places. Set its 'profile', its 'credentials_file', or a Bedrock API "
+            "key in 'key_env'"
+        )
 
 
 def _freshness(credentials: AwsCredentials) -> Freshness:

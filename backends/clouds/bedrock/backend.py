@@ -65,6 +65,10 @@ class BedrockBackend:
         self._claude = BedrockClaude(self._client, self.read_error)
         self._now = now
 
+    async def fault(self, upstream: Upstream) -> str | None:
+        """See :class:`backends.base.Checks`."""
+        return await self._accounts.fault(upstream)
+
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""
         if isinstance(request, EmbeddingRequest):

@@ -38,7 +38,8 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
         texts.append(item)
     name = upstream.model.lower()
     dropped = Dropped()
-    dropped.add(*(extra for extra in ("user", *(request.model_extra or {})) if getattr(request, extra, None)))
+    named = ("user", "instruction", *(request.model_extra or {}))
+    dropped.add(*(extra for extra in named if getattr(request, extra, None)))
     if "cohere.embed" in name:
         bodies = [
             _cohere(texts[at : at + COHERE_BATCH], request, name) for at in range(0, len(texts), COHERE_BATCH)

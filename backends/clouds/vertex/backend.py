@@ -43,11 +43,15 @@ class VertexBackend:
     """Chat, embeddings and counts of tokens."""
 
     def __init__(self, client: HttpClient) -> None:
-        accounts = GoogleAccounts(client)
+        self._accounts = accounts = GoogleAccounts(client)
         signed = client.signed(accounts.sign)
         self._gemini = VertexGemini(signed, accounts)
         self._claude = VertexClaude(signed, accounts)
         self._open = VertexOpenModels(signed, accounts)
+
+    async def fault(self, upstream: Upstream) -> str | None:
+        """See :class:`backends.base.Checks`."""
+        return await self._accounts.fault(upstream)
 
     def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
         """See :class:`backends.base.Backend`."""

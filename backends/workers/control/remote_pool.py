@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from backends.base import Upstream
 from backends.queueing import Need
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json
 from backends.workers.pool import PoolSnapshot, WorkerView
+from catalog.errors import Unavailable
 from catalog.model import Model
+
+PATIENCE = 8.0
+"""Seconds without an answer of the parent after which a wait for a lease is looked into, and then those that it
+has to answer."""
+
+
+def _no_answer() -> Unavailable:
+    return Unavailable(
+        "The process that runs the workers does not answer: it is stopped, or overloaded. Try again shortly; if "
+        "that lasts, restart the server.",
+        retry_after=5,
+    )
 
 
 class RemotePool:
@@ -23,6 +37,11 @@ class RemotePool:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.patience = PATIENCE
+        self.silent = False
+        """Whether the parent did not answer when it was asked last."""
+        self._waiting: set[asyncio.Timeout] = set()
+        self._watch: asyncio.Task[None] | None = None
         self._snapshot = PoolSnapshot()
         self._known: dict[str, Model] = {}
         channel.hear("snapshot", self._learn)
@@ -33,9 +52,51 @@ class RemotePool:
 
     @asynccontextmanager
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        if self.silent:
+            raise _no_answer()
         self._introduce(model)
-        async with self._channel.hold("lease", {"model": model.id, "need": need}) as upstream:
+        async with AsyncExitStack() as held:
+            with self._watched() as waiting:
+                try:
+                    async with waiting:
+                        lease = self._channel.hold("lease", {"model": model.id, "need": need})
+                        upstream = await held.enter_async_context(lease)
+                except TimeoutError:
+                    raise _no_answer() from None
             yield upstream_from_json(upstream)
+
+    @contextmanager
+    def _watched(self) -> Iterator[asyncio.Timeout]:
+        """A timeout that ends when the parent is found not to answer. Queues and loads may take any time."""
+        waiting = asyncio.timeout(None)
+        self._waiting.add(waiting)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_parent(), name="watch of the parent")
+        try:
+            yield waiting
+        finally:
+            self._waiting.discard(waiting)
+
+    async def _watch_parent(self) -> None:
+        """Ask the parent for a sign of life while a lease is waited for, and until it answers again."""
+        try:
+            while self._waiting or self.silent:
+                await asyncio.sleep(self.patience)
+                if not (self._waiting or self.silent):
+                    return
+                try:
+                    async with asyncio.timeout(self.patience):
+                        await self._channel.call("snapshot")
+                    self.silent = False
+                except TimeoutError:
+                    self.silent = True
+                    now = asyncio.get_running_loop().time()
+                    for waiting in self._waiting:
+                        waiting.reschedule(now)
+        except Unavailable:
+            return  # the parent is gone: every wait ends with that
+        finally:
+            self._watch = None
 
     def snapshot(self) -> PoolSnapshot:
         return self._snapshot

@@ -138,7 +138,7 @@ class Engines(Mapping[str, EngineInfo]):
             if reason is not None:
                 return f"The model '{model.id}' cannot be loaded: {reason}"
         for option, path, content in paths_of(options):
-            reason = self._unfit(path, content)
+            reason = self._unfit(path, content) if path != Path() else "it is empty."
             if reason is not None:
                 return f"options.{option} of '{model.id}': {reason} Correct the path, or put it there."
         return None

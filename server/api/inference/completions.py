@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -10,12 +12,14 @@ from backends.wire.answers import ChatCompletion, ChatCompletionChunk, Completio
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.types import Json
-from server.answers.streams import ChunkEncoder, stream_events, usage_wanted
-from server.answers.whole import answer_json
-from server.edge.callers import origin_of
+from server.answers.streams import ChunkEncoder, stream_events, usage_wanted, with_running_usage
+from server.answers.whole import answer_json, json_response, whole
+from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
+from server.edge.services import runtime_of
 from server.functions import as_function_call
-from server.jobs import chat_job, completion_job
+from server.history.chats import ChatKeeper, KeptChunks
+from server.jobs import KEPT, chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
 
@@ -27,14 +31,28 @@ router = APIRouter(tags=["completions"])
     Contract(reads=ChatRequest, answers=ChatCompletion, streams=ChatCompletionChunk, calls_model=True),
 )
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
-    """Answer a conversation: whole, or as a stream of events."""
+    """Answer a conversation: whole, or as a stream of events. It is kept with ``store: true``."""
     include_usage = usage_wanted(body.stream, body.stream_options)
     job = chat_job(body, origin_of(request))
     of_functions = job.request is not body and not body.tools
+    encoder = FunctionCallEncoder if of_functions else ChunkEncoder
+    assembler = FunctionCallAssembler if of_functions else ChatAssembler
+    keeper: ChatKeeper | None = None
+    if body.model_extra and body.model_extra.get("store") is True:
+        storage = runtime_of(request).storage
+        if storage.settings.store != "never":
+            job = replace(job, kept=KEPT)
+            keeper = ChatKeeper(storage, caller_of(request), job.trace, body)
     if body.stream:
-        encoder = FunctionCallEncoder if of_functions else ChunkEncoder
-        return await stream_events(request, job, encoder(include_usage=include_usage))
-    return await answer_json(request, job, FunctionCallAssembler if of_functions else ChatAssembler)
+        told = with_running_usage(
+            encoder(include_usage=include_usage), body.stream_options, job.facts.prompt_tokens
+        )
+        return await stream_events(request, job, told if keeper is None else KeptChunks(told, keeper))
+    if keeper is None:
+        return await answer_json(request, job, assembler)
+    completion, headers = await whole(request, job, assembler)
+    await keeper.keep(completion)
+    return json_response(completion, headers=headers)
 
 
 class FunctionCallEncoder(ChunkEncoder):
@@ -62,5 +80,8 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
     include_usage = usage_wanted(body.stream, body.stream_options)
     job = completion_job(body, origin_of(request))
     if body.stream:
-        return await stream_events(request, job, ChunkEncoder(include_usage=include_usage))
+        told = ChunkEncoder(include_usage=include_usage)
+        return await stream_events(
+            request, job, with_running_usage(told, body.stream_options, job.facts.prompt_tokens)
+        )
     return await answer_json(request, job, CompletionAssembler)

@@ -32,10 +32,10 @@ async def create_image(request: Request, body: ImageRequest) -> Response:
     job = image_job(body, origin_of(request))
     if body.stream:
         return await stream_events(request, job, EventEncoder(COMPLETED))
-    return await answer_json(request, job, lambda: _Pictures(body))
+    return await answer_json(request, job, lambda: Pictures(body))
 
 
-class _Pictures:
+class Pictures:
     """Assembles the completed pictures. ``url`` gives data URLs, since no picture is stored."""
 
     def __init__(self, body: ImageRequest) -> None:

@@ -1,30 +1,120 @@
-"""POST /tokenize and /detokenize: a local model's own tokenizer; the round trip is exact."""
+"""POST /tokenize, /detokenize and /apply-template: a local model's own tokenizer and chat template.
+
+Requests and answers have the shapes of llama-server and of vLLM.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 
-from backends.wire.answers import DetokenizedText, TokenList
-from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.chat import ChatRequest
+from backends.wire.common import ModelName, Text, WireModel
+from backends.wire.tokens import DetokenizedText, DetokenizeRequest, TemplatedPrompt, TokenizeRequest, TokenList
+from catalog.errors import InvalidRequest
+from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
-from server.jobs import detokenize_job, tokenize_job
+from server.edge.json_body import as_model
+from server.edge.services import runtime_of
+from server.jobs import chat_tokens_job, detokenize_job, template_job, tokenize_job
 
 router = APIRouter(tags=["tokens"])
+MAX_TURNS = 10_000
+
+
+class Templated(WireModel):
+    """The fields of a chat that its template reads. ``add_generation_prompt`` begins the answer's turn."""
+
+    model: ModelName = "auto"
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_TURNS)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    def chat(self) -> ChatRequest:
+        """The chat to apply the template to. Raises InvalidRequest for one that cannot be continued so."""
+        assert self.messages is not None
+        ends = self.messages[-1].get("role") == "assistant"
+        if self.continue_final_message and (self.add_generation_prompt or not ends):
+            raise InvalidRequest(
+                "Only an assistant's last message is continued, with 'add_generation_prompt' false.",
+                param="continue_final_message",
+            )
+        names = ("model", "messages", "tools", "chat_template_kwargs", "add_generation_prompt")
+        told = {name: value for name in names if (value := getattr(self, name)) is not None}
+        rest = {name: value for name, value in (self.model_extra or {}).items() if name not in told}
+        return as_model(ChatRequest, {**rest, **told})
+
+
+class TokenizeAnyRequest(Templated):
+    """A text (``content``; ``prompt`` in vLLM's form) or a chat to split into tokens.
+
+    ``with_pieces`` and ``return_token_strs`` add each token's text. A ``prompt`` gets the tokens that the model
+    puts around a text, unless ``add_special_tokens`` is false; ``content`` gets them with ``add_special``.
+    """
+
+    content: Text | None = None
+    prompt: Text | None = None
+    add_special: bool = False
+    add_special_tokens: bool = True
+    parse_special: bool = True
+    with_pieces: bool = False
+    return_token_strs: bool | None = None
+
+    def text(self) -> TokenizeRequest:
+        """The text to split. Raises InvalidRequest unless exactly one thing is given."""
+        given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidRequest("Give one of 'content', 'prompt' and 'messages'.", param="content")
+        return TokenizeRequest(
+            model=self.model,
+            content=self.content if self.prompt is None else self.prompt,
+            add_special=self.add_special if self.prompt is None else self.add_special_tokens,
+            parse_special=self.parse_special,
+            with_pieces=self.with_pieces or bool(self.return_token_strs),
+        )
 
 
 @route(
     router,
     "POST",
     "/tokenize",
-    Contract(reads=TokenizeRequest, answers=TokenList, calls_model=True),
+    Contract(reads=TokenizeAnyRequest, answers=TokenList, calls_model=True),
     "/v1/tokenize",
 )
-async def tokenize(request: Request, body: TokenizeRequest) -> Response:
-    """Split a text into token ids."""
-    return await answer_json(request, tokenize_job(body, origin_of(request)), SingleItem)
+async def tokenize(request: Request, body: TokenizeAnyRequest) -> Response:
+    """Split a text, or the prompt that a chat becomes, into token ids."""
+    origin = origin_of(request)
+    if body.messages is not None and body.content is None and body.prompt is None:
+        job = chat_tokens_job(body.chat(), origin)
+    else:
+        job = tokenize_job(body.text(), origin)
+    catalog = runtime_of(request).catalog
+
+    def shape(answer: Json) -> Json:
+        tokens = answer["tokens"]
+        pieces = [token["piece"] for token in tokens] if tokens and isinstance(tokens[0], dict) else []
+        ids = [token["id"] for token in tokens] if pieces else tokens
+        row = catalog.get(answer.get("model", ""))
+        return {
+            **answer,
+            "tokens": tokens if body.with_pieces else ids,
+            "count": len(ids),
+            "max_model_len": None if row is None else row.limits.context_window or row.limits.max_input_tokens,
+            "token_strs": [_text(piece) for piece in pieces] if body.return_token_strs else None,
+        }
+
+    return await answer_json(request, job, SingleItem, shape)
+
+
+def _text(piece: str | list[int]) -> str:
+    return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")
 
 
 @route(
@@ -36,4 +126,21 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
 )
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Join token ids to a text."""
-    return await answer_json(request, detokenize_job(body, origin_of(request)), SingleItem)
+    job = detokenize_job(body, origin_of(request))
+    return await answer_json(request, job, SingleItem, lambda answer: {**answer, "prompt": answer["content"]})
+
+
+class TemplateRequest(Templated):
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_TURNS)]
+
+
+@route(
+    router,
+    "POST",
+    "/apply-template",
+    Contract(reads=TemplateRequest, answers=TemplatedPrompt, calls_model=True),
+    "/v1/apply-template",
+)
+async def apply_template(request: Request, body: TemplateRequest) -> Response:
+    """Give the text that a chat becomes for its model, without decoding anything."""
+    return await answer_json(request, template_job(body.chat(), origin_of(request)), SingleItem)

@@ -18,7 +18,7 @@ from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 from server.peers import state_lag
-from server.report import Report, report
+from server.report import Report, faults_of_endpoints, report
 from server.runtime import Runtime
 
 router = APIRouter(tags=["admin"])
@@ -51,7 +51,8 @@ class PinChange(TypedDict):
 async def get_report(request: Request) -> Response:
     """Models, providers, defaults, coverage, four canned requests, priors, speech and the settings in force."""
     runtime = runtime_of(request)
-    return json_response(report(runtime, services_of(request).settings, lag=await state_lag(runtime)))
+    lag, faults = await state_lag(runtime), await faults_of_endpoints(runtime)
+    return json_response(report(runtime, services_of(request).settings, lag=lag, faults=faults))
 
 
 @route(router, "GET", "/v1/admin/pins", Contract(answers=PinList, admin=True))

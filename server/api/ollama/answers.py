@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from catalog.catalog import Catalog
 from catalog.errors import CapabilityMismatch, NotPermitted
-from catalog.model import Model, UpstreamSource
+from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.accounts.costs import longest_prompt
 from routing.calling.job import Job
@@ -82,7 +82,7 @@ async def ollama_chat(request: Request, body: OllamaChatRequest) -> Response:
 async def ollama_generate(request: Request, body: OllamaGenerateRequest) -> Response:
     """Answer a prompt, or continue it with ``raw``, as JSON lines unless ``stream`` is false."""
     call = _Call(request, body.model, body.keep_alive)
-    if is_completion(body):
+    if not body.empty and is_completion(body, chats=call.chats()):
         completion = to_completion(body, model=call.model, most=call.room(body), losses=call.losses)
         job = replace(completion_job(completion, origin_of(request)), left_out=call.losses.names)
         return await call.answer(body, job, lambda: call.lines(chats=False))
@@ -194,6 +194,11 @@ class _Call:
             return MOST
         written = longest_prompt(estimate_tokens(f"{body.prompt or ''}{body.suffix or ''}"))
         return max(1, min(MOST, row.limits.max_output_tokens or MOST, row.limits.context_window - written))
+
+    def chats(self) -> bool:
+        """Whether the model takes chats, as far as its row says; a base model takes only prompts."""
+        row = self._row()
+        return row is None or Capability.CHAT in row.capabilities or Capability.COMPLETION not in row.capabilities
 
     # ---- loading
 

@@ -1,1 +1,1 @@
-"""Objects that callers keep: files, uploads, batches."""
+"""Objects that callers keep: files, uploads, batches, responses, conversations, chat completions."""

@@ -10,6 +10,7 @@ from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.messages.client_tools import BETWEEN
 from server.wires.translation import Losses, named
 
@@ -182,9 +183,7 @@ def _part(block: Json, where: str, losses: Losses) -> Json | None:
 
 
 def _unsupported(kind: Any, where: str) -> UnsupportedParameter:
-    return UnsupportedParameter(
-        f"Content blocks of type {str(kind)[:80]!r} are not supported by this model.", param=where
-    )
+    return UnsupportedParameter(f"Content blocks {of_type(kind)} are not supported by this model.", param=where)
 
 
 _HELD = frozenset({"type", "text", "source", "title", "cache_control"})
@@ -213,8 +212,10 @@ def _url(source: Json, where: str) -> str:
             return f"data:{_text(source, 'media_type', where)};base64,{_text(source, 'data', where)}"
         case "url":
             return _text(source, "url", where)
-        case _:
+        case "file":
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
+        case kind:
+            raise UnsupportedParameter(f"A source {of_type(kind)} is not known.", param=where)
 
 
 def _search_result(block: Json, where: str, losses: Losses) -> str:

@@ -35,9 +35,9 @@ _CONSTRAINTS: Mapping[str, Callable[[Any], bool]] = {
 """Fields, with the values that no other provider can keep: the place of computation, a conversation that Anthropic
 stores, the payer."""
 _SUMMARISE = (
-    "Write a summary of our conversation so far. It will stand in the place of the conversation, so keep all that is "
-    "needed to go on: what I asked for, what was decided and why, what was done and found, names, paths and figures, "
-    "and what is still to do. Answer with the summary alone."
+    "Write a summary of our conversation so far. It will stand in the place of the conversation, so keep all that "
+    "is needed to go on: what I asked for, what was decided and why, what was done and found, names, paths and "
+    "figures, and what is still to do. Answer with the summary alone."
 )
 _READ = frozenset({"output_format", "compaction"})
 """Fields beyond the type's that the translation reads."""

@@ -12,6 +12,7 @@ from typing import Any
 from backends.wire.messages import CountTokensRequest, InputMessage, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.messages.client_tools import BETWEEN, function_of, members_of, toolset_of
 from server.wires.translation import Losses, named
 from server.wires.web_search import OF_MESSAGES, from_messages
@@ -80,7 +81,7 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
         case "tool":
             wanted = {"type": "function", "function": {"name": _called(name, names)}}
         case kind:
-            raise InvalidRequest(f"Unknown tool_choice {str(kind)[:80]!r}.", param="tool_choice")
+            raise InvalidRequest(f"A tool_choice {of_type(kind)} is not known.", param="tool_choice")
     if wanted is not None:
         body["tool_choice"] = wanted
     if names and choice.get("disable_parallel_tool_use") is True:

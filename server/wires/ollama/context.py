@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 import orjson
 
@@ -19,7 +20,7 @@ _MARK = 0x524F554E4401
 """The first number of every context, by which one of another server is known."""
 _BYTES = 6
 
-Turn = tuple[str, str]
+Turn = tuple[Literal["system", "user", "assistant"], str]
 """Role and text."""
 
 

@@ -29,6 +29,10 @@ def to_embedding(
     Local models and other Ollamas cut a text that is too long, unless ``truncate`` is false; other servers refuse
     it. Raises InvalidRequest.
     """
+    for position, text in enumerate(texts):
+        if not text:
+            where = f"input[{position}]"
+            raise InvalidRequest(f"{where}: a text must not be empty.", param=where)
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
     losses.add(*left_out)
     body: Json = {**extras, "model": model, "input": texts}

@@ -18,23 +18,28 @@ from server.wires.ollama.requests import GivenMessage, OllamaChatRequest, Ollama
 from server.wires.translation import Losses
 
 
-def is_completion(request: OllamaGenerateRequest) -> bool:
-    """Whether the prompt goes to the model without a chat template: raw, or with a text that follows the answer.
+def is_completion(request: OllamaGenerateRequest, *, chats: bool = True) -> bool:
+    """Whether the prompt goes to the model without a chat template.
 
-    Raises InvalidRequest for fields that exclude each other, and UnsupportedParameter for a template.
+    That is a raw one, one with a text that follows the answer, and any to a model that does not chat. Raises
+    InvalidRequest for fields that exclude each other, and UnsupportedParameter for a template.
     """
     if request.template:
         raise UnsupportedParameter(
             "A request cannot bring a template. Send the finished prompt, with 'raw': true.", param="template"
         )
-    raw = request.raw is True
-    if raw or request.suffix:
-        mode = "'raw'" if raw else "A 'suffix'"
-        for name in ("system", "context", "images"):
-            if getattr(request, name):
-                raise InvalidRequest(f"{mode} goes without '{name}': the prompt is taken as it is.", param=name)
-        return True
-    return False
+    if request.raw is True:
+        kind = "A raw prompt"
+    elif request.suffix:
+        kind = "A prompt with a 'suffix'"
+    elif not chats:
+        kind = "A prompt for a model that does not chat"
+    else:
+        return False
+    for name in ("system", "context", "images"):
+        if getattr(request, name):
+            raise InvalidRequest(f"{kind} is taken as it is, without '{name}'.", param=name)
+    return True
 
 
 def to_turns(request: OllamaGenerateRequest) -> list[Turn]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.responses.client_tools import CLIENT_TOOLS, ITEMS, RESULTS, result_of
 from server.wires.responses.reasoning import MADE_BY, read_reasoning
 from server.wires.responses.tools import Toolbox, ToolKey, keys_of, space_of
@@ -70,7 +71,7 @@ class _Reader:
     def _of_agents(self, kind: str | None, item: Json, where: str) -> None:
         """Read an item of a tool that the client runs, or leave out one of a tool that OpenAI runs."""
         if kind in _OPAQUE:
-            raise UnsupportedParameter(f"Items of type {str(kind)[:80]!r} are not supported.", param=where)
+            raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
         if kind in ("tool_search_call", "tool_search_output") and not item.get("call_id"):
             return  # the provider searched, and the toolbox has the tools
         if kind in ITEMS:
@@ -181,7 +182,7 @@ def _part(part: Any, where: str) -> Json:
         case "input_file" | "input_image":
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
         case _:
-            raise UnsupportedParameter(f"Unknown content part {str(kind)[:80]!r}.", param=where)
+            raise UnsupportedParameter(f"A content part {of_type(kind)} is not known.", param=where)
     if isinstance(part.get("prompt_cache_breakpoint"), dict):
         made["cache_control"] = {"type": "ephemeral"}
     return made

@@ -8,7 +8,7 @@ from catalog.errors import StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 
-_ENDS = ("response.completed", "response.incomplete")
+_ENDS = frozenset({"response.completed", "response.incomplete"})
 
 
 class NativeResponse:
@@ -21,10 +21,13 @@ class NativeResponse:
     def __init__(self) -> None:
         self.response: Json = {}
         self._number = -1
-        self._ended = False
+        self._end: Json | None = None
 
     def feed(self, event: Json, chunk: Json) -> Iterator[Json]:
-        """The event to send. ``chunk`` has the gateway's name of the model and, if asked for, the times."""
+        """The event to send; the last one waits for :meth:`finish`.
+
+        ``chunk`` has the gateway's name of the model and, if asked for, the times.
+        """
         if type(event.get("sequence_number")) is not int:
             event["sequence_number"] = self._number + 1
         self._number = event["sequence_number"]
@@ -35,14 +38,16 @@ class NativeResponse:
             if timings is not None and isinstance(response.get("usage"), dict):
                 response["usage"][TIMINGS] = timings
             self.response = response
-        self._ended = self._ended or event["type"] in _ENDS
-        yield event
+        if event["type"] in _ENDS:
+            self._end = event
+        else:
+            yield event
 
     def finish(self) -> Iterator[Json]:
-        """No event: the upstream has sent the last. Raises StreamBroken for an incomplete response."""
-        if not self._ended:
+        """The last event. Raises StreamBroken for an answer without one."""
+        if self._end is None:
             raise StreamBroken("The answer ended without response.completed.")
-        yield from ()
+        yield self._end
 
     def fail(self, error: Json) -> Iterator[Json]:
         """``response.failed`` with this ``error``."""

@@ -8,6 +8,7 @@ from backends.wire.chat import Original, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from catalog.validation.wording import of_type
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
@@ -18,25 +19,27 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
-def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None = None) -> TranslatedChat:
+def to_chat(
+    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    The chat keeps the request for upstreams of the Responses API, which get it as it is. Stored responses are for
-    them alone, and so are OpenAI's own tools, which are left out unless the choice of a tool demands one.
-    ``max_tool_calls``, which limits those tools, is ignored elsewhere. ``searches`` tells by a model's name
-    whether it can search the web; without it, a request that wants a search is for models that can. Raises
-    :class:`InvalidRequest` for a malformed request and UnsupportedParameter for a background response.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
+    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
+    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
+    elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
+    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
     """
-    if request.background:
-        raise UnsupportedParameter("Background responses are not supported; stream instead.", param="background")
     losses = Losses()
-    _state(request, losses)
+    _state(request, losses, kept=kept)
     toolbox = Toolbox(request)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
         messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
+    if not messages:
+        raise InvalidRequest("'input' is empty; send a text or an item.", param="input")
     extras, left_out = split_extras(request.model_extra or {}, frozenset())
     losses.add(*left_out)
     body: Json = {**extras, "model": request.model, "messages": messages, "stream": True}
@@ -68,17 +71,20 @@ def to_chat(request: ResponsesRequest, *, searches: Callable[[str], bool] | None
     )
 
 
-def _state(request: ResponsesRequest, losses: Losses) -> None:
-    stored = "Responses are not stored for this model; send the whole conversation in 'input'."
+def _state(request: ResponsesRequest, losses: Losses, *, kept: bool) -> None:
+    """Refuse what an upstream of the Responses API alone may know: ids that are not the gateway's, and prompts."""
+    absent = "is not found: it was deleted or has expired, or another key made it. Send its items in 'input'."
     refusals = {
-        "previous_response_id": (request.previous_response_id, stored),
-        "conversation": (request.conversation, stored),
-        "store": (request.store, "Responses are not stored for this model; omit 'store' or set it to false."),
-        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
-        "truncation": (
-            request.truncation == "auto",
-            "This model truncates no conversation; set 'truncation' to 'disabled'.",
+        "previous_response_id": (
+            request.previous_response_id,
+            f"Previous response with id {str(request.previous_response_id)[:100]!r} {absent}",
         ),
+        "conversation": (request.conversation, f"The conversation {absent}"),
+        "store": (
+            request.store and not kept,
+            "Responses are not stored here (storage.store); omit 'store' or set it to false.",
+        ),
+        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
     }
     for name, (value, reason) in refusals.items():
         if value:
@@ -147,7 +153,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         )
     with losses.refusing():
         raise UnsupportedParameter(
-            f"This model has no tool of type {str(kind)[:80]!r}; leave 'tool_choice' out, or ask another model.",
+            f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
             param="tool_choice",
         )
     return None

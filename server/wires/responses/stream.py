@@ -32,7 +32,8 @@ class ResponseStream:
     Each returns the events to send, named by their ``type``; :meth:`response` is the object that they describe.
     ``response_id`` begins with ``resp_``, ``created_at`` is in Unix seconds. Reasoning becomes the summary of a
     reasoning item, and a provider's signed blocks and the signatures of calls its ``encrypted_content``. Of chunks
-    that carry events of the Responses API, the events are passed on.
+    that carry events of the Responses API, the events are passed on. ``state`` are the response's fields about its
+    storage, and ``number`` is the next event's.
     """
 
     request: ResponsesRequest
@@ -42,12 +43,13 @@ class ResponseStream:
     status: str = "in_progress"
     error: Json | None = None
     usage: Json | None = None
+    state: Json = field(default_factory=dict)
     _items: list[OutputItem] = field(default_factory=list)
     _tools: dict[int, _Call] = field(default_factory=dict)
     _toolbox: Toolbox | None = None
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
-    _sequence: int = 0
+    number: int = 0
     _said: int = 0
     _tier: str | None = None
     _native: NativeResponse | None = None
@@ -132,17 +134,18 @@ class ResponseStream:
             "tools": wire.get("tools") or [],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": request.top_p,
-            "truncation": "disabled",
+            "truncation": request.truncation or "disabled",
             "usage": self.usage,
             "user": request.user,
             "metadata": request.metadata or {},
+            **self.state,
         }
 
     # ---- the parts of an answer
 
     def _event(self, event: Json) -> Json:
-        numbered = {**event, "sequence_number": self._sequence}
-        self._sequence += 1
+        numbered = {**event, "sequence_number": self.number}
+        self.number += 1
         return numbered
 
     def _choice(self, choice: Json) -> Iterator[Json]:

@@ -252,6 +252,20 @@ def test_words_are_no_keys(text: str) -> None:
     assert scrub(text, SECRET_UPSTREAM) == text
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Limit reached in organization org-Ab3dEfGh1jKl on tokens", "in organization [account] on"),
+        ("Project `proj_5Xy7AbCd9` has no access to model `m`", "Project `[account]` has no access"),
+        ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/x", "us-east-1:[account]:inference-profile"),
+        ("Publisher model projects/acme-prod-77/locations/us not found", "projects/[account]/locations"),
+        ("a user-friendly team-building account_settings page of 2026", "a user-friendly team-building"),
+    ],
+)
+def test_the_account_of_a_key_is_told_to_nobody(said: str, told: str) -> None:
+    assert told in scrub(said, SECRET_UPSTREAM)
+
+
 def test_a_key_at_the_end_of_a_message_that_was_cut_is_masked_too() -> None:
     for start in range(1980, 2000):
         message = "x" * start + "0123456789abcdef"

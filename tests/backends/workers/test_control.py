@@ -411,3 +411,30 @@ async def test_priority_and_flow_cross(open_pool: OpenPool) -> None:
                 await owner.harness.until(lambda: owner.harness.view().queued == len(waiting))
         await asyncio.gather(*waiting)
         assert order == ["a1", "b1", "a2", "batch"]
+
+
+async def test_a_lease_of_a_parent_that_does_not_answer_is_refused_until_it_does(open_pool: OpenPool) -> None:
+    async with owned(open_pool) as owner:
+        pool, _ = await owner.gateway()
+        pool.patience = 0.05
+        parent = owner.channels[-2]
+        hear = parent.data_received
+        missed: list[bytes] = []
+        parent.data_received = missed.append  # type: ignore[method-assign]  # stopped
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="does not answer"):
+                async with pool.lease(model(), Need()):
+                    pass
+        parent.data_received = hear  # type: ignore[method-assign]
+        for data in missed:
+            hear(data)
+        await until(lambda: not pool.silent)
+        pool.patience = 30.0
+        assert (await ask(pool, model())).startswith("m:0")
+
+
+async def test_a_lease_may_take_longer_than_the_parent_needs_to_answer(open_pool: OpenPool) -> None:
+    async with owned(open_pool) as owner:
+        pool, _ = await owner.gateway()
+        pool.patience = 1.0
+        assert (await ask(pool, model(start_delay=2.5))).startswith("m:0")

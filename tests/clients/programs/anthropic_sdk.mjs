@@ -10,12 +10,12 @@ const messages = [{ role: "user", content: 'What is the weather in Oslo? Call ge
 const tool = betaTool({
   name: "get_weather",
   description: "The weather.",
-  inputSchema: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+  inputSchema: { type: "object", properties: { city: { type: "string", enum: ["Oslo", "Rome"] } }, required: ["city"] },
   run: ({ city }) => `Snow in ${city}, -4 degrees.`,
 });
 const text = (message) => message.content.filter((block) => block.type === "text").map((block) => block.text).join("");
 
-const answer = await client.beta.messages.toolRunner({ model, max_tokens: 200, messages, tools: [tool] });
+const answer = await client.beta.messages.toolRunner({ model, max_tokens: scripted ? 200 : 60, messages, tools: [tool] });
 if (scripted) assert.ok(text(answer).includes("Snow in Oslo, -4 degrees."), text(answer));
 const streamed = await client.messages.stream({ model, max_tokens: 50, messages }).finalMessage();
 assert.ok(text(streamed));

@@ -2,11 +2,11 @@
 
 import anthropic
 from anthropic import beta_tool
-from task import DEMAND, MODEL, PROMPT, get_weather, proven
+from task import DEMAND, MODEL, PROMPT, TOKENS, get_weather, proven
 
 client = anthropic.Anthropic(max_retries=0)
 tool = beta_tool(get_weather)
-asked = {"model": MODEL, "max_tokens": 200, "messages": [{"role": "user", "content": PROMPT}]}
+asked = {"model": MODEL, "max_tokens": TOKENS, "messages": [{"role": "user", "content": PROMPT}]}
 
 
 def text_of(message: object) -> str:

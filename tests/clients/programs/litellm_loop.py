@@ -3,7 +3,7 @@
 import os
 
 import litellm
-from task import DEMAND, EMBEDDER, KEY, MODEL, PROMPT, TOOL, URL, proven, run_tool
+from task import DEMAND, EMBEDDER, KEY, MODEL, PROMPT, TOKENS, TOOL, URL, proven, run_tool
 
 litellm.num_retries = 0
 os.environ["OPENAI_API_BASE"] = f"{URL}/v1"
@@ -11,7 +11,7 @@ os.environ["OPENAI_API_BASE"] = f"{URL}/v1"
 
 def loop(model: str) -> None:
     messages = [{"role": "user", "content": PROMPT}]
-    asked = {"model": model, "max_tokens": 200, "tools": [TOOL]}
+    asked = {"model": model, "max_tokens": TOKENS, "tools": [TOOL]}
     said = litellm.completion(**asked, messages=messages, tool_choice=DEMAND).choices[0].message
     messages.append(said.model_dump(exclude_none=True))
     for call in said.tool_calls:

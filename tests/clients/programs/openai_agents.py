@@ -4,7 +4,7 @@ import asyncio
 
 from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
-from task import DEMAND, MODEL, PROMPT, SCRIPTED, get_weather, proven
+from task import DEMAND, MODEL, PROMPT, SCRIPTED, TOKENS, get_weather, proven
 
 set_tracing_disabled(True)
 
@@ -12,7 +12,7 @@ set_tracing_disabled(True)
 def agent(model: object) -> Agent:
     # a small real model would call the tool for ever
     end = "run_llm_again" if SCRIPTED else "stop_on_first_tool"
-    settings = ModelSettings(tool_choice=DEMAND, max_tokens=200)
+    settings = ModelSettings(tool_choice=DEMAND, max_tokens=TOKENS)
     tools = [function_tool(get_weather)]
     return Agent("forecaster", tools=tools, model=model, model_settings=settings, tool_use_behavior=end)
 

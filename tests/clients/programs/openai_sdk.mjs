@@ -6,7 +6,7 @@ const model = process.env.ROUNDHOUSE_MODEL;
 const scripted = process.env.ROUNDHOUSE_UPSTREAM === "scripted";
 const client = new OpenAI({ maxRetries: 0 });
 const question = 'What is the weather in Oslo? Call get_weather {"city": "Oslo"}';
-const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const parameters = { type: "object", properties: { city: { type: "string", enum: ["Oslo", "Rome"] } }, required: ["city"] };
 const weather = ({ city }) => `Snow in ${city}, -4 degrees.`;
 const choice = scripted ? "auto" : "required";
 const proven = (text) => assert.ok(scripted ? text.includes("Snow in Oslo, -4 degrees.") : text !== null, text);

@@ -2,7 +2,7 @@
 
 from openai import OpenAI
 from pydantic import BaseModel
-from task import DEMAND, EMBEDDER, MODEL, PROMPT, SCHEMA, TOOL, proven, run_tool
+from task import DEMAND, EMBEDDER, MODEL, PROMPT, SCHEMA, TOKENS, TOOL, proven, run_tool
 
 client = OpenAI(max_retries=0)
 
@@ -16,7 +16,13 @@ def chat(streamed: bool) -> None:
     messages = [{"role": "user", "content": PROMPT}]
     choice = DEMAND
     while True:
-        asked = {"model": MODEL, "messages": messages, "tools": [TOOL], "tool_choice": choice, "max_tokens": 100}
+        asked = {
+            "model": MODEL,
+            "messages": messages,
+            "tools": [TOOL],
+            "tool_choice": choice,
+            "max_tokens": TOKENS,
+        }
         if streamed:
             with client.chat.completions.stream(**asked) as stream:
                 said = stream.get_final_completion().choices[0].message
@@ -36,7 +42,13 @@ def responses() -> None:
     items = [{"role": "user", "content": PROMPT}]
     choice = DEMAND
     while True:
-        asked = {"model": MODEL, "input": items, "tools": [tool], "tool_choice": choice, "max_output_tokens": 100}
+        asked = {
+            "model": MODEL,
+            "input": items,
+            "tools": [tool],
+            "tool_choice": choice,
+            "max_output_tokens": TOKENS,
+        }
         with client.responses.stream(**asked) as stream:
             answer = stream.get_final_response()
         calls = [item for item in answer.output if item.type == "function_call"]

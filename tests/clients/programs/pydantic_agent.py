@@ -5,7 +5,7 @@ import asyncio
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from task import MODEL, PROMPT, SCRIPTED, get_weather, proven
+from task import MODEL, PROMPT, SCRIPTED, TOKENS, get_weather, proven
 
 
 class Person(BaseModel):
@@ -15,7 +15,7 @@ class Person(BaseModel):
 
 async def main() -> None:
     for model in (OpenAIChatModel(MODEL), OpenAIResponsesModel(MODEL)):
-        agent = Agent(model, tools=[get_weather], retries=3, model_settings={"max_tokens": 200})
+        agent = Agent(model, tools=[get_weather], retries=3, model_settings={"max_tokens": TOKENS})
         proven((await agent.run(PROMPT)).output) if SCRIPTED else await agent.run("Say hello.")
         async with agent.run_stream(PROMPT if SCRIPTED else "Say hello.") as result:
             text = await result.get_output()

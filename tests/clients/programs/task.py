@@ -2,18 +2,20 @@
 
 import json
 import os
+from typing import Literal
 
 URL = os.environ["ROUNDHOUSE_URL"]
 KEY = os.environ["OPENAI_API_KEY"]
 MODEL = os.environ["ROUNDHOUSE_MODEL"]
 SCRIPTED = os.environ["ROUNDHOUSE_UPSTREAM"] == "scripted"
 """Whether the model is one that plays a capable one; else it is a small real one, which may say anything."""
+TOKENS = 200 if SCRIPTED else 60
 EMBEDDER = "capable-embed" if SCRIPTED else "all-minilm-l6-v2"
 
 PROMPT = 'What is the weather in Oslo? Call get_weather {"city": "Oslo"}'
 SCHEMA = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
+    "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
     "required": ["city"],
     "additionalProperties": False,
 }
@@ -27,7 +29,7 @@ DEMAND = "auto" if SCRIPTED else "required"
 _calls = []
 
 
-def get_weather(city: str) -> str:
+def get_weather(city: Literal["Oslo", "Rome"]) -> str:
     """Tell the weather of a city."""
     _calls.append(city)
     return f"Snow in {city}, -4 degrees."

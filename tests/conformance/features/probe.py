@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,22 +15,46 @@ from urllib.parse import unquote
 
 import httpx
 
+from backends.base import Upstream
+from backends.registry import WORKER
+from backends.workers.pool import Need
+from catalog.model import Model
 from catalog.types import Json
 from server.app import create_app
+from server.assembly import open_runtime
 from server.settings import Settings
-from tests.conformance.features.samples import DOORS, Door, Sample
+from tests.conformance.features.doors import Sample
+from tests.conformance.features.samples import DOORS
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
+from tests.fakes.elevenlabs import FakeElevenLabs
+from tests.fakes.gguf import gguf_bytes
 from tests.fakes.google import FakeGoogle
+from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Call, FakeServer
+from tests.server.fakes import FakePool
 
 KEY = "planted-secret-0123456789"
 CAPABILITIES = (
     "chat", "tools", "parallel_tools", "json_schema", "reasoning", "code", "vision", "audio_input", "documents",
     "web_search",
 )  # fmt: skip
+
+
+CONVERSATIONS = frozenset({"Chat", "Responses", "Messages", "Ollama's chat"})
+CAPABILITY_OF: Mapping[str, str] = {
+    "Embeddings": "embed",
+    "Completions": "completion",
+    "Rerank": "rerank",
+    "Classify": "classify",
+    "Moderations": "moderate",
+    "Images": "image",
+    "Speech": "speak",
+    "Transcriptions": "transcribe",
+}
+"""The capabilities of the doors besides those of conversations."""
 
 
 class Treatment(StrEnum):
@@ -55,7 +80,8 @@ class Treatment(StrEnum):
 class Provider:
     """A column of the table: the fake behind it, its endpoint's fields and the name of a model there.
 
-    ``gateway`` tells what the gateway itself does for it, by parameter or sample.
+    ``gateway`` tells what the gateway itself does for it, by parameter or sample. ``others`` are its models
+    for the other doors, and ``engine`` is that of a worker of this machine.
     """
 
     name: str
@@ -65,6 +91,16 @@ class Provider:
     suffix: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
     gateway: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    engine: str | None = None
+
+    def serves(self, name: str) -> bool:
+        """Whether it is a column of a door."""
+        return name in self.others or (name in CONVERSATIONS and bool(self.model))
+
+    def row(self, name: str) -> str:
+        """The id of the row that a door asks for."""
+        return f"{self.id}-{CAPABILITY_OF[name]}" if name in self.others else self.id
 
     @property
     def id(self) -> str:
@@ -77,9 +113,44 @@ def _bedrock() -> FakeBedrock:
     return fake
 
 
-_CUT_BY_US = {"stop": "the gateway cuts the answer", "stop_sequences": "the gateway cuts the answer"}
+def _worker() -> FakeServer:
+    fake = FakeLlamaServer(uds=Path(tempfile.mkdtemp(prefix="rh-")) / "w.sock")
+    fake.chances = lambda text: dict.fromkeys("abcdefghijklmnopqrstuvwxyz-", 1 / 27)
+    fake.context = 4096
+    fake.reply = '{"said": "in JSON"}'
+    return fake
+
+
+_AT_A_WORKER = {
+    "user": "no worker keeps it",
+    "echo": "the gateway repeats the prompt",
+    "input: several texts": "one question for each text and category",
+    "input: text in parts": "one question for each category",
+    "input: objects": "one question for each text",
+}
+_CUT_BY_US = {
+    "options.stop": "the gateway cuts the answer",
+    "stop": "the gateway cuts the answer",
+    "stop_sequences": "the gateway cuts the answer",
+}
 PROVIDERS = (
-    Provider("OpenAI", lambda: FakeOpenAI(key=KEY), "openai", "fake-chat", "/v1"),
+    Provider(
+        "OpenAI",
+        lambda: FakeOpenAI(key=KEY),
+        "openai",
+        "fake-chat",
+        "/v1",
+        others={
+            "Embeddings": "fake-embed",
+            "Completions": "fake-chat",
+            "Rerank": "fake-rerank",
+            "Classify": "fake-classify",
+            "Moderations": "fake-moderation",
+            "Images": "gpt-image-1",
+            "Speech": "tts-1",
+            "Transcriptions": "whisper-1",
+        },
+    ),
     Provider(
         "OpenAI by Responses",
         lambda: FakeOpenAI(key=KEY),
@@ -90,7 +161,14 @@ PROVIDERS = (
         gateway=_CUT_BY_US,
     ),
     Provider("Anthropic", lambda: FakeAnthropic(key=KEY), "anthropic", "claude-sonnet-5"),
-    Provider("Google", lambda: FakeGoogle(key=KEY), "google", "gemini-3-flash", "/v1beta"),
+    Provider(
+        "Google",
+        lambda: FakeGoogle(key=KEY),
+        "google",
+        "gemini-3-flash",
+        "/v1beta",
+        others={"Embeddings": "gemini-embedding-001"},
+    ),
     Provider(
         "Bedrock (Nova)",
         _bedrock,
@@ -112,6 +190,34 @@ PROVIDERS = (
         "ollama",
         "fake-chat",
         gateway={"tool_choice: none": "the tools are not sent"},
+        others={"Embeddings": "fake-embed"},
+    ),
+    Provider(
+        "ElevenLabs",
+        lambda: FakeElevenLabs(key=KEY),
+        "elevenlabs",
+        "",
+        gateway={
+            "response_format: mp3": "it makes that by default",
+            "response_format: verbose_json": "the gateway writes it",
+            "timestamp_granularities": "it always tells the times of words",
+        },
+        others={"Speech": "eleven_flash_v2_5", "Transcriptions": "scribe_v2"},
+    ),
+    Provider(
+        "llama.cpp",
+        _worker,
+        "worker",
+        "",
+        gateway=_AT_A_WORKER,
+        others={
+            "Embeddings": "local",
+            "Completions": "local",
+            "Rerank": "local",
+            "Classify": "local",
+            "Moderations": "local",
+        },
+        engine="llamacpp",
     ),
 )
 
@@ -125,45 +231,82 @@ class Cell:
     body: Json | None = None
 
 
+_QUESTIONS = frozenset({"/props", "/tokenize", "/detokenize", "/apply-template", "/v1/models"})
+"""Paths of a worker that are asked on the way to an answer."""
+
+
+class _Workers(FakePool):
+    """Workers that are one fake of llama-server."""
+
+    def __init__(self, uds: Path) -> None:
+        super().__init__()
+        self._uds = uds
+
+    @asynccontextmanager
+    async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
+        yield Upstream(
+            f"worker/{model.id}",
+            WORKER,
+            "http://worker/v1",
+            "local",
+            uds=str(self._uds),
+            api_key="worker-key",
+            engine=model.engine,
+        )
+
+
 class Gateway:
     """The real app before the fakes of all providers."""
 
     def __init__(self, client: httpx.AsyncClient, fakes: Mapping[str, FakeServer]) -> None:
         self._client = client
         self._fakes = fakes
-        self._bases: dict[tuple[str, str], Call] = {}
+        self._bases: dict[tuple[str, str], tuple[Call, frozenset[str]]] = {}
 
     async def ask(
-        self, door: Door, provider: Provider, fields: Mapping[str, Any]
+        self, name: str, provider: Provider, fields: Mapping[str, Any]
     ) -> tuple[httpx.Response, list[Call]]:
-        fake = self._fakes[provider.name]
+        door, fake = DOORS[name], self._fakes[provider.name]
         before = len(fake.calls)
-        body = {**door.base, "model": provider.id, **fields}
-        answer = await self._client.post(door.path, json=body, headers=dict(door.headers))
-        return answer, fake.calls[before:]
+        body = {**door.base, "model": provider.row(name), **fields}
+        if door.file is None:
+            answer = await self._client.post(door.path, json=body, headers=dict(door.headers))
+        else:
+            answer = await self._client.post(door.path, data=body, files={"file": ("a.wav", door.file)})
+        return answer, [call for call in fake.calls[before:] if call.path not in _QUESTIONS]
 
-    async def base(self, name: str, provider: Provider) -> Call:
-        """The call that the smallest request of a door becomes."""
+    async def base(self, name: str, provider: Provider) -> tuple[Call, frozenset[str]]:
+        """The call that the smallest request of a door becomes, and what it leaves out."""
         if (name, provider.name) not in self._bases:
-            answer, calls = await self.ask(DOORS[name], provider, {})
+            answer, calls = await self.ask(name, provider, {})
             assert answer.status_code == 200, answer.text
-            self._bases[name, provider.name] = calls[-1]
+            self._bases[name, provider.name] = calls[-1], frozenset(_left_out(answer))
         return self._bases[name, provider.name]
 
     async def cell(self, name: str, sample: Sample, provider: Provider) -> Cell:
         door = DOORS[name]
         base = await self.base(name, provider)
-        answer, calls = await self.ask(door, provider, sample.fields)
+        answer, calls = await self.ask(name, provider, sample.fields)
         if answer.status_code >= 500 or (answer.status_code == 200 and not calls):
             return Cell(Treatment.BROKEN, answer.text[:500])
         if answer.status_code >= 400:
             return Cell(Treatment.REFUSED, _message(answer), calls[-1].body if calls else None)
-        return _sorted({**door.gateway, **provider.gateway}, sample, base, calls[-1], answer)
+        return _sorted({**door.gateway, **door.own, **provider.gateway}, sample, base, calls, answer)
 
 
-def _sorted(gateway: Mapping[str, str], sample: Sample, base: Call, call: Call, answer: httpx.Response) -> Cell:
-    named = [unquote(name) for name in answer.headers.get("x-roundhouse-dropped", "").split(", ") if name]
-    sent = json.dumps([call.body, call.query, call.headers.get("anthropic-beta"), call.headers.get("user-agent")])
+def _sorted(
+    gateway: Mapping[str, str],
+    sample: Sample,
+    base: tuple[Call, frozenset[str]],
+    calls: list[Call],
+    answer: httpx.Response,
+) -> Cell:
+    call = calls[-1]
+    before, usual = base
+    named = [name for name in _left_out(answer) if name not in usual]
+    sent = json.dumps(
+        [[one.body, one.query, one.headers.get("anthropic-beta"), one.headers.get("user-agent")] for one in calls]
+    )
     missing = [mark for mark in re.findall(r"mark-\w+", json.dumps(dict(sample.fields))) if mark not in sent]
     name = sample.parameter
     by_us = gateway.get(sample.name, gateway.get(name))
@@ -171,18 +314,40 @@ def _sorted(gateway: Mapping[str, str], sample: Sample, base: Call, call: Call, 
         return Cell(Treatment.LOST, f"{', '.join(sorted(set(missing)))} did not arrive", call.body)
     if call.body.get(name) is not None and call.body[name] == sample.fields.get(name):
         return Cell(Treatment.NATIVE, ", ".join(named), call.body)
-    if named and (missing or call.body == base.body):
+    told = [(one.path, one.body, one.query, one.headers.get("anthropic-beta")) for one in (call, before)]
+    if named and (missing or told[0] == told[1]):
         return Cell(Treatment.NAMED, ", ".join(named), call.body)
-    if call.body != base.body or call.headers.get("anthropic-beta") != base.headers.get("anthropic-beta"):
+    if told[0] != told[1]:
         return Cell(Treatment.MAPPED, ", ".join(named), call.body)
     if by_us:
         return Cell(Treatment.GATEWAY, by_us, call.body)
     return Cell(Treatment.LOST, "the request is the same without it", call.body)
 
 
+def _left_out(answer: httpx.Response) -> list[str]:
+    return [unquote(name) for name in answer.headers.get("x-roundhouse-dropped", "").split(", ") if name]
+
+
 def _message(answer: httpx.Response) -> str:
     error = answer.json()["error"]
-    return str(error["message"])
+    return error if isinstance(error, str) else str(error["message"])
+
+
+def _rows(provider: Provider, file: Path) -> list[Json]:
+    """The rows of a provider: one for conversations, and one for each other door."""
+    models = {provider.id: (provider.model, list(CAPABILITIES))} if provider.model else {}
+    for name, model in provider.others.items():
+        kinds = [CAPABILITY_OF[name], *(["vision"] if name == "Moderations" and not provider.engine else [])]
+        models[provider.row(name)] = (model, kinds)
+    rows: list[Json] = []
+    for name, (model, kinds) in models.items():
+        row: Json = {"id": name, "capabilities": kinds, "price": {"input": 1, "output": 2}}
+        if provider.engine is None:
+            row["source"] = {"kind": "upstream", "endpoint": provider.id, "model": model}
+        else:
+            row |= {"source": {"kind": "path", "path": str(file)}, "engine": provider.engine}
+        rows.append(row)
+    return rows
 
 
 @asynccontextmanager
@@ -191,6 +356,9 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
     async with AsyncExitStack() as stack:
         fakes = {one.name: await stack.enter_async_context(one.fake()) for one in PROVIDERS}
         monkeypatch_env("ROUNDHOUSE_TEST_FEATURES_KEY", KEY)
+        remote = [one for one in PROVIDERS if one.engine is None]
+        file = folder / "model.gguf"
+        file.write_bytes(gguf_bytes({"general.architecture": "llama"}))
         settings = Settings.model_validate(
             {
                 "data_dir": folder,
@@ -203,24 +371,15 @@ async def gateway(folder: Path, monkeypatch_env: Callable[[str, str], None]) -> 
                         "base_url": fakes[one.name].origin + one.suffix,
                         "key_env": ["ROUNDHOUSE_TEST_FEATURES_KEY"],
                     }
-                    for one in PROVIDERS
+                    for one in remote
                 ],
-                "model": [
-                    {
-                        "id": one.id,
-                        "capabilities": list(CAPABILITIES),
-                        "source": {
-                            "kind": "upstream",
-                            "endpoint": one.id,
-                            "model": one.model,
-                        },
-                        "price": {"input": 1, "output": 2},
-                    }
-                    for one in PROVIDERS
-                ],
+                "model": [row for one in PROVIDERS for row in _rows(one, file)],
             }
         )
-        app = create_app(settings)
+        workers = next(fakes[one.name] for one in PROVIDERS if one.engine is not None)
+        assert workers.uds is not None
+        pool = _Workers(workers.uds)
+        app = create_app(settings, open_runtime=lambda told, metrics: open_runtime(told, metrics, pool=pool))
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=app)
         client = await stack.enter_async_context(

@@ -5,25 +5,15 @@ A text ``mark-...`` within a value must arrive in the body at the provider, or t
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from catalog.types import Json
+from tests.conformance.features.doors import PDF, PICTURE, PNG, WAV, Door, Sample, plain
+from tests.conformance.features.others import OTHERS
 from tests.fakes.anthropic import SIGNATURE
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-PICTURE = f"data:image/png;base64,{PNG}"
-PDF = base64.b64encode(
-    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Count 1/Kids[3 0 R]>>endobj\n"
-    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
-).decode()
-WAV = base64.b64encode(
-    b"RIFF\x26\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\x40\x1f\x00\x00\x80\x3e\x00\x00\x02\x00\x10\x00"
-    b"data\x02\x00\x00\x00\x00\x00"
-).decode()
 SCHEMA: Json = {
     "type": "object",
     "properties": {"city": {"type": "string", "description": "mark-city"}},
@@ -46,33 +36,6 @@ TOOL: Json = {
 CLAUDE_TOOL: Json = {"name": "weather", "description": "mark-tool", "input_schema": SCHEMA}
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Fields of a request that ask for one thing. ``parameter`` is the one that an answer would name."""
-
-    name: str
-    fields: Mapping[str, Any]
-
-    @property
-    def parameter(self) -> str:
-        return self.name.partition(":")[0].partition(".")[0]
-
-
-@dataclass(frozen=True)
-class Door:
-    """A route, a smallest body, its parameters, and those that end at the gateway, each with the reason."""
-
-    path: str
-    base: Json
-    samples: tuple[Sample, ...]
-    gateway: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def _plain(**values: Any) -> list[Sample]:
-    return [Sample(name, {name: value}) for name, value in values.items()]
-
-
 def _user(*parts: Json) -> list[Json]:
     return [{"role": "user", "content": [{"type": "text", "text": "mark-text"}, *parts]}]
 
@@ -90,7 +53,7 @@ CHAT = Door(
     "/v1/chat/completions",
     {"messages": [{"role": "user", "content": "Say it."}]},
     (
-        *_plain(
+        *plain(
             audio={"voice": "alloy", "format": "wav"}, frequency_penalty=0.5,
             functions=[{"name": "weather", "description": "mark-tool", "parameters": SCHEMA}],
             logit_bias={"15": 5}, logprobs=True, max_completion_tokens=77, max_tokens=77,
@@ -201,7 +164,7 @@ RESPONSES = Door(
     "/v1/responses",
     {"input": "Say it.", "store": False},
     (
-        *_plain(
+        *plain(
             access_programs={"cyber": "mark-access"}, background=True,
             context_management=[{"type": "compaction", "compact_threshold": 1000}], conversation="conv_mark",
             image={"context_compression": "disabled"}, include=["reasoning.encrypted_content"],
@@ -297,7 +260,7 @@ MESSAGES = Door(
     "/v1/messages",
     {"max_tokens": 4000, "messages": [{"role": "user", "content": "Say it."}]},
     (
-        *_plain(
+        *plain(
             billing_policy={"type": "billing_policy", "bill_to": "user_profile"},
             cache_control={"type": "ephemeral"}, compaction={"type": "enabled"},
             container="mark-container", context_management={"edits": [{"type": "clear_tool_uses_20250919"}]},
@@ -380,4 +343,6 @@ MESSAGES = Door(
     headers=MappingProxyType({"anthropic-version": "2023-06-01"}),
 )  # fmt: skip
 
-DOORS: Mapping[str, Door] = MappingProxyType({"Chat": CHAT, "Responses": RESPONSES, "Messages": MESSAGES})
+DOORS: Mapping[str, Door] = MappingProxyType(
+    {"Chat": CHAT, "Responses": RESPONSES, "Messages": MESSAGES, **OTHERS}
+)

@@ -17,8 +17,9 @@ from tests.conformance.features.samples import DOORS
 PAGE = Path(__file__).parents[3] / "docs" / "FEATURES.md"
 _HEAD = """# What each provider does with each parameter
 
-Every parameter of the official SDKs' request types, sent through each of the three doors to each provider. `make
-features` writes this page by asking the real app before strict fakes of the providers, and a test compares it.
+Every parameter of the official SDKs' request types, sent through each door to each provider that serves it.
+`make features` writes this page by asking the real app before strict fakes of the providers, and a test compares
+it.
 
 - **native**: the provider gets it under its own name, as it was written.
 - **mapped**: the provider gets it in its own terms. Parts that it lacks stand beside it, and in the answer's
@@ -26,6 +27,9 @@ features` writes this page by asking the real app before strict fakes of the pro
 - **named**: it is left out, and `x-roundhouse-dropped` says so; `strict` refuses the request.
 - **refused**: a 4xx that says why, because the answer would be another without it.
 - **gateway**: the gateway itself does it.
+
+The column llama.cpp is a local model, where "mapped" is what the gateway emulates. The other engines of this
+machine (vectors, speech, transcripts, pictures) name what they leave out in the same header.
 """
 
 
@@ -36,6 +40,7 @@ async def cells(asking: Gateway) -> dict[tuple[str, str, str], Cell]:
         for name, door in DOORS.items()
         for sample in door.samples
         for provider in PROVIDERS
+        if provider.serves(name)
     }
 
 
@@ -43,11 +48,11 @@ def page(found: dict[tuple[str, str, str], Cell]) -> str:
     """The page as Markdown."""
     parts = [_HEAD]
     for name, door in DOORS.items():
-        rows: list[Iterable[str]] = [("parameter", *(one.name for one in PROVIDERS))]
-        rows.append("---" for _ in range(1 + len(PROVIDERS)))
+        columns = [one.name for one in PROVIDERS if one.serves(name)]
+        rows: list[Iterable[str]] = [("parameter", *columns), ["---"] * (1 + len(columns))]
         rows += [
             (f"`{sample.parameter}`{sample.name[len(sample.parameter) :]}",
-             *(_text(found[name, sample.name, one.name]) for one in PROVIDERS))
+             *(_text(found[name, sample.name, column]) for column in columns))
             for sample in door.samples
         ]  # fmt: skip
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -19,8 +19,9 @@ from structlog.testing import capture_logs
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import Capability, Price
+from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.costs import to_nano
-from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.windows import day_of
 from routing.facts import Facts
 from routing.outcomes import Usage
@@ -344,7 +345,8 @@ import asyncio, sys
 from pathlib import Path
 from routing.clock import SystemClock
 from routing.outcomes import Usage
-from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.caps import Caps, SpendSettings
+from routing.accounts.spend import Spend
 from routing.accounts.windows import day_of
 from routing.state.sqlite import SqliteState
 

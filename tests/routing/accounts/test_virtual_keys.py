@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from catalog.errors import InvalidRequest, NotFound, RateLimited
+from routing.accounts.caps import Caps
 from routing.accounts.reservations import TokenGrant
-from routing.accounts.spend import Caps
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
 from routing.facts import Facts
 from routing.outcomes import Result, Usage

@@ -10,7 +10,8 @@ import pytest
 
 from backends.base import Timeouts
 from catalog.model import Endpoint
-from routing.accounts.spend import Caps, Spend, SpendSettings
+from routing.accounts.caps import Caps, SpendSettings
+from routing.accounts.spend import Spend
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget, RetrySettings

@@ -15,8 +15,8 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import BudgetExceeded, PriceUnknown, StreamBroken, UnsupportedParameter, UpstreamProtocolError
 from catalog.model import Capability, Limits, Model, Price
 from catalog.types import Json
+from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.costs import cost_nano
-from routing.accounts.spend import Caps, SpendSettings
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
 from routing.calling.judgement import judge_for
@@ -223,6 +223,17 @@ async def test_the_fees_of_searches_count_for_max_cost(stand: Stand) -> None:
     assert sent_to(stand).max_tokens == 486
     with pytest.raises(UnsupportedParameter, match="web searches may read and 5 searches alone"):
         await asked(stand, within(0.05, facts), model)
+
+
+async def test_an_answer_longer_than_the_model_gives_is_refused_and_asked_of_another(stand: Stand) -> None:
+    short = remote("a", "lan").model_copy(update={"limits": Limits(max_output_tokens=300)})
+    facts, request = replace(FACTS, output_tokens=301), REQUEST.model_copy(update={"max_tokens": 301})
+    _, headers = await asked(stand, facts, short, remote("b", "lan"), request=request)
+    assert headers["x-roundhouse-model"] == "lan/b"
+    with pytest.raises(UnsupportedParameter, match="at most 300 tokens") as raised:
+        await asked(stand, facts, short, request=request)
+    assert raised.value.param == "max_tokens"
+    assert [call.model for call in stand.backend.calls] == ["b"]
 
 
 RESPONSES = {"wire": "responses"}

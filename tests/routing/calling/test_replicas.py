@@ -15,7 +15,8 @@ from backends.base import Timeouts, Upstream
 from backends.wire.chat import ChatRequest
 from catalog.errors import RoundhouseError, UpstreamOverloaded
 from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
-from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.caps import SpendSettings
+from routing.accounts.spend import Spend
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.job import Job
 from routing.calling.lease import Leases

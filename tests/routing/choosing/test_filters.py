@@ -11,7 +11,7 @@ import pytest
 from backends.workers.pool import DeviceView, PoolSnapshot
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.index import Index
-from catalog.model import Capability, Endpoint, Model, Price, Size
+from catalog.model import Capability, Endpoint, Limits, Model, Price, Size
 from catalog.prices.price import LongPrices
 from routing.choosing.filters import admit, admitted_rows
 from routing.choosing.policy import plan
@@ -101,6 +101,17 @@ def test_an_excluded_name_that_means_nothing_is_refused(requested: str, name: st
         choose(chat(requested=requested, exclude=frozenset({"m", name})), here)
     assert raised.value.param == "routing.exclude"
     assert f"'{name}'" in raised.value.message
+
+
+def test_a_model_that_gives_shorter_answers_than_are_asked_for_is_no_candidate_unless_it_is_named() -> None:
+    short = remote("short").model_copy(update={"limits": Limits(context_window=100_000, max_output_tokens=4096)})
+    here = world([short, remote("m").model_copy(update={"limits": Limits(context_window=100_000)})])
+    for tokens, left in ((4096, {"short", "m"}), (4097, {"m"}), (None, {"short", "m"}), (4096, {"short", "m"})):
+        made = choose(chat(output_tokens=tokens), here)
+        assert {candidate.model.id for candidate in made.candidates} == left
+    assert codes(choose(chat(output_tokens=4097), here)) == {"short": "max_tokens"}
+    named = plan(chat(output_tokens=4097, requested="short"), here, SETTINGS, rng())
+    assert [candidate.model.id for candidate in named.candidates] == ["short"]
 
 
 def test_an_unknown_price_is_excluded_by_a_limit_on_cost_and_by_a_spending_cap_and_by_nothing_else() -> None:

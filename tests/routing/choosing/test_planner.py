@@ -16,7 +16,8 @@ from backends.workers.pool import PoolSnapshot
 from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
 from catalog.prices.price import LaterPrices
-from routing.accounts.spend import Spend, SpendSettings
+from routing.accounts.caps import SpendSettings
+from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
 from routing.choosing.planner import Planner
 from routing.facts import Facts

@@ -55,6 +55,25 @@ def test_rows_without_files_or_engine_are_blocked_with_the_reason() -> None:
     assert (here.has_files(row("other")), here.has_files(row("gone"))) == (True, False)
 
 
+def test_a_row_on_a_device_that_this_machine_lacks_is_blocked_with_what_it_has() -> None:
+    asked: list[int] = []
+
+    def devices() -> frozenset[str]:
+        asked.append(1)
+        return frozenset({"cpu", "cuda:0"})
+
+    here = Availability(Disk(), lambda _: None, devices=devices)
+    here.refresh((row("fine"),))
+    assert not asked, "devices are looked for only if a row names one"
+    rows = (row("fine"), row("there").model_copy(update={"device": "cuda:0"}))
+    absent = row("absent").model_copy(update={"device": "cuda:9"})
+    for _ in range(2):
+        here.refresh((*rows, absent))
+        assert {name: block.code for name, block in here.blocked.items()} == {"absent": "no_device"}
+    assert "'cuda:9', and this machine has: cpu, cuda:0" in here.blocked["absent"].reason
+    assert len(asked) == 1
+
+
 def test_a_row_on_a_mount_that_hangs_is_blocked_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     here = Availability(Disk(hangs=answers), lambda _: None)

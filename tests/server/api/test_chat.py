@@ -145,3 +145,33 @@ async def test_completions_take_the_same_path(gateway: Gateway) -> None:
     assert done == "[DONE]"
     assert len(gateway.backend.requests) == 2
     assert len(ANSWER) == 4
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+
+
+@pytest.mark.parametrize(
+    ("before", "result", "param"),
+    [
+        ([], {"tool_call_id": "c1"}, "messages[0].role"),
+        ([BODY["messages"][0]], {}, "messages[1].role"),
+        ([CALLED], {"tool_call_id": "c2"}, "messages[1].tool_call_id"),
+        ([CALLED, BODY["messages"][0]], {"tool_call_id": "c1"}, None),
+        ([CALLED], {}, None),
+    ],
+)
+async def test_a_result_without_its_call_is_refused(
+    gateway: Gateway, before: Any, result: Any, param: Any
+) -> None:
+    messages = [*before, {"role": "tool", "content": "5", **result}]
+    answer = await gateway.client.post(PATH, json={**BODY, "messages": messages})
+    assert answer.status_code == (400 if param else 200)
+    assert answer.json().get("error", {}).get("param") == param
+
+
+async def test_a_name_that_is_not_valid_is_told_apart_from_its_value(gateway: Gateway) -> None:
+    answer = await gateway.client.post(PATH, json={**BODY, "logit_bias": {"hello": 5}})
+    assert "'logit_bias.hello': this name is not valid; it must match" in answer.json()["error"]["message"]
+    answer = await gateway.client.post(PATH, json={**BODY, "logit_bias": {"5": 500}})
+    assert answer.json()["error"]["message"] == "'logit_bias.5': it must be at most 100 (it is 500)."

@@ -13,11 +13,13 @@ from ollama import AsyncClient, ResponseError
 
 from backends.wire.embeddings import EmbeddingRequest
 from backends.workers.pool import WorkerState
+from catalog.catalog import Catalog
 from catalog.errors import QueueFull, WorkerFailed
+from catalog.model import Capability
 from catalog.types import Json
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
-from tests.server.fakes import chunk, usage_chunk
+from tests.server.fakes import CHAT, chunk, usage_chunk
 
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
@@ -29,7 +31,7 @@ async def client(gateway: Gateway, **headers: str) -> AsyncIterator[AsyncClient]
     try:
         yield made
     finally:
-        await made.close()
+        await made.close()  # type: ignore[no-untyped-call]
 
 
 async def test_a_chat_whole_and_streamed(serve: Start) -> None:
@@ -72,6 +74,25 @@ async def test_a_prompt_is_continued_from_its_context_and_completed_raw(serve: S
         assert raw[-1].context is None
         assert gateway.backend.requests[-1].prompt == "Once"
         assert gateway.backend.requests[-1].max_tokens > 1000, "not OpenAI's sixteen"
+
+
+async def test_a_model_that_does_not_chat_completes_a_prompt(gateway: Gateway) -> None:
+    runtime = gateway.services.runtime
+    assert runtime is not None
+    base = CHAT.model_copy(
+        update={"id": "base", "aliases": (), "capabilities": frozenset({Capability.COMPLETION})}
+    )
+    runtime.live.current = Catalog.load(builtin=False, user_models=(base,))
+    body = {"model": "base:latest", "prompt": "Once", "stream": False}
+    assert (await gateway.client.post("/api/generate", json=body)).json()["response"] == "Hello there"
+    assert gateway.backend.requests[-1].prompt == "Once"
+    refused = await gateway.client.post("/api/generate", json={**body, "system": "Be brief."})
+    assert "without 'system'" in refused.json()["error"]
+
+
+async def test_an_empty_text_among_others_is_refused_by_its_place(gateway: Gateway) -> None:
+    answer = await gateway.client.post("/api/embed", json={"model": "parrot", "input": ["a", ""]})
+    assert answer.json() == {"error": "input[1]: a text must not be empty."}
 
 
 async def test_tool_calls_come_whole_with_their_arguments(serve: Start) -> None:

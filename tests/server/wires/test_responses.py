@@ -18,7 +18,7 @@ from backends.native import refusal_of
 from backends.streams.chunks import ChunkWriter, usage
 from backends.streams.sealing import decode_thinking, encode_thinking
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken, UnsupportedParameter
+from catalog.errors import InvalidRequest, RateLimited, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
 from tests.fakes.anthropic import SIGNATURE, THOUGHT, FakeAnthropic
@@ -144,7 +144,6 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"store": True}, "store"),
         ({"prompt": {"id": "p"}}, "prompt"),
-        ({"truncation": "auto"}, "truncation"),
         ({"include": ["web_search_call.results"]}, "include"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         (
@@ -158,12 +157,6 @@ def test_what_only_a_responses_upstream_can_do_is_refused_elsewhere_by_name(fiel
     refusal = refusal_of(to_chat(request_of(**fields)))
     assert refusal is not None
     assert refusal.param == param
-
-
-def test_a_background_response_is_refused_everywhere() -> None:
-    with pytest.raises(UnsupportedParameter) as caught:
-        chat_of(background=True)
-    assert caught.value.param == "background"
 
 
 def test_a_conversation_that_is_stored_needs_no_input() -> None:

@@ -113,7 +113,7 @@ async def chat_events(
 
     With ``continuous_usage_stats`` in the request's ``options``, which is vLLM's, each delta has the usage so far.
     """
-    each = bool(options and (options.model_extra or {}).get("continuous_usage_stats"))
+    each = bool(options and options.continuous_usage_stats)
     head = _head("chatcmpl", "chat.completion.chunk", model)
     begun = False
     async with aclosing(pieces):

@@ -172,7 +172,7 @@ class OnnxEngine:
             )
         size = self._dimensions(request.dimensions)
         extra = dict(request.model_extra or {})
-        truncate = _flag(extra, "truncate")
+        truncate, counted = _flag(extra, "truncate"), _flag(extra, "token_counts")
         prompts = self._options.prompts
         prompt = prompts.before(request.input_type, request.instruction)
         unused = [*extra, *prompts.without_effect(request.input_type, request.instruction)]
@@ -191,7 +191,12 @@ class OnnxEngine:
             "object": "list",
             "model": self._spec.model_id,
             "data": [
-                {"object": "embedding", "index": i, "embedding": _base64(row) if as_text else row}
+                {
+                    "object": "embedding",
+                    "index": i,
+                    "embedding": _base64(row) if as_text else row,
+                    **({"tokens": len(tokens[i])} if counted else {}),
+                }
                 for i, row in enumerate(np.ascontiguousarray(vectors))
             ],
             "usage": {"prompt_tokens": used, "total_tokens": used},

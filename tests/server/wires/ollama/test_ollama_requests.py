@@ -186,7 +186,7 @@ def test_a_raw_prompt_is_a_completion_with_a_bound() -> None:
 
 @pytest.mark.parametrize("field", [{"system": "s"}, {"images": [PNG]}, {"context": [1]}])
 def test_what_excludes_a_raw_prompt_is_refused(field: Json) -> None:
-    with pytest.raises(InvalidRequest, match="'raw' goes without"):
+    with pytest.raises(InvalidRequest, match="is taken as it is, without"):
         completion(**field)
 
 

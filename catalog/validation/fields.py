@@ -1,0 +1,91 @@
+"""Checks of single fields of rows and settings: names, addresses, headers, origins. Each raises ValueError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""The name of a header (RFC 9110, section 5.6.2)."""
+_OF_KEYS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "xi-api-key"}
+)
+_OF_THE_CALL = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"}
+)
+_SECRET_PARAMETERS = frozenset(
+    {
+        "key",
+        "api_key",
+        "api-key",
+        "apikey",
+        "token",
+        "access_token",
+        "secret",
+        "sig",
+        "signature",
+        "password",
+        "code",
+    }
+)
+_KEY_SHAPE = re.compile(
+    r"(?:sk|pk|rk|gsk|xai|hf|pplx|nvapi|ghp|csk)[-_][\w*.-]{8,}|(?:Bearer|Basic) \S{8,}|AIza[\w-]{10,}"
+)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+_ADVICE = "a key does not belong in a row; put it into an environment variable, and name that in key_env"
+
+
+def check_name(name: str) -> str:
+    """The name of a model, which callers send."""
+    if not name or name != name.strip():
+        raise ValueError("a name must not be empty, and not begin or end with a space")
+    return name
+
+
+def split_address(url: str) -> SplitResult:
+    """The parts of a URL of HTTP: with a host, and no space or password."""
+    if _SPACE.search(url):
+        raise ValueError("it must not contain spaces or line breaks")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 -- raises for one that is no number
+    except ValueError:
+        parts = urlsplit("")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a key or password does not belong in a URL; name its variable in key_env")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be a URL such as https://api.example.com/v1")
+    return parts
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Headers that a row adds to every call: whole lines, none of a call's own, and no key."""
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or any(ord(letter) < 32 and letter != "\t" for letter in value):
+            raise ValueError(f"{name[:80]!r} is no header of one line")
+        if name.lower() in _OF_THE_CALL:
+            raise ValueError(f"'{name}' is made for each call; remove it")
+        if name.lower() in _OF_KEYS or _KEY_SHAPE.search(value):
+            raise ValueError(f"'{name}': {_ADVICE}")
+
+
+def check_query(query: Mapping[str, str]) -> None:
+    """Parameters that a row adds to every address: no key."""
+    for name, value in query.items():
+        if value and (name.lower() in _SECRET_PARAMETERS or _KEY_SHAPE.search(value)):
+            raise ValueError(f"'{name}': {_ADVICE}")
+
+
+def check_origin(origin: str) -> None:
+    """An origin as browsers send it (RFC 6454, section 6.1), or ``*``."""
+    if origin in ("*", "null"):
+        return
+    scheme, _, rest = origin.partition("://")
+    if not _ORIGIN.fullmatch(origin) or rest.endswith(_USUAL_PORTS.get(scheme, "\0")):
+        raise ValueError(
+            f"no browser sends {origin[:100]!r} as its origin: write scheme://host[:port] in lower case, "
+            "without a path, a wildcard or the scheme's usual port, such as https://app.example"
+        )

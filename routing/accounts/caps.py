@@ -1,0 +1,64 @@
+"""Caps of spending, as settings and as they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+
+from catalog.validation.section import Section
+from routing.accounts.windows import Window
+
+
+class Caps(Section):
+    """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
+
+    request: float | None = Field(default=None, ge=0)
+    minute: float | None = Field(default=None, ge=0)
+    hour: float | None = Field(default=None, ge=0)
+    day: float | None = Field(default=None, ge=0)
+    month: float | None = Field(default=None, ge=0)
+    total: float | None = Field(default=None, ge=0)
+
+    @cached_property
+    def windows(self) -> tuple[tuple[Window, float], ...]:
+        """The windows that have a cap, with it."""
+        caps = ((window, getattr(self, window.value)) for window in Window)
+        return tuple((window, cap) for window, cap in caps if cap is not None)
+
+    @property
+    def limiting(self) -> bool:
+        """Whether there is any cap."""
+        return self.request is not None or bool(self.windows)
+
+
+class SpendSettings(Section):
+    """Caps of the whole gateway, the default of every key, and those of single keys by id."""
+
+    caps: Caps = Caps()
+    per_key: Caps = Caps()
+    keys: dict[str, Caps] = Field(default={}, description="caps of single keys by their id")
+    unknown_price: Literal["refuse", "allow"] = Field(
+        default="refuse", description="whether a cap refuses a call whose price is unknown"
+    )
+    assumed_output_tokens: int = Field(
+        default=1024, ge=1, description="length of an answer without a bound, when money is reserved"
+    )
+    store_timeout: float = Field(
+        default=0.25,
+        gt=0,
+        validation_alias=AliasChoices("store_timeout", "patience"),
+        description="seconds that a capped call waits for a stuck store",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CapUsage:
+    """Use of one cap, in dollars. ``scope`` is ``all`` or ``key/ID``."""
+
+    scope: str
+    window: Window
+    cap: float
+    spent: float

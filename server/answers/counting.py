@@ -1,0 +1,67 @@
+"""The prompt tokens of a chat: counted by a local model or its provider, else estimated."""
+
+from __future__ import annotations
+
+import structlog
+from starlette.requests import Request
+
+from backends.registry import counts_tokens
+from backends.workers.pool import WorkerState
+from catalog.errors import InvalidRequest, RoundhouseError
+from catalog.model import Capability, Model, UpstreamSource
+from catalog.types import Json
+from routing.calling.job import Job
+from routing.choosing.policy import is_auto
+from routing.facts import Facts
+from server.edge.callers import caller_of
+from server.edge.disconnect import Guard
+from server.edge.services import runtime_of, services_of
+from server.jobs import count_job, permitted
+from server.runtime import Runtime
+
+ESTIMATE = {"x-roundhouse-estimate": "true"}
+"""The headers of a count that is an estimate."""
+
+
+async def count_tokens(request: Request, job: Job[Json]) -> tuple[int, dict[str, str]]:
+    """The prompt tokens of a chat's job, and the headers to answer with.
+
+    Raises as :func:`server.jobs.permitted`, ModelNotFound, and InvalidRequest of a model that counts.
+    """
+    runtime = runtime_of(request)
+    facts = permitted(job.facts, caller_of(request), runtime.catalog)
+    if not is_auto(facts.requested):
+        runtime.catalog.resolve(facts.requested)
+    counter = _counter(runtime, facts)
+    if counter is not None:
+        try:
+            async with (
+                Guard(request, services_of(request).in_flight),
+                runtime.dispatcher.open(count_job(job, counter.id)) as answer,
+            ):
+                async for counted in answer:
+                    return int(counted["input_tokens"]), answer.headers()
+        except InvalidRequest:
+            raise
+        except RoundhouseError:
+            structlog.get_logger().warning("tokens estimated, because the model could not count", model=counter.id)
+    return facts.prompt_tokens, ESTIMATE
+
+
+def _counter(runtime: Runtime, facts: Facts) -> Model | None:
+    """The model that would answer, if its tokenizer counts here or its provider counts.
+
+    A local one is loaded if the caller named it. Pictures and sounds are estimated for it, since only decoding
+    tells their tokens.
+    """
+    plan = runtime.dispatcher.explain(facts)
+    model = plan.candidates[0].model if plan.candidates else None
+    if model is not None and isinstance(model.source, UpstreamSource):
+        return model if counts_tokens(model, runtime.catalog) else None
+    if facts.features & {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}:
+        return None
+    if model is None or model.engine != "llamacpp":
+        return None
+    workers = runtime.pool.snapshot().workers
+    loaded = any(view.model == model.id and view.state is WorkerState.READY for view in workers)
+    return model if loaded or not is_auto(facts.requested) else None

@@ -1,0 +1,138 @@
+"""Answers the lines of one batch, so many at a time, and puts the results into its journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+from catalog.errors import ModelNotFound, RoundhouseError
+from routing.choosing.policy import is_auto
+from routing.state.records import Record
+from server.batches.asking import Asker, caller_of_owner
+from server.batches.dialects import Dialect, Request
+from server.batches.journal import Lines, ResultJournal
+from server.batches.lines import Door, Line
+from server.batches.merging import MOST, EmbeddingMerger
+from server.edge.errors import as_error
+from server.edge.json_body import SHORT
+from server.runtime import Runtime
+
+MERGED_COST = 4
+"""Lines that a merged request counts as."""
+
+
+class Answering:
+    """The answering of a batch's lines by one run."""
+
+    def __init__(
+        self, runtime: Runtime, dialect: Dialect, batch: Record, journal: ResultJournal, concurrency: int
+    ) -> None:
+        self._dialect = dialect
+        self._batch = batch
+        self._journal = journal
+        self._read = dialect.read(batch)
+        self._asker = Asker(runtime, batch.owner)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._at_once = concurrency
+        self._merger = _merger_for(runtime, batch)
+
+    async def answer(self, blocks: AsyncIterator[list[Line]], done: Lines) -> None:
+        """Answer every line that is not done. Raises an ExceptionGroup with OSError for a disk that fails."""
+        async with asyncio.TaskGroup() as asking:
+            async for block in blocks:
+                lines = [line for line in block if line.number not in done]
+                start = 0
+                while start < len(lines):
+                    size = 1 if self._merger is None else MOST
+                    cost = 1 if self._merger is None else min(MERGED_COST, self._at_once)
+                    for _ in range(cost):
+                        await self._slots.acquire()
+                    asking.create_task(self._take(lines[start : start + size], cost))
+                    start += size
+
+    async def _take(self, lines: Sequence[Line], cost: int) -> None:
+        try:
+            for group in [lines] if self._merger is None else await self._together(lines):
+                for line in group:
+                    await self._ask(line)
+        finally:
+            for _ in range(cost):
+                self._slots.release()
+
+    async def _ask(self, line: Line) -> None:
+        try:
+            long = len(line.data) > SHORT
+            request = await asyncio.to_thread(self._read, line.data) if long else self._read(line.data)
+            trace, answer = await self._asker.ask(request.door, request.body)
+        except Exception as error:  # the boundary of a line: its error is its result
+            if not isinstance(error, RoundhouseError):
+                structlog.get_logger("server.batches").error("line.failed", batch=self._batch.id, exc_info=error)
+            await self._refused(line, error)
+        else:
+            await self._answered(line, request, trace, answer)
+
+    async def _together(self, lines: Sequence[Line]) -> list[list[Line]]:
+        """Answer lines by merged requests; the lines that must be asked alone are returned, in groups."""
+        assert self._merger is not None
+        groups: dict[bytes | None, list[tuple[Line, Request]]] = {}
+        alone: list[Line] = []
+        for line in lines:
+            try:
+                request = self._read(line.data)
+            except RoundhouseError:
+                alone.append(line)
+                continue
+            groups.setdefault(self._merger.key(request.body), []).append((line, request))
+        left = [alone]
+        for key, group in groups.items():
+            if key is None or len(group) == 1 or not await self._merged(group[0][1].door, group):
+                left.append([line for line, _ in group])
+        return left
+
+    async def _merged(self, door: Door, group: Sequence[tuple[Line, Request]]) -> bool:
+        """Whether a merged request has answered the lines of a group."""
+        merger = self._merger
+        if merger is None:  # another group showed meanwhile that it does not work here
+            return False
+        try:
+            body = merger.merge([request.body for _, request in group])
+            trace, answer = await self._asker.ask(door, body)
+        except RoundhouseError:
+            return False  # asked alone, the line at fault shows itself
+        answers = merger.split(answer, len(group))
+        if answers is None:
+            self._merger = None
+            return False
+        for (line, request), each in zip(group, answers, strict=True):
+            await self._answered(line, request, trace, each)
+        return True
+
+    async def _answered(self, line: Line, request: Request, trace: str, answer: Any) -> None:
+        told = self._dialect.answered(self._batch, line.number, request.custom_id, trace, answer)
+        await self._journal.add(line.number, True, orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    async def _refused(self, line: Line, error: Exception) -> None:
+        custom_id = self._dialect.custom_id(line.data)
+        told = self._dialect.refused(self._batch, line.number, custom_id, as_error(error))
+        await self._journal.add(line.number, False, orjson.dumps(told))
+
+
+def _merger_for(runtime: Runtime, batch: Record) -> EmbeddingMerger | None:
+    """The merger of a batch's lines, if they are embeddings of one local model.
+
+    Requests of a key with limits of requests are counted one by one, so they are not merged.
+    """
+    model = batch.body.get("model")
+    if batch.body.get("endpoint") != "/v1/embeddings" or model is None or is_auto(model):
+        return None
+    try:
+        key = caller_of_owner(runtime, batch.owner).key
+        rows = runtime.catalog.replicas(model)
+    except (ModelNotFound, RoundhouseError):
+        return None
+    limited = key is not None and key.limits.rates
+    return EmbeddingMerger() if all(row.local for row in rows) and not limited else None

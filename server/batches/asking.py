@@ -1,0 +1,98 @@
+"""Asks one line of a batch: as its endpoint would, as batch workload, and again where waiting helps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from secrets import token_hex
+from typing import Any
+
+from catalog.errors import (
+    BudgetExceeded,
+    NotAuthenticated,
+    NotFound,
+    QueueFull,
+    RateLimited,
+    RoundhouseError,
+    Unavailable,
+    UpstreamError,
+    UpstreamQuotaExceeded,
+    UpstreamRateLimited,
+)
+from catalog.types import Json
+from routing.facts import Workload
+from server.answers.whole import assemble
+from server.batches.lines import Door
+from server.callers import Caller, Origin
+from server.runtime import Runtime
+
+TRIES = 6
+"""Attempts at a line that an upstream fails; a limit of rate is waited for until the batch expires."""
+LONGEST_WAIT = 60.0
+
+
+class Asker:
+    """Asks the lines of one batch, for the key that made it."""
+
+    def __init__(
+        self, runtime: Runtime, owner: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._runtime = runtime
+        self._owner = owner
+        self._sleep = sleep
+
+    async def ask(self, door: Door, body: Any) -> tuple[str, Json]:
+        """The trace of a line and its answer. Raises the error that its endpoint would answer with."""
+        tries = 0
+        while True:
+            try:
+                return await self._ask_once(door, body)
+            except RoundhouseError as error:
+                tries += 1
+                if not _passes(error, tries):
+                    raise
+                usual = error.retry_after if error.retry_after is not None else error.usual_retry_after or 1.0
+            wait = min(LONGEST_WAIT, max(usual, 2.0 ** min(tries, 6) / 4))
+            await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
+
+    async def _ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
+        caller = caller_of_owner(self._runtime, self._owner)
+        question = await door.ask(body, Origin(caller, token_hex(16)), self._runtime)
+        facts = question.job.facts
+        intent = replace(facts.intent, workload=Workload.BATCH)
+        job = replace(question.job, facts=replace(facts, intent=intent))
+        async with question.opens(self._runtime, job, caller) as answer:
+            value = question.shape(await assemble(answer, question.assembler))
+        if question.keep is not None:
+            await question.keep(value)
+        return job.trace, value
+
+
+def caller_of_owner(runtime: Runtime, owner: str) -> Caller:
+    """The caller that a record belongs to, as its key is now.
+
+    Raises NotAuthenticated for a virtual key that was revoked or has expired.
+    """
+    if runtime.keys is None or not owner.startswith("key-"):
+        return Caller(owner)
+    try:
+        info = runtime.keys.get(owner)
+    except NotFound:
+        info = None
+    ended = info is None or info.revoked_at is not None
+    if ended or (info is not None and info.expires_at is not None and info.expires_at <= runtime.storage.now()):
+        raise NotAuthenticated("The API key that made this batch was revoked or has expired.")
+    return Caller(owner, key=info)
+
+
+def _passes(error: RoundhouseError, tries: int) -> bool:
+    """Whether an error may be gone when the line is asked again."""
+    if isinstance(error, BudgetExceeded | UpstreamQuotaExceeded):
+        return False
+    if isinstance(error, QueueFull | UpstreamRateLimited):
+        return True
+    if isinstance(error, RateLimited):
+        return error.retry_after is not None
+    return isinstance(error, Unavailable | UpstreamError) and error.retryable and tries < TRIES

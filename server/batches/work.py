@@ -1,0 +1,291 @@
+"""The work on batches: check the input, answer its lines, make the files of results.
+
+Results are in journals (:mod:`server.batches.journal`), so a batch whose process died goes on in another one, or
+after a restart, with the lines that have none. The input is linked under the batch's own name, so that it may be
+deleted meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import structlog
+
+from catalog.errors import RoundhouseError
+from catalog.types import Json
+from routing.state.records import Record
+from server.batches.answering import Answering
+from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
+from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
+from server.batches.lines import Check, read_lines
+from server.callers import Caller
+from server.edge.errors import as_error
+from server.runtime import Runtime
+from server.storage.runner import CANCELLING
+from server.storage.settings import StorageSettings
+
+TELL = 1.0
+"""Seconds between two changes of the counts in a batch's record."""
+REST = 5.0
+"""Seconds until a batch goes on whose results could not be written."""
+INPUT, RESULTS = "input", "results"
+INTERNAL = "internal"
+"""The member of a batch's body that no caller is shown."""
+_ENDS: dict[Unfinished, str] = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
+
+
+class BatchWork:
+    """Works on the batches of one API; see :class:`server.storage.runner.BackgroundWork`."""
+
+    unfinished: Sequence[str] = ("validating", "in_progress", "finalizing")
+
+    def __init__(
+        self, runtime: Runtime, settings: StorageSettings, dialect: Dialect, *, longest_line: int
+    ) -> None:
+        self._runtime = runtime
+        self._files = runtime.files
+        self._records = runtime.storage.records
+        self._dialect = dialect
+        self._concurrency = settings.batch_concurrency
+        self._longest_line = longest_line
+        self.kind = dialect.kind
+        self.at_once = settings.batches
+
+    async def run(self, record: Record) -> None:
+        """Bring a batch to its end, from wherever it is."""
+        batch: Record | None = record
+        if record.status == "validating":
+            batch = await self._check(record)
+        if batch is not None and batch.status == "in_progress":
+            batch = await self._answer(batch)
+        if batch is not None and batch.status == "finalizing":
+            await self._finish(batch, batch.body[INTERNAL].get("ending"))
+
+    async def end(self, record: Record, error: BaseException | None) -> None:
+        """Store what a batch has when it is cancelled, or cannot go on."""
+        if error is not None:
+            told = as_error(error) if isinstance(error, Exception) else RoundhouseError("The batch was stopped.")
+            problem = {"code": told.code, "message": told.message, "line": None, "param": None}
+            record = record.changed(errors={"object": "list", "data": [problem]})
+        await self._finish(record, "cancelled" if error is None else "failed")
+
+    # ---- checking
+
+    async def _check(self, batch: Record) -> Record | None:
+        """Check every line of OpenAI's input; Anthropic's was checked when it came."""
+        dialect, storage = self._dialect, self._runtime.storage
+        assert isinstance(dialect, OpenAIDialect)
+        check = Check(
+            dialect.type_of(batch.body["endpoint"]),
+            self._runtime.catalog,
+            most=storage.settings.batch_lines,
+            limit=self._longest_line,
+        )
+        found = await check.run(self._path(batch, INPUT))
+        now = int(storage.now())
+        if found.errors:
+            errors = {"object": "list", "data": found.errors}
+            counts = {"total": 0, "completed": 0, "failed": 0}
+            failed = await self._change(batch, "failed", errors=errors, failed_at=now, request_counts=counts)
+            self._clear(batch)
+            return failed
+        counts = {"total": found.total, "completed": 0, "failed": 0}
+        return await self._change(
+            batch, "in_progress", in_progress_at=now, request_counts=counts, model=found.model
+        )
+
+    # ---- answering
+
+    async def _answer(self, batch: Record) -> Record | None:
+        """Ask every line that has no result yet. ``None`` if the batch is being cancelled, or is gone."""
+        run = batch.body[INTERNAL].get("runs", 0) + 1
+        started = await self._change(batch, **{INTERNAL: {**batch.body[INTERNAL], "runs": run}})
+        if started is None:
+            return None
+        done = await asyncio.to_thread(read_done, self._journals(started))
+        progress = _Progress(self, started, done)
+        journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
+        ending: str | None = None
+        left = started.body["expires_at"] - self._runtime.storage.now()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
+                await answering.answer(read_lines(self._path(started, INPUT), self._longest_line), done.lines)
+        except TimeoutError:
+            ending = "expired"
+        except ExceptionGroup as errors:
+            _, others = errors.split(OSError)
+            if others is not None or journal.failed is None:
+                raise
+        finally:
+            await journal.finish()
+        if journal.failed is not None:
+            structlog.get_logger("server.batches").warning(
+                "batch.not_written", batch=batch.id, error=str(journal.failed), will="try again"
+            )
+            await asyncio.sleep(REST)
+            return None
+        if progress.stopped:
+            return None
+        now = int(self._runtime.storage.now())
+        internal = {**started.body[INTERNAL], "ending": ending}
+        counts = progress.counts()
+        return await self._change(
+            started, "finalizing", finalizing_at=now, request_counts=counts, **{INTERNAL: internal}
+        )
+
+    # ---- finishing
+
+    async def _finish(self, batch: Record, ending: Unfinished | None) -> None:
+        """Make the files of results, and store the end."""
+        with ExitStack() as stack:
+            answers = stack.enter_context(self._files.temporary())
+            errors = answers if self._dialect.one_file else stack.enter_context(self._files.temporary())
+            settled = await asyncio.to_thread(self._settle, batch, ending, answers, errors)
+            told: Json = {"request_counts": settled.counts(batch), "usage": settled.usage}
+            told["errors"] = batch.body.get("errors")
+            if self._dialect.one_file:
+                await self._files.publish(answers, self._path(batch, RESULTS))
+                told[INTERNAL] = {**batch.body[INTERNAL], "unfinished": settled.unfinished, "ending": ending}
+            else:
+                told["output_file_id"] = await self._keep(batch, answers, "output")
+                told["error_file_id"] = await self._keep(batch, errors, "error")
+        now = int(self._runtime.storage.now())
+        status = _ENDS[ending] if ending else "completed"
+        if await self._change(batch, status, **{f"{status}_at": now}, **told, ended=True) is not None:
+            self._clear(batch)
+
+    def _settle(self, batch: Record, ending: Unfinished | None, answers: IO[bytes], errors: IO[bytes]) -> _Settled:
+        """Write the results of the journals, and those of lines without one."""
+        settled = _Settled(Done(Lines()))
+        for answered, result in entries(self._journals(batch), settled.done):
+            (answers if answered else errors).write(result + b"\n")
+            if answered:
+                settled.add_usage(orjson.loads(result))
+        path = self._path(batch, INPUT)
+        if ending is not None and settled.total(batch) and path.exists():
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip() and number not in settled.done.lines:
+                        settled.unfinished += 1
+                        name = self._dialect.custom_id(line)
+                        errors.write(orjson.dumps(self._dialect.unfinished(batch, number, name, ending)) + b"\n")
+        return settled
+
+    async def _keep(self, batch: Record, content: IO[bytes], what: str) -> str | None:
+        """Keep results as a file of the caller, once however often asked; its id, ``None`` if it is empty."""
+        size = content.tell()
+        if not size:
+            return None
+        name = f"file-{hashlib.sha256(f'{batch.id} {what}'.encode()).hexdigest()[:32]}"
+        storage = self._runtime.storage
+        after = batch.body[INTERNAL].get("output_seconds")
+        record = self._files.described(
+            name,
+            Caller(batch.owner),
+            size=size,
+            filename=f"{batch.id}_{what}.jsonl",
+            purpose="batch_output",
+            expires_at=storage.now() + (after or storage.settings.keep),
+        )
+        await self._files.keep(record, content, bounded=False)
+        return name
+
+    # ---- the record and the files of a batch
+
+    async def _change(
+        self, batch: Record, status: str | None = None, *, ended: bool = False, **members: Any
+    ) -> Record | None:
+        """Change a batch; ``None`` if it is being cancelled (unless this is its end) or is gone."""
+        while True:
+            current = await self._records.get(self.kind, batch.id)
+            if current is None or (current.status == CANCELLING and not ended):
+                return None
+            changed = await self._records.replace(current.changed(status=status, **members))
+            if changed is not None:
+                return changed
+
+    def _path(self, batch: Record, what: str) -> Path:
+        return self._files.path(f"{batch.id}.{what}")
+
+    def _journals(self, batch: Record) -> list[Path]:
+        found = self._files.folder.glob(f"{batch.id}.*.journal")
+        return sorted(found, key=lambda path: int(path.name.split(".")[1]))
+
+    def _clear(self, batch: Record) -> None:
+        for path in (self._path(batch, INPUT), *self._journals(batch)):
+            path.unlink(missing_ok=True)
+
+
+class _Progress:
+    """Tells the counts in the batch's record, not more often than every ``TELL`` seconds."""
+
+    def __init__(self, work: BatchWork, batch: Record, done: Done) -> None:
+        self._work = work
+        self._batch = batch
+        self._done = done
+        self._told_at = 0.0
+        self.stopped = False
+
+    def counts(self) -> Json:
+        done, failed = self._done.lines.count, self._done.failed
+        total = self._batch.body["request_counts"]["total"]
+        return {"total": total, "completed": done - failed, "failed": failed}
+
+    async def flushed(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at < TELL:
+            return
+        self._told_at = now
+        try:
+            changed = await self._work._change(self._batch, request_counts=self.counts())
+        except (RoundhouseError, OSError):
+            return  # the counts are told with the next group
+        self.stopped = self.stopped or changed is None
+
+
+class _Settled:
+    """The results of a batch in all."""
+
+    def __init__(self, done: Done) -> None:
+        self.done = done
+        self.unfinished = 0
+        self._tokens = dict.fromkeys(("input", "output", "cached", "reasoning"), 0)
+
+    def counts(self, batch: Record) -> Json:
+        done, failed = self.done.lines.count, self.done.failed
+        return {"total": self.total(batch), "completed": done - failed, "failed": failed}
+
+    @staticmethod
+    def total(batch: Record) -> int:
+        """The requests of the batch; 0 if it was not checked."""
+        total: int = batch.body["request_counts"]["total"]
+        return total
+
+    def add_usage(self, result: Json) -> None:
+        response = result.get("response") or {}
+        usage = (response.get("body") or {}).get("usage") or {}
+        inputs = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
+        outputs = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
+        self._tokens["input"] += usage.get("input_tokens") or usage.get("prompt_tokens") or 0
+        self._tokens["output"] += usage.get("output_tokens") or usage.get("completion_tokens") or 0
+        self._tokens["cached"] += inputs.get("cached_tokens") or 0
+        self._tokens["reasoning"] += outputs.get("reasoning_tokens") or 0
+
+    @property
+    def usage(self) -> Json:
+        """The tokens of all answers, as OpenAI's batches tell them."""
+        tokens = self._tokens
+        return {
+            "input_tokens": tokens["input"],
+            "input_tokens_details": {"cached_tokens": tokens["cached"]},
+            "output_tokens": tokens["output"],
+            "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
+            "total_tokens": tokens["input"] + tokens["output"],
+        }

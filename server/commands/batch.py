@@ -1,0 +1,168 @@
+"""``batch``: answers every line of a file by a running server, and writes the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from catalog.errors import ConfigurationError, RoundhouseError
+from server.commands import terminal
+from server.commands.client import Config, Key, ServerClient, ServerUnreachable, Url
+
+app = typer.Typer()
+POLL = 1.0
+ENDED = ("completed", "failed", "expired", "cancelled")
+MARK = "roundhouse_input"
+"""The metadata that says which file a batch was made of."""
+
+
+@app.command()
+def batch(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE.jsonl", help="The requests, one a line; or the id of a batch to follow.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="File for the answers. Default: FILE.results.jsonl.", dir_okay=False)
+    ] = None,
+    errors: Annotated[
+        Path | None, typer.Option(help="File for failed requests. Default: FILE.errors.jsonl.", dir_okay=False)
+    ] = None,
+    window: Annotated[str, typer.Option(help="Time for the batch, such as 30m, 24h or 7d.")] = "24h",
+    detach: Annotated[bool, typer.Option("--detach", help="Begin the batch and do not wait for it.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the batch and take what is answered.")] = False,
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Answer the requests of a JSONL file, each as its endpoint would, and write the results.
+
+    An unfinished batch of the same file is followed instead of made anew. Ctrl-C asks whether to cancel it or to
+    leave it at work.
+    """
+    client = ServerClient(url, key, config)
+    told = _batch_of(client, source, window)
+    if cancel and told["status"] not in ENDED:
+        told = client.post(f"/v1/batches/{told['id']}/cancel")
+    console = terminal.console(stderr=True)
+    if detach:
+        console.print(f"The batch is {told['id']}. Follow it with: roundhouse batch {told['id']}", highlight=False)
+        return
+    try:
+        told = _follow(client, told)
+    except KeyboardInterrupt:
+        if not (sys.stdin.isatty() and typer.confirm("\nCancel the batch? Otherwise it goes on", err=True)):
+            console.print(f"It goes on. Follow it with: roundhouse batch {told['id']}", highlight=False)
+            raise typer.Exit(130) from None
+        told = _follow(client, client.post(f"/v1/batches/{told['id']}/cancel"))
+    base = Path(source).name.removesuffix(".jsonl")
+    beside = Path(source).parent if Path(source).exists() else Path()
+    _write(client, told["output_file_id"], output or beside / f"{base}.results.jsonl")
+    _write(client, told["error_file_id"], errors or beside / f"{base}.errors.jsonl")
+    counts = told["request_counts"]
+    console.print(
+        f"{told['status']}: {counts['completed']} answered, {counts['failed']} failed, of {counts['total']}",
+        highlight=False,
+    )
+    for problem in (told["errors"] or {}).get("data", ())[:10]:
+        line = "" if problem["line"] is None else f"line {problem['line']}: "
+        console.print(f"{line}{problem['message']}", highlight=False)
+    if told["status"] != "completed" or counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _batch_of(client: ServerClient, source: str, window: str) -> Any:
+    """The batch with this id, the unfinished one of this file, or a new one."""
+    path = Path(source)
+    if not path.exists() and source.startswith("batch_"):
+        return client.get(f"/v1/batches/{source}")
+    try:
+        with path.open("rb") as file:
+            endpoint = _endpoint(file.readline(1 << 25))
+            file.seek(0)
+            mark = hashlib.file_digest(file, "sha256").hexdigest()
+            page = client.get("/v1/batches", limit=100)["data"]
+            for each in page:
+                if (each["metadata"] or {}).get(MARK) == mark and each["status"] not in ENDED:
+                    return each
+            file.seek(0)
+            sent = client.request(
+                "POST", "/v1/files", files={"file": (path.name, file)}, data={"purpose": "batch"}
+            ).json()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}).") from error
+    request = {
+        "input_file_id": sent["id"],
+        "endpoint": endpoint,
+        "completion_window": window,
+        "metadata": {MARK: mark},
+    }
+    return client.post("/v1/batches", request)
+
+
+def _endpoint(line: bytes) -> str:
+    """The endpoint that the first line asks."""
+    try:
+        found = json.loads(line)["url"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, str):
+        raise ConfigurationError(
+            "The file must have one JSON object a line, as in "
+            '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
+        )
+    return found
+
+
+def _follow(client: ServerClient, told: Any) -> Any:
+    """Wait for the end of a batch and show how far it is; a server that is away is waited for."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=terminal.console(stderr=True)) as progress:
+        shown = progress.add_task(told["status"], total=None, failed=0)
+        while True:
+            counts = told["request_counts"]
+            done = counts["completed"] + counts["failed"]
+            progress.update(
+                shown,
+                description=told["status"],
+                total=counts["total"] or None,
+                completed=done,
+                failed=counts["failed"],
+            )
+            if told["status"] in ENDED:
+                return told
+            time.sleep(POLL)
+            try:
+                told = client.get(f"/v1/batches/{told['id']}")
+            except ServerUnreachable:
+                progress.update(shown, description="waiting for the server")
+
+
+def _write(client: ServerClient, file_id: str | None, path: Path) -> None:
+    """Write a file of results; the old one stays until the new one is whole."""
+    if file_id is None:
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            client.download(f"/v1/files/{file_id}/content", file)
+        part.replace(path)
+    except OSError as error:
+        raise RoundhouseError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+    typer.echo(path)

@@ -1,0 +1,1 @@
+"""What callers said before: responses and their chains, conversations, background responses, chats."""

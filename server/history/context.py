@@ -1,0 +1,222 @@
+"""What a Responses request goes on with: a chain of responses, a conversation, items that it refers to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import InvalidRequest, NotFound
+from catalog.types import Json
+from routing.state.records import Record, RecordQuery, every
+from server.callers import Caller
+from server.history.compaction import is_own, opened
+from server.history.items import response_of, without_own_ids
+from server.storage.storage import Storage
+
+RESPONSE, CONVERSATION, ITEM = "response", "conversation", "conversation_item"
+"""Kinds of records. A response's body has the ``response``, its ``input`` items, and ``elsewhere``: whether an
+upstream keeps what came before it."""
+LONGEST_CHAIN = 1000
+_OWN_ID = re.compile(r"(resp|conv)_[0-9a-f]{32}")
+_UNFINISHED = ("queued", "in_progress", "cancelling")
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """A response that ``previous_response_id`` names, or one before it, is not stored for this key."""
+
+    code = "previous_response_not_found"
+
+    @classmethod
+    def of(cls, name: str) -> PreviousResponseNotFound:
+        """Make the error for the response ``name``."""
+        return cls(
+            f"Previous response with id {name[:100]!r} not found: it was deleted or has expired, or another key "
+            "made it. Send the items of the conversation in 'input'.",
+            param="previous_response_id",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What comes before an ``input``. ``elsewhere``: a provider of the Responses API may know it, nobody here."""
+
+    items: list[Json]
+    conversation: str | None = None
+    elsewhere: bool = False
+
+
+NOTHING = Context([])
+
+
+async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller) -> Context:
+    """The items that a request goes on with.
+
+    Raises PreviousResponseNotFound for a chain of which a part is gone, NotFound for another key's conversation,
+    InvalidRequest for a chain that cannot be, and Unavailable.
+    """
+    conversation = conversation_id(request)
+    if request.previous_response_id is not None:
+        if conversation is not None:
+            raise InvalidRequest(
+                "'previous_response_id' and 'conversation' exclude each other: a conversation has its items.",
+                param="previous_response_id",
+            )
+        items = await chain(storage, request.previous_response_id, caller)
+        return Context([], elsewhere=True) if items is None else Context(items)
+    if conversation is None:
+        return NOTHING
+    record = await storage.records.get(CONVERSATION, conversation)
+    if record is None and _may_be_elsewhere(storage, conversation):
+        return Context([], elsewhere=True)
+    if record is None or record.owner != caller.id:
+        raise no_conversation(conversation)
+    return Context(await conversation_items(storage, conversation, caller), conversation)
+
+
+def conversation_id(request: ResponsesRequest) -> str | None:
+    """The id in ``conversation``. Raises InvalidRequest for an object without one."""
+    given = request.conversation
+    if isinstance(given, dict):
+        given = given.get("id")
+        if not isinstance(given, str) or not given:
+            raise InvalidRequest("'conversation' is an id, or an object with an 'id'.", param="conversation")
+    return given or None
+
+
+def no_conversation(name: str) -> NotFound:
+    """The error for a conversation that is not there for a key."""
+    return NotFound(f"Conversation with id {name[:100]!r} not found.", param="conversation")
+
+
+async def chain(storage: Storage, last: str, caller: Caller) -> list[Json] | None:
+    """The items of a response and all before it, oldest first; ``None`` if an upstream may keep some of them.
+
+    Raises PreviousResponseNotFound and InvalidRequest.
+    """
+    turns: list[list[Json]] = []
+    seen: set[str] = set()
+    name: str | None = last
+    while name is not None:
+        if name in seen:
+            raise InvalidRequest(
+                f"The chain of responses before {last[:100]!r} returns to {name[:100]!r}: it is a cycle.",
+                param="previous_response_id",
+            )
+        if len(seen) >= LONGEST_CHAIN:
+            raise InvalidRequest(
+                f"More than {LONGEST_CHAIN:,} responses come before this one. Use a conversation, or compact it "
+                "(POST /v1/responses/compact).",
+                param="previous_response_id",
+            )
+        seen.add(name)
+        record = await storage.records.get(RESPONSE, name)
+        if record is None and not turns and _may_be_elsewhere(storage, name):
+            return None
+        if record is None or record.owner != caller.id:
+            raise PreviousResponseNotFound.of(name)
+        if record.body.get("elsewhere"):
+            return None
+        if record.status in _UNFINISHED:
+            raise InvalidRequest(
+                f"The response {name[:100]!r} is not finished; wait for it before you go on from it.",
+                param="previous_response_id",
+            )
+        response = record.body["response"]
+        turns.append([*record.body["input"], *response["output"]])
+        name = response.get("previous_response_id")
+        if name is None and response.get("conversation"):
+            # A response of a conversation went on with what the conversation held then; its items are kept there.
+            turns.append(await _before(storage, record.body, caller))
+    return [item for turn in reversed(turns) for item in turn]
+
+
+def _may_be_elsewhere(storage: Storage, name: str) -> bool:
+    """Whether an upstream of the Responses API may know an unknown id: it does not look like one made here."""
+    return storage.settings.store == "never" or _OWN_ID.fullmatch(name) is None
+
+
+async def _before(storage: Storage, body: Mapping[str, Any], caller: Caller) -> list[Json]:
+    """The items of a response's conversation that came before its own."""
+    name = body["response"]["conversation"]["id"]
+    own = {item.get("id") for item in (*body["input"], *body["response"]["output"])}
+    before: list[Json] = []
+    for item in await conversation_items(storage, name, caller):
+        if item.get("id") in own:
+            break
+        before.append(item)
+    return before
+
+
+async def conversation_items(storage: Storage, name: str, caller: Caller) -> list[Json]:
+    """The items of a conversation, oldest first."""
+    query = RecordQuery(ITEM, owner=caller.id, parent=name, limit=1000)
+    return [record.body async for record in every(storage.records, query)]
+
+
+async def resolved(
+    storage: Storage, context: Context, given: str | list[Json] | None, caller: Caller
+) -> list[Json]:
+    """The items of an input, with the items that it refers to in place of references.
+
+    Raises InvalidRequest for a reference to nothing, and for an item that the context has already.
+    """
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    known = {item["id"]: item for item in context.items if isinstance(item.get("id"), str)}
+    before = frozenset(known)
+    items = []
+    for item in given or ():
+        if item.get("type") == "item_reference":
+            items.append(await _resolved(storage, caller, item, known))
+        elif isinstance(item.get("id"), str) and item["id"] in before:
+            raise InvalidRequest(
+                f"Duplicate item found with id {item['id'][:100]!r}: the conversation before this input has it. "
+                "Send new items only.",
+                param="input",
+            )
+        else:
+            items.append(item)
+    return items
+
+
+async def readable(storage: Storage, items: list[Json], caller: Caller) -> list[Json]:
+    """Items for a model: compactions opened, and without ids that nobody else knows. Raises InvalidRequest."""
+    return without_own_ids([await opened(storage, caller, item) if is_own(item) else item for item in items])
+
+
+async def _resolved(storage: Storage, caller: Caller, reference: Json, known: dict[str, Json]) -> Json:
+    """The item that a reference names; the reference itself where an upstream may know it.
+
+    ``known`` are items by their ids, to which those of a response that was read are added.
+    """
+    name = reference.get("id")
+    if not isinstance(name, str):
+        return reference
+    response = response_of(name)
+    if name not in known and response is not None:
+        record = await storage.records.get(RESPONSE, response, caller.id)
+        if record is not None:
+            found = (*record.body["input"], *record.body["response"]["output"])
+            known.update((item["id"], item) for item in found if isinstance(item.get("id"), str))
+        if name not in known:
+            raise InvalidRequest(
+                f"Item with id {name[:100]!r} not found: its response was not stored, was deleted or has expired. "
+                "Send the item itself.",
+                param="input",
+            )
+    return known.get(name, reference)
+
+
+def items_of(storage: Storage, conversation: str, items: list[Json], caller: Caller) -> list[Record]:
+    """The records of a conversation's new items. The id of a record has the conversation's before the item's."""
+    make = partial(storage.new, ITEM, caller=caller, parent=conversation, expires_at=None)
+    return [make(item_record(conversation, item["id"]), body=item) for item in items]
+
+
+def item_record(conversation: str, item: str) -> str:
+    """The id of the record of a conversation's item: the same item may stand in several conversations."""
+    return f"{conversation}:{item}"

@@ -1,0 +1,161 @@
+"""One turn of the Responses API: the caller's request with what came before it, and the keeping of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
+
+from backends.wire.chat import TranslatedChat
+from backends.wire.responses import ResponsesRequest
+from catalog.errors import RoundhouseError, UnsupportedParameter, UpstreamProtocolError
+from catalog.types import Json
+from routing.calling.job import Job
+from routing.state.records import Record
+from server.callers import Caller, Origin
+from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
+from server.history.items import as_items
+from server.jobs import KEPT, chat_job
+from server.runtime import Runtime
+from server.storage.storage import Storage
+from server.wires.responses import ResponseStream, to_chat
+from server.wires.web_search import can_search
+
+_STATEFUL = frozenset({"item_reference", "compaction"})
+_LONG = 500
+"""Items above which the translation of a request runs in a thread."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """A request, ``whole`` with the context before its input, and whether its response is ``kept``.
+
+    ``name`` is the trace of its job; ``body`` is the request as it came, and ``given`` its input with the items
+    that it refers to.
+    """
+
+    runtime: Runtime
+    caller: Caller
+    name: str
+    body: ResponsesRequest
+    given: str | list[Json] | None
+    whole: ResponsesRequest
+    context: Context
+    kept: bool
+
+    @property
+    def storage(self) -> Storage:
+        return self.runtime.storage
+
+    @property
+    def response_id(self) -> str:
+        return f"resp_{self.name}"
+
+    @property
+    def state(self) -> Json:
+        """The fields of the response about where it is kept."""
+        body = self.body
+        told: Json = {"store": self.kept, "previous_response_id": body.previous_response_id}
+        if self.context.conversation is not None:
+            told["conversation"] = {"id": self.context.conversation}
+        return told
+
+    async def chat(self) -> TranslatedChat:
+        """The request as a chat. Raises InvalidRequest."""
+        searches = partial(can_search, runtime=self.runtime, caller=self.caller)
+        if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
+            return await asyncio.to_thread(to_chat, self.whole, kept=self.kept, searches=searches)
+        return to_chat(self.whole, kept=self.kept, searches=searches)
+
+    async def job(self, origin: Origin) -> Job[Json]:
+        """The job of the request. Raises InvalidRequest."""
+        job = chat_job(await self.chat(), origin)
+        return replace(job, kept=KEPT) if self.kept else job
+
+    def translation(self) -> ResponseStream:
+        """The translation of one answer."""
+        return ResponseStream(self.whole, self.response_id, int(time.time()), state=self.state)
+
+    def record(self, response: Json, **fields: object) -> Record:
+        """The record of a response."""
+        body = {"response": response, "input": as_items(self.given, self.name)}
+        if self.context.elsewhere:
+            body["elsewhere"] = True
+        return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
+
+    async def keep(self, response: Json) -> None:
+        """Store a finished response, and its items in its conversation.
+
+        The answer of one that cannot be stored is not lost: it says so, because its ``store`` becomes false.
+        """
+        conversation = self.context.conversation
+        if not self.kept and conversation is None:
+            return
+        response.update({name: value for name, value in self.state.items() if value})
+        try:
+            if not (isinstance(response.get("id"), str) and isinstance(response.get("output"), list)):
+                raise UpstreamProtocolError("The upstream's response has no id or no output.")
+            records = [self.record(response)] if self.kept else []
+            if conversation is not None:
+                records += items_of(self.storage, conversation, self.new_items(response), self.caller)
+            await self.storage.keep(*records, make_room=self.kept)
+        except RoundhouseError as error:
+            structlog.get_logger("server.history").warning(
+                "response.not_stored", response=self.response_id, error=error.message
+            )
+            response["store"] = False
+            if conversation is not None:
+                response["conversation"] = None
+
+    def items(self) -> list[Json]:
+        """All items before the answer, complete."""
+        return as_items([*self.context.items, *as_items(self.given, self.name)], self.name)
+
+    def new_items(self, response: Json) -> list[Json]:
+        """The items that this turn adds to a conversation."""
+        return [*as_items(self.given, self.name), *response["output"]]
+
+
+def keeps(storage: Storage, store: bool | None, *, default: bool) -> bool:
+    """Whether an answer is kept, by the caller's ``store`` (``default`` if there is none) and the settings."""
+    match storage.settings.store:
+        case "never":
+            return False
+        case "asked":
+            return store is True
+        case _:
+            return default if store is None else store
+
+
+async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name: str) -> Turn:
+    """The turn of a request. ``name`` is its trace, 32 hexadecimal digits.
+
+    Raises InvalidRequest for a context that is not there or cannot be, NotFound and Unavailable.
+    """
+    storage = runtime.storage
+    kept = keeps(storage, body.store, default=True)
+    if body.background and not (kept and storage.settings.background):
+        why = "are switched off (storage.background)" if kept else "are stored: 'store' must be true"
+        raise UnsupportedParameter(f"Background responses {why}.", param="background")
+    stateful = body.previous_response_id is not None or bool(body.conversation)
+    context = await context_of(storage, body, caller) if stateful else NOTHING
+    given = body.input
+    changes: Json = {}
+    if stateful and not context.elsewhere:
+        changes = {"previous_response_id": None, "conversation": None}
+    if changes or (isinstance(given, list) and any(item.get("type") in _STATEFUL for item in given)):
+        given = await resolved(storage, context, given, caller)
+        changes["input"] = await readable(storage, [*context.items, *given], caller)
+    if body.background:
+        changes["background"] = None
+    return Turn(runtime, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
+
+
+def _with(body: ResponsesRequest, changes: Json) -> ResponsesRequest:
+    """A copy with other fields; those that are ``None`` are not sent on."""
+    changed = body.model_copy(update=changes)
+    changed.__pydantic_fields_set__.difference_update(name for name, value in changes.items() if value is None)
+    return changed

@@ -1,0 +1,118 @@
+"""Lines of embeddings are asked together where it pays, and answered as if each had been asked alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from backends.base import Upstream
+from backends.wire.embeddings import EmbeddingRequest
+from catalog.errors import InvalidRequest
+from catalog.types import Json
+from server.batches.merging import COUNTED, MOST, EmbeddingMerger
+from tests.server.batches.helpers import content, jsonl, send, until
+from tests.server.conftest import Gateway
+
+PATH = "/v1/embeddings"
+
+
+def line(name: str, text: Any, **more: Any) -> Json:
+    body = {"model": "parrot", "input": text, **more}
+    return {"custom_id": name, "method": "POST", "url": PATH, "body": body}
+
+
+class Embedder:
+    """Embeds a text as its length, and counts its words if asked to."""
+
+    def __init__(self, *, counts: bool = True) -> None:
+        self.counts = counts
+        self.asked: list[list[str]] = []
+
+    async def __call__(self, upstream: Upstream, request: EmbeddingRequest) -> AsyncIterator[Json]:
+        del upstream
+        texts: list[str] = request.items()  # type: ignore[assignment]
+        self.asked.append(texts)
+        if "bad" in texts:
+            raise InvalidRequest("A text is bad.", param="input")
+        counted = self.counts and (request.model_extra or {}).get(COUNTED)
+        words = [len(text.split()) for text in texts]
+        yield {
+            "object": "list",
+            "model": "parrot",
+            "data": [
+                {"object": "embedding", "index": n, "embedding": [float(len(text))]}
+                | ({"tokens": words[n]} if counted else {})
+                for n, text in enumerate(texts)
+            ],
+            "usage": {"prompt_tokens": sum(words), "total_tokens": sum(words)},
+        }
+
+
+def embeds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Embedder:
+    embedder = Embedder(**options)
+
+    async def embed(upstream: Upstream, request: EmbeddingRequest) -> Json:
+        return await anext(embedder(upstream, request))
+
+    monkeypatch.setattr(gateway.backend, "embed", embed)
+    return embedder
+
+
+TEXTS = ["word " * (n % 7 + 1) for n in range(50)]
+
+
+async def answers(gateway: Gateway, *lines: Json) -> dict[str, Json]:
+    done = await until(gateway, await send(gateway, jsonl(*lines), PATH), "completed", "failed")
+    assert done["status"] == "completed", done["errors"]
+    found = [*await content(gateway, done["output_file_id"]), *await content(gateway, done["error_file_id"])]
+    assert len(found) == len(lines)
+    return {each["custom_id"]: each["response"]["body"] for each in found}
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["merged", "alone"])
+async def test_each_line_has_its_own_vector_and_tokens(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, counts: bool
+) -> None:
+    embedder = embeds(gateway, monkeypatch, counts=counts)
+    found = await answers(gateway, *(line(f"r{n}", text) for n, text in enumerate(TEXTS)))
+    for n, text in enumerate(TEXTS):
+        tokens = len(text.split())
+        assert found[f"r{n}"] == {
+            "object": "list",
+            "model": "parrot",
+            "data": [{"object": "embedding", "index": 0, "embedding": [float(len(text))]}],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    merged = [texts for texts in embedder.asked if len(texts) > 1]
+    if counts:
+        assert max(map(len, embedder.asked)) == MOST
+        assert len(embedder.asked) == -(-len(TEXTS) // MOST)
+    else:
+        assert len(embedder.asked) - len(merged) == len(TEXTS), "a model that does not count is asked line by line"
+
+
+async def test_a_wrong_text_fails_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeds(gateway, monkeypatch)
+    found = await answers(gateway, *(line(f"r{n}", "bad" if n == 3 else "good") for n in range(20)))
+    assert found["r3"]["error"]["message"] == "A text is bad."
+    assert all(found[f"r{n}"]["data"][0]["embedding"] == [4.0] for n in range(20) if n != 3)
+
+
+async def test_lines_that_differ_in_more_than_the_text_are_asked_apart(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = embeds(gateway, monkeypatch)
+    lines = [line("list", ["a", "b"]), line("long", "x" * 5000), line("one", "a"), line("two", "b")]
+    found = await answers(gateway, *lines, line("other", "c", encoding_format="float"))
+    assert sorted(map(len, embedder.asked)) == [1, 1, 2, 2]
+    assert len(found["list"]["data"]) == 2
+
+
+def test_what_was_cut_off_is_told_of_its_own_line() -> None:
+    rows = [{"object": "embedding", "index": n, "embedding": [1.0], "tokens": 2} for n in range(2)]
+    split = EmbeddingMerger().split({"data": rows, "truncated": [1]}, 2)
+    assert split is not None
+    assert "truncated" not in split[0]
+    assert split[1]["truncated"] == [0]

@@ -1,0 +1,113 @@
+"""``roundhouse batch`` against a running server: results in files, resumed, cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from catalog.errors import InvalidRequest
+from routing.state.records import Record
+from tests.server.batches.helpers import chat_line, jsonl
+from tests.server.conftest import Gateway, Start
+
+
+async def start_command(gateway: Gateway, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "server.cli", "batch", *arguments, "--url", gateway.server.url),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process, status: int = 0) -> str:
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == status, out.decode()
+    return out.decode()
+
+
+async def run(gateway: Gateway, *arguments: str, status: int = 0) -> str:
+    return await finish(await start_command(gateway, *arguments), status)
+
+
+def ids(path: Path) -> list[str]:
+    return sorted(orjson.loads(line)["custom_id"] for line in path.read_bytes().splitlines())
+
+
+async def test_a_file_is_answered_into_files_beside_it(serve: Start, tmp_path: Path) -> None:
+    source = tmp_path / "night.jsonl"
+    source.write_bytes(jsonl(*(chat_line(f"r{n}") for n in range(5))))
+    async with serve() as gateway:
+        told = await run(gateway, str(source))
+        assert "completed: 5 answered, 0 failed, of 5" in told
+        assert ids(tmp_path / "night.results.jsonl") == [f"r{n}" for n in range(5)]
+        assert not (tmp_path / "night.errors.jsonl").exists()
+        gateway.backend.script = (InvalidRequest("No."),)
+        told = await run(gateway, str(source), "--errors", str(tmp_path / "bad.jsonl"), status=1)
+        assert "0 answered, 5 failed" in told
+        assert ids(tmp_path / "bad.jsonl") == [f"r{n}" for n in range(5)]
+
+
+async def test_an_unfinished_batch_of_the_file_is_followed_and_not_made_anew(
+    serve: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(jsonl(chat_line("a")))
+    async with serve() as gateway:
+        gate = gateway.dispatcher.gate = asyncio.Event()
+        told = await run(gateway, str(source), "--detach")
+        (made,) = (await gateway.client.get("/v1/batches")).json()["data"]
+        assert made["id"] in told
+        runtime = gateway.services.runtime
+        assert runtime is not None
+        asked, found = asyncio.Event(), runtime.storage.found
+
+        async def watched(kind: str, *arguments: Any, **more: Any) -> Record:
+            asked.set()
+            return await found(kind, *arguments, **more)
+
+        monkeypatch.setattr(runtime.storage, "found", watched)
+        following = await start_command(gateway, str(source))
+        await asyncio.wait_for(asked.wait(), 60)
+        gate.set()
+        await finish(following)
+        assert len((await gateway.client.get("/v1/batches")).json()["data"]) == 1
+        assert ids(tmp_path / "in.results.jsonl") == ["a"]
+
+
+async def test_an_interrupt_without_a_terminal_leaves_the_batch_at_work(serve: Start, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(jsonl(chat_line("a"), chat_line("b")))
+    async with serve() as gateway:
+        gateway.dispatcher.gate = asyncio.Event()
+        following = await start_command(gateway, str(source))
+        await asyncio.wait_for(gateway.dispatcher.waiting.wait(), 30)
+        following.send_signal(signal.SIGINT)
+        told = await finish(following, status=130)
+        (made,) = (await gateway.client.get("/v1/batches")).json()["data"]
+        assert f"roundhouse batch {made['id']}" in told
+        assert made["status"] == "in_progress"
+        answers, errors = tmp_path / "answers", tmp_path / "errors"
+        told = await run(
+            gateway, made["id"], "--cancel", "--output", str(answers), "--errors", str(errors), status=1
+        )
+        assert "cancelled: 0 answered" in told
+        assert not answers.exists()
+        assert ids(errors) == ["a", "b"]
+
+
+async def test_a_file_that_is_no_input_is_told_in_a_line(serve: Start, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    async with serve() as gateway:
+        assert "cannot be read" in await run(gateway, str(source), status=1)
+        source.write_text("hello\n")
+        assert "one JSON object a line" in await run(gateway, str(source), status=1)
+        source.write_bytes(jsonl(chat_line("a"), chat_line("a")))
+        told = await run(gateway, str(source), status=1)
+        assert "line 2: An earlier line has the same 'custom_id'." in told

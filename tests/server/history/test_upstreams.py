@@ -1,0 +1,69 @@
+"""Stored responses before an upstream of the Responses API: this store holds the chain, for every model."""
+
+from __future__ import annotations
+
+import httpx
+
+from catalog.types import Json
+from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.openai import FakeOpenAI
+from tests.server.wires.test_native_responses import client, events_in, fake, other
+
+__all__ = ["client", "fake", "other"]
+
+
+async def test_a_chain_goes_from_an_upstream_that_stores_to_a_model_that_cannot_and_back(
+    client: httpx.AsyncClient, fake: FakeOpenAI, other: FakeAnthropic
+) -> None:
+    first = (await client.post("/v1/responses", json={"model": "gpt", "input": "One"})).json()
+    assert (first["id"], first["store"]) == ("resp_fake", True)
+    said = first["output"][0]["content"][0]["text"]
+    asked = {"model": "claude", "input": "Two", "previous_response_id": first["id"]}
+    second = (await client.post("/v1/responses", json=asked)).json()
+    assert second["previous_response_id"] == "resp_fake"
+    (call,) = other.calls
+    texts = [part["text"] for message in call.body["messages"] for part in message["content"]]
+    assert texts[:3] == ["One", said, "Two"]
+    back: Json = {"model": "gpt", "input": "Three", "previous_response_id": second["id"]}
+    answered = await client.post("/v1/responses", json=back)
+    assert answered.status_code == 200, answered.text
+    sent = fake.calls[-1].body
+    assert "previous_response_id" not in sent
+    assert [item["role"] for item in sent["input"]] == ["user", "assistant", "user", "assistant", "user"]
+    assert not any("_rh" in item.get("id", "") for item in sent["input"] if item["role"] == "user")
+
+
+async def test_an_id_that_is_not_kept_here_goes_to_the_upstream_or_is_refused(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    unknown = {"model": "gpt", "input": "Hi", "previous_response_id": "resp_elsewhere"}
+    assert (await client.post("/v1/responses", json=unknown)).status_code == 200
+    assert fake.calls[-1].body["previous_response_id"] == "resp_elsewhere"
+    refused = await client.post("/v1/responses", json={**unknown, "model": "claude"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "previous_response_not_found"
+    after = {"model": "claude", "input": "Hi", "previous_response_id": "resp_fake"}
+    refused = await client.post("/v1/responses", json=after)
+    assert refused.json()["error"]["code"] == "previous_response_not_found"
+
+
+async def test_a_stream_of_the_upstream_is_kept_before_its_last_event_is_sent(client: httpx.AsyncClient) -> None:
+    stream = await client.post("/v1/responses", json={"model": "gpt", "input": "One", "stream": True})
+    last = events_in(stream.text)[-1]
+    assert last["type"] == "response.completed"
+    kept = await client.get(f"/v1/responses/{last['response']['id']}")
+    assert kept.json()["output"] == last["response"]["output"]
+
+
+async def test_a_background_response_of_the_upstream_has_an_id_of_the_gateway(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    asked = {"model": "gpt", "input": "One", "background": True, "stream": True}
+    events = events_in((await client.post("/v1/responses", json=asked)).text)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    (name,) = {event["response"]["id"] for event in events if "response" in event}
+    assert name != "resp_fake"
+    assert "background" not in fake.calls[-1].body
+    kept = (await client.get(f"/v1/responses/{name}")).json()
+    assert (kept["status"], kept["background"]) == ("completed", True)
