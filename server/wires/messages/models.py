@@ -68,7 +68,7 @@ def _capabilities(has: Collection[str]) -> Json:
     reasoning, searching = Capability.REASONING.value, Capability.WEB_SEARCH.value
     thought, off = supported(reasoning), {"supported": True}
     return {
-        "batch": supported(None),
+        "batch": supported(Capability.CHAT.value),
         "citations": supported(None),
         "code_execution": supported(None),
         "context_management": supported(None),
