@@ -141,9 +141,9 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         if query.all or block is None or block.code not in NOT_SET_UP:
             data.append(describe(row, views.get(row.id), runtime, services.created, block))
     if speaks_anthropic(request.scope):
-        from server.wires.messages.models import PageQuery, page
+        from server.wires.messages.models import ModelPageQuery, page
 
-        return json_response(page(data, read_query(request, PageQuery)))
+        return json_response(page(data, read_query(request, ModelPageQuery)))
     listed: ModelList = {"object": "list", "data": data}
     if query.client_version is not None:
         listed["models"] = codex_models(data)

@@ -115,6 +115,7 @@ def test_a_models_capabilities_have_anthropics_names() -> None:
     known = model.capabilities
     assert known is not None
     assert known.image_input.supported
+    assert known.batch.supported
     assert known.thinking.types.adaptive.supported
     assert known.thinking.types.disabled.supported
     assert known.effort.low.supported
