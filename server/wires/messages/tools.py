@@ -75,9 +75,11 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
         case "any" if names:
             wanted = "required"
         case "any":
-            wanted = _demanded(next(iter(left_out), None), body, losses)
+            wanted = None
+            _demanded(next(iter(left_out), None), body, losses)
         case "tool" if name in left_out or ("web_search_options" in body and name not in names):
-            wanted = _demanded(name if name in left_out else None, body, losses)
+            wanted = None
+            _demanded(name if name in left_out else None, body, losses)
         case "tool":
             wanted = {"type": "function", "function": {"name": _called(name, names)}}
         case kind:
