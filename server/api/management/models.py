@@ -26,7 +26,7 @@ from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.library import Library
 from server.runtime import Runtime
-from server.wires.responses.codex_models import CodexModel, codex_models
+from server.wires.codex_models import CodexModel, codex_models
 
 router = APIRouter(tags=["models"])
 

@@ -14,8 +14,9 @@ from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
-from server.wires.messages.hosted import blocks_of, citation_of, picture
+from server.wires.messages.hosted import blocks_of, citation_of
 from server.wires.messages.native import NativeMessage
+from server.wires.translation import picture
 
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""

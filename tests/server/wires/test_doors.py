@@ -132,7 +132,7 @@ async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(s
                 client.models.retrieve("nowhere"),
                 client.models.list(after_id="nowhere"),
                 client.models.list(limit=5000),
-                client.get("/v1/nowhere", cast_to=object),
+                client.get("/v1/skills", cast_to=object),
                 client.messages.batches.retrieve("msgbatch_nowhere"),
             ):
                 with pytest.raises(anthropic.APIStatusError) as raised:
