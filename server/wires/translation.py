@@ -201,3 +201,8 @@ class TranslatedAssembler(Generic[S]):
 
 def _events(events: Iterable[Json]) -> bytes:
     return b"".join(event(each, each["type"]) for each in events)
+
+
+def picture(image: Json) -> str:
+    """A picture as Markdown: for doors whose answers hold none."""
+    return f"\n\n![image]({image['image_url']['url']})\n\n"
