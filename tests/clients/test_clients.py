@@ -39,6 +39,7 @@ OTHERS = (
     ("capable-voice", "tts-1", ["speak"]),
     # the models of OpenAI's own tests
     ("gpt-6-astra", "fake-chat", ["chat", "json_schema", "tools"]),
+    ("model", "fake-chat", ["chat", "json_schema", "tools"]),
     ("gpt-3.5-turbo-instruct", "fake-chat", ["completion"]),
     ("text-embedding-3-small", "fake-embed", ["embed"]),
     ("whisper-1", "whisper-1", ["transcribe", "translate"]),
@@ -56,7 +57,11 @@ _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical
 def chosen() -> list[Client]:
     """The clients that ``ROUNDHOUSE_CLIENTS`` names, or all of the table."""
     names = os.environ.get("ROUNDHOUSE_CLIENTS", "all").split()
-    return list(table().values()) if names == ["all"] else [table()[name] for name in names]
+    if names == ["all"]:
+        return list(table().values())
+    if unknown := set(names) - table().keys():
+        raise ValueError(f"There are no clients {sorted(unknown)}; the table has {', '.join(table())}.")
+    return [table()[name] for name in names]
 
 
 @pytest.fixture(scope="module")

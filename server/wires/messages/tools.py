@@ -161,13 +161,13 @@ def _changes(messages: Sequence[InputMessage], given: dict[str, Json]) -> Iterat
                 listed = block.get("tool_changes")
                 for change in listed if isinstance(listed, list) else ():
                     yield from _change(change, f"messages[{position}].content[{at}]", given)
-            elif block.get("type") in _CHANGES:
+            elif str(block.get("type")) in _CHANGES:
                 yield from _change(block, f"messages[{position}].content[{at}]", given)
 
 
 def _change(block: Any, where: str, given: dict[str, Json]) -> Iterator[tuple[str, bool]]:
     tool = block.get("tool") if isinstance(block, dict) else None
-    if not isinstance(tool, dict) or block.get("type") not in _CHANGES:
+    if not isinstance(tool, dict) or str(block.get("type")) not in _CHANGES:
         raise InvalidRequest(f"{where}: a change of tools has a 'tool'.", param=where)
     defined = tool.get("definition")
     if isinstance(defined, dict):
