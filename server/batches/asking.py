@@ -83,7 +83,7 @@ def caller_of_owner(runtime: Runtime, owner: str) -> Caller:
         info = None
     ended = info is None or info.revoked_at is not None
     if ended or (info is not None and info.expires_at is not None and info.expires_at <= runtime.storage.now()):
-        raise NotAuthenticated("The API key that made this batch was revoked or has expired.")
+        raise NotAuthenticated("The API key that asked for this was revoked or has expired.")
     return Caller(owner, key=info)
 
 

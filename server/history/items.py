@@ -74,12 +74,9 @@ def without_own_ids(items: Iterable[Json]) -> list[Json]:
 
 def _anonymous(item: Json) -> Json:
     name = item.get("id")
-    if (
-        item.get("type") == "reasoning"
-        or item.get("role") == "assistant"
-        or not isinstance(name, str)
-        or _OWN.fullmatch(name) is None
-    ):
+    if item.get("type") == "reasoning" or item.get("role") == "assistant":
+        return item
+    if not isinstance(name, str) or _OWN.fullmatch(name) is None:
         return item
     return {key: value for key, value in item.items() if key != "id"}
 

@@ -68,7 +68,10 @@ def classification(body: Json) -> Json:
     rows = []
     for index, given in enumerate(body["input"]):
         words = (given if isinstance(given, str) else given["text"]).lower().split()
-        counts = {label: 1 + sum(word in words for word in label.lower().split()) for label in body.get("labels") or OWN_LABELS}
+        counts = {
+            label: 1 + sum(word in words for word in label.lower().split())
+            for label in body.get("labels") or OWN_LABELS
+        }
         told = [{"label": label, "score": count / sum(counts.values())} for label, count in counts.items()]
         best = max(told, key=lambda said: said["score"])
         rows.append(

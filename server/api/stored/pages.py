@@ -24,7 +24,7 @@ Metadata = Annotated[
 """OpenAI's bounds of what callers attach to objects."""
 
 
-class PageQuery(BaseModel):
+class ListQuery(BaseModel):
     """A page of a list: ``after`` is the id of the object before it."""
 
     after: Cursor | None = None
@@ -36,7 +36,7 @@ class PageQuery(BaseModel):
         return Page(self.limit, self.order, self.after)
 
 
-class ItemsQuery(PageQuery):
+class ItemsQuery(ListQuery):
     """A page of items. ``include`` names parts of items that are not shown otherwise (``include[]=...``)."""
 
     include: Included | None = None
@@ -48,7 +48,7 @@ class MetadataUpdate(BaseModel):
     metadata: Metadata | None
 
 
-def page_of(items: list[Json], query: PageQuery) -> Json:
+def page_of(items: list[Json], query: ListQuery) -> Json:
     """The list object of one page of ``items``, oldest first. Raises InvalidRequest for an unknown cursor."""
     ordered = items if query.order == "asc" else items[::-1]
     start = 0

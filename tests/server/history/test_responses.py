@@ -11,7 +11,9 @@ from openai import AsyncOpenAI
 from backends.wire.chat import ChatRequest
 from catalog.errors import Unavailable
 from routing.state.records import Record
-from server.history.context import RESPONSE
+from server.callers import ANONYMOUS
+from server.history.context import RESPONSE, items_of
+from server.history.items import as_items
 from server.runtime import Runtime
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
@@ -245,13 +247,11 @@ async def test_items_of_a_conversation_are_checked(serve: Start) -> None:
 async def test_a_conversation_of_ten_thousand_items_is_answered(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         conversation = await client.conversations.create()
-        from server.callers import ANONYMOUS
-        from server.history.context import items_of
-        from server.history.items import as_items
-
         storage = runtime_of(gateway).storage
         texts = [{"role": "user", "content": str(n)} for n in range(10_000)]
-        await storage.keep(*items_of(storage, conversation.id, as_items(texts, "0" * 32), ANONYMOUS))
+        records = items_of(storage, conversation.id, as_items(texts, "0" * 32), ANONYMOUS)
+        for at in range(0, len(records), 500):
+            await storage.keep(*records[at : at + 500])
         await client.responses.create(input="Last", conversation=conversation.id, **ASK)
         assert len(said(gateway)) == 10_001
         assert said(gateway)[-1] == ("user", "Last")
