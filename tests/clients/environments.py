@@ -22,7 +22,7 @@ from catalog.types import Json
 HERE = Path(__file__).parent
 TABLE = HERE / "clients.toml"
 HOME = Path(os.environ.get("ROUNDHOUSE_CLIENTS_HOME") or HERE.parents[1] / ".clients").resolve()
-INSTALL_LIMIT = 300.0
+INSTALL_LIMIT = 150.0
 """Seconds for one installation."""
 NODE_MAJOR = 22
 """The oldest node that the clients run on."""
@@ -170,7 +170,7 @@ def _major(node: str) -> int:
 
 
 def _run(command: list[str], *, folder: Path | None = None, path: str | None = None) -> None:
-    """Raises Unavailable with the last line of the output."""
+    """Raises Unavailable with the beginning of the output."""
     environment = {**os.environ, **({"PATH": path} if path else {})}
     HOME.mkdir(parents=True, exist_ok=True)
     try:
@@ -187,5 +187,6 @@ def _run(command: list[str], *, folder: Path | None = None, path: str | None = N
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{Path(command[0]).name}: {error}") from error
     if done.returncode:
-        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise Unavailable(f"{Path(command[0]).name}: {lines[-1] if lines else f'exit status {done.returncode}'}")
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+        said = " ".join(line for line in lines if line and not line.startswith("WARNING"))
+        raise Unavailable(f"{Path(command[0]).name}: {said[:400] or f'exit status {done.returncode}'}")

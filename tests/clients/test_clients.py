@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bench.fetching import own_data
 from tests.clients.environments import HERE, Client, Unavailable, installed, path, table
 from tests.clients.tap import Exchange, Tap
 from tests.e2e.providers import endpoint, model, providers
@@ -39,6 +40,7 @@ OTHERS = (
     ("capable-voice", "tts-1", ["speak"]),
     # the models of OpenAI's own tests
     ("gpt-6-astra", "fake-chat", ["chat", "json_schema", "tools"]),
+    ("model", "fake-chat", ["chat", "json_schema", "tools"]),
     ("gpt-3.5-turbo-instruct", "fake-chat", ["completion"]),
     ("text-embedding-3-small", "fake-embed", ["embed"]),
     ("whisper-1", "whisper-1", ["transcribe", "translate"]),
@@ -56,7 +58,11 @@ _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical
 def chosen() -> list[Client]:
     """The clients that ``ROUNDHOUSE_CLIENTS`` names, or all of the table."""
     names = os.environ.get("ROUNDHOUSE_CLIENTS", "all").split()
-    return list(table().values()) if names == ["all"] else [table()[name] for name in names]
+    if names == ["all"]:
+        return list(table().values())
+    if unknown := set(names) - table().keys():
+        raise ValueError(f"There are no clients {sorted(unknown)}; the table has {', '.join(table())}.")
+    return [table()[name] for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def server(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         *(model(name, there, at="scripted", capabilities=able) for name, there, able in OTHERS),
     ]
     (folder / "roundhouse.toml").write_text("\n".join(rows))
-    with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY}) as running:
+    with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY, **own_data(folder)}) as running:
         yield running
 
 

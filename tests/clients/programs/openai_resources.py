@@ -18,8 +18,8 @@ from task import EMBEDDER, MODEL
 
 client = OpenAI(max_retries=0, timeout=60, _strict_response_validation=True)
 loose = OpenAI(max_retries=0, timeout=60)
-"""Where the SDK's types deny what OpenAI itself sends: null finish reasons in streams of completions, users' messages
-among stored ones and in a compacted response."""
+"""Where the SDK's types deny what OpenAI itself sends: null finish reasons in streams of completions, and users'
+messages among stored ones and in a compacted response."""
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 LINE = {
     "custom_id": "one",
