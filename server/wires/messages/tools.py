@@ -69,15 +69,16 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
         return
     names = [str(tool["function"]["name"]) for tool in body.get("tools", ())]
     name = named(choice, "name", "tool_choice") if choice.get("type") == "tool" else ""
+    wanted: Any = None
     match choice.get("type"):
         case "auto" | "none" as kind:
-            wanted: Any = kind if names else None
+            wanted = kind if names else None
         case "any" if names:
             wanted = "required"
         case "any":
-            wanted = _demanded(next(iter(left_out), None), body, losses)
+            _demanded(next(iter(left_out), None), body, losses)
         case "tool" if name in left_out or ("web_search_options" in body and name not in names):
-            wanted = _demanded(name if name in left_out else None, body, losses)
+            _demanded(name if name in left_out else None, body, losses)
         case "tool":
             wanted = {"type": "function", "function": {"name": _called(name, names)}}
         case kind:

@@ -101,7 +101,8 @@ def test_a_clients_tool_is_a_function_with_the_published_arguments(
     tool: Json, field: str, values: list[str] | None
 ) -> None:
     chat = chat_of(tools=[tool])
-    (made,) = chat.tools or ()
+    assert chat.tools is not None
+    (made,) = chat.tools
     assert made.function is not None
     assert made.function.name == tool["name"]
     assert made.function.description
