@@ -90,7 +90,8 @@ def _function(tool: Tool, position: int, *, told: bool, bound: bool) -> Tool:
     custom = _own(tool, f"tools.{position}")
     about, form = custom.get("description"), _grammar(custom)
     if form is not None and told:
-        grammar = form.get("grammar") if isinstance(form.get("grammar"), dict) else {}
+        given = form.get("grammar")
+        grammar: Json = given if isinstance(given, dict) else {}
         about = (
             f"{about or ''}\nIts input has this grammar ({grammar.get('syntax')}):\n{grammar.get('definition')}"
         )

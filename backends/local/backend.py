@@ -24,6 +24,7 @@ from backends.local.completions import (
     infill_body,
     infill_chunk,
     mean_logprob,
+    refuse_empty,
 )
 from backends.local.conversation import alternating, has_neighbours, renderable
 from backends.local.media import with_media
@@ -52,7 +53,6 @@ from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
-    InvalidRequest,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
@@ -250,13 +250,9 @@ class LocalWorkerBackend:
         binding = await bind_text(request, body, upstream.engine, self._checker)
         body = await self._grammars.of_text(await self._sampled(request, binding.body, upstream), upstream)
         calls = calls_of(request, body)
-        for call in calls:
-            if call.prompt == "" and request.suffix is None and not await self._count(upstream, call):
-                raise InvalidRequest(
-                    f"'{upstream.model}' has no token that begins a text, so it cannot go on from an empty "
-                    "prompt. Send a prompt of one character at least.",
-                    param="prompt",
-                )
+        empty = next((call for call in calls if call.prompt == ""), None)
+        if empty is not None and request.suffix is None:
+            refuse_empty(await self._count(upstream, empty), upstream.model)
         usage = UsageSum()
         count, tries = request.n or 1, request.best_of or request.n or 1
         head: Json = {}

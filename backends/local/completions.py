@@ -59,6 +59,16 @@ def calls_of(request: CompletionRequest, body: Json) -> list[ChoiceCall]:
     return calls
 
 
+def refuse_empty(tokens: int, model: str) -> None:
+    """Raises InvalidRequest for an empty prompt without ``tokens``: some models have none that begins a text."""
+    if not tokens:
+        raise InvalidRequest(
+            f"'{model}' has no token that begins a text, so it cannot go on from an empty prompt. Send a prompt "
+            "of one character at least.",
+            param="prompt",
+        )
+
+
 _OURS = frozenset({"n", "best_of", "echo", "suffix", "stream_options"})
 
 

@@ -67,6 +67,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         takes_strict=False,
     ),
+    "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
         unknown_pass=False,

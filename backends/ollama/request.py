@@ -24,19 +24,9 @@ from backends.translation import Dropped, given, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.media import arguments_of, image_url, parts_of, read_data_url
+from backends.wire.sampling import OLLAMA_OPTIONS
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-
-OPTIONS = frozenset(
-    {
-        *("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "num_keep", "seed"),
-        *("num_predict", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "temperature", "repeat_penalty"),
-        *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline"),
-        *("stop", "numa", "low_vram", "use_mlock", "tfs_z"),
-    }
-)
-"""Ollama's ``options``. A caller gives them in ``options`` or beside the other fields, an operator in the options
-of the model's row, ``keep_alive`` too; a caller's own value wins."""
 
 _SAMPLING = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop")},
@@ -116,7 +106,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
             body[name] = getattr(request, name)
     if (keep_alive := extra.get("keep_alive", upstream.options.get("keep_alive"))) is not None:
         body["keep_alive"] = keep_alive
-    dropped.add(*(name for name in given(request) if not (name in _TAKEN or name in OPTIONS)))
+    dropped.add(*(name for name in given(request) if not (name in _TAKEN or name in OLLAMA_OPTIONS)))
     one_call = request.parallel_tool_calls is False and bool(tools)
     return OllamaChat(body, bound, one_call, dropped.as_tuple())
 
@@ -151,7 +141,7 @@ def embedding_body(request: EmbeddingRequest, upstream: Upstream) -> Json:
 def embedding_dropped(request: EmbeddingRequest) -> tuple[str, ...]:
     """The parameters that :func:`embedding_body` leaves out."""
     names = [name for name in ("input_type", "instruction", "user") if getattr(request, name) is not None]
-    taken = OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
+    taken = OLLAMA_OPTIONS | {"options", "keep_alive", "truncate", "routing", "strict", "timings"}
     return (*names, *(name for name in request.model_extra or () if name not in taken))
 
 
@@ -170,12 +160,14 @@ def _options(request: ChatRequest, upstream: Upstream) -> Json:
 def _own_options(extra: Mapping[str, Any], upstream: Upstream) -> Json:
     """Ollama's options of the row and of the request. Raises InvalidRequest for ``options`` that are no object."""
     asked = extra.get("options") or {}
-    if not isinstance(asked, dict) or (unknown := next((name for name in asked if name not in OPTIONS), None)):
-        known = ", ".join(sorted(OPTIONS))
+    if not isinstance(asked, dict) or (
+        unknown := next((name for name in asked if name not in OLLAMA_OPTIONS), None)
+    ):
+        known = ", ".join(sorted(OLLAMA_OPTIONS))
         wrong = "must be an object" if not isinstance(asked, dict) else f"have no {str(unknown)[:80]!r}"
         raise InvalidRequest(f"Ollama's 'options' {wrong}. They are: {known}.", param="options")
-    beside = {name: extra[name] for name in OPTIONS & extra.keys() if extra[name] is not None}
-    return {name: value for name, value in upstream.options.items() if name in OPTIONS} | asked | beside
+    beside = {name: extra[name] for name in OLLAMA_OPTIONS & extra.keys() if extra[name] is not None}
+    return {name: value for name, value in upstream.options.items() if name in OLLAMA_OPTIONS} | asked | beside
 
 
 # ---- tools

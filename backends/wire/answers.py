@@ -387,8 +387,11 @@ class ResponseItem(TypedDict):
     summary: NotRequired[list[dict[str, Any]]]
     call_id: NotRequired[str]
     name: NotRequired[str]
-    arguments: NotRequired[str]
+    namespace: NotRequired[str]
+    arguments: NotRequired[str | dict[str, Any]]
+    input: NotRequired[str]
     action: NotRequired[dict[str, Any]]
+    operation: NotRequired[dict[str, Any]]
     result: NotRequired[str | None]
 
 

@@ -18,6 +18,16 @@ from backends.wire.common import (
 )
 from backends.wire.schema import Schema, check_pattern
 
+OLLAMA_OPTIONS = frozenset(
+    {
+        *("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "num_keep", "seed"),
+        *("num_predict", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "temperature", "repeat_penalty"),
+        *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline"),
+        *("stop", "numa", "low_vram", "use_mlock", "tfs_z"),
+    }
+)
+"""Ollama's ``options``. A caller gives them in ``options`` or beside the other fields, an operator in the options
+of the model's row, ``keep_alive`` too; a caller's own value wins."""
 MAX_GRAMMAR = 100_000
 MAX_CHOICES = 1000
 

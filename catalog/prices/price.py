@@ -111,8 +111,8 @@ class Price(TokenPrices):
         return {name: self._if_long(name) for name in TOKEN_PRICES}
 
     def _if_long(self, name: str) -> float | None:
-        usual = getattr(self, name)
-        named = usual if self.long is None else getattr(self.long, name)
+        usual: float | None = getattr(self, name)
+        named: float | None = usual if self.long is None else getattr(self.long, name)
         if named is not None or usual is None:
             return named
         main = "output" if name.endswith("output") else "input"

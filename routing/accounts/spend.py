@@ -18,13 +18,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from secrets import token_hex
-from typing import NamedTuple, Self
+from typing import Self
 
 from catalog.errors import BudgetExceeded, PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
-from routing.accounts.windows import Window, day_of, window_at
+from routing.accounts.refusals import Left, dollars, ends_in, exceeded
+from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
 from routing.outcomes import Usage, UsageDetails
@@ -33,13 +34,6 @@ from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow,
 _MAX_CACHED_SCOPES = 4096
 _READING = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
 """Capabilities whose cost is that of the prompt, so that no assumed answer covers the error of its estimate."""
-
-
-class Left(NamedTuple):
-    """Dollars that are left of a cap, and the seconds until its window ends (``None``: it does not)."""
-
-    dollars: float
-    until: float | None
 
 
 class Reservation:
@@ -245,7 +239,7 @@ class Spend:
             return None
         now = self._wall()
         rooms = [
-            Left(max(0, counter.limit - self._totals.get(counter.name, 0)) / NANO, _ends_in(counter, now))
+            Left(max(0, counter.limit - self._totals.get(counter.name, 0)) / NANO, ends_in(counter, now))
             for counter in self._counters(key, now)
             if counter.limit is not None
         ]
@@ -368,7 +362,7 @@ class Spend:
             raise
         if refused is not None:
             self._add(counters, -held)
-            raise _exceeded(refused, held, self._totals.get(refused.name, 0), now)
+            raise exceeded(refused, held, self._totals.get(refused.name, 0), now)
         return hold
 
     def charge(
@@ -430,7 +424,7 @@ class Spend:
         for counter in counters:
             spent = self._totals.get(counter.name, 0)
             if counter.limit is not None and spent + held > counter.limit:
-                raise _exceeded(counter, held, spent, now)
+                raise exceeded(counter, held, spent, now)
 
     def _add(self, counters: tuple[Counter, ...], change: int) -> None:
         if change == 0:
@@ -439,40 +433,3 @@ class Spend:
             self._totals[counter.name] = self._totals.get(counter.name, 0) + change
             if self._changes_since_read is not None:
                 self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change
-
-
-def _ends_in(counter: Counter, now: float) -> float | None:
-    """Seconds until the window of a counter ends; ``None`` if it does not."""
-    end = window_at(Window(counter.name.split("/")[-2]), now).end
-    return None if end is None else max(0.0, end - now)
-
-
-def _exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExceeded:
-    """The refusal of a call that may cost ``held``, by a cap of which ``spent`` is used; nano-dollars.
-
-    It says when to try again only where waiting helps.
-    """
-    _, *scope, window, _ = counter.name.split("/")
-    limit = counter.limit or 0
-    whose = "this gateway" if scope == ["all"] else "this API key"
-    cap = f"{'total ' if window == Window.TOTAL else ''}spending cap of {whose}"
-    cap += f" ({dollars(limit)}{'' if window == Window.TOTAL else f' per {window}'})"
-    if held > limit:
-        return BudgetExceeded(
-            f"This request may cost {dollars(held)}, more than the {cap} allows at all. Ask for fewer output "
-            "tokens or a cheaper model."
-        )
-    until = _ends_in(counter, now)
-    when = "" if until is None else f" The next {window} begins in {until:.0f} s."
-    if spent >= limit or spent + held <= limit:  # in the second case by other gateways, since the last refresh
-        return BudgetExceeded(f"The {cap} is used up.{when}", retry_after=until)
-    return BudgetExceeded(
-        f"This request may cost {dollars(held)}, and of the {cap} {dollars(limit - spent)} are left.{when}",
-        retry_after=until,
-    )
-
-
-def dollars(nano: int) -> str:
-    """An amount as text, exact, with two decimals at least."""
-    whole, part = divmod(nano, NANO)
-    return f"${whole}.{f'{part:09d}'.rstrip('0'):0<2}"

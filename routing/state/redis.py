@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -103,7 +104,7 @@ class RedisState:
     async def start(self) -> None:
         try:
             from redis.asyncio import Redis
-            from redis.exceptions import RedisError
+            from redis.exceptions import AuthenticationError, RedisError
         except ImportError:
             raise ConfigurationError(
                 f"State in Redis needs one more package: {install_command('redis')}"
@@ -115,8 +116,13 @@ class RedisState:
         except self._errors as error:
             await client.aclose()
             # The URL may hold a password, and so may the client's own message; neither is shown.
+            parts = urlsplit(self._url)
+            place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}" if parts.netloc else "its socket"
+            refused = isinstance(error, AuthenticationError)
+            said = "refuses the user or password" if refused else "does not answer"
             raise ConfigurationError(
-                f"The state's Redis server does not answer ({type(error).__name__})."
+                f"The state's Redis server at {place} {said} ({type(error).__name__}). Start it, or correct "
+                "state.url, or the variable that state.url_env names."
             ) from None
         self._client = client
         self._scripts = ScriptBatcher(client, self._errors)

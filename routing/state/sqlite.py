@@ -95,7 +95,7 @@ class SqliteState:
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"The state file {self._writer.path} cannot be opened: {error}. "
-                "Make its folder writable, or set another data folder."
+                "Free space on its disk, make its folder writable, or set another data folder."
             ) from error
 
     async def close(self) -> None:

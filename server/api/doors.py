@@ -94,18 +94,13 @@ async def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> 
 
 async def message(body: MessagesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A message of Anthropic's Messages API."""
-    from server.wires.messages import MessageStream, members_called, to_chat
+    from server.wires.messages import MessageStream, stream_of, to_chat
 
     searches = partial(can_search, runtime=runtime, caller=origin.caller)
     job = jobs.chat_job(to_chat(body, origin.headers, searches=searches), origin)
 
     def assembler() -> TranslatedAssembler[MessageStream]:
-        stream = MessageStream(
-            message_id=f"msg_{job.trace}",
-            prompt_tokens=job.facts.prompt_tokens,
-            stop_sequences=body.stop_sequences or (),
-            members=members_called(body.tools),
-        )
+        stream = stream_of(body, trace=job.trace, prompt_tokens=job.facts.prompt_tokens)
         return TranslatedAssembler(stream, whole=MessageStream.message)
 
     return Question(job, assembler)

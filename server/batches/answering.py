@@ -21,7 +21,7 @@ from server.edge.errors import as_error
 from server.edge.json_body import SHORT
 from server.runtime import Runtime
 
-MERGED_COST = 4
+MERGED_COST = 5
 """Lines that a merged request counts as."""
 
 

@@ -14,7 +14,7 @@ import orjson
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.types import Json
 
-MOST = 16
+MOST = 32
 """Lines of one request: few enough that another caller's text does not wait long behind them."""
 LONGEST = 4000
 """Characters of a text that is merged: long ones cost more than their request."""

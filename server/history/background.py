@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from backends.streams.native import NativeChunk
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import NotPermitted, RateLimited, RoundhouseError, Unavailable
+from catalog.errors import RateLimited, RoundhouseError, Unavailable
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.state.records import Record
+from server.batches.asking import caller_of_owner
 from server.callers import Caller, Origin
 from server.history.context import RESPONSE, items_of
 from server.history.events import EventLog, next_number, record_of
@@ -62,7 +63,7 @@ class BackgroundResponses:
         begun = await records.replace(record.changed(status=RUNNING, response=response))
         if begun is None:
             return  # it was cancelled or deleted meanwhile
-        caller = caller_named(self._runtime, record.owner)
+        caller = caller_of_owner(self._runtime, record.owner)
         body = ResponsesRequest.model_validate(record.body["request"])
         turn = await turn_of(self._runtime, body, caller, record.id.removeprefix("resp_"))
         origin = Origin(caller, turn.name, record.body["headers"])
@@ -119,18 +120,6 @@ def opens(
 ) -> Callable[[Runtime, Any, Caller], AbstractAsyncContextManager[Answer[Json]]]:
     """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
     return partial(Truncating, origin=origin) if body.truncation == "auto" else open_job
-
-
-def caller_named(runtime: Runtime, owner: str) -> Caller:
-    """The caller of work that goes on after its request. Raises NotPermitted for a key that is not valid now."""
-    keys = runtime.keys
-    info = next((info for info in keys.list() if info.id == owner), None) if keys is not None else None
-    if info is None:
-        return Caller(owner)
-    now = runtime.storage.now()
-    if info.revoked_at is not None or (info.expires_at is not None and info.expires_at <= now):
-        raise NotPermitted("The key that asked for this was revoked or has expired.")
-    return Caller(owner, admin=info.admin, key=info)
 
 
 def background(response: Json, queued: Json) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from backends.wire.responses import OWN_ID
@@ -74,22 +74,21 @@ def without_own_ids(items: Iterable[Json]) -> list[Json]:
 
 def _anonymous(item: Json) -> Json:
     name = item.get("id")
-    if (
-        item.get("type") == "reasoning"
-        or item.get("role") == "assistant"
-        or not isinstance(name, str)
-        or _OWN.fullmatch(name) is None
-    ):
+    if item.get("type") == "reasoning" or item.get("role") == "assistant":
+        return item
+    if not isinstance(name, str) or _OWN.fullmatch(name) is None:
         return item
     return {key: value for key, value in item.items() if key != "id"}
 
 
-def shown(items: Iterable[Json], include: Sequence[str] | None) -> list[Json]:
+def shown(items: Iterable[Json], include: str | None) -> list[Json]:
     """The items as a caller reads them: without those parts that are shown on request, unless they are included.
+
+    ``include`` are names with commas between them.
 
     Raises InvalidRequest for an unknown name in ``include``.
     """
-    wanted = frozenset(include or ())
+    wanted = frozenset((include or "").split(",")) - {""}
     if unknown := sorted(wanted - INCLUDES):
         raise InvalidRequest(
             f"{unknown[0][:80]!r} cannot be included. Choose of: {', '.join(sorted(INCLUDES))}.", param="include"

@@ -240,7 +240,14 @@ def claimed(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         else:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            try:
+                file.truncate(0)
+                os.write(file.fileno(), f"{os.getpid()}\n".encode())
+            except OSError as error:  # a full disk: the lock holds all the same
+                structlog.get_logger("server.processes.run").warning(
+                    "the data folder cannot be written",
+                    folder=str(folder),
+                    reason=error.strerror,
+                    advice="free space there; until then, what is learned and spent is kept in memory alone",
+                )
         yield

@@ -115,13 +115,17 @@ class Losses:
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
 
+    def refuse(self, message: str, param: str | None) -> None:
+        """Keep this as the refusal, unless there is one."""
+        self.refusal = self.refusal or (message, param)
+
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Keep an UnsupportedParameter of the block as the refusal."""
         try:
             yield
         except UnsupportedParameter as error:
-            self.refusal = self.refusal or (error.message, error.param)
+            self.refuse(error.message, error.param)
 
 
 class Translation(Protocol):
@@ -197,3 +201,8 @@ class TranslatedAssembler(Generic[S]):
 
 def _events(events: Iterable[Json]) -> bytes:
     return b"".join(event(each, each["type"]) for each in events)
+
+
+def picture(image: Json) -> str:
+    """A picture as Markdown: for doors whose answers hold none."""
+    return f"\n\n![image]({image['image_url']['url']})\n\n"

@@ -382,15 +382,6 @@ def test_stop_reasons_have_openais_names(stop: str, finish: str) -> None:
     assert read([encode(event) for event in events])["choices"][0]["finish_reason"] == finish
 
 
-def test_a_prompt_of_0_tokens_at_the_end_is_that_of_the_beginning() -> None:
-    events = list(stream_of({"model": NEW, "messages": []}, SHORT, "tool_use"))
-    usual = read([encode(event) for event in events])["usage"]
-    last = next(event for event in events if event["type"] == "message_delta")
-    last["usage"] |= {"input_tokens": 0, "cache_read_input_tokens": 0}
-    assert usual["prompt_tokens"] > 0
-    assert read([encode(event) for event in events])["usage"] == usual
-
-
 def test_a_forced_tools_input_is_the_answers_text() -> None:
     events = stream_of({"model": NEW, "messages": []}, BLOCKS[3:4], "tool_use")
     choice = read([encode(event) for event in events], answer_by_tool=True)["choices"][0]

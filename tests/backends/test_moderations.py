@@ -148,7 +148,7 @@ async def test_a_picture_is_refused_where_texts_alone_are_judged(
 ) -> None:
     with pytest.raises(CapabilityMismatch, match="omni-moderation") as refused:
         await backend.moderate(upstream, asked([PICTURE]))
-    assert refused.value.lacks == {Capability.VISION}
+    assert refused.value.lacks == frozenset({Capability.VISION.value})
 
 
 async def test_an_embedding_model_without_labels_does_not_moderate(

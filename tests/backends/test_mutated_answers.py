@@ -159,7 +159,7 @@ async def test_a_stream_in_the_callers_own_language(liar: FakeLiar, http: HttpCl
     backend = AnthropicBackend(http)
 
     async def passed_on() -> None:
-        message = NativeMessage("a")
+        message = NativeMessage()
         async for chunk in backend.chat(at(liar), chat):
             if isinstance(chunk, NativeChunk):
                 list(message.feed(chunk.event, {"model": "m"}))

@@ -322,7 +322,7 @@ async def test_embeddings(backend: OllamaBackend, fake: FakeOllama) -> None:
     assert [len(row["embedding"]) for row in answer["data"]] == [4, 4]
     assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
     assert fake.calls[-1].path == "/api/embed"
-    assert backend.dropped(request, there) == ()
+    assert backend.dropped(request, there) == ("user",)
     with pytest.raises(UnsupportedParameter):
         await backend.embed(there, EmbeddingRequest.model_validate({"model": "m", "input": [1, 2]}))
 

@@ -19,6 +19,7 @@ from tests.bench.runner import exit_status, run_all, summarise
 OUT = Path(__file__).parent / "out"
 NAMES = (
     "overhead",
+    "storing",
     "streams",
     "memory",
     "processes",

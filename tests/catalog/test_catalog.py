@@ -289,7 +289,7 @@ def test_the_users_own_alias_goes_before_a_built_in_one() -> None:
         ({"limits": {"context_window": True}}, "a number, and not true or false"),
         ({"price": {"input": True}}, "a number, and not true or false"),
         ({"source": {"kind": "path", "path": "~no-such-user/x.gguf"}}, "no user's home folder"),
-        ({"source": {"kind": "path", "path": ""}}, "at least 1 character"),
+        ({"source": {"kind": "path", "path": ""}}, "it is empty"),
     ],
 )
 def test_a_row_without_meaning_is_refused(fields: dict[str, Any], says: str) -> None:

@@ -162,11 +162,10 @@ class FakeLlamaServer(FakeOpenAI):
             for token in top
         ]
         came = max(biased, key=lambda token: biased[token])
-        said = {"id": came, "top_probs" if after else "top_logprobs": rows}
+        said: Json = {"id": came, "top_probs" if after else "top_logprobs": rows}
         if not after:
             said["logprob"] = logits.get(came, -100.0) - math.log(whole)
-            for row in rows:
-                row["token"] = chr(row["id"])
+            said["top_logprobs"] = [{**row, "token": chr(int(row["id"]))} for row in rows]
         told = [] if came in self.untold else [said]
         return await self.document(request, call, {"content": chr(came), "completion_probabilities": told})
 

@@ -104,12 +104,12 @@ class WorkerTokens:
         once, by force; the worker's cache leaves one token to decode for each. The first has no probability, for
         want of tokens before it.
         """
-        asked = {"add_special": isinstance(prompt, str), "with_pieces": True}
         if isinstance(prompt, str):
             text = prompt
         else:
             text = (await self.detokenize(upstream, DetokenizeRequest(tokens=prompt)))["content"]
-        told = await self.tokenize(upstream, TokenizeRequest(content=text, **asked))
+        asked = TokenizeRequest(content=text, add_special=isinstance(prompt, str), with_pieces=True)
+        told = await self.tokenize(upstream, asked)
         ids, pieces = [row["id"] for row in told["tokens"]], [row["piece"] for row in told["tokens"]]
         if isinstance(prompt, list) and ids != prompt:  # another split of the same text
             ids = prompt

@@ -35,18 +35,12 @@ router = APIRouter(tags=["messages"])
 )
 async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
-    from server.wires.messages import MessageStream, members_called
+    from server.wires.messages import MessageStream, stream_of
 
     job = _job(request, body)
-    members = members_called(body.tools)
 
     def translation() -> MessageStream:
-        return MessageStream(
-            message_id=f"msg_{job.trace}",
-            prompt_tokens=job.facts.prompt_tokens,
-            stop_sequences=body.stop_sequences or (),
-            members=members,
-        )
+        return stream_of(body, trace=job.trace, prompt_tokens=job.facts.prompt_tokens)
 
     if body.stream:
         return await stream_events(request, job, TranslatedEncoder(translation()))

@@ -74,7 +74,7 @@ class TokenizeAnyRequest(Templated):
             raise InvalidRequest("Give one of 'content', 'prompt' and 'messages'.", param="content")
         return TokenizeRequest(
             model=self.model,
-            content=self.content if self.prompt is None else self.prompt,
+            content=(self.content or "") if self.prompt is None else self.prompt,
             add_special=self.add_special if self.prompt is None else self.add_special_tokens,
             parse_special=self.parse_special,
             with_pieces=self.with_pieces or bool(self.return_token_strs),

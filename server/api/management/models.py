@@ -26,7 +26,7 @@ from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.library import Library
 from server.runtime import Runtime
-from server.wires.responses.codex_models import CodexModel, codex_models
+from server.wires.codex_models import CodexModel, codex_models
 
 router = APIRouter(tags=["models"])
 
@@ -141,9 +141,9 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         if query.all or block is None or block.code not in NOT_SET_UP:
             data.append(describe(row, views.get(row.id), runtime, services.created, block))
     if speaks_anthropic(request.scope):
-        from server.wires.messages.models import PageQuery, page
+        from server.wires.messages.models import ModelPageQuery, page
 
-        return json_response(page(data, read_query(request, PageQuery)))
+        return json_response(page(data, read_query(request, ModelPageQuery)))
     listed: ModelList = {"object": "list", "data": data}
     if query.client_version is not None:
         listed["models"] = codex_models(data)

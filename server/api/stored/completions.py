@@ -14,7 +14,7 @@ from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
 from routing.state.records import Record, RecordQuery
 from server.answers.whole import json_response
-from server.api.stored.pages import Metadata, MetadataUpdate, PageQuery, page_of
+from server.api.stored.pages import ListQuery, Metadata, MetadataUpdate, page_of
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
@@ -24,7 +24,7 @@ from server.storage.storage import listed
 router = APIRouter(tags=["completions"])
 
 
-class OldestFirst(PageQuery):
+class OldestFirst(ListQuery):
     """A page of a list that is oldest first unless it is told otherwise."""
 
     order: Literal["asc", "desc"] = "asc"

@@ -13,7 +13,8 @@ from server.storage.storage import Page, listed
 
 MAX_PAGE = 100
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Included = list[Annotated[str, StringConstraints(max_length=100)]]
+Included = Annotated[str, StringConstraints(max_length=1000)]
+"""Names with commas between them, from ``include[]=...`` or ``include=...``."""
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
@@ -24,7 +25,7 @@ Metadata = Annotated[
 """OpenAI's bounds of what callers attach to objects."""
 
 
-class PageQuery(BaseModel):
+class ListQuery(BaseModel):
     """A page of a list: ``after`` is the id of the object before it."""
 
     after: Cursor | None = None
@@ -36,7 +37,7 @@ class PageQuery(BaseModel):
         return Page(self.limit, self.order, self.after)
 
 
-class ItemsQuery(PageQuery):
+class ItemsQuery(ListQuery):
     """A page of items. ``include`` names parts of items that are not shown otherwise (``include[]=...``)."""
 
     include: Included | None = None
@@ -48,7 +49,7 @@ class MetadataUpdate(BaseModel):
     metadata: Metadata | None
 
 
-def page_of(items: list[Json], query: PageQuery) -> Json:
+def page_of(items: list[Json], query: ListQuery) -> Json:
     """The list object of one page of ``items``, oldest first. Raises InvalidRequest for an unknown cursor."""
     ordered = items if query.order == "asc" else items[::-1]
     start = 0

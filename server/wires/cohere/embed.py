@@ -107,7 +107,8 @@ class CohereEmbedAnswer(TypedDict):
 def _int8(vectors: Vectors) -> NDArray[Any]:
     """Numbers of -127 to 127, each vector scaled by its largest, which leaves cosines as they are."""
     largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.float32(1e-12))
-    return np.rint(vectors * (127 / largest)).astype(np.int16)
+    scaled: NDArray[Any] = np.rint(vectors * (127 / largest)).astype(np.int16)
+    return scaled
 
 
 def _packed(vectors: Vectors) -> NDArray[Any]:

@@ -45,11 +45,6 @@ def blocks_of(item: Json, titles: Mapping[str, str]) -> list[Json]:
             return []
 
 
-def picture(image: Json) -> str:
-    """A picture as Markdown: no block of a message holds one."""
-    return f"\n\n![image]({image['image_url']['url']})\n\n"
-
-
 def _search(item: Json, titles: Mapping[str, str], extra: Any) -> list[Json]:
     action = item.get("action") or {}
     if action.get("type") == "open_page":

@@ -14,7 +14,7 @@ from catalog.model import Capability
 from catalog.types import Json
 
 
-class PageQuery(BaseModel):
+class ModelPageQuery(BaseModel):
     """``after_id`` and ``before_id`` are ids of models, as ``last_id`` and ``first_id`` of another page."""
 
     model_config = ConfigDict(frozen=True)
@@ -23,7 +23,7 @@ class PageQuery(BaseModel):
     before_id: ModelName | None = None
 
 
-def page(cards: Sequence[Any], query: PageQuery) -> Json:
+def page(cards: Sequence[Any], query: ModelPageQuery) -> Json:
     """One page of the models' cards, in their order; ``has_more``: there are more in the direction asked for.
 
     Raises InvalidRequest for a cursor that is no model of the list.
@@ -68,7 +68,7 @@ def _capabilities(has: Collection[str]) -> Json:
     reasoning, searching = Capability.REASONING.value, Capability.WEB_SEARCH.value
     thought, off = supported(reasoning), {"supported": True}
     return {
-        "batch": supported(None),
+        "batch": supported(Capability.CHAT.value),
         "citations": supported(None),
         "code_execution": supported(None),
         "context_management": supported(None),

@@ -30,11 +30,17 @@ _FOREIGN = _ANTHROPICS | {"thinking"}
 _CONSTRAINTS: Mapping[str, Callable[[Any], bool]] = {
     "inference_geo": lambda place: place not in (None, *NEUTRAL["inference_geo"]),
     "thread": bool,
-    "compaction": bool,
     "billing_policy": lambda policy: isinstance(policy, dict) and policy.get("bill_to") not in (None, "self"),
 }
 """Fields, with the values that no other provider can keep: the place of computation, a conversation that Anthropic
-stores, an answer that is a summary, the payer."""
+stores, the payer."""
+_SUMMARISE = (
+    "Write a summary of our conversation so far. It will stand in the place of the conversation, so keep all that "
+    "is needed to go on: what I asked for, what was decided and why, what was done and found, names, paths and "
+    "figures, and what is still to do. Answer with the summary alone."
+)
+_READ = frozenset({"output_format", "compaction"})
+"""Fields beyond the type's that the translation reads."""
 _OWN_TOOLS = frozenset({"mcp_servers", "container"})
 """Fields that give Anthropic's models tools of its own."""
 _HEADERS = ("anthropic-version", "anthropic-beta")
@@ -59,7 +65,7 @@ def to_chat(
     """
     losses = Losses()
     extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
-    losses.add(*(name for name in left_out if name != "output_format"))
+    losses.add(*(name for name in left_out if name not in _READ))
     for name, binds in _CONSTRAINTS.items():
         if binds((request.model_extra or {}).get(name)):
             losses.refusal = losses.refusal or (f"'{name}' can be kept by Anthropic's models only.", name)
@@ -85,6 +91,8 @@ def to_chat(
     add_choice(request.tool_choice, body, left_without, losses)
     _thinking(request, body, losses)
     _format(request, body)
+    if (compaction := compaction_of(request)) is not None:
+        _summarise(compaction, body)
     own_tools = bool(left_without or members_called(request.tools) or not _OWN_TOOLS.isdisjoint(losses.names))
     extra = request.output_config.model_extra if request.output_config else None
     losses.add(*(f"output_config.{name}" for name, value in (extra or {}).items() if value is not None))
@@ -95,6 +103,27 @@ def to_chat(
     beta = {"beta": "true"} if query.get("beta") == "true" else {}
     original = Original("messages", request, given, beta, losses.refusal, own_tools)
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
+
+
+def compaction_of(request: MessagesRequest | CountTokensRequest) -> Json | None:
+    """The wish for a summary of the conversation in place of an answer. Raises InvalidRequest for another kind."""
+    compaction = (request.model_extra or {}).get("compaction")
+    if compaction is None:
+        return None
+    if not isinstance(compaction, dict) or compaction.get("type") != "summarize":
+        raise InvalidRequest("'compaction' must be an object of the type 'summarize'.", param="compaction")
+    return compaction
+
+
+def _summarise(compaction: Json, body: Json) -> None:
+    """Ask for the summary, in the caller's words if there are any, and for nothing else."""
+    told = compaction.get("instructions")
+    asked = told if isinstance(told, str) and told.strip() else _SUMMARISE
+    body["messages"] = [*body["messages"], {"role": "user", "content": asked}]
+    for name in ("response_format", "stop", "web_search_options"):
+        body.pop(name, None)
+    if "tools" in body:
+        body["tool_choice"] = "none"
 
 
 def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses: Losses) -> None:

@@ -14,8 +14,9 @@ from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
-from server.wires.messages.hosted import blocks_of, citation_of, picture
+from server.wires.messages.hosted import blocks_of, citation_of
 from server.wires.messages.native import NativeMessage
+from server.wires.translation import picture
 
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
@@ -43,7 +44,8 @@ class MessageStream:
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
     signature, or an empty one. ``stop_sequences`` are the caller's; ``members`` are the toolset and the member of
-    a function that stands for one. Of chunks that carry Anthropic's own events, the events are passed on.
+    a function that stands for one. If it ``compacts``, the text is the summary in a compaction block, and all else
+    is left out. Of chunks that carry Anthropic's own events, the events are passed on.
     """
 
     message_id: str
@@ -51,6 +53,8 @@ class MessageStream:
     prompt_tokens: int = 0
     stop_sequences: Sequence[str] = ()
     members: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    compacts: bool = False
+    _summary: list[str] = field(default_factory=list)
     _content: list[Json] = field(default_factory=list)
     _open: _OpenBlock | None = None
     _started: bool = False
@@ -96,8 +100,12 @@ class MessageStream:
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
         yield from self._close()
+        if self.compacts:
+            yield from self._compacted()
         self._stop = "refusal" if self._refusal else STOP_REASONS.get(self._finish_reason, "end_turn")
-        if self._stop == "end_turn" and self._sequence is not None:
+        if self._stop == "end_turn" and self.compacts:
+            self._stop = "compaction"
+        elif self._stop == "end_turn" and self._sequence is not None:
             self._stop = "stop_sequence"
         else:
             self._sequence = None
@@ -138,8 +146,23 @@ class MessageStream:
             return None
         return {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
 
+    def _compacted(self) -> Iterator[Json]:
+        """The summary in a block, whole; without content where there is none, or the answer's limit cut it off."""
+        text = "".join(self._summary).strip() if self._finish_reason == "stop" else ""
+        summary: Json = {"content": text or None, "encrypted_content": None}
+        block = {"type": "compaction", "content": None, "encrypted_content": None}
+        yield {"type": "content_block_start", "index": 0, "content_block": block}
+        yield self._delta({"type": "compaction_delta", **summary})
+        yield {"type": "content_block_stop", "index": 0}
+        self._content.append({"type": "compaction", **summary})
+
     def _choice(self, choice: Json) -> Iterator[Json]:
         delta = choice.get("delta") or {}
+        if self.compacts:
+            self._summary.append(delta.get("content") or "")
+            self._refusal += [delta["refusal"]] if delta.get("refusal") else []
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            return
         if text := delta.get("reasoning_content") or delta.get("reasoning"):
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             yield self._add("thinking_delta", "thinking", text)

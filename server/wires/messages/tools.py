@@ -69,15 +69,16 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
         return
     names = [str(tool["function"]["name"]) for tool in body.get("tools", ())]
     name = named(choice, "name", "tool_choice") if choice.get("type") == "tool" else ""
+    wanted: Any = None
     match choice.get("type"):
         case "auto" | "none" as kind:
-            wanted: Any = kind if names else None
+            wanted = kind if names else None
         case "any" if names:
             wanted = "required"
         case "any":
-            wanted = _demanded(next(iter(left_out), None), body, losses)
+            _demanded(next(iter(left_out), None), body, losses)
         case "tool" if name in left_out or ("web_search_options" in body and name not in names):
-            wanted = _demanded(name if name in left_out else None, body, losses)
+            _demanded(name if name in left_out else None, body, losses)
         case "tool":
             wanted = {"type": "function", "function": {"name": _called(name, names)}}
         case kind:
@@ -161,13 +162,13 @@ def _changes(messages: Sequence[InputMessage], given: dict[str, Json]) -> Iterat
                 listed = block.get("tool_changes")
                 for change in listed if isinstance(listed, list) else ():
                     yield from _change(change, f"messages[{position}].content[{at}]", given)
-            elif block.get("type") in _CHANGES:
+            elif str(block.get("type")) in _CHANGES:
                 yield from _change(block, f"messages[{position}].content[{at}]", given)
 
 
 def _change(block: Any, where: str, given: dict[str, Json]) -> Iterator[tuple[str, bool]]:
     tool = block.get("tool") if isinstance(block, dict) else None
-    if not isinstance(tool, dict) or block.get("type") not in _CHANGES:
+    if not isinstance(tool, dict) or str(block.get("type")) not in _CHANGES:
         raise InvalidRequest(f"{where}: a change of tools has a 'tool'.", param=where)
     defined = tool.get("definition")
     if isinstance(defined, dict):

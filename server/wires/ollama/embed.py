@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from backends.ollama.request import OPTIONS
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.sampling import OLLAMA_OPTIONS
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from catalog.validation import wording
@@ -41,7 +41,7 @@ def to_embedding(
     if keep_alive is not None:
         body["keep_alive"] = keep_alive
     options = {name: value for name, value in (request.options or {}).items() if value is not None}
-    taken = {name: value for name, value in options.items() if name in OPTIONS and home == "ollama"}
+    taken = {name: value for name, value in options.items() if name in OLLAMA_OPTIONS and home == "ollama"}
     if taken:
         body["options"] = taken
     losses.add(*(f"options.{name}" for name in options if name not in taken))

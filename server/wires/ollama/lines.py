@@ -13,9 +13,8 @@ import orjson
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from server.edge.errors import ollama_error
-from server.wires.messages.hosted import picture
 from server.wires.ollama.context import Turn, encode_context
-from server.wires.translation import Translation
+from server.wires.translation import Translation, picture
 
 _REASONS = {"tool_calls": "stop", "function_call": "stop"}
 """Ollama's reasons of an end where they are not OpenAI's."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.adapting.schemas import is_closed
-from backends.ollama.request import OPTIONS
+from backends.wire.sampling import OLLAMA_OPTIONS
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.wires.ollama.requests import KeepAlive, OllamaAnswerRequest
@@ -25,7 +25,7 @@ _SAME = frozenset(
 )
 """Options that our requests have under the same names, if only for local models."""
 RENAMED = {"num_predict": "max_tokens"}
-OLLAMAS = OPTIONS - _SAME - RENAMED.keys()
+OLLAMAS = OLLAMA_OPTIONS - _SAME - RENAMED.keys()
 """Options of how Ollama itself loads and runs a model."""
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")

@@ -77,7 +77,7 @@ class ClientTool:
     def function(self, tool: Json, name: str) -> Json:
         """The function that stands for the tool."""
         parameters = tool.get("parameters") if self.shape is None else self.shape.json_schema()
-        described = tool.get("description") or self.description
+        described = (tool.get("description") or self.description) + _skills(tool)
         return {"name": name, "description": described, "parameters": parameters or {"type": "object"}}
 
     def fields(self, arguments: Json) -> Json:
@@ -106,6 +106,18 @@ class ClientTool:
             raise InvalidRequest(f"{where}.{self.holder} must be an object.", param=f"{where}.{self.holder}")
         kept = {name: value for name, value in given.items() if value not in (None, self.within.get(name))}
         return orjson.dumps(kept).decode()
+
+
+def _skills(tool: Json) -> str:
+    """What a local environment's skills are for, and where their instructions are."""
+    environment = tool.get("environment")
+    skills = environment.get("skills") if isinstance(environment, dict) else None
+    told = [
+        f"\n- {skill.get('name')}: {skill.get('description')} (in {skill.get('path')})"
+        for skill in (skills if isinstance(skills, list) else ())
+        if isinstance(skill, dict)
+    ]
+    return f" Skills, to read before use:{''.join(told)}" if told else ""
 
 
 CLIENT_TOOLS: Mapping[str, ClientTool] = {

@@ -74,7 +74,7 @@ class _Reader:
             raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
         if kind in ("tool_search_call", "tool_search_output") and not item.get("call_id"):
             return  # the provider searched, and the toolbox has the tools
-        if kind in ITEMS:
+        if kind is not None and kind in ITEMS:
             self._client_call(ITEMS[kind], item, where)
         elif kind in RESULTS:
             self._result(item, self._found(item) if kind == "tool_search_output" else result_of(item), where)

@@ -38,10 +38,12 @@ def read_reasoning(message: Json, item: Json, signatures: dict[str, Json], losse
         if block.get("type") == _MODEL:
             message[MADE_BY] = str(block.get("model"))
         elif block.get("type") == _SIGNED:
-            signatures[str(block.get("id"))] = block.get("extra_content") or {}
+            signature = block.get("extra_content")
+            signatures[str(block.get("id"))] = signature if isinstance(signature, dict) else {}
         else:
             kept.append(block)
-    parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
+    held = (item.get("content"), item.get("summary"))
+    parts = [part for parts in held if isinstance(parts, list) for part in parts]
     text = "\n\n".join(
         part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
     )

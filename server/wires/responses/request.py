@@ -125,10 +125,7 @@ def _tools(
     elif isinstance(choice, dict):
         choice = _chosen(choice, toolbox, losses)
     if choice == "required" and not tools:
-        with losses.refusing():
-            raise UnsupportedParameter(
-                "tool_choice requires a call, and this model has none of these tools.", param="tool_choice"
-            )
+        losses.refuse("tool_choice requires a call, and this model has none of these tools.", "tool_choice")
         choice = None
     if tools:
         body["tools"] = tools
@@ -151,11 +148,10 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
             f"tool_choice names {str(choice.get('name'))[:80]!r}, which is not among the tools.",
             param="tool_choice",
         )
-    with losses.refusing():
-        raise UnsupportedParameter(
-            f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
-            param="tool_choice",
-        )
+    losses.refuse(
+        f"This model cannot be made to use a tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
+        "tool_choice",
+    )
     return None
 
 

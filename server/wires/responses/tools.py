@@ -102,7 +102,7 @@ class Toolbox:
         if kind == "namespace" and space is None:
             self._add_all(tool, where)
         elif kind in _PLAIN:
-            key = ToolKey(kind, named(tool, "name", where), space and space["name"])
+            key = ToolKey(kind, named(tool, "name", where), str(space["name"]) if space else None)
             if where.startswith("tools[") and not self._given.keys().isdisjoint(
                 key._replace(kind=k) for k in _PLAIN
             ):

@@ -261,6 +261,26 @@ async def test_without_credentials_the_error_says_what_to_set(
         await bedrock.says(upstream=bedrock.upstream(cloud=CloudAccount(region=REGION)))
 
 
+@pytest.mark.parametrize(
+    ("content", "profile", "says"),
+    [
+        ("[default]\n", None, "its credentials_file has none for this profile"),
+        ("[default]\naws_access_key_id = AKIAHALF\n", None, "without its secret"),
+        ("[other]\naws_access_key_id = AKIAX\naws_secret_access_key = y\n", "work", "its credentials_file lacks"),
+        ("no file of AWS\n", None, "its credentials_file is not in AWS's format"),
+    ],
+)
+async def test_what_a_file_of_credentials_lacks_is_said_without_its_name(
+    bedrock: Bedrock, content: str, profile: str | None, says: str
+) -> None:
+    bedrock.file.write_text(content)
+    cloud = CloudAccount(region=REGION, profile=profile, credentials_file=str(bedrock.file))
+    with pytest.raises(ModelUnavailable, match=says) as caught:
+        await bedrock.says(upstream=bedrock.upstream(cloud=cloud))
+    assert str(bedrock.file) not in caught.value.message
+    assert "AKIA" not in caught.value.message
+
+
 # ---- Claude
 
 

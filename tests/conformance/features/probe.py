@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import httpx
 
 from backends.base import Upstream
+from backends.queueing import Need
 from backends.registry import WORKER
-from backends.workers.pool import Need
 from catalog.model import Model
 from catalog.types import Json
 from server.app import create_app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from catalog.model import Endpoint
 from tests.server.conftest import Gateway, Start
 
 USER, ADMIN = "user-key-0123456789", "admin-key-0123456789"
@@ -21,6 +22,15 @@ async def test_administration_needs_an_admin_key(start: Start, method: str, path
         refused = await gateway.client.request(method, path, headers=bearer(USER), json={"alias": "auto"})
         assert refused.status_code == 403
         assert refused.json()["error"]["code"] == "permission_denied"
+
+
+async def test_an_endpoint_whose_cloud_gives_no_credentials_is_not_ready(gateway: Gateway) -> None:
+    async def fault(server: Endpoint) -> str | None:
+        return f"'{server.id}' has no credentials" if server.id == "cloud" else None
+
+    gateway.app.state.services.runtime.fault = fault
+    (provider,) = (await gateway.client.get("/v1/admin/report")).json()["providers"]
+    assert (provider["usable"], provider["reason"]) == (False, "'cloud' has no credentials")
 
 
 async def test_the_report_has_models_providers_coverage_and_four_choices(gateway: Gateway) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai.types import ModerationTextInputParam
 
 from server.app import create_app
 from server.settings import Settings
@@ -17,7 +18,8 @@ from tests.server.conftest import Start
 async def test_openais_sdk_reads_the_verdicts(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         given = await client.moderations.create(input=["a", "b"])
-        parts = await client.moderations.create(model="parrot", input=[{"type": "text", "text": "a"}])
+        part: ModerationTextInputParam = {"type": "text", "text": "a"}
+        parts = await client.moderations.create(model="parrot", input=[part])
     assert [result.flagged for result in given.results] == [True, True]
     assert given.results[0].categories.violence is True
     assert given.results[0].category_scores.self_harm_intent == 0.0

@@ -30,7 +30,7 @@ async def test_an_answer_is_the_same_without_v1(gateway: Gateway, path: str) -> 
 
 
 async def test_a_method_that_a_short_path_does_not_take_is_refused_as_at_the_long_one(gateway: Gateway) -> None:
-    answer = await gateway.client.get("/chat/completions")
+    answer = await gateway.client.get("/embeddings")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 

@@ -56,6 +56,6 @@ async def test_a_conversation_is_shortened_until_a_model_takes_it(monkeypatch: p
     async with Truncating(cast("Runtime", None), chat_job(chat, origin), ANONYMOUS, origin=origin) as answer:
         assert answer == cast("Any", "answer")
     assert [each for each in tried[-1].left_out if each.startswith("input")] == ["input (oldest 8 messages)"]
-    too_long = chat_job(ChatRequest(model="m", messages=messages("user", "assistant", "tool", "tool")), origin)
+    too_long = chat_job(ChatRequest(model="m", messages=messages("user", *["assistant"] * 4)), origin)
     with pytest.raises(ContextLengthExceeded):
         await Truncating(cast("Runtime", None), too_long, ANONYMOUS, origin=origin).__aenter__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -81,6 +82,19 @@ def test_a_second_server_on_a_data_folder_is_warned_and_a_later_one_is_not(tmp_p
         ]
         with claimed(tmp_path):
             assert len(logs) == 1
+
+
+def test_a_full_disk_is_told_at_the_start_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int, __: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with capture_logs() as logs, claimed(tmp_path):
+        assert [(entry["event"], entry["reason"]) for entry in logs] == [
+            ("the data folder cannot be written", "No space left on device")
+        ]
 
 
 async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) -> None:

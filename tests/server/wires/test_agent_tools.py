@@ -16,6 +16,7 @@ from backends.wire.responses import ResponsesRequest
 from catalog.errors import AnswerInvalid, InvalidRequest
 from catalog.types import Json
 from server.wires.responses import ResponseStream, to_chat
+from server.wires.responses.reasoning import sealed
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 WRITER = ChunkWriter("chatcmpl-1", "model-1", 1)
@@ -213,6 +214,13 @@ def test_a_tool_that_the_client_runs_is_a_function_whose_call_is_its_own_item(
     assert json.loads(call["function"]["arguments"]) == arguments
 
 
+def test_the_skills_of_a_local_shell_are_told_to_the_model() -> None:
+    skill = {"name": "pdf", "description": "Reads PDFs.", "path": "/skills/pdf"}
+    shell = {"type": "shell", "environment": {"type": "local", "skills": [skill]}}
+    (sent,) = chat_of(tools=[shell]).to_wire()["tools"]
+    assert "pdf: Reads PDFs. (in /skills/pdf)" in sent["function"]["description"]
+
+
 def test_the_commands_of_a_shell_are_told_in_their_order() -> None:
     events, _ = called("shell", '{"commands": ["ls", "pwd"]}', tools=[{"type": "shell"}])
     told = [(event["type"], event["command_index"]) for event in events if "shell_call_command" in event["type"]]
@@ -339,6 +347,13 @@ def test_a_part_of_the_conversation_that_only_openai_can_read_is_never_left_out(
     refusal = refusal_of(chat_of(input=[{"type": kind, "id": "x", "encrypted_content": "gAAA"}]))
     assert refusal is not None
     assert refusal.param == "input[0]"
+
+
+@pytest.mark.parametrize("junk", [5, "x", [5], [{"text": 5}], {"a": 1}])
+def test_a_malformed_summary_of_sealed_reasoning_says_nothing(junk: Any) -> None:
+    item = {"type": "reasoning", "summary": junk, "content": junk, "encrypted_content": sealed([], "m")}
+    (message,) = chat_of(input=[item, {"role": "user", "content": "Hi"}]).messages
+    assert message.role == "user"
 
 
 @pytest.mark.parametrize("item", [{"type": []}, {"type": 5}])

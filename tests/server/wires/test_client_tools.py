@@ -19,8 +19,9 @@ from backends.wire.chat import TranslatedChat
 from backends.wire.messages import MessagesRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-from server.wires.messages import MessageStream, members_called, to_chat
+from server.wires.messages import MessageStream, to_chat
 from server.wires.messages.client_tools import toolsets
+from server.wires.messages.tools import members_called
 from tests.server.wires import toolset_schemas
 
 HELLO: Json = {"role": "user", "content": "Hi"}
@@ -100,7 +101,8 @@ def test_a_clients_tool_is_a_function_with_the_published_arguments(
     tool: Json, field: str, values: list[str] | None
 ) -> None:
     chat = chat_of(tools=[tool])
-    (made,) = chat.tools or ()
+    assert chat.tools is not None
+    (made,) = chat.tools
     assert made.function is not None
     assert made.function.name == tool["name"]
     assert made.function.description
@@ -308,8 +310,9 @@ FIELDS: Json = {
     "tool_choice": {"type": "auto"},
     "tools": [OWN],
     "billing_policy": {"type": "billing_policy", "bill_to": "self"},
+    "compaction": {"type": "summarize"},
 }
-REFUSED = {"compaction", "thread"}
+REFUSED = {"thread"}
 
 
 def test_no_field_of_the_sdk_is_refused_but_those_that_cannot_be_kept() -> None:

@@ -115,6 +115,7 @@ def test_a_models_capabilities_have_anthropics_names() -> None:
     known = model.capabilities
     assert known is not None
     assert known.image_input.supported
+    assert known.batch.supported
     assert known.thinking.types.adaptive.supported
     assert known.thinking.types.disabled.supported
     assert known.effort.low.supported
@@ -131,8 +132,8 @@ async def test_anthropics_clients_get_errors_in_anthropics_shape_on_every_path(s
                 client.models.retrieve("nowhere"),
                 client.models.list(after_id="nowhere"),
                 client.models.list(limit=5000),
-                client.get("/v1/files", cast_to=object),
-                client.messages.batches.list(),
+                client.get("/v1/skills", cast_to=object),
+                client.messages.batches.retrieve("msgbatch_nowhere"),
             ):
                 with pytest.raises(anthropic.APIStatusError) as raised:
                     await refused

@@ -106,6 +106,32 @@ async def test_a_conversation_kept_at_anthropic_is_refused_in_the_way_that_sdks_
     assert body["error"]["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["model"]}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_tool_runner_compacts_its_conversation_with_any_model(stand: Stand, stream: bool) -> None:
+    summary = 'Reply with a summary: Say "It rains in Rome."'
+    compaction: Any = {"type": "summarize", "instructions": summary}
+    runner: Any = stand.sdk.beta.messages.tool_runner(**ASKED, stream=stream)
+    messages = []
+    async for turn in runner:
+        messages.append(await turn.get_final_message() if stream else turn)
+        if len(messages) == 1:
+            runner.compact_before_next_turn(compaction)
+    assert [message.stop_reason for message in messages][:2] == ["tool_use", "compaction"]
+    (block,) = messages[1].content
+    assert (block.type, block.content) == ("compaction", "It rains in Rome.")
+    after = stand.capable.calls[2].body["messages"]
+    assert "It rains in Rome." in str(after[0]["content"]), "the summary stands in the conversation's place"
+    assert not stand.capable.refusals
+
+
+async def test_a_summary_that_was_cut_off_is_none(stand: Stand) -> None:
+    stand.capable.reply = "one two three four"
+    asked: Any = {"model": "capable", "messages": [{"role": "user", "content": "Hi"}]}
+    cut = await stand.sdk.beta.messages.create(**asked, max_tokens=2, compaction={"type": "summarize"})
+    assert cut.stop_reason == "max_tokens"
+    assert [block.model_dump()["content"] for block in cut.content] == [None]
+
+
 async def test_anthropics_own_word_about_a_thread_reaches_the_sdk(stand: Stand) -> None:
     stand.claude.script(Fault(status=404, message="No such thread.", code="thread_not_found"))
     with pytest.raises(anthropic.APIStatusError) as refused:

@@ -74,7 +74,7 @@ def _plain(value: Any, definitions: Json) -> Any:
     if "$ref" in value:
         target = definitions[value["$ref"].rpartition("/")[2]]
         return _plain({**target, **{name: each for name, each in value.items() if name != "$ref"}}, definitions)
-    made = {}
+    made: Json = {}
     for name, each in value.items():
         if name in ("title", "$defs", "discriminator") or (name, each) in (
             ("default", None), ("additionalProperties", True),

@@ -11,7 +11,7 @@ from catalog.errors import InvalidRequest, UndecodableMedia, UnsupportedParamete
 from catalog.model import Capability, HubSource, LibrarySource, Model, Size
 from catalog.types import Json
 from server.wires.ollama.chat import to_chat
-from server.wires.ollama.context import decode_context, encode_context
+from server.wires.ollama.context import Turn, decode_context, encode_context
 from server.wires.ollama.embed import to_embedding
 from server.wires.ollama.generate import as_chat, is_completion, to_completion, to_turns
 from server.wires.ollama.names import own_name, tagged
@@ -196,7 +196,7 @@ def test_a_template_of_the_callers_own_is_refused() -> None:
 
 
 def test_a_context_holds_the_conversation() -> None:
-    turns = [("user", "Grüße 😀" * 100), ("assistant", "b")]
+    turns: list[Turn] = [("user", "Grüße 😀" * 100), ("assistant", "b")]
     context = encode_context(turns)
     assert context is not None
     assert max(context) < 2**53, "every number is exact in JavaScript"
