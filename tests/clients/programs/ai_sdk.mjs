@@ -25,7 +25,7 @@ proven((await generateText(asked)).text);
 const stream = streamText({ ...asked, onError: ({ error }) => { throw error; } });
 proven(await stream.text);
 assert.ok((await stream.usage).inputTokens > 0);
-const output = Output.object({ schema: z.object({ name: z.string(), age: z.number() }) });
+const output = Output.object({ schema: z.object({ name: z.enum(["Ada", "Bob"]), age: z.number() }) });
 const person = await generateText({ model, maxRetries: 0, prompt: "Ada is 36.", output });
 assert.equal(typeof person.output.name, "string");
 const embedder = provider.embeddingModel(scripted ? "capable-embed" : "all-minilm-l6-v2");

@@ -1,5 +1,7 @@
 """Instructor: a form by a tool, by JSON and by a JSON schema, whole and in parts."""
 
+from typing import Literal
+
 import instructor
 from openai import OpenAI
 from pydantic import BaseModel
@@ -7,7 +9,7 @@ from task import MODEL
 
 
 class Person(BaseModel):
-    name: str
+    name: Literal["Ada", "Bob"]
     age: int
 
 

@@ -1,6 +1,7 @@
 """Pydantic AI: a tool loop by chat and by responses, a streamed answer, and a typed output."""
 
 import asyncio
+from typing import Literal
 
 from pydantic import BaseModel
 from pydantic_ai import Agent
@@ -9,7 +10,7 @@ from task import MODEL, PROMPT, SCRIPTED, TOKENS, get_weather, proven
 
 
 class Person(BaseModel):
-    name: str
+    name: Literal["Ada", "Bob"]
     age: int
 
 
