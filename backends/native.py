@@ -37,4 +37,6 @@ def refusal_of(request: WireModel) -> UnsupportedParameter | None:
     refusal = UnsupportedParameter(message, param=param)
     if param == "previous_response_id":
         refusal.code = "previous_response_not_found"  # OpenAI's code, by which its clients know it
+    elif param == "conversation":
+        refusal.status, refusal.code = 404, "not_found"
     return refusal

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from secrets import token_hex
+from types import MappingProxyType
 from typing import Any
 
 from catalog.errors import (
@@ -31,6 +32,7 @@ from server.runtime import Runtime
 TRIES = 6
 """Attempts at a line that an upstream fails; a limit of rate is waited for until the batch expires."""
 LONGEST_WAIT = 60.0
+_AS_BATCH = MappingProxyType({"x-roundhouse-workload": Workload.BATCH.value})
 
 
 class Asker:
@@ -59,8 +61,8 @@ class Asker:
 
     async def _ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         caller = caller_of_owner(self._runtime, self._owner)
-        question = await door.ask(body, Origin(caller, token_hex(16)), self._runtime)
-        facts = question.job.facts
+        question = await door.ask(body, Origin(caller, token_hex(16), _AS_BATCH), self._runtime)
+        facts = question.job.facts  # a line's own 'routing' does not make it urgent
         intent = replace(facts.intent, workload=Workload.BATCH)
         job = replace(question.job, facts=replace(facts, intent=intent))
         async with question.opens(self._runtime, job, caller) as answer:

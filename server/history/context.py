@@ -80,11 +80,12 @@ async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller
 def conversation_id(request: ResponsesRequest) -> str | None:
     """The id in ``conversation``. Raises InvalidRequest for an object without one."""
     given = request.conversation
-    if isinstance(given, dict):
-        given = given.get("id")
-        if not isinstance(given, str) or not given:
-            raise InvalidRequest("'conversation' is an id, or an object with an 'id'.", param="conversation")
-    return given or None
+    if given is None:
+        return None
+    name = given.get("id") if isinstance(given, dict) else given
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest("'conversation' is an id, or an object with an 'id'.", param="conversation")
+    return name
 
 
 def no_conversation(name: str) -> NotFound:

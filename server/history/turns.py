@@ -24,7 +24,7 @@ from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
 from server.wires.web_search import can_search
 
-_STATEFUL = frozenset({"item_reference", "compaction"})
+_STATEFUL = ("item_reference", "compaction")
 _LONG = 500
 """Items above which the translation of a request runs in a thread."""
 
@@ -140,7 +140,7 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     if body.background and not (kept and storage.settings.background):
         why = "are switched off (storage.background)" if kept else "are stored: 'store' must be true"
         raise UnsupportedParameter(f"Background responses {why}.", param="background")
-    stateful = body.previous_response_id is not None or bool(body.conversation)
+    stateful = body.previous_response_id is not None or body.conversation is not None
     context = await context_of(storage, body, caller) if stateful else NOTHING
     given = body.input
     changes: Json = {}

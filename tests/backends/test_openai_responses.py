@@ -12,8 +12,9 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import OPENAI
-from backends.openai.responses.request import LEAST_OUTPUT, translate
+from backends.openai.responses.request import translate
 from backends.wire.chat import ChatRequest
+from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from tests.fakes.openai_responses import (

@@ -22,7 +22,7 @@ from catalog.types import Json
 HERE = Path(__file__).parent
 TABLE = HERE / "clients.toml"
 HOME = Path(os.environ.get("ROUNDHOUSE_CLIENTS_HOME") or HERE.parents[1] / ".clients").resolve()
-INSTALL_LIMIT = 300.0
+INSTALL_LIMIT = 150.0
 """Seconds for one installation."""
 NODE_MAJOR = 22
 """The oldest node that the clients run on."""

@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bench.fetching import own_data
 from tests.clients.environments import HERE, Client, Unavailable, installed, path, table
 from tests.clients.tap import Exchange, Tap
 from tests.e2e.providers import endpoint, model, providers
@@ -95,7 +96,7 @@ def server(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         *(model(name, there, at="scripted", capabilities=able) for name, there, able in OTHERS),
     ]
     (folder / "roundhouse.toml").write_text("\n".join(rows))
-    with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY}) as running:
+    with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY, **own_data(folder)}) as running:
         yield running
 
 

@@ -237,7 +237,7 @@ async def stored(gateway: Gateway) -> dict[str, str]:
 async def answer(gateway: Gateway, ask: Ask) -> Response:
     kept = await stored(gateway) if "_id}" in ask.path or ask.path == "/v1/chat/completions" else {}
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
-    file = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
+    file: Any = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
     ids = {"trace_id": trace, "model_id": "parrot", **kept}
     ids["file_id"] = (await gateway.client.post("/v1/files", **file)).json()["id"]
     ids["upload_id"] = (await gateway.client.post("/v1/uploads", json=UPLOAD)).json()["id"]

@@ -14,13 +14,14 @@ from typing_extensions import TypedDict
 from backends.wire.answers import OpenAIResponse, ResponseEvent, ResponseItem, ResponseUsage
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import NotFound, RateLimited
+from routing.choosing.policy import is_auto
 from server.answers.counting import count_tokens
 from server.answers.streams import stream_events
 from server.answers.whole import json_response, whole
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
-from server.jobs import chat_job
+from server.jobs import chat_job, permitted
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ async def _in_background(request: Request, turn: Turn) -> Response:
     from server.history.events import record_of
 
     runtime, origin = runtime_of(request), origin_of(request)
-    await turn.job(origin)  # a request that cannot be is refused now
+    job = await turn.job(origin)  # a request that cannot be is refused now
+    facts = permitted(job.facts, origin.caller, runtime.catalog)
+    if not is_auto(facts.requested):
+        runtime.catalog.resolve(facts.requested)
     record, events = queued_record(turn, origin.headers)
     assert runtime.runner is not None
     await runtime.storage.keep(record, record_of(record, events), make_room=True)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.wire.answers import ResponseItem
+from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, NotFound, RateLimited
 from catalog.types import Json
 from routing.state.records import Record, RecordQuery, new_id
@@ -110,10 +111,23 @@ def _new(items: list[Json]) -> list[Json]:
             raise InvalidRequest("A conversation holds items, not references to them.", param=f"items[{at}]")
         if not isinstance(item.get("id", ""), str | None) or len(item.get("id") or "") > 128:
             raise InvalidRequest("An item's id is a text of at most 128 characters.", param=f"items[{at}].id")
+    if items:
+        _check(items)
     made = as_items(items, token_hex(16))
     if len({item["id"] for item in made}) < len(made):
         raise InvalidRequest("Two of the items have the same id.", param="items")
     return made
+
+
+def _check(items: list[Json]) -> None:
+    """Raises InvalidRequest for items that no response could go on from."""
+    from server.wires.responses import to_chat
+
+    try:
+        to_chat(ResponsesRequest.model_validate({"input": items}))
+    except InvalidRequest as wrong:
+        param = wrong.param and wrong.param.replace("input", "items", 1)
+        raise InvalidRequest(wrong.message.replace("input[", "items["), param=param) from None
 
 
 @route(router, "GET", "/v1/conversations/{conversation_id}", Contract(answers=StoredConversation))
@@ -179,7 +193,7 @@ async def create_conversation_items(
 async def list_conversation_items(request: Request, conversation_id: str, query: ItemsQuery) -> Response:
     """List the items of a conversation."""
     await _found(request, conversation_id)
-    after = None if query.after is None else item_record(conversation_id, query.after)
+    after = None if query.after is None else (await _item(request, conversation_id, query.after, "after")).id
     rows, more = await runtime_of(request).storage.page(
         RecordQuery(ITEM, owner=caller_of(request).id, parent=conversation_id),
         Page(query.limit, query.order, after),
@@ -187,12 +201,12 @@ async def list_conversation_items(request: Request, conversation_id: str, query:
     return json_response(listed(shown([row.body for row in rows], query.include), more))
 
 
-async def _item(request: Request, conversation: str, name: str) -> Record:
+async def _item(request: Request, conversation: str, name: str, param: str = "item_id") -> Record:
     await _found(request, conversation)
     records = runtime_of(request).storage.records
     record = await records.get(ITEM, item_record(conversation, name), caller_of(request).id)
     if record is None:
-        raise NotFound(f"The conversation has no item {name[:100]!r}.", param="item_id")
+        raise NotFound(f"The conversation has no item {name[:100]!r}.", param=param)
     return record
 
 

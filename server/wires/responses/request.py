@@ -149,7 +149,8 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
             param="tool_choice",
         )
     losses.refuse(
-        f"This model has no tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.", "tool_choice"
+        f"This model cannot be made to use a tool {of_type(kind)}; leave 'tool_choice' out, or ask another model.",
+        "tool_choice",
     )
     return None
 

@@ -420,7 +420,7 @@ async def test_a_lease_of_a_parent_that_does_not_answer_is_refused_until_it_does
         parent = owner.channels[-2]
         hear = parent.data_received
         missed: list[bytes] = []
-        parent.data_received = missed.append  # type: ignore[method-assign]  # stopped
+        parent.data_received = missed.append  # type: ignore[method-assign, assignment]  # stopped
         for _ in range(2):
             with pytest.raises(Unavailable, match="does not answer"):
                 async with pool.lease(model(), Need()):

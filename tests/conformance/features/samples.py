@@ -154,6 +154,7 @@ CHAT = Door(
         ]}]}),
     ),
     gateway=MappingProxyType({
+        "store": "the gateway keeps the chat",
         "messages": "the request itself", "model": "chooses the row",
         "stream": "the gateway asks for a stream as it needs one",
         "stream_options": "the gateway gives the usage",
@@ -248,9 +249,9 @@ RESPONSES = Door(
     ),
     gateway=MappingProxyType({
         "input": "the request itself", "model": "chooses the row",
-        "stream": "the gateway asks for a stream as it needs one", "store": "the gateway keeps no responses",
+        "stream": "the gateway asks for a stream as it needs one", "store": "the gateway keeps the response",
         "stream_options": "the gateway writes no obfuscation", "include": "answered from what the model gives",
-        "truncation": "the gateway cuts nothing",
+        "truncation": "the gateway leaves out the oldest turns",
         "max_tool_calls": "bounds the provider's own tools, of which this request has none",
         "reasoning.summary": "reasoning that is told comes as the summary",
     }),

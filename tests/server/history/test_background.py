@@ -134,6 +134,8 @@ async def test_a_background_response_must_be_stored(serve: Start) -> None:
         judge = {"type": "message", "role": "judge", "content": "x"}
         with pytest.raises(openai.BadRequestError, match="role"):
             await client.responses.create(**{**ASK, "input": [judge]})
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            await client.responses.create(**{**ASK, "model": "nowhere"})
         storage = runtime_of(gateway).storage
         storage.configure(storage.settings.model_copy(update={"background": 0}))
         with pytest.raises(openai.BadRequestError, match="switched off"):

@@ -234,12 +234,11 @@ async def test_items_of_a_conversation_are_checked(serve: Start) -> None:
         item: Any = {"type": "message", "role": "user", "content": "Hi", "id": "msg_1"}
         made = await client.conversations.items.create(conversation.id, items=[item])
         assert made.data[0].id == "msg_1"
-        for items in (
-            [item],
-            [{"role": "user", "content": "x"}] * 21,
-            [],
-            [{"type": "item_reference", "id": "a"}],
-        ):
+        many: Any = [{"role": "user", "content": "x"}] * 21
+        reference: Any = [{"type": "item_reference", "id": "a"}]
+        judge: Any = [{"role": "judge", "content": "Hi"}]
+        odd: Any = [{"type": ["x"]}]
+        for items in ([item], many, reference, judge, odd, []):
             with pytest.raises(openai.BadRequestError):
                 await client.conversations.items.create(conversation.id, items=items)
 
@@ -291,3 +290,31 @@ async def test_the_tokens_of_an_input_are_counted_with_what_came_before(serve: S
         )
         assert alone.object == "response.input_tokens"
         assert after.input_tokens > alone.input_tokens + 50
+
+
+async def test_logprobs_are_shown_where_they_are_asked_for(serve: Start) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        told = {"token": "Hello", "logprob": -0.5, "bytes": None, "top_logprobs": []}
+        first = chunk("Hello")
+        first["choices"][0]["logprobs"] = {"content": [told]}
+        gateway.backend.script = (first, chunk(finish="stop"), usage_chunk())
+        name = "message.output_text.logprobs"
+        made = await client.responses.create(input="Hi", include=[name], **ASK)  # type: ignore[list-item]
+
+        async def shown(**query: Any) -> int:
+            response: Any = await client.responses.retrieve(made.id, **query)
+            return len(response.output[0].content[0].logprobs)
+
+        assert await shown() == 0
+        assert await shown(include=["reasoning.encrypted_content", name]) == 1
+        with pytest.raises(openai.BadRequestError, match="cannot be included"):
+            await shown(include=["secrets"])
+
+
+async def test_a_conversation_without_an_id_and_an_item_of_an_odd_type_are_refused(serve: Start) -> None:
+    async with serve() as gateway:
+        odd: list[Any] = [{"conversation": {}}, {"conversation": ""}, {"input": [{"type": ["x"]}]}]
+        for fields in odd:
+            asked = {"model": "parrot", "input": "Hi", **fields}
+            answer = await gateway.client.post("/v1/responses", json=asked)
+            assert answer.status_code == 400, answer.text

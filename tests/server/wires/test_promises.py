@@ -155,7 +155,7 @@ async def test_an_error_names_the_trace_that_tells_of_it(client: httpx.AsyncClie
 
 
 async def test_the_trace_of_a_refusal_does_not_repeat_what_was_asked(client: httpx.AsyncClient) -> None:
-    asked = {"messages": [{"role": "user", "content": "Zanzibar"}], "moderation": {"model": "omni"}}
+    asked: Json = {"messages": [{"role": "user", "content": "Zanzibar"}], "moderation": {"model": "omni"}}
     refused = await ask(client, **asked)
     told = (await client.get(f"/v1/traces/{refused.headers['x-roundhouse-trace']}")).json()
     error = refused.json()["error"]
