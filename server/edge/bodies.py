@@ -58,12 +58,10 @@ def read_query(request: Request, model: type[M]) -> M:
     ``name[]=a&name[]=b`` reads as ``name=a,b``, and ``name[key]=a`` as an object: OpenAI's SDKs write them so.
     """
     given: dict[str, Any] = dict(request.query_params)
-    validate = model.model_validate_strings
     if any("[" in name for name in given):
         given = _nested(request.query_params.multi_items())
-        validate = model.model_validate  # the other takes no lists
     try:
-        return validate(given)
+        return model.model_validate_strings(given)
     except ValidationError as error:
         raise from_validation(error, given) from None
 
