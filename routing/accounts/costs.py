@@ -125,6 +125,7 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
         return None
     rates = price.rates.standard
     searches = searches_of(price, facts)
+    details: UsageDetails | None
     if Capability.AUDIO_INPUT in facts.features:
         written, details = 0, UsageDetails(audio_input=prompt, web_searches=searches)
     elif (rates.cache_write_long or 0) > (rates.input or 0):

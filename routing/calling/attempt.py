@@ -33,7 +33,16 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
-from routing.calling.bounds import Bound, as_sent, bound_of, bounded, check_least, check_longest, check_taken
+from routing.calling.bounds import (
+    Bound,
+    as_sent,
+    bound_of,
+    bounded,
+    check_least,
+    check_longest,
+    check_taken,
+    shortened,
+)
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.judgement import insists
@@ -175,13 +184,19 @@ class Attempt(Generic[T]):
         request, foreign = with_own_reasoning(request, self.model.id)
         translated = original_for(backend, request, upstream) is None
         self.dropped = backend.dropped(request, upstream)
-        if translated:
+        shorter = shortened(request, self.model) if translated else None
+        if shorter is not None:
+            request = shorter
+        elif translated:
             check_longest(self.model, facts)
+        if translated:
             self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
         self.dropped = self.job.without_kept(self.dropped)
         if self.dropped:
             check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)
-            self._refuse(self.dropped)
+        if shorter is not None:
+            self.dropped += ("max_tokens",)
+        self._refuse(self.dropped)
         return request
 
     def _note_reported(self) -> None:

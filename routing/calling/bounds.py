@@ -175,6 +175,21 @@ def check_longest(model: Model, facts: Facts) -> None:
         )
 
 
+def shortened(request: WireModel, model: Model) -> WireModel | None:
+    """A request of the Messages API with the longest answer of the model as its bound; None if it needs none.
+
+    That API demands a bound, and its agents send every model the same.
+    """
+    longest = model.limits.max_output_tokens
+    if longest is None or not isinstance(request, TranslatedChat):
+        return None
+    if request.original is None or request.original.wire != "messages":
+        return None
+    if request.output_limit is None or request.output_limit <= longest:
+        return None
+    return request.model_copy(update={"max_completion_tokens": longest})
+
+
 def as_sent(facts: Facts, target: Upstream | None) -> Facts:
     """The facts with the caller's bound as the server gets it: :data:`LEAST_OUTPUT` at least, if it wants that."""
     least = 0 if target is None else _least(target)

@@ -47,7 +47,7 @@ class SingleItem:
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """A job, and how the items of its answer become one document. ``opens`` opens it, ``keep`` stores the answer."""
+    """A job, and how its items become one document. ``opens`` opens it, and ``keep`` stores the answer."""
 
     job: Job[T]
     assembler: Callable[[], Assembler[T]]

@@ -34,7 +34,7 @@ async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
-    stored = bool(body.model_extra) and body.model_extra.get("store") is True
+    stored = (body.model_extra or {}).get("store") is True
     if not stored or runtime.storage.settings.store == "never":
         return Question(job, assembler)
     keeper = ChatKeeper(runtime.storage, origin.caller, job.trace, body)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, create_model
+from pydantic import StringConstraints, create_model
 
 from backends.wire.common import WireModel
 from catalog.catalog import Catalog
@@ -37,23 +37,15 @@ class Door:
 Doors = Mapping[str, Door]
 
 
-class LineRequest(Protocol):
-    """A line of OpenAI's input."""
-
-    custom_id: str
-    body: Any
-
-
 def line_type(path: str, door: Door) -> type[WireModel]:
     """The type of a line that asks this endpoint. Further members of a line are ignored."""
-    return create_model(
-        "LineRequest",
-        __base__=WireModel,
-        custom_id=(CustomId, ...),
-        method=(Literal["POST"], ...),
-        url=(Literal[path], ...),
-        body=(door.reads, Field()),
-    )
+    members: dict[str, Any] = {
+        "custom_id": (CustomId, ...),
+        "method": (Literal["POST"], ...),
+        "url": (Literal[path], ...),
+        "body": (door.reads, ...),
+    }
+    return create_model("LineRequest", __base__=WireModel, **members)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class BatchWork:
     async def _answer(self, batch: Record) -> Record | None:
         """Ask every line that has no result yet. ``None`` if the batch is being cancelled, or is gone."""
         run = batch.body[INTERNAL].get("runs", 0) + 1
-        started = await self._change(batch, **{INTERNAL: {**batch.body[INTERNAL], "runs": run}})
+        started = await self._change(batch, internal={**batch.body[INTERNAL], "runs": run})
         if started is None:
             return None
         done = await asyncio.to_thread(read_done, self._journals(started))
@@ -137,7 +137,7 @@ class BatchWork:
         internal = {**started.body[INTERNAL], "ending": ending}
         counts = progress.counts()
         return await self._change(
-            started, "finalizing", finalizing_at=now, request_counts=counts, **{INTERNAL: internal}
+            started, "finalizing", finalizing_at=now, request_counts=counts, internal=internal
         )
 
     # ---- finishing

@@ -55,7 +55,7 @@ async def read_either(request: Request, choose: Callable[[bytes], type[M]]) -> M
 def read_query(request: Request, model: type[M]) -> M:
     """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest.
 
-    ``name[]=a&name[]=b`` reads as ``name=a,b``, and ``name[key]=a`` as an object: OpenAI's SDKs write them so.
+    ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them.
     """
     given: dict[str, Any] = dict(request.query_params)
     if any("[" in name for name in given):
@@ -73,8 +73,9 @@ def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         if not bracket or not inner.endswith("]"):
             read[name] = value
         elif inner == "]":
-            before = read.get(outer)
-            read[outer] = f"{before},{value}" if isinstance(before, str) else value
+            values = read.setdefault(outer, [])
+            if isinstance(values, list):
+                values.append(value)
         else:
             members = read.setdefault(outer, {})
             if isinstance(members, dict):

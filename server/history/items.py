@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from backends.wire.responses import OWN_ID
@@ -81,14 +81,12 @@ def _anonymous(item: Json) -> Json:
     return {key: value for key, value in item.items() if key != "id"}
 
 
-def shown(items: Iterable[Json], include: str | None) -> list[Json]:
+def shown(items: Iterable[Json], include: Sequence[str] | None) -> list[Json]:
     """The items as a caller reads them: without those parts that are shown on request, unless they are included.
-
-    ``include`` are names with commas between them.
 
     Raises InvalidRequest for an unknown name in ``include``.
     """
-    wanted = frozenset((include or "").split(",")) - {""}
+    wanted = frozenset(include or ())
     if unknown := sorted(wanted - INCLUDES):
         raise InvalidRequest(
             f"{unknown[0][:80]!r} cannot be included. Choose of: {', '.join(sorted(INCLUDES))}.", param="include"

@@ -13,8 +13,7 @@ from server.storage.storage import Page, listed
 
 MAX_PAGE = 100
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Included = Annotated[str, StringConstraints(max_length=1000)]
-"""Names with commas between them, from ``include[]=...`` or ``include=...``."""
+Included = list[Annotated[str, StringConstraints(max_length=100)]]
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],

@@ -56,6 +56,7 @@ async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                         "id": f"{name}/m",
                         "aliases": [name],
                         "capabilities": ["chat", "tools"],
+                        "limits": {"max_output_tokens": 1000},
                         "source": {"kind": "upstream", "endpoint": name, "model": model},
                     }
                     for name, (_, _, model, _) in ends.items()
@@ -124,6 +125,20 @@ async def test_the_tool_runner_compacts_its_conversation_with_any_model(stand: S
     assert not stand.capable.refusals
 
 
+async def test_agents_may_allow_a_longer_answer_than_the_model_gives(stand: Stand) -> None:
+    hello = [{"role": "user", "content": "Hi"}]
+    body: Json = {"model": "capable", "max_tokens": 64_000, "messages": hello}
+    answer = await stand.http.post("/v1/messages", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-roundhouse-dropped"] == "max_tokens"
+    assert stand.capable.calls[-1].body["max_completion_tokens"] == 1000
+    strict = await stand.http.post("/v1/messages", json={**body, "routing": {"strict": True}})
+    assert strict.status_code == 400
+    chat = await stand.http.post("/v1/chat/completions", json=body)
+    assert chat.status_code == 400, "a caller of OpenAI's API is told, as OpenAI does"
+    assert len(stand.capable.calls) == 1
+
+
 async def test_a_summary_that_was_cut_off_is_none(stand: Stand) -> None:
     stand.capable.reply = "one two three four"
     asked: Any = {"model": "capable", "messages": [{"role": "user", "content": "Hi"}]}
@@ -169,7 +184,7 @@ async def test_what_claude_code_sends_is_answered_by_a_server_that_refuses_unkno
     assert called == [CALLED[recorded["name"]]]
     assert events[-1]["type"] == "message_stop"
     named = set(answer.headers.get("x-roundhouse-dropped", "").split(", "))
-    assert named <= {"context_management", "messages.cache_control", "tools.web_search_20250305"}
+    assert named <= {"max_tokens", "context_management", "messages.cache_control", "tools.web_search_20250305"}
 
 
 async def test_a_tool_that_claude_code_has_not_searched_is_hidden_from_the_model(stand: Stand) -> None:

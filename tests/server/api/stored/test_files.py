@@ -115,7 +115,7 @@ async def test_a_list_is_by_purpose_and_in_pages(gateway: Gateway) -> None:
 
 
 async def test_a_file_expires_as_its_caller_says(gateway: Gateway) -> None:
-    timed = await kept(gateway, **{"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"})
+    timed = await kept(gateway, LINE, **{"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"})
     assert timed["expires_at"] - timed["created_at"] == 3600
     assert (await kept(gateway, purpose="user_data"))["expires_at"] is None
 
@@ -131,7 +131,7 @@ async def test_a_file_expires_as_its_caller_says(gateway: Gateway) -> None:
     ],
 )
 async def test_a_form_that_is_wrong_names_the_field(gateway: Gateway, fields: dict[str, str], param: str) -> None:
-    answer = await upload(gateway, **fields)
+    answer = await upload(gateway, LINE, "in.jsonl", **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert names(files_of(gateway).folder) == []
 
