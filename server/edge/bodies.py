@@ -58,10 +58,12 @@ def read_query(request: Request, model: type[M]) -> M:
     ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them.
     """
     given: dict[str, Any] = dict(request.query_params)
+    validate = model.model_validate_strings
     if any("[" in name for name in given):
         given = _nested(request.query_params.multi_items())
+        validate = model.model_validate  # the other takes no lists
     try:
-        return model.model_validate_strings(given)
+        return validate(given)
     except ValidationError as error:
         raise from_validation(error, given) from None
 

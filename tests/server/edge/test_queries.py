@@ -17,7 +17,7 @@ def asked(query: str) -> Request:
 
 def test_a_list_and_a_number_are_read_beside_each_other() -> None:
     query = read_query(asked("include%5B%5D=a&include[]=b&limit=5&order=asc"), ItemsQuery)
-    assert (query.include, query.limit, query.order) == ("a,b", 5, "asc")
+    assert (query.include, query.limit, query.order) == (["a", "b"], 5, "asc")
 
 
 def test_an_object_is_read_by_its_keys() -> None:
