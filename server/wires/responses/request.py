@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.wire.chat import Original, TranslatedChat
+from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -19,6 +19,10 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
+_IN_CONTAINERS = ("code_interpreter", "shell")
+"""Hosted tools that run in a container each, which is paid by the piece."""
+
+
 def to_chat(
     request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
 ) -> TranslatedChat:
@@ -26,9 +30,9 @@ def to_chat(
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
-    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
-    elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
-    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
+    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, bounds the
+    searches of other providers. ``searches`` tells by a model's name whether it can search the web; without it,
+    a request that wants a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
@@ -57,7 +61,7 @@ def to_chat(
             *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
         )
     if request.max_tool_calls is not None and "web_search_options" in body:
-        losses.add("max_tool_calls")
+        body["web_search_options"]["max_uses"] = request.max_tool_calls
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
         body["logprobs"] = True
         if request.top_logprobs:
@@ -66,8 +70,23 @@ def to_chat(
         body,
         losses.names,
         place=lambda name: name.replace("messages", "input"),
-        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        original=Original(
+            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+        ),
         makers=makers_in(messages),
+    )
+
+
+def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
+    """The hosted tools that cost money. A search for tools costs its tokens alone."""
+    if not toolbox.hosted or request.tool_choice == "none":
+        return NO_PAID_TOOLS
+    kinds = [tool["type"] for tool, _ in toolbox.hosted]
+    others = dict.fromkeys(kind for kind in kinds if kind not in (*OF_RESPONSES, *_IN_CONTAINERS, "tool_search"))
+    return PaidTools(
+        searches=request.max_tool_calls if any(kind in OF_RESPONSES for kind in kinds) else 0,
+        containers=sum(kind in _IN_CONTAINERS for kind in kinds),
+        others=tuple(others),
     )
 
 
