@@ -147,7 +147,8 @@ class Dispatcher:
     async def begin(self, job: Job[T]) -> Answer[T]:
         """The answer of the first candidate that gives one. The caller passes its attempt to :meth:`end`."""
         plan = self._plan(job.facts)
-        self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
+        if not (job.further and self._traces.go_on(job.trace)):
+            self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
             attempt = await self._first_answer(job, plan, plan.candidates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import orjson
@@ -14,8 +15,14 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.callers import Caller, Origin
-from server.jobs import chat_job, open_job
+from server.jobs import Opens, chat_job, open_job
 from server.runtime import Runtime
+
+
+def opener(truncation: str | None, origin: Origin) -> Opens[Json]:
+    """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
+    return partial(Truncating, origin=origin) if truncation == "auto" else open_job
+
 
 TRIES = 16
 _FOR_THE_ANSWER = 0.9

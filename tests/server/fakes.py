@@ -222,7 +222,7 @@ class FakeAnswer(Answer[T]):
     """An answer whose first item has arrived."""
 
     def __init__(self, job: Job[T], first: T, rest: AsyncIterator[T]) -> None:
-        self.trace, self._first, self._rest = job.trace, first, rest
+        self.trace, self._first, self._rest, self.model = job.trace, first, rest, CHAT
 
     def headers(self) -> dict[str, str]:
         return {

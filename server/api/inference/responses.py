@@ -47,7 +47,6 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
 
     The response is kept, unless ``store`` is false, and can be gone on from with ``previous_response_id``.
     """
-    from server.history.background import opens
     from server.wires.responses import ResponseStream
 
     turn = await _turn(request, body)
@@ -55,7 +54,7 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
         return await _in_background(request, turn)
     origin = origin_of(request)
     job = await turn.job(origin)
-    opening = opens(body, origin)
+    opening = turn.opens(origin)
     if body.stream:
         stream = turn.translation()
         return await stream_events(
@@ -138,8 +137,8 @@ class CompactedResponse(TypedDict):
 )
 async def compact_response(request: Request, body: ResponsesRequest) -> Response:
     """Compact a conversation: the model summarises it, in an item that only the caller's own key can send back."""
-    from server.history.background import opens
     from server.history.compaction import compacted, summarising
+    from server.history.truncation import opener
     from server.history.turns import turn_of
     from server.wires.responses import ResponseStream
 
@@ -152,7 +151,7 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
         request,
         job,
         lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
-        opens(asked, origin),
+        opener(asked.truncation, origin),
     )
     answer = await compacted(runtime.storage, origin.caller, turn.items(), response)
     return json_response(answer, headers=headers)

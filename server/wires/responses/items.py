@@ -144,7 +144,9 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
 
 
 def _drawn(message: Json, item: Json, where: str) -> None:
-    """A picture that the model made is one of the message's ``images``."""
+    """A picture that the model made is one of the message's ``images``; one that failed leaves nothing."""
+    if item.get("result") is None and item.get("status") == "failed":
+        return
     picture = f"data:image/{item.get('output_format') or 'png'};base64,{_text(item, 'result', where)}"
     extra = {"extra_content": item["extra_content"]} if item.get("extra_content") else {}
     message.setdefault("images", []).append({"type": "image_url", "image_url": {"url": picture}, **extra})

@@ -20,7 +20,11 @@ _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_cal
 
 
 def to_chat(
-    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+    request: ResponsesRequest,
+    *,
+    kept: bool = False,
+    searches: Callable[[str], bool] | None = None,
+    draws: Callable[[Json], bool] = lambda _: False,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
@@ -28,11 +32,12 @@ def to_chat(
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
     are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
     elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
-    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
+    a search is for models that can. ``draws`` tells whether the gateway serves a tool ``image_generation`` itself.
+    Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
-    toolbox = Toolbox(request)
+    toolbox = Toolbox(request, draws=draws)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
