@@ -131,8 +131,7 @@ class Rounds(AbstractAsyncContextManager[Answer[Json]]):
         further = chat.followed_by([Message.model_validate(each) for each in messages], makers, changes)
         made = chat_job(further, self._origin)
         facts = replace(made.facts, intent=self.job.facts.intent)
-        kept = {"kept": self.job.kept, "left_out": self.job.left_out}
-        self.job = replace(made, facts=facts, further=True, **kept)
+        self.job = replace(made, facts=facts, kept=self.job.kept, left_out=self.job.left_out, further=True)
         return await self._open()
 
     async def _open(self) -> Answer[Json]:
@@ -311,7 +310,7 @@ class _Round:
         for given in delta["tool_calls"]:
             position, function = given.get("index", 0), given.get("function") or {}
             call = self.calls.get(position)
-            name = function.get("name")
+            name = str(function.get("name"))
             if call is None and name in self.tools:
                 number = self.earlier + len(self.calls)
                 counted = self.most is None or number < self.most

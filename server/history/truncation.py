@@ -18,12 +18,6 @@ from server.callers import Caller, Origin
 from server.jobs import Opens, chat_job, open_job
 from server.runtime import Runtime
 
-
-def opener(truncation: str | None, origin: Origin) -> Opens[Json]:
-    """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
-    return partial(Truncating, origin=origin) if truncation == "auto" else open_job
-
-
 TRIES = 16
 _FOR_THE_ANSWER = 0.9
 """The share of a context window that the prompt may fill, if the caller does not bound its answer."""
@@ -81,6 +75,11 @@ class Truncating(AbstractAsyncContextManager[Answer[Json]]):
         made = chat_job(chat.model_copy(update={"messages": kept}), self._origin)
         left_out = (*self._job.left_out, f"input (oldest {dropped} messages)")
         return replace(made, kept=self._job.kept, left_out=left_out)
+
+
+def opener(truncation: str | None, origin: Origin) -> Opens[Json]:
+    """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
+    return partial(Truncating, origin=origin) if truncation == "auto" else open_job
 
 
 def newest(messages: list[Message], share: float) -> list[Message]:

@@ -30,8 +30,10 @@ from server.wires.web_search import is_set_up
 DRAW = "image_generation"
 """The type of the tool, and its function's name if that is free."""
 _ITEM = "image_generation_call"
+_OWN = f"ig_{OWN_ID}"
 _OPTIONS = ("model", "size", "quality", "background", "moderation", "output_format", "output_compression")
 _TOLD = ("size", "quality", "background", "output_format")
+_SIZE = "^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$"
 KNOWN = frozenset({"type", "action", "partial_images", *_OPTIONS})
 """The fields of the tool that are kept; an ``auto`` leaves the choice to the models."""
 
@@ -64,7 +66,7 @@ def function(tool: Json, name: str) -> Json:
     properties: Json = {"prompt": {"type": "string", "description": "The picture, described in detail."}}
     if _given(tool, "size") is None:
         about = "Width and height in pixels, such as 1024x1024; leave it out for the usual size."
-        properties["size"] = {"type": "string", "description": about}
+        properties["size"] = {"type": "string", "pattern": _SIZE, "description": about}
     return {
         "name": name,
         "description": "Draws a picture and shows it to the user.",
@@ -112,15 +114,13 @@ class ImageTool:
                         done = event
             fields = _drawn(done, body)
         except RoundhouseError as error:
-            call.result = f"No picture was drawn: {error.message}"
-            told = {"code": error.code, "message": error.message, "type": error.type}
-            yield ItemStep(name, _ITEM, "failed", fields={"error": told})
-        else:
-            call.result = f"The picture is drawn, and the user sees it. Its id is {name}."
-            yield ItemStep(name, _ITEM, "completed", fields=fields)
+            fields = error.to_body()
+        step = ItemStep(name, _ITEM, "failed" if "error" in fields else "completed", fields=fields)
+        call.result = result_of({**fields, "id": name})
+        yield step
 
     def _item(self, call: ServerCall) -> str:
-        return f"ig_{OWN_ID}{self.origin.trace}{call.number:02x}"
+        return f"{_OWN}{self.origin.trace}{call.number:02x}"
 
     def _body(self, call: ServerCall) -> ImageRequest:
         """The request of a call. Raises InvalidRequest for arguments that the function does not have."""
@@ -135,6 +135,19 @@ class ImageTool:
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             raise InvalidRequest(f"{wording.place(first)}: {wording.describe(first, value=False)}") from None
+
+
+def is_own(item: Json) -> bool:
+    """Whether the gateway drew the picture of an item, or tried to."""
+    return str(item.get("id")).startswith(_OWN)
+
+
+def result_of(item: Json) -> str:
+    """The result of a call that the model reads, by the call's item."""
+    if item.get("result"):
+        return f"The picture is drawn, and the user sees it. Its id is {item['id']}."
+    error = item.get("error")
+    return f"No picture was drawn: {error.get('message') if isinstance(error, dict) else 'the call was cut off'}"
 
 
 def _given(tool: Json, name: str) -> Any:

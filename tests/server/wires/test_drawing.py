@@ -227,8 +227,19 @@ async def test_a_drawing_that_fails_is_told_to_the_model(serve: Start, arguments
         assert isinstance(json.loads(call.tool_calls[0].function.arguments), dict), (
             "providers refuse anything else"
         )
-        again = await made.ask(input="Again.", previous_response_id=response.id)
-        assert again.status == "completed", "a failed picture in the conversation is left out"
+        again = await made.ask(input="Again.", tools=[], previous_response_id=response.id)
+        assert again.status == "completed", "a failed picture is left out where the model has no such tool"
+
+
+async def test_later_turns_tell_the_model_what_it_drew(serve: Start) -> None:
+    async with studio(serve, FOX, FOX, DONE) as made:
+        first = await made.ask()
+        await made.ask(input="Once more.", previous_response_id=first.id)
+        told = [(message.role, message.tool_call_id) for message in made.artist.chats[-1].messages]
+        ids = [item.id for item in first.output if item.type == "image_generation_call"]
+        assert len(ids) == 2
+        called: list[Any] = [*(pair for each in ids for pair in (("assistant", None), ("tool", each)))]
+        assert told == [("user", None), *called, ("assistant", None), ("user", None)]
 
 
 async def test_a_call_that_the_client_answers_ends_the_round(serve: Start) -> None:
