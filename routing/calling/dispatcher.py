@@ -151,7 +151,7 @@ class Dispatcher:
             self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
-            attempt = await self._first_answer(job, plan, plan.candidates)
+            attempt = await self._first_answer(job, plan, plan.candidates, spent=job.spent)
             if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
                 # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
                 await attempt.close()

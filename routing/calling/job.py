@@ -27,7 +27,8 @@ class Job(Generic[T]):
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
     model is given, and ``kept`` the parameters that are stored here, so that no server needs to take them.
     ``bound`` is the longest answer by the limits of the caller's key. A ``further`` job serves a request for which
-    another did before: it belongs to the same trace.
+    another did before: it belongs to the same trace, and ``spent`` are the dollars that those before it cost,
+    which limits on cost count too.
     """
 
     facts: Facts
@@ -39,6 +40,7 @@ class Job(Generic[T]):
     kept: tuple[str, ...] = ()
     bound: Bound | None = None
     further: bool = False
+    spent: float = 0.0
 
     def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The names of parameters that are not stored here."""

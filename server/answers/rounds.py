@@ -40,7 +40,8 @@ class ServerCall:
     """One call of a tool that the server runs.
 
     ``id`` is the chat's, ``number`` counts such calls of the answer from 0, ``arguments`` is JSON, and ``result``
-    the text that the model reads. A call beyond the caller's limit is not ``counted``, and not run.
+    the text that the model reads. A call beyond the caller's limit is not ``counted``, and not run. ``spent`` are
+    the dollars of the request when the call has been run.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ServerCall:
     counted: bool = True
     arguments: str = ""
     result: str = ""
+    spent: float | None = None
 
 
 class ServerTool(Protocol):
@@ -59,7 +61,10 @@ class ServerTool(Protocol):
         ...
 
     def run(self, call: ServerCall, job: Job[Json]) -> AsyncGenerator[Any]:
-        """Run a whole call of ``job``'s answer: yields its steps and sets its result. Raises nothing typed."""
+        """Run a whole call of ``job``'s answer: yields its steps, and sets its result and what was spent.
+
+        An error of the tool is its result.
+        """
         ...
 
     def abandon(self, call: ServerCall) -> Any:
@@ -110,11 +115,17 @@ class Rounds(AbstractAsyncContextManager[Answer[Json]]):
             ended = None if opening is None else await opening.__aexit__(kind, error, traceback)
         return ended
 
-    async def close(self) -> None:
-        """End the round that is open."""
+    async def close(self, answer: Answer[Json]) -> None:
+        """End the round that is open, which gave this answer."""
         opening, self._opening = self._opening, None
         assert opening is not None
         await opening.__aexit__(None, None, None)
+        self.count(answer.spent)
+
+    def count(self, spent: float | None) -> None:
+        """Let limits on cost count what the request has cost so far, in dollars."""
+        if spent is not None:
+            self.job = replace(self.job, spent=spent)
 
     async def go_on(self, turn: _Round, answered_by: str, *, most: int | None, free: bool) -> Answer[Json]:
         """Ask the same model again, after its calls and their results. Raises as opening a job.
@@ -131,7 +142,10 @@ class Rounds(AbstractAsyncContextManager[Answer[Json]]):
         further = chat.followed_by([Message.model_validate(each) for each in messages], makers, changes)
         made = chat_job(further, self._origin)
         facts = replace(made.facts, intent=self.job.facts.intent)
-        self.job = replace(made, facts=facts, kept=self.job.kept, left_out=self.job.left_out, further=True)
+        before = self.job
+        self.job = replace(
+            made, facts=facts, kept=before.kept, left_out=before.left_out, further=True, spent=before.spent
+        )
         return await self._open()
 
     async def _open(self) -> Answer[Json]:
@@ -151,6 +165,10 @@ class RoundsAnswer(Answer[Json]):
         self._earlier_attempts = 0
         self._items: AsyncGenerator[Json] | None = None
         self.trace, self.model = first.trace, first.model
+
+    @property
+    def spent(self) -> float:
+        return self._current.spent
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -192,7 +210,7 @@ class RoundsAnswer(Answer[Json]):
             if not turn.calls or turn.finish not in _CALLED or self._number == MOST_ROUNDS:
                 break
             self._earlier_attempts += int(self._current.headers()["x-roundhouse-attempts"])
-            await self._rounds.close()
+            await self._rounds.close(self._current)
             async with aclosing(self._results(turn)) as results:
                 async for chunk in results:
                     yield chunk
@@ -231,6 +249,7 @@ class RoundsAnswer(Answer[Json]):
             async with aclosing(self._rounds.tools[call.name].run(call, self._rounds.job)) as steps:
                 async for step in steps:
                     yield turn.told(step)
+            self._rounds.count(call.spent)
 
     def _has_others(self) -> bool:
         chat = self._rounds.job.request

@@ -34,6 +34,9 @@ class House:
     talker: Scripted
     painter: FakeOpenAI
 
+    def respond(self, **fields: Any) -> Any:
+        return self.client.responses.create(**fields)
+
     def drawn(self) -> list[Call]:
         return [call for call in self.painter.calls if call.path.endswith("/images/generations")]
 
@@ -66,7 +69,7 @@ def fresh(house: House) -> None:
 
 def test_a_picture_is_drawn_by_the_image_model_whole_and_streamed(house: House) -> None:
     ask: Any = {"model": "talker", "input": FOX, "tools": [{**TOOL, "partial_images": 1, "quality": "low"}]}
-    whole = house.client.responses.create(**ask)
+    whole = house.respond(**ask)
     with house.client.responses.stream(**ask) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
@@ -91,25 +94,21 @@ def test_a_picture_is_drawn_by_the_image_model_whole_and_streamed(house: House) 
 
 
 def test_the_conversation_goes_on_after_a_picture(house: House) -> None:
-    first = house.client.responses.create(model="talker", input=FOX, tools=[TOOL])
-    second = house.client.responses.create(
-        model="talker", input='Say "Good."', tools=[TOOL], previous_response_id=first.id
-    )
+    first = house.respond(model="talker", input=FOX, tools=[TOOL])
+    second = house.respond(model="talker", input='Say "Good."', tools=[TOOL], previous_response_id=first.id)
     assert second.output_text == "Good."
     assert not house.talker.refusals
 
 
 def test_a_model_that_must_draw_draws_once(house: House) -> None:
-    response = house.client.responses.create(
-        model="talker", input=FOX, tools=[TOOL], tool_choice={"type": "image_generation"}
-    )
+    response = house.respond(model="talker", input=FOX, tools=[TOOL], tool_choice={"type": "image_generation"})
     assert [item.type for item in response.output] == ["image_generation_call", "message"]
     assert len(house.drawn()) == 1
 
 
 def test_an_image_model_that_refuses_is_told_to_the_chat_model(house: House) -> None:
     house.painter.script(Fault(status=400, message="Your fox is not safe.", code="moderation_blocked"))
-    response = house.client.responses.create(model="talker", input=FOX, tools=[TOOL])
+    response = house.respond(model="talker", input=FOX, tools=[TOOL])
     picture: Any = response.output[0]
     assert (picture.status, picture.result) == ("failed", None)
     assert response.output_text == "Done."
@@ -121,18 +120,18 @@ def test_an_image_model_that_refuses_is_told_to_the_chat_model(house: House) -> 
 def test_a_clients_own_function_goes_on_beside_it(house: House) -> None:
     asks = 'Call weather {} Call image_generation {"prompt": "a fox"} Say "Done."'
     ask: Any = {"model": "talker", "tools": [TOOL, WEATHER]}
-    first = house.client.responses.create(input=asks, **ask)
+    first = house.respond(input=asks, **ask)
     (call,) = first.output
     assert call.type == "function_call"
     output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "Rain."}]
-    second = house.client.responses.create(input=output, previous_response_id=first.id, **ask)
+    second = house.respond(input=output, previous_response_id=first.id, **ask)
     assert [item.type for item in second.output] == ["image_generation_call", "message"]
     assert second.output_text == "Done."
     assert not house.talker.refusals
 
 
 def test_a_provider_that_draws_itself_gets_the_tool_as_it_is(house: House) -> None:
-    house.client.responses.create(model="native", input="Hi", tools=[TOOL])
+    house.respond(model="native", input="Hi", tools=[TOOL])
     (call,) = house.painter.calls
     assert call.path.endswith("/responses")
     assert call.body["tools"] == [TOOL]
@@ -140,15 +139,13 @@ def test_a_provider_that_draws_itself_gets_the_tool_as_it_is(house: House) -> No
 
 def test_a_client_that_leaves_ends_the_drawing(house: House) -> None:
     house.painter.script(Fault(stall_after=1))
-    stream = house.client.responses.create(
-        model="talker", input=FOX, tools=[{**TOOL, "partial_images": 2}], stream=True
-    )
+    stream = house.respond(model="talker", input=FOX, tools=[{**TOOL, "partial_images": 2}], stream=True)
     for event in stream:
         if event.type == "response.image_generation_call.partial_image":
             break
     stream.close()
     (call,) = house.drawn()
-    assert eventually(lambda: call.cancelled, within=10)
+    assert eventually(call.cancelled.is_set, within=10)
     assert len(house.talker.calls) == 1
 
 

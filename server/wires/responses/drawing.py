@@ -100,7 +100,7 @@ class ImageTool:
             body = self._body(call)
             image = image_job(body, self.origin)
             intent = replace(job.facts.intent, task=None, require=frozenset())
-            image = replace(image, facts=replace(image.facts, intent=intent), further=True)
+            image = replace(image, facts=replace(image.facts, intent=intent), further=True, spent=job.spent)
             done: Json | None = None
             async with open_job(self.runtime, image, self.caller) as answer:
                 async for event in answer:
@@ -112,6 +112,7 @@ class ImageTool:
                         yield ItemStep(name, _ITEM, "generating", event="partial_image", details=partial)
                     elif event.get("type") == "image_generation.completed":
                         done = event
+            call.spent = answer.spent
             fields = _drawn(done, body)
         except RoundhouseError as error:
             fields = error.to_body()

@@ -347,6 +347,7 @@ async def test_what_the_caller_wants_holds_for_the_picture_too(serve: Start) -> 
         assert [each.capability for each in facts] == [Capability.CHAT, Capability.IMAGE, Capability.CHAT]
         assert {(each.intent.workload, each.intent.local_only) for each in facts} == {(Workload.BATCH, True)}
         assert len({each.key for each in facts}) == 1
+        assert made.gateway.dispatcher.spent == [0.0, 0.25, 0.5], "limits on cost count all jobs of the request"
 
 
 async def test_a_client_that_leaves_closes_the_drawing(serve: Start) -> None:
