@@ -17,11 +17,14 @@ from backends.wire.chat import ChatRequest
 from backends.wire.images import ImageRequest
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError, Unavailable
-from catalog.model import Capability, LibrarySource, Model
+from catalog.model import Capability, LibrarySource, Model, UpstreamSource
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyInfo
 from routing.facts import Workload
 from server.answers.rounds import MOST_ROUNDS, added
+from server.callers import Caller
 from server.runtime import HasCatalog
+from server.wires.responses.drawing import can_draw
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import CHAT, FakeBackend, Script, chunk, usage_chunk
@@ -29,6 +32,7 @@ from tests.server.fakes import CHAT, FakeBackend, Script, chunk, usage_chunk
 TOOL: Any = {"type": "image_generation"}
 OTHER: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
 ASK: Any = {"model": "parrot", "input": "Draw a fox.", "tools": [TOOL]}
+ENDPOINTS: tuple[Json, ...] = ({"id": "x", "base_url": "https://cloud.example/v1"},)
 TALKS = CHAT.model_copy(update={"capabilities": CHAT.capabilities | {Capability.TOOLS}})
 BRUSH = Model(
     id="brush",
@@ -102,7 +106,7 @@ def prepared(gateway: Gateway, client: AsyncOpenAI, artist: Artist, rows: Sequen
     runtime = gateway.services.runtime
     assert runtime is not None
     live: HasCatalog = runtime.live
-    live.current = Catalog.load(builtin=False, user_models=tuple(rows))
+    live.current = Catalog.load(builtin=False, user_models=tuple(rows), user_endpoints=ENDPOINTS)
     gateway.dispatcher.backend = gateway.backend = artist
     return Studio(gateway, client, artist)
 
@@ -337,6 +341,22 @@ async def test_without_a_model_that_can_the_tool_is_left_out_and_named(
         response = await made.ask(tools=[tool])
         assert response.output_text == "Here it is."
         assert made.artist.chats[0].tools is None
+        assert made.gateway.dispatcher.left_out == [("tools.image_generation",)]
+
+
+async def test_a_key_without_an_image_model_cannot_draw(serve: Start) -> None:
+    async with studio(serve, DONE) as made:
+        runtime = made.gateway.services.runtime
+        assert runtime is not None
+        for models, able in ((), True), (("parrot",), False), (("parrot", "brush"), True):
+            key = KeyInfo(id="k", name="k", hint="rh", digest="0" * 64, created_at=0.0, models=models)
+            assert can_draw(TOOL, "parrot", runtime, Caller("k", key=key)) is able
+
+
+async def test_a_model_that_is_not_set_up_cannot_draw(serve: Start) -> None:
+    far = BRUSH.model_copy(update={"id": "far", "source": UpstreamSource(endpoint="x", model="m"), "engine": None})
+    async with studio(serve, DONE, rows=(TALKS, far)) as made:
+        await made.ask()
         assert made.gateway.dispatcher.left_out == [("tools.image_generation",)]
 
 
