@@ -46,7 +46,7 @@ def can_draw(tool: Json, requested: str, runtime: Runtime, caller: Caller) -> bo
     if tool.get("action") == "edit" or tool.get("input_image_mask"):
         return False
     try:
-        wanted = _request(tool, {"prompt": "A"}, partial=0).model
+        wanted = _request(tool, {"prompt": "A"}, partial=tool.get("partial_images")).model
         rows = runtime.catalog.models() if is_auto(wanted) else runtime.catalog.replicas(wanted)
         able = is_auto(requested) or any(
             Capability.TOOLS in row.capabilities for row in runtime.catalog.replicas(requested)

@@ -331,8 +331,9 @@ async def test_a_clients_function_of_the_same_name_stays_the_clients(serve: Star
         ((TALKS, BRUSH), {**TOOL, "model": "gpt-image-1"}),
         ((TALKS, BRUSH), {**TOOL, "action": "edit"}),
         ((TALKS, BRUSH), {**TOOL, "output_format": "gif"}),
+        ((TALKS, BRUSH), {**TOOL, "partial_images": 9}),
     ],
-    ids=["no image model", "no tools", "another model", "an edit", "a format"],
+    ids=["no image model", "no tools", "another model", "an edit", "a format", "too many steps"],
 )
 async def test_without_a_model_that_can_the_tool_is_left_out_and_named(
     serve: Start, rows: tuple[Model, ...], tool: Json
