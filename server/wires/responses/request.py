@@ -31,9 +31,9 @@ def to_chat(
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
     are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
-    runs, is ignored where there are none. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
-    a search is for models that can. ``draws`` tells whether the gateway serves a tool ``image_generation`` itself.
-    Raises :class:`InvalidRequest` for a malformed request.
+    runs, is ignored where there are none. ``searches`` tells by a model's name whether it can search the web;
+    without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway serves
+    a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
