@@ -30,7 +30,7 @@ class Captured(RoundhouseError):
         self.upstream = upstream
         self.path = path
         self.body = body
-        self.headers = headers
+        self.sent_headers = headers
 
 
 class CapturingClient(HttpClient):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -67,7 +68,7 @@ class OpenAIBatches:
         return Begun(None)
 
     async def look(self, upstream: Upstream, batch: str) -> BatchState:
-        told = await self._http.get_json(upstream, f"/batches/{batch}")
+        told = await self._http.get_json(upstream, f"/batches/{quote(batch, safe='')}")
         with reading(f"The endpoint '{upstream.endpoint}'"):
             status = str(told["status"])
             files = [told.get("output_file_id"), told.get("error_file_id")]
@@ -79,14 +80,14 @@ class OpenAIBatches:
 
     async def results(self, upstream: Upstream, state: BatchState) -> AsyncIterator[BatchResult]:
         for file in state.results:
-            async with self._http.open(upstream, "GET", f"/files/{file}/content") as response:
+            async with self._http.open(upstream, "GET", f"/files/{quote(file, safe='')}/content") as response:
                 async for line in json_lines(response, upstream):
                     with reading(f"The endpoint '{upstream.endpoint}'"):
                         result = _result(orjson.loads(line))
                     yield result
 
     async def cancel(self, upstream: Upstream, batch: str) -> None:
-        await self._http.post_json(upstream, f"/batches/{batch}/cancel", {})
+        await self._http.post_json(upstream, f"/batches/{quote(batch, safe='')}/cancel", {})
 
 
 def _result(told: Any) -> BatchResult:

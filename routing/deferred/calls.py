@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 from backends.base import Backend, Upstream
 from backends.deferred.api import Batches, Recorded
@@ -48,7 +49,7 @@ class Taken(RoundhouseError):
         self.model = model
         self.path = captured.path
         self.body: Json = {name: value for name, value in captured.body.items() if name not in _STREAMING}
-        self.headers = captured.headers
+        self.sent_headers = captured.sent_headers
         secret = captured.upstream.api_key
         self.key = None if secret is None else digest_of(secret)
         self.amount = amount
@@ -111,8 +112,11 @@ class Collector:
     def explain(self, facts: Facts) -> Plan:
         return self._calls.plan(facts)
 
-    @asynccontextmanager
-    async def open(self, job: Job[T]) -> Any:
+    def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]:
+        return _Collecting(self, job)
+
+    async def take(self, job: Job[Any]) -> NoReturn:
+        """Make a job into a request. Raises as the class says."""
         plan = self._calls.plan(job.facts)
         first = plan.candidates[0] if plan.candidates else None
         if (
@@ -135,7 +139,22 @@ class Collector:
         finally:
             await attempt.close(error)
         raise ModelUnavailable("The request was answered without a call.")
-        yield  # an asynchronous context manager is a generator
+
+
+class _Collecting(AbstractAsyncContextManager[Answer[T]]):
+    """Ends in an error of :meth:`Collector.take` when it is entered."""
+
+    def __init__(self, collector: Collector, job: Job[T]) -> None:
+        self._collector = collector
+        self._job = job
+
+    async def __aenter__(self) -> Answer[T]:
+        await self._collector.take(self._job)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
 
 
 class Replayer:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -40,12 +41,12 @@ class Answering:
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)
 
-    async def answer(self, blocks: AsyncIterator[list[Line]], done: Container[int]) -> None:
+    async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
         """Answer every line whose number is not in ``done``.
 
         Raises an ExceptionGroup with OSError for a disk that fails.
         """
-        async with asyncio.TaskGroup() as asking:
+        async with aclosing(blocks), asyncio.TaskGroup() as asking:
             async for block in blocks:
                 lines = [line for line in block if line.number not in done]
                 start = 0

@@ -8,9 +8,10 @@ no result in the end is asked as any other.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ import orjson
 import structlog
 
 from backends.deferred.api import BatchCall, Batches, BatchLine, BatchState
-from catalog.errors import BudgetExceeded, ModelNotFound, RoundhouseError, Unavailable, UpstreamError
+from catalog.errors import ModelNotFound, RoundhouseError, Unavailable, UpstreamError
 from catalog.types import Json
 from routing.choosing.policy import is_auto
 from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
@@ -93,14 +94,18 @@ class Offloading:
 
     # ---- which lines
 
-    async def collect(self, blocks: AsyncIterator[list[Line]], done: Lines) -> Lines:
+    async def collect(self, blocks: AsyncGenerator[list[Line]], done: Lines) -> Lines:
         """Find the lines for providers, once for a batch; their numbers, without those of lines that are done."""
         deferred = self._runtime.deferred
         if self._told is None and (deferred is None or not self._may(deferred)):
             return self._left
         if self._told is None:
             assert deferred is not None
-            await self._gather(deferred, blocks, done)
+            try:
+                await self._gather(deferred, blocks, done)
+            except OSError as error:
+                self._groups.clear()
+                self._log.warning("batch.not_offloaded", error=error.strerror, will="ask its lines one by one")
             self._told = [group.told for group in self._groups]
             await self._store()
         else:
@@ -134,18 +139,21 @@ class Offloading:
             return False
         return not rows or any(not row.local and deferred.endpoint(row.endpoint_name).batches for row in rows)
 
-    async def _gather(self, deferred: DeferredCalls, blocks: AsyncIterator[list[Line]], done: Lines) -> None:
+    async def _gather(self, deferred: DeferredCalls, blocks: AsyncGenerator[list[Line]], done: Lines) -> None:
         asker = Asker(replace(self._runtime, dispatcher=Collector(deferred)), self._batch.owner)
         spools: dict[Any, _Spool] = {}
         with ExitStack() as files:
-            async for block in blocks:
-                for line in block:
-                    if line.number in done:
-                        continue
-                    taken = await self._taken(line, asker)
-                    await asyncio.sleep(0)  # other work goes on meanwhile
-                    if taken is not None:
-                        self._spool(spools, files, line.number, taken)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    for line in block:
+                        if line.number in done:
+                            continue
+                        taken = await self._taken(line, asker)
+                        await asyncio.sleep(0)  # other work goes on meanwhile
+                        if taken is not None:
+                            self._spool(spools, files, line.number, taken)
+            for spool in spools.values():
+                await asyncio.to_thread(_sync, spool.file)
 
     async def _taken(self, line: Line, asker: Asker) -> Taken | None:
         try:
@@ -158,7 +166,7 @@ class Offloading:
         return None
 
     def _spool(self, spools: dict[Any, _Spool], files: ExitStack, number: int, taken: Taken) -> None:
-        key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.headers)))
+        key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.sent_headers)))
         row = b"%d %s\n" % (number, orjson.dumps(taken.body))
         spool = spools.get(key)
         if spool is None or spool.size + len(row) > MOST_BYTES or len(spool.group.numbers) >= MOST_LINES:
@@ -167,7 +175,7 @@ class Offloading:
                 "name": f"{self._batch.id}-{place}",
                 "model": taken.model.id,
                 "path": taken.path,
-                "headers": dict(taken.headers),
+                "headers": dict(taken.sent_headers),
                 "key": taken.key,
                 "lines": 0,
                 "amount": 0.0,
@@ -217,7 +225,7 @@ class Offloading:
                 raise ModelNotFound(group.told["model"])
             return Replayer(deferred, row, group.told["key"])
         except RoundhouseError as error:
-            await self._failed(group, error.message)
+            await self._failed(group, error.message, error.code)
             return None
 
     async def _reserve(self, held: AsyncExitStack, group: _Group) -> bool:
@@ -235,9 +243,9 @@ class Offloading:
                     calls=told["lines"],
                 )
             )
-        except BudgetExceeded as error:
+        except RoundhouseError as error:
             if "begun" not in told:
-                await self._failed(group, error.message)
+                await self._failed(group, error.message, error.code)
                 return False
         return True
 
@@ -245,7 +253,7 @@ class Offloading:
         """Make the provider's batch, unless it is there. The record says so before and after."""
         told = group.told
         tries, wait = 0, FIRST_LOOK
-        why = ""
+        last: RoundhouseError | None = None
         while "id" not in told:
             try:
                 if "begun" in told and not await self._find(group, replayer):
@@ -253,8 +261,8 @@ class Offloading:
                     continue
                 if "id" in told:
                     break
-                if tries >= TRIES:
-                    await self._failed(group, why)
+                if tries >= TRIES and last is not None:
+                    await self._failed(group, last.message, last.code)
                     return False
                 told["begun"] = told.get("begun") or self._runtime.storage.now()
                 await self._store()
@@ -265,9 +273,9 @@ class Offloading:
                 tries += 1
                 told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
             except RoundhouseError as error:
-                why = error.message
+                last = error
                 if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
-                    await self._failed(group, why)
+                    await self._failed(group, error.message, error.code)
                     return False
                 await self._rest(wait)
                 wait = min(LAST_LOOK, wait * 2)
@@ -291,12 +299,12 @@ class Offloading:
                 state = await self._api(group).look(replayer.upstream, group.told["id"])
             except RoundhouseError as error:
                 if getattr(error, "upstream_status", None) == 404:
-                    await self._failed(group, error.message)
+                    await self._failed(group, error.message, error.code)
                     return None
-                self._log.warning("batch.not_seen", name=group.name, error=error.message, will="try again")
+                self._log.warning("batch.not_seen", name=group.name, error=error.code, will="try again")
             else:
                 if state.failure is not None:
-                    await self._failed(group, state.failure)
+                    await self._failed(group, state.failure, "batch_failed")
                     return None
                 if state.ended:
                     return state
@@ -321,7 +329,7 @@ class Offloading:
                             self._replayed.add(number)
                     return
                 except RoundhouseError as error:
-                    self._log.warning("batch.not_read", name=group.name, error=error.message, will="try again")
+                    self._log.warning("batch.not_read", name=group.name, error=error.code, will="try again")
                 await self._rest(wait)
                 wait = min(LAST_LOOK, wait * 2)
 
@@ -360,8 +368,8 @@ class Offloading:
                     state = ended
                 await self._replay(group, replayer, state, done)
         except (RoundhouseError, TimeoutError) as error:
-            told = error.message if isinstance(error, RoundhouseError) else "it did not end in time"
-            self._log.warning("batch.not_recalled", name=group.name, error=told)
+            code = error.code if isinstance(error, RoundhouseError) else "timeout"
+            self._log.warning("batch.not_recalled", name=group.name, error=code)
 
     # ---- shared
 
@@ -371,10 +379,13 @@ class Offloading:
             raise ModelNotFound(group.told["model"])
         return deferred.batches(row.endpoint_name)
 
-    async def _failed(self, group: _Group, why: str) -> None:
-        """Note that the provider does not answer these lines, which are then asked one by one."""
+    async def _failed(self, group: _Group, why: str, code: str) -> None:
+        """Note that the provider does not answer these lines, which are then asked one by one.
+
+        The log has the code alone: words of a provider may repeat the request.
+        """
         group.told["failure"] = why
-        self._log.warning("batch.not_offloaded", name=group.name, error=why, will="ask its lines one by one")
+        self._log.warning("batch.not_offloaded", name=group.name, error=code, will="ask its lines one by one")
         await self._store()
 
     async def _store(self) -> None:
@@ -428,6 +439,11 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
         for row in file:
             number, _, body = row.partition(b" ")
             yield int(number), body
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _numbers(path: Path) -> list[int]:

@@ -87,8 +87,10 @@ class FakeOpenAI(BatchRoutes):
             *self.batch_routes(),
         ]
 
-    def batch_answer(self, body: Json) -> Json:
-        if "input" in body:
+    def batch_answer(self, endpoint: str, body: Json) -> Json:
+        if endpoint.endswith("/responses"):
+            return response_document(body, *answered(body, self.reply, refuse=False))
+        if endpoint.endswith("/embeddings"):
             return openai_media.embeddings(body)
         return openai_chat.chat_document(body, openai_chat.answer(body, self.reply, refuse=False))
 

@@ -111,7 +111,7 @@ class BatchRoutes(FakeServer):
                 body = self.error(status_code, "This line was refused.")
                 errors.append({**told, "response": {"status_code": status_code, "request_id": "q", "body": body}})
             else:
-                answer = self.batch_answer(row["body"])
+                answer = self.batch_answer(row["url"], row["body"])
                 outputs.append({**told, "response": {"status_code": 200, "request_id": "q", "body": answer}})
         for member, rows in (("output_file_id", outputs), ("error_file_id", errors)):
             if rows:
@@ -119,6 +119,6 @@ class BatchRoutes(FakeServer):
                 self.contents[name] = b"".join(orjson.dumps(row) + b"\n" for row in reversed(rows))
                 batch[member] = name
 
-    def batch_answer(self, body: Json) -> Json:
+    def batch_answer(self, endpoint: str, body: Json) -> Json:
         """The plain answer to a line."""
         raise NotImplementedError

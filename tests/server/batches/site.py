@@ -18,6 +18,7 @@ from server.storage.runner import Runner
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 
+RESPONSES = "/v1/responses"
 CHAT, EMBED, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
 PRICE = {"input": 10.0, "output": 20.0}
 ALONE = {"text", "id", "created", "created_at", "system_fingerprint"}

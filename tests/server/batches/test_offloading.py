@@ -27,7 +27,7 @@ from tests.backends.workers.conftest import fake_engines
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
-from tests.server.batches.site import CHAT, EMBED, MESSAGES, PRICE, Site, line, paths, timeless
+from tests.server.batches.site import CHAT, EMBED, MESSAGES, PRICE, RESPONSES, Site, line, paths, timeless
 
 Open = Callable[..., AbstractAsyncContextManager[Site]]
 
@@ -69,6 +69,7 @@ def site(tmp_path: Path, openai: FakeOpenAI, anthropic: FakeAnthropic, monkeypat
                 "endpoint": [far, messages | {"key_env": ["FAKE_ANTHROPIC_KEY"]}],
                 "model": [
                     row("gpt", "far", "fake-chat", "chat"),
+                    row("reasoner", "far", "fake-chat", "chat") | {"wire": "responses"},
                     row("vector", "far", "fake-embed", "embed"),
                     row("claude", "claudes", "fake-claude", "chat"),
                 ],
@@ -140,6 +141,21 @@ async def test_embeddings_are_sent_too(site: Open, openai: FakeOpenAI) -> None:
         direct = await s.client.post(EMBED, json=lines[1]["body"])
         assert results["e1"]["response"]["body"]["data"] == direct.json()["data"]
         assert paths(openai)[:2] == ["/v1/files", "/v1/batches"]
+
+
+@pytest.mark.parametrize("url", [RESPONSES, CHAT])
+async def test_a_row_of_the_responses_api_is_asked_over_it(site: Open, openai: FakeOpenAI, url: str) -> None:
+    async with site() as s:
+        asked = {"input": "Hi"} if url == RESPONSES else {}
+        done = await s.until(
+            await s.send(line("a", "reasoner", url, **asked), endpoint=url), "completed", "failed"
+        )
+        got = (await s.content(done["output_file_id"]))["a"]["response"]["body"]
+        direct = (await s.client.post(url, json=line("a", "reasoner", url, **asked)["body"])).json()
+        part = "output" if url == RESPONSES else "choices"
+        assert timeless(got[part]) == timeless(direct[part])
+        assert (await s.spent())["reasoner"][0] == 2
+        assert [batch["endpoint"] for batch in openai.batches.values()] == [RESPONSES]
 
 
 async def test_nothing_is_sent_unless_the_operator_wants_it(site: Open, openai: FakeOpenAI) -> None:
