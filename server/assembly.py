@@ -384,7 +384,7 @@ def _runtime(
         return local or keys.block_of(model.endpoint_name, model.id, clock.monotonic())
 
     async def fault(server: Endpoint) -> str | None:
-        backend = calls.backends.get(server.protocol)
+        backend: object = calls.backends.get(server.protocol)
         if not isinstance(backend, Checks) or needs_key(server):
             return None
         return await backend.fault(upstream_of(server, "", keys, clock.monotonic(), Timeouts())[0])

@@ -125,11 +125,7 @@ def check_results(messages: Sequence[Message]) -> None:
                 "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
                 param=f"messages[{position}].role",
             )
-        elif (
-            message.role == "tool"
-            and message.tool_call_id is not None
-            and message.tool_call_id not in (called or ())
-        ):
+        elif message.role == "tool" and message.tool_call_id not in {None, *(called or ())}:
             raise InvalidRequest(
                 "The 'tool_call_id' of this message is not in the 'tool_calls' of a preceding message.",
                 param=f"messages[{position}].tool_call_id",

@@ -81,7 +81,7 @@ class Turn:
 
     def record(self, response: Json, **fields: object) -> Record:
         """The record of a response."""
-        body = {"response": response, "input": as_items(self.given, self.name)}
+        body: Json = {"response": response, "input": as_items(self.given, self.name)}
         if self.context.elsewhere:
             body["elsewhere"] = True
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)

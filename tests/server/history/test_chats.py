@@ -23,11 +23,11 @@ async def test_a_chat_is_kept_if_its_caller_says_so(serve: Start) -> None:
         stored = await client.chat.completions.create(store=True, metadata={"a": "b"}, seed=3, **ASK)
         found = await client.chat.completions.retrieve(stored.id)
         assert (found.id, found.choices, found.usage) == (stored.id, stored.choices, stored.usage)
-        assert found.metadata == {"a": "b"}  # type: ignore[attr-defined]
+        assert found.metadata == {"a": "b"}
         messages = await client.chat.completions.messages.list(stored.id)
-        assert [(message.role, message.content) for message in messages.data] == [("user", "Hi")]  # type: ignore[comparison-overlap]
+        assert [(message.role, message.content) for message in messages.data] == [("user", "Hi")]
         changed = await client.chat.completions.update(stored.id, metadata={"c": "d"})
-        assert changed.metadata == {"c": "d"}  # type: ignore[attr-defined]
+        assert changed.metadata == {"c": "d"}
         assert (await client.chat.completions.delete(stored.id)).deleted
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.retrieve(stored.id)
@@ -85,4 +85,4 @@ async def test_a_chat_that_cannot_be_stored_is_answered(serve: Start, monkeypatc
         monkeypatch.setattr(runtime_of(gateway).storage.records, "add", fail)
         made = await client.chat.completions.create(store=True, **ASK)
         assert made.choices[0].message.content == "Hello there"
-        assert made.store is False  # type: ignore[attr-defined]
+        assert made.store is False

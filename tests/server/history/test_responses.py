@@ -10,6 +10,7 @@ from openai import AsyncOpenAI
 
 from backends.wire.chat import ChatRequest
 from catalog.errors import Unavailable
+from catalog.types import Json
 from routing.state.records import Record
 from server.callers import ANONYMOUS
 from server.history.context import RESPONSE, items_of
@@ -29,7 +30,7 @@ def said(gateway: Gateway, at: int = -1) -> list[tuple[str, str]]:
     return [(message.role, text_of(message.content)) for message in request.messages]
 
 
-def text_of(content: Any) -> str:
+def text_of(content: Any) -> Any:
     return content if isinstance(content, str) or content is None else "".join(part.text or "" for part in content)
 
 
@@ -123,7 +124,7 @@ async def test_a_chain_with_a_gap_a_cycle_or_too_many_links_is_refused(serve: St
         records = runtime_of(gateway).storage.records
 
         def link(name: str, previous: str | None) -> Record:
-            response = {"id": name, "output": [], "previous_response_id": previous}
+            response: Json = {"id": name, "output": [], "previous_response_id": previous}
             return Record(RESPONSE, name, {"response": response, "input": []}, owner="anonymous")
 
         await records.add([link("resp_a", "resp_b"), link("resp_b", "resp_a")])
@@ -187,7 +188,7 @@ async def test_items_are_referred_to_by_their_ids(serve: Start) -> None:
         second = await client.responses.create(input="Two", **ASK)
         with pytest.raises(openai.BadRequestError, match="Duplicate item"):
             await client.responses.create(
-                input=[second.output[0].model_dump()],  # type: ignore[list-item]
+                input=[second.output[0].model_dump()],
                 previous_response_id=second.id,
                 **ASK,
             )
