@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from backends.wire.chat import Original, TranslatedChat
+from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
 from backends.wire.common import WireModel
 from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -20,6 +20,10 @@ from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
+
+
+_IN_CONTAINERS = ("code_interpreter", "shell")
+"""Hosted tools that run in a container each, which is paid by the piece."""
 
 
 class _Update(WireModel):
@@ -41,9 +45,9 @@ def to_chat(
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
     are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
-    runs, is ignored where there are none. ``searches`` tells by a model's name whether it can search the web;
-    without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway serves
-    a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
+    runs, bounds the searches of other providers. ``searches`` tells by a model's name whether it can search the
+    web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
+    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
@@ -69,7 +73,7 @@ def to_chat(
     if isinstance(request.input, list):
         _update(request.input, body, losses)
     if request.max_tool_calls is not None and "web_search_options" in body:
-        losses.add("max_tool_calls")
+        body["web_search_options"]["max_uses"] = request.max_tool_calls
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
         body["logprobs"] = True
         if request.top_logprobs:
@@ -78,8 +82,23 @@ def to_chat(
         body,
         losses.names,
         place=lambda name: name.replace("messages", "input"),
-        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        original=Original(
+            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+        ),
         makers=makers_in(messages),
+    )
+
+
+def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
+    """The hosted tools that cost money. A search for tools costs its tokens alone."""
+    if not toolbox.hosted or request.tool_choice == "none":
+        return NO_PAID_TOOLS
+    kinds = [tool["type"] for tool, _ in toolbox.hosted]
+    others = dict.fromkeys(kind for kind in kinds if kind not in (*OF_RESPONSES, *_IN_CONTAINERS, "tool_search"))
+    return PaidTools(
+        searches=request.max_tool_calls if any(kind in OF_RESPONSES for kind in kinds) else 0,
+        containers=sum(kind in _IN_CONTAINERS for kind in kinds),
+        others=tuple(others),
     )
 
 
