@@ -17,6 +17,7 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses.client_tools import CLIENT_TOOLS, is_hosted
 from server.wires.translation import Losses, named
+from server.wires.web_search import OF_RESPONSES
 
 _FUNCTION = ("name", "description", "parameters", "strict")
 _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading", *_FUNCTION})
@@ -24,6 +25,7 @@ _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading
 _BRING_TOOLS = ("additional_tools", "tool_search_output")
 _PLAIN = frozenset({"function", "custom"})
 _DIGITS = 8
+_SEARCHES = frozenset(OF_RESPONSES)
 
 
 class ToolKey(NamedTuple):
@@ -88,12 +90,22 @@ class Toolbox:
 
     def chosen(self, given: Json) -> Json | None:
         """A tool choice, or one of its list, as a chat's; None for a tool that is not the model's to call."""
-        kind = str(given.get("type"))
-        key = ToolKey(kind, kind if kind in CLIENT_TOOLS else str(given.get("name")), space_of(given))
+        key = _key_named(given)
         if key not in self._given:
             return None
-        kind = "custom" if kind == "custom" else "function"
+        kind = "custom" if key.kind == "custom" else "function"
         return {"type": kind, kind: {"name": self.name_of(key)}}
+
+    def keys_named(self, given: Json) -> list[ToolKey]:
+        """The model's tools that a tool choice names: one, or all of a namespace."""
+        if given.get("type") == "namespace":
+            return [key for key in self._given if key.namespace is not None and key.namespace == given.get("name")]
+        return [key] if (key := _key_named(given)) in self._given else []
+
+    def has_hosted(self, given: Json) -> bool:
+        """Whether a tool that the provider runs has the named type; all web searches are one."""
+        kind = given.get("type")
+        return any(tool["type"] == kind or {tool["type"], kind} <= _SEARCHES for tool, _ in self.hosted)
 
     def _add(self, tool: Any, where: str, space: Json | None = None) -> None:
         kind = tool.get("type") if isinstance(tool, dict) else None
@@ -141,6 +153,11 @@ class Toolbox:
         while (made := OPENAI.made_of(whole, digits)) in self._keys:
             digits += 1
         return made
+
+
+def _key_named(given: Json) -> ToolKey:
+    kind = str(given.get("type"))
+    return ToolKey(kind, kind if kind in CLIENT_TOOLS else str(given.get("name")), space_of(given))
 
 
 def space_of(item: Json) -> str | None:
