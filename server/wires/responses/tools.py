@@ -122,6 +122,8 @@ class Toolbox:
             self._given[key] = tool
             self._lose(tool)
         elif kind in CLIENT_TOOLS and not is_hosted(tool):
+            if not isinstance(tool.get("description"), str | None):
+                raise InvalidRequest(f"{where}.description must be a string.", param=f"{where}.description")
             self._given[ToolKey(kind, kind)] = tool
             self._lose(tool)
         else:
@@ -169,10 +171,10 @@ def space_of(item: Json) -> str | None:
 def keys_of(tools: Any) -> Iterator[ToolKey]:
     """The keys of a list of tools, those within namespaces included."""
     for tool in tools if isinstance(tools, list) else ():
-        if tool["type"] == "namespace":
-            yield from (key._replace(namespace=tool["name"]) for key in keys_of(tool["tools"]))
-        elif tool["type"] in _PLAIN:
-            yield ToolKey(tool["type"], tool["name"])
+        space = tool["name"] if tool["type"] == "namespace" else None
+        for each in (tool,) if space is None else tool["tools"]:
+            if each["type"] in _PLAIN:
+                yield ToolKey(each["type"], each["name"], space)
 
 
 def _tools_of(request: ResponsesRequest) -> Iterator[tuple[Any, str]]:

@@ -183,6 +183,7 @@ def test_an_allowed_tool_that_the_request_does_not_have_is_a_400(wrong: Json) ->
         [{"name": "f"}],
         [{"type": "custom"}],
         [{"type": []}],
+        [{"type": "tool_search", "execution": "client", "description": 5}],
     ],
 )
 def test_a_malformed_tool_is_a_400(tools: list[Json]) -> None:
@@ -301,6 +302,13 @@ def test_tools_that_a_search_found_can_be_called() -> None:
     assert not chat.left_out
     _, item = called("calendar__create", "{}", input=items, tools=[client_tool("tool_search")])
     assert (item["namespace"], item["name"]) == ("calendar", "create")
+
+
+def test_a_namespace_within_a_namespace_that_was_found_has_no_tools() -> None:
+    found = [space("outer", space("inner"), {"type": "namespace"}, function("f"))]
+    output = {"type": "tool_search_output", "call_id": "c", "execution": "client", "tools": found}
+    chat = chat_of(input=[{"role": "user", "content": "Hi"}, output])
+    assert names_in(chat) == ["outer__f"]
 
 
 def test_a_function_keeps_its_name_beside_a_tool_of_the_client() -> None:
