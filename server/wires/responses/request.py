@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from catalog.types import Json
 from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
-from server.wires.responses.tools import Toolbox
+from server.wires.responses.tools import Toolbox, ToolKey
 from server.wires.translation import Losses, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
@@ -146,11 +146,10 @@ def _tools(
             losses.add(f"tools.{kind}")
     choice = request.tool_choice
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        named = choice.get("tools")
-        named = [tool for tool in named if isinstance(tool, dict)] if isinstance(named, list) else []
-        allowed = [chosen for tool in named if (chosen := toolbox.chosen(tool)) is not None]
-        tools = [tool for tool in tools if {"type": tool["type"], tool["type"]: {"name": _name(tool)}} in allowed]
-        if not any(tool.get("type") in OF_RESPONSES for tool in named):
+        named = _named_tools(choice)
+        allowed = {key for tool in named for key in _allowed(tool, toolbox, strict=request.prompt is None)}
+        tools = [tool for tool in tools if toolbox.key_of(_name(tool)) in allowed]
+        if not any(tool["type"] in OF_RESPONSES for tool in named):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
     elif isinstance(choice, dict):
@@ -166,6 +165,34 @@ def _tools(
 
 def _name(tool: Json) -> str:
     return str(tool[tool["type"]]["name"])
+
+
+def _named_tools(choice: Json) -> list[Json]:
+    """The list of the choice ``allowed_tools``. Raises InvalidRequest for a malformed choice."""
+    if choice.get("mode", "auto") not in ("auto", "required"):
+        raise InvalidRequest("tool_choice.mode must be 'auto' or 'required'.", param="tool_choice.mode")
+    tools = choice.get("tools")
+    if not isinstance(tools, list) or not all(
+        isinstance(tool, dict) and isinstance(tool.get("type"), str) for tool in tools
+    ):
+        raise InvalidRequest(
+            "tool_choice.tools must be a list of objects with a 'type'.", param="tool_choice.tools"
+        )
+    return tools
+
+
+def _allowed(tool: Json, toolbox: Toolbox, *, strict: bool) -> Collection[ToolKey]:
+    """The tools that an entry of ``allowed_tools`` names: one, all of a namespace, or none that the chat has.
+
+    ``strict``: all tools are in the request. Raises InvalidRequest for an entry that is not among them.
+    """
+    if (keys := toolbox.keys_named(tool)) or not strict or toolbox.has_hosted(tool):
+        return keys
+    what = repr(str(tool["name"])[:80]) if "name" in tool else f"a tool {of_type(tool['type'])}"
+    raise InvalidRequest(
+        f"tool_choice allows {what}, which is not among the tools. A function of a namespace has its 'namespace'.",
+        param="tool_choice.tools",
+    )
 
 
 def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:

@@ -194,7 +194,8 @@ def test_an_update_of_the_configuration_holds_until_the_next_one() -> None:
     plain = {"type": "configuration_update", "text": {"format": {"type": "text"}}}
     said = {"role": "user", "content": "Go."}
     chat = to_chat(request_of(input=[formed, said], text={"format": {"type": "json_object"}}))
-    assert chat.response_format is not None and chat.response_format.json_schema is not None
+    assert chat.response_format is not None
+    assert chat.response_format.json_schema is not None
     assert (chat.response_format.json_schema.name, chat.reasoning_effort, chat.left_out) == ("a", "high", ())
     again = to_chat(request_of(input=[formed, said, plain]))
     assert (again.response_format, again.reasoning_effort) == (None, "high")
