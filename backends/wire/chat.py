@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -230,6 +230,19 @@ class TranslatedChat(ChatRequest):
         """A copy whose providers of the other language get this request."""
         copy = self.model_copy()
         copy._original = original
+        return copy
+
+    def followed_by(
+        self, messages: Sequence[Message], makers: Mapping[int, str], changes: Mapping[str, Any]
+    ) -> TranslatedChat:
+        """A copy with more messages and other fields, which no longer stands for the original request.
+
+        ``makers`` are those of the new messages, by their positions among them.
+        """
+        copy = self.model_copy(update={**changes, "messages": [*self.messages, *messages]})
+        before = len(self.messages)
+        copy._makers = {**self._makers, **{before + at: model for at, model in makers.items()}}
+        copy._original = None
         return copy
 
     @classmethod

@@ -1,7 +1,7 @@
 """The tools of a Messages request, as tools of a chat. Source: Anthropic's API reference and SDK types.
 
 Tools that Anthropic runs are left out and named. Deferred tools are given once the conversation refers to them,
-and messages may add and remove tools.
+or at once where no tool of the client's could find them, and messages may add and remove tools.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ def add_tools(
     """
     left_out: dict[str, None] = {}
     made: list[Json] = []
-    for tool, where in _offered(request):
+    for tool, where, hidden in _offered(request, losses):
         kind = tool.get("type")
-        if str(kind).startswith(OF_MESSAGES) and (searches is None or searches(request.model)):
+        functions = list(_functions(tool))
+        if hidden and functions:
+            continue
+        if str(kind).startswith(OF_MESSAGES) and not hidden and (searches is None or searches(request.model)):
             body["web_search_options"] = from_messages(tool, where, losses.add)
             continue
-        functions = list(_functions(tool))
         if not functions:
             if not isinstance(kind, str):
                 raise InvalidRequest(f"{where}.type must be a string.", param=f"{where}.type")
@@ -64,8 +66,8 @@ def add_tools(
 def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses: Losses) -> None:
     """Add the choice of a tool to the body of a chat.
 
-    One that demands a tool which is ``left_out`` can be answered by Anthropic alone. Raises InvalidRequest for a
-    choice of an unknown kind.
+    One that demands a tool which is ``left_out``, or that the model does not have, can be answered by Anthropic
+    alone. Raises InvalidRequest for a choice of an unknown kind.
     """
     if choice is None:
         return
@@ -81,8 +83,11 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
             _demanded(next(iter(left_out), None), body, losses)
         case "tool" if name in left_out or ("web_search_options" in body and name not in names):
             _demanded(name if name in left_out else None, body, losses)
+        case "tool" if (called := _called(name, names)) in names:
+            wanted = {"type": "function", "function": {"name": called}}
         case "tool":
-            wanted = {"type": "function", "function": {"name": _called(name, names)}}
+            with losses.refusing():
+                raise _absent(name)
         case kind:
             raise InvalidRequest(f"A tool_choice {of_type(kind)} is not known.", param="tool_choice")
     if wanted is not None:
@@ -146,28 +151,44 @@ def _demanded(name: str | None, body: Json, losses: Losses) -> None:
         losses.add("tool_choice")
         return
     with losses.refusing():
-        what = f"The tool {name[:80]!r}" if name else "A tool"
-        raise UnsupportedParameter(
-            f"{what} is demanded, and this model has no such tool. Leave 'tool_choice' out to go without.",
-            param="tool_choice",
-        )
+        raise _absent(name)
 
 
-def _offered(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:
-    """The tools that the model may call now, with their places in the request.
+def _absent(name: str | None) -> UnsupportedParameter:
+    what = f"The tool {name[:80]!r}" if name else "A tool"
+    return UnsupportedParameter(
+        f"{what} is demanded, and this model has no such tool. Leave 'tool_choice' out to go without.",
+        param="tool_choice",
+    )
 
-    A deferred tool stays hidden until a search of the client's has found it. A search of Anthropic's own cannot be
-    made here, so all its tools are given.
+
+def _offered(request: MessagesRequest | CountTokensRequest, losses: Losses) -> Iterator[tuple[Json, str, bool]]:
+    """The tools that messages have not removed: each with its place in the request, and whether it is hidden.
+
+    A deferred tool stays hidden until a search of the client's has found it, or the choice of a tool names it. A
+    search of Anthropic's own cannot be made here, so all its tools are given. So are they where every tool of the
+    client's is deferred and nothing can find one; that deferral goes to ``losses``.
     """
     given = {f"tools[{at}]": tool for at, tool in enumerate(request.tools or ())}
     changes = dict(_changes(request.messages, given))
-    for tool in given.values():
-        if str(tool.get("type")).startswith(_SEARCHES_TOOLS):
-            changes = {**dict.fromkeys(_names(given), True), **changes}
-            break
+    if any(str(tool.get("type")).startswith(_SEARCHES_TOOLS) for tool in given.values()):
+        changes = {**dict.fromkeys(_names(given), True), **changes}
+    elif (request.tool_choice or {}).get("type") == "tool":
+        changes.setdefault(str((request.tool_choice or {}).get("name")), True)
+    clients = {where for where, tool in given.items() if any(_functions(tool))}
+    findable = any(not _is_deferred(given[where]) for where in clients)
     for where, tool in given.items():
-        if changes.get(str(tool.get("name")), tool.get("defer_loading") is not True):
-            yield tool, where
+        shown = changes.get(str(tool.get("name")))
+        hidden = shown is None and _is_deferred(tool)
+        if hidden and not findable and where in clients:
+            losses.add("tools.defer_loading")
+            hidden = False
+        if shown is not False:
+            yield tool, where, hidden
+
+
+def _is_deferred(tool: Json) -> bool:
+    return tool.get("defer_loading") is True
 
 
 def _defined(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:

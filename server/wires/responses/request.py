@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from pydantic import ValidationError
 
 from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
-from backends.wire.responses import ResponsesRequest
+from backends.wire.common import WireModel
+from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from catalog.validation.wording import of_type
+from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
-from server.wires.responses.tools import Toolbox
+from server.wires.responses.tools import Toolbox, ToolKey
 from server.wires.translation import Losses, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
@@ -23,20 +26,32 @@ _IN_CONTAINERS = ("code_interpreter", "shell")
 """Hosted tools that run in a container each, which is paid by the piece."""
 
 
+class _Update(WireModel):
+    """An item that changes the configuration of the responses after it."""
+
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+
+
 def to_chat(
-    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+    request: ResponsesRequest,
+    *,
+    kept: bool = False,
+    searches: Callable[[str], bool] | None = None,
+    draws: Callable[[Json], bool] = lambda _: False,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
-    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, bounds the
-    searches of other providers. ``searches`` tells by a model's name whether it can search the web; without it,
-    a request that wants a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
+    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
+    runs, bounds the searches of other providers. ``searches`` tells by a model's name whether it can search the
+    web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
+    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
-    toolbox = Toolbox(request)
+    toolbox = Toolbox(request, draws=draws)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
@@ -53,13 +68,10 @@ def to_chat(
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
     _tools(request, toolbox, body, losses, searches)
-    _text(request, body)
-    if request.reasoning is not None:
-        if request.reasoning.effort is not None:
-            body["reasoning_effort"] = request.reasoning.effort
-        losses.add(
-            *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
-        )
+    _text(request.text, body, losses)
+    _reasoning(request.reasoning, body, losses)
+    if isinstance(request.input, list):
+        _update(request.input, body, losses)
     if request.max_tool_calls is not None and "web_search_options" in body:
         body["web_search_options"]["max_uses"] = request.max_tool_calls
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
@@ -134,11 +146,10 @@ def _tools(
             losses.add(f"tools.{kind}")
     choice = request.tool_choice
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        named = choice.get("tools")
-        named = [tool for tool in named if isinstance(tool, dict)] if isinstance(named, list) else []
-        allowed = [chosen for tool in named if (chosen := toolbox.chosen(tool)) is not None]
-        tools = [tool for tool in tools if {"type": tool["type"], tool["type"]: {"name": _name(tool)}} in allowed]
-        if not any(tool.get("type") in OF_RESPONSES for tool in named):
+        named = _named_tools(choice)
+        allowed = {key for tool in named for key in _allowed(tool, toolbox, strict=request.prompt is None)}
+        tools = [tool for tool in tools if toolbox.key_of(_name(tool)) in allowed]
+        if not any(tool["type"] in OF_RESPONSES for tool in named):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
     elif isinstance(choice, dict):
@@ -154,6 +165,34 @@ def _tools(
 
 def _name(tool: Json) -> str:
     return str(tool[tool["type"]]["name"])
+
+
+def _named_tools(choice: Json) -> list[Json]:
+    """The list of the choice ``allowed_tools``. Raises InvalidRequest for a malformed choice."""
+    if choice.get("mode", "auto") not in ("auto", "required"):
+        raise InvalidRequest("tool_choice.mode must be 'auto' or 'required'.", param="tool_choice.mode")
+    tools = choice.get("tools")
+    if not isinstance(tools, list) or not all(
+        isinstance(tool, dict) and isinstance(tool.get("type"), str) for tool in tools
+    ):
+        raise InvalidRequest(
+            "tool_choice.tools must be a list of objects with a 'type'.", param="tool_choice.tools"
+        )
+    return tools
+
+
+def _allowed(tool: Json, toolbox: Toolbox, *, strict: bool) -> Collection[ToolKey]:
+    """The tools that an entry of ``allowed_tools`` names: one, all of a namespace, or none that the chat has.
+
+    ``strict``: all tools are in the request. Raises InvalidRequest for an entry that is not among them.
+    """
+    if (keys := toolbox.keys_named(tool)) or not strict or toolbox.has_hosted(tool):
+        return keys
+    what = repr(str(tool["name"])[:80]) if "name" in tool else f"a tool {of_type(tool['type'])}"
+    raise InvalidRequest(
+        f"tool_choice allows {what}, which is not among the tools. A function of a namespace has its 'namespace'.",
+        param="tool_choice.tools",
+    )
 
 
 def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
@@ -174,13 +213,43 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
     return None
 
 
-def _text(request: ResponsesRequest, body: Json) -> None:
-    if request.text is None:
+def _update(items: list[Json], body: Json, losses: Losses) -> None:
+    """Apply the items that change the configuration from their place on: the last of each setting counts.
+
+    Raises InvalidRequest for a malformed one.
+    """
+    for position, item in enumerate(items):
+        if item.get("type") != "configuration_update":
+            continue
+        try:
+            update = _Update.model_validate(item)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = f"input[{position}].{place(first)}"
+            raise InvalidRequest(f"{where}: {describe(first, value=False)}", param=where) from None
+        _reasoning(update.reasoning, body, losses)
+        _text(update.text, body, losses)
+
+
+def _reasoning(reasoning: Reasoning | None, body: Json, losses: Losses) -> None:
+    if reasoning is None:
         return
-    if request.text.verbosity is not None:
-        body["verbosity"] = request.text.verbosity
-    wanted = request.text.format
-    if wanted is None or wanted.type == "text":
+    if reasoning.effort is not None:
+        body["reasoning_effort"] = reasoning.effort
+    losses.add(*(f"reasoning.{name}" for name, value in (reasoning.model_extra or {}).items() if value))
+
+
+def _text(text: TextConfig | None, body: Json, losses: Losses) -> None:
+    if text is None:
+        return
+    losses.add(*(f"text.{name}" for name, value in (text.model_extra or {}).items() if value))
+    if text.verbosity is not None:
+        body["verbosity"] = text.verbosity
+    wanted = text.format
+    if wanted is None:
+        return
+    body.pop("response_format", None)
+    if wanted.type == "text":
         return
     body["response_format"] = {"type": wanted.type}
     if wanted.type == "json_schema":
