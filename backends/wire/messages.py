@@ -23,7 +23,7 @@ class OutputConfig(WireModel):
 
 
 class InputMessage(WireModel):
-    """A turn. A system message may set the effort of a user's turn with ``output_config``; content is optional then."""
+    """A turn. A system message may set the effort of a user's turn with ``output_config``, and have no content."""
 
     role: Literal["user", "assistant", "system"]
     content: Text | Blocks = ""
