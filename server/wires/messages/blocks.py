@@ -200,9 +200,7 @@ def _unsupported(kind: Any, where: str) -> UnsupportedParameter:
 
 _HELD = frozenset({"type", "text", "source", "title", "cache_control"})
 _HELD_BY = {
-    "tool_use": frozenset(
-        {"type", "id", "name", "input", "caller", "toolset_name", "extra_content", "cache_control"}
-    ),
+    "tool_use": frozenset({"type", "id", "name", "input", "toolset_name", "extra_content", "cache_control"}),
     "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "toolset_name", "cache_control"}),
     "search_result": frozenset({"type", "source", "title", "content", "cache_control"}),
     "tool_reference": frozenset({"type", "tool_name", "cache_control"}),
@@ -214,7 +212,7 @@ _HELD_BY = {
 def _name_lost(block: Json, losses: Losses) -> None:
     """Name the block's fields that its translation lacks, unless they say nothing."""
     for name in block.keys() - _HELD_BY.get(block["type"], _HELD):
-        if block[name] not in (None, [], "", {"enabled": False}):
+        if block[name] not in (None, [], "", {"enabled": False}, {"type": "direct"}):
             losses.add(f"messages.content.{name}")
 
 

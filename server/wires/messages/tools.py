@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from backends.wire.messages import CountTokensRequest, InputMessage, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -22,6 +23,7 @@ _OF_CLIENTS = _FUNCTION | {
     *("display_width_px", "display_height_px", "display_number", "enable_zoom", "max_characters", "configs"),
 }
 _SEARCHES_TOOLS = "tool_search_tool"
+_PAID_FIELDS = ("mcp_servers", "fallbacks")
 _CHANGES = {"tool_addition": True, "tool_removal": False}
 
 
@@ -92,6 +94,28 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
         body["tool_choice"] = wanted
     if names and choice.get("disable_parallel_tool_use") is True:
         body["parallel_tool_calls"] = False
+
+
+def paid_tools(request: MessagesRequest | CountTokensRequest) -> PaidTools:
+    """The tools and fields by which Anthropic runs something for money.
+
+    A search for tools costs its tokens alone. Deferred tools count, because Anthropic may find them.
+    """
+    fields = [name for name in _PAID_FIELDS if (request.model_extra or {}).get(name)]
+    searches: int | None = 0
+    others: dict[str, None] = {}
+    for tool, where in _defined(request):
+        kind = str(tool.get("type"))
+        if kind.startswith(OF_MESSAGES):
+            most = tool.get("max_uses")
+            if type(most) is not int and where.startswith("messages"):
+                others[kind] = None  # the gateway puts no bound into messages
+            searches = None if searches is None or type(most) is not int else searches + most
+        elif not kind.startswith(_SEARCHES_TOOLS) and not any(_functions(tool)):
+            others[kind] = None
+    if not (searches == 0 and not others and not fields):
+        return PaidTools(searches=searches, others=(*others, *fields))
+    return NO_PAID_TOOLS
 
 
 def members_called(tools: Sequence[Json] | None) -> dict[str, tuple[str, str]]:
@@ -165,6 +189,14 @@ def _offered(request: MessagesRequest | CountTokensRequest, losses: Losses) -> I
 
 def _is_deferred(tool: Json) -> bool:
     return tool.get("defer_loading") is True
+
+
+def _defined(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:
+    """All tools that the request defines, also hidden ones, with their places."""
+    given = {f"tools[{at}]": tool for at, tool in enumerate(request.tools or ())}
+    for _ in _changes(request.messages, given):
+        pass
+    yield from ((tool, where) for where, tool in given.items())
 
 
 def _names(tools: dict[str, Json]) -> list[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from backends.wire.chat import Original, TranslatedChat
-from backends.wire.responses import ResponsesRequest
+from pydantic import ValidationError
+
+from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
+from backends.wire.common import WireModel
+from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from catalog.validation.wording import of_type
+from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox, ToolKey
@@ -19,20 +22,36 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
 
 
+_IN_CONTAINERS = ("code_interpreter", "shell")
+"""Hosted tools that run in a container each, which is paid by the piece."""
+
+
+class _Update(WireModel):
+    """An item that changes the configuration of the responses after it."""
+
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+
+
 def to_chat(
-    request: ResponsesRequest, *, kept: bool = False, searches: Callable[[str], bool] | None = None
+    request: ResponsesRequest,
+    *,
+    kept: bool = False,
+    searches: Callable[[str], bool] | None = None,
+    draws: Callable[[Json], bool] = lambda _: False,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
-    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits those tools, is ignored
-    elsewhere. ``searches`` tells by a model's name whether it can search the web; without it, a request that wants
-    a search is for models that can. Raises :class:`InvalidRequest` for a malformed request.
+    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
+    runs, bounds the searches of other providers. ``searches`` tells by a model's name whether it can search the
+    web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
+    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
-    toolbox = Toolbox(request)
+    toolbox = Toolbox(request, draws=draws)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
         messages.insert(0, {"role": "system", "content": request.instructions})
@@ -49,15 +68,12 @@ def to_chat(
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
     _tools(request, toolbox, body, losses, searches)
-    _text(request, body)
-    if request.reasoning is not None:
-        if request.reasoning.effort is not None:
-            body["reasoning_effort"] = request.reasoning.effort
-        losses.add(
-            *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
-        )
+    _text(request.text, body, losses)
+    _reasoning(request.reasoning, body, losses)
+    if isinstance(request.input, list):
+        _update(request.input, body, losses)
     if request.max_tool_calls is not None and "web_search_options" in body:
-        losses.add("max_tool_calls")
+        body["web_search_options"]["max_uses"] = request.max_tool_calls
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
         body["logprobs"] = True
         if request.top_logprobs:
@@ -66,8 +82,23 @@ def to_chat(
         body,
         losses.names,
         place=lambda name: name.replace("messages", "input"),
-        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        original=Original(
+            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+        ),
         makers=makers_in(messages),
+    )
+
+
+def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
+    """The hosted tools that cost money. A search for tools costs its tokens alone."""
+    if not toolbox.hosted or request.tool_choice == "none":
+        return NO_PAID_TOOLS
+    kinds = [tool["type"] for tool, _ in toolbox.hosted]
+    others = dict.fromkeys(kind for kind in kinds if kind not in (*OF_RESPONSES, *_IN_CONTAINERS, "tool_search"))
+    return PaidTools(
+        searches=request.max_tool_calls if any(kind in OF_RESPONSES for kind in kinds) else 0,
+        containers=sum(kind in _IN_CONTAINERS for kind in kinds),
+        others=tuple(others),
     )
 
 
@@ -182,13 +213,43 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
     return None
 
 
-def _text(request: ResponsesRequest, body: Json) -> None:
-    if request.text is None:
+def _update(items: list[Json], body: Json, losses: Losses) -> None:
+    """Apply the items that change the configuration from their place on: the last of each setting counts.
+
+    Raises InvalidRequest for a malformed one.
+    """
+    for position, item in enumerate(items):
+        if item.get("type") != "configuration_update":
+            continue
+        try:
+            update = _Update.model_validate(item)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = f"input[{position}].{place(first)}"
+            raise InvalidRequest(f"{where}: {describe(first, value=False)}", param=where) from None
+        _reasoning(update.reasoning, body, losses)
+        _text(update.text, body, losses)
+
+
+def _reasoning(reasoning: Reasoning | None, body: Json, losses: Losses) -> None:
+    if reasoning is None:
         return
-    if request.text.verbosity is not None:
-        body["verbosity"] = request.text.verbosity
-    wanted = request.text.format
-    if wanted is None or wanted.type == "text":
+    if reasoning.effort is not None:
+        body["reasoning_effort"] = reasoning.effort
+    losses.add(*(f"reasoning.{name}" for name, value in (reasoning.model_extra or {}).items() if value))
+
+
+def _text(text: TextConfig | None, body: Json, losses: Losses) -> None:
+    if text is None:
+        return
+    losses.add(*(f"text.{name}" for name, value in (text.model_extra or {}).items() if value))
+    if text.verbosity is not None:
+        body["verbosity"] = text.verbosity
+    wanted = text.format
+    if wanted is None:
+        return
+    body.pop("response_format", None)
+    if wanted.type == "text":
         return
     body["response_format"] = {"type": wanted.type}
     if wanted.type == "json_schema":

@@ -282,6 +282,14 @@ async def test_a_conversation_is_compacted_for_its_own_key(serve: Start) -> None
             await mine.responses.create(input=items, **ASK)
 
 
+async def test_a_compaction_names_the_items_that_it_leaves_out_and_keeps_to_strict(serve: Start) -> None:
+    async with serve() as gateway, key(gateway, "any") as client:
+        items: Any = [{"role": "user", "content": "One"}, {"type": "odd_call", "id": "x"}]
+        await client.responses.compact(model="parrot", input=items, extra_body={"routing": {"strict": True}})
+        assert gateway.dispatcher.left_out[-1] == ("input.odd_call",)
+        assert gateway.dispatcher.facts[-1].intent.strict
+
+
 async def test_the_tokens_of_an_input_are_counted_with_what_came_before(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         first = await client.responses.create(input="One " * 100, **ASK)
