@@ -156,11 +156,14 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses:
 
 
 def _effort_of_turn(messages: Sequence[InputMessage]) -> str | None:
-    """The effort that a system message sets for the user's turn which it follows."""
+    """The effort that a system message sets for the user's turn beside it: all since the last finished answer."""
+    answered = True
     for message in reversed(messages):
         if message.output_config is not None and message.output_config.effort is not None:
             return message.output_config.effort
-        if message.role == "user" and not _is_result(message.content):
+        if message.role == "user":
+            answered = not _is_result(message.content)
+        elif message.role == "assistant" and answered:
             return None
     return None
 
