@@ -15,7 +15,7 @@ from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
-from server.wires.translation import Losses, split_extras, validated
+from server.wires.translation import Losses, named, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -122,13 +122,15 @@ def _tools(
             losses.add(f"tools.{kind}")
     choice = request.tool_choice
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        named = choice.get("tools")
-        named = [tool for tool in named if isinstance(tool, dict)] if isinstance(named, list) else []
-        allowed = [chosen for tool in named if (chosen := toolbox.chosen(tool)) is not None]
+        given = choice.get("tools")
+        given = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+        allowed = [chosen for tool in given if (chosen := toolbox.chosen(tool)) is not None]
         tools = [tool for tool in tools if {"type": tool["type"], tool["type"]: {"name": _name(tool)}} in allowed]
-        if not any(tool.get("type") in OF_RESPONSES for tool in named):
+        if not any(tool.get("type") in OF_RESPONSES for tool in given):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
+        if choice not in ("auto", "required"):
+            raise InvalidRequest("The mode of allowed_tools is 'auto' or 'required'.", param="tool_choice.mode")
     elif isinstance(choice, dict):
         choice = _chosen(choice, toolbox, losses)
     if choice == "required" and not tools:
@@ -151,6 +153,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         return chosen
     kind = choice.get("type")
     if kind in ("function", "custom"):
+        named(choice, "name", "tool_choice")
         raise InvalidRequest(
             f"tool_choice names {str(choice.get('name'))[:80]!r}, which is not among the tools.",
             param="tool_choice",
