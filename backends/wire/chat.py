@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -162,6 +162,22 @@ class ChatRequest(Sampling):
 
 
 @dataclass(frozen=True, slots=True)
+class PaidTools:
+    """The tools of a request that its provider runs for money beside the tokens.
+
+    ``searches`` is the caller's bound on web searches, None if it sets none. ``containers`` may run code.
+    ``others`` names tools and fields whose cost cannot be told beforehand.
+    """
+
+    searches: int | None = 0
+    containers: int = 0
+    others: tuple[str, ...] = ()
+
+
+NO_PAID_TOOLS = PaidTools()
+
+
+@dataclass(frozen=True, slots=True)
 class Original:
     """The request that a chat was translated from, for providers of the same language (:mod:`backends.native`).
 
@@ -169,6 +185,7 @@ class Original:
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
     ``own_tools``: the answer of such a provider may call tools that the chat lacks, or has by another name.
+    ``paid``: what such a provider may run for money.
     """
 
     wire: str
@@ -177,6 +194,7 @@ class Original:
     query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
     own_tools: bool = False
+    paid: PaidTools = NO_PAID_TOOLS
 
 
 class TranslatedChat(ChatRequest):
@@ -212,6 +230,19 @@ class TranslatedChat(ChatRequest):
         """A copy whose providers of the other language get this request."""
         copy = self.model_copy()
         copy._original = original
+        return copy
+
+    def followed_by(
+        self, messages: Sequence[Message], makers: Mapping[int, str], changes: Mapping[str, Any]
+    ) -> TranslatedChat:
+        """A copy with more messages and other fields, which no longer stands for the original request.
+
+        ``makers`` are those of the new messages, by their positions among them.
+        """
+        copy = self.model_copy(update={**changes, "messages": [*self.messages, *messages]})
+        before = len(self.messages)
+        copy._makers = {**self._makers, **{before + at: model for at, model in makers.items()}}
+        copy._original = None
         return copy
 
     @classmethod

@@ -52,6 +52,11 @@ class Answer(Generic[T]):
         """The parameters that the model's server did not take; the end of the answer may add some."""
         return self.attempt.dropped
 
+    @property
+    def spent(self) -> float:
+        """Dollars of all attempts once the answer is closed, and of earlier jobs of the same request."""
+        return self.attempt.total_spent
+
     async def resume(self, error: RoundhouseError) -> None:
         """After ``error`` broke it, become the answer of another candidate: iterate it again, from its first item.
 

@@ -131,7 +131,7 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         self._ends = EndWarnings()
         self._context = AttemptContext(
-            leases=leases, spend=spend, clock=clock, backend=self._backend, record=self._record, spawn=self._spawn
+            leases=leases, spend=spend, clock=clock, backend=self._backend, record=self._record, spawn=self.spawn
         )
 
     def open(self, job: Job[T]) -> Opening[T]:
@@ -147,10 +147,11 @@ class Dispatcher:
     async def begin(self, job: Job[T]) -> Answer[T]:
         """The answer of the first candidate that gives one. The caller passes its attempt to :meth:`end`."""
         plan = self._plan(job.facts)
-        self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
+        if not (job.further and self._traces.go_on(job.trace)):
+            self._traces.start(job.trace, job.facts, plan, job.request.to_wire)
         self._retries.deposit()
         try:
-            attempt = await self._first_answer(job, plan, plan.candidates)
+            attempt = await self._first_answer(job, plan, plan.candidates, spent=job.spent)
             if plan.pin is not None and self._pin(plan.pin, attempt.model.id) != attempt.model.id:
                 # Another first call pinned the alias meanwhile; an answer in another vector space is of no use.
                 await attempt.close()
@@ -351,7 +352,7 @@ class Dispatcher:
         for sink in self._sinks:
             sink.record(outcome)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that outlives its request; :meth:`settle` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)

@@ -26,7 +26,9 @@ class Job(Generic[T]):
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
     model is given, and ``kept`` the parameters that are stored here, so that no server needs to take them.
-    ``bound`` is the longest answer by the limits of the caller's key.
+    ``bound`` is the longest answer by the limits of the caller's key. A ``further`` job serves a request for which
+    another did before: it belongs to the same trace, and ``spent`` are the dollars that those before it cost,
+    which limits on cost count too.
     """
 
     facts: Facts
@@ -37,6 +39,8 @@ class Job(Generic[T]):
     left_out: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     bound: Bound | None = None
+    further: bool = False
+    spent: float = 0.0
 
     def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The names of parameters that are not stored here."""

@@ -124,6 +124,13 @@ class Traces:
         while len(self._ring) > self._settings.capacity:
             self._ring.popitem(last=False)
 
+    def go_on(self, trace: str) -> bool:
+        """Add the attempts of a further job to a trace that is still kept; its plan stays the first job's."""
+        found = self._ring.get(trace)
+        if found is not None:
+            found.finished, found.error = False, None
+        return found is not None
+
     def _keep_prompt(self, trace: _Trace, prompt: Any) -> None:
         body = orjson.dumps(prompt, default=repr, option=orjson.OPT_NON_STR_KEYS)
         trace.prompt_size = len(body)

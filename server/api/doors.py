@@ -77,7 +77,6 @@ async def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> 
 
     It is kept with ``store: true`` alone: the answers of a batch are in its file, and would displace others.
     """
-    from server.history.background import opens
     from server.history.turns import turn_of
     from server.wires.responses import ResponseStream
 
@@ -87,7 +86,7 @@ async def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> 
     return Question(
         await turn.job(origin),
         lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
-        opens=opens(body, origin),
+        opens=turn.opens(origin),
         keep=turn.keep,
     )
 

@@ -5,24 +5,19 @@ The translation is imported by the first one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.streams.native import NativeChunk
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import RateLimited, RoundhouseError, Unavailable
 from catalog.types import Json
-from routing.calling.answer import Answer
 from routing.state.records import Record
 from server.batches.asking import caller_of_owner
-from server.callers import Caller, Origin
+from server.callers import Origin
 from server.history.context import RESPONSE, items_of
 from server.history.events import EventLog, next_number, record_of
-from server.history.truncation import Truncating
-from server.jobs import open_job
 from server.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -70,7 +65,7 @@ class BackgroundResponses:
         job = await turn.job(origin)
         number = await next_number(storage, record)
         stream = turn.translation()
-        async with EventLog(storage, begun) as log, opens(body, origin)(self._runtime, job, caller) as answer:
+        async with EventLog(storage, begun) as log, turn.opens(origin)(self._runtime, job, caller) as answer:
 
             def tell(event: Json) -> None:
                 nonlocal number
@@ -113,13 +108,6 @@ class BackgroundResponses:
         records = self._runtime.storage.records
         await records.add([record_of(record, [event])])
         await records.replace(_finished(record, response))
-
-
-def opens(
-    body: ResponsesRequest, origin: Origin
-) -> Callable[[Runtime, Any, Caller], AbstractAsyncContextManager[Answer[Json]]]:
-    """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
-    return partial(Truncating, origin=origin) if body.truncation == "auto" else open_job
 
 
 def background(response: Json, queued: Json) -> Json:

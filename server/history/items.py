@@ -66,15 +66,15 @@ def response_of(item_id: str) -> str | None:
 def without_own_ids(items: Iterable[Json]) -> list[Json]:
     """The items without the ids that the gateway gave, which no other server knows.
 
-    Reasoning keeps its id, by which backends tell it from the provider's own, and so do messages of the assistant,
-    which must have one.
+    Reasoning keeps its id, by which backends tell it from the provider's own, and so do messages of the assistant
+    and pictures, which must have one.
     """
     return [_anonymous(item) for item in items]
 
 
 def _anonymous(item: Json) -> Json:
     name = item.get("id")
-    if item.get("type") == "reasoning" or item.get("role") == "assistant":
+    if item.get("type") in ("reasoning", "image_generation_call") or item.get("role") == "assistant":
         return item
     if not isinstance(name, str) or _OWN.fullmatch(name) is None:
         return item

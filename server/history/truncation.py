@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import orjson
@@ -14,7 +15,7 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.callers import Caller, Origin
-from server.jobs import chat_job, open_job
+from server.jobs import Opens, chat_job, open_job
 from server.runtime import Runtime
 
 TRIES = 16
@@ -74,6 +75,11 @@ class Truncating(AbstractAsyncContextManager[Answer[Json]]):
         made = chat_job(chat.model_copy(update={"messages": kept}), self._origin)
         left_out = (*self._job.left_out, f"input (oldest {dropped} messages)")
         return replace(made, kept=self._job.kept, left_out=left_out)
+
+
+def opener(truncation: str | None, origin: Origin) -> Opens[Json]:
+    """How the job of a Responses request is opened: with ``truncation: "auto"``, shorter if it must be."""
+    return partial(Truncating, origin=origin) if truncation == "auto" else open_job
 
 
 def newest(messages: list[Message], share: float) -> list[Message]:

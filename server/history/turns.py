@@ -15,13 +15,17 @@ from catalog.errors import RoundhouseError, UnsupportedParameter, UpstreamProtoc
 from catalog.types import Json
 from routing.calling.job import Job
 from routing.state.records import Record
+from server.answers.rounds import Rounds
 from server.callers import Caller, Origin
 from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
 from server.history.items import as_items
-from server.jobs import KEPT, chat_job
+from server.history.truncation import opener
+from server.jobs import KEPT, Opens, chat_job
 from server.runtime import Runtime
 from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
+from server.wires.responses.drawing import DRAW, ImageTool, can_draw
+from server.wires.responses.tools import DRAWING, Toolbox
 from server.wires.web_search import can_search
 
 _STATEFUL = ("item_reference", "compaction")
@@ -66,14 +70,30 @@ class Turn:
     async def chat(self) -> TranslatedChat:
         """The request as a chat. Raises InvalidRequest."""
         searches = partial(can_search, runtime=self.runtime, caller=self.caller)
+        translate = partial(to_chat, self.whole, kept=self.kept, searches=searches, draws=self._draws)
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
-            return await asyncio.to_thread(to_chat, self.whole, kept=self.kept, searches=searches)
-        return to_chat(self.whole, kept=self.kept, searches=searches)
+            return await asyncio.to_thread(translate)
+        return translate()
 
     async def job(self, origin: Origin) -> Job[Json]:
         """The job of the request. Raises InvalidRequest."""
         job = chat_job(await self.chat(), origin)
         return replace(job, kept=KEPT) if self.kept else job
+
+    def opens(self, origin: Origin) -> Opens[Json]:
+        """How the job is opened: in rounds, where the model may call a tool that the gateway serves itself."""
+        opens = opener(self.body.truncation, origin)
+        if not any(tool.get("type") == DRAW for tool in self.whole.tools or ()):
+            return opens
+        toolbox = Toolbox(self.whole, draws=self._draws)
+        if toolbox.drawing is None:
+            return opens
+        tool = ImageTool(self.runtime, self.caller, origin, toolbox.drawing, streamed=bool(self.body.stream))
+        tools = {toolbox.name_of(DRAWING): tool}
+        return partial(Rounds, origin=origin, tools=tools, most_calls=self.body.max_tool_calls, opens=opens)
+
+    def _draws(self, tool: Json) -> bool:
+        return can_draw(tool, self.whole.model, self.runtime, self.caller)
 
     def translation(self) -> ResponseStream:
         """The translation of one answer."""

@@ -32,12 +32,13 @@ def can_search(requested: str, runtime: Runtime, caller: Caller) -> bool:
     return any(
         Capability.WEB_SEARCH in row.capabilities
         and caller.allows(row.id, runtime.catalog)
-        and _set_up(runtime.unavailable(row))
+        and is_set_up(runtime.unavailable(row))
         for row in runtime.catalog.models()
     )
 
 
-def _set_up(block: Block | None) -> bool:
+def is_set_up(block: Block | None) -> bool:
+    """Whether what keeps a model from being called, if anything, passes without a change of the set-up."""
     return block is None or block.code not in NOT_SET_UP
 
 

@@ -222,7 +222,8 @@ class FakeAnswer(Answer[T]):
     """An answer whose first item has arrived."""
 
     def __init__(self, job: Job[T], first: T, rest: AsyncIterator[T]) -> None:
-        self.trace, self._first, self._rest = job.trace, first, rest
+        self.trace, self._first, self._rest, self.model = job.trace, first, rest, CHAT
+        self._before = job.spent
 
     def headers(self) -> dict[str, str]:
         return {
@@ -231,6 +232,10 @@ class FakeAnswer(Answer[T]):
             "x-roundhouse-reason": "named by the caller",
             "x-roundhouse-attempts": "1",
         }
+
+    @property
+    def spent(self) -> float:
+        return self._before + 0.25
 
     async def resume(self, error: RoundhouseError) -> None:
         raise error
@@ -252,11 +257,13 @@ class FakeDispatcher:
         self.left = asyncio.Event()
         self.facts: list[Facts] = []
         self.left_out: list[tuple[str, ...]] = []
+        self.spent: list[float] = []
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
         self.left_out.append(job.left_out)
+        self.spent.append(job.spent)
         self.traces.start(job.trace, job.facts, PLAN)
         try:
             if self.gate is not None:

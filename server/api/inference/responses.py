@@ -48,7 +48,6 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
 
     The response is kept, unless ``store`` is false, and can be gone on from with ``previous_response_id``.
     """
-    from server.history.background import opens
     from server.wires.responses import ResponseStream
 
     turn = await _turn(request, body)
@@ -56,7 +55,7 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
         return await _in_background(request, turn)
     origin = origin_of(request)
     job = await turn.job(origin)
-    opening = opens(body, origin)
+    opening = turn.opens(origin)
     if body.stream:
         stream = turn.translation()
         return await stream_events(
@@ -139,8 +138,8 @@ class CompactedResponse(TypedDict):
 )
 async def compact_response(request: Request, body: ResponsesRequest) -> Response:
     """Compact a conversation: the model summarises it, in an item that only the caller's own key can send back."""
-    from server.history.background import opens
     from server.history.compaction import compacted, summarising
+    from server.history.truncation import opener
     from server.history.turns import turn_of
     from server.wires.responses import ResponseStream
 
@@ -155,7 +154,7 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
         request,
         job,
         lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
-        opens(asked, origin),
+        opener(asked.truncation, origin),
     )
     answer = await compacted(runtime.storage, origin.caller, turn.items(), response)
     return json_response(answer, headers=headers)

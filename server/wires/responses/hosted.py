@@ -24,6 +24,22 @@ _GIVEN = {"code": "code_interpreter_call_code", "arguments": "mcp_call_arguments
 _RESULTS = ("result", "outputs", "output", "results")
 
 
+@dataclass(frozen=True, slots=True)
+class ItemStep:
+    """A step of a tool that the gateway runs: the new ``status`` and ``fields`` of the item ``id``.
+
+    ``event`` names the event after the item's type ``kind``, if it is not the status, and ``details`` are its
+    fields.
+    """
+
+    id: str
+    kind: str
+    status: str
+    event: str | None = None
+    details: Json = field(default_factory=dict)
+    fields: Json = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class HostedItem(OutputItem):
     """The call of such a tool, with its result. ``body`` is the whole item."""
@@ -49,6 +65,15 @@ class HostedItem(OutputItem):
             elif kind == "mcp_call":
                 yield self._event("mcp_call.failed")
         yield self._done(status)
+
+    def step(self, step: ItemStep) -> Iterator[Json]:
+        """The events of one step of an item that comes in steps."""
+        self.body |= step.fields
+        self.status = step.status
+        if step.status != "failed":
+            yield self._event(f"{step.kind}.{step.event or step.status}", **step.details)
+        if step.status in ("completed", "failed"):
+            yield self._done(step.status)
 
 
 def drawn(image: Json) -> Json | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation.wording import of_type
+from server.wires.responses import drawing
 from server.wires.responses.client_tools import CLIENT_TOOLS, ITEMS, RESULTS, result_of
 from server.wires.responses.reasoning import MADE_BY, read_reasoning
-from server.wires.responses.tools import Toolbox, ToolKey, keys_of, space_of
+from server.wires.responses.tools import DRAWING, Toolbox, ToolKey, keys_of, space_of
 from server.wires.translation import Losses, named
 
 _OPAQUE = frozenset({None, "item_reference", "compaction", "compaction_trigger"})
@@ -66,6 +69,8 @@ class _Reader:
                 read_reasoning(_assistant(messages), item, self._signatures, losses)
             case "web_search_call" | "code_interpreter_call":  # a provider gets its own back, others read the text
                 _assistant(messages).setdefault("server_tool_calls", []).append(item)
+            case "image_generation_call" if drawing.is_own(item) and self._toolbox.drawing is not None:
+                self._drawn_here(item, where)
             case "image_generation_call":
                 _drawn(_assistant(messages), item, where)
             case _:
@@ -97,6 +102,15 @@ class _Reader:
         given = item.get("extra_content")
         signature = given if isinstance(given, dict) else self._signatures.get(call_id)
         return {"extra_content": signature} if signature else {}
+
+    def _drawn_here(self, item: Json, where: str) -> None:
+        """A picture that the model had drawn here is a call of the function again, and its result."""
+        call_id = named(item, "id", where)
+        arguments = orjson.dumps({"prompt": item.get("revised_prompt") or ""}).decode()
+        function = {"name": self._toolbox.name_of(DRAWING), "arguments": arguments}
+        call = {"id": call_id, "type": "function", "function": function}
+        _assistant(self.messages).setdefault("tool_calls", []).append(call)
+        self._result({"call_id": call_id}, drawing.result_of(item), where)
 
     def _client_call(self, kind: str, item: Json, where: str) -> None:
         call_id = named(item, "call_id" if item.get("call_id") else "id", where)
@@ -148,7 +162,9 @@ def _message(messages: list[Json], item: Json, where: str, losses: Losses) -> No
 
 
 def _drawn(message: Json, item: Json, where: str) -> None:
-    """A picture that the model made is one of the message's ``images``."""
+    """A picture that the model made is one of the message's ``images``; one that failed leaves nothing."""
+    if item.get("result") is None and item.get("status") == "failed":
+        return
     picture = f"data:image/{item.get('output_format') or 'png'};base64,{_text(item, 'result', where)}"
     extra = {"extra_content": item["extra_content"]} if item.get("extra_content") else {}
     message.setdefault("images", []).append({"type": "image_url", "image_url": {"url": picture}, **extra})

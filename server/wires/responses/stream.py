@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
+from server.answers.rounds import STEPS
 from server.wires.responses.client_tools import CLIENT_TOOLS
-from server.wires.responses.hosted import HostedItem, drawn
+from server.wires.responses.hosted import HostedItem, ItemStep, drawn
 from server.wires.responses.native import NativeResponse
 from server.wires.responses.output import (
     ClientToolItem,
@@ -46,6 +48,7 @@ class ResponseStream:
     state: Json = field(default_factory=dict)
     _items: list[OutputItem] = field(default_factory=list)
     _tools: dict[int, _Call] = field(default_factory=dict)
+    _steps: dict[str, HostedItem] = field(default_factory=dict)
     _toolbox: Toolbox | None = None
     _open: MessageItem | ReasoningItem | None = None
     _finish_reason: str | None = None
@@ -176,21 +179,34 @@ class ResponseStream:
 
     def _blocks(self, blocks: list[Json]) -> Iterator[Json]:
         yield from self._reasoning_item(fresh=False)
-        self._reasoning().blocks += blocks
+        self._reasoning().blocks += map(unnumbered, blocks)
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The annotations, the pictures and the provider's own tool calls of a delta."""
         for annotation in delta.get("annotations") or ():
             yield from self._annotation(annotation)
         for image in delta.get("images") or ():
-            item = drawn(image)
+            item = drawn(unnumbered(image))
             if item is not None:
-                yield from self._hosted(item)
+                yield from self._hosted(unnumbered(item))
             else:
                 text = f"\n\n![image]({image['image_url']['url']})\n\n"
                 yield from self._choice({"delta": {"content": text}})
         for item in delta.get("server_tool_calls") or ():
-            yield from self._hosted(item)
+            yield from self._hosted(unnumbered(item))
+        for step in delta.get(STEPS) or ():
+            yield from self._step(step)
+
+    def _step(self, step: ItemStep) -> Iterator[Json]:
+        """The events of a step of a tool that the gateway runs."""
+        item = self._steps.get(step.id)
+        if item is None:
+            yield from self._close()
+            item = self._steps[step.id] = HostedItem(step.id, len(self._items), body={"type": step.kind})
+            item.body |= step.fields
+            self._items.append(item)
+            yield item.added()
+        yield from item.step(step)
 
     def _annotation(self, annotation: Json) -> Iterator[Json]:
         """Annotate the text that is meant; its item may be done already."""
@@ -280,7 +296,7 @@ class ResponseStream:
 
 
 _Call = ToolItem | CustomToolItem | ClientToolItem
-_RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_RESULTS = frozenset({"annotations", "images", "server_tool_calls", STEPS})
 _COUNTED = ("cache_creation", "server_tool_use", TIMINGS)
 
 

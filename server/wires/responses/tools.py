@@ -7,7 +7,7 @@ are listed apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from backends.adapting.names import OPENAI
@@ -15,8 +15,10 @@ from backends.wire.chat import MAX_TOOLS
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.wires.responses import drawing
 from server.wires.responses.client_tools import CLIENT_TOOLS, is_hosted
 from server.wires.translation import Losses, named
+from server.wires.web_search import OF_RESPONSES
 
 _FUNCTION = ("name", "description", "parameters", "strict")
 _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading", *_FUNCTION})
@@ -24,25 +26,30 @@ _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading
 _BRING_TOOLS = ("additional_tools", "tool_search_output")
 _PLAIN = frozenset({"function", "custom"})
 _DIGITS = 8
+_SEARCHES = frozenset(OF_RESPONSES)
 
 
 class ToolKey(NamedTuple):
-    """A tool of the request: ``kind`` is "function", "custom" or a type of :data:`CLIENT_TOOLS`."""
+    """A tool of the request. ``kind`` is "function", "custom", "image_generation" or of :data:`CLIENT_TOOLS`."""
 
     kind: str
     name: str
     namespace: str | None = None
 
 
+DRAWING = ToolKey(drawing.DRAW, drawing.DRAW)
+
+
 class Toolbox:
     """The tools that the model may call, each with a name of its own in the chat.
 
     The names are the same in every turn of a conversation: the name of a tool without a namespace is kept, and
-    the others avoid it. ``hosted`` are the tools that the provider runs, with their places. Raises InvalidRequest
-    for a malformed tool.
+    the others avoid it. ``hosted`` are the tools that the provider runs, with their places. ``draws`` tells
+    whether the gateway draws for a tool that asks for pictures. Raises InvalidRequest for a malformed tool.
     """
 
-    def __init__(self, request: ResponsesRequest) -> None:
+    def __init__(self, request: ResponsesRequest, *, draws: Callable[[Json], bool] = lambda _: False) -> None:
+        self._draws = draws
         self.hosted: list[tuple[Json, str]] = []
         self._given: dict[ToolKey, Json] = {}
         self._lost: dict[str, None] = {}
@@ -58,8 +65,13 @@ class Toolbox:
     def is_lossy(self) -> bool:
         """Whether a provider of the same API may call tools that the chat lacks, or has by another name."""
         return bool(self.hosted) or any(
-            name != key.name or key.kind in CLIENT_TOOLS for key, name in self._names.items()
+            name != key.name or key.kind not in _PLAIN for key, name in self._names.items()
         )
+
+    @property
+    def drawing(self) -> Json | None:
+        """The tool for which the gateway draws."""
+        return self._given.get(DRAWING)
 
     def name_of(self, key: ToolKey) -> str:
         """The name of a tool in the chat, also of one that the request no longer has."""
@@ -88,12 +100,22 @@ class Toolbox:
 
     def chosen(self, given: Json) -> Json | None:
         """A tool choice, or one of its list, as a chat's; None for a tool that is not the model's to call."""
-        kind = str(given.get("type"))
-        key = ToolKey(kind, kind if kind in CLIENT_TOOLS else str(given.get("name")), space_of(given))
+        key = _key_named(given)
         if key not in self._given:
             return None
-        kind = "custom" if kind == "custom" else "function"
+        kind = "custom" if key.kind == "custom" else "function"
         return {"type": kind, kind: {"name": self.name_of(key)}}
+
+    def keys_named(self, given: Json) -> list[ToolKey]:
+        """The model's tools that a tool choice names: one, or all of a namespace."""
+        if given.get("type") == "namespace":
+            return [key for key in self._given if key.namespace is not None and key.namespace == given.get("name")]
+        return [key] if (key := _key_named(given)) in self._given else []
+
+    def has_hosted(self, given: Json) -> bool:
+        """Whether a tool that the provider runs has the named type; all web searches are one."""
+        kind = given.get("type")
+        return any(tool["type"] == kind or {tool["type"], kind} <= _SEARCHES for tool, _ in self.hosted)
 
     def _add(self, tool: Any, where: str, space: Json | None = None) -> None:
         kind = tool.get("type") if isinstance(tool, dict) else None
@@ -110,8 +132,13 @@ class Toolbox:
             self._given[key] = tool
             self._lose(tool)
         elif kind in CLIENT_TOOLS and not is_hosted(tool):
+            if not isinstance(tool.get("description"), str | None):
+                raise InvalidRequest(f"{where}.description must be a string.", param=f"{where}.description")
             self._given[ToolKey(kind, kind)] = tool
             self._lose(tool)
+        elif kind == drawing.DRAW and where.startswith("tools[") and space is None and self._draws(tool):
+            self._given[DRAWING] = tool
+            self._lose(tool, drawing.KNOWN)
         else:
             self.hosted.append((tool, where))
 
@@ -126,8 +153,8 @@ class Toolbox:
                 tool = {**tool, "description": told}
             self._add(tool, f"{where}.tools[{at}]", space)
 
-    def _lose(self, tool: Json) -> None:
-        for name in tool.keys() - _KNOWN:
+    def _lose(self, tool: Json, known: frozenset[str] = _KNOWN) -> None:
+        for name in tool.keys() - known:
             if tool[name] not in (None, False, []):
                 self._lost[f"tools.{name}"] = None
 
@@ -143,6 +170,12 @@ class Toolbox:
         return made
 
 
+def _key_named(given: Json) -> ToolKey:
+    kind = str(given.get("type"))
+    own = kind in CLIENT_TOOLS or kind == drawing.DRAW
+    return ToolKey(kind, kind if own else str(given.get("name")), space_of(given))
+
+
 def space_of(item: Json) -> str | None:
     """The namespace of a call or a choice."""
     space = item.get("namespace")
@@ -152,10 +185,10 @@ def space_of(item: Json) -> str | None:
 def keys_of(tools: Any) -> Iterator[ToolKey]:
     """The keys of a list of tools, those within namespaces included."""
     for tool in tools if isinstance(tools, list) else ():
-        if tool["type"] == "namespace":
-            yield from (key._replace(namespace=tool["name"]) for key in keys_of(tool["tools"]))
-        elif tool["type"] in _PLAIN:
-            yield ToolKey(tool["type"], tool["name"])
+        space = tool["name"] if tool["type"] == "namespace" else None
+        for each in (tool,) if space is None else tool["tools"]:
+            if each["type"] in _PLAIN:
+                yield ToolKey(each["type"], each["name"], space)
 
 
 def _tools_of(request: ResponsesRequest) -> Iterator[tuple[Any, str]]:
@@ -180,6 +213,8 @@ def _chat_tool(key: ToolKey, tool: Json, name: str) -> Json:
     if key.kind == "function":
         function = {each: tool[each] for each in _FUNCTION if tool.get(each) is not None}
         return {"type": "function", "function": {**function, "name": name}}
+    if key == DRAWING:
+        return {"type": "function", "function": drawing.function(tool, name)}
     if key.kind in CLIENT_TOOLS:
         return {"type": "function", "function": CLIENT_TOOLS[key.kind].function(tool, name)}
     custom = {"name": name, **{each: tool[each] for each in ("description",) if tool.get(each) is not None}}

@@ -76,6 +76,19 @@ async def test_the_caller_reads_the_bound_in_a_header_and_in_the_trace(stand: St
     assert trace["attempts"][0]["bound"] == "max_tokens=486; max_cost"
 
 
+async def test_a_further_job_of_a_request_has_what_is_left_of_max_cost_and_the_same_trace(stand: Stand) -> None:
+    model = remote("a", "lan")
+    await asked(stand, within(0.001), model)
+    job = replace(stand.job(within(0.002)), further=True, spent=0.001)
+    async with stand.dispatcher.open(job) as answer:
+        assert [item async for item in answer]
+        assert answer.headers()["x-roundhouse-bound"] == "max_tokens=486; max_cost"
+    assert answer.spent > 0.001
+    trace = stand.traces.get("trace-1")
+    assert trace is not None
+    assert [attempt["model"] for attempt in trace["attempts"]] == [model.id] * 2
+
+
 async def test_a_request_without_a_limit_is_sent_as_it_is(stand: Stand) -> None:
     _, headers = await asked(stand, FACTS, remote("a", "lan"))
     assert sent_to(stand) is REQUEST

@@ -36,6 +36,22 @@ def traces(state: SqliteState | None = None, **settings: object) -> Traces:
     return Traces(TraceSettings.model_validate(settings), ManualClock(), state)
 
 
+def test_a_further_job_of_a_request_goes_on_with_its_trace() -> None:
+    kept = traces()
+    assert not kept.go_on("t"), "a trace that is not kept begins anew"
+    kept.start("t", CHAT, plan("a"))
+    kept.record(outcome(trace="t", model="a", first_chunk=0.1))
+    kept.finish("t", UpstreamError("Down."))
+    assert kept.go_on("t")
+    kept.record(outcome(trace="t", model="b", first_chunk=0.1))
+    kept.finish("t")
+    told = kept.get("t")
+    assert told is not None
+    assert (told["status"], told["answered_by"], told["error"]) == ("done", "b", None)
+    assert [one["model"] for one in told["attempts"]] == ["a", "b"]
+    assert [one["model"] for one in told["plan"]["candidates"]] == ["a"]
+
+
 def test_a_trace_tells_each_attempt_and_who_answered() -> None:
     kept = traces()
     kept.start("t", replace(CHAT, key="alice"), plan("a", "b", excluded=1))

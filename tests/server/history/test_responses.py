@@ -327,3 +327,13 @@ async def test_a_conversation_without_an_id_and_an_item_of_an_odd_type_are_refus
             asked = {"model": "parrot", "input": "Hi", **fields}
             answer = await gateway.client.post("/v1/responses", json=asked)
             assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5])
+@pytest.mark.parametrize("path", ["responses", "responses/input_tokens", "responses/compact"])
+async def test_an_item_whose_type_is_no_text_is_refused_by_its_place(serve: Start, path: str, kind: Any) -> None:
+    async with serve() as gateway:
+        items = [{"role": "user", "content": "Hi"}, {"type": kind}]
+        answer = await gateway.client.post(f"/v1/{path}", json={"model": "parrot", "input": items})
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "input[1].type"

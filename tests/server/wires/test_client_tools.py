@@ -192,6 +192,38 @@ def test_tools_that_only_anthropic_could_search_are_given_at_once() -> None:
     assert chat.left_out == ("tools.tool_search_tool_regex_20251119",)
 
 
+def test_tools_that_nothing_can_find_are_given_at_once_and_their_deferral_is_named() -> None:
+    chat = chat_of(tools=[LATER])
+    assert names_of(chat) == ["later"]
+    assert chat.left_out == ("tools.defer_loading",)
+    removed = {"role": "system", "content": [{"type": "tool_removal", "tool": {"name": "later"}}]}
+    assert names_of(chat_of(HELLO, removed, tools=[LATER])) == []
+
+
+def test_a_deferred_tool_is_given_if_the_choice_names_it() -> None:
+    chat = chat_of(tools=[OWN, LATER], tool_choice={"type": "tool", "name": "later"})
+    assert names_of(chat) == ["own", "later"]
+    assert chat.to_wire()["tool_choice"]["function"]["name"] == "later"
+    assert refusal_of(chat) is None
+
+
+@pytest.mark.parametrize("kind", ["web_search_20250305", "code_execution_20250825", "brand_new"])
+def test_a_providers_tool_is_named_also_if_it_is_deferred(kind: str) -> None:
+    tool = {"type": kind, "name": "theirs", "defer_loading": True}
+    chat = chat_of(tools=[OWN, tool])
+    assert (names_of(chat), chat.left_out) == (["own"], (f"tools.{kind}",))
+    chosen = refusal_of(chat_of(tools=[OWN, tool], tool_choice={"type": "tool", "name": "theirs"}))
+    assert chosen is not None
+
+
+def test_a_choice_of_a_tool_that_is_not_there_is_never_sent_on() -> None:
+    chat = chat_of(tools=[OWN], tool_choice={"type": "tool", "name": "other"})
+    assert chat.tool_choice is None
+    refusal = refusal_of(chat)
+    assert refusal is not None
+    assert refusal.param == "tool_choice"
+
+
 def test_a_tool_that_the_conversation_has_called_stays_known() -> None:
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "later", "input": {}}]}
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]}
