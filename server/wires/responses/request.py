@@ -152,8 +152,6 @@ def _tools(
         if not any(tool["type"] in OF_RESPONSES for tool in given):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
-        if choice not in ("auto", "required"):
-            raise InvalidRequest("The mode of allowed_tools is 'auto' or 'required'.", param="tool_choice.mode")
     elif isinstance(choice, dict):
         choice = _chosen(choice, toolbox, losses)
     if choice == "required" and not tools:
