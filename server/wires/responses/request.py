@@ -15,7 +15,7 @@ from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox, ToolKey
-from server.wires.translation import Losses, split_extras, validated
+from server.wires.translation import Losses, named, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -146,10 +146,10 @@ def _tools(
             losses.add(f"tools.{kind}")
     choice = request.tool_choice
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        named = _named_tools(choice)
-        allowed = {key for tool in named for key in _allowed(tool, toolbox, strict=request.prompt is None)}
+        given = _named_tools(choice)
+        allowed = {key for tool in given for key in _allowed(tool, toolbox, strict=request.prompt is None)}
         tools = [tool for tool in tools if toolbox.key_of(_name(tool)) in allowed]
-        if not any(tool["type"] in OF_RESPONSES for tool in named):
+        if not any(tool["type"] in OF_RESPONSES for tool in given):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
     elif isinstance(choice, dict):
@@ -202,6 +202,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         return chosen
     kind = choice.get("type")
     if kind in ("function", "custom"):
+        named(choice, "name", "tool_choice")
         raise InvalidRequest(
             f"tool_choice names {str(choice.get('name'))[:80]!r}, which is not among the tools.",
             param="tool_choice",

@@ -119,7 +119,7 @@ class Toolbox:
 
     def _add(self, tool: Any, where: str, space: Json | None = None) -> None:
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or not kind:
             raise InvalidRequest(f"{where} must be an object with a 'type'.", param=where)
         if kind == "namespace" and space is None:
             self._add_all(tool, where)

@@ -189,6 +189,20 @@ def test_custom_tools_and_their_calls_are_those_of_a_chat() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "sometimes", "tools": []}}, "tool_choice.mode"),
+        ({"tools": [{"type": ""}]}, "tools[0]"),
+    ],
+)
+def test_a_malformed_tool_or_choice_is_named_by_its_own_field(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(**{"tools": [WEATHER], **fields})
+    assert refused.value.param == param
+
+
 def test_an_update_of_the_configuration_holds_until_the_next_one() -> None:
     shape = {"type": "json_schema", "name": "a", "schema": {"type": "object"}, "strict": True}
     formed = {"type": "configuration_update", "text": {"format": shape}, "reasoning": {"effort": "high"}}
