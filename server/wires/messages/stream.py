@@ -11,7 +11,7 @@ import orjson
 from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
-from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
@@ -282,7 +282,7 @@ class MessageStream:
     def _input(self, arguments: str) -> Json:
         """A call's arguments, or the text of such as the answer's limit cut off, as Anthropic gives it.
 
-        Raises :class:`UpstreamProtocolError` for any others that are no object.
+        Raises :class:`AnswerInvalid` for any others that are no object: the model is at fault, not its server.
         """
         try:
             value = orjson.loads(arguments or "{}")
@@ -292,7 +292,7 @@ class MessageStream:
             return value
         if self._finish_reason == "length":
             return {"partial_json": arguments}
-        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
+        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
 
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})

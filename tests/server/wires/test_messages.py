@@ -18,6 +18,7 @@ from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
 from backends.wire.messages import MessagesRequest
 from catalog.errors import (
+    AnswerInvalid,
     InvalidRequest,
     ModelNotFound,
     RateLimited,
@@ -228,7 +229,7 @@ def test_arguments_that_are_no_object_are_the_models_fault() -> None:
         writer.delta({}, finish_reason="stop"),
     ):
         list(stream.feed(chunk))
-    with pytest.raises(UpstreamProtocolError):
+    with pytest.raises(AnswerInvalid):
         list(stream.finish())
 
 
