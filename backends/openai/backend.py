@@ -33,6 +33,7 @@ from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
+from backends.streams.calls import CallPlaces
 from backends.streams.shapes import WrongShape, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -335,7 +336,7 @@ class StreamWatch:
         """``chat``: the chunks are of a chat, not of a text completion."""
         self._upstream = upstream
         self._chat = chat
-        self._calls: dict[int, int] = {}
+        self._calls: dict[int, CallPlaces] = {}
         self._object = "chat.completion.chunk" if chat else "text_completion"
         self._id = ""
         self._created = 0
@@ -406,12 +407,12 @@ class StreamWatch:
                 del chunk[name]
 
     def _number(self, choice: int, calls: list[Json]) -> None:
-        """Give calls a position where the server gives none: one with an id is the next, any other goes on."""
+        """Give each call of a choice a position and an id of its own (:class:`CallPlaces`)."""
+        places = self._calls.get(choice)
+        if places is None:
+            places = self._calls[choice] = CallPlaces()
         for call in calls:
-            if type(call.get("index")) is not int:
-                last = self._calls.get(choice, -1)
-                call["index"] = max(0, last + 1 if call.get("id") else last)
-            self._calls[choice] = call["index"]
+            places.set(call)
 
     def end(self) -> Json | None:
         """The usage chunk, if there is usage. Raises StreamBroken unless every choice has ended."""

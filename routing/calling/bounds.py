@@ -243,18 +243,22 @@ def check_longest(model: Model, facts: Facts) -> None:
 
 
 def shortened(request: WireModel, model: Model) -> WireModel | None:
-    """A request of the Messages API with the longest answer of the model as its bound; None if it needs none.
+    """A request with the longest answer of the model as its bound; None if it needs none or has to be refused.
 
-    That API demands a bound, and its agents send every model the same.
+    A local model's answer ends there anyway. The Messages API demands a bound, and its agents send every model the
+    same.
     """
     longest = model.limits.max_output_tokens
-    if longest is None or not isinstance(request, TranslatedChat):
+    if longest is None or not (model.local or _from_messages(request)):
         return None
-    if request.original is None or request.original.wire != "messages":
-        return None
-    if request.output_limit is None or request.output_limit <= longest:
-        return None
-    return request.model_copy(update={"max_completion_tokens": longest})
+    given = {name: getattr(request, name, None) for name in (_OLDER, _NEWER)}
+    too_long = {name: longest for name, tokens in given.items() if tokens is not None and tokens > longest}
+    return request.model_copy(update=too_long) if too_long else None
+
+
+def _from_messages(request: WireModel) -> bool:
+    own = request.original if isinstance(request, TranslatedChat) else None
+    return own is not None and own.wire == "messages"
 
 
 def as_sent(facts: Facts, target: Upstream | None) -> Facts:

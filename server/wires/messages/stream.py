@@ -11,7 +11,7 @@ import orjson
 from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
-from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
@@ -67,6 +67,9 @@ class MessageStream:
     _tier: str | None = None
     _titles: dict[str, str] = field(default_factory=dict)
     _native: NativeMessage | None = None
+    _called: set[int] = field(default_factory=set)
+    _waiting: dict[int, _OpenBlock] = field(default_factory=dict)
+    """The calls that have begun and have no block yet, by their position."""
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
@@ -100,10 +103,16 @@ class MessageStream:
             return
         if self._finish_reason is None:
             raise StreamBroken("The answer ended without a finish_reason.")
+        while self._waiting:
+            yield from self._turn()
         yield from self._close()
         if self.compacts:
             yield from self._compacted()
         self._stop = "refusal" if self._refusal else STOP_REASONS.get(self._finish_reason, "end_turn")
+        if self._stop == "end_turn" and self._called:
+            self._stop = (
+                "tool_use"  # some servers end calls with "stop", and agents run tools for this reason alone
+            )
         if self._stop == "end_turn" and self.compacts:
             self._stop = "compaction"
         elif self._stop == "end_turn" and self._sequence is not None:
@@ -234,23 +243,62 @@ class MessageStream:
         yield from self._close()
 
     def _tool(self, delta: Json) -> Iterator[Json]:
+        """The events of a part of a call. Blocks do not overlap: the parts of a later call wait for its turn."""
         position = delta.get("index", 0)
         function = delta.get("function") or {}
-        if self._open is None or self._open.kind != "tool_use" or self._open.position != position:
+        arguments = function.get("arguments") or ""
+        if position not in self._called:
             if not function.get("name"):
-                raise UpstreamProtocolError("A tool call continues after another one has begun.")
-            toolset, name = self.members.get(function["name"], (None, function["name"]))
-            block: Json = {"type": "tool_use", "id": delta.get("id"), "name": name, "input": {}}
-            if toolset is not None:
-                block["toolset_name"] = toolset
-            if delta.get("extra_content"):
-                block["extra_content"] = delta["extra_content"]
-            yield from self._close()
-            yield from self._begin("tool_use", block)
-            assert self._open is not None
-            self._open.position = position
-        if function.get("arguments"):
-            yield self._add("input_json_delta", "partial_json", function["arguments"])
+                raise UpstreamProtocolError("A tool call continues that has not begun.")
+            self._called.add(position)
+            self._waiting[position] = _OpenBlock(
+                "tool_use", self._call(delta, function["name"]), position=position
+            )
+        if self._open is not None and self._open.position == position:
+            if arguments:
+                yield self._add("input_json_delta", "partial_json", arguments)
+            return
+        held = self._waiting.get(position)
+        if held is None:
+            if arguments.strip():
+                raise UpstreamProtocolError("A tool call continues after its end.")
+            return
+        if arguments:
+            held.pieces.append(arguments)
+        while self._waiting and not self._calling():
+            yield from self._turn()
+
+    def _call(self, delta: Json, called: str) -> Json:
+        toolset, name = self.members.get(called, (None, called))
+        block: Json = {"type": "tool_use", "id": delta.get("id"), "name": name, "input": {}}
+        if toolset is not None:
+            block["toolset_name"] = toolset
+        if delta.get("extra_content"):
+            block["extra_content"] = delta["extra_content"]
+        return block
+
+    def _calling(self) -> bool:
+        """Whether the open block is a call whose arguments are incomplete."""
+        if self._open is None or self._open.kind != "tool_use":
+            return False
+        arguments = "".join(self._open.pieces)
+        if not arguments.rstrip().endswith("}"):
+            return True
+        try:
+            orjson.loads(arguments)
+        except orjson.JSONDecodeError:
+            return True
+        return False
+
+    def _turn(self) -> Iterator[Json]:
+        """Close the open block, and begin that of the next call with the arguments that waited."""
+        block = self._waiting.pop(next(iter(self._waiting)))
+        yield from self._close()
+        self._open = block
+        yield {"type": "content_block_start", "index": len(self._content), "content_block": dict(block.block)}
+        if block.pieces:
+            arguments = "".join(block.pieces)
+            yield self._delta({"type": "input_json_delta", "partial_json": arguments})
 
     def _begin(self, kind: str, block: Json) -> Iterator[Json]:
         if self._open is not None and self._open.kind == kind:
@@ -282,7 +330,7 @@ class MessageStream:
     def _input(self, arguments: str) -> Json:
         """A call's arguments, or the text of such as the answer's limit cut off, as Anthropic gives it.
 
-        Raises :class:`UpstreamProtocolError` for any others that are no object.
+        Raises :class:`AnswerInvalid` for any others that are no object: the model is at fault, not its server.
         """
         try:
             value = orjson.loads(arguments or "{}")
@@ -292,7 +340,7 @@ class MessageStream:
             return value
         if self._finish_reason == "length":
             return {"partial_json": arguments}
-        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
+        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
 
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
 from server.wires.ollama.context import Turn, encode_context
@@ -210,7 +210,7 @@ def _arguments(pieces: list[str]) -> Json:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise UpstreamProtocolError("The model called a tool with arguments that are not a JSON object.")
+        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
     return arguments
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
+from backends.streams.calls import CallPlaces
 from backends.streams.shapes import WrongShape, regular_delta
 from backends.streams.sse import SSEReader
 from catalog.types import Json
@@ -161,3 +163,41 @@ def test_calls_of_custom_tools_are_assembled_with_their_name_and_all_their_input
 def test_sounds_and_custom_calls_of_another_shape_are_told_apart(delta: Json) -> None:
     with pytest.raises(WrongShape):
         regular_delta(delta)
+
+
+def _placed(*calls: Json) -> list[Json]:
+    places = CallPlaces()
+    for call in calls:
+        places.set(call)
+    return list(calls)
+
+
+def _part(arguments: str, name: str | None = None, **more: Any) -> Json:
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
+def test_a_call_without_an_id_gets_one_that_its_other_parts_do_not_change() -> None:
+    first, more, second = _placed(
+        _part("{", "f", index=0, id=None), _part("}", index=0, id=""), _part("{}", "g", index=1)
+    )
+    assert first["id"].startswith("call_")
+    assert second["id"].startswith("call_")
+    assert first["id"] != second["id"]
+    assert "id" not in more
+
+
+def test_a_new_id_at_a_used_index_begins_a_new_call() -> None:
+    calls = _placed(
+        _part("", "f", index=0, id="a"),
+        _part("{", index=0),
+        _part("", "g", index=0, id="b"),
+        _part("[", index=0),
+        _part("}", index=0, id="a"),
+        _part("{}", "h", index=1, id="c"),
+    )
+    assert [call["index"] for call in calls] == [0, 0, 1, 1, 0, 2]
+
+
+def test_a_random_id_of_a_part_without_a_name_begins_no_call() -> None:
+    calls = _placed(_part("", "f", index=0, id="a"), _part("{}", index=0, id="x"))
+    assert calls[1] == {"index": 0, "function": {"name": None, "arguments": "{}"}}

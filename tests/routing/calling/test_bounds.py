@@ -249,6 +249,19 @@ async def test_an_answer_longer_than_the_model_gives_is_refused_and_asked_of_ano
     assert [call.model for call in stand.backend.calls] == ["b"]
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_a_local_model_ends_its_answer_at_its_limit_and_says_so(stand: Stand, name: str) -> None:
+    short = local("a").model_copy(update={"limits": Limits(context_window=300, max_output_tokens=300)})
+    facts = replace(FACTS, output_tokens=32_000)
+    request = REQUEST.model_copy(update={"max_tokens": None, name: 32_000})
+    _, headers = await asked(stand, facts, short, request=request)
+    assert headers["x-roundhouse-dropped"] == "max_tokens"
+    assert sent_to(stand).output_limit == 300
+    with pytest.raises(UnsupportedParameter, match="max_tokens"):
+        await asked(stand, replace(facts, intent=replace(facts.intent, strict=True)), short, request=request)
+    assert len(stand.backend.calls) == 1
+
+
 RESPONSES = {"wire": "responses"}
 
 

@@ -18,6 +18,7 @@ from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
 from backends.wire.messages import MessagesRequest
 from catalog.errors import (
+    AnswerInvalid,
     InvalidRequest,
     ModelNotFound,
     RateLimited,
@@ -228,8 +229,48 @@ def test_arguments_that_are_no_object_are_the_models_fault() -> None:
         writer.delta({}, finish_reason="stop"),
     ):
         list(stream.feed(chunk))
-    with pytest.raises(UpstreamProtocolError):
+    with pytest.raises(AnswerInvalid):
         list(stream.finish())
+
+
+def test_parallel_calls_whose_arguments_alternate_have_whole_blocks_in_turn() -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    chunks = [writer.tool_start(at, f"t{at}", "f") for at in range(3)]
+    chunks += [writer.tool_arguments(at, piece) for piece in ('{"a":', "1}") for at in (0, 1, 2)]
+    chunks.append(writer.delta({}, finish_reason="tool_calls"))
+    events = [event for chunk in chunks for event in stream.feed(chunk)]
+    events += stream.finish()
+    blocks = [(block["id"], block["input"]) for block in stream.message()["content"]]
+    assert blocks == [("t0", {"a": 1}), ("t1", {"a": 1}), ("t2", {"a": 1})]
+    given = ["", "", ""]
+    order = []
+    for event in events:
+        if event["type"] == "content_block_delta":
+            given[event["index"]] += event["delta"]["partial_json"]
+        elif event["type"].startswith("content_block"):
+            order.append((event["type"].removeprefix("content_block_"), event["index"]))
+    assert given == ['{"a":1}'] * 3
+    assert order == [(kind, at) for at in range(3) for kind in ("start", "stop")]
+
+
+def test_a_later_call_streams_once_the_call_before_it_is_whole() -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    for chunk in (writer.tool_start(0, "a", "f"), writer.tool_arguments(0, "{}")):
+        list(stream.feed(chunk))
+    begun = [event["type"] for event in stream.feed(writer.tool_start(1, "b", "f"))]
+    assert begun == ["content_block_stop", "content_block_start"]
+
+
+def test_a_message_with_a_call_stops_for_it_whatever_the_server_says() -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    for chunk in (writer.tool_start(0, "t", "f"), writer.delta({}, finish_reason="stop")):
+        list(stream.feed(chunk))
+    (last, _) = [event for event in stream.finish() if event["type"].startswith("message")]
+    assert last["delta"]["stop_reason"] == "tool_use"
+    assert stream.message()["stop_reason"] == "tool_use"
 
 
 def test_a_call_that_the_limit_of_the_answer_cut_off_is_no_error() -> None:

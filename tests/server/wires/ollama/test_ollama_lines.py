@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import StreamBroken, UpstreamProtocolError, WorkerFailed
+from catalog.errors import AnswerInvalid, StreamBroken, WorkerFailed
 from catalog.types import Json
 from server.wires.ollama.context import decode_context
 from server.wires.ollama.lines import AnswerLines, LineEncoder, Stopwatch
@@ -112,7 +112,7 @@ def test_a_tool_call_is_told_once_it_is_whole() -> None:
 @pytest.mark.parametrize("arguments", ["[1]", '{"x":'])
 def test_arguments_that_are_no_object_end_the_answer(arguments: str) -> None:
     answer, _ = lines()
-    with pytest.raises(UpstreamProtocolError):
+    with pytest.raises(AnswerInvalid):
         told(answer, call(0, arguments, id="a", named={"name": "f"}), END)
 
 
