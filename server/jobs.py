@@ -71,6 +71,14 @@ def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_embedding, operations.EMBED, body, origin)
 
 
+def vectors_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts for an API that gives vectors in forms of its own: ``base64`` is left out, and named."""
+    if body.encoding_format != "base64":
+        return embedding_job(body, origin)
+    plain = body.model_copy(update={"encoding_format": "float"})
+    return replace(embedding_job(plain, origin), left_out=("encoding_format",))
+
+
 def rerank_job(body: RerankRequest, origin: Origin) -> Job[Json]:
     """Score documents against a query; the one item has the scores in the documents' order.
 

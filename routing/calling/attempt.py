@@ -58,8 +58,8 @@ T = TypeVar("T")
 _MOST_AFTER_END = 1000
 """Items that may follow the end of the last choice: its usage, and events of a provider's own."""
 OWN_FAULTS = TypeError | ValueError | AttributeError | LookupError | AssertionError
-"""Errors of this program's own code: backends raise typed errors for all that an upstream does wrong, so these count
-as no failure of the upstream's."""
+"""Errors of this program's own code: backends raise typed errors for all that an upstream does wrong, so these
+count as no failure of the upstream's."""
 
 
 class Attempt(Generic[T]):

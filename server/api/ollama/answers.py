@@ -89,7 +89,9 @@ async def ollama_generate(request: Request, body: OllamaGenerateRequest) -> Resp
     if body.empty:
         return await call.settle({"response": ""})
     turns = to_turns(body)
-    chat = to_chat(as_chat(body, turns), model=call.model, keep_alive=call.forwarded(), losses=call.losses)
+    chat = to_chat(
+        as_chat(body, turns, call.losses), model=call.model, keep_alive=call.forwarded(), losses=call.losses
+    )
     job = chat_job(chat, origin_of(request))
     return await call.answer(body, job, lambda: replace(call.lines(chats=False), turns=turns))
 
