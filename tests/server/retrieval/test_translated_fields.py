@@ -1,4 +1,4 @@
-"""Fields that only the translated request checks: a wrong one is the caller's mistake, named, and no fault here."""
+"""Fields that only the translated request checks: a wrong one is the caller's mistake, and is named."""
 
 from __future__ import annotations
 
