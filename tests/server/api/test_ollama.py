@@ -17,6 +17,7 @@ from catalog.catalog import Catalog
 from catalog.errors import QueueFull, WorkerFailed
 from catalog.model import Capability
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
 from tests.server.fakes import CHAT, chunk, usage_chunk
@@ -299,3 +300,20 @@ async def test_the_calls_of_open_webui_are_answered(
 async def test_the_version_is_numbers_that_clients_compare(gateway: Gateway) -> None:
     version = (await gateway.client.get("/api/version")).json()["version"]
     assert tuple(map(int, version.split("."))) >= (0, 12, 11), "the first with all that is served here"
+
+
+@pytest.mark.parametrize(
+    "limits", [{"requests": Rate(minute=1)}, {"requests": Rate(minute=1), "tokens": Rate(day=9)}]
+)
+async def test_a_loading_is_a_request_of_its_key(start: Start, limits: dict[str, Rate]) -> None:
+    async with start(**KEYS) as gateway:
+        new = await gateway.keys.create("slow", models=("parrot",), limits=KeyLimits(**limits))
+        own = {"authorization": f"Bearer {new.secret}"}
+        other = await gateway.client.post("/api/generate", json={"model": "songbird"}, headers=own)
+        assert other.status_code == 403
+        codes = [
+            (await gateway.client.post(path, json={"model": "parrot"}, headers=own)).status_code
+            for path in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
+        ]
+        assert codes == [200, 429, 429, 429]
+        assert gateway.pool.loaded == [("parrot", None)]
