@@ -248,10 +248,9 @@ async def test_a_body_needs_no_media_type_unless_a_web_page_sent_it(gateway: Gat
     for headers in (form, {}):
         answer = await gateway.client.post("/api/generate", content=body, headers=headers)
         assert answer.json()["response"] == "Hello there"
-    page = await gateway.client.post(
-        "/api/generate", content=body, headers={**form, "origin": "https://evil.example"}
-    )
-    assert page.status_code == 415
+    for origin, status in (("https://evil.example", 403), (str(gateway.client.base_url).rstrip("/"), 415)):
+        page = await gateway.client.post("/api/generate", content=body, headers={**form, "origin": origin})
+        assert page.status_code == status
     assert (await gateway.client.post("/v1/chat/completions", content=body, headers=form)).status_code == 415
 
 
@@ -302,12 +301,12 @@ async def test_the_version_is_numbers_that_clients_compare(gateway: Gateway) -> 
     assert tuple(map(int, version.split("."))) >= (0, 12, 11), "the first with all that is served here"
 
 
-@pytest.mark.parametrize(
-    "limits", [{"requests": Rate(minute=1)}, {"requests": Rate(minute=1), "tokens": Rate(day=9)}]
-)
-async def test_a_loading_is_a_request_of_its_key(start: Start, limits: dict[str, Rate]) -> None:
+@pytest.mark.parametrize("tokens", [Rate(), Rate(day=9)])
+async def test_a_loading_is_a_request_of_its_key(start: Start, tokens: Rate) -> None:
     async with start(**KEYS) as gateway:
-        new = await gateway.keys.create("slow", models=("parrot",), limits=KeyLimits(**limits))
+        new = await gateway.keys.create(
+            "slow", models=("parrot",), limits=KeyLimits(requests=Rate(minute=1), tokens=tokens)
+        )
         own = {"authorization": f"Bearer {new.secret}"}
         other = await gateway.client.post("/api/generate", json={"model": "songbird"}, headers=own)
         assert other.status_code == 403
