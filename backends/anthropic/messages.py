@@ -229,6 +229,15 @@ def _document(file: Json) -> Json:
     return {"type": "document", "source": source, **({"title": name} if isinstance(name, str) and name else {})}
 
 
+def lost_ttls(message: Message) -> bool:
+    """Whether a cache breakpoint is to live longer than Anthropic's hour."""
+    points = (
+        (part.model_extra or {}).get("prompt_cache_breakpoint")
+        for part in (message.content if isinstance(message.content, list) else ())
+    )
+    return any(isinstance(point, dict) and point.get("ttl") == "12h" for point in points)
+
+
 def _with_cache(block: Json, part: ContentPart) -> Json:
     extra = part.model_extra or {}
     mark, point = extra.get("cache_control"), extra.get("prompt_cache_breakpoint")

@@ -42,7 +42,7 @@ class Answering:
         self._merger = _merger_for(runtime, batch)
 
     async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
-        """Answer every line whose number is not in ``done``.
+        """Answer every line whose number is not in ``done``; ends early where the disk has no room for more results.
 
         Raises an ExceptionGroup with OSError for a disk that fails.
         """
@@ -55,7 +55,10 @@ class Answering:
                     cost = 1 if self._merger is None else min(MERGED_COST, self._at_once)
                     for _ in range(cost):
                         await self._slots.acquire()
-                    asking.create_task(self._take(lines[start : start + size], cost))
+                    group = lines[start : start + size]
+                    if not await self._journal.reserve(len(group)):
+                        return
+                    asking.create_task(self._take(group, cost))
                     start += size
 
     async def _take(self, lines: Sequence[Line], cost: int) -> None:

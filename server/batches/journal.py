@@ -3,20 +3,34 @@
 A line is ``NUMBER FLAG RESULT``: the number of the request's line in the input, ``o`` for an answer or ``e`` for
 an error, and the result as JSON. Results are synced to the disk in groups, and count from then on. A run that was
 taken over by another process may write on: of two results of one line the first read counts.
+
+Room for the results of lines that are being asked is kept in a spare file, which gives way when the disk is full, so
+answers that were paid for can be written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, ParamSpec, TypeVar
 
 GROUP = 0.05
 """Seconds between two writes: results of that time share one sync."""
 MOST_WAITING = 8 << 20
 """Bytes of results that may wait for the disk."""
+USUAL = 16 << 10
+"""Bytes that room is kept for per line, until a longer result was seen."""
+
+
+ROW_OVERHEAD = 16
+"""Bytes of a line beside its result."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Lines(Container[int]):
@@ -44,10 +58,11 @@ class Lines(Container[int]):
 
 @dataclass(slots=True)
 class Done:
-    """The lines with a result, and how many of them are errors."""
+    """The lines with a result, how many of them are errors, and the bytes of the longest result."""
 
     lines: Lines
     failed: int = 0
+    longest: int = 0
 
 
 def entries(paths: Iterable[Path], done: Done) -> Iterator[tuple[bool, bytes]]:
@@ -63,6 +78,7 @@ def entries(paths: Iterable[Path], done: Done) -> Iterator[tuple[bool, bytes]]:
                     continue
                 done.lines.add(int(number))
                 done.failed += rest[:1] == b"e"
+                done.longest = max(done.longest, len(row))
                 yield rest[:1] == b"o", rest[2:-1]
 
 
@@ -77,7 +93,7 @@ def read_done(paths: Iterable[Path]) -> Done:
 class ResultJournal:
     """Appends results to the file of one run, in groups; ``flushed`` is called after each group.
 
-    :meth:`write` runs in a task of its own, between the first :meth:`add` and :meth:`finish`.
+    ``full`` is set once the disk has no room for further lines, ``failed`` once a result could not be written.
     """
 
     def __init__(self, path: Path, done: Done, flushed: Callable[[], Awaitable[None]]) -> None:
@@ -91,7 +107,26 @@ class ResultJournal:
         self._room.set()
         self._finishing = False
         self._writing = asyncio.create_task(self._write(), name="journal")
+        self._spare = Spare(path.parent)
+        self._sparing = asyncio.Lock()
+        self._asked = 0
+        self.full: OSError | None = None
         self.failed: OSError | None = None
+
+    async def reserve(self, lines: int) -> bool:
+        """Keep room for the results of lines that are about to be asked; False if the disk is full."""
+        async with self._sparing:
+            if self.full is not None:
+                return False
+            need = (self._asked + lines) * max(USUAL, self._done.longest)
+            if need > self._spare.size:
+                try:
+                    await asyncio.to_thread(self._spare.grow, need)
+                except OSError as error:
+                    self.full = error
+                    return False
+            self._asked += lines
+            return True
 
     async def add(self, number: int, answered: bool, result: bytes) -> None:
         """Append a result; waits while too many wait for the disk. Raises OSError once the disk failed."""
@@ -100,6 +135,7 @@ class ResultJournal:
             raise self.failed
         self._waiting.append((number, answered, result))
         self._bytes += len(result)
+        self._done.longest = max(self._done.longest, len(result) + ROW_OVERHEAD)
         if self._bytes > MOST_WAITING:
             self._room.clear()
         self._came.set()
@@ -120,8 +156,9 @@ class ResultJournal:
                 if not group:
                     continue
                 if file < 0:
-                    file = await asyncio.to_thread(_create, self._path)
-                await asyncio.to_thread(_append, file, group)
+                    file = await self._retried(_create, self._path)
+                await self._retried(_append, file, group)
+                self._asked = max(0, self._asked - len(group))
                 for number, answered, _ in group:
                     self._done.lines.add(number)
                     self._done.failed += not answered
@@ -130,11 +167,49 @@ class ResultJournal:
                 if not self._finishing:
                     await asyncio.sleep(GROUP)
         except OSError as error:
-            self.failed = error
+            self.full = self.failed = error
             self._room.set()
         finally:
+            self._spare.free()
             if file >= 0:
                 os.close(file)
+
+    async def _retried(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Write to the disk, a second time in the room of the spare file if the disk is full."""
+        try:
+            return await asyncio.to_thread(write, *arguments, **named)
+        except OSError as error:
+            async with self._sparing:
+                self.full = self.full or error
+                self._spare.free()
+            return await asyncio.to_thread(write, *arguments, **named)
+
+
+class Spare:
+    """A file without a name that takes room on a disk until it is freed, or its process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Take this many bytes in all. Raises OSError for a disk that has less."""
+        if self._file is None:
+            self._file = TemporaryFile(dir=self._folder)
+        file = self._file.fileno()
+        if sys.platform == "darwin":  # without posix_fallocate
+            os.pwrite(file, bytes(size - self.size), self.size)
+            os.fsync(file)
+        else:
+            os.posix_fallocate(file, 0, size)
+        self.size = size
+
+    def free(self) -> None:
+        """Give the room back."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self.size = None, 0
 
 
 def _create(path: Path) -> int:
@@ -151,6 +226,11 @@ def _append(file: int, group: Sequence[tuple[int, bool, bytes]]) -> None:
     data = memoryview(
         b"".join(b"%d %s %s\n" % (number, b"o" if ok else b"e", result) for number, ok, result in group)
     )
-    while data:
-        data = data[os.write(file, data) :]
-    os.fsync(file)
+    start = os.fstat(file).st_size
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, start)  # what comes next must begin a line
+        raise

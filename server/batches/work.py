@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Container, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ from catalog.types import Json
 from routing.state.records import Record
 from server.batches.answering import Answering
 from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
-from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
+from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, entries, read_done
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
 from server.callers import Caller
@@ -35,7 +35,8 @@ from server.storage.settings import StorageSettings
 TELL = 1.0
 """Seconds between two changes of the counts in a batch's record."""
 REST = 5.0
-"""Seconds until a batch goes on whose results could not be written."""
+"""Seconds until a batch goes on whose results could not be written; twice as many with each further try."""
+LONGEST_REST = 60.0
 INPUT, RESULTS = "input", "results"
 OFFLOADED = "offloaded"
 """The member of a batch's internal ones that tells of its providers' batches."""
@@ -114,6 +115,7 @@ class BatchWork:
         if started is None:
             return None
         done = await asyncio.to_thread(read_done, self._journals(started))
+        done.longest = max(done.longest, started.body[INTERNAL].get("longest", 0))
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
@@ -123,10 +125,11 @@ class BatchWork:
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
             async with asyncio.timeout(max(0.0, left)):
+                await self._room(started, done)
                 away = await offloading.collect(read_lines(source, self._longest_line), done.lines)
                 here = _Either(done.lines, away)
                 await answering.answer(read_lines(source, self._longest_line), here)
-                if away.count:
+                if away.count and journal.full is None:
                     await offloading.follow(done.lines)
                     if offloading.stopped:
                         return None
@@ -141,10 +144,10 @@ class BatchWork:
                 raise
         finally:
             await journal.finish()
-        if journal.failed is not None:
-            structlog.get_logger("server.batches").warning(
-                "batch.not_written", batch=batch.id, error=str(journal.failed), will="try again"
-            )
+        if journal.full is not None and ending is None:
+            _warn(batch, journal.full)
+            with suppress(RoundhouseError, OSError):  # the next run is to keep room for results of this size
+                await self._change(started, internal={**started.body[INTERNAL], "longest": done.longest})
             await asyncio.sleep(REST)
             return None
         if progress.stopped:
@@ -155,6 +158,19 @@ class BatchWork:
         return await self._change(
             started, "finalizing", finalizing_at=now, request_counts=counts, internal=internal
         )
+
+    async def _room(self, batch: Record, done: Done) -> None:
+        """Wait until the disk has room for a result, so that no answer is paid for that cannot be kept."""
+        rest, spare = REST, Spare(self._files.folder)
+        while True:
+            try:
+                return await asyncio.to_thread(spare.grow, max(USUAL, done.longest))
+            except OSError as error:
+                _warn(batch, error)
+            finally:
+                spare.free()
+            await asyncio.sleep(rest)
+            rest = min(LONGEST_REST, rest * 2)
 
     def _offloading(self, batch: Record, answering: Answering, *, ending: bool = False) -> Offloading:
         """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
@@ -278,6 +294,12 @@ class _Either(Container[int]):
 
     def __contains__(self, number: object) -> bool:
         return any(number in each for each in self._sets)
+
+
+def _warn(batch: Record, error: OSError) -> None:
+    structlog.get_logger("server.batches").warning(
+        "batch.not_written", batch=batch.id, error=str(error), will="try again"
+    )
 
 
 async def _nothing() -> None:

@@ -22,6 +22,8 @@ HOLD = 15.0
 """Seconds for which a process holds work without renewal."""
 LOOK = 1.0
 """Seconds between two looks for cancelled and abandoned work."""
+REST = 5.0
+"""Seconds until work goes on whose end could not be stored."""
 CANCEL_WAIT = 2.0
 """Seconds for which a cancellation waits for the end of the work; the end may take longer."""
 CANCELLING = "cancelling"
@@ -185,6 +187,7 @@ class Runner:
                 await self._end(work, name, error)
         except (RoundhouseError, OSError) as error:
             self._log.warning("work.not_stored", kind=name[0], work=name[1], error=str(error), will="try again")
+            await asyncio.sleep(REST)
         finally:
             self._cancelled.discard(name)
             self._ending.discard(name)

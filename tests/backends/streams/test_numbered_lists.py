@@ -9,17 +9,23 @@ from openai.types.chat import ChatCompletionChunk
 from backends.anthropic.messages import translate_messages
 from backends.streams.assemble import ChatAssembler
 from backends.streams.chunks import ChunkWriter
+from backends.translation import Dropped
 from backends.wire.chat import Message
 from catalog.types import Json
 
-BLOCKS = [{"type": "thinking", "thinking": f"{at}", "signature": "s"} for at in range(3)]
-CITED = [
+BLOCKS: list[Json] = [{"type": "thinking", "thinking": f"{at}", "signature": "s"} for at in range(3)]
+CITED: list[Json] = [
     {"type": "url_citation", "url_citation": {"start_index": at, "end_index": at, "title": "t", "url": "u"}}
     for at in range(3)
 ]
 CALLS = [{"id": f"ws_{at}", "type": "web_search_call", "status": "completed"} for at in range(3)]
 PICTURES = [{"type": "image_url", "image_url": {"url": f"data:{at}"}} for at in range(3)]
-LISTS = {"thinking_blocks": BLOCKS, "annotations": CITED, "server_tool_calls": CALLS, "images": PICTURES}
+LISTS: dict[str, list[Json]] = {
+    "thinking_blocks": BLOCKS,
+    "annotations": CITED,
+    "server_tool_calls": CALLS,
+    "images": PICTURES,
+}
 
 
 def chunks_of(name: str, entries: list[Json]) -> list[Json]:
@@ -59,5 +65,5 @@ def test_the_entries_of_each_choice_are_numbered_apart() -> None:
 def test_blocks_that_come_back_with_their_numbers_go_to_anthropic_without() -> None:
     back = [{**block, "index": at} for at, block in enumerate(BLOCKS)]
     message = Message.model_validate({"role": "assistant", "content": "x", "thinking_blocks": back})
-    _, turns = translate_messages([Message(role="user", content="?"), message], set())[:2]
+    _, turns = translate_messages([Message(role="user", content="?"), message], Dropped())[:2]
     assert turns[-1]["content"][:3] == BLOCKS
