@@ -23,6 +23,15 @@ from backends.wire.sampling import Sampling
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
+TEMPLATES_OWN = frozenset(
+    {
+        "add_generation_prompt", "bos_token", "chat_template", "continue_final_message", "conversation",
+        "eos_token", "functions", "messages", "pad_token", "tokenize", "tool_choice", "tools", "unk_token",
+    }
+)  # fmt: skip
+"""Variables of a chat template that the request's own fields or the model set: an argument of the same name would
+replace a conversation whose tokens were counted."""
+
 FORBIDDEN = frozenset(
     {
         "api_base", "api_key", "api_type", "api_version", "authorization", "azure_endpoint", "base_url",
@@ -214,8 +223,25 @@ def refuse_other_answers(request: WireModel, upstream: Upstream, refuses: Mappin
 
 
 def refuse_forbidden(request: WireModel) -> None:
-    """Raises InvalidRequest if the request names an address, a key or a template of its own."""
-    refuse_names(request.model_extra or ())
+    """Raises InvalidRequest if the request names an address, a key or a template of its own.
+
+    So it is with arguments of the chat template that would take the place of the request's own fields.
+    """
+    extra = request.model_extra
+    if not extra:
+        return
+    refuse_names(extra)
+    arguments = extra.get("chat_template_kwargs")
+    if arguments is None:
+        return
+    if not isinstance(arguments, dict):
+        raise InvalidRequest("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
+    for name in arguments:
+        if name in TEMPLATES_OWN:
+            raise InvalidRequest(
+                f"'chat_template_kwargs' cannot set '{name}': the request's fields or the model do.",
+                param=f"chat_template_kwargs.{name}",
+            )
 
 
 def refuse_names(names: Iterable[str]) -> None:

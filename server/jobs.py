@@ -25,7 +25,7 @@ from backends.wire.rerank import PairedRerank, RerankRequest
 from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
-from catalog.model import Capability
+from catalog.model import Capability, Model
 from catalog.types import Json
 from routing.accounts.reservations import TokenGrant
 from routing.accounts.virtual_keys import KeyInfo, VirtualKeys
@@ -69,6 +69,14 @@ def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
 def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
     """Embed texts; the one item is the list of vectors."""
     return _job(reading.read_embedding, operations.EMBED, body, origin)
+
+
+def vectors_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts for an API that gives vectors in forms of its own: ``base64`` is left out, and named."""
+    if body.encoding_format != "base64":
+        return embedding_job(body, origin)
+    plain = body.model_copy(update={"encoding_format": "float"})
+    return replace(embedding_job(plain, origin), left_out=("encoding_format",))
 
 
 def rerank_job(body: RerankRequest, origin: Origin) -> Job[Json]:
@@ -211,6 +219,16 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
         return runtime.dispatcher.open(job)
     return _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
+
+
+async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:
+    """Count the loading of a model as one request of the caller's key. Raises RateLimited."""
+    if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
+        return
+    facts = Facts(min(model.capabilities), requested=model.id, key=caller.id, tokens_only=True)
+    grant = await runtime.keys.admit(caller.key, facts)
+    if grant is not None:
+        runtime.keys.settle(grant)
 
 
 class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):

@@ -18,6 +18,7 @@ from backends.translation import BOOKKEEPING
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
+from backends.wire.sampling import Sampling
 from catalog.errors import (
     AnswerInvalid,
     ContextLengthExceeded,
@@ -61,6 +62,9 @@ from routing.state.protocol import NANO
 T = TypeVar("T")
 _MOST_AFTER_END = 1000
 """Items that may follow the end of the last choice: its usage, and events of a provider's own."""
+OWN_FAULTS = TypeError | ValueError | AttributeError | LookupError | AssertionError
+"""Errors of this program's own code: backends raise typed errors for all that an upstream does wrong, so these
+count as no failure of the upstream's."""
 
 
 class Attempt(Generic[T]):
@@ -289,7 +293,7 @@ class Attempt(Generic[T]):
         """Note the end, and what was lost by then. Raises UnsupportedParameter for a lack under ``strict``."""
         self._ended = True
         self._note_reported()
-        wanted = getattr(self.job.request, "n", None) or 1
+        wanted = _choices(self.job.request)
         if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
             self.dropped = (*self.dropped, "n")
             self._refuse(("n",))
@@ -315,7 +319,7 @@ class Attempt(Generic[T]):
 
     async def _in_form(self) -> AsyncGenerator[T]:
         """The items; those from the end of the last choice on pass once the whole answer has its form."""
-        unended = getattr(self.job.request, "n", None) or 1
+        unended = _choices(self.job.request)
         last: list[T] = []
         async with aclosing(self._arriving()) as items:
             async for item in items:
@@ -424,7 +428,7 @@ class Attempt(Generic[T]):
             cost=cost,
             unknown_parts=unknown,
             finish_reason=seen.finish_reason,
-            error=failure.code if failure else ("internal_error" if result is Result.FAILED else None),
+            error=failure.code if failure else ("internal_error" if isinstance(error, Exception) else None),
             status=getattr(failure, "upstream_status", None),
             retry_after=failure.retry_after if failure else None,
             valid=self.verdict() if result is Result.SUCCESS else None,
@@ -462,11 +466,16 @@ class Attempt(Generic[T]):
             return Result.REFUSAL if self._observer.finish_reason == "content_filter" else Result.SUCCESS
         if isinstance(error, EngineMissing) or getattr(error, "lacks", None) is not None:
             return Result.CANNOT
-        if isinstance(error, InvalidRequest | RateLimited | Draining):
+        if isinstance(error, InvalidRequest | RateLimited | Draining | OWN_FAULTS):
             return Result.REJECTED
         if isinstance(error, Exception):
             return Result.FAILED
         return Result.CANCELLED
+
+
+def _choices(request: Any) -> int:
+    """The number of answers that a request asks for; an undeclared ``n`` may have any type, and says nothing."""
+    return (request.n or 1) if isinstance(request, Sampling) else 1
 
 
 async def _aclose(source: Any) -> None:

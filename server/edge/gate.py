@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from secrets import token_hex
 from time import perf_counter
 
@@ -36,6 +36,8 @@ PROBED_PATHS = frozenset({"/", "/api/hello"})
 """Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
 METRICS_PATH = "/metrics"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_SIMPLE_TYPES = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
+"""Types of bodies that a page of any origin may send. Source: the Fetch standard, CORS-safelisted headers."""
 CLIENT_CLOSED_REQUEST = 499
 """The status in logs and metrics of a request whose client left; it is never sent."""
 
@@ -130,6 +132,8 @@ class _Passage:
         if scope["method"] != "POST":
             await self._app(scope, receive, self._send_marked)
             return
+        if caller is ANONYMOUS and (origin := headers.get("origin")) is not None:
+            check_origin(origin, headers, services.settings.server.cors.origins)
         with services.in_flight.admit(caller):
             await self._app(scope, receive, self._send_marked)
 
@@ -196,6 +200,19 @@ def check_host(host: str | None, settings: ServerSettings) -> None:
     if address is not None and (address.is_loopback or settings.host in ("0.0.0.0", "::")):  # noqa: S104
         return
     raise NotPermitted("This server does not answer to that Host. Add it to allowed_hosts in [server].")
+
+
+def check_origin(origin: str, headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse what any web page could send here without being asked by its browser first (CORS's simple requests).
+
+    A body of another type makes the browser ask, as does another method than POST. Raises NotPermitted.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _SIMPLE_TYPES or origin in allowed or "*" in allowed:
+        return
+    if origin.partition("://")[2].lower() == (headers.get("host") or "").lower():
+        return
+    raise NotPermitted("This request comes from a page of another origin. Add that to origins in [server.cors].")
 
 
 def _host_name(host: str) -> str:

@@ -58,6 +58,8 @@ def as_model(model: type[M], fields: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
+        if isinstance(fields, dict) and with_whole_numbers(error, fields):
+            return as_model(model, fields)
         raise from_validation(error, fields) from None
 
 

@@ -223,3 +223,18 @@ def test_each_engine_is_sent_what_it_takes_and_what_it_lacks_is_named() -> None:
     picture = ImageRequest(model="m", prompt="a fox", style="vivid", seed=1)
     assert dropped(picture, at("diffusion")) == ("style",)
     assert sent(picture, at("diffusion"))["seed"] == 1
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "bos_token", "chat_template"])
+@pytest.mark.parametrize("there", [WORKER, COMPATIBLE])
+def test_arguments_of_a_template_do_not_replace_the_request_s_own_fields(there: Upstream, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=name) as refused:
+        sent(chat(chat_template_kwargs={"enable_thinking": False, name: []}), there)
+    assert refused.value.param == f"chat_template_kwargs.{name}"
+
+
+def test_arguments_of_a_template_are_an_object_and_others_pass() -> None:
+    own = {"enable_thinking": False, "documents": []}
+    assert sent(chat(chat_template_kwargs=own), WORKER)["chat_template_kwargs"] == own
+    with pytest.raises(InvalidRequest, match="must be an object"):
+        sent(chat(chat_template_kwargs=[1]), WORKER)

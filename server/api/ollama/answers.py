@@ -22,7 +22,7 @@ from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import JSON_LINES, Contract, route
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import chat_job, completion_job, embedding_job
+from server.jobs import chat_job, completion_job, count_loading, embedding_job
 from server.wires.ollama.answers import (
     OllamaChatLine,
     OllamaEmbedding,
@@ -89,7 +89,9 @@ async def ollama_generate(request: Request, body: OllamaGenerateRequest) -> Resp
     if body.empty:
         return await call.settle({"response": ""})
     turns = to_turns(body)
-    chat = to_chat(as_chat(body, turns), model=call.model, keep_alive=call.forwarded(), losses=call.losses)
+    chat = to_chat(
+        as_chat(body, turns, call.losses), model=call.model, keep_alive=call.forwarded(), losses=call.losses
+    )
     job = chat_job(chat, origin_of(request))
     return await call.answer(body, job, lambda: replace(call.lines(chats=False), turns=turns))
 
@@ -229,11 +231,12 @@ class _Call:
     async def load(self) -> None:
         """Load a local model now; another server's, and what the router will choose, need none.
 
-        Raises ModelNotFound, NotPermitted, and as :meth:`WorkerPool.load`.
+        Raises ModelNotFound, NotPermitted, RateLimited, and as :meth:`WorkerPool.load`.
         """
         row = self._allowed()
         if row is None or not row.local:
             return
+        await count_loading(self._runtime, caller_of(self._request), row)
         async with Guard(self._request, services_of(self._request).in_flight):
             await self._runtime.pool.load(row, keep_alive=None if self._keep_alive is None else self._seconds)
 

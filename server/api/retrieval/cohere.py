@@ -10,7 +10,7 @@ from starlette.responses import Response
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
-from server.jobs import embedding_job
+from server.jobs import vectors_job
 from server.wires.cohere.embed import CohereEmbedAnswer, CohereEmbedRequest, embedded
 
 router = APIRouter(tags=["cohere"])
@@ -30,7 +30,7 @@ async def cohere_embed_v1(request: Request, body: CohereEmbedRequest) -> Respons
 
 
 async def _embed(request: Request, body: CohereEmbedRequest, version: Literal[1, 2]) -> Response:
-    job = embedding_job(body.embedding(), origin_of(request))
+    job = vectors_job(body.embedding(), origin_of(request))
     return await answer_json(
         request, job, SingleItem, lambda answer: embedded(answer, body, job.trace, version=version)
     )

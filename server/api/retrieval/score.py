@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
-from pydantic import AliasChoices, Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -18,6 +18,7 @@ from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
+from server.edge.json_body import from_validation
 from server.jobs import score_job
 
 router = APIRouter(tags=["rerank"])
@@ -69,7 +70,7 @@ class ScoreList(TypedDict):
 @route(router, "POST", "/v1/score", Contract(reads=ScoreRequest, answers=ScoreList, calls_model=True))
 async def create_score(request: Request, body: ScoreRequest) -> Response:
     """Score pairs of texts by how well the second answers the first."""
-    job = score_job(PairedRerank.of(body.pairs(), model=body.model, **_rest(body)), origin_of(request))
+    job = score_job(_paired(body), origin_of(request))
 
     def shape(answer: Json) -> Json:
         data = [
@@ -85,6 +86,15 @@ async def create_score(request: Request, body: ScoreRequest) -> Response:
         return {**head, "data": data, **more}
 
     return await answer_json(request, job, SingleItem, shape)
+
+
+def _paired(body: ScoreRequest) -> PairedRerank:
+    """The pairs as a rerank. Raises InvalidRequest."""
+    pairs, fields = body.pairs(), _rest(body)
+    try:
+        return PairedRerank.of(pairs, model=body.model, **fields)
+    except ValidationError as error:
+        raise from_validation(error, fields) from None
 
 
 def _rest(body: ScoreRequest) -> Json:

@@ -21,7 +21,7 @@ from server.answers.whole import SingleItem, answer_json, json_response
 from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
-from server.jobs import classification_job, embedding_job, permitted
+from server.jobs import classification_job, permitted, vectors_job
 from server.wires.tei.answers import predictions, similarities, vectors
 from server.wires.tei.requests import (
     TeiEmbedRequest,
@@ -37,13 +37,13 @@ router = APIRouter(tags=["text-embeddings-inference"])
 @route(router, "POST", "/embed", Contract(reads=TeiEmbedRequest, answers=list[list[float]], calls_model=True))
 async def tei_embed(request: Request, body: TeiEmbedRequest) -> Response:
     """Embed texts: one vector of length 1 for each."""
-    return await answer_json(request, embedding_job(body.embedding(), origin_of(request)), SingleItem, vectors)
+    return await answer_json(request, vectors_job(body.embedding(), origin_of(request)), SingleItem, vectors)
 
 
 @route(router, "POST", "/similarity", Contract(reads=TeiSimilarityRequest, answers=list[float], calls_model=True))
 async def tei_similarity(request: Request, body: TeiSimilarityRequest) -> Response:
     """Compare a text with others: the cosine of their vectors for each."""
-    job = embedding_job(body.embedding(), origin_of(request))
+    job = vectors_job(body.embedding(), origin_of(request))
     return await answer_json(request, job, SingleItem, similarities)
 
 

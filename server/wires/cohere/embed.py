@@ -16,6 +16,7 @@ from backends.wire.common import MAX_TEXT, ModelName, WireModel
 from backends.wire.embeddings import MAX_INPUTS, EmbeddingRequest
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.edge.json_body import as_model
 
 Vectors = NDArray[np.float32]
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -79,7 +80,7 @@ class CohereEmbedRequest(WireModel):
             fields["dimensions"] = self.output_dimension
         if self.input_type in _KINDS:
             fields["input_type"] = _KINDS[self.input_type]
-        return EmbeddingRequest.model_validate({**fields, "input": self.given()})
+        return as_model(EmbeddingRequest, {**fields, "input": self.given()})
 
 
 class CohereEmbeddings(TypedDict):

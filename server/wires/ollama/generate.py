@@ -50,13 +50,20 @@ def to_turns(request: OllamaGenerateRequest) -> list[Turn]:
     return [*turns, ("user", request.prompt or "")]
 
 
-def as_chat(request: OllamaGenerateRequest, turns: list[Turn]) -> OllamaChatRequest:
-    """The request as a chat of these turns; its pictures belong to the last one."""
+def as_chat(request: OllamaGenerateRequest, turns: list[Turn], losses: Losses) -> OllamaChatRequest:
+    """The request as a chat of these turns; its pictures belong to the last one.
+
+    Fields of a chat alone, such as ``tools``, are left out and noted.
+    """
     messages = [GivenMessage.model_construct(role=role, content=text) for role, text in turns]
     if request.images:
         messages[-1] = messages[-1].model_copy(update={"images": request.images})
     shared = {name: getattr(request, name) for name in _SHARED if name in request.model_fields_set}
-    return OllamaChatRequest.model_construct(**{**(request.model_extra or {}), **shared, "messages": messages})
+    extras = request.model_extra or {}
+    foreign = extras.keys() & OllamaChatRequest.model_fields.keys()
+    losses.add(*(name for name in extras if name in foreign))
+    kept = {name: value for name, value in extras.items() if name not in foreign}
+    return OllamaChatRequest.model_construct(**{**kept, **shared, "messages": messages})
 
 
 _SHARED = ("format", "options", "think", "logprobs", "top_logprobs")

@@ -14,6 +14,7 @@ from backends.wire.embeddings import MAX_INPUTS, EmbeddingRequest
 from backends.wire.rerank import MAX_DOCUMENTS, RerankRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.edge.json_body import as_model
 
 GivenText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 _KINDS = {"query": "query", "document": "document", "passage": "document"}
@@ -62,7 +63,7 @@ def embedding_of(texts: list[str], fields: Json, prompt_name: str | None, **more
                 f"There is no prompt of this name; there are {', '.join(_KINDS)}.", param="prompt_name"
             )
         more["input_type"] = _KINDS[prompt_name]
-    return EmbeddingRequest.model_validate({**fields, **more, "input": texts})
+    return as_model(EmbeddingRequest, {**fields, **more, "input": texts})
 
 
 class ComparedTexts(WireModel):
@@ -99,7 +100,7 @@ class TeiRerankRequest(TeiRequest):
 
     def rerank(self) -> RerankRequest:
         """The request for the scores."""
-        return RerankRequest.model_validate({**self.common(), "query": self.query, "documents": self.texts})
+        return as_model(RerankRequest, {**self.common(), "query": self.query, "documents": self.texts})
 
 
 class TeiPredictRequest(TeiRequest):
@@ -128,7 +129,7 @@ class TeiPredictRequest(TeiRequest):
             raise InvalidRequest(
                 "A text stands alone in its list; score a pair of texts with POST /rerank.", param="inputs"
             )
-        return ClassifyRequest.model_validate({**self.common(), "input": [row[0] for row in rows]})
+        return as_model(ClassifyRequest, {**self.common(), "input": [row[0] for row in rows]})
 
 
 class TeiRank(TypedDict):

@@ -17,6 +17,7 @@ from catalog.catalog import Catalog
 from catalog.errors import QueueFull, WorkerFailed
 from catalog.model import Capability
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
 from tests.server.fakes import CHAT, chunk, usage_chunk
@@ -247,10 +248,9 @@ async def test_a_body_needs_no_media_type_unless_a_web_page_sent_it(gateway: Gat
     for headers in (form, {}):
         answer = await gateway.client.post("/api/generate", content=body, headers=headers)
         assert answer.json()["response"] == "Hello there"
-    page = await gateway.client.post(
-        "/api/generate", content=body, headers={**form, "origin": "https://evil.example"}
-    )
-    assert page.status_code == 415
+    for origin, status in (("https://evil.example", 403), (str(gateway.client.base_url).rstrip("/"), 415)):
+        page = await gateway.client.post("/api/generate", content=body, headers={**form, "origin": origin})
+        assert page.status_code == status
     assert (await gateway.client.post("/v1/chat/completions", content=body, headers=form)).status_code == 415
 
 
@@ -299,3 +299,20 @@ async def test_the_calls_of_open_webui_are_answered(
 async def test_the_version_is_numbers_that_clients_compare(gateway: Gateway) -> None:
     version = (await gateway.client.get("/api/version")).json()["version"]
     assert tuple(map(int, version.split("."))) >= (0, 12, 11), "the first with all that is served here"
+
+
+@pytest.mark.parametrize("tokens", [Rate(), Rate(day=9)])
+async def test_a_loading_is_a_request_of_its_key(start: Start, tokens: Rate) -> None:
+    async with start(**KEYS) as gateway:
+        new = await gateway.keys.create(
+            "slow", models=("parrot",), limits=KeyLimits(requests=Rate(minute=1), tokens=tokens)
+        )
+        own = {"authorization": f"Bearer {new.secret}"}
+        other = await gateway.client.post("/api/generate", json={"model": "songbird"}, headers=own)
+        assert other.status_code == 403
+        codes = [
+            (await gateway.client.post(path, json={"model": "parrot"}, headers=own)).status_code
+            for path in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
+        ]
+        assert codes == [200, 429, 429, 429]
+        assert gateway.pool.loaded == [("parrot", None)]

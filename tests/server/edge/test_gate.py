@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 
@@ -184,3 +186,33 @@ def test_every_handler_is_async() -> None:
     handlers = [route.endpoint for route in app.routes if isinstance(route, APIRoute)]
     assert handlers
     assert all(asyncio.iscoroutinefunction(handler) for handler in handlers)
+
+
+SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/models/parrot/unload", {}),
+    ("/v1/models/parrot/load", {"content": "", "headers": {"content-type": "text/plain;charset=UTF-8"}}),
+    ("/v1/files", {"files": {"file": ("a.txt", b"a")}, "data": {"purpose": "user_data"}}),
+    ("/api/generate", {"content": '{"model": "parrot"}', "headers": {"content-type": "text/plain"}}),
+)
+
+
+@pytest.mark.parametrize(("path", "sent"), SIMPLE)
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+async def test_a_page_of_another_origin_cannot_post_what_needs_no_preflight(
+    start: Start, path: str, sent: dict[str, Any], origin: str
+) -> None:
+    async def status(client: httpx.AsyncClient, origin: str) -> int:
+        headers = {**sent.get("headers", {}), "origin": origin}
+        return (await client.post(path, **{**sent, "headers": headers})).status_code
+
+    async with start() as gateway:
+        assert await status(gateway.client, origin) == 403
+        assert not gateway.pool.loaded
+        own = str(gateway.client.base_url).rstrip("/")
+        assert await status(gateway.client, own) != 403
+        body = await gateway.client.post(PATH, json=BODY, headers={"origin": origin})
+        assert body.status_code == 200, "a body of JSON is sent after a preflight alone"
+    async with start(server={"cors": {"origins": ["https://app.example"]}}) as gateway:
+        assert await status(gateway.client, "https://app.example") != 403
+    async with start(**KEYS) as gateway:
+        assert await status(gateway.client, origin) == 401, "a key is a header, which needs a preflight"

@@ -170,7 +170,7 @@ def test_a_prompt_is_a_chat_with_the_system_message_before_the_context() -> None
     assert not is_completion(request)
     turns = to_turns(request)
     assert turns == [("system", "new"), ("user", "a"), ("assistant", "b"), ("user", "c")]
-    made = to_chat(as_chat(request, turns), model="m", losses=Losses()).to_wire()
+    made = to_chat(as_chat(request, turns, Losses()), model="m", losses=Losses()).to_wire()
     assert [message["role"] for message in made["messages"]] == ["system", "user", "assistant", "user"]
     assert made["messages"][-1]["content"][1]["type"] == "image_url"
     assert made["seed"] == 1
