@@ -146,7 +146,7 @@ def _endpoint(line: bytes) -> str:
             "The file must have one JSON object a line, as in "
             '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
         )
-    return found
+    return found if found.startswith("/v1/") else f"/v1{found}"
 
 
 def _follow(client: ServerClient, told: Any) -> Any:

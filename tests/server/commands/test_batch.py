@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ async def test_results_that_could_not_be_written_are_refused_before_a_line_is_as
 
 async def test_errors_of_an_earlier_run_do_not_stay_beside_a_run_without_any(serve: Start, tmp_path: Path) -> None:
     source, errors = tmp_path / "in.jsonl", tmp_path / "in.errors.jsonl"
-    source.write_bytes(jsonl(chat_line("a")))
+    source.write_bytes(BOM_UTF8 + jsonl({**chat_line("a"), "url": "/chat/completions"}))
     errors.write_text("earlier")
     async with serve() as gateway:
         await run(gateway, str(source))
