@@ -152,7 +152,8 @@ class BatchWork:
         if journal.full is not None and ending is None:
             _warn(batch, journal.full)
             with suppress(RoundhouseError, OSError):  # the next run is to keep room for results of this size
-                await self._change(started, internal={**started.body[INTERNAL], "longest": done.longest})
+                internal = {**started.body[INTERNAL], "longest": done.longest}
+                await self._change(started, internal=internal, request_counts=progress.counts())
             await asyncio.sleep(REST)
             return None
         if progress.stopped:
