@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from catalog.model import Capability
 
 PICTURE_TOKENS = 6_240
@@ -88,7 +89,9 @@ class Facts:
     a request that only splits or joins tokens and decodes nothing. ``hosted`` marks one that may make the
     provider run tools of its own, such as a search, whose results are prompt tokens too. ``allowed`` lists the
     models that the caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed
-    and region that are asked for, where they are not the standard ones.
+    and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
+    searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
+    ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
     """
 
     capability: Capability
@@ -108,4 +111,8 @@ class Facts:
     allowed: tuple[str, ...] = ()
     choices: int = 1
     tiers: tuple[str, ...] = ()
+    searches: int | None = None
+    paid: PaidTools = NO_PAID_TOOLS
+    containers: int = 0
+    uncounted: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)

@@ -34,7 +34,8 @@ class UsageDetails:
     """Details that prices differ by, besides cached and written tokens.
 
     ``cache_write_long`` is the part of ``cache_write`` kept for hours. The tokens of sound and pictures are parts
-    of the input and the output. ``web_searches`` and ``containers`` are what the provider ran for the answer.
+    of the input and the output. ``web_searches`` and ``containers`` are what the provider ran for the answer,
+    ``unpriced`` the names of tools that it ran and that rows have no price for.
     ``tiers`` names the service, speed and region where they are not standard, as in the row's price.
     """
 
@@ -46,6 +47,7 @@ class UsageDetails:
     web_searches: int = 0
     containers: int = 0
     tiers: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from catalog import errors
 from catalog.errors import RoundhouseError
 from catalog.types import Json
 from routing.calling.answer import CHOICE_HEADERS
+from routing.reading.intent import IntentBody
 from server.edge.contracts import JSON_LINES, Contract, ContractRoute
 from server.edge.errors import ANTHROPIC_PATHS, OLLAMA_PATHS
 
@@ -70,6 +71,8 @@ OF_A_CALL = (
 EVENT_SCHEMA = "x-event-schema"
 """The schema of each event's data, or of each line of JSON lines. A media type's own schema describes the whole
 body, and generated clients read by it; OpenAPI has ``itemSchema`` for the parts of a stream only from 3.2 on."""
+WIRES = "backends.wire."
+"""The package of the requests whose unknown fields are kept, so that ``routing`` is one of theirs."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -154,6 +157,8 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
             "required": not contract.optional,
             "content": {media_type: {"schema": schemas.of(contract.reads)}},
         }
+        if contract.calls_model and not contract.form and contract.reads.__module__.startswith(WIRES):
+            schemas.add_field(contract.reads, "routing", IntentBody)
     content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in contract.media.items()}
     if contract.answers is not None:
         content = {"application/json": {"schema": schemas.of(contract.answers)}, **content}
@@ -219,7 +224,7 @@ class _Schemas:
     """The JSON schemas of all types in the contracts, each once."""
 
     def __init__(self, contracts: Iterable[Contract]) -> None:
-        kinds: list[Any] = [Error, AnthropicError, OllamaError]
+        kinds: list[Any] = [Error, AnthropicError, OllamaError, IntentBody]
         for contract in contracts:
             kinds += [contract.reads, contract.answers, contract.streams, contract.lines]
             kinds += contract.media.values()
@@ -229,6 +234,11 @@ class _Schemas:
         found, schema = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_NoDefaults)
         self._found = {kind: its for (kind, _), its in found.items()}
         self.definitions: Json = schema.get("$defs", {})
+
+    def add_field(self, kind: type[BaseModel], name: str, of: Any) -> None:
+        """Describe a field beyond a type's own."""
+        reference = self.of(kind).get("$ref", "")
+        self.definitions[reference.rpartition("/")[2]]["properties"][name] = self.of(of)
 
     def of(self, kind: Any) -> Json:
         """The schema of a type: a reference, for those with a name."""

@@ -23,6 +23,9 @@ provider's model thought.
 UNREAD = frozenset({"annotations", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
+_READ = MARKS | UNREAD | {"custom", "refusal", "video_url"}
+"""Fields beyond the types of a chat that translations read, or whose loss is told by another function."""
+
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
@@ -58,15 +61,30 @@ def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:
     return tuple(f"messages.{name}" for name in lost)
 
 
-def lost_speakers(request: ChatRequest) -> tuple[str, ...]:
-    """Names for what only OpenAI's chats say of a message: its speaker's ``name``, and an answer spoken before."""
+def lost_fields(request: ChatRequest, kept: Set[str] = frozenset()) -> tuple[str, ...]:
+    """Names for fields of messages, parts and tools, marks apart, that a translation for another API lacks.
+
+    They are a speaker's ``name``, what only OpenAI's chats have, and unknown fields. ``kept`` are translated.
+    """
     lost: dict[str, None] = {}
+    read = _READ | kept
     for message in request.messages:
         if message.name is not None and message.role not in ("tool", "function"):
             lost["messages.name"] = None
-        if message.model_extra and message.model_extra.get("audio") is not None:
-            lost["messages.audio"] = None
+        parts = message.content if isinstance(message.content, list) else ()
+        for holder in (message, *parts, *(message.tool_calls or ())):
+            _note_others(holder, "messages", read, lost)
+    for tool in request.tools or ():
+        _note_others(tool, "tools", read, lost)
+        if tool.function is not None:
+            _note_others(tool.function, "tools.function", read, lost)
     return tuple(lost)
+
+
+def _note_others(holder: Any, where: str, read: Set[str], lost: dict[str, None]) -> None:
+    for name, value in (holder.model_extra or {}).items():
+        if name not in read and value not in _EMPTY:
+            lost[f"{where}.{name[:80]}"] = None
 
 
 def _note(holder: Any, kept: Set[str], lost: dict[str, None]) -> None:

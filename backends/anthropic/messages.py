@@ -12,6 +12,7 @@ from typing import Any
 
 from backends.adapting.names import call_id
 from backends.anthropic.results import blocks_of
+from backends.streams.chunks import unnumbered
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
@@ -131,7 +132,7 @@ def _system(message: Message) -> list[Json]:
 def _assistant(message: Message, dropped: Dropped) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
-    blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    blocks = [unnumbered(block) for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
     if not blocks and (extra.get("reasoning_content") or kept):
         dropped.add("messages.reasoning_content")  # unsigned, or another provider's
     blocks += blocks_of(extra.get("server_tool_calls"))
@@ -226,6 +227,15 @@ def _document(file: Json) -> Json:
             param="messages",
         )
     return {"type": "document", "source": source, **({"title": name} if isinstance(name, str) and name else {})}
+
+
+def lost_ttls(message: Message) -> bool:
+    """Whether a cache breakpoint is to live longer than Anthropic's hour."""
+    points = (
+        (part.model_extra or {}).get("prompt_cache_breakpoint")
+        for part in (message.content if isinstance(message.content, list) else ())
+    )
+    return any(isinstance(point, dict) and point.get("ttl") == "12h" for point in points)
 
 
 def _with_cache(block: Json, part: ContentPart) -> Json:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-from backends.adapting.marks import MARKS, lost_marks, lost_speakers
+from backends.adapting.marks import MARKS, lost_fields, lost_marks
 from backends.adapting.names import ANTHROPIC
 from backends.adapting.restoring import TELL_JSON
 from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
-from backends.anthropic.messages import continues_tools_without_thinking, translate_messages
+from backends.anthropic.messages import continues_tools_without_thinking, lost_ttls, translate_messages
 from backends.anthropic.models import ClaudeTraits, traits
 from backends.anthropic.schema import Inexpressible, constrain
 from backends.anthropic.search import add_search
@@ -70,7 +70,9 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     asked = request
     dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_fields(request, {"prompt_cache_breakpoint"}))
+    if any(map(lost_ttls, request.messages)):
+        dropped.add("messages.prompt_cache_breakpoint.ttl")
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)
     body: Json = {"model": upstream.model, "messages": turns, "stream": True}
     if system:

@@ -52,7 +52,6 @@ def translate_messages(messages: list[Message], can: GeminiTraits, dropped: Drop
     contents: list[Json] = []
     names: dict[str, str] = {}
     for message in in_call_order(messages):
-        _note_cache(message, dropped)
         if message.role in ("system", "developer"):
             system.append(text_of(message))
             if contents and system[-1]:
@@ -81,14 +80,6 @@ def _append(contents: list[Json], role: str, parts: list[Json]) -> None:
         contents[-1]["parts"] += parts
     else:
         contents.append({"role": role, "parts": parts})
-
-
-def _note_cache(message: Message, dropped: Dropped) -> None:
-    """Report cache breakpoints as dropped: Gemini caches prefixes by itself."""
-    content = message.content if isinstance(message.content, list) else []
-    for name in ("cache_control", "prompt_cache_breakpoint"):
-        if any(name in (holder.model_extra or {}) for holder in (message, *content)):
-            dropped.add(f"messages.{name}")
 
 
 def _signature(holder: Any) -> str | None:

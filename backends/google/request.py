@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.adapting.choices import allowed_tools
 from backends.adapting.efforts import nearest
-from backends.adapting.marks import lost_marks, lost_speakers
+from backends.adapting.marks import lost_fields, lost_marks
 from backends.adapting.names import GEMINI
 from backends.adapting.restoring import TELL_JSON
 from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
@@ -33,7 +33,7 @@ _NUMBERS = {
 }
 _REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "safety_settings"}
 _TIERS = {"standard": "standard", "flex": "flex", "priority": "priority", "fast": "priority"}
-_KEPT_MARKS = frozenset({"cache_control", "is_error", "extra_content", "images", "server_tool_calls"})
+_KEPT_MARKS = frozenset({"is_error", "extra_content", "images", "server_tool_calls"})
 TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True, custom_tools=False)
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})  # their range ends just below 2
 _INT32 = range(-(2**31), 2**31)
@@ -71,7 +71,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     asked = request
     dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_fields(request))
     system, contents = translate_messages(request.messages, can, dropped)
     body: Json = {"contents": contents}
     _tools(request, body, dropped)

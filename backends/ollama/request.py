@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.adapting.efforts import nearest
 from backends.adapting.files import with_text_files
-from backends.adapting.marks import lost_marks, lost_speakers
+from backends.adapting.marks import lost_fields, lost_marks
 from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules, adapted, lost_forms
 from backends.base import Upstream
@@ -80,7 +80,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> OllamaChat:
     request = restrict(request, upstream.parameters, dropped)
     dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_speakers(request))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_fields(request))
     request = with_text_files(request)
     extra = request.model_extra or {}
     tools = chosen_tools(request)

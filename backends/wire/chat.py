@@ -162,6 +162,22 @@ class ChatRequest(Sampling):
 
 
 @dataclass(frozen=True, slots=True)
+class PaidTools:
+    """The tools of a request that its provider runs for money beside the tokens.
+
+    ``searches`` is the caller's bound on web searches, None if it sets none. ``containers`` may run code.
+    ``others`` names tools and fields whose cost cannot be told beforehand.
+    """
+
+    searches: int | None = 0
+    containers: int = 0
+    others: tuple[str, ...] = ()
+
+
+NO_PAID_TOOLS = PaidTools()
+
+
+@dataclass(frozen=True, slots=True)
 class Original:
     """The request that a chat was translated from, for providers of the same language (:mod:`backends.native`).
 
@@ -169,6 +185,7 @@ class Original:
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
     ``own_tools``: the answer of such a provider may call tools that the chat lacks, or has by another name.
+    ``paid``: what such a provider may run for money.
     """
 
     wire: str
@@ -177,6 +194,7 @@ class Original:
     query: Mapping[str, str] = field(default_factory=dict)
     refusal: tuple[str, str | None] | None = None
     own_tools: bool = False
+    paid: PaidTools = NO_PAID_TOOLS
 
 
 class TranslatedChat(ChatRequest):

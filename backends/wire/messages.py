@@ -6,9 +6,10 @@ checks them while translating.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from backends.wire.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from backends.wire.common import MAX_STOPS, Finite, ModelName, StopText, Text, WireModel
@@ -22,11 +23,19 @@ class OutputConfig(WireModel):
 
 
 class InputMessage(WireModel):
-    """A turn. A system message may set the effort of the turn that it follows with ``output_config``."""
+    """A turn. A system message may set the effort of a user's turn with ``output_config``, and have no content."""
 
     role: Literal["user", "assistant", "system"]
-    content: Text | Blocks
+    content: Text | Blocks = ""
     output_config: OutputConfig | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        config = self.output_config if self.role == "system" else None
+        if "content" in self.model_fields_set or (config is not None and config.model_fields_set):
+            return self
+        missing = InitErrorDetails(type="missing", loc=("content",), input={})
+        raise ValidationError.from_exception_data("InputMessage", [missing])
 
 
 class MessagesRequest(WireModel):

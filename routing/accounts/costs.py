@@ -19,7 +19,7 @@ from routing.state.protocol import NANO
 PROMPT_MARGIN = 1.15
 """The error of an estimated prompt, as a factor; see :mod:`routing.reading.tokens`."""
 SEARCHES = 5
-"""Web searches assumed of an answer that may search."""
+"""Web searches assumed of an answer that may search, without a bound of the caller's."""
 _PROMPT_OVERHEAD = 16
 """Tokens that a provider's template may add to any prompt."""
 _MILLION = 1_000_000
@@ -108,8 +108,13 @@ def longest_prompt(estimate: int) -> int:
 
 
 def searches_of(price: Price, facts: Facts) -> int:
-    """The web searches to reckon with for an answer: :data:`SEARCHES` if it may search for money, else 0."""
-    return SEARCHES if Capability.WEB_SEARCH in facts.features and price.web_search is not None else 0
+    """The web searches to reckon with for an answer: 0 if it may not search for money.
+
+    They are the caller's bound, :data:`SEARCHES` without one.
+    """
+    if Capability.WEB_SEARCH not in facts.features or price.web_search is None:
+        return 0
+    return SEARCHES if facts.searches is None else facts.searches
 
 
 def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
@@ -117,21 +122,25 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
 
     The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
     some, else as written to a cache for long where that is dearer. The service is the dearest that may answer, and
-    it searches the web as often as :data:`SEARCHES`, if it may. Infinite if the output is free, ``None`` if a
-    price is unknown.
+    it searches the web as often as :func:`searches_of` tells, and runs its containers. Infinite if the output is
+    free, ``None`` if a price is unknown.
     """
     prompt = longest_prompt(facts.prompt_tokens)
     if price.rates.of(facts.tiers, prompt)[1] and not price.free:
         return None
     rates = price.rates.standard
-    searches = searches_of(price, facts)
+    searches, containers = searches_of(price, facts), facts.containers
     details: UsageDetails | None
     if Capability.AUDIO_INPUT in facts.features:
-        written, details = 0, UsageDetails(audio_input=prompt, web_searches=searches)
+        written, details = 0, UsageDetails(audio_input=prompt, web_searches=searches, containers=containers)
     elif (rates.cache_write_long or 0) > (rates.input or 0):
-        written, details = prompt, UsageDetails(cache_write_long=prompt, web_searches=searches)
+        written, details = (
+            prompt,
+            UsageDetails(cache_write_long=prompt, web_searches=searches, containers=containers),
+        )
     else:
-        written, details = 0, UsageDetails(web_searches=searches) if searches else None
+        ran = UsageDetails(web_searches=searches, containers=containers)
+        written, details = 0, ran if searches or containers else None
     alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
     with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
     if alone is None or with_million is None:
@@ -188,6 +197,7 @@ def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal
 
 def _tools(price: Price, details: UsageDetails, unknown: list[str]) -> int | Decimal:
     total: int | Decimal = 0
+    unknown += details.unpriced
     ran = (("web_search", details.web_searches, _PER_THOUSAND), ("container", details.containers, NANO))
     for name, count, per in ran:
         if count:

@@ -205,7 +205,10 @@ class Spend:
             usage = replace(usage, output=pictures)
         searches = searches_of(price, facts)
         details = UsageDetails(
-            audio_input=sound, image_output=usage.output if pictures else 0, web_searches=searches
+            audio_input=sound,
+            image_output=usage.output if pictures else 0,
+            web_searches=searches,
+            containers=facts.containers,
         )
         if details != UsageDetails():
             usage = replace(usage, details=details)

@@ -15,7 +15,7 @@ from backends.native import original_for
 from backends.notices import collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import NO_PAID_TOOLS, ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import (
@@ -34,13 +34,18 @@ from catalog.errors import (
 )
 from catalog.model import Capability, Model
 from routing.calling.bounds import (
+    SEARCH_BOUND,
     Bound,
+    as_run,
     as_sent,
     bound_of,
     bounded,
+    check_counted,
     check_least,
     check_longest,
     check_taken,
+    needs_search_bound,
+    search_bounded,
     shortened,
 )
 from routing.calling.context import AttemptContext
@@ -139,6 +144,8 @@ class Attempt(Generic[T]):
             facts, spend = self.job.facts, self._context.spend
             if facts.output_tokens is not None and facts.output_tokens < LEAST_OUTPUT:
                 facts = as_sent(facts, self._context.leases.target(self.model))
+            if facts.paid is not NO_PAID_TOOLS and self._gets_original():
+                facts = as_run(facts)
             self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
             lease = await self._context.leases.acquire(
                 self._held,
@@ -175,6 +182,14 @@ class Attempt(Generic[T]):
                 error.quotes = self._lease is not None
             raise
 
+    def _gets_original(self) -> bool:
+        """Whether the upstream speaks the language of the caller's own request, and gets that."""
+        upstream = self._context.leases.target(self.model)
+        if upstream is None:
+            return False
+        backend = self._context.backend(upstream, self.job.operation.protocol, self.model)
+        return original_for(backend, self.job.request, upstream) is not None
+
     def _fitted(self, backend: Backend, upstream: Upstream, facts: Facts) -> Any:
         """The request as this upstream gets it, after a note of what it does not take. Raises as :meth:`start`."""
         request = self.job.request
@@ -183,6 +198,10 @@ class Attempt(Generic[T]):
             request = bounded(request, self.bound, upstream)
         request, foreign = with_own_reasoning(request, self.model.id)
         translated = original_for(backend, request, upstream) is None
+        if needs_search_bound(facts, self.model.price, self._context.spend):
+            held = search_bounded(request)
+            if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
+                request = held
         self.dropped = backend.dropped(request, upstream)
         shorter = shortened(request, self.model) if translated else None
         if shorter is not None:
@@ -191,6 +210,8 @@ class Attempt(Generic[T]):
             check_longest(self.model, facts)
         if translated:
             self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
+        if facts.uncounted or (facts.searches is not None and translated):
+            check_counted(facts, self.dropped, self.model, self._context.spend)
         self.dropped = self.job.without_kept(self.dropped)
         if self.dropped:
             check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)

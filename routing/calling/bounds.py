@@ -16,7 +16,8 @@ from backends.wire.common import WireModel
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import BudgetExceeded, PriceUnknown, UnsupportedParameter
 from catalog.model import Capability, Model, Price
-from routing.accounts.costs import PROMPT_MARGIN, affordable_output, longest_prompt, searches_of
+from catalog.types import Json
+from routing.accounts.costs import PROMPT_MARGIN, SEARCHES, affordable_output, longest_prompt, searches_of
 from routing.accounts.spend import Spend
 from routing.facts import Facts
 
@@ -31,6 +32,7 @@ LIMITS = {
 _OLDER, _NEWER, _RESPONSES = "max_tokens", "max_completion_tokens", "max_output_tokens"
 BOUNDING = frozenset({_OLDER, _NEWER, _RESPONSES})
 """The names of an answer's bound in each API."""
+SEARCH_BOUND = "web_search_options.max_uses"
 _LONGEST = 131_072
 """Tokens of the longest answer of a model whose row names no limit. Servers refuse a bound beyond their own."""
 
@@ -43,6 +45,71 @@ class Bound(NamedTuple):
 
     def __str__(self) -> str:
         return f"{_OLDER}={self.tokens}; {self.limit}"
+
+
+def as_run(facts: Facts) -> Facts:
+    """The facts of a call whose provider gets the caller's own request, with the tools that it runs for money."""
+    paid = facts.paid
+    features = facts.features if paid.searches == 0 else facts.features | {Capability.WEB_SEARCH}
+    return replace(
+        facts, features=features, searches=paid.searches, containers=paid.containers, uncounted=paid.others
+    )
+
+
+def check_counted(facts: Facts, dropped: tuple[str, ...], model: Model, spend: Spend) -> None:
+    """Raises PriceUnknown if a limit on cost applies and the provider may run tools of unknown cost.
+
+    Raises UnsupportedParameter if ``max_cost`` relies on a bound on searches that the provider is not sent.
+    """
+    if model.price.free:
+        return
+    names = [name for name in facts.uncounted if name not in dropped]
+    if names and (facts.intent.max_cost is not None or _is_capped(facts, spend)):
+        raise PriceUnknown(
+            f"'{model.id}' may run {', '.join(names)[:200]}, whose cost cannot be told beforehand, and a limit on "
+            "cost applies. Leave them out, or ask without the limit.",
+            param="routing.max_cost" if facts.intent.max_cost is not None else "tools",
+        )
+    if facts.intent.max_cost is not None and SEARCH_BOUND in dropped and (facts.searches or SEARCHES) < SEARCHES:
+        raise UnsupportedParameter(
+            f"'{model.id}' takes no bound on its searches, so they cannot be held to routing.max_cost. Leave the "
+            "bound out, or choose another model.",
+            param=SEARCH_BOUND,
+        )
+
+
+def _is_capped(facts: Facts, spend: Spend) -> bool:
+    if spend.unknown_price_allowed:
+        return False
+    return spend.request_cap(facts.key) is not None or spend.left(facts.key) is not None
+
+
+def needs_search_bound(facts: Facts, price: Price, spend: Spend) -> bool:
+    """Whether a limit on the cost of one request holds only if the provider gets a bound on its searches."""
+    if Capability.WEB_SEARCH not in facts.features or facts.searches is not None or not searches_of(price, facts):
+        return False
+    return facts.intent.max_cost is not None or spend.request_cap(facts.key) is not None
+
+
+def search_bounded(request: WireModel) -> WireModel:
+    """The request with :data:`SEARCHES` as its bound on searches; a translation's own request has it, too."""
+    if not isinstance(request, ChatRequest):
+        return request
+    changed = request
+    if request.web_search_options is not None:
+        options = request.web_search_options.model_copy(update={"max_uses": SEARCHES})
+        changed = request.model_copy(update={"web_search_options": options})
+    if isinstance(changed, TranslatedChat) and (own := changed.original) is not None:
+        update: Json = {"max_tool_calls": SEARCHES}
+        if own.wire == "messages":
+            tools = getattr(own.request, "tools", None) or ()
+            update = {"tools": [{**tool, "max_uses": SEARCHES} if _searches(tool) else tool for tool in tools]}
+        return changed.with_original(replace(own, request=own.request.model_copy(update=update)))
+    return changed
+
+
+def _searches(tool: Json) -> bool:
+    return str(tool.get("type")).startswith("web_search_") and tool.get("max_uses") is None
 
 
 def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None, spent: float = 0.0) -> Bound | None:

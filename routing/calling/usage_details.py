@@ -46,10 +46,13 @@ def details_of(
         _calls(ran, "web_search_requests"),
         _calls(ran, "containers"),
         tiers_of(tier, usage.get("speed"), usage.get("inference_geo")),
+        tuple(name for name in _UNPRICED if _in(ran, f"{name}_requests")),
     )
     return UsageDetails(*found) if any(found) else None
 
 
+_UNPRICED = ("file_search", "image_generation")
+"""Tools of a provider that rows have no price for."""
 _BEYOND = frozenset({"cache_creation", "server_tool_use", "speed", "inference_geo"})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
+from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -106,6 +106,9 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         key=key,
         prompt_digest=_digest(texts),
         hosted=_hosted(request),
+        searches=None if request.web_search_options is None else request.web_search_options.max_uses,
+        paid=_paid(request),
+        uncounted=_uncounted(request),
         tiers=_tiers(request),
         intent=intent,
     )
@@ -395,6 +398,18 @@ def _hosted(request: ChatRequest) -> bool:
         return True
     original = request.original if isinstance(request, TranslatedChat) else None
     return original is not None and (original.own_tools or original.refusal is not None)
+
+
+def _paid(request: ChatRequest) -> PaidTools:
+    original = request.original if isinstance(request, TranslatedChat) else None
+    return NO_PAID_TOOLS if original is None else original.paid
+
+
+def _uncounted(request: ChatRequest) -> tuple[str, ...]:
+    extra = request.model_extra
+    if not extra or _HOSTED.isdisjoint(extra):
+        return ()
+    return tuple(sorted(name for name in _HOSTED.intersection(extra) if extra[name]))
 
 
 def _size(schema: object) -> int:

@@ -94,5 +94,6 @@ def summarising(chat: TranslatedChat) -> ChatRequest:
     if refusal is not None:
         raise refusal
     messages: list[Any] = [message.model_dump(mode="json", exclude_unset=True) for message in chat.messages]
-    body = {"model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
+    gateways = {name: value for name, value in (chat.model_extra or {}).items() if name in ("routing", "strict")}
+    body = {**gateways, "model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
     return ChatRequest.model_validate({**body, "stream": True, "stream_options": {"include_usage": True}})

@@ -307,6 +307,24 @@ def test_openais_cache_breakpoints_are_claudes() -> None:
     assert gemini(messages=messages)[1] == ("messages.prompt_cache_breakpoint",)
 
 
+@pytest.mark.parametrize("send", [claude, gemini, at_ollama])
+def test_unknown_fields_of_messages_parts_and_tools_are_named_where_the_chat_is_translated(
+    send: Callable[..., Sent],
+) -> None:
+    tools = [{"type": "function", "later": 1, "function": {"name": "f", "odd": 2}}]
+    messages = [{"role": "user", "own": 3, "content": [{"type": "text", "text": "Hi", "more": 4, "none": None}]}]
+    dropped = send(messages=messages, tools=tools)[1]
+    assert set(dropped) == {"messages.own", "messages.more", "tools.later", "tools.function.odd"}
+
+
+def test_a_cache_breakpoint_that_is_lost_or_shortened_is_named() -> None:
+    messages = marked(prompt_cache_breakpoint={"mode": "explicit", "ttl": "12h"})["messages"]
+    assert claude(messages=messages)[1] == ("messages.prompt_cache_breakpoint.ttl",)
+    assert at_ollama(messages=messages)[1] == ("messages.prompt_cache_breakpoint",)
+    tools = marked(cache_control=MARK)["tools"]
+    assert gemini(messages=[{"role": "user", "content": "Hi"}], tools=tools)[1] == ("messages.cache_control",)
+
+
 def test_fields_of_other_answers_never_reach_openai_and_are_named() -> None:
     said = {
         "role": "assistant",

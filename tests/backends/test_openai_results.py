@@ -61,7 +61,7 @@ def test_annotations_of_a_later_message_count_the_characters_of_the_whole_chat()
     assert message["content"][cited["start_index"] : cited["end_index"]] == "Fast"
     assert message["server_tool_calls"] == [SEARCHED]
     assert message["images"][0]["image_url"]["url"] == "data:image/png;base64,AAAA"
-    assert answer["usage"]["server_tool_use"] == {"web_search_requests": 1}
+    assert answer["usage"]["server_tool_use"] == {"web_search_requests": 1, "image_generation_requests": 1}
     strictly(ChatCompletion, answer, ours=OURS)
     plain = ResponseReader(THERE, created=1)
     assert added_up(plain.whole(response_document(BODY, items, {})), plain) == answer

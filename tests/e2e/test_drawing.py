@@ -72,7 +72,7 @@ def test_a_picture_is_drawn_by_the_image_model_whole_and_streamed(house: House) 
     whole = house.respond(**ask)
     with house.client.responses.stream(**ask) as stream:
         kinds = [event.type for event in stream]
-        final = stream.get_final_response()
+        final: Any = stream.get_final_response()
     assert kinds.count("response.image_generation_call.partial_image") == 1
     for response in (whole, final):
         picture, said = response.output
@@ -81,7 +81,6 @@ def test_a_picture_is_drawn_by_the_image_model_whole_and_streamed(house: House) 
         assert base64.b64decode(picture.result or "") == png()
         assert said.type == "message"
         assert response.output_text == "Done."
-        assert response.usage is not None
         assert response.usage.total_tokens > 0
     first, second = house.drawn()
     options = {"model": "gpt-image-1", "prompt": "a fox", "size": "1024x1024", "quality": "low"}

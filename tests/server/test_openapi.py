@@ -377,6 +377,14 @@ async def test_head_works_wherever_get_does(gateway: Gateway, document: Json) ->
             ), path
 
 
+async def test_a_request_for_a_model_has_the_routing_that_it_may_ask_for(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("ChatRequest", "ResponsesRequest", "MessagesRequest", "EmbeddingRequest"):
+        assert schemas[name]["properties"]["routing"] == {"$ref": "#/components/schemas/IntentBody"}
+    assert "max_cost" in schemas["IntentBody"]["properties"]
+    assert "routing" not in schemas["IntentBody"]["properties"]
+
+
 async def test_no_field_has_a_default(document: Json) -> None:
     """Generators of clients take a field with a default for one that is always there."""
     assert not re.search(rb'"default":(?!{"type")', orjson.dumps(document)), "a field may have this name"

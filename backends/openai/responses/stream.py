@@ -286,7 +286,7 @@ def _usage(counts: Json, response: Json) -> Json:
 
 
 def _runs(response: Json) -> Json:
-    """The searches and containers that are paid by the piece, in Anthropic's words.
+    """The searches, pictures and containers that are paid by the piece, in Anthropic's words.
 
     ``tool_usage`` has OpenAI's own count of the searches; without it each search is one.
     """
@@ -295,5 +295,15 @@ def _runs(response: Json) -> Json:
     calls = [item for item in items if item["type"] == "web_search_call"]
     searches = told.get("num_requests", sum((call.get("action") or {}).get("type") == "search" for call in calls))
     containers = {str(item.get("container_id")) for item in items if item["type"] == "code_interpreter_call"}
-    counts = {"web_search_requests": searches, "containers": len(containers)}
+    shells = [item.get("environment") for item in items if item["type"] == "shell_call"]
+    containers |= {
+        str(place["container_id"]) for place in shells if isinstance(place, dict) and "container_id" in place
+    }
+    kinds = [item["type"] for item in items]
+    counts = {
+        "web_search_requests": searches,
+        "containers": len(containers),
+        "file_search_requests": kinds.count("file_search_call"),
+        "image_generation_requests": kinds.count("image_generation_call"),
+    }
     return {name: count for name, count in counts.items() if count}

@@ -5,6 +5,7 @@ The translation is imported by the first request, because most servers are never
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Request
@@ -146,7 +147,9 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
     runtime = runtime_of(request)
     asked = body.model_copy(update={"background": None, "stream": None})
     turn = await turn_of(runtime, asked, origin.caller, origin.trace)
-    job = chat_job(summarising(await turn.chat()), origin)
+    chat = await turn.chat()
+    lost = tuple(name for name in chat.left_out if name.startswith("input"))  # the summary has no other part
+    job = replace(chat_job(summarising(chat), origin), left_out=lost)
     response, headers = await whole(
         request,
         job,

@@ -28,6 +28,7 @@ def to_messages(system: str | list[Json] | None, messages: list[InputMessage], l
     for position, message in enumerate(messages):
         where = f"messages[{position}]"
         extra = message.model_extra or {}
+        _output_config(message, where, losses)
         if message.role == "assistant":
             out += _assistant(message.content, where, losses)
         elif message.role == "user":
@@ -36,6 +37,17 @@ def to_messages(system: str | list[Json] | None, messages: list[InputMessage], l
             out += _system(message.content, where, losses)
         losses.add(*(f"messages.{name}" for name in extra if name != "clear_at" and extra[name] is not None))
     return out
+
+
+def _output_config(message: InputMessage, where: str, losses: Losses) -> None:
+    """Name what a message's own configuration says beside the effort. Raises InvalidRequest for a form in it."""
+    if message.output_config is None:
+        return
+    if message.output_config.format is not None:
+        field = f"{where}.output_config.format"
+        raise InvalidRequest(f"{field}: a form is for the whole answer; set 'output_config.format'.", param=field)
+    extra = message.output_config.model_extra or {}
+    losses.add(*(f"messages.output_config.{name}" for name, value in extra.items() if value is not None))
 
 
 def _system(content: str | list[Json], where: str, losses: Losses) -> list[Json]:
@@ -188,9 +200,7 @@ def _unsupported(kind: Any, where: str) -> UnsupportedParameter:
 
 _HELD = frozenset({"type", "text", "source", "title", "cache_control"})
 _HELD_BY = {
-    "tool_use": frozenset(
-        {"type", "id", "name", "input", "caller", "toolset_name", "extra_content", "cache_control"}
-    ),
+    "tool_use": frozenset({"type", "id", "name", "input", "toolset_name", "extra_content", "cache_control"}),
     "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "toolset_name", "cache_control"}),
     "search_result": frozenset({"type", "source", "title", "content", "cache_control"}),
     "tool_reference": frozenset({"type", "tool_name", "cache_control"}),
@@ -202,7 +212,7 @@ _HELD_BY = {
 def _name_lost(block: Json, losses: Losses) -> None:
     """Name the block's fields that its translation lacks, unless they say nothing."""
     for name in block.keys() - _HELD_BY.get(block["type"], _HELD):
-        if block[name] not in (None, [], "", {"enabled": False}):
+        if block[name] not in (None, [], "", {"enabled": False}, {"type": "direct"}):
             losses.add(f"messages.content.{name}")
 
 

@@ -15,7 +15,7 @@ from backends.wire.messages import CountTokensRequest, InputMessage, MessagesReq
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.messages.blocks import to_messages
-from server.wires.messages.tools import add_choice, add_tools, members_called
+from server.wires.messages.tools import add_choice, add_tools, members_called, paid_tools
 from server.wires.translation import Losses, split_extras, validated
 
 EFFORTS = ((2048, "low"), (8192, "medium"))
@@ -101,7 +101,7 @@ def to_chat(
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
     beta = {"beta": "true"} if query.get("beta") == "true" else {}
-    original = Original("messages", request, given, beta, losses.refusal, own_tools)
+    original = Original("messages", request, given, beta, losses.refusal, own_tools, paid_tools(request))
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
 
 
@@ -156,11 +156,14 @@ def _thinking(request: MessagesRequest | CountTokensRequest, body: Json, losses:
 
 
 def _effort_of_turn(messages: Sequence[InputMessage]) -> str | None:
-    """The effort that a system message sets for the user's turn which it follows."""
+    """The effort that a system message sets for the user's turn beside it: all since the last finished answer."""
+    answered = True
     for message in reversed(messages):
         if message.output_config is not None and message.output_config.effort is not None:
             return message.output_config.effort
-        if message.role == "user" and not _is_result(message.content):
+        if message.role == "user":
+            answered = not _is_result(message.content)
+        elif message.role == "assistant" and answered:
             return None
     return None
 

@@ -1,7 +1,7 @@
 """The tools of a Messages request, as tools of a chat. Source: Anthropic's API reference and SDK types.
 
 Tools that Anthropic runs are left out and named. Deferred tools are given once the conversation refers to them,
-and messages may add and remove tools.
+or at once where no tool of the client's could find them, and messages may add and remove tools.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from backends.wire.messages import CountTokensRequest, InputMessage, MessagesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -22,6 +23,7 @@ _OF_CLIENTS = _FUNCTION | {
     *("display_width_px", "display_height_px", "display_number", "enable_zoom", "max_characters", "configs"),
 }
 _SEARCHES_TOOLS = "tool_search_tool"
+_PAID_FIELDS = ("mcp_servers", "fallbacks")
 _CHANGES = {"tool_addition": True, "tool_removal": False}
 
 
@@ -39,12 +41,14 @@ def add_tools(
     """
     left_out: dict[str, None] = {}
     made: list[Json] = []
-    for tool, where in _offered(request):
+    for tool, where, hidden in _offered(request, losses):
         kind = tool.get("type")
-        if str(kind).startswith(OF_MESSAGES) and (searches is None or searches(request.model)):
+        functions = list(_functions(tool))
+        if hidden and functions:
+            continue
+        if str(kind).startswith(OF_MESSAGES) and not hidden and (searches is None or searches(request.model)):
             body["web_search_options"] = from_messages(tool, where, losses.add)
             continue
-        functions = list(_functions(tool))
         if not functions:
             if not isinstance(kind, str):
                 raise InvalidRequest(f"{where}.type must be a string.", param=f"{where}.type")
@@ -62,8 +66,8 @@ def add_tools(
 def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses: Losses) -> None:
     """Add the choice of a tool to the body of a chat.
 
-    One that demands a tool which is ``left_out`` can be answered by Anthropic alone. Raises InvalidRequest for a
-    choice of an unknown kind.
+    One that demands a tool which is ``left_out``, or that the model does not have, can be answered by Anthropic
+    alone. Raises InvalidRequest for a choice of an unknown kind.
     """
     if choice is None:
         return
@@ -79,14 +83,39 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
             _demanded(next(iter(left_out), None), body, losses)
         case "tool" if name in left_out or ("web_search_options" in body and name not in names):
             _demanded(name if name in left_out else None, body, losses)
+        case "tool" if (called := _called(name, names)) in names:
+            wanted = {"type": "function", "function": {"name": called}}
         case "tool":
-            wanted = {"type": "function", "function": {"name": _called(name, names)}}
+            with losses.refusing():
+                raise _absent(name)
         case kind:
             raise InvalidRequest(f"A tool_choice {of_type(kind)} is not known.", param="tool_choice")
     if wanted is not None:
         body["tool_choice"] = wanted
     if names and choice.get("disable_parallel_tool_use") is True:
         body["parallel_tool_calls"] = False
+
+
+def paid_tools(request: MessagesRequest | CountTokensRequest) -> PaidTools:
+    """The tools and fields by which Anthropic runs something for money.
+
+    A search for tools costs its tokens alone. Deferred tools count, because Anthropic may find them.
+    """
+    fields = [name for name in _PAID_FIELDS if (request.model_extra or {}).get(name)]
+    searches: int | None = 0
+    others: dict[str, None] = {}
+    for tool, where in _defined(request):
+        kind = str(tool.get("type"))
+        if kind.startswith(OF_MESSAGES):
+            most = tool.get("max_uses")
+            if type(most) is not int and where.startswith("messages"):
+                others[kind] = None  # the gateway puts no bound into messages
+            searches = None if searches is None or type(most) is not int else searches + most
+        elif not kind.startswith(_SEARCHES_TOOLS) and not any(_functions(tool)):
+            others[kind] = None
+    if not (searches == 0 and not others and not fields):
+        return PaidTools(searches=searches, others=(*others, *fields))
+    return NO_PAID_TOOLS
 
 
 def members_called(tools: Sequence[Json] | None) -> dict[str, tuple[str, str]]:
@@ -122,28 +151,52 @@ def _demanded(name: str | None, body: Json, losses: Losses) -> None:
         losses.add("tool_choice")
         return
     with losses.refusing():
-        what = f"The tool {name[:80]!r}" if name else "A tool"
-        raise UnsupportedParameter(
-            f"{what} is demanded, and this model has no such tool. Leave 'tool_choice' out to go without.",
-            param="tool_choice",
-        )
+        raise _absent(name)
 
 
-def _offered(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:
-    """The tools that the model may call now, with their places in the request.
+def _absent(name: str | None) -> UnsupportedParameter:
+    what = f"The tool {name[:80]!r}" if name else "A tool"
+    return UnsupportedParameter(
+        f"{what} is demanded, and this model has no such tool. Leave 'tool_choice' out to go without.",
+        param="tool_choice",
+    )
 
-    A deferred tool stays hidden until a search of the client's has found it. A search of Anthropic's own cannot be
-    made here, so all its tools are given.
+
+def _offered(request: MessagesRequest | CountTokensRequest, losses: Losses) -> Iterator[tuple[Json, str, bool]]:
+    """The tools that messages have not removed: each with its place in the request, and whether it is hidden.
+
+    A deferred tool stays hidden until a search of the client's has found it, or the choice of a tool names it. A
+    search of Anthropic's own cannot be made here, so all its tools are given. So are they where every tool of the
+    client's is deferred and nothing can find one; that deferral goes to ``losses``.
     """
     given = {f"tools[{at}]": tool for at, tool in enumerate(request.tools or ())}
     changes = dict(_changes(request.messages, given))
-    for tool in given.values():
-        if str(tool.get("type")).startswith(_SEARCHES_TOOLS):
-            changes = {**dict.fromkeys(_names(given), True), **changes}
-            break
+    if any(str(tool.get("type")).startswith(_SEARCHES_TOOLS) for tool in given.values()):
+        changes = {**dict.fromkeys(_names(given), True), **changes}
+    elif (request.tool_choice or {}).get("type") == "tool":
+        changes.setdefault(str((request.tool_choice or {}).get("name")), True)
+    clients = {where for where, tool in given.items() if any(_functions(tool))}
+    findable = any(not _is_deferred(given[where]) for where in clients)
     for where, tool in given.items():
-        if changes.get(str(tool.get("name")), tool.get("defer_loading") is not True):
-            yield tool, where
+        shown = changes.get(str(tool.get("name")))
+        hidden = shown is None and _is_deferred(tool)
+        if hidden and not findable and where in clients:
+            losses.add("tools.defer_loading")
+            hidden = False
+        if shown is not False:
+            yield tool, where, hidden
+
+
+def _is_deferred(tool: Json) -> bool:
+    return tool.get("defer_loading") is True
+
+
+def _defined(request: MessagesRequest | CountTokensRequest) -> Iterator[tuple[Json, str]]:
+    """All tools that the request defines, also hidden ones, with their places."""
+    given = {f"tools[{at}]": tool for at, tool in enumerate(request.tools or ())}
+    for _ in _changes(request.messages, given):
+        pass
+    yield from ((tool, where) for where, tool in given.items())
 
 
 def _names(tools: dict[str, Json]) -> list[str]:

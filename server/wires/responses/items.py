@@ -58,10 +58,13 @@ class _Reader:
         match kind:
             case "message":
                 _message(messages, item, where, losses)
+                _name_lost(item, _OF_ITEMS, "input", losses)
             case "function_call" | "custom_tool_call":
                 _assistant(messages).setdefault("tool_calls", []).append(self._call(item, where))
+                _name_lost(item, _OF_ITEMS, "input", losses)
             case "function_call_output" | "custom_tool_call_output":
                 self._result(item, _content(item.get("output"), where, losses), where)
+                _name_lost(item, _OF_ITEMS - _LOST_OF_RESULTS, "input", losses)
             case "reasoning":
                 read_reasoning(_assistant(messages), item, self._signatures, losses)
             case "web_search_call" | "code_interpreter_call":  # a provider gets its own back, others read the text
@@ -81,9 +84,10 @@ class _Reader:
             return  # the provider searched, and the toolbox has the tools
         if kind is not None and kind in ITEMS:
             self._client_call(ITEMS[kind], item, where)
+            _name_lost(item, _OF_ITEMS, "input", self._losses)
         elif kind in RESULTS:
             self._result(item, self._found(item) if kind == "tool_search_output" else result_of(item), where)
-        elif kind != "additional_tools":  # the toolbox has those
+        elif kind not in ("additional_tools", "configuration_update"):  # read with the request's own fields
             self._losses.add(f"input.{kind}")
 
     def _call(self, item: Json, where: str) -> Json:
@@ -174,11 +178,11 @@ def _content(content: Any, where: str, losses: Losses) -> str | list[Json]:
     parts = []
     for at, part in enumerate(content):
         with losses.refusing():
-            parts.append(_part(part, f"{where}.content[{at}]"))
+            parts.append(_part(part, f"{where}.content[{at}]", losses))
     return parts
 
 
-def _part(part: Any, where: str) -> Json:
+def _part(part: Any, where: str, losses: Losses) -> Json:
     if not isinstance(part, dict):
         raise InvalidRequest("A part of an item's content must be an object.", param=where)
     kind = part.get("type")
@@ -195,13 +199,45 @@ def _part(part: Any, where: str) -> Json:
         case "input_file" if part.get("file_data") or part.get("file_url"):
             names = ("file_data", "file_url", "filename")
             made = {"type": "file", "file": {name: part[name] for name in names if part.get(name)}}
-        case "input_file" | "input_image":
+        case "input_file" | "input_image" if part.get("file_id"):
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
+        case "input_file":
+            raise InvalidRequest("A part of the type 'input_file' needs its file_data or file_url.", param=where)
+        case "input_image":
+            raise InvalidRequest("A part of the type 'input_image' needs its image_url.", param=where)
         case _:
             raise UnsupportedParameter(f"A content part {of_type(kind)} is not known.", param=where)
-    if isinstance(part.get("prompt_cache_breakpoint"), dict):
-        made["cache_control"] = {"type": "ephemeral"}
+    point = part.get("prompt_cache_breakpoint")
+    if isinstance(point, dict):
+        made["cache_control"] = {"type": "ephemeral", "ttl": "1h"}  # OpenAI's lives for 30 minutes or 12 hours
+        if point.get("ttl") == "12h":
+            losses.add("input.content.prompt_cache_breakpoint.ttl")
+    _name_lost(part, _OF_PARTS, "input.content", losses)
     return made
+
+
+_SILENT: tuple[Any, ...] = (None, False, "", [], {}, {"type": "direct"}, {"type": "local"})
+"""Values of fields that say nothing."""
+_OF_PARTS = frozenset(
+    {
+        *("type", "text", "refusal", "image_url", "detail", "input_audio", "file_data", "file_url", "filename"),
+        *("prompt_cache_breakpoint", "annotations", "logprobs"),
+    }
+)
+_OF_ITEMS = frozenset(
+    {
+        *("type", "id", "status", "role", "content", "phase", "extra_content", "call_id", "name", "namespace"),
+        *("arguments", "input", "output", "action", "operation", "tools", "execution", "max_output_length"),
+    }
+)
+_LOST_OF_RESULTS = frozenset({"name", "namespace"})
+
+
+def _name_lost(holder: Json, read: frozenset[str], place: str, losses: Losses) -> None:
+    """Name the fields that the translation does not read, unless they say nothing."""
+    for name in holder.keys() - read:
+        if holder[name] not in _SILENT:
+            losses.add(f"{place}.{name[:80]}")
 
 
 def _text(item: Json, name: str, where: str) -> str:

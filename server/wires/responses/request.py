@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from backends.wire.chat import Original, TranslatedChat
-from backends.wire.responses import ResponsesRequest
+from pydantic import ValidationError
+
+from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
+from backends.wire.common import WireModel
+from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from catalog.validation.wording import of_type
+from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
-from server.wires.responses.tools import Toolbox
-from server.wires.translation import Losses, split_extras, validated
+from server.wires.responses.tools import Toolbox, ToolKey
+from server.wires.translation import Losses, named, split_extras, validated
 from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
+
+
+_IN_CONTAINERS = ("code_interpreter", "shell")
+"""Hosted tools that run in a container each, which is paid by the piece."""
+
+
+class _Update(WireModel):
+    """An item that changes the configuration of the responses after it."""
+
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
 
 
 def to_chat(
@@ -31,9 +45,9 @@ def to_chat(
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
     upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
     are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
-    runs, is ignored where there are none. ``searches`` tells by a model's name whether it can search the web;
-    without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway serves
-    a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
+    runs, bounds the searches of other providers. ``searches`` tells by a model's name whether it can search the
+    web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
+    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses, kept=kept)
@@ -54,15 +68,12 @@ def to_chat(
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
     _tools(request, toolbox, body, losses, searches)
-    _text(request, body)
-    if request.reasoning is not None:
-        if request.reasoning.effort is not None:
-            body["reasoning_effort"] = request.reasoning.effort
-        losses.add(
-            *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
-        )
+    _text(request.text, body, losses)
+    _reasoning(request.reasoning, body, losses)
+    if isinstance(request.input, list):
+        _update(request.input, body, losses)
     if request.max_tool_calls is not None and "web_search_options" in body:
-        losses.add("max_tool_calls")
+        body["web_search_options"]["max_uses"] = request.max_tool_calls
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
         body["logprobs"] = True
         if request.top_logprobs:
@@ -71,8 +82,23 @@ def to_chat(
         body,
         losses.names,
         place=lambda name: name.replace("messages", "input"),
-        original=Original("responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy),
+        original=Original(
+            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+        ),
         makers=makers_in(messages),
+    )
+
+
+def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
+    """The hosted tools that cost money. A search for tools costs its tokens alone."""
+    if not toolbox.hosted or request.tool_choice == "none":
+        return NO_PAID_TOOLS
+    kinds = [tool["type"] for tool, _ in toolbox.hosted]
+    others = dict.fromkeys(kind for kind in kinds if kind not in (*OF_RESPONSES, *_IN_CONTAINERS, "tool_search"))
+    return PaidTools(
+        searches=request.max_tool_calls if any(kind in OF_RESPONSES for kind in kinds) else 0,
+        containers=sum(kind in _IN_CONTAINERS for kind in kinds),
+        others=tuple(others),
     )
 
 
@@ -120,11 +146,10 @@ def _tools(
             losses.add(f"tools.{kind}")
     choice = request.tool_choice
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        named = choice.get("tools")
-        named = [tool for tool in named if isinstance(tool, dict)] if isinstance(named, list) else []
-        allowed = [chosen for tool in named if (chosen := toolbox.chosen(tool)) is not None]
-        tools = [tool for tool in tools if {"type": tool["type"], tool["type"]: {"name": _name(tool)}} in allowed]
-        if not any(tool.get("type") in OF_RESPONSES for tool in named):
+        given = _named_tools(choice)
+        allowed = {key for tool in given for key in _allowed(tool, toolbox, strict=request.prompt is None)}
+        tools = [tool for tool in tools if toolbox.key_of(_name(tool)) in allowed]
+        if not any(tool["type"] in OF_RESPONSES for tool in given):
             body.pop("web_search_options", None)
         choice = choice.get("mode", "auto")
     elif isinstance(choice, dict):
@@ -142,6 +167,34 @@ def _name(tool: Json) -> str:
     return str(tool[tool["type"]]["name"])
 
 
+def _named_tools(choice: Json) -> list[Json]:
+    """The list of the choice ``allowed_tools``. Raises InvalidRequest for a malformed choice."""
+    if choice.get("mode", "auto") not in ("auto", "required"):
+        raise InvalidRequest("tool_choice.mode must be 'auto' or 'required'.", param="tool_choice.mode")
+    tools = choice.get("tools")
+    if not isinstance(tools, list) or not all(
+        isinstance(tool, dict) and isinstance(tool.get("type"), str) for tool in tools
+    ):
+        raise InvalidRequest(
+            "tool_choice.tools must be a list of objects with a 'type'.", param="tool_choice.tools"
+        )
+    return tools
+
+
+def _allowed(tool: Json, toolbox: Toolbox, *, strict: bool) -> Collection[ToolKey]:
+    """The tools that an entry of ``allowed_tools`` names: one, all of a namespace, or none that the chat has.
+
+    ``strict``: all tools are in the request. Raises InvalidRequest for an entry that is not among them.
+    """
+    if (keys := toolbox.keys_named(tool)) or not strict or toolbox.has_hosted(tool):
+        return keys
+    what = repr(str(tool["name"])[:80]) if "name" in tool else f"a tool {of_type(tool['type'])}"
+    raise InvalidRequest(
+        f"tool_choice allows {what}, which is not among the tools. A function of a namespace has its 'namespace'.",
+        param="tool_choice.tools",
+    )
+
+
 def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
     """The choice of one tool. Raises InvalidRequest for a tool that the request does not have."""
     chosen = toolbox.chosen(choice)
@@ -149,6 +202,7 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
         return chosen
     kind = choice.get("type")
     if kind in ("function", "custom"):
+        named(choice, "name", "tool_choice")
         raise InvalidRequest(
             f"tool_choice names {str(choice.get('name'))[:80]!r}, which is not among the tools.",
             param="tool_choice",
@@ -160,13 +214,43 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
     return None
 
 
-def _text(request: ResponsesRequest, body: Json) -> None:
-    if request.text is None:
+def _update(items: list[Json], body: Json, losses: Losses) -> None:
+    """Apply the items that change the configuration from their place on: the last of each setting counts.
+
+    Raises InvalidRequest for a malformed one.
+    """
+    for position, item in enumerate(items):
+        if item.get("type") != "configuration_update":
+            continue
+        try:
+            update = _Update.model_validate(item)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = f"input[{position}].{place(first)}"
+            raise InvalidRequest(f"{where}: {describe(first, value=False)}", param=where) from None
+        _reasoning(update.reasoning, body, losses)
+        _text(update.text, body, losses)
+
+
+def _reasoning(reasoning: Reasoning | None, body: Json, losses: Losses) -> None:
+    if reasoning is None:
         return
-    if request.text.verbosity is not None:
-        body["verbosity"] = request.text.verbosity
-    wanted = request.text.format
-    if wanted is None or wanted.type == "text":
+    if reasoning.effort is not None:
+        body["reasoning_effort"] = reasoning.effort
+    losses.add(*(f"reasoning.{name}" for name, value in (reasoning.model_extra or {}).items() if value))
+
+
+def _text(text: TextConfig | None, body: Json, losses: Losses) -> None:
+    if text is None:
+        return
+    losses.add(*(f"text.{name}" for name, value in (text.model_extra or {}).items() if value))
+    if text.verbosity is not None:
+        body["verbosity"] = text.verbosity
+    wanted = text.format
+    if wanted is None:
+        return
+    body.pop("response_format", None)
+    if wanted.type == "text":
         return
     body["response_format"] = {"type": wanted.type}
     if wanted.type == "json_schema":

@@ -18,6 +18,7 @@ from catalog.types import Json
 from server.wires.responses import drawing
 from server.wires.responses.client_tools import CLIENT_TOOLS, is_hosted
 from server.wires.translation import Losses, named
+from server.wires.web_search import OF_RESPONSES
 
 _FUNCTION = ("name", "description", "parameters", "strict")
 _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading", *_FUNCTION})
@@ -25,6 +26,7 @@ _KNOWN = frozenset({"type", "format", "execution", "environment", "defer_loading
 _BRING_TOOLS = ("additional_tools", "tool_search_output")
 _PLAIN = frozenset({"function", "custom"})
 _DIGITS = 8
+_SEARCHES = frozenset(OF_RESPONSES)
 
 
 class ToolKey(NamedTuple):
@@ -98,17 +100,26 @@ class Toolbox:
 
     def chosen(self, given: Json) -> Json | None:
         """A tool choice, or one of its list, as a chat's; None for a tool that is not the model's to call."""
-        kind = str(given.get("type"))
-        own = kind in CLIENT_TOOLS or kind == drawing.DRAW
-        key = ToolKey(kind, kind if own else str(given.get("name")), space_of(given))
+        key = _key_named(given)
         if key not in self._given:
             return None
-        kind = "custom" if kind == "custom" else "function"
+        kind = "custom" if key.kind == "custom" else "function"
         return {"type": kind, kind: {"name": self.name_of(key)}}
+
+    def keys_named(self, given: Json) -> list[ToolKey]:
+        """The model's tools that a tool choice names: one, or all of a namespace."""
+        if given.get("type") == "namespace":
+            return [key for key in self._given if key.namespace is not None and key.namespace == given.get("name")]
+        return [key] if (key := _key_named(given)) in self._given else []
+
+    def has_hosted(self, given: Json) -> bool:
+        """Whether a tool that the provider runs has the named type; all web searches are one."""
+        kind = given.get("type")
+        return any(tool["type"] == kind or {tool["type"], kind} <= _SEARCHES for tool, _ in self.hosted)
 
     def _add(self, tool: Any, where: str, space: Json | None = None) -> None:
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or not kind:
             raise InvalidRequest(f"{where} must be an object with a 'type'.", param=where)
         if kind == "namespace" and space is None:
             self._add_all(tool, where)
@@ -121,6 +132,8 @@ class Toolbox:
             self._given[key] = tool
             self._lose(tool)
         elif kind in CLIENT_TOOLS and not is_hosted(tool):
+            if not isinstance(tool.get("description"), str | None):
+                raise InvalidRequest(f"{where}.description must be a string.", param=f"{where}.description")
             self._given[ToolKey(kind, kind)] = tool
             self._lose(tool)
         elif kind == drawing.DRAW and where.startswith("tools[") and space is None and self._draws(tool):
@@ -157,6 +170,12 @@ class Toolbox:
         return made
 
 
+def _key_named(given: Json) -> ToolKey:
+    kind = str(given.get("type"))
+    own = kind in CLIENT_TOOLS or kind == drawing.DRAW
+    return ToolKey(kind, kind if own else str(given.get("name")), space_of(given))
+
+
 def space_of(item: Json) -> str | None:
     """The namespace of a call or a choice."""
     space = item.get("namespace")
@@ -166,10 +185,10 @@ def space_of(item: Json) -> str | None:
 def keys_of(tools: Any) -> Iterator[ToolKey]:
     """The keys of a list of tools, those within namespaces included."""
     for tool in tools if isinstance(tools, list) else ():
-        if tool["type"] == "namespace":
-            yield from (key._replace(namespace=tool["name"]) for key in keys_of(tool["tools"]))
-        elif tool["type"] in _PLAIN:
-            yield ToolKey(tool["type"], tool["name"])
+        space = tool["name"] if tool["type"] == "namespace" else None
+        for each in (tool,) if space is None else tool["tools"]:
+            if each["type"] in _PLAIN:
+                yield ToolKey(each["type"], each["name"], space)
 
 
 def _tools_of(request: ResponsesRequest) -> Iterator[tuple[Any, str]]:
@@ -203,4 +222,6 @@ def _chat_tool(key: ToolKey, tool: Json, name: str) -> Json:
     if isinstance(form, dict) and form.get("type") == "grammar":
         grammar = {each: form.get(each) for each in ("definition", "syntax")}
         custom["format"] = {"type": "grammar", "grammar": grammar}
+    elif form is not None and form != {"type": "text"}:
+        custom["format"] = form  # a server of chats refuses it
     return {"type": "custom", "custom": custom}

@@ -282,6 +282,14 @@ async def test_a_conversation_is_compacted_for_its_own_key(serve: Start) -> None
             await mine.responses.create(input=items, **ASK)
 
 
+async def test_a_compaction_names_the_items_that_it_leaves_out_and_keeps_to_strict(serve: Start) -> None:
+    async with serve() as gateway, key(gateway, "any") as client:
+        items: Any = [{"role": "user", "content": "One"}, {"type": "odd_call", "id": "x"}]
+        await client.responses.compact(model="parrot", input=items, extra_body={"routing": {"strict": True}})
+        assert gateway.dispatcher.left_out[-1] == ("input.odd_call",)
+        assert gateway.dispatcher.facts[-1].intent.strict
+
+
 async def test_the_tokens_of_an_input_are_counted_with_what_came_before(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         first = await client.responses.create(input="One " * 100, **ASK)
@@ -319,3 +327,13 @@ async def test_a_conversation_without_an_id_and_an_item_of_an_odd_type_are_refus
             asked = {"model": "parrot", "input": "Hi", **fields}
             answer = await gateway.client.post("/v1/responses", json=asked)
             assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5])
+@pytest.mark.parametrize("path", ["responses", "responses/input_tokens", "responses/compact"])
+async def test_an_item_whose_type_is_no_text_is_refused_by_its_place(serve: Start, path: str, kind: Any) -> None:
+    async with serve() as gateway:
+        items = [{"role": "user", "content": "Hi"}, {"type": kind}]
+        answer = await gateway.client.post(f"/v1/{path}", json={"model": "parrot", "input": items})
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "input[1].type"

@@ -136,6 +136,44 @@ def test_a_choice_may_name_a_tool_within_a_namespace() -> None:
         chat_of(tools=tools, tool_choice={"type": "function", "name": "list"})
 
 
+def test_a_namespace_that_is_allowed_allows_all_its_tools() -> None:
+    tools = [space("files", function("list"), function("read")), function("own")]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "namespace", "name": "files"}]}
+    chat = chat_of(tools=tools, tool_choice=choice)
+    assert (names_in(chat), chat.tool_choice) == (["files__list", "files__read"], "auto")
+
+
+def test_a_hosted_tool_may_be_allowed_by_any_of_its_names() -> None:
+    named = {"type": "web_search_preview"}
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [named, {"type": "function", "name": "own"}]}
+    assert names_in(chat_of(tools=[{"type": "web_search"}, function("own")], tool_choice=choice)) == ["own"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tools": [{"type": "function", "name": "other"}]},
+        {"tools": [{"type": "custom", "name": "own"}]},
+        {"tools": [{"type": "function", "name": "list"}]},
+        {"tools": [{"type": "namespace", "name": "other"}]},
+        {"tools": [{"type": "namespace"}]},
+        {"tools": [{"type": "file_search"}]},
+        {"tools": [{"type": "shell"}]},
+        {"tools": [5]},
+        {"tools": [{"type": []}]},
+        {"tools": None},
+        {"mode": "sometimes"},
+        {"mode": []},
+    ],
+)
+def test_an_allowed_tool_that_the_request_does_not_have_is_a_400(wrong: Json) -> None:
+    tools = [space("files", function("list")), function("own")]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "own"}], **wrong}
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(tools=tools, tool_choice=choice)
+    assert str(refused.value.param).startswith("tool_choice.")
+
+
 @pytest.mark.parametrize(
     "tools",
     [
@@ -145,6 +183,7 @@ def test_a_choice_may_name_a_tool_within_a_namespace() -> None:
         [{"name": "f"}],
         [{"type": "custom"}],
         [{"type": []}],
+        [{"type": "tool_search", "execution": "client", "description": 5}],
     ],
 )
 def test_a_malformed_tool_is_a_400(tools: list[Json]) -> None:
@@ -263,6 +302,13 @@ def test_tools_that_a_search_found_can_be_called() -> None:
     assert not chat.left_out
     _, item = called("calendar__create", "{}", input=items, tools=[client_tool("tool_search")])
     assert (item["namespace"], item["name"]) == ("calendar", "create")
+
+
+def test_a_namespace_within_a_namespace_that_was_found_has_no_tools() -> None:
+    found = [space("outer", space("inner"), {"type": "namespace"}, function("f"))]
+    output = {"type": "tool_search_output", "call_id": "c", "execution": "client", "tools": found}
+    chat = chat_of(input=[{"role": "user", "content": "Hi"}, output])
+    assert names_in(chat) == ["outer__f"]
 
 
 def test_a_function_keeps_its_name_beside_a_tool_of_the_client() -> None:

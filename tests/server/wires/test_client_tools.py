@@ -12,6 +12,7 @@ from anthropic.types.beta.beta_computer_left_click_tool_use_block import BetaCom
 from anthropic.types.beta.beta_content_block_param import BetaContentBlockParam
 from anthropic.types.beta.beta_tool_union_param import BetaToolUnionParam
 from anthropic.types.beta.message_create_params import MessageCreateParamsBase
+from pydantic import ValidationError
 
 from backends.native import refusal_of
 from backends.streams.chunks import ChunkWriter
@@ -192,6 +193,38 @@ def test_tools_that_only_anthropic_could_search_are_given_at_once() -> None:
     assert chat.left_out == ("tools.tool_search_tool_regex_20251119",)
 
 
+def test_tools_that_nothing_can_find_are_given_at_once_and_their_deferral_is_named() -> None:
+    chat = chat_of(tools=[LATER])
+    assert names_of(chat) == ["later"]
+    assert chat.left_out == ("tools.defer_loading",)
+    removed = {"role": "system", "content": [{"type": "tool_removal", "tool": {"name": "later"}}]}
+    assert names_of(chat_of(HELLO, removed, tools=[LATER])) == []
+
+
+def test_a_deferred_tool_is_given_if_the_choice_names_it() -> None:
+    chat = chat_of(tools=[OWN, LATER], tool_choice={"type": "tool", "name": "later"})
+    assert names_of(chat) == ["own", "later"]
+    assert chat.to_wire()["tool_choice"]["function"]["name"] == "later"
+    assert refusal_of(chat) is None
+
+
+@pytest.mark.parametrize("kind", ["web_search_20250305", "code_execution_20250825", "brand_new"])
+def test_a_providers_tool_is_named_also_if_it_is_deferred(kind: str) -> None:
+    tool = {"type": kind, "name": "theirs", "defer_loading": True}
+    chat = chat_of(tools=[OWN, tool])
+    assert (names_of(chat), chat.left_out) == (["own"], (f"tools.{kind}",))
+    chosen = refusal_of(chat_of(tools=[OWN, tool], tool_choice={"type": "tool", "name": "theirs"}))
+    assert chosen is not None
+
+
+def test_a_choice_of_a_tool_that_is_not_there_is_never_sent_on() -> None:
+    chat = chat_of(tools=[OWN], tool_choice={"type": "tool", "name": "other"})
+    assert chat.tool_choice is None
+    refusal = refusal_of(chat)
+    assert refusal is not None
+    assert refusal.param == "tool_choice"
+
+
 def test_a_tool_that_the_conversation_has_called_stays_known() -> None:
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "later", "input": {}}]}
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]}
@@ -286,6 +319,44 @@ def test_a_system_message_sets_the_effort_of_the_turn_that_it_follows() -> None:
     assert chat_of(HELLO, set_low, *SEARCHED[1:], output_config=config, tools=[OWN]).reasoning_effort == "low"
     answered = {"role": "assistant", "content": "Yes."}
     assert chat_of(HELLO, set_low, answered, HELLO, output_config=config).reasoning_effort == "high"
+    assert chat_of(set_low, HELLO, output_config=config).reasoning_effort == "low"
+    assert chat_of(HELLO, answered, set_low, HELLO, output_config=config).reasoning_effort == "low"
+
+
+def test_a_system_message_may_set_the_effort_and_say_nothing() -> None:
+    silent = {"role": "system", "output_config": {"effort": "low"}}
+    chat = chat_of(HELLO, silent)
+    assert chat.reasoning_effort == "low"
+    assert [message.role for message in chat.messages] == ["user"]
+    assert chat.original is not None
+    sent = chat.original.request.to_wire()
+    assert sent["messages"][1] == silent, "Anthropic gets it as it is"
+    newer = {"role": "system", "output_config": {"newer": 1}}
+    assert chat_of(HELLO, newer).left_out == ("messages.output_config.newer",)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "system"},
+        {"role": "system", "output_config": {}},
+        {"role": "user", "output_config": {"effort": "low"}},
+        {"role": "assistant"},
+        {"role": "system", "content": None, "output_config": {"effort": "low"}},
+    ],
+)
+def test_any_other_message_needs_content(message: Json) -> None:
+    with pytest.raises(ValidationError) as refused:
+        chat_of(HELLO, message)
+    assert refused.value.errors()[0]["loc"][:3] == ("messages", 1, "content")
+
+
+def test_a_system_message_sets_the_effort_alone() -> None:
+    newer = {"role": "system", "content": "Hm.", "output_config": {"effort": "low", "newer": 1}}
+    assert chat_of(HELLO, newer).left_out == ("messages.output_config.newer",)
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    with pytest.raises(InvalidRequest, match=r"output_config\.format"):
+        chat_of(HELLO, {**newer, "output_config": {"format": form}})
 
 
 # ---- the other fields

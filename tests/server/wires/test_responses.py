@@ -105,7 +105,8 @@ def test_items_become_messages_and_one_turn_is_one_message() -> None:
         ]
     )
     user, assistant, one, two, thanks = body["messages"]
-    assert user["content"][0] == {"type": "text", "text": "Look.", "cache_control": {"type": "ephemeral"}}
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    assert user["content"][0] == {"type": "text", "text": "Look.", "cache_control": mark}
     assert user["content"][1]["image_url"] == {"url": "https://example.com/a.png", "detail": "low"}
     assert user["content"][2]["file"]["filename"] == "a.pdf"
     assert assistant["reasoning_content"] == "Hm."
@@ -188,6 +189,41 @@ def test_custom_tools_and_their_calls_are_those_of_a_chat() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "sometimes", "tools": []}}, "tool_choice.mode"),
+        ({"tools": [{"type": ""}]}, "tools[0]"),
+    ],
+)
+def test_a_malformed_tool_or_choice_is_named_by_its_own_field(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(**{"tools": [WEATHER], **fields})
+    assert refused.value.param == param
+
+
+def test_an_update_of_the_configuration_holds_until_the_next_one() -> None:
+    shape = {"type": "json_schema", "name": "a", "schema": {"type": "object"}, "strict": True}
+    formed = {"type": "configuration_update", "text": {"format": shape}, "reasoning": {"effort": "high"}}
+    plain = {"type": "configuration_update", "text": {"format": {"type": "text"}}}
+    said = {"role": "user", "content": "Go."}
+    chat = to_chat(request_of(input=[formed, said], text={"format": {"type": "json_object"}}))
+    assert chat.response_format is not None
+    assert chat.response_format.json_schema is not None
+    assert (chat.response_format.json_schema.name, chat.reasoning_effort, chat.left_out) == ("a", "high", ())
+    again = to_chat(request_of(input=[formed, said, plain]))
+    assert (again.response_format, again.reasoning_effort) == (None, "high")
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(input=[said, {"type": "configuration_update", "text": {"format": {"type": "nope"}}}])
+    assert refused.value.param == "input[1].text.format.type"
+
+
+def test_a_picture_without_anything_is_told_what_it_lacks() -> None:
+    with pytest.raises(InvalidRequest, match="image_url"):
+        chat_of(input=[{"role": "user", "content": [{"type": "input_image"}]}])
+
+
 def test_a_field_that_no_chat_has_is_named() -> None:
     sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"}
     spoken = {"role": "assistant", "content": "Hi.", "phase": "commentary"}
@@ -195,6 +231,28 @@ def test_a_field_that_no_chat_has_is_named() -> None:
         request_of(input=[sealed, spoken, {"role": "user", "content": "Go."}], tools=[{**WEATHER, "async": True}])
     )
     assert set(chat.left_out) == {"input.reasoning", "input.phase", "tools.async"}
+
+
+def test_each_unread_field_of_an_item_or_a_part_is_named() -> None:
+    program = {"type": "program", "caller_id": "p"}
+    point = {"mode": "explicit", "ttl": "12h"}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    shell = {"type": "shell_call", "call_id": "s", "action": {"commands": ["ls"]}}
+    items: list[Json] = [
+        {"role": "user", "odd": 1, "content": [{"type": "input_text", "text": "Hi", "more": 2}]},
+        {"role": "user", "content": [{"type": "input_text", "text": "Hi", "prompt_cache_breakpoint": point}]},
+        {**call, "caller": program},
+        {"type": "function_call_output", "call_id": "c", "output": "1", "name": "f", "namespace": "n"},
+        {**shell, "environment": {"type": "container_reference", "container_id": "x"}},
+    ]
+    lost = ("odd", "content.more", "content.prompt_cache_breakpoint.ttl", "caller", "name", "namespace")
+    assert set(to_chat(request_of(input=items)).left_out) == {f"input.{name}" for name in (*lost, "environment")}
+    silent: list[Json] = [
+        {**call, "id": "fc_1", "status": "completed", "caller": {"type": "direct"}},
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+        {**shell, "environment": {"type": "local"}},
+    ]
+    assert to_chat(request_of(input=silent)).left_out == ()
 
 
 @pytest.mark.parametrize(

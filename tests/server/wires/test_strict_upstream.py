@@ -145,3 +145,10 @@ def test_counting_tokens_leaves_out_the_same() -> None:
     body = {name: value for name, value in CLAUDE_CODE.items() if name != "max_tokens"}
     chat = messages.to_chat(CountTokensRequest.model_validate(body))
     assert "context_management" in chat.left_out
+
+
+def test_a_call_that_a_program_made_is_told_from_one_of_the_models_own() -> None:
+    for caller, lost in (({"type": "direct"}, False), ({"type": "code_execution_20250825", "tool_id": "x"}, True)):
+        call = {"type": "tool_use", "id": "t1", "name": "f", "input": {}, "caller": caller}
+        chat = claude(messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [call]}])
+        assert ("messages.content.caller" in chat.left_out) == lost

@@ -67,6 +67,12 @@ TYPES = st.sampled_from(
         "image_generation_call",
         "server_tool_use",
         "web_search_tool_result",
+        "tool_search",
+        "tool_search_output",
+        "namespace",
+        "shell",
+        "shell_call",
+        "client",
     ]
 )
 KEYS = st.sampled_from(
@@ -128,6 +134,11 @@ KEYS = st.sampled_from(
         "allowed_domains",
         "max_uses",
         "search_content_types",
+        "description",
+        "execution",
+        "environment",
+        "skills",
+        "action",
     ]
 )
 LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5) | TYPES
