@@ -42,7 +42,7 @@ class Answering:
         self._merger = _merger_for(runtime, batch)
 
     async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
-        """Answer every line whose number is not in ``done``; ends early where the disk has no room for more results.
+        """Answer every line whose number is not in ``done``; ends early where the disk has no room.
 
         Raises an ExceptionGroup with OSError for a disk that fails.
         """

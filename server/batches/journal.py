@@ -4,8 +4,8 @@ A line is ``NUMBER FLAG RESULT``: the number of the request's line in the input,
 an error, and the result as JSON. Results are synced to the disk in groups, and count from then on. A run that was
 taken over by another process may write on: of two results of one line the first read counts.
 
-Room for the results of lines that are being asked is kept in a spare file, which gives way when the disk is full, so
-answers that were paid for can be written.
+Room for the results of lines that are being asked is kept in a spare file, which gives way when the disk is full,
+so answers that were paid for can be written.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Spare:
     def grow(self, size: int) -> None:
         """Take this many bytes in all. Raises OSError for a disk that has less."""
         if self._file is None:
-            self._file = TemporaryFile(dir=self._folder)
+            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by free()
         file = self._file.fileno()
         if sys.platform == "darwin":  # without posix_fallocate
             os.pwrite(file, bytes(size - self.size), self.size)

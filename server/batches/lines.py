@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,12 @@ Doors = Mapping[str, Door]
 
 
 def line_type(path: str, door: Door) -> type[WireModel]:
-    """The type of a line that asks this endpoint. Further members of a line are ignored."""
+    """The type of a line that asks this endpoint, with or without ``/v1``. Further members are ignored."""
+    short = path.removeprefix("/v1")
     members: dict[str, Any] = {
         "custom_id": (CustomId, ...),
         "method": (Literal["POST"], ...),
-        "url": (Literal[path], ...),
+        "url": (Literal[path, short], ...),
         "body": (door.reads, ...),
     }
     return create_model("LineRequest", __base__=WireModel, **members)
@@ -59,7 +61,8 @@ class Line:
 async def read_lines(path: Path, limit: int) -> AsyncGenerator[list[Line]]:
     """The lines of a file that are not blank, about a megabyte of them at a time.
 
-    A line of more than ``limit`` bytes is cut off there, and nothing is read beyond it. Raises OSError.
+    A line of more than ``limit`` bytes is cut off there, and nothing is read beyond it. A byte order mark at the
+    beginning is left out. Raises OSError.
     """
     with await asyncio.to_thread(path.open, "rb") as file:
         number = 0
@@ -67,6 +70,8 @@ async def read_lines(path: Path, limit: int) -> AsyncGenerator[list[Line]]:
             rows = await asyncio.to_thread(_block, file, limit)
             if not rows:
                 return
+            if number == 0:
+                rows[0] = rows[0].removeprefix(BOM_UTF8)
             yield [Line(number + n, row) for n, row in enumerate(rows, start=1) if row.strip()]
             number += len(rows)
             if len(rows[-1]) > limit:

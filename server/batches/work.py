@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Container, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -18,7 +19,7 @@ from typing import IO, Any
 import orjson
 import structlog
 
-from catalog.errors import RoundhouseError
+from catalog.errors import RoundhouseError, Unavailable
 from catalog.types import Json
 from routing.state.records import Record
 from server.batches.answering import Answering
@@ -70,7 +71,11 @@ class BatchWork:
         if batch is not None and batch.status == "in_progress":
             batch = await self._answer(batch)
         if batch is not None and batch.status == "finalizing":
-            await self._finish(batch, batch.body[INTERNAL].get("ending"))
+            try:
+                await self._finish(batch, batch.body[INTERNAL].get("ending"))
+            except (OSError, Unavailable) as error:  # the answers are in the journals: a later try makes the files
+                _warn(batch, error)
+                await asyncio.sleep(REST)
 
     async def end(self, record: Record, error: BaseException | None) -> None:
         """Store what a batch has when it is cancelled, or cannot go on."""
@@ -147,7 +152,8 @@ class BatchWork:
         if journal.full is not None and ending is None:
             _warn(batch, journal.full)
             with suppress(RoundhouseError, OSError):  # the next run is to keep room for results of this size
-                await self._change(started, internal={**started.body[INTERNAL], "longest": done.longest})
+                internal = {**started.body[INTERNAL], "longest": done.longest}
+                await self._change(started, internal=internal, request_counts=progress.counts())
             await asyncio.sleep(REST)
             return None
         if progress.stopped:
@@ -236,7 +242,7 @@ class BatchWork:
                 for number, line in enumerate(file, start=1):
                     if line.strip() and number not in settled.done.lines:
                         settled.unfinished += 1
-                        name = self._dialect.custom_id(line)
+                        name = self._dialect.custom_id(line.removeprefix(BOM_UTF8))
                         errors.write(orjson.dumps(self._dialect.unfinished(batch, number, name, ending)) + b"\n")
         return settled
 
@@ -296,7 +302,7 @@ class _Either(Container[int]):
         return any(number in each for each in self._sets)
 
 
-def _warn(batch: Record, error: OSError) -> None:
+def _warn(batch: Record, error: Exception) -> None:
     structlog.get_logger("server.batches").warning(
         "batch.not_written", batch=batch.id, error=str(error), will="try again"
     )

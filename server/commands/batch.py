@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -46,8 +47,14 @@ def batch(
     An unfinished batch of the same file is followed instead of made anew. Ctrl-C asks whether to cancel it or to
     leave it at work.
     """
+    base = Path(source).name.removesuffix(".jsonl")
+    beside = Path(source).parent if Path(source).exists() else Path()
+    output = output or beside / f"{base}.results.jsonl"
+    errors = errors or beside / f"{base}.errors.jsonl"
+    if not detach:
+        _check_targets(Path(source), output, errors)
     client = ServerClient(url, key, config)
-    told = _batch_of(client, source, window)
+    told = _batch_of(client, source, window, anew=not cancel)
     if cancel and told["status"] not in ENDED:
         told = client.post(f"/v1/batches/{told['id']}/cancel")
     console = terminal.console(stderr=True)
@@ -61,10 +68,10 @@ def batch(
             console.print(f"It goes on. Follow it with: roundhouse batch {told['id']}", highlight=False)
             raise typer.Exit(130) from None
         told = _follow(client, client.post(f"/v1/batches/{told['id']}/cancel"))
-    base = Path(source).name.removesuffix(".jsonl")
-    beside = Path(source).parent if Path(source).exists() else Path()
-    _write(client, told["output_file_id"], output or beside / f"{base}.results.jsonl")
-    _write(client, told["error_file_id"], errors or beside / f"{base}.errors.jsonl")
+    _write(client, told["output_file_id"], output)
+    _write(client, told["error_file_id"], errors)
+    if told["status"] == "completed" and told["error_file_id"] is None:
+        errors.unlink(missing_ok=True)  # those of an earlier run
     counts = told["request_counts"]
     console.print(
         f"{told['status']}: {counts['completed']} answered, {counts['failed']} failed, of {counts['total']}",
@@ -77,8 +84,28 @@ def batch(
         raise typer.Exit(1)
 
 
-def _batch_of(client: ServerClient, source: str, window: str) -> Any:
-    """The batch with this id, the unfinished one of this file, or a new one."""
+def _check_targets(source: Path, output: Path, errors: Path) -> None:
+    """Check that both files of results can be written, before a request is paid for."""
+    try:
+        places = [path.resolve() for path in (source, output, errors)]
+        if places[1] == places[2]:
+            raise ConfigurationError("--output and --errors are the same file. Name two.")
+        for name, path, place in (("--output", output, places[1]), ("--errors", errors, places[2])):
+            if place == places[0] or (path.exists() and source.exists() and path.samefile(source)):
+                raise ConfigurationError(f"{name} is the file of the requests, which it would overwrite.")
+            if path.is_dir():
+                raise ConfigurationError(f"{path} cannot be written (it is a folder). Set {name}.")
+            with TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"The results cannot be written ({error.filename or output.parent}: {error.strerror}). "
+            "Set --output and --errors."
+        ) from error
+
+
+def _batch_of(client: ServerClient, source: str, window: str, *, anew: bool) -> Any:
+    """The batch with this id, the unfinished one of this file, or a new one if ``anew``."""
     path = Path(source)
     if not path.exists() and source.startswith("batch_"):
         return client.get(f"/v1/batches/{source}")
@@ -91,6 +118,8 @@ def _batch_of(client: ServerClient, source: str, window: str) -> Any:
             for each in page:
                 if (each["metadata"] or {}).get(MARK) == mark and each["status"] not in ENDED:
                     return each
+            if not anew:
+                raise ConfigurationError(f"There is no unfinished batch of {path} to cancel.")
             file.seek(0)
             sent = client.request(
                 "POST", "/v1/files", files={"file": (path.name, file)}, data={"purpose": "batch"}
@@ -117,7 +146,7 @@ def _endpoint(line: bytes) -> str:
             "The file must have one JSON object a line, as in "
             '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
         )
-    return found
+    return found if found.startswith("/v1/") else f"/v1{found}"
 
 
 def _follow(client: ServerClient, told: Any) -> Any:

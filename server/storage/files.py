@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any
 
 import structlog
@@ -57,7 +57,8 @@ class Files:
         """Make the folder. Raises ConfigurationError if it cannot be written."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.temporary().close()
+            with TemporaryFile(dir=self.folder):
+                pass
         except OSError as error:
             raise ConfigurationError(
                 f"The folder of files {self.folder} cannot be written ({error.strerror}). "
@@ -68,9 +69,14 @@ class Files:
         """The path of the file with this id, which is one of ours."""
         return self.folder / name
 
-    def temporary(self) -> IO[bytes]:
-        """A new file that only this user may read, deleted when it is closed. Raises OSError."""
-        return NamedTemporaryFile(dir=self.folder, suffix=TEMPORARY)
+    @contextmanager
+    def temporary(self) -> Iterator[IO[bytes]]:
+        """A new file that only this user may read, deleted in the end.
+
+        Raises Unavailable for a disk that fails, also while the file is written in the context.
+        """
+        with writing(), NamedTemporaryFile(dir=self.folder, suffix=TEMPORARY) as file:
+            yield file
 
     def described(
         self, name: str, caller: Caller, *, size: int, filename: str, purpose: str, expires_at: float | None
@@ -108,10 +114,7 @@ class Files:
             # Counted with the new file in it: of uploads at the same time none passes the bound unseen.
             if bounded and await self.used(record.owner) > settings.file_bytes_per_key:
                 await self.storage.records.delete(record.kind, record.id)
-                raise FilesFull(
-                    f"The files of this key take all the {settings.file_bytes_per_key:,} bytes that one key may "
-                    "use. Delete some, or raise storage.file_bytes_per_key."
-                )
+                raise _full(settings.file_bytes_per_key)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -132,9 +135,19 @@ class Files:
         except FileNotFoundError:
             raise NotFound(f"The content of the file {record.id!r} is gone. Upload it again.") from None
 
+    async def check_room(self, owner: str) -> None:
+        """Raises FilesFull for an owner whose files take more than ``file_bytes_per_key``, as results may."""
+        room = self.storage.settings.file_bytes_per_key
+        if await self.used(owner) > room:
+            raise _full(room)
+
     async def used(self, owner: str) -> int:
-        """The bytes of all files of an owner, parts of uploads included."""
+        """The bytes of all files of an owner, with parts of uploads and what message batches keep."""
         total = 0
+        async for record in every(self.storage.records, RecordQuery("message_batch", owner=owner, limit=1000)):
+            for what in ("input", "results"):
+                with suppress(FileNotFoundError):
+                    total += self.path(f"{record.id}.{what}").stat().st_size
         for kind in (FILE, PART):
             async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
@@ -187,6 +200,13 @@ class Files:
 
 _KINDS = {"file-": FILE, "part_": PART, "batch_": "batch", "msgbatch_": "message_batch"}
 """The kinds of records by the beginning of their ids."""
+
+
+def _full(room: int) -> FilesFull:
+    return FilesFull(
+        f"The files of this key take all the {room:,} bytes that one key may use. Delete some, or raise "
+        "storage.file_bytes_per_key."
+    )
 
 
 def too_large(limit: int) -> PayloadTooLarge:

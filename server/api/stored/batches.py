@@ -133,6 +133,7 @@ async def create_batch(request: Request, body: BatchRequest) -> Response:
     runtime, caller = runtime_of(request), caller_of(request)
     storage = runtime.storage
     check_batches_on(runtime)
+    await runtime.files.check_room(caller.id)
     file = await storage.found(FILE, body.input_file_id, caller, param="input_file_id")
     if file.body["purpose"] != "batch":
         raise InvalidRequest(

@@ -98,6 +98,7 @@ async def create_message_batch(request: Request, body: MessageBatchRequest) -> R
     runtime = runtime_of(request)
     storage, files = runtime.storage, runtime.files
     check_batches_on(runtime)
+    await files.check_room(caller_of(request).id)
     ids: set[str] = set()
     for position, each in enumerate(body.requests):
         if each.custom_id in ids:

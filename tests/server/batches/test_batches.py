@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from typing import Any, get_args
 
 import orjson
@@ -75,6 +76,22 @@ async def test_a_line_gets_the_answer_of_the_door_that_it_names(gateway: Gateway
     assert timeless(got["response"]["body"]) == timeless(direct.json())
     assert gateway.dispatcher.facts[0].intent.workload is Workload.BATCH
     assert gateway.dispatcher.facts[-1].intent.workload is Workload.INTERACTIVE
+
+
+async def test_an_input_may_begin_with_a_byte_order_mark(gateway: Gateway) -> None:
+    batch = await send(gateway, BOM_UTF8 + jsonl(chat_line("a"), chat_line("b")))
+    done = await until(gateway, batch, "completed", "failed")
+    assert done["status"] == "completed", done["errors"]
+    assert sorted(line["custom_id"] for line in await content(gateway, done["output_file_id"])) == ["a", "b"]
+
+
+async def test_a_line_may_name_its_endpoint_without_v1_but_no_other(gateway: Gateway) -> None:
+    short = {**chat_line("a"), "url": "/chat/completions"}
+    done = await until(gateway, await send(gateway, jsonl(short)), "completed", "failed")
+    assert (done["status"], done["request_counts"]["completed"]) == ("completed", 1)
+    other = {**chat_line("a"), "url": "/embeddings"}
+    failed = await until(gateway, await send(gateway, jsonl(other)), "completed", "failed")
+    assert [error["code"] for error in failed["errors"]["data"]] == ["invalid_url"]
 
 
 async def test_the_answer_of_a_line_is_stored_if_the_line_says_so(gateway: Gateway) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,47 @@ async def test_an_interrupt_without_a_terminal_leaves_the_batch_at_work(serve: S
         assert "cancelled: 0 answered" in told
         assert not answers.exists()
         assert ids(errors) == ["a", "b"]
+
+
+async def test_cancel_without_an_unfinished_batch_makes_none_and_touches_nothing(
+    serve: Start, tmp_path: Path
+) -> None:
+    source, results = tmp_path / "in.jsonl", tmp_path / "in.results.jsonl"
+    source.write_bytes(jsonl(chat_line("a")))
+    async with serve() as gateway:
+        results.write_text("earlier")
+        assert "no unfinished batch" in await run(gateway, str(source), "--cancel", status=1)
+        assert results.read_text() == "earlier"
+        assert (await gateway.client.get("/v1/batches")).json()["data"] == []
+
+
+async def test_results_that_could_not_be_written_are_refused_before_a_line_is_asked(
+    serve: Start, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(content := jsonl(chat_line("a")))
+    one, missing = str(tmp_path / "one"), str(tmp_path / "missing" / "x")
+    async with serve() as gateway:
+        for arguments, told in (
+            (("--output", missing), "cannot be written"),
+            (("--errors", missing), "cannot be written"),
+            (("--output", one, "--errors", one), "are the same file"),
+            (("--output", str(source)), "would overwrite"),
+            (("--errors", str(source)), "would overwrite"),
+        ):
+            assert told in " ".join((await run(gateway, str(source), *arguments, status=1)).split())
+        assert (await gateway.client.get("/v1/files")).json()["data"] == []
+        assert source.read_bytes() == content
+
+
+async def test_errors_of_an_earlier_run_do_not_stay_beside_a_run_without_any(serve: Start, tmp_path: Path) -> None:
+    source, errors = tmp_path / "in.jsonl", tmp_path / "in.errors.jsonl"
+    source.write_bytes(BOM_UTF8 + jsonl({**chat_line("a"), "url": "/chat/completions"}))
+    errors.write_text("earlier")
+    async with serve() as gateway:
+        await run(gateway, str(source))
+        assert not errors.exists()
+        assert ids(tmp_path / "in.results.jsonl") == ["a"]
 
 
 async def test_a_file_that_is_no_input_is_told_in_a_line(serve: Start, tmp_path: Path) -> None:
