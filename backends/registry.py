@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog.errors import ConfigurationError
 from catalog.model import Capability, Endpoint, Model
@@ -17,6 +17,7 @@ from catalog.store.credential_files import check_credentials_files
 
 if TYPE_CHECKING:
     from backends.base import Backend
+    from backends.deferred.api import Batches
     from backends.http import HttpClient
     from catalog.catalog import Catalog
 
@@ -34,6 +35,7 @@ class Provider:
     ``answers_plainly``: its backend asks for short answers without a stream (:mod:`backends.plain`).
     ``counts``: its servers count the tokens of a prompt, free of charge.
     ``responses``: its backend speaks OpenAI's Responses API, for rows and endpoints of that ``wire``.
+    ``batches`` is the import path of its batch API (:class:`backends.deferred.api.Batches`), if it has one.
     """
 
     backend: str
@@ -42,13 +44,18 @@ class Provider:
     answers_plainly: bool = False
     counts: bool = False
     responses: bool = False
+    batches: str | None = None
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
         # Every server of OpenAI's wire has this protocol, so its endpoint's id names the provider in spans.
         "openai": Provider(
-            "backends.openai.backend.OpenAIBackend", trusted=True, answers_plainly=True, responses=True
+            "backends.openai.backend.OpenAIBackend",
+            trusted=True,
+            answers_plainly=True,
+            responses=True,
+            batches="backends.openai.batches.OpenAIBatches",
         ),
         "azure": Provider(
             "backends.azure.AzureBackend",
@@ -59,7 +66,11 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "ollama": Provider("backends.ollama.OllamaBackend"),
         "anthropic": Provider(
-            "backends.anthropic.backend.AnthropicBackend", trusted=True, genai_name="anthropic", counts=True
+            "backends.anthropic.backend.AnthropicBackend",
+            trusted=True,
+            genai_name="anthropic",
+            counts=True,
+            batches="backends.anthropic.batches.AnthropicBatches",
         ),
         "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
         "bedrock": Provider(
@@ -129,6 +140,11 @@ def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ())
             )
         if endpoint.credentials_file is not None:
             files[endpoint.id] = (endpoint.protocol, endpoint.credentials_file)
+        if endpoint.batches and PROVIDERS[endpoint.protocol].batches is None:
+            raise ConfigurationError(
+                f"[[endpoint]] '{endpoint.id}': batches: '{endpoint.protocol}' has no batch API here. "
+                f"These have: {', '.join(name for name, row in PROVIDERS.items() if row.batches)}"
+            )
         if not PROVIDERS[endpoint.protocol].responses:
             lacking.add(endpoint.id)
             if endpoint.wire == "responses":
@@ -169,7 +185,19 @@ class _Backends(Mapping[str, "Backend"]):
         return 1 + len(PROVIDERS)
 
 
-def _make(provider: Provider, http: HttpClient) -> Backend:
-    module, _, name = provider.backend.rpartition(".")
-    made: Backend = getattr(import_module(module), name)(http)
+def batch_api(protocol: str, http: HttpClient) -> Batches:
+    """The batch API of a protocol that has one."""
+    path = PROVIDERS[protocol].batches
+    assert path is not None
+    made: Batches = _found(path)(http)
     return made
+
+
+def _make(provider: Provider, http: HttpClient) -> Backend:
+    made: Backend = _found(provider.backend)(http)
+    return made
+
+
+def _found(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

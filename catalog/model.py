@@ -395,6 +395,9 @@ class Endpoint(Section):
     max_concurrency: int | None = Field(
         default=None, gt=0, description="concurrent calls of each gateway process; further calls are queued"
     )
+    batches: bool = Field(
+        default=False, description="send lines of batches to the provider's own batch API, at its lower price"
+    )
 
     @field_validator("id")
     @classmethod

@@ -41,6 +41,7 @@ from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
+from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
 from routing.state.factory import StateSettings, create_state
@@ -106,6 +107,7 @@ async def open_runtime(
         files = Files(memory.storage, settings.storage.files or settings.data_dir / "files")
         await asyncio.to_thread(files.open)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
+        runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         runtime.reload = partial(_reload, updates, memory, routing)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
@@ -160,6 +162,7 @@ class _Memory:
 class _Calls:
     """The means to call upstreams."""
 
+    http: HttpClient
     backends: Mapping[str, Backend]
     concurrency: ConcurrencyLimits
     telemetry: TelemetryProxy
@@ -240,7 +243,7 @@ async def _open_calls(settings: Settings, clock: Clock, live: LiveCatalog) -> As
     telemetry = TelemetryProxy(live.endpoint)
     async with HttpClient(settings.backends, propagate=telemetry.headers) as http:
         concurrency = ConcurrencyLimits(clock, max_queue=settings.backends.max_queue)
-        yield _Calls(backends(http), concurrency, telemetry)
+        yield _Calls(http, backends(http), concurrency, telemetry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +306,29 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
         batched_sinks=(memory.learner, memory.persistence),
         after_batch=memory.estimator.refresh,
         clock=clock,
+    )
+
+
+def _deferred(
+    clock: Clock,
+    metrics: Metrics,
+    models: _Models,
+    memory: _Memory,
+    calls: _Calls,
+    routing: _Routing,
+    dispatcher: Dispatcher,
+) -> DeferredCalls:
+    """Calls through batch APIs. Their results say nothing of the speed or the health of a provider."""
+    return DeferredCalls(
+        plan=routing.planner,
+        endpoint=models.live.endpoint,
+        leases=routing.leases,
+        spend=memory.spend,
+        traces=memory.traces,
+        clock=clock,
+        spawn=dispatcher.spawn,
+        sinks=(metrics, memory.traces, memory.virtual_keys, AttemptLog()),
+        http=calls.http,
     )
 
 

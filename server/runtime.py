@@ -19,6 +19,7 @@ from routing.calling.answer import Answer
 from routing.calling.job import Job
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
+from routing.deferred.calls import DeferredCalls
 from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
@@ -77,7 +78,8 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-    models. ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud.
+    models. ``deferred`` makes calls through the batch APIs of providers. ``fault`` asks what keeps an endpoint
+    from being called, such as missing credentials of a cloud.
     """
 
     live: HasCatalog
@@ -101,6 +103,7 @@ class Runtime:
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
     library: Library | None = None
+    deferred: DeferredCalls | None = None
 
     @property
     def catalog(self) -> Catalog:

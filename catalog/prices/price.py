@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
@@ -15,6 +15,10 @@ from catalog.prices.rates import RateCard
 from catalog.validation.section import Section
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+BATCH, HALF = "batch", 0.5
+"""The tier of a provider's batch API, and its multiplier where a row has none."""
 
 
 class TokenPrices(Section):
@@ -84,6 +88,20 @@ class Price(TokenPrices):
         """The prices at a wall-clock time in seconds."""
         return self if self.later is None or wall < self.changes else self.next
 
+    def in_batches(self) -> Price:
+        """The prices of the provider's batch API: ``tiers.batch`` times the usual ones of tokens and pictures.
+
+        Without such a tier it is half of them, as at OpenAI, Anthropic, Google and Groq.
+        """
+        factor = Decimal(str(self.tiers.get(BATCH, HALF)))
+        fields = (*TOKEN_PRICES, "image")
+        update: dict[str, Any] = _times(self, fields, factor)
+        update["tiers"] = {**self.tiers, BATCH: 1.0}
+        for name in ("long", "later"):
+            if (prices := getattr(self, name)) is not None:
+                update[name] = prices.model_copy(update=_times(prices, TOKEN_PRICES, factor))
+        return self.model_copy(update=update)
+
     @cached_property
     def changes(self) -> float:
         """The wall-clock time in seconds at which the prices change; infinite if no change is announced."""
@@ -143,3 +161,8 @@ class Unit(NamedTuple):
 
 FREE = Price(**dict.fromkeys(PRICES, 0))
 """The price of a model that runs on this machine."""
+
+
+def _times(prices: TokenPrices, names: Iterable[str], factor: Decimal) -> dict[str, float]:
+    known = ((name, getattr(prices, name)) for name in names)
+    return {name: float(Decimal(str(price)) * factor) for name, price in known if price is not None}

@@ -13,6 +13,7 @@ Calendar windows are in UTC and never begin twice, even if the clock is set back
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -49,6 +50,7 @@ class Reservation:
         "_written",
         "amount",
         "before",
+        "calls",
         "charged",
         "day",
         "endpoint",
@@ -58,15 +60,23 @@ class Reservation:
     )
 
     def __init__(
-        self, spend: Spend, key: str, model: str, endpoint: str, amount: float | None, before: float = 0.0
+        self,
+        spend: Spend,
+        key: str,
+        model: str,
+        endpoint: str,
+        amount: float | None,
+        before: float = 0.0,
+        calls: int = 1,
     ) -> None:
-        """``before`` is what earlier attempts at the same request cost, in dollars."""
+        """``before`` is what earlier attempts at the same request cost, in dollars; ``calls`` share the amount."""
         self._spend = spend
         self.key = key
         self.model = model
         self.endpoint = endpoint
         self.amount = amount
         self.before = before
+        self.calls = calls
         self.charged = 0
         """Nano-dollars that the call cost, or was estimated to; 0 before it is settled."""
         self.settled = False
@@ -212,13 +222,27 @@ class Spend:
         return self._settings.store_timeout
 
     def reserve(
-        self, *, key: str, model: str, endpoint: str, amount: float | None, before: float = 0.0
+        self,
+        *,
+        key: str,
+        model: str,
+        endpoint: str,
+        amount: float | None,
+        before: float = 0.0,
+        calls: int = 1,
     ) -> Reservation:
         """A reservation of ``amount`` dollars (``None``: unknown), to be entered.
 
-        ``before`` are the dollars of earlier attempts at the request, which its cap counts too.
+        ``before`` are the dollars of earlier attempts at the request, which its cap counts too. ``calls`` are
+        those that share the amount; the cap of one request is checked against its share.
         """
-        return Reservation(self, key, model, endpoint, amount, before)
+        return Reservation(self, key, model, endpoint, amount, before, calls)
+
+    def uncapped(self) -> Spend:
+        """A view without caps, for the prices of calls whose money was reserved before."""
+        view = copy.copy(self)
+        view._settings, view._key_caps, view._known_scopes = SpendSettings(), None, {}
+        return view
 
     def headroom(self, key: str) -> float | None:
         """Dollars that the key may spend on its next call; ``None`` without a cap."""
@@ -337,7 +361,7 @@ class Spend:
             return (), 0
         held = 0 if call.amount is None else to_nano(call.amount)
         counters = self._counters(call.key, now)
-        self._check_request(scopes, call.amount, call.before)
+        self._check_request(scopes, None if call.amount is None else call.amount / call.calls, call.before)
         self._check_windows(counters, held, now)
         return counters, held
 

@@ -131,7 +131,7 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         self._ends = EndWarnings()
         self._context = AttemptContext(
-            leases=leases, spend=spend, clock=clock, backend=self._backend, record=self._record, spawn=self._spawn
+            leases=leases, spend=spend, clock=clock, backend=self._backend, record=self._record, spawn=self.spawn
         )
 
     def open(self, job: Job[T]) -> Opening[T]:
@@ -352,7 +352,7 @@ class Dispatcher:
         for sink in self._sinks:
             sink.record(outcome)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that outlives its request; :meth:`settle` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)

@@ -54,6 +54,12 @@ def _snapshot(requested: str, model: str) -> str | None:
     return name if name.lower() != model.lower() and undated(name.lower()) == model.lower() else None
 
 
+def of_snapshot(upstream: Upstream, facts: Facts) -> Upstream:
+    """The upstream with the dated name of the model, if the caller asked for it."""
+    dated = _snapshot(facts.requested, upstream.model) if len(facts.requested) > len(upstream.model) else None
+    return upstream if dated is None else replace(upstream, model=dated)
+
+
 class Leases:
     """Acquires what a candidate's call needs."""
 
@@ -113,9 +119,7 @@ class Leases:
         if queue is not None:
             held.callback(queue.release, await queue.acquire(need_of(facts)))
         upstream, provider_key = self.address(model, now)
-        if len(facts.requested) > len(upstream.model) and (dated := _snapshot(facts.requested, upstream.model)):
-            upstream = replace(upstream, model=dated)
-        return Lease(upstream, provider_key, reservation, waits=reservation.waits)
+        return Lease(of_snapshot(upstream, facts), provider_key, reservation, waits=reservation.waits)
 
     def for_row(self, model: Model, upstream: Upstream) -> Upstream:
         """A worker's upstream with the row's parameters and limits and the settings' timeouts."""
@@ -135,11 +139,25 @@ class Leases:
         Raises ModelTemporarilyUnavailable when the endpoint wants a key and has none to use.
         """
         assert isinstance(model.source, UpstreamSource)
+        secret, position = _next_key(self._endpoint(model.source.endpoint), self._keys, now, model.id)
+        return self._with_key(model, secret), position
+
+    def address_of_key(self, model: Model, digest: str | None) -> Upstream:
+        """The upstream of a remote row with a certain key, by its digest, or without one.
+
+        Raises ModelTemporarilyUnavailable when the endpoint has that key no more.
+        """
+        secret = None if digest is None else self._keys.secret_of(model.endpoint_name, digest)
+        if digest is not None and secret is None:
+            raise ModelTemporarilyUnavailable(f"The endpoint '{model.endpoint_name}' has lost the key in use.")
+        return self._with_key(model, secret)
+
+    def _with_key(self, model: Model, secret: str | None) -> Upstream:
+        assert isinstance(model.source, UpstreamSource)
         endpoint = self._endpoint(model.source.endpoint)
         known = self._addresses.get(model.id)
         if known is None or known.model is not model or known.endpoint is not endpoint:
             known = self._addresses[model.id] = _Addresses(model, endpoint)
-        secret, position = _next_key(endpoint, self._keys, now, model.id)
         upstream = known.by_key.get(secret)
         if upstream is None:
             upstream = known.by_key[secret] = replace(
@@ -153,7 +171,7 @@ class Leases:
                 voices={**endpoint.voice_map, **model.voice_map},
                 asked=known.asked,
             )
-        return upstream, position
+        return upstream
 
     def target(self, model: Model) -> Upstream | None:
         """The address of a remote row, without a key; None for a local one."""

@@ -183,6 +183,11 @@ class KeyPools:
             self._block_if_unusable(endpoint, (model,), now)
         return Key(endpoint, position, best.secret)
 
+    def secret_of(self, endpoint: str, digest: str) -> str | None:
+        """The secret of the key with this :func:`digest_of`; ``None`` if the endpoint has it no more."""
+        secrets = (entry.secret for entry in self._pools.get(endpoint, ()))
+        return next((secret for secret in secrets if digest_of(secret) == digest), None)
+
     def blocked(self, now: float) -> Mapping[str, Block]:
         """Blocks of the endpoints without a usable key, by id.
 

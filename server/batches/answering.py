@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from routing.choosing.policy import is_auto
 from routing.state.records import Record
 from server.batches.asking import Asker, caller_of_owner
 from server.batches.dialects import Dialect, Request
-from server.batches.journal import Lines, ResultJournal
+from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
 from server.batches.merging import MOST, EmbeddingMerger
 from server.edge.errors import as_error
@@ -40,9 +41,12 @@ class Answering:
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)
 
-    async def answer(self, blocks: AsyncIterator[list[Line]], done: Lines) -> None:
-        """Answer every line that is not done. Raises an ExceptionGroup with OSError for a disk that fails."""
-        async with asyncio.TaskGroup() as asking:
+    async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
+        """Answer every line whose number is not in ``done``.
+
+        Raises an ExceptionGroup with OSError for a disk that fails.
+        """
+        async with aclosing(blocks), asyncio.TaskGroup() as asking:
             async for block in blocks:
                 lines = [line for line in block if line.number not in done]
                 start = 0
@@ -63,15 +67,30 @@ class Answering:
             for _ in range(cost):
                 self._slots.release()
 
+    async def read(self, line: Line) -> Request:
+        """A line, read. Raises InvalidRequest."""
+        long = len(line.data) > SHORT
+        return await asyncio.to_thread(self._read, line.data) if long else self._read(line.data)
+
+    async def replay(self, line: Line, asker: Asker) -> bool:
+        """Answer a line by ``asker``; False, and no result, for an error after which it is worth asking again."""
+        try:
+            request = await self.read(line)
+            trace, answer = await asker.ask_once(request.door, request.body)
+        except Exception as error:  # the boundary of a line: its error is its result
+            if getattr(error, "retryable", False):
+                return False
+            await self._failed(line, error)
+        else:
+            await self._answered(line, request, trace, answer)
+        return True
+
     async def _ask(self, line: Line) -> None:
         try:
-            long = len(line.data) > SHORT
-            request = await asyncio.to_thread(self._read, line.data) if long else self._read(line.data)
+            request = await self.read(line)
             trace, answer = await self._asker.ask(request.door, request.body)
         except Exception as error:  # the boundary of a line: its error is its result
-            if not isinstance(error, RoundhouseError):
-                structlog.get_logger("server.batches").error("line.failed", batch=self._batch.id, exc_info=error)
-            await self._refused(line, error)
+            await self._failed(line, error)
         else:
             await self._answered(line, request, trace, answer)
 
@@ -115,7 +134,9 @@ class Answering:
         told = self._dialect.answered(self._batch, line.number, request.custom_id, trace, answer)
         await self._journal.add(line.number, True, orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    async def _refused(self, line: Line, error: Exception) -> None:
+    async def _failed(self, line: Line, error: Exception) -> None:
+        if not isinstance(error, RoundhouseError):
+            structlog.get_logger("server.batches").error("line.failed", batch=self._batch.id, exc_info=error)
         custom_id = self._dialect.custom_id(line.data)
         told = self._dialect.refused(self._batch, line.number, custom_id, as_error(error))
         await self._journal.add(line.number, False, orjson.dumps(told))

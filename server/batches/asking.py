@@ -50,7 +50,7 @@ class Asker:
         tries = 0
         while True:
             try:
-                return await self._ask_once(door, body)
+                return await self.ask_once(door, body)
             except RoundhouseError as error:
                 tries += 1
                 if not _passes(error, tries):
@@ -59,7 +59,8 @@ class Asker:
             wait = min(LONGEST_WAIT, max(usual, 2.0 ** min(tries, 6) / 4))
             await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
 
-    async def _ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
+    async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
+        """As :meth:`ask`, without another try."""
         caller = caller_of_owner(self._runtime, self._owner)
         question = await door.ask(body, Origin(caller, token_hex(16), _AS_BATCH), self._runtime)
         facts = question.job.facts  # a line's own 'routing' does not make it urgent

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,16 @@ MOST_WAITING = 8 << 20
 """Bytes of results that may wait for the disk."""
 
 
-class Lines:
+class Lines(Container[int]):
     """A set of line numbers, one bit each."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
         self.count = 0
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: object) -> bool:
+        if not isinstance(number, int):
+            return False
         place, bit = divmod(number, 8)
         return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,7 +56,7 @@ class Line:
     data: bytes
 
 
-async def read_lines(path: Path, limit: int) -> AsyncIterator[list[Line]]:
+async def read_lines(path: Path, limit: int) -> AsyncGenerator[list[Line]]:
     """The lines of a file that are not blank, about a megabyte of them at a time.
 
     A line of more than ``limit`` bytes is cut off there, and nothing is read beyond it. Raises OSError.

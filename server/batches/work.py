@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ from server.batches.answering import Answering
 from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
 from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
 from server.batches.lines import Check, read_lines
+from server.batches.offloading import Offloading
 from server.callers import Caller
 from server.edge.errors import as_error
 from server.runtime import Runtime
@@ -35,6 +37,8 @@ TELL = 1.0
 REST = 5.0
 """Seconds until a batch goes on whose results could not be written."""
 INPUT, RESULTS = "input", "results"
+OFFLOADED = "offloaded"
+"""The member of a batch's internal ones that tells of its providers' batches."""
 INTERNAL = "internal"
 """The member of a batch's body that no caller is shown."""
 _ENDS: dict[Unfinished, str] = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
@@ -73,6 +77,7 @@ class BatchWork:
             told = as_error(error) if isinstance(error, Exception) else RoundhouseError("The batch was stopped.")
             problem = {"code": told.code, "message": told.message, "line": None, "param": None}
             record = record.changed(errors={"object": "list", "data": [problem]})
+        await self._recall(record)
         await self._finish(record, "cancelled" if error is None else "failed")
 
     # ---- checking
@@ -112,13 +117,24 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
+        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
+        offloading = self._offloading(started, answering)
+        source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
-                await answering.answer(read_lines(self._path(started, INPUT), self._longest_line), done.lines)
+                away = await offloading.collect(read_lines(source, self._longest_line), done.lines)
+                here = _Either(done.lines, away)
+                await answering.answer(read_lines(source, self._longest_line), here)
+                if away.count:
+                    await offloading.follow(done.lines)
+                    if offloading.stopped:
+                        return None
+                    rest = offloading.unanswered()
+                    await answering.answer(read_lines(source, self._longest_line), rest)
         except TimeoutError:
             ending = "expired"
+            await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             _, others = errors.split(OSError)
             if others is not None or journal.failed is None:
@@ -134,11 +150,41 @@ class BatchWork:
         if progress.stopped:
             return None
         now = int(self._runtime.storage.now())
-        internal = {**started.body[INTERNAL], "ending": ending}
+        internal = {**started.body[INTERNAL], "ending": ending, OFFLOADED: offloading.told}
         counts = progress.counts()
         return await self._change(
             started, "finalizing", finalizing_at=now, request_counts=counts, internal=internal
         )
+
+    def _offloading(self, batch: Record, answering: Answering, *, ending: bool = False) -> Offloading:
+        """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
+
+        async def save(told: list[Json]) -> bool:
+            internal = {**batch.body[INTERNAL], OFFLOADED: told}
+            return await self._change(batch, internal=internal, ended=ending) is not None
+
+        return Offloading(
+            self._runtime,
+            batch,
+            answering,
+            told=batch.body[INTERNAL].get(OFFLOADED),
+            path=partial(self._path, batch),
+            save=save,
+        )
+
+    async def _recall(self, batch: Record) -> None:
+        """Cancel what is at providers, and add the results that they have."""
+        if not batch.body[INTERNAL].get(OFFLOADED):
+            return
+        done = await asyncio.to_thread(read_done, self._journals(batch))
+        run = batch.body[INTERNAL].get("runs", 0) + 1
+        journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
+        try:
+            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency)
+            offloading = self._offloading(batch, answering, ending=True)
+            await offloading.recall(done.lines)
+        finally:
+            await journal.finish()
 
     # ---- finishing
 
@@ -219,8 +265,23 @@ class BatchWork:
         return sorted(found, key=lambda path: int(path.name.split(".")[1]))
 
     def _clear(self, batch: Record) -> None:
-        for path in (self._path(batch, INPUT), *self._journals(batch)):
+        sent = self._files.folder.glob(f"{batch.id}.*.sent")
+        for path in (self._path(batch, INPUT), *self._journals(batch), *sent):
             path.unlink(missing_ok=True)
+
+
+class _Either(Container[int]):
+    """The numbers of two sets, as they are when they are asked."""
+
+    def __init__(self, *sets: Container[int]) -> None:
+        self._sets = sets
+
+    def __contains__(self, number: object) -> bool:
+        return any(number in each for each in self._sets)
+
+
+async def _nothing() -> None:
+    return None
 
 
 class _Progress:

@@ -22,6 +22,8 @@ HOLD = 15.0
 """Seconds for which a process holds work without renewal."""
 LOOK = 1.0
 """Seconds between two looks for cancelled and abandoned work."""
+CANCEL_WAIT = 2.0
+"""Seconds for which a cancellation waits for the end of the work; the end may take longer."""
 CANCELLING = "cancelling"
 """The status that asks the process at work to stop."""
 
@@ -62,6 +64,7 @@ class Runner:
         self._holder = holder or process_name()
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._cancelled: set[tuple[str, str]] = set()
+        self._ending: set[tuple[str, str]] = set()
         self._renewed_at = clock.monotonic()
         self._looking: asyncio.Task[None] | None = None
         self._seen = asyncio.Event()
@@ -95,10 +98,12 @@ class Runner:
     async def cancel(self, record: Record) -> None:
         """Stop work whose record is ``CANCELLING``: here at once, in another process with its next look."""
         name = (record.kind, record.id)
+        if name in self._ending:
+            return
         if (task := self._running.get(name)) is not None:
             self._cancelled.add(name)
             task.cancel()
-            await asyncio.wait((task,))
+            await asyncio.wait((task,), timeout=CANCEL_WAIT)
         else:
             self.wake()
 
@@ -163,6 +168,7 @@ class Runner:
             if current is None or current.status not in (*work.unfinished, CANCELLING):
                 return
             if current.status == CANCELLING:
+                self._ending.add(name)
                 await work.end(current, None)
                 return
             try:
@@ -181,12 +187,14 @@ class Runner:
             self._log.warning("work.not_stored", kind=name[0], work=name[1], error=str(error), will="try again")
         finally:
             self._cancelled.discard(name)
+            self._ending.discard(name)
             del self._running[name]
             with contextlib.suppress(RoundhouseError, OSError):
                 await self._records.hold(*name, self._holder, 0.0)
             self.wake()
 
     async def _end(self, work: BackgroundWork, name: tuple[str, str], error: BaseException | None) -> None:
+        self._ending.add(name)
         current = await self._records.get(*name)
         if current is not None:
             await work.end(current, error)

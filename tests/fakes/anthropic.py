@@ -15,8 +15,9 @@ import orjson
 from aiohttp import web
 
 from catalog.types import Json
+from tests.fakes.anthropic_batches import MessageBatchRoutes
 from tests.fakes.openai_chat import example_of, words
-from tests.fakes.server import Call, FakeServer, Route
+from tests.fakes.server import Call, Route
 
 SIGNATURE = "EqQBCkYIBxgCIkD-signed-by-the-fake"
 THOUGHT = "The user wants an answer, so I answer."
@@ -68,7 +69,7 @@ class Wrong(Exception):
     """A request that the real service refuses with a 400."""
 
 
-class FakeAnthropic(FakeServer):
+class FakeAnthropic(MessageBatchRoutes):
     """``reply`` is what the model says; with ``context``, longer prompts (in words) are refused.
 
     ``blocks`` are content and a stop reason to give whatever is asked, ``turns`` such answers for one call each.
@@ -90,7 +91,13 @@ class FakeAnthropic(FakeServer):
             ("POST", "/v1/messages", self.messages),
             ("POST", "/v1/messages/count_tokens", self.count),
             ("GET", "/v1/models", self.list_models),
+            *self.batch_routes(),
         ]
+
+    def batch_answer(self, body: Json) -> Json:
+        check(body)
+        told = message_of(body, *self.answer(body, refuse=False))
+        return {**told, "usage": {**told["usage"], "service_tier": "batch"}}
 
     async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A page of one model. The newest SDK sends the key as a bearer token."""

@@ -12,6 +12,7 @@ from openai.types.responses.input_token_count_params import InputTokenCountParam
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
+from tests.fakes.openai_batches import BatchRoutes
 from tests.fakes.openai_responses import (
     answered,
     mistake_in,
@@ -19,7 +20,7 @@ from tests.fakes.openai_responses import (
     response_document,
     response_events,
 )
-from tests.fakes.server import Call, FakeServer, Route
+from tests.fakes.server import Call, Route
 
 DONE = b"data: [DONE]\n\n"
 
@@ -30,7 +31,7 @@ def event(payload: Any, name: str = "") -> bytes:
     return head + b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
-class FakeOpenAI(FakeServer):
+class FakeOpenAI(BatchRoutes):
     """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
 
     ``output`` are items that a response has whatever is asked, ``ending`` fields of its document (a status of
@@ -83,7 +84,15 @@ class FakeOpenAI(FakeServer):
             ("POST", f"{self.prefix}/audio/translations", self.transcribe),
             ("POST", f"{self.prefix}/audio/speech", self.speak),
             ("POST", f"{self.prefix}/images/generations", self.draw),
+            *self.batch_routes(),
         ]
+
+    def batch_answer(self, endpoint: str, body: Json) -> Json:
+        if endpoint.endswith("/responses"):
+            return response_document(body, *answered(body, self.reply, refuse=False))
+        if endpoint.endswith("/embeddings"):
+            return openai_media.embeddings(body)
+        return openai_chat.chat_document(body, openai_chat.answer(body, self.reply, refuse=False))
 
     def rejected(self, call: Call) -> web.Response | None:
         """The refusal of a wrong key or an unknown model."""

@@ -1,0 +1,460 @@
+"""Sends lines of a batch to their providers' batch APIs, and answers them from the results.
+
+Lines whose requests share a row, a path and headers make one batch of the provider. The record knows of each
+before it is made: a process that goes on looks for it by its name, so that no line is sent twice. A line that has
+no result in the end is asked as any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import structlog
+
+from backends.deferred.api import BatchCall, Batches, BatchLine, BatchState
+from catalog.errors import ModelNotFound, RoundhouseError, Unavailable, UpstreamError
+from catalog.types import Json
+from routing.choosing.policy import is_auto
+from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
+from routing.state.records import Record
+from server.batches.answering import Answering
+from server.batches.asking import Asker, caller_of_owner
+from server.batches.journal import Lines
+from server.batches.lines import Line
+from server.runtime import Runtime
+
+MOST_LINES = 50_000
+MOST_BYTES = 32 << 20
+"""Bounds of one batch of a provider; the bytes are held in memory while it is sent."""
+FIRST_LOOK, LAST_LOOK = 5.0, 60.0
+"""Seconds between two looks at a provider's batch, at first and in the end."""
+TRIES = 5
+"""Attempts at making a provider's batch."""
+RECALL = 900.0
+"""Seconds for which the results of a cancelled batch are waited for: OpenAI takes up to ten minutes."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Lines that are, or become, one batch of a provider. ``told`` is what the record knows of it."""
+
+    told: Json
+    path: Path
+    numbers: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        name: str = self.told["name"]
+        return name
+
+
+@dataclass(slots=True)
+class _Spool:
+    group: _Group
+    file: IO[bytes]
+    size: int = 0
+
+
+class Offloading:
+    """The part of one batch that is sent to providers, in one run.
+
+    ``path`` makes the path of a file of the batch. ``save`` stores the list of :attr:`_Group.told` in its record;
+    it returns False if the batch is being cancelled.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        batch: Record,
+        answering: Answering,
+        *,
+        told: list[Json] | None,
+        path: Callable[[str], Path],
+        save: Callable[[list[Json]], Awaitable[bool]],
+    ) -> None:
+        self._runtime = runtime
+        self._batch = batch
+        self._answering = answering
+        self._told = told
+        self._path = path
+        self._save = save
+        self.stopped = False
+        self._groups: list[_Group] = []
+        self._left = Lines()
+        self._replayed = Lines()
+        self._log = structlog.get_logger("server.batches").bind(batch=batch.id)
+
+    # ---- which lines
+
+    async def collect(self, blocks: AsyncGenerator[list[Line]], done: Lines) -> Lines:
+        """Find the lines for providers, once for a batch; their numbers, without those of lines that are done."""
+        deferred = self._runtime.deferred
+        if self._told is None and (deferred is None or not self._may(deferred)):
+            return self._left
+        if self._told is None:
+            assert deferred is not None
+            try:
+                await self._gather(deferred, blocks, done)
+            except OSError as error:
+                self._groups.clear()
+                self._log.warning("batch.not_offloaded", error=error.strerror, will="ask its lines one by one")
+            self._told = [group.told for group in self._groups]
+            await self._store()
+        else:
+            await self._load()
+        for group in self._groups:
+            for number in group.numbers:
+                if number not in done:
+                    self._left.add(number)
+        return self._left
+
+    @property
+    def told(self) -> list[Json] | None:
+        """What the record knows of the providers' batches; ``None`` if no line was for one."""
+        return self._told
+
+    def unanswered(self) -> Container[int]:
+        """The lines that a last pass leaves out: all but those of providers that have no result."""
+        return _AllBut(self._left, self._replayed)
+
+    def _may(self, deferred: DeferredCalls) -> bool:
+        """Whether lines of this batch may go to a provider. The limits of a key count calls one by one."""
+        model, catalog = self._batch.body.get("model"), self._runtime.catalog
+        if not any(server.batches for server in catalog.servers):
+            return False
+        try:
+            key = caller_of_owner(self._runtime, self._batch.owner).key
+            rows = () if model is None or is_auto(model) else catalog.replicas(model)
+        except (RoundhouseError, ModelNotFound):
+            return False
+        if key is not None and key.limits.rates:
+            return False
+        return not rows or any(not row.local and deferred.endpoint(row.endpoint_name).batches for row in rows)
+
+    async def _gather(self, deferred: DeferredCalls, blocks: AsyncGenerator[list[Line]], done: Lines) -> None:
+        asker = Asker(replace(self._runtime, dispatcher=Collector(deferred)), self._batch.owner)
+        spools: dict[Any, _Spool] = {}
+        with ExitStack() as files:
+            async with aclosing(blocks):
+                async for block in blocks:
+                    for line in block:
+                        if line.number in done:
+                            continue
+                        taken = await self._taken(line, asker)
+                        await asyncio.sleep(0)  # other work goes on meanwhile
+                        if taken is not None:
+                            self._spool(spools, files, line.number, taken)
+            for spool in spools.values():
+                await asyncio.to_thread(_sync, spool.file)
+
+    async def _taken(self, line: Line, asker: Asker) -> Taken | None:
+        try:
+            request = await self._answering.read(line)
+            await asker.ask_once(request.door, request.body)
+        except Taken as taken:
+            return taken
+        except Exception:  # the boundary of a line: asked as any other, it shows its error
+            return None
+        return None
+
+    def _spool(self, spools: dict[Any, _Spool], files: ExitStack, number: int, taken: Taken) -> None:
+        key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.sent_headers)))
+        row = b"%d %s\n" % (number, orjson.dumps(taken.body))
+        spool = spools.get(key)
+        if spool is None or spool.size + len(row) > MOST_BYTES or len(spool.group.numbers) >= MOST_LINES:
+            place = len(self._groups) + 1
+            told = {
+                "name": f"{self._batch.id}-{place}",
+                "model": taken.model.id,
+                "path": taken.path,
+                "headers": dict(taken.sent_headers),
+                "key": taken.key,
+                "lines": 0,
+                "amount": 0.0,
+            }
+            path = self._path(f"{place}.sent")
+            spool = spools[key] = _Spool(_Group(told, path), files.enter_context(path.open("wb")))
+            self._groups.append(spool.group)
+        spool.file.write(row)
+        spool.size += len(row)
+        spool.group.numbers.append(number)
+        spool.group.told["lines"] += 1
+        if taken.amount is None:
+            spool.group.told["amount"] = None
+        elif spool.group.told["amount"] is not None:
+            spool.group.told["amount"] += taken.amount
+
+    async def _load(self) -> None:
+        """Read which lines an earlier run has found. Raises OSError."""
+        for place, told in enumerate(self._told or (), start=1):
+            group = _Group(told, self._path(f"{place}.sent"))
+            group.numbers = await asyncio.to_thread(_numbers, group.path)
+            self._groups.append(group)
+
+    # ---- following
+
+    async def follow(self, done: Lines) -> None:
+        """Make the providers' batches, wait for their ends and answer their lines."""
+        async with asyncio.TaskGroup() as following:
+            for group in self._groups:
+                unfinished = any(number not in done for number in group.numbers)
+                if unfinished and group.told.get("failure") is None:
+                    following.create_task(self._follow(group, done))
+
+    async def _follow(self, group: _Group, done: Lines) -> None:
+        async with AsyncExitStack() as held:
+            replayer = await self._replayer(group)
+            if replayer is None or not await self._reserve(held, group) or not await self._begin(group, replayer):
+                return
+            state = await self._ended(group, replayer)
+            if state is not None:
+                await self._replay(group, replayer, state, done)
+
+    async def _replayer(self, group: _Group) -> Replayer | None:
+        deferred, row = self._runtime.deferred, self._runtime.catalog.get(group.told["model"])
+        try:
+            if deferred is None or row is None:
+                raise ModelNotFound(group.told["model"])
+            return Replayer(deferred, row, group.told["key"])
+        except RoundhouseError as error:
+            await self._failed(group, error.message, error.code)
+            return None
+
+    async def _reserve(self, held: AsyncExitStack, group: _Group) -> bool:
+        """Reserve what the lines may cost. One that was made before is followed without, if need be."""
+        told = group.told
+        row = self._runtime.catalog.get(told["model"])
+        assert row is not None
+        try:
+            await held.enter_async_context(
+                self._runtime.spend.reserve(
+                    key=self._batch.owner,
+                    model=row.id,
+                    endpoint=row.endpoint_name,
+                    amount=told["amount"],
+                    calls=told["lines"],
+                )
+            )
+        except RoundhouseError as error:
+            if "begun" not in told:
+                await self._failed(group, error.message, error.code)
+                return False
+        return True
+
+    async def _begin(self, group: _Group, replayer: Replayer) -> bool:
+        """Make the provider's batch, unless it is there. The record says so before and after."""
+        told = group.told
+        tries, wait = 0, FIRST_LOOK
+        last: RoundhouseError | None = None
+        while "id" not in told:
+            try:
+                if "begun" in told and not await self._find(group, replayer):
+                    await self._rest(wait)
+                    continue
+                if "id" in told:
+                    break
+                if tries >= TRIES and last is not None:
+                    await self._failed(group, last.message, last.code)
+                    return False
+                told["begun"] = told.get("begun") or self._runtime.storage.now()
+                await self._store()
+                if self.stopped:
+                    return False
+                lines = await asyncio.to_thread(_lines, group)
+                call = BatchCall(told["path"], told["headers"])
+                tries += 1
+                told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
+            except RoundhouseError as error:
+                last = error
+                if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
+                    await self._failed(group, error.message, error.code)
+                    return False
+                await self._rest(wait)
+                wait = min(LAST_LOOK, wait * 2)
+        await self._store()
+        self._log.info("batch.offloaded", name=group.name, model=told["model"], lines=told["lines"], id=told["id"])
+        return True
+
+    async def _find(self, group: _Group, replayer: Replayer) -> bool:
+        """Look for a batch that may have been made; whether that is certain."""
+        told = group.told
+        found = await self._api(group).find(replayer.upstream, group.name, told["begun"], told["lines"])
+        if found.id is not None:
+            told["id"] = found.id
+        return found.certain or found.id is not None
+
+    async def _ended(self, group: _Group, replayer: Replayer) -> BatchState | None:
+        """The state of the provider's batch once it has ended; ``None`` if it failed."""
+        wait = FIRST_LOOK
+        while True:
+            try:
+                state = await self._api(group).look(replayer.upstream, group.told["id"])
+            except RoundhouseError as error:
+                if getattr(error, "upstream_status", None) == 404:
+                    await self._failed(group, error.message, error.code)
+                    return None
+                self._log.warning("batch.not_seen", name=group.name, error=error.code, will="try again")
+            else:
+                if state.failure is not None:
+                    await self._failed(group, state.failure, "batch_failed")
+                    return None
+                if state.ended:
+                    return state
+            await self._rest(wait)
+            wait = min(LAST_LOOK, wait * 1.5)
+
+    async def _replay(self, group: _Group, replayer: Replayer, state: BatchState, done: Lines) -> None:
+        """Answer the lines that have a result. Calls of keys that are gone by now are paid for, too."""
+        asker = Asker(replace(self._runtime, dispatcher=replayer, keys=None), self._batch.owner)
+        wait = FIRST_LOOK
+        with await asyncio.to_thread(_InputLines, self._path("input"), group.numbers) as lines:
+            while True:
+                try:
+                    async for result in self._api(group).results(replayer.upstream, state):
+                        number = _number(group, result.custom_id)
+                        if result.answer is None or number is None or number not in lines:
+                            continue
+                        if number in done or number in self._replayed:
+                            continue
+                        replayer.next(result.answer)
+                        if await self._answering.replay(lines.read(number), asker):
+                            self._replayed.add(number)
+                    return
+                except RoundhouseError as error:
+                    self._log.warning("batch.not_read", name=group.name, error=error.code, will="try again")
+                await self._rest(wait)
+                wait = min(LAST_LOOK, wait * 2)
+
+    # ---- cancelling
+
+    async def recall(self, done: Lines) -> None:
+        """Cancel the providers' batches, and answer the lines that have a result by their ends.
+
+        After ``RECALL`` seconds the results that are still missing are given up.
+        """
+        if not self._groups:
+            await self._load()
+        async with asyncio.TaskGroup() as recalling:
+            for group in self._groups:
+                if "begun" in group.told and group.told.get("failure") is None:
+                    recalling.create_task(self._recall(group, done))
+
+    async def _recall(self, group: _Group, done: Lines) -> None:
+        replayer = await self._replayer(group)
+        if replayer is None:
+            return
+        try:
+            async with asyncio.timeout(RECALL):
+                while "id" not in group.told:
+                    if await self._find(group, replayer):
+                        break
+                    await self._rest(FIRST_LOOK)
+                if "id" not in group.told:
+                    return
+                state = await self._api(group).look(replayer.upstream, group.told["id"])
+                if not state.ended:
+                    await self._api(group).cancel(replayer.upstream, group.told["id"])
+                    ended = await self._ended(group, replayer)
+                    if ended is None:
+                        return
+                    state = ended
+                await self._replay(group, replayer, state, done)
+        except (RoundhouseError, TimeoutError) as error:
+            code = error.code if isinstance(error, RoundhouseError) else "timeout"
+            self._log.warning("batch.not_recalled", name=group.name, error=code)
+
+    # ---- shared
+
+    def _api(self, group: _Group) -> Batches:
+        deferred, row = self._runtime.deferred, self._runtime.catalog.get(group.told["model"])
+        if deferred is None or row is None:
+            raise ModelNotFound(group.told["model"])
+        return deferred.batches(row.endpoint_name)
+
+    async def _failed(self, group: _Group, why: str, code: str) -> None:
+        """Note that the provider does not answer these lines, which are then asked one by one.
+
+        The log has the code alone: words of a provider may repeat the request.
+        """
+        group.told["failure"] = why
+        self._log.warning("batch.not_offloaded", name=group.name, error=code, will="ask its lines one by one")
+        await self._store()
+
+    async def _store(self) -> None:
+        if not await self._save(self._told or []):
+            self.stopped = True
+
+    @staticmethod
+    async def _rest(seconds: float) -> None:
+        await asyncio.sleep(seconds * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the looks
+
+
+class _AllBut(Container[int]):
+    """Every number but those in ``kept`` that are not in ``taken``."""
+
+    def __init__(self, kept: Lines, taken: Lines) -> None:
+        self._kept = kept
+        self._taken = taken
+
+    def __contains__(self, number: object) -> bool:
+        return not isinstance(number, int) or number not in self._kept or number in self._taken
+
+
+class _InputLines(AbstractContextManager["_InputLines"]):
+    """Lines of the input by their numbers."""
+
+    def __init__(self, path: Path, numbers: Sequence[int]) -> None:
+        """Reads the whole file once, to find the places. Raises OSError."""
+        wanted = set(numbers)
+        self._at: dict[int, int] = {}
+        self._file = path.open("rb")
+        at = 0
+        for number, row in enumerate(self._file, start=1):
+            if number in wanted:
+                self._at[number] = at
+            at += len(row)
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._at
+
+    def read(self, number: int) -> Line:
+        self._file.seek(self._at[number])
+        return Line(number, self._file.readline())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbers and bodies of the lines of one batch of a provider."""
+    with path.open("rb") as file:
+        for row in file:
+            number, _, body = row.partition(b" ")
+            yield int(number), body
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _numbers(path: Path) -> list[int]:
+    return [number for number, _ in _rows(path)]
+
+
+def _lines(group: _Group) -> list[BatchLine]:
+    return [BatchLine(f"{group.name}-{number}", orjson.loads(body)) for number, body in _rows(group.path)]
+
+
+def _number(group: _Group, custom_id: str) -> int | None:
+    """The number of the line that a custom id of this batch stands for."""
+    name, _, number = custom_id.rpartition("-")
+    return int(number) if name == group.name and number.isdecimal() else None
