@@ -83,11 +83,19 @@ def _custom_tools(request: ChatRequest) -> list[tuple[int, Tool]]:
 def _grammar(custom: Json) -> Json | None:
     """The form of a custom tool's input, if it is not any text."""
     form = custom.get("format")
-    return form if isinstance(form, dict) and form.get("type", "text") != "text" else None
+    return form if isinstance(form, dict) and form.get("type") == "grammar" else None
+
+
+def _check_form(custom: Json, where: str) -> None:
+    form = custom.get("format")
+    if form is None or (isinstance(form, dict) and form.get("type") in ("text", "grammar")):
+        return
+    raise InvalidRequest("The format of a custom tool has the type 'text' or 'grammar'.", param=where)
 
 
 def _function(tool: Tool, position: int, *, told: bool, bound: bool) -> Tool:
     custom = _own(tool, f"tools.{position}")
+    _check_form(custom, f"tools.{position}.custom.format")
     about, form = custom.get("description"), _grammar(custom)
     if form is not None and told:
         given = form.get("grammar")

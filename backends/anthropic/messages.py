@@ -12,6 +12,7 @@ from typing import Any
 
 from backends.adapting.names import call_id
 from backends.anthropic.results import blocks_of
+from backends.streams.chunks import unnumbered
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
@@ -131,7 +132,7 @@ def _system(message: Message) -> list[Json]:
 def _assistant(message: Message, dropped: Dropped) -> list[Json]:
     extra = message.model_extra or {}
     kept = extra.get("thinking_blocks")
-    blocks = [block for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
+    blocks = [unnumbered(block) for block in kept if _is_thinking(block)] if isinstance(kept, list) else []
     if not blocks and (extra.get("reasoning_content") or kept):
         dropped.add("messages.reasoning_content")  # unsigned, or another provider's
     blocks += blocks_of(extra.get("server_tool_calls"))

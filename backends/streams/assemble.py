@@ -6,7 +6,8 @@ import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from backends.streams.shapes import WrongShape
+from backends.streams.chunks import unnumbered
+from backends.streams.shapes import LISTS, WrongShape
 from catalog.types import Json
 
 _BODY = frozenset({"choices", "object"})
@@ -45,7 +46,8 @@ class _Choice:
             elif name == "audio":
                 self._add_audio(value)
             elif isinstance(value, list) and isinstance(self.message.get(name), list):
-                self.message[name] = [*self.message[name], *value]
+                kept = self.message[name]
+                self.message[name] = [*kept, *_unnumbered(value, len(kept))] if name in LISTS else [*kept, *value]
             else:
                 self.message[name] = value
 
@@ -119,6 +121,12 @@ class _Choice:
         elif message["content"] is None and message["refusal"] is None and message.keys().isdisjoint(_ANSWERS):
             message["content"] = ""
         return message
+
+
+def _unnumbered(entries: list[Json], before: int) -> Iterator[Json]:
+    """The entries without their places in the list. Another ``index`` is the upstream's own."""
+    for at, entry in enumerate(entries, before):
+        yield unnumbered(entry) if entry.get("index") == at else entry
 
 
 def joined_base64(pieces: list[str]) -> str:

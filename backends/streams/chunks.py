@@ -15,6 +15,9 @@ Some fields go beyond OpenAI's, under names that clients already read:
 ``server_tool_calls``
     calls of tools that the provider ran itself, each complete with its result, in the shape of the Responses API's
     output items (``web_search_call``, ``code_interpreter_call``...); ``extra_content`` has the provider's own;
+``index``
+    on an entry of one of these lists: its place in the list, from the list's second delta on. OpenAI's SDKs join
+    lists by it, and take the first delta as it is;
 ``stop_reason``
     beside a choice's finish_reason: the stop sequence that ended the text, named as by vLLM.
 """
@@ -22,11 +25,11 @@ Some fields go beyond OpenAI's, under names that clients already read:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from backends.streams.shapes import WrongShape, regular_delta
+from backends.streams.shapes import LISTS, WrongShape, regular_delta
 from catalog.types import Json
 
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
@@ -43,14 +46,28 @@ class ChunkWriter:
     model: str
     created: int
     service_tier: str | None = None
+    _written: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Entries so far, by the choice and the name of the list."""
 
     def delta(self, delta: Json, *, index: int = 0, finish_reason: str | None = None) -> Json:
         """A chunk with one choice. Raises WrongShape when a part of the delta has another type than OpenAI's."""
         regular_delta(delta)
         if type(index) is not int:
             raise WrongShape("index", index, "a position")
+        if not LISTS.isdisjoint(delta):
+            delta = self._numbered(delta, index)
         choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._chunk([choice])
+
+    def _numbered(self, delta: Json, choice: int) -> Json:
+        numbered = dict(delta)
+        for name in LISTS.intersection(delta):
+            entries = delta[name] or []
+            before = self._written.get((choice, name), 0)
+            self._written[choice, name] = before + len(entries)
+            if before:
+                numbered[name] = [{**entry, "index": at} for at, entry in enumerate(entries, before)]
+        return numbered
 
     def text(self, text: str, *, index: int = 0) -> Json:
         return self.delta({"content": text}, index=index)
@@ -76,6 +93,11 @@ class ChunkWriter:
             "choices": choices,
         }
         return chunk if self.service_tier is None else {**chunk, "service_tier": self.service_tier}
+
+
+def unnumbered(entry: Json) -> Json:
+    """An entry of a delta's list without its place in the list."""
+    return {name: value for name, value in entry.items() if name != "index"} if "index" in entry else entry
 
 
 def added(*counts: Any) -> int:

@@ -31,7 +31,8 @@ _KINDS = {
     type(None): "null",
 }
 _TEXTS = frozenset({"content", "role", "refusal", "reasoning_content", "reasoning"})
-_LISTS = frozenset({"annotations", "images", "server_tool_calls", "thinking_blocks"})
+LISTS = frozenset({"annotations", "images", "server_tool_calls", "thinking_blocks"})
+"""Lists of a delta whose entries are whole."""
 _LOGPROBS: Mapping[str, frozenset[type]] = {
     "content": frozenset({dict}),
     "refusal": frozenset({dict}),
@@ -56,7 +57,7 @@ def regular_delta(delta: Json) -> None:
             _regular_function(value)
         elif name == "audio":
             _check_texts("audio", value, "id", "data", "transcript")
-        elif name in _LISTS:
+        elif name in LISTS:
             _check_objects(name, value)
             if name in _RESULTS:
                 _RESULTS[name](value)

@@ -69,7 +69,12 @@ def conforms(value: Any, schema: Mapping[str, Any]) -> bool | None:
 
 def _must_call(request: ChatRequest) -> bool:
     choice = request.tool_choice
-    return choice == "required" or (choice is not None and not isinstance(choice, str))
+    if choice is None or isinstance(choice, str):
+        return choice == "required"
+    if choice.type != "allowed_tools":
+        return True
+    allowed = (choice.model_extra or {}).get("allowed_tools")
+    return isinstance(allowed, dict) and allowed.get("mode") == "required"
 
 
 def _tools_valid(request: ChatRequest, tool_calls: Iterable[Mapping[str, Any]]) -> bool | None:

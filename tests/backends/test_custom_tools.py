@@ -15,8 +15,10 @@ from backends.ollama import OllamaBackend
 from backends.openai.parameters import table_at
 from backends.parameters import dropped_names
 from backends.wire.chat import TranslatedChat
+from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from server.wires import responses
 from tests.backends.specs import of_anthropic, of_google
 from tests.backends.test_adapting import HELLO, asked, claude, gemini, gpt, tool, whole
 from tests.fakes.anthropic import FakeAnthropic
@@ -90,3 +92,14 @@ def test_the_grammar_of_a_translated_tool_is_told_to_the_model_and_named() -> No
     for url, lost in (("https://models.example/v1", True), ("https://api.openai.com/v1", False)):
         there = Upstream("o", "openai", url, "gpt-5")
         assert ("tools.format" in dropped_names(chat, there, table_at(url))) == lost
+
+
+@pytest.mark.parametrize("form", [{"type": "nope"}, {}, 5])
+def test_an_unknown_form_of_a_custom_tools_input_is_refused_at_every_door(form: object) -> None:
+    tools: list[Json] = [{"type": "custom", "name": "f", "format": form}]
+    told = responses.to_chat(ResponsesRequest.model_validate({"model": "m", "input": "Hi", "tools": tools}))
+    there = Upstream("a", "anthropic", "http://h", "claude-opus-5")
+    for chat in (told, asked(tools=[{"type": "custom", "custom": {"name": "f", "format": form}}])):
+        with pytest.raises(InvalidRequest, match="'text' or 'grammar'") as refused:
+            to_anthropic(chat, there)
+        assert refused.value.param == "tools.0.custom.format"

@@ -43,7 +43,7 @@ def items_of(message: Json, upstream: Upstream, dropped: Dropped) -> list[tuple[
 
 
 def _item(block: Json) -> Json:
-    item = {name: value for name, value in block.items() if name not in ("endpoint", "before")}
+    item = {name: value for name, value in block.items() if name not in ("endpoint", "before", "index")}
     return {"summary": [], **item} if item["type"] == "reasoning" else item
 
 

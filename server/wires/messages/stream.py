@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
@@ -167,7 +168,7 @@ class MessageStream:
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             yield self._add("thinking_delta", "thinking", text)
         for block in delta.get("thinking_blocks") or ():
-            yield from self._signed(block)
+            yield from self._signed(unnumbered(block))
         if text := delta.get("content"):
             yield from self._begin("text", {"type": "text", "text": ""})
             yield self._add("text_delta", "text", text)
@@ -195,7 +196,7 @@ class MessageStream:
             yield from self._begin("text", {"type": "text", "text": ""})
             yield self._add("text_delta", "text", picture(image))
         for item in delta.get("server_tool_calls") or ():
-            for block in blocks_of(item, self._titles):
+            for block in blocks_of(unnumbered(item), self._titles):
                 yield from self._whole(block)
 
     def _whole(self, block: Json) -> Iterator[Json]:

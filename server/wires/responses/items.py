@@ -83,7 +83,7 @@ class _Reader:
             self._client_call(ITEMS[kind], item, where)
         elif kind in RESULTS:
             self._result(item, self._found(item) if kind == "tool_search_output" else result_of(item), where)
-        elif kind != "additional_tools":  # the toolbox has those
+        elif kind not in ("additional_tools", "configuration_update"):  # read with the request's own fields
             self._losses.add(f"input.{kind}")
 
     def _call(self, item: Json, where: str) -> Json:
@@ -195,8 +195,12 @@ def _part(part: Any, where: str) -> Json:
         case "input_file" if part.get("file_data") or part.get("file_url"):
             names = ("file_data", "file_url", "filename")
             made = {"type": "file", "file": {name: part[name] for name in names if part.get(name)}}
-        case "input_file" | "input_image":
+        case "input_file" | "input_image" if part.get("file_id"):
             raise UnsupportedParameter("Uploaded files are not supported; send the data itself.", param=where)
+        case "input_file":
+            raise InvalidRequest("A part of the type 'input_file' needs its file_data or file_url.", param=where)
+        case "input_image":
+            raise InvalidRequest("A part of the type 'input_image' needs its image_url.", param=where)
         case _:
             raise UnsupportedParameter(f"A content part {of_type(kind)} is not known.", param=where)
     if isinstance(part.get("prompt_cache_breakpoint"), dict):

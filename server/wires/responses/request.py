@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from backends.wire.chat import Original, TranslatedChat
-from backends.wire.responses import ResponsesRequest
+from backends.wire.common import WireModel
+from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from catalog.validation.wording import of_type
+from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox
@@ -17,6 +20,13 @@ from server.wires.web_search import OF_RESPONSES, from_responses
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = frozenset({_LOGPROBS, "reasoning.encrypted_content", "web_search_call.action.sources"})
+
+
+class _Update(WireModel):
+    """An item that changes the configuration of the responses after it."""
+
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
 
 
 def to_chat(
@@ -54,13 +64,10 @@ def to_chat(
     body |= {name: value for name in same if (value := getattr(request, name)) is not None}
     body |= {name: value for name, value in renamed.items() if value is not None}
     _tools(request, toolbox, body, losses, searches)
-    _text(request, body)
-    if request.reasoning is not None:
-        if request.reasoning.effort is not None:
-            body["reasoning_effort"] = request.reasoning.effort
-        losses.add(
-            *(f"reasoning.{name}" for name, value in (request.reasoning.model_extra or {}).items() if value)
-        )
+    _text(request.text, body, losses)
+    _reasoning(request.reasoning, body, losses)
+    if isinstance(request.input, list):
+        _update(request.input, body, losses)
     if request.max_tool_calls is not None and "web_search_options" in body:
         losses.add("max_tool_calls")
     if _LOGPROBS in (request.include or ()) or request.top_logprobs:
@@ -160,13 +167,43 @@ def _chosen(choice: Json, toolbox: Toolbox, losses: Losses) -> Json | None:
     return None
 
 
-def _text(request: ResponsesRequest, body: Json) -> None:
-    if request.text is None:
+def _update(items: list[Json], body: Json, losses: Losses) -> None:
+    """Apply the items that change the configuration from their place on: the last of each setting counts.
+
+    Raises InvalidRequest for a malformed one.
+    """
+    for position, item in enumerate(items):
+        if item.get("type") != "configuration_update":
+            continue
+        try:
+            update = _Update.model_validate(item)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = f"input[{position}].{place(first)}"
+            raise InvalidRequest(f"{where}: {describe(first, value=False)}", param=where) from None
+        _reasoning(update.reasoning, body, losses)
+        _text(update.text, body, losses)
+
+
+def _reasoning(reasoning: Reasoning | None, body: Json, losses: Losses) -> None:
+    if reasoning is None:
         return
-    if request.text.verbosity is not None:
-        body["verbosity"] = request.text.verbosity
-    wanted = request.text.format
-    if wanted is None or wanted.type == "text":
+    if reasoning.effort is not None:
+        body["reasoning_effort"] = reasoning.effort
+    losses.add(*(f"reasoning.{name}" for name, value in (reasoning.model_extra or {}).items() if value))
+
+
+def _text(text: TextConfig | None, body: Json, losses: Losses) -> None:
+    if text is None:
+        return
+    losses.add(*(f"text.{name}" for name, value in (text.model_extra or {}).items() if value))
+    if text.verbosity is not None:
+        body["verbosity"] = text.verbosity
+    wanted = text.format
+    if wanted is None:
+        return
+    body.pop("response_format", None)
+    if wanted.type == "text":
         return
     body["response_format"] = {"type": wanted.type}
     if wanted.type == "json_schema":

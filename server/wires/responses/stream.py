@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.wire.responses import OWN_ID, ResponsesRequest
 from catalog.errors import RoundhouseError, StreamBroken
@@ -178,21 +179,21 @@ class ResponseStream:
 
     def _blocks(self, blocks: list[Json]) -> Iterator[Json]:
         yield from self._reasoning_item(fresh=False)
-        self._reasoning().blocks += blocks
+        self._reasoning().blocks += map(unnumbered, blocks)
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The annotations, the pictures and the provider's own tool calls of a delta."""
         for annotation in delta.get("annotations") or ():
             yield from self._annotation(annotation)
         for image in delta.get("images") or ():
-            item = drawn(image)
+            item = drawn(unnumbered(image))
             if item is not None:
-                yield from self._hosted(item)
+                yield from self._hosted(unnumbered(item))
             else:
                 text = f"\n\n![image]({image['image_url']['url']})\n\n"
                 yield from self._choice({"delta": {"content": text}})
         for item in delta.get("server_tool_calls") or ():
-            yield from self._hosted(item)
+            yield from self._hosted(unnumbered(item))
         for step in delta.get(STEPS) or ():
             yield from self._step(step)
 

@@ -203,4 +203,6 @@ def _chat_tool(key: ToolKey, tool: Json, name: str) -> Json:
     if isinstance(form, dict) and form.get("type") == "grammar":
         grammar = {each: form.get(each) for each in ("definition", "syntax")}
         custom["format"] = {"type": "grammar", "grammar": grammar}
+    elif form is not None and form != {"type": "text"}:
+        custom["format"] = form  # a server of chats refuses it
     return {"type": "custom", "custom": custom}

@@ -83,6 +83,13 @@ def test_a_call_that_was_required_and_not_made_is_invalid() -> None:
     assert judge(asked(tools=TOOLS), text="no") is None
 
 
+@pytest.mark.parametrize(("mode", "verdict"), [("auto", None), ("required", False)])
+def test_a_choice_among_allowed_tools_demands_a_call_in_the_mode_required_alone(mode: str, verdict: bool) -> None:
+    allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "save"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    assert judge(asked(tools=TOOLS, tool_choice=choice), text="no") is verdict
+
+
 def test_what_cannot_be_checked_is_not_judged() -> None:
     endless = {"$ref": "#"}
     assert conforms(1, endless) is None

@@ -188,6 +188,26 @@ def test_custom_tools_and_their_calls_are_those_of_a_chat() -> None:
     ]
 
 
+def test_an_update_of_the_configuration_holds_until_the_next_one() -> None:
+    shape = {"type": "json_schema", "name": "a", "schema": {"type": "object"}, "strict": True}
+    formed = {"type": "configuration_update", "text": {"format": shape}, "reasoning": {"effort": "high"}}
+    plain = {"type": "configuration_update", "text": {"format": {"type": "text"}}}
+    said = {"role": "user", "content": "Go."}
+    chat = to_chat(request_of(input=[formed, said], text={"format": {"type": "json_object"}}))
+    assert chat.response_format is not None and chat.response_format.json_schema is not None
+    assert (chat.response_format.json_schema.name, chat.reasoning_effort, chat.left_out) == ("a", "high", ())
+    again = to_chat(request_of(input=[formed, said, plain]))
+    assert (again.response_format, again.reasoning_effort) == (None, "high")
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(input=[said, {"type": "configuration_update", "text": {"format": {"type": "nope"}}}])
+    assert refused.value.param == "input[1].text.format.type"
+
+
+def test_a_picture_without_anything_is_told_what_it_lacks() -> None:
+    with pytest.raises(InvalidRequest, match="image_url"):
+        chat_of(input=[{"role": "user", "content": [{"type": "input_image"}]}])
+
+
 def test_a_field_that_no_chat_has_is_named() -> None:
     sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"}
     spoken = {"role": "assistant", "content": "Hi.", "phase": "commentary"}
