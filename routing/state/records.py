@@ -92,12 +92,15 @@ class Records(Protocol):
     What was given up then is not written later.
     """
 
-    async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
+    async def add(
+        self, records: Sequence[Record], *, room: int | None = None, give_way: Sequence[str] = ()
+    ) -> None:
         """Store new records of one owner, all or none. One whose id is taken is left as it is stored.
 
         ``room`` is the number of bytes that the owner's records may take in all. If they would take more, the
-        owner's oldest finished records of the kind of the first one (with their parts) are deleted for
-        ``make_room``; else, or if that does not help, StorageFull is raised.
+        owner's oldest records of the kinds that ``give_way`` are deleted, with their parts. A record that has a
+        status or a holder is not finished, and stays. Raises StorageFull, and deletes nothing, if that does not
+        make enough room.
         """
         ...
 

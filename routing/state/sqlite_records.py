@@ -41,15 +41,17 @@ class SqliteRecords:
     def __init__(self, writer: SqliteWriter) -> None:
         self._writer = writer
 
-    async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
+    async def add(
+        self, records: Sequence[Record], *, room: int | None = None, give_way: Sequence[str] = ()
+    ) -> None:
         bodies = [encoded(record) for record in records]
         if not records:
             return
-        owner, kind = records[0].owner, records[0].kind
+        owner = records[0].owner
         needed = sum(len(body) + _OVERHEAD for body in bodies)
 
         def insert(db: sqlite3.Connection) -> bool:
-            if room is not None and not _make_room(db, kind, owner, room - needed, make_room=make_room):
+            if room is not None and not _make_room(db, owner, room - needed, give_way):
                 return False
             added = 0
             for record, body in zip(records, bodies, strict=True):
@@ -206,19 +208,28 @@ def _grow(db: sqlite3.Connection, owner: str, size: int) -> None:
     )
 
 
-def _make_room(db: sqlite3.Connection, kind: str, owner: str, most: int, *, make_room: bool) -> bool:
+def _make_room(db: sqlite3.Connection, owner: str, most: int, kinds: Sequence[str]) -> bool:
     """Whether the owner's records take at most ``most`` bytes, perhaps after the deletion of old ones."""
-    while _used(db, owner) > most:
-        if most < 0 or not make_room:
-            return False
-        oldest = db.execute(
-            "SELECT sequence FROM records WHERE kind = ? AND owner = ? AND held_until < ? "
-            "ORDER BY sequence LIMIT 1",
-            (kind, owner, time.time()),
-        ).fetchone()
-        if oldest is None:
-            return False
-        _delete(db, oldest[0])
+    excess = _used(db, owner) - most
+    if excess <= 0 or most < 0:
+        return most >= 0
+    oldest = db.execute(
+        "SELECT sequence, size + (SELECT coalesce(sum(size), 0) FROM records AS part "
+        "WHERE part.parent = whole.id AND part.parent != '') "
+        f"FROM records AS whole WHERE kind IN ({', '.join('?' * len(kinds))}) AND owner = ? AND status = '' "
+        "AND held_until < ? ORDER BY sequence",
+        (*kinds, owner, time.time()),
+    )
+    leaving: list[int] = []
+    for sequence, size in oldest:
+        leaving.append(sequence)
+        excess -= size
+        if excess <= 0:
+            break
+    if excess > 0:
+        return False
+    for sequence in leaving:
+        _delete(db, sequence)
     return True
 
 
@@ -229,5 +240,5 @@ def _delete(db: sqlite3.Connection, sequence: int) -> int:
         return 0
     name, owner, size = row
     _grow(db, owner, -size)
-    parts = db.execute("SELECT sequence FROM records WHERE parent = ?", (name,)).fetchall()
+    parts = db.execute("SELECT sequence FROM records WHERE parent = ? AND parent != ''", (name,)).fetchall()
     return 1 + sum(_delete(db, part) for (part,) in parts)

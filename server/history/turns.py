@@ -121,7 +121,7 @@ class Turn:
             records = [self.record(response)] if self.kept else []
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
-            await self.storage.keep(*records, make_room=self.kept)
+            await self.storage.keep(*records)
         except RoundhouseError as error:
             structlog.get_logger("server.history").warning(
                 "response.not_stored", response=self.response_id, error=error.message
