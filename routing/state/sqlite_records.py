@@ -213,13 +213,11 @@ def _make_room(db: sqlite3.Connection, owner: str, most: int, kinds: Sequence[st
     excess = _used(db, owner) - most
     if excess <= 0 or most < 0:
         return most >= 0
-    oldest = db.execute(
-        "SELECT sequence, size + (SELECT coalesce(sum(size), 0) FROM records AS part "
-        "WHERE part.parent = whole.id AND part.parent != '') "
-        f"FROM records AS whole WHERE kind IN ({', '.join('?' * len(kinds))}) AND owner = ? AND status = '' "
-        "AND held_until < ? ORDER BY sequence",
-        (*kinds, owner, time.time()),
-    )
+    parts = "SELECT coalesce(sum(size), 0) FROM records AS part WHERE parent = whole.id AND parent != ''"
+    named = ", ".join("?" * len(kinds))
+    where = f"kind IN ({named}) AND owner = ? AND status = '' AND held_until < ?"
+    sql = f"SELECT sequence, size + ({parts}) FROM records AS whole WHERE {where} ORDER BY sequence"  # noqa: S608
+    oldest = db.execute(sql, (*kinds, owner, time.time()))
     leaving: list[int] = []
     for sequence, size in oldest:
         leaving.append(sequence)

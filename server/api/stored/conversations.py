@@ -20,7 +20,7 @@ from server.api.stored.pages import Included, ItemsQuery, Metadata, MetadataUpda
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
-from server.history.context import CONVERSATION, ITEM, item_record, items_of, no_conversation
+from server.history.context import CONVERSATION, ITEM, item_record, items_of, no_conversation, refuse_unstored
 from server.history.items import as_items, shown
 from server.storage.storage import Page, listed
 
@@ -94,6 +94,7 @@ def _object(record: Record) -> Json:
 async def create_conversation(request: Request, body: NewConversation) -> Response:
     """Make a conversation, which responses go on with and add their items to."""
     storage, caller = runtime_of(request).storage, caller_of(request)
+    refuse_unstored(storage)
     name = new_id("conv")
     record = storage.new(CONVERSATION, name, {"metadata": body.metadata or {}}, caller, expires_at=None)
     items = _new(body.items or [])
@@ -174,6 +175,7 @@ async def create_conversation_items(
     """Add items to a conversation, in their order."""
     await _found(request, conversation_id)
     storage, caller = runtime_of(request).storage, caller_of(request)
+    refuse_unstored(storage)
     items = _new(body.items)
     told = shown(items, query.include)
     for given in body.items:
