@@ -25,6 +25,9 @@ from catalog.types import Json
 STORE_TIMEOUT = 2.0
 """Seconds in which a store must have written; a caller's answer waits no longer for it."""
 
+REMEMBERED = 3600.0
+"""Seconds for which the place of a deleted record in its lists is known."""
+
 
 class StorageFull(RateLimited):
     """The records of a key take all the room that one key may use."""
@@ -121,6 +124,13 @@ class Records(Protocol):
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
         """Delete a record and its parts; whether there was one."""
+        ...
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        """The sequence and the parent of a record, also of one deleted in the last ``REMEMBERED`` seconds.
+
+        A list that is read while its objects are deleted goes on from there. ``None`` if there is none.
+        """
         ...
 
     async def used(self, owner: str) -> int:

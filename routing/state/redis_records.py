@@ -5,6 +5,7 @@ Every change is one Lua script, which Redis runs atomically. Names, after the st
     r:KIND:ID                       hash: the record
     ro:KIND:OWNER, rs:KIND:STATUS   sorted sets of ids by sequence; rk:KIND has all, rp:PARENT:KIND the parts
     rx                              sorted set of JSON [kind, id] by expiry
+    rg:KIND:ID                      hash: the place of a deleted record, for an hour
     rz, rq                          hash: owner -> bytes; the last sequence
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from routing.state.records import STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
+from routing.state.records import REMEMBERED, STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
 
 _OVERHEAD = 400
 """Bytes that a record takes beside its body, about."""
@@ -143,12 +144,15 @@ return 1
 """
 )
 
-# ARGV: kind, id, owner ('*' is any). Returns how many records were deleted.
+# ARGV: kind, id, owner ('*' is any), seconds for which its place is known. Returns how many records were deleted.
 _DELETE = (
     _SHARED
     + """
-local owner = redis.call('HGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner')
-if not owner or (ARGV[3] ~= '*' and owner ~= string.sub(ARGV[3], 2)) then return 0 end
+local row = redis.call('HMGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner', 'parent', 'sequence')
+if not row[1] or (ARGV[3] ~= '*' and row[1] ~= string.sub(ARGV[3], 2)) then return 0 end
+local gone = P .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2]
+redis.call('HSET', gone, 'owner', row[1], 'parent', row[2], 'sequence', row[3])
+redis.call('EXPIRE', gone, ARGV[4])
 return remove(ARGV[1], ARGV[2])
 """
 )
@@ -267,7 +271,22 @@ class RedisRecords:
         return replace(record, version=record.version + 1) if changed else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
-        return bool(await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}"))
+        return bool(
+            await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}", int(REMEMBERED))
+        )
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        record = await self.get(kind, name, owner)
+        if record is not None:
+            return record.sequence, record.parent
+        script = (
+            "return redis.call('HMGET', KEYS[1] .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2], "
+            "'owner', 'parent', 'sequence')"
+        )
+        deleted_by, parent, sequence = await self._script(script, kind, name)
+        if sequence is None or owner not in (None, deleted_by.decode()):
+            return None
+        return int(sequence), parent.decode()
 
     async def used(self, owner: str) -> int:
         return int(await self._script("return redis.call('HGET', KEYS[1] .. 'rz', ARGV[1])", owner) or 0)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from routing.state.records import STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
+from routing.state.records import REMEMBERED, STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
 from routing.state.sqlite_writer import SqliteWriter
 
 T = TypeVar("T")
@@ -27,6 +27,11 @@ CREATE INDEX IF NOT EXISTS records_owner ON records (kind, owner, sequence);
 CREATE INDEX IF NOT EXISTS records_parent ON records (parent, kind, sequence) WHERE parent != '';
 CREATE INDEX IF NOT EXISTS records_status ON records (kind, status, sequence) WHERE status != '';
 CREATE INDEX IF NOT EXISTS records_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS deleted_records (
+  kind TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, parent TEXT NOT NULL, sequence INTEGER NOT NULL,
+  until REAL NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deleted_records_until ON deleted_records (until);
 CREATE TABLE IF NOT EXISTS record_sizes (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
 _OVERHEAD = 200
@@ -122,12 +127,35 @@ class SqliteRecords:
         return replace(record, version=record.version + 1) if await self._write(swap) else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
+        until = time.time() + REMEMBERED
+
         def remove(db: sqlite3.Connection) -> bool:
-            sql = "SELECT sequence FROM records WHERE kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+            where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+            sql = f"SELECT sequence, owner, parent FROM records WHERE {where}"  # noqa: S608
             found = db.execute(sql, (kind, name, owner, owner)).fetchone()
-            return found is not None and _delete(db, found[0]) > 0
+            if found is None:
+                return False
+            sequence, holder, parent = found
+            values = (kind, name, holder, parent, sequence, until)
+            db.execute("INSERT OR REPLACE INTO deleted_records VALUES (?, ?, ?, ?, ?, ?)", values)
+            return _delete(db, sequence) > 0
 
         return await self._write(remove)
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        now = time.time()
+        where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+        sql = (
+            f"SELECT sequence, parent FROM records WHERE {where} AND coalesce(expires_at, ?) >= ? "  # noqa: S608
+            f"UNION ALL SELECT sequence, parent FROM deleted_records WHERE {where} AND until >= ? LIMIT 1"
+        )
+        named = (kind, name, owner, owner)
+
+        def read(db: sqlite3.Connection) -> Any:
+            return db.execute(sql, (*named, now, now, *named, now)).fetchone()
+
+        row = await self._read(read)
+        return None if row is None else (row[0], row[1])
 
     async def used(self, owner: str) -> int:
         return await self._read(lambda db: _used(db, owner))
@@ -147,6 +175,7 @@ class SqliteRecords:
 
     async def prune(self, now: float) -> int:
         def remove(db: sqlite3.Connection) -> int:
+            db.execute("DELETE FROM deleted_records WHERE until < ?", (now,))
             expired = db.execute("SELECT sequence FROM records WHERE expires_at < ? LIMIT 1000", (now,)).fetchall()
             return sum(_delete(db, sequence) for (sequence,) in expired)
 

@@ -107,10 +107,10 @@ class Storage:
         query = replace(query, newest_first=newest_first, limit=max(100, page.limit + 1))
         cursor, param = (page.before, "before") if backwards else (page.after, "after")
         if cursor is not None:
-            at = await self.records.get(query.kind, cursor, query.owner)
-            if at is None or query.parent not in (None, at.parent):
+            at = await self.records.place(query.kind, cursor, query.owner)
+            if at is None or query.parent not in (None, at[1]):
                 raise InvalidRequest(f"The list has no {cursor[:80]!r} to go on from.", param=param)
-            query = replace(query, after=at.sequence)
+            query = replace(query, after=at[0])
         found: list[Record] = []
         while len(found) <= page.limit:
             rows = await self.records.find(query)

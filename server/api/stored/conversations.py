@@ -195,20 +195,27 @@ async def create_conversation_items(
 async def list_conversation_items(request: Request, conversation_id: str, query: ItemsQuery) -> Response:
     """List the items of a conversation."""
     await _found(request, conversation_id)
-    after = None if query.after is None else (await _item(request, conversation_id, query.after, "after")).id
-    rows, more = await runtime_of(request).storage.page(
+    storage = runtime_of(request).storage
+    after = None if query.after is None else item_record(conversation_id, query.after)
+    if after is not None and await storage.records.place(ITEM, after, caller_of(request).id) is None:
+        raise _no_item(query.after, "after")
+    rows, more = await storage.page(
         RecordQuery(ITEM, owner=caller_of(request).id, parent=conversation_id),
         Page(query.limit, query.order, after),
     )
     return json_response(listed(shown([row.body for row in rows], query.include), more))
 
 
-async def _item(request: Request, conversation: str, name: str, param: str = "item_id") -> Record:
+def _no_item(name: str | None, param: str) -> NotFound:
+    return NotFound(f"The conversation has no item {str(name)[:100]!r}.", param=param)
+
+
+async def _item(request: Request, conversation: str, name: str) -> Record:
     await _found(request, conversation)
     records = runtime_of(request).storage.records
     record = await records.get(ITEM, item_record(conversation, name), caller_of(request).id)
     if record is None:
-        raise NotFound(f"The conversation has no item {name[:100]!r}.", param=param)
+        raise _no_item(name, "item_id")
     return record
 
 

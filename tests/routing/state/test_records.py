@@ -162,6 +162,18 @@ async def test_only_finished_records_of_the_named_kinds_give_way_the_oldest_firs
     assert await records.get("response", "new") is not None, "nothing is deleted if that does not help"
 
 
+async def test_the_place_of_a_deleted_record_is_known_to_its_owner(opener: Opener) -> None:
+    records = (await opener()).records
+    await records.add([made("r1", parent="p"), made("r2")])
+    before = await records.place("response", "r1", "a")
+    assert before is not None
+    assert before[1] == "p"
+    await records.delete("response", "r1", "a")
+    assert await records.place("response", "r1", "a") == before
+    assert await records.place("response", "r1", "b") is None
+    assert await records.place("response", "r3", "a") is None
+
+
 async def test_one_process_at_a_time_holds_a_record(opener: Opener) -> None:
     one, two = (await opener()).records, (await opener()).records
     await one.add([made("r")])

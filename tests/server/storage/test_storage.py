@@ -69,6 +69,13 @@ async def test_lists_have_pages_in_both_orders_and_directions(five: Storage) -> 
         await names(five, Page(after="r1"), replace(QUERY, owner="bob"))
 
 
+async def test_a_list_goes_on_while_its_objects_are_deleted(five: Storage) -> None:
+    first, _ = await names(five, Page(limit=2))
+    for name in first:
+        await five.records.delete("response", name, "alice")
+    assert await names(five, Page(limit=2, after=first[-1])) == (["r2", "r1"], True)
+
+
 async def test_a_filter_fills_its_pages(five: Storage) -> None:
     records, more = await five.page(QUERY, Page(limit=2), keep=lambda record: record.id in ("r0", "r2", "r4"))
     assert ([record.id for record in records], more) == (["r4", "r2"], True)
