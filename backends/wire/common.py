@@ -43,8 +43,9 @@ def _spelled(pattern: str, read: Callable[[str], Any], meaning: str) -> BeforeVa
 
 
 AS_DAY = _spelled(r"\d{4}-\d{2}-\d{2}", date.fromisoformat, "a day, as 2026-01-31")
-AS_COUNT = _spelled(r"\d{1,18}", int, "a whole number")
-"""Read query parameters: a day, and a number in digits alone. They stand last in ``Annotated``."""
+AS_COUNT = _spelled(r"-?\d{1,18}", int, "a whole number")
+"""Read query parameters: a day, and a number in digits alone, whose bounds tell what is wrong
+with a negative one. They stand last in ``Annotated``."""
 
 
 class WireModel(BaseModel):

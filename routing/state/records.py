@@ -25,6 +25,9 @@ from catalog.types import Json
 STORE_TIMEOUT = 2.0
 """Seconds in which a store must have written; a caller's answer waits no longer for it."""
 
+REMEMBERED = 3600.0
+"""Seconds for which the place of a deleted record in its lists is known."""
+
 
 class StorageFull(RateLimited):
     """The records of a key take all the room that one key may use."""
@@ -92,12 +95,15 @@ class Records(Protocol):
     What was given up then is not written later.
     """
 
-    async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
+    async def add(
+        self, records: Sequence[Record], *, room: int | None = None, give_way: Sequence[str] = ()
+    ) -> None:
         """Store new records of one owner, all or none. One whose id is taken is left as it is stored.
 
         ``room`` is the number of bytes that the owner's records may take in all. If they would take more, the
-        owner's oldest finished records of the kind of the first one (with their parts) are deleted for
-        ``make_room``; else, or if that does not help, StorageFull is raised.
+        owner's oldest records of the kinds that ``give_way`` are deleted, with their parts. A record that has a
+        status or a holder is not finished, and stays. Raises StorageFull, and deletes nothing, if that does not
+        make enough room.
         """
         ...
 
@@ -118,6 +124,13 @@ class Records(Protocol):
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
         """Delete a record and its parts; whether there was one."""
+        ...
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        """The sequence and the parent of a record, also of one deleted in the last ``REMEMBERED`` seconds.
+
+        A list that is read while its objects are deleted goes on from there. ``None`` if there is none.
+        """
         ...
 
     async def used(self, owner: str) -> int:

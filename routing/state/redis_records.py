@@ -5,6 +5,7 @@ Every change is one Lua script, which Redis runs atomically. Names, after the st
     r:KIND:ID                       hash: the record
     ro:KIND:OWNER, rs:KIND:STATUS   sorted sets of ids by sequence; rk:KIND has all, rp:PARENT:KIND the parts
     rx                              sorted set of JSON [kind, id] by expiry
+    rg:KIND:ID                      hash: the place of a deleted record, for an hour
     rz, rq                          hash: owner -> bytes; the last sequence
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from routing.state.records import STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
+from routing.state.records import REMEMBERED, STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
 
 _OVERHEAD = 400
 """Bytes that a record takes beside its body, about."""
@@ -51,29 +52,55 @@ local function remove(kind, id)
 end
 """
 
-# ARGV: owner, kind, room ('' is none), make_room, needed, now, then of each record: kind, id, parent, status,
-# created, expires ('' is never), version, size, body. Returns 1, or 0 if there is no room.
+# ARGV: owner, room ('' is none), needed, now, JSON of the kinds that give way, then of each record: kind, id,
+# parent, status, created, expires ('' is never), version, size, body. Returns 1, or 0 if there is no room.
 _ADD = (
     _SHARED
     + """
-local owner, kind, needed, now = ARGV[1], ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6])
-if ARGV[3] ~= '' then
-  local most = tonumber(ARGV[3]) - needed
-  local function used() return tonumber(redis.call('HGET', P .. 'rz', owner) or '0') end
-  while used() > most do
-    if most < 0 or ARGV[4] == '0' then return 0 end
-    local oldest = nil
-    for _, id in ipairs(redis.call('ZRANGE', P .. 'ro:' .. kind .. ':' .. owner, 0, 99)) do
-      if tonumber(redis.call('HGET', P .. 'r:' .. kind .. ':' .. id, 'until') or '0') < now then
-        oldest = id
-        break
-      end
+local owner, now = ARGV[1], tonumber(ARGV[4])
+local function weight(kind, id)
+  local size = tonumber(redis.call('HGET', P .. 'r:' .. kind .. ':' .. id, 'size') or '0')
+  for _, part in ipairs(redis.call('SMEMBERS', P .. 'rpk:' .. id)) do
+    for _, child in ipairs(redis.call('ZRANGE', P .. 'rp:' .. id .. ':' .. part, 0, -1)) do
+      size = size + weight(part, child)
+    end
+  end
+  return size
+end
+local function peek(list)
+  if list.at > #list.rows then
+    local name = P .. 'ro:' .. list.kind .. ':' .. owner
+    list.rows = redis.call('ZRANGE', name, list.from, list.from + 99, 'WITHSCORES')
+    list.from, list.at = list.from + 100, 1
+  end
+  return tonumber(list.rows[list.at + 1])
+end
+if ARGV[2] ~= '' then
+  local most = tonumber(ARGV[2]) - tonumber(ARGV[3])
+  if most < 0 then return 0 end
+  local excess = tonumber(redis.call('HGET', P .. 'rz', owner) or '0') - most
+  local lists, leaving = {}, {}
+  for _, kind in ipairs(cjson.decode(ARGV[5])) do
+    lists[#lists + 1] = {kind = kind, rows = {}, from = 0, at = 1}
+  end
+  while excess > 0 do
+    local oldest, first = nil, nil
+    for _, list in ipairs(lists) do
+      local sequence = peek(list)
+      if sequence and (not first or sequence < first) then oldest, first = list, sequence end
     end
     if not oldest then return 0 end
-    remove(kind, oldest)
+    local id = oldest.rows[oldest.at]
+    oldest.at = oldest.at + 2
+    local row = redis.call('HMGET', P .. 'r:' .. oldest.kind .. ':' .. id, 'status', 'until')
+    if row[1] == '' and tonumber(row[2] or '0') < now then
+      leaving[#leaving + 1] = {oldest.kind, id}
+      excess = excess - weight(oldest.kind, id)
+    end
   end
+  for _, pair in ipairs(leaving) do remove(pair[1], pair[2]) end
 end
-for i = 7, #ARGV, 9 do
+for i = 6, #ARGV, 9 do
   local kind, id, parent, status = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = P .. 'r:' .. kind .. ':' .. id
   if redis.call('EXISTS', key) == 0 then
@@ -117,12 +144,15 @@ return 1
 """
 )
 
-# ARGV: kind, id, owner ('*' is any). Returns how many records were deleted.
+# ARGV: kind, id, owner ('*' is any), seconds for which its place is known. Returns how many records were deleted.
 _DELETE = (
     _SHARED
     + """
-local owner = redis.call('HGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner')
-if not owner or (ARGV[3] ~= '*' and owner ~= string.sub(ARGV[3], 2)) then return 0 end
+local row = redis.call('HMGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner', 'parent', 'sequence')
+if not row[1] or (ARGV[3] ~= '*' and row[1] ~= string.sub(ARGV[3], 2)) then return 0 end
+local gone = P .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2]
+redis.call('HSET', gone, 'owner', row[1], 'parent', row[2], 'sequence', row[3])
+redis.call('EXPIRE', gone, ARGV[4])
 return remove(ARGV[1], ARGV[2])
 """
 )
@@ -182,7 +212,9 @@ class RedisRecords:
         self._run = run
         self._prefix = prefix
 
-    async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
+    async def add(
+        self, records: Sequence[Record], *, room: int | None = None, give_way: Sequence[str] = ()
+    ) -> None:
         if not records:
             return
         rows: list[Any] = []
@@ -194,7 +226,7 @@ class RedisRecords:
             times = (repr(record.created_at), _expiry(record.expires_at))
             rows += [record.kind, record.id, record.parent, record.status, *times, record.version, size, body]
         bound = "" if room is None else room
-        head = (records[0].owner, records[0].kind, bound, int(make_room), needed, repr(time.time()))
+        head = (records[0].owner, bound, needed, repr(time.time()), orjson.dumps(list(give_way)))
         if not await self._script(_ADD, *head, *rows):
             raise StorageFull.of(room or 0)
 
@@ -239,7 +271,22 @@ class RedisRecords:
         return replace(record, version=record.version + 1) if changed else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
-        return bool(await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}"))
+        return bool(
+            await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}", int(REMEMBERED))
+        )
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        record = await self.get(kind, name, owner)
+        if record is not None:
+            return record.sequence, record.parent
+        script = (
+            "return redis.call('HMGET', KEYS[1] .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2], "
+            "'owner', 'parent', 'sequence')"
+        )
+        deleted_by, parent, sequence = await self._script(script, kind, name)
+        if sequence is None or owner not in (None, deleted_by.decode()):
+            return None
+        return int(sequence), parent.decode()
 
     async def used(self, owner: str) -> int:
         return int(await self._script("return redis.call('HGET', KEYS[1] .. 'rz', ARGV[1])", owner) or 0)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from routing.state.records import STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
+from routing.state.records import REMEMBERED, STORE_TIMEOUT, Record, RecordQuery, StorageFull, encoded, unanswered
 from routing.state.sqlite_writer import SqliteWriter
 
 T = TypeVar("T")
@@ -27,6 +27,11 @@ CREATE INDEX IF NOT EXISTS records_owner ON records (kind, owner, sequence);
 CREATE INDEX IF NOT EXISTS records_parent ON records (parent, kind, sequence) WHERE parent != '';
 CREATE INDEX IF NOT EXISTS records_status ON records (kind, status, sequence) WHERE status != '';
 CREATE INDEX IF NOT EXISTS records_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS deleted_records (
+  kind TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, parent TEXT NOT NULL, sequence INTEGER NOT NULL,
+  until REAL NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deleted_records_until ON deleted_records (until);
 CREATE TABLE IF NOT EXISTS record_sizes (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
 _OVERHEAD = 200
@@ -41,15 +46,17 @@ class SqliteRecords:
     def __init__(self, writer: SqliteWriter) -> None:
         self._writer = writer
 
-    async def add(self, records: Sequence[Record], *, room: int | None = None, make_room: bool = False) -> None:
+    async def add(
+        self, records: Sequence[Record], *, room: int | None = None, give_way: Sequence[str] = ()
+    ) -> None:
         bodies = [encoded(record) for record in records]
         if not records:
             return
-        owner, kind = records[0].owner, records[0].kind
+        owner = records[0].owner
         needed = sum(len(body) + _OVERHEAD for body in bodies)
 
         def insert(db: sqlite3.Connection) -> bool:
-            if room is not None and not _make_room(db, kind, owner, room - needed, make_room=make_room):
+            if room is not None and not _make_room(db, owner, room - needed, give_way):
                 return False
             added = 0
             for record, body in zip(records, bodies, strict=True):
@@ -120,12 +127,35 @@ class SqliteRecords:
         return replace(record, version=record.version + 1) if await self._write(swap) else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
+        until = time.time() + REMEMBERED
+
         def remove(db: sqlite3.Connection) -> bool:
-            sql = "SELECT sequence FROM records WHERE kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+            where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+            sql = f"SELECT sequence, owner, parent FROM records WHERE {where}"  # noqa: S608
             found = db.execute(sql, (kind, name, owner, owner)).fetchone()
-            return found is not None and _delete(db, found[0]) > 0
+            if found is None:
+                return False
+            sequence, holder, parent = found
+            values = (kind, name, holder, parent, sequence, until)
+            db.execute("INSERT OR REPLACE INTO deleted_records VALUES (?, ?, ?, ?, ?, ?)", values)
+            return _delete(db, sequence) > 0
 
         return await self._write(remove)
+
+    async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
+        now = time.time()
+        where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
+        sql = (
+            f"SELECT sequence, parent FROM records WHERE {where} AND coalesce(expires_at, ?) >= ? "  # noqa: S608
+            f"UNION ALL SELECT sequence, parent FROM deleted_records WHERE {where} AND until >= ? LIMIT 1"
+        )
+        named = (kind, name, owner, owner)
+
+        def read(db: sqlite3.Connection) -> Any:
+            return db.execute(sql, (*named, now, now, *named, now)).fetchone()
+
+        row = await self._read(read)
+        return None if row is None else (row[0], row[1])
 
     async def used(self, owner: str) -> int:
         return await self._read(lambda db: _used(db, owner))
@@ -145,6 +175,7 @@ class SqliteRecords:
 
     async def prune(self, now: float) -> int:
         def remove(db: sqlite3.Connection) -> int:
+            db.execute("DELETE FROM deleted_records WHERE until < ?", (now,))
             expired = db.execute("SELECT sequence FROM records WHERE expires_at < ? LIMIT 1000", (now,)).fetchall()
             return sum(_delete(db, sequence) for (sequence,) in expired)
 
@@ -206,19 +237,26 @@ def _grow(db: sqlite3.Connection, owner: str, size: int) -> None:
     )
 
 
-def _make_room(db: sqlite3.Connection, kind: str, owner: str, most: int, *, make_room: bool) -> bool:
+def _make_room(db: sqlite3.Connection, owner: str, most: int, kinds: Sequence[str]) -> bool:
     """Whether the owner's records take at most ``most`` bytes, perhaps after the deletion of old ones."""
-    while _used(db, owner) > most:
-        if most < 0 or not make_room:
-            return False
-        oldest = db.execute(
-            "SELECT sequence FROM records WHERE kind = ? AND owner = ? AND held_until < ? "
-            "ORDER BY sequence LIMIT 1",
-            (kind, owner, time.time()),
-        ).fetchone()
-        if oldest is None:
-            return False
-        _delete(db, oldest[0])
+    excess = _used(db, owner) - most
+    if excess <= 0 or most < 0:
+        return most >= 0
+    parts = "SELECT coalesce(sum(size), 0) FROM records AS part WHERE parent = whole.id AND parent != ''"
+    named = ", ".join("?" * len(kinds))
+    where = f"kind IN ({named}) AND owner = ? AND status = '' AND held_until < ?"
+    sql = f"SELECT sequence, size + ({parts}) FROM records AS whole WHERE {where} ORDER BY sequence"  # noqa: S608
+    oldest = db.execute(sql, (*kinds, owner, time.time()))
+    leaving: list[int] = []
+    for sequence, size in oldest:
+        leaving.append(sequence)
+        excess -= size
+        if excess <= 0:
+            break
+    if excess > 0:
+        return False
+    for sequence in leaving:
+        _delete(db, sequence)
     return True
 
 
@@ -229,5 +267,5 @@ def _delete(db: sqlite3.Connection, sequence: int) -> int:
         return 0
     name, owner, size = row
     _grow(db, owner, -size)
-    parts = db.execute("SELECT sequence FROM records WHERE parent = ?", (name,)).fetchall()
+    parts = db.execute("SELECT sequence FROM records WHERE parent = ? AND parent != ''", (name,)).fetchall()
     return 1 + sum(_delete(db, part) for (part,) in parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from starlette.requests import Request
 
+from backends.native import refusal_of
 from backends.registry import counts_tokens
 from backends.workers.pool import WorkerState
 from catalog.errors import InvalidRequest, RoundhouseError
@@ -32,7 +33,7 @@ async def count_tokens(request: Request, job: Job[Json]) -> tuple[int, dict[str,
     facts = permitted(job.facts, caller_of(request), runtime.catalog)
     if not is_auto(facts.requested):
         runtime.catalog.resolve(facts.requested)
-    counter = _counter(runtime, facts)
+    counter, refusal = _counter(runtime, facts), refusal_of(job.request)
     if counter is not None:
         try:
             async with (
@@ -44,7 +45,11 @@ async def count_tokens(request: Request, job: Job[Json]) -> tuple[int, dict[str,
         except InvalidRequest:
             raise
         except RoundhouseError:
+            if refusal is not None:
+                raise
             structlog.get_logger().warning("tokens estimated, because the model could not count", model=counter.id)
+    if refusal is not None:
+        raise refusal  # a part of the prompt is unknown here: an estimate would leave it out
     return facts.prompt_tokens, ESTIMATE
 
 

@@ -41,7 +41,7 @@ class ChatKeeper:
         record = self._storage.new(CHAT, self.id, body, self._caller)
         completion["id"] = self.id
         try:
-            await self._storage.keep(record, make_room=True)
+            await self._storage.keep(record)
         except RoundhouseError as error:
             completion["store"] = False
             structlog.get_logger("server.history").warning(

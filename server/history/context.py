@@ -59,6 +59,10 @@ async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller
     InvalidRequest for a chain that cannot be, and Unavailable.
     """
     conversation = conversation_id(request)
+    if request.previous_response_id == "":
+        raise InvalidRequest(
+            "'previous_response_id' is empty; leave it out to begin anew.", param="previous_response_id"
+        )
     if request.previous_response_id is not None:
         if conversation is not None:
             raise InvalidRequest(
@@ -74,6 +78,7 @@ async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller
         return Context([], elsewhere=True)
     if record is None or record.owner != caller.id:
         raise no_conversation(conversation)
+    refuse_unstored(storage)
     return Context(await conversation_items(storage, conversation, caller), conversation)
 
 
@@ -86,6 +91,16 @@ def conversation_id(request: ResponsesRequest) -> str | None:
     if not isinstance(name, str) or not name:
         raise InvalidRequest("'conversation' is an id, or an object with an 'id'.", param="conversation")
     return name
+
+
+def refuse_unstored(storage: Storage) -> None:
+    """Raises InvalidRequest if the settings let no item be added to a conversation."""
+    if storage.settings.store == "never":
+        raise InvalidRequest(
+            'Conversations are stored, and nothing is stored here (storage.store = "never"). Send the items in '
+            "'input'.",
+            param="conversation",
+        )
 
 
 def no_conversation(name: str) -> NotFound:
@@ -195,8 +210,8 @@ async def _resolved(storage: Storage, caller: Caller, reference: Json, known: di
     ``known`` are items by their ids, to which those of a response that was read are added.
     """
     name = reference.get("id")
-    if not isinstance(name, str):
-        return reference
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest("An 'item_reference' needs the 'id' of an item, a text.", param="input")
     response = response_of(name)
     if name not in known and response is not None:
         record = await storage.records.get(RESPONSE, response, caller.id)

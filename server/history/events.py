@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
-from catalog.errors import Unavailable
+from catalog.errors import NotFound, Unavailable
 from catalog.types import Json
 from routing.state.records import Record, RecordQuery
 from server.history.context import RESPONSE
@@ -18,6 +18,7 @@ EVENTS = "response_events"
 PACE = 0.05
 """Seconds between two writes of events, and between two looks of a follower."""
 _RETRY = 0.5
+_LAST = frozenset(f"response.{end}" for end in ("completed", "incomplete", "failed", "cancelled"))
 
 
 class EventLog:
@@ -93,8 +94,12 @@ async def next_number(storage: Storage, response: Record) -> int:
 
 
 async def follow(storage: Storage, response: Record, after: int) -> AsyncGenerator[Json]:
-    """The events of a background response after the number ``after``, until its end."""
+    """The events of a background response after the number ``after``, until its end.
+
+    Raises NotFound for one that is deleted before its last event was read.
+    """
     cursor: int | None = None
+    ended = False
     while True:
         current = await storage.records.get(RESPONSE, response.id, response.owner)
         query = RecordQuery(EVENTS, parent=response.id, after=cursor, limit=100)
@@ -102,9 +107,12 @@ async def follow(storage: Storage, response: Record, after: int) -> AsyncGenerat
         for record in found:
             cursor = record.sequence
             for event in record.body["events"]:
+                ended = event["type"] in _LAST
                 if event["sequence_number"] > after:
                     yield event
         if not found:
+            if current is None and not ended:
+                raise NotFound(f"The response {response.id!r} was deleted.", param="response_id")
             if current is None or not current.status:
                 return
             await asyncio.sleep(PACE)

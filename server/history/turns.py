@@ -121,7 +121,7 @@ class Turn:
             records = [self.record(response)] if self.kept else []
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
-            await self.storage.keep(*records, make_room=self.kept)
+            await self.storage.keep(*records)
         except RoundhouseError as error:
             structlog.get_logger("server.history").warning(
                 "response.not_stored", response=self.response_id, error=error.message
@@ -158,7 +158,12 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     storage = runtime.storage
     kept = keeps(storage, body.store, default=True)
     if body.background and not (kept and storage.settings.background):
-        why = "are switched off (storage.background)" if kept else "are stored: 'store' must be true"
+        if kept:
+            why = "are switched off (storage.background)"
+        elif storage.settings.store == "never":
+            why = 'are stored, and nothing is stored here (storage.store = "never")'
+        else:
+            why = "are stored: 'store' must be true"
         raise UnsupportedParameter(f"Background responses {why}.", param="background")
     stateful = body.previous_response_id is not None or body.conversation is not None
     context = await context_of(storage, body, caller) if stateful else NOTHING

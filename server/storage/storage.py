@@ -14,6 +14,9 @@ from routing.state.records import Record, RecordQuery, Records, unanswered
 from server.callers import Caller
 from server.storage.settings import StorageSettings
 
+_GIVE_WAY = ("response", "chat_completion")
+"""Kinds whose records are kept by default or in passing: they give way to newer records. Their events go too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -64,12 +67,12 @@ class Storage:
         fields = {"expires_at": now + self.settings.keep, **fields}
         return Record(kind, name, body, owner=caller.id, created_at=now, **fields)
 
-    async def keep(self, *records: Record, make_room: bool = False) -> None:
-        """Store new records of one caller, all or none.
+    async def keep(self, *records: Record) -> None:
+        """Store new records of one caller, all or none; the caller's oldest finished answers give way to them.
 
-        Raises StorageFull, unless the caller's oldest records may ``make_room``, and Unavailable.
+        Raises StorageFull and Unavailable.
         """
-        await self.records.add(records, room=self.settings.bytes_per_key, make_room=make_room)
+        await self.records.add(records, room=self.settings.bytes_per_key, give_way=_GIVE_WAY)
 
     async def found(self, kind: str, name: str, caller: Caller, *, param: str | None = None) -> Record:
         """A record of the caller. Raises NotFound, also for one of another key."""
@@ -104,10 +107,10 @@ class Storage:
         query = replace(query, newest_first=newest_first, limit=max(100, page.limit + 1))
         cursor, param = (page.before, "before") if backwards else (page.after, "after")
         if cursor is not None:
-            at = await self.records.get(query.kind, cursor, query.owner)
-            if at is None or query.parent not in (None, at.parent):
+            at = await self.records.place(query.kind, cursor, query.owner)
+            if at is None or query.parent not in (None, at[1]):
                 raise InvalidRequest(f"The list has no {cursor[:80]!r} to go on from.", param=param)
-            query = replace(query, after=at.sequence)
+            query = replace(query, after=at[0])
         found: list[Record] = []
         while len(found) <= page.limit:
             rows = await self.records.find(query)

@@ -33,26 +33,45 @@ router = APIRouter(tags=["completions"])
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation: whole, or as a stream of events. It is kept with ``store: true``."""
     include_usage = usage_wanted(body.stream, body.stream_options)
+    wants_store = bool(body.model_extra) and body.model_extra.get("store") is True
+    keeps = wants_store and runtime_of(request).storage.settings.store != "never"
+    if wants_store and not keeps:
+        body = _without_store(body)
     job = chat_job(body, origin_of(request))
     of_functions = job.request is not body and not body.tools
     encoder = FunctionCallEncoder if of_functions else ChunkEncoder
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
     keeper: ChatKeeper | None = None
-    if body.model_extra and body.model_extra.get("store") is True:
-        storage = runtime_of(request).storage
-        if storage.settings.store != "never":
-            job = replace(job, kept=KEPT)
-            keeper = ChatKeeper(storage, caller_of(request), job.trace, body)
+    if keeps:
+        job = replace(job, kept=KEPT)
+        keeper = ChatKeeper(runtime_of(request).storage, caller_of(request), job.trace, body)
+    elif wants_store:
+        job = replace(job, left_out=(*job.left_out, "store"))
     if body.stream:
         told = with_running_usage(
             encoder(include_usage=include_usage), body.stream_options, job.facts.prompt_tokens
         )
         return await stream_events(request, job, told if keeper is None else KeptChunks(told, keeper))
-    if keeper is None:
+    if not wants_store:
         return await answer_json(request, job, assembler)
     completion, headers = await whole(request, job, assembler)
-    await keeper.keep(completion)
+    if keeper is None:
+        completion["store"] = False
+        dropped = headers.get("x-roundhouse-dropped")
+        if dropped is None or "store" not in dropped.split(", "):
+            headers = {**headers, "x-roundhouse-dropped": f"{dropped}, store" if dropped else "store"}
+    else:
+        await keeper.keep(completion)
     return json_response(completion, headers=headers)
+
+
+def _without_store(body: ChatRequest) -> ChatRequest:
+    """A copy that is not stored by the model's server either."""
+    copy = body.model_copy()
+    if copy.model_extra is not None:
+        copy.model_extra.pop("store", None)
+    copy.__pydantic_fields_set__.discard("store")
+    return copy
 
 
 class FunctionCallEncoder(ChunkEncoder):

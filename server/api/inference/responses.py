@@ -91,7 +91,7 @@ async def _in_background(request: Request, turn: Turn) -> Response:
         runtime.catalog.resolve(facts.requested)
     record, events = queued_record(turn, origin.headers)
     assert runtime.runner is not None
-    await runtime.storage.keep(record, record_of(record, events), make_room=True)
+    await runtime.storage.keep(record, record_of(record, events))
     await runtime.runner.begin(record)
     headers = {"x-roundhouse-trace": turn.name}
     if turn.body.stream:

@@ -20,7 +20,7 @@ from server.api.stored.pages import Included, ItemsQuery, Metadata, MetadataUpda
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
-from server.history.context import CONVERSATION, ITEM, item_record, items_of, no_conversation
+from server.history.context import CONVERSATION, ITEM, item_record, items_of, no_conversation, refuse_unstored
 from server.history.items import as_items, shown
 from server.storage.storage import Page, listed
 
@@ -94,6 +94,7 @@ def _object(record: Record) -> Json:
 async def create_conversation(request: Request, body: NewConversation) -> Response:
     """Make a conversation, which responses go on with and add their items to."""
     storage, caller = runtime_of(request).storage, caller_of(request)
+    refuse_unstored(storage)
     name = new_id("conv")
     record = storage.new(CONVERSATION, name, {"metadata": body.metadata or {}}, caller, expires_at=None)
     items = _new(body.items or [])
@@ -174,6 +175,7 @@ async def create_conversation_items(
     """Add items to a conversation, in their order."""
     await _found(request, conversation_id)
     storage, caller = runtime_of(request).storage, caller_of(request)
+    refuse_unstored(storage)
     items = _new(body.items)
     told = shown(items, query.include)
     for given in body.items:
@@ -193,20 +195,27 @@ async def create_conversation_items(
 async def list_conversation_items(request: Request, conversation_id: str, query: ItemsQuery) -> Response:
     """List the items of a conversation."""
     await _found(request, conversation_id)
-    after = None if query.after is None else (await _item(request, conversation_id, query.after, "after")).id
-    rows, more = await runtime_of(request).storage.page(
+    storage = runtime_of(request).storage
+    after = None if query.after is None else item_record(conversation_id, query.after)
+    if after is not None and await storage.records.place(ITEM, after, caller_of(request).id) is None:
+        raise _no_item(query.after, "after")
+    rows, more = await storage.page(
         RecordQuery(ITEM, owner=caller_of(request).id, parent=conversation_id),
         Page(query.limit, query.order, after),
     )
     return json_response(listed(shown([row.body for row in rows], query.include), more))
 
 
-async def _item(request: Request, conversation: str, name: str, param: str = "item_id") -> Record:
+def _no_item(name: str | None, param: str) -> NotFound:
+    return NotFound(f"The conversation has no item {str(name)[:100]!r}.", param=param)
+
+
+async def _item(request: Request, conversation: str, name: str) -> Record:
     await _found(request, conversation)
     records = runtime_of(request).storage.records
     record = await records.get(ITEM, item_record(conversation, name), caller_of(request).id)
     if record is None:
-        raise NotFound(f"The conversation has no item {name[:100]!r}.", param=param)
+        raise _no_item(name, "item_id")
     return record
 
 

@@ -78,6 +78,16 @@ class _Reader:
 
     def _of_agents(self, kind: str | None, item: Json, where: str) -> None:
         """Read an item of a tool that the client runs, or leave out one of a tool that OpenAI runs."""
+        if kind == "item_reference":
+            raise UnsupportedParameter(
+                f"The item {str(item.get('id'))[:80]!r} is not known here; send the item itself.", param=where
+            )
+        if kind == "compaction":
+            raise UnsupportedParameter(
+                "This compaction was not made here for your key; send one of POST /v1/responses/compact, or the "
+                "items themselves.",
+                param=where,
+            )
         if kind in _OPAQUE:
             raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
         if kind in ("tool_search_call", "tool_search_output") and not item.get("call_id"):

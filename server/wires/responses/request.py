@@ -57,6 +57,12 @@ def to_chat(
         messages.insert(0, {"role": "system", "content": request.instructions})
     if not messages and losses.refusal is not None:
         messages.append({"role": "user", "content": ""})  # the conversation is stored, and no chat is sent
+    if not messages and losses.names:
+        raise InvalidRequest(
+            f"'input' has nothing that a model can read: items of these types are left out: "
+            f"{', '.join(name.removeprefix('input.')[:80] for name in losses.names)}.",
+            param="input",
+        )
     if not messages:
         raise InvalidRequest("'input' is empty; send a text or an item.", param="input")
     extras, left_out = split_extras(request.model_extra or {}, frozenset())

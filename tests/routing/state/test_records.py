@@ -19,6 +19,7 @@ from routing.state.sqlite import SqliteState
 from tests.routing.state.stores import Opener
 
 LONG_AGO = 1.0
+GIVES_WAY = ("response", "chat")
 
 
 def made(name: str, **fields: Any) -> Record:
@@ -121,20 +122,56 @@ async def test_the_records_of_a_key_stay_within_its_room(opener: Opener) -> None
         await records.add([made("r3", body=big)], room=40_000)
     assert await records.get("response", "r3") is None
     await records.add([made("r3", body=big, owner="b")], room=40_000)
-    await records.add([made("r4", body=big)], room=40_000, make_room=True)
+    await records.add([made("r4", body=big)], room=40_000, give_way=GIVES_WAY)
     assert await records.get("response", "r0") is None, "the oldest gave way"
     assert await records.used("a") == used
     with pytest.raises(StorageFull):
-        await records.add([made("huge", body={"text": "x" * 50_000})], room=40_000, make_room=True)
+        await records.add([made("huge", body={"text": "x" * 50_000})], room=40_000, give_way=GIVES_WAY)
     assert await records.get("response", "r1") is not None, "nothing is deleted for what can never fit"
     assert await records.hold("response", "r1", "me", time.time() + 1000)
-    await records.add([made("r5", body=big)], room=40_000, make_room=True)
+    await records.add([made("r5", body=big)], room=40_000, give_way=GIVES_WAY)
     assert await records.get("response", "r1") is not None, "held records are at work"
     assert await records.get("response", "r2") is None
     changed = await records.get("response", "r5")
     assert changed is not None
     await records.replace(replace(changed, body={}))
     assert await records.used("a") == used - len('"text":""') - 10_000
+
+
+async def test_only_finished_records_of_the_named_kinds_give_way_the_oldest_first_and_with_their_parts(
+    opener: Opener,
+) -> None:
+    records = (await opener()).records
+    big = {"text": "x" * 10_000}
+    await records.add([made("running", body=big, status="in_progress")])
+    await records.add([made("file", kind="file", body=big)])
+    await records.add([made("chat", kind="chat")])
+    await records.add([made("old")])
+    await records.add([made("events", kind="events", parent="old", body=big)])
+    await records.add([made("new", body=big)])
+    await records.add([made("batch", kind="batch", body=big)], room=45_000, give_way=GIVES_WAY)
+    kept = [("response", "running"), ("file", "file"), ("response", "new"), ("batch", "batch")]
+    for kind, name in kept:
+        assert await records.get(kind, name) is not None, name
+    for kind, name in (("chat", "chat"), ("response", "old"), ("events", "events")):
+        assert await records.get(kind, name) is None, name
+    with pytest.raises(StorageFull):
+        await records.add(
+            [made("bigger", kind="file", body={"text": "x" * 30_000})], room=45_000, give_way=GIVES_WAY
+        )
+    assert await records.get("response", "new") is not None, "nothing is deleted if that does not help"
+
+
+async def test_the_place_of_a_deleted_record_is_known_to_its_owner(opener: Opener) -> None:
+    records = (await opener()).records
+    await records.add([made("r1", parent="p"), made("r2")])
+    before = await records.place("response", "r1", "a")
+    assert before is not None
+    assert before[1] == "p"
+    await records.delete("response", "r1", "a")
+    assert await records.place("response", "r1", "a") == before
+    assert await records.place("response", "r1", "b") is None
+    assert await records.place("response", "r3", "a") is None
 
 
 async def test_one_process_at_a_time_holds_a_record(opener: Opener) -> None:
