@@ -22,7 +22,7 @@ HEAD = """# Metrics
 `ROUNDHOUSE_METRICS_KEYS`, which read nothing else ([prometheus/prometheus.yaml](prometheus/prometheus.yaml)). With
 several gateway processes one scrape covers all of them. Histograms have `_bucket`, `_sum` and `_count`. Label
 values are bounded: routes are templates, models are rows of the catalogue, codes are those of
-`catalog/errors.py`. No key, prompt or address is a label. [grafana/roundhouse.json](grafana/roundhouse.json) is
+`catalog/errors/`. No key, prompt or address is a label. [grafana/roundhouse.json](grafana/roundhouse.json) is
 a dashboard of these metrics, [prometheus/alerts.yaml](prometheus/alerts.yaml) has alerts.
 
 | metric | type | labels | meaning |

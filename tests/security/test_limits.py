@@ -100,7 +100,7 @@ BOUNDS = (
     Bound("Anthropic's stop", 64, lambda n: {"stop_sequences": ["x"] * n}, "/v1/messages"),
     Bound("Anthropic's tools", 256, lambda n: {"tools": [{"name": f"f{i}", "input_schema": {"type": "object"}}
                                                          for i in range(n)]}, "/v1/messages"),
-    Bound("items of a response", 4096, lambda n: {"input": [USER] * n}, "/v1/responses"),
+    Bound("items of a response", 16_384, lambda n: {"input": [USER] * n}, "/v1/responses"),
 )  # fmt: skip
 
 

@@ -93,13 +93,16 @@ async def test_one_models_limit_or_rejection_closes_no_other_model_of_the_endpoi
         provider.fault = Fault(status=status, headers={"retry-after": "3600"})
         answer = await running.client.post("/v1/chat/completions", json=chat("far"))
         error = assert_error(answer, answer.status_code, code)
-        assert int(answer.headers["retry-after"]) == pytest.approx(60 if status == 401 else 300, abs=5)
+        if status != 401:
+            assert int(answer.headers["retry-after"]) == pytest.approx(300, abs=5)
         assert status != 401 or PROVIDER_KEY_ENV in error["message"]
         provider.fault = Fault()
         answer = await running.client.post("/v1/chat/completions", json=chat("far"))
-        resting = (503, "model_temporarily_unavailable") if status == 401 else (429, code)
-        error = assert_error(answer, *resting)
-        assert int(answer.headers["retry-after"]) == pytest.approx(60 if status == 401 else 300, abs=5)
+        error = assert_error(answer, 502 if status == 401 else 429, code)
+        if status == 401:
+            assert "retry-after" not in answer.headers, "waiting does not mend a refused key"
+        else:
+            assert int(answer.headers["retry-after"]) == pytest.approx(300, abs=5)
         assert status != 401 or PROVIDER_KEY_ENV in error["message"]
         assert (await running.client.post("/v1/chat/completions", json=chat("farther"))).status_code == 200
         vector = {"model": "vector", "input": "Hello"}

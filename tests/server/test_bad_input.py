@@ -21,7 +21,8 @@ def error(answer: Response, status: int, code: str) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
     body = answer.json()
-    assert set(body) == {"error"}
+    beside = {"id", "message"} if "rerank" in answer.request.url.path else set()  # Cohere's clients read these
+    assert set(body) == {"error"} | beside
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert body["error"]["code"] == code
     assert body["error"]["message"]
@@ -169,10 +170,10 @@ async def test_unknown_paths(gateway: Gateway, path: str) -> None:
 
 
 async def test_wrong_methods(gateway: Gateway) -> None:
-    answer = await gateway.client.get(PATH)
+    answer = await gateway.client.get("/v1/embeddings")
     error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
-    error(await gateway.client.delete("/v1/models/parrot"), 405, "method_not_allowed")
+    error(await gateway.client.patch("/v1/models/parrot"), 405, "method_not_allowed")
 
 
 async def test_an_unknown_model_is_404_with_the_nearest_names(gateway: Gateway) -> None:
