@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, 
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Lock
 from typing import IO, ParamSpec, TypeVar
 
 GROUP = 0.05
@@ -170,7 +171,7 @@ class ResultJournal:
             self.full = self.failed = error
             self._room.set()
         finally:
-            self._spare.free()
+            self._spare.close()
             if file >= 0:
                 os.close(file)
 
@@ -191,25 +192,36 @@ class Spare:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
+        self._lock = Lock()
+        self._closed = False
         self.size = 0
 
     def grow(self, size: int) -> None:
-        """Take this many bytes in all. Raises OSError for a disk that has less."""
-        if self._file is None:
-            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by free()
-        file = self._file.fileno()
-        if sys.platform == "darwin":  # without posix_fallocate
-            os.pwrite(file, bytes(size - self.size), self.size)
-            os.fsync(file)
-        else:
-            os.posix_fallocate(file, 0, size)
-        self.size = size
+        """Take this many bytes in all, or none after :meth:`close`. Raises OSError for a disk that has less."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._file is None:
+                self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by free()
+            file = self._file.fileno()
+            if sys.platform == "darwin":  # without posix_fallocate
+                os.pwrite(file, bytes(size - self.size), self.size)
+                os.fsync(file)
+            else:
+                os.posix_fallocate(file, 0, size)
+            self.size = size
 
     def free(self) -> None:
         """Give the room back."""
-        if self._file is not None:
-            self._file.close()
-        self._file, self.size = None, 0
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file, self.size = None, 0
+
+    def close(self) -> None:
+        """Give the room back for good: a thread whose caller was cancelled may still be about to grow it."""
+        self._closed = True
+        self.free()
 
 
 def _create(path: Path) -> int:

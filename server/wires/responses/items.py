@@ -80,7 +80,8 @@ class _Reader:
         """Read an item of a tool that the client runs, or leave out one of a tool that OpenAI runs."""
         if kind == "item_reference":
             raise UnsupportedParameter(
-                f"The item_reference {str(item.get('id'))[:80]!r} is not known here; send the item itself.", param=where
+                f"The item_reference {str(item.get('id'))[:80]!r} is not known here; send the item itself.",
+                param=where,
             )
         if kind == "compaction":
             raise UnsupportedParameter(

@@ -160,3 +160,11 @@ async def test_results_longer_than_expected_are_lost_once_and_then_expected(
     disk.room = 100 * RESULT
     done = await until(gateway, batch, "completed", "failed")
     assert done["request_counts"] == {"total": 20, "completed": 20, "failed": 0}
+
+
+def test_room_that_is_asked_for_after_the_end_is_not_taken(tmp_path: Path) -> None:
+    spare = journal.Spare(tmp_path)
+    spare.grow(1000)
+    spare.close()
+    spare.grow(2000)  # by a thread whose caller was cancelled
+    assert spare.size == 0

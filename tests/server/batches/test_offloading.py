@@ -315,9 +315,11 @@ async def test_a_batch_that_expires_keeps_what_is_answered(site: Open, openai: F
         batch = await s.send(line("a"), line("b"))
         await s.begun(batch)
         await s.die()
-        record = await s.runtime.storage.records.get("batch", batch["id"])
-        assert record is not None
-        await s.runtime.storage.records.replace(record.changed(expires_at=int(s.runtime.storage.now()) - 1))
+        records, changed = s.runtime.storage.records, None
+        while changed is None:
+            record = await records.get("batch", batch["id"])
+            assert record is not None
+            changed = await records.replace(record.changed(expires_at=int(s.runtime.storage.now()) - 1))
         openai.finishing = True
         s.revive()
         done = await s.until(batch, "expired")
