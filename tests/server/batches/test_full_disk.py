@@ -45,6 +45,8 @@ class Disk:
                 disk.spares.pop(id(self), None)
                 self.size = 0
 
+            close = free
+
         monkeypatch.setattr(journal, "_append", bounded)
         monkeypatch.setattr(journal, "USUAL", RESULT)
         monkeypatch.setattr(work, "USUAL", RESULT)
