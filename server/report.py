@@ -84,7 +84,7 @@ class Report(TypedDict):
 
 
 async def faults_of_endpoints(runtime: Runtime) -> dict[str, str]:
-    """What keeps endpoints from being called, by id: credentials that a cloud does not give, for example."""
+    """Faults that keep endpoints from being called, by id: credentials that a cloud does not give, for example."""
     ask, servers = runtime.fault, runtime.catalog.servers
     if ask is None:
         return {}

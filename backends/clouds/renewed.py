@@ -106,7 +106,7 @@ class Accounts(Generic[T]):
         return found
 
     async def fault(self, upstream: Upstream) -> str | None:
-        """What keeps the endpoint from being called, asked for at most :data:`PATIENCE`; None if nothing does."""
+        """The fault that keeps the endpoint from being called, sought for at most :data:`PATIENCE`; else None."""
         if upstream.api_key:
             return None
         try:

@@ -30,7 +30,7 @@ class BatchLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchCall:
-    """What the requests of one batch share: the path of the API that they ask, and headers of that call."""
+    """The common part of the requests of one batch: the API's path that they ask, and headers of that call."""
 
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -261,7 +261,7 @@ class Spend:
         return max(0, min(room)) / NANO if room else None
 
     def left(self, key: str) -> Left | None:
-        """What is left of the caps of the key's windows; ``None`` without such a cap."""
+        """The dollars left of the caps of the key's windows; ``None`` without such a cap."""
         if not self._scopes(key):
             return None
         now = self._wall()

@@ -186,7 +186,7 @@ def _by_cost(
 
 
 def _beside(price: Price, facts: Facts) -> str:
-    """What counts as part of the prompt beside what the caller wrote."""
+    """Parts of the prompt beside the caller's own text."""
     if Capability.WEB_SEARCH not in facts.features:
         return ""
     fee = searches_of(price, facts)

@@ -60,7 +60,7 @@ _STREAMING = frozenset({"stream", "stream_options"})
 
 @dataclass(frozen=True, slots=True)
 class DeferredCalls:
-    """What collecting and replaying need. ``plan`` chooses as the dispatcher does; ``sinks`` get the outcomes."""
+    """The parts that collecting and replaying need. ``plan`` chooses as the dispatcher; ``sinks`` get outcomes."""
 
     plan: Callable[[Facts], Plan]
     endpoint: Callable[[str], Endpoint]

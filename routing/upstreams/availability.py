@@ -47,7 +47,7 @@ class Availability:
         self._absent: frozenset[str] = frozenset()
         self.blocked: Mapping[str, Block] = {}
         self.faults: Mapping[str, Block] = {}
-        """What the files of each model lacked at the last check, whether or not its engine is installed."""
+        """The lacks of each model's files at the last check, whether or not its engine is installed."""
 
     def refresh(self, models: tuple[Model, ...]) -> None:
         """Check again. It waits for the file system, so call it from a thread, or at start.

@@ -1,4 +1,4 @@
-"""What differs between OpenAI's batches and Anthropic's: the lines of the input and of the results."""
+"""The differences between OpenAI's batches and Anthropic's: the lines of the input and of the results."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class EmbeddingMerger:
     """Merges requests of one text that are equal otherwise."""
 
     def key(self, body: EmbeddingRequest) -> bytes | None:
-        """What requests must share to be merged; ``None`` for one that is asked alone."""
+        """The parts that requests must share to be merged; ``None`` for one that is asked alone."""
         if not isinstance(body.input, str) or len(body.input) > LONGEST:
             return None
         return orjson.dumps(body.to_wire(input=None), option=orjson.OPT_SORT_KEYS)

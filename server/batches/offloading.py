@@ -118,7 +118,7 @@ class Offloading:
 
     @property
     def told(self) -> list[Json] | None:
-        """What the record knows of the providers' batches; ``None`` if no line was for one."""
+        """The record's part about the providers' batches; ``None`` if no line was for one."""
         return self._told
 
     def unanswered(self) -> Container[int]:

@@ -1,1 +1,1 @@
-"""What callers said before: responses and their chains, conversations, background responses, chats."""
+"""Earlier turns of callers: responses and their chains, conversations, background responses, chats."""

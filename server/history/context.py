@@ -1,4 +1,4 @@
-"""What a Responses request goes on with: a chain of responses, a conversation, items that it refers to."""
+"""The turns before a Responses request: a chain of responses, a conversation, items that it refers to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PreviousResponseNotFound(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What comes before an ``input``. ``elsewhere``: a provider of the Responses API may know it, nobody here."""
+    """The turns before an ``input``. ``elsewhere``: they are not here, but a provider may know them."""
 
     items: list[Json]
     conversation: str | None = None

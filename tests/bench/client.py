@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Result:
-    """What one job measured: per request the seconds to the first content and to the end, and its pieces."""
+    """The measurements of one job: per request the seconds to the first content and to the end, and its pieces."""
 
     first: list[float]
     whole: list[float]

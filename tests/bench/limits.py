@@ -1,4 +1,4 @@
-"""What the operating system allows a benchmark's processes."""
+"""The operating system's limits for a benchmark's processes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure must keep to."""
+    """The bound of a figure."""
 
     kind: Literal["<=", ">="]
     value: float

@@ -44,7 +44,7 @@ class Tap:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def exchanges(self) -> Iterator[Exchange]:
-        """What passed so far. The requests of a connection are answered in their order."""
+        """The exchanges so far. The requests of a connection are answered in their order."""
         for asked, answered in self._lines:
             for request, answer in zip(
                 _REQUEST.findall(bytes(asked)), _ANSWER.findall(bytes(answered)), strict=False

@@ -152,7 +152,7 @@ def test_a_client_finishes_its_loop(
 
 
 def judged(client: Client, passed: list[Exchange]) -> Iterator[str]:
-    """What is wrong with a client's traffic."""
+    """The faults in a client's traffic."""
     for exchange in passed:
         told = f"{exchange.request} {exchange.status}"
         if exchange.status >= 400 and not client.unjudged and told not in client.refused:

@@ -131,7 +131,7 @@ class _Renewal:
         return UpstreamRejectedKey(f"{endpoint}: AWS gave no credentials ({type(error).__name__}); renew them.")
 
     def _lack(self, error: Exception, exceptions: Any) -> str:
-        """What is missing, and what to do. Callers read it, so it names neither the file nor the profile."""
+        """The missing credential and the remedy. Callers read it, so it names neither the file nor the profile."""
         account = self._account
         where = "AWS's configuration" if account.credentials_file is None else "its credentials_file"
         if isinstance(error, exceptions.ProfileNotFound):

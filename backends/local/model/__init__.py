@@ -1,1 +1,1 @@
-"""What a worker tells of its model: tokens, chat template, the grammars and efforts that fit it."""
+"""Facts that a worker tells of its model: tokens, chat template, the grammars and efforts that fit it."""

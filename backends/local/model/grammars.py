@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"<[^<>\s]+>")
 
 
 class Grammars:
-    """What is known of each worker's template and vocabulary; it is asked once."""
+    """Each worker's template and vocabulary; a worker is asked once."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http

@@ -121,7 +121,7 @@ async def count_response_tokens(request: Request, body: ResponsesRequest) -> Res
 
 
 class CompactedResponse(TypedDict):
-    """What to send as ``input`` in place of a long conversation: its user messages and a compaction item."""
+    """Items to send as ``input`` in place of a long conversation: its user messages and a compaction item."""
 
     id: str
     object: Literal["response.compaction"]

@@ -36,7 +36,7 @@ class OllamaMessage(TypedDict):
 
 
 class OllamaLine(TypedDict):
-    """What the lines of all answers have; the last one is ``done``, with the counts and durations."""
+    """Members of the lines of all answers; the last one is ``done``, with the counts and durations."""
 
     model: str
     created_at: str

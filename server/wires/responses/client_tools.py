@@ -109,7 +109,7 @@ class ClientTool:
 
 
 def _skills(tool: Json) -> str:
-    """What a local environment's skills are for, and where their instructions are."""
+    """The purposes of a local environment's skills, and the places of their instructions."""
     environment = tool.get("environment")
     skills = environment.get("skills") if isinstance(environment, dict) else None
     told = [
@@ -171,7 +171,7 @@ def is_hosted(tool: Json) -> bool:
 
 
 def result_of(item: Json) -> str:
-    """What a model reads of a result item: its text, or the whole as JSON where it says more."""
+    """The part of a result item that a model reads: its text, or the whole as JSON where it says more."""
     output = item.get("output")
     if isinstance(output, str) and item.get("status") != "failed":
         return output

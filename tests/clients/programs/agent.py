@@ -11,7 +11,7 @@ COMMAND = f"echo {TEXT} > {FILE} && cat {FILE}"
 
 
 def prompt(tool: str, arguments: dict[str, object]) -> str:
-    """What a capable model is told: a call of the agent's own tool."""
+    """The prompt that scripts a capable model: a call of the agent's own tool."""
     return f"Make the file {FILE}: Call {tool} {json.dumps(arguments)}"
 
 

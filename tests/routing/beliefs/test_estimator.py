@@ -1,4 +1,4 @@
-"""What is expected of a model: belief that borrows, speed that is learned, and state that survives damage."""
+"""Expectations of a model: belief that borrows, speed that is learned, and state that survives damage."""
 
 from __future__ import annotations
 

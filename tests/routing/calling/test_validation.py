@@ -1,4 +1,4 @@
-"""What a program can tell of an answer: valid, invalid, or nothing."""
+"""A program's verdict on an answer: valid, invalid, or nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What callers said before."""
+"""Earlier turns of callers."""

@@ -1,4 +1,4 @@
-"""What the settings keep, and the words for what cannot be gone on from."""
+"""The settings of storage, and the refusals of turns that cannot be gone on from."""
 
 from __future__ import annotations
 

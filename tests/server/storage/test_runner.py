@@ -12,7 +12,7 @@ import pytest
 
 from catalog.errors import InvalidRequest
 from routing.clock import SystemClock
-from routing.state.records import Record, Records
+from routing.state.records import Record, RecordQuery, Records
 from routing.state.sqlite import SqliteState
 from server.storage import runner as module
 from server.storage.runner import CANCELLING, Runner
@@ -81,6 +81,22 @@ async def ended(records: Records, name: str, status: str) -> Record:
             await asyncio.sleep(0.01)
 
 
+async def looked(records: Records, times: int = 3) -> None:
+    """Wait until a runner has looked for work this many times more."""
+    seen = asyncio.Semaphore(0)
+    find = records.find
+
+    async def finding(query: RecordQuery) -> list[Record]:
+        if query.status == CANCELLING:
+            seen.release()  # each look begins with what is cancelled
+        return await find(query)
+
+    records.find = finding  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        for _ in range(times):
+            await seen.acquire()
+
+
 def queued(name: str) -> Record:
     return Record("sum", name, {}, status="queued")
 
@@ -118,7 +134,7 @@ async def test_no_more_is_done_at_once_than_the_bound(records: Records, run: Sta
     run(work)
     await records.add([queued(f"w{n}") for n in range(5)])
     await ended(records, "w1", "running")
-    await asyncio.sleep(0.1)  # several looks
+    await looked(records)
     assert len(work.began) == 2
     work.go.set()
     for n in range(5):
@@ -174,7 +190,7 @@ async def test_an_error_is_the_end_of_the_work(records: Records, run: Start) -> 
     run(work)
     await records.add([queued("w")])
     assert (await ended(records, "w", "failed")).body["error"] == "It cannot be done."
-    await asyncio.sleep(0.1)  # several looks
+    await looked(records)
     assert work.began == ["w"]
 
 

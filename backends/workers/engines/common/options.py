@@ -16,7 +16,7 @@ T = TypeVar("T", bound="EngineOptions")
 
 
 class Content(Enum):
-    """What a path among the options must lead to; a path without one leads to any regular file."""
+    """The kind of file that a path among the options must lead to; without one, any regular file."""
 
     GGUF = "gguf"
     FOLDER = "folder"
