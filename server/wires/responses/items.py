@@ -93,7 +93,9 @@ class _Reader:
             raise UnsupportedParameter(f"Items {of_type(kind)} are not supported.", param=where)
         if kind in ("tool_search_call", "tool_search_output") and not item.get("call_id"):
             return  # the provider searched, and the toolbox has the tools
-        if kind is not None and kind in ITEMS:
+        if kind == "agent_message":
+            self.messages.append({"role": "user", "content": _between_agents(item, where)})
+        elif kind is not None and kind in ITEMS:
             self._client_call(ITEMS[kind], item, where)
             _name_lost(item, _OF_ITEMS, "input", self._losses)
         elif kind in RESULTS:
@@ -142,6 +144,21 @@ class _Reader:
         """The names of the tools that a search found; their definitions are among the chat's tools."""
         found = [self._toolbox.name_of(key) for key in keys_of(item.get("tools"))]
         return f"Found: {', '.join(found)}" if found else "Found no tools."
+
+
+def _between_agents(item: Json, where: str) -> str:
+    """The text of a message from one agent of the client to another, with their names.
+
+    Codex sends what another model wrote as ``encrypted_content``; it is that model's plain text.
+    """
+    parts = item.get("content")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise InvalidRequest("A message between agents has a list of parts.", param=f"{where}.content")
+    texts = [part.get("text") or part.get("encrypted_content") for part in parts]
+    author, recipient = (str(item.get(name) or "an agent")[:200] for name in ("author", "recipient"))
+    return "\n".join(
+        [f"Message from {author} to {recipient}:", *(text for text in texts if isinstance(text, str))]
+    )
 
 
 def _assistant(messages: list[Json]) -> Json:

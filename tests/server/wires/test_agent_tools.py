@@ -406,3 +406,17 @@ def test_a_malformed_summary_of_sealed_reasoning_says_nothing(junk: Any) -> None
 def test_an_item_whose_type_is_no_name_is_a_400(item: Json) -> None:
     with pytest.raises(InvalidRequest):
         chat_of(input=[item])
+
+
+def test_a_message_between_agents_reaches_the_model_as_text() -> None:
+    task: Json = {"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": [
+        {"type": "input_text", "text": "Do this:"}, {"type": "encrypted_content", "encrypted_content": "say BANANA"},
+    ]}  # fmt: skip
+    chat = chat_of(input=[task])
+    assert [(message.role, message.content) for message in chat.messages] == [
+        ("user", "Message from /root to /root/a:\nDo this:\nsay BANANA")
+    ]
+    assert chat.left_out == ()
+    with pytest.raises(InvalidRequest) as wrong:
+        chat_of(input=[{**task, "content": "say BANANA"}])
+    assert wrong.value.param == "input[0].content"
