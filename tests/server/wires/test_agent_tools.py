@@ -409,9 +409,11 @@ def test_an_item_whose_type_is_no_name_is_a_400(item: Json) -> None:
 
 
 def test_a_message_between_agents_reaches_the_model_as_text() -> None:
-    task: Json = {"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": [
-        {"type": "input_text", "text": "Do this:"}, {"type": "encrypted_content", "encrypted_content": "say BANANA"},
-    ]}  # fmt: skip
+    parts = [
+        {"type": "input_text", "text": "Do this:"},
+        {"type": "encrypted_content", "encrypted_content": "say BANANA"},
+    ]
+    task: Json = {"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": parts}
     chat = chat_of(input=[task])
     assert [(message.role, message.content) for message in chat.messages] == [
         ("user", "Message from /root to /root/a:\nDo this:\nsay BANANA")
