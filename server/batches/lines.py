@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from threading import Lock
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import StringConstraints, create_model
 
@@ -25,6 +27,15 @@ BLOCK = 1 << 20
 MOST_ERRORS = 100
 """Errors of lines that are told; the check ends there."""
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class Closable(Protocol):
+    """A thing that is closed after use."""
+
+    def close(self) -> object: ...
+
+
+Opened = TypeVar("Opened", bound=Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ async def read_lines(path: Path, limit: int) -> AsyncGenerator[list[Line]]:
     A line of more than ``limit`` bytes is cut off there, and nothing is read beyond it. A byte order mark at the
     beginning is left out. Raises OSError.
     """
-    with await asyncio.to_thread(path.open, "rb") as file:
+    async with opened(lambda: path.open("rb")) as file:
         number = 0
         while True:
             rows = await asyncio.to_thread(_block, file, limit)
@@ -76,6 +87,32 @@ async def read_lines(path: Path, limit: int) -> AsyncGenerator[list[Line]]:
             number += len(rows)
             if len(rows[-1]) > limit:
                 return
+
+
+@asynccontextmanager
+async def opened(opener: Callable[[], Opened]) -> AsyncIterator[Opened]:
+    """A file that a thread opens, closed at the end, also if the caller is cancelled before it is open.
+
+    Raises as ``opener`` does.
+    """
+    made: list[Opened] = []
+    lock, over = Lock(), False
+
+    def open_in_thread() -> Opened:
+        file = opener()
+        with lock:
+            if over:
+                file.close()
+            made.append(file)
+        return file
+
+    try:
+        yield await asyncio.to_thread(open_in_thread)
+    finally:
+        with lock:
+            over = True
+        for file in made:
+            file.close()
 
 
 def _block(file: Any, limit: int) -> list[bytes]:
@@ -126,13 +163,14 @@ class Check:
     async def run(self, path: Path) -> Checked:
         """Check a file. Raises OSError."""
         found = self._found
-        async for block in read_lines(path, self._limit):
-            for start in range(0, len(block), 32):
-                await asyncio.to_thread(self._check, block[start : start + 32])
+        async with aclosing(read_lines(path, self._limit)) as blocks:
+            async for block in blocks:
+                for start in range(0, len(block), 32):
+                    await asyncio.to_thread(self._check, block[start : start + 32])
+                    if found.full or found.total > self._most:
+                        break
                 if found.full or found.total > self._most:
                     break
-            if found.full or found.total > self._most:
-                break
         if found.total > self._most:
             found.refuse(
                 "too_many_requests",

@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,7 @@ from routing.state.records import Record
 from server.batches.answering import Answering
 from server.batches.asking import Asker, caller_of_owner
 from server.batches.journal import Lines
-from server.batches.lines import Line
+from server.batches.lines import Line, opened
 from server.runtime import Runtime
 
 MOST_LINES = 50_000
@@ -315,7 +315,7 @@ class Offloading:
         """Answer the lines that have a result. Calls of keys that are gone by now are paid for, too."""
         asker = Asker(replace(self._runtime, dispatcher=replayer, keys=None), self._batch.owner)
         wait = FIRST_LOOK
-        with await asyncio.to_thread(_InputLines, self._path("input"), group.numbers) as lines:
+        async with opened(lambda: _InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
                     async for result in self._api(group).results(replayer.upstream, state):
@@ -408,7 +408,7 @@ class _AllBut(Container[int]):
         return not isinstance(number, int) or number not in self._kept or number in self._taken
 
 
-class _InputLines(AbstractContextManager["_InputLines"]):
+class _InputLines:
     """Lines of the input by their numbers."""
 
     def __init__(self, path: Path, numbers: Sequence[int]) -> None:
@@ -422,7 +422,7 @@ class _InputLines(AbstractContextManager["_InputLines"]):
                 self._at[number] = at
             at += len(row)
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def __contains__(self, number: int) -> bool:

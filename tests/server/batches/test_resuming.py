@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from routing.clock import SystemClock
 from server.background import works
 from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
+from server.batches.lines import opened
 from server.runtime import Runtime
 from server.settings import Settings
 from server.storage.runner import Runner
@@ -206,3 +208,27 @@ async def test_lines_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pyt
     numbers = [line.number for block in blocks for line in block]
     assert numbers == list(range(1, 102))
     assert len(blocks[-1][-1].data) == 51
+
+
+async def test_a_file_that_a_thread_opens_for_a_cancelled_reader_is_closed(tmp_path: Path) -> None:
+    asked, go = threading.Event(), threading.Event()
+    files: list[IO[bytes]] = []
+
+    def open_slowly() -> IO[bytes]:
+        asked.set()
+        assert go.wait(20)
+        files.append((tmp_path / "in").open("wb"))
+        return files[0]
+
+    async def read() -> None:
+        async with opened(open_slowly):
+            raise AssertionError("cancelled before")
+
+    reading = asyncio.create_task(read())
+    await asyncio.to_thread(asked.wait, 20)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    go.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert files[0].closed
