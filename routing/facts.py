@@ -18,9 +18,12 @@ class Task(StrEnum):
     CHAT = "chat"
     CODE = "code"
     REASONING = "reasoning"
+    MATHS = "maths"
     SUMMARISE = "summarise"
     CLASSIFY = "classify"
     EXTRACT = "extract"
+    TRANSLATE = "translate"
+    WRITE = "write"
     TOOL_USE = "tool_use"
     VISION = "vision"
     EMBED = "embed"
@@ -35,8 +38,18 @@ class Complexity(StrEnum):
 
     SIMPLE = "simple"
     MEDIUM = "medium"
-    CODE = "code"
     COMPLEX = "complex"
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure the recogniser is of a task and of a complexity, from 0 to 1; 0 where it was not asked."""
+
+    task: float = 0.0
+    complexity: float = 0.0
+
+
+NO_CONFIDENCE = Confidence()
 
 
 class Mode(StrEnum):
@@ -99,6 +112,7 @@ class Facts:
     features: frozenset[Capability] = frozenset()
     task: Task = Task.CHAT
     complexity: Complexity = Complexity.SIMPLE
+    confidence: Confidence = NO_CONFIDENCE
     prompt_tokens: int = 0
     output_tokens: int | None = None
     units: float = 1.0

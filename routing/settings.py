@@ -100,7 +100,7 @@ class ColdStart(Section):
     """
 
     always: frozenset[Task] = frozenset({Task.TOOL_USE, Task.VISION})
-    interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING})
+    interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING, Task.MATHS})
     observations: Positive = 5.0
     floor: Share = 0.6
     explore: Share = 0.05
@@ -150,6 +150,10 @@ class RoutingSettings(Section):
     )
     stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
     local_bonus: Share = Field(default=0.15, description="added to a local model's score by prefer_local")
+    effort: bool = Field(
+        default=True,
+        description="whether the reasoning effort of requests to auto follows their complexity, if they name none",
+    )
     diversity: Share = Field(
         default=0.25, description="deducted from a fallback's score per earlier candidate of its failure domain"
     )

@@ -35,9 +35,9 @@ from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
 from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
-from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
+from routing.reading.intent import is_auto
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from catalog.index import Floats
 from routing.beliefs.posterior import COMPLEXITIES, COMPLEXITY_AT, SHAPE, TASK_AT, TASKS, Evidence
@@ -31,12 +31,17 @@ Sizes = Annotated[list[Log], Field(min_length=SIZES, max_length=SIZES)]
 Weights = Annotated[list[Amount], Field(min_length=SIZES, max_length=SIZES)]
 
 
+def _today(complexity: Any) -> Any:
+    """Code was a complexity of its own before it was a task that may be simple or complex."""
+    return Complexity.MEDIUM if complexity == "code" else complexity
+
+
 class Cell(BaseModel):
     """Sums at one task and complexity: ``scores`` of ``counts`` observations, and the same of hints."""
 
     model_config = _STRICT
     task: Task
-    complexity: Complexity
+    complexity: Annotated[Complexity, BeforeValidator(_today)]
     scores: Amount = 0.0
     counts: Amount = 0.0
     hint_scores: Amount = 0.0
@@ -151,8 +156,10 @@ def read_quality(document: QualityDocument) -> Evidence:
     evidence = Evidence.fresh(prior, document.strength)
     for cell in document.cells:
         at = TASK_AT[cell.task], COMPLEXITY_AT[cell.complexity]
-        evidence.scores[at], evidence.counts[at] = cell.scores, cell.counts
-        evidence.hint_scores[at], evidence.hint_counts[at] = cell.hint_scores, cell.hint_counts
+        evidence.scores[at] += cell.scores
+        evidence.counts[at] += cell.counts
+        evidence.hint_scores[at] += cell.hint_scores
+        evidence.hint_counts[at] += cell.hint_counts
     evidence.seen = document.seen
     evidence.changes = document.changes
     return evidence

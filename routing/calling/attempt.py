@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from backends.adapting.efforts import is_silent_on_effort
 from backends.adapting.marks import with_own_reasoning
 from backends.base import Backend, Upstream
 from backends.constraints.request import FIELDS as FORMS
@@ -81,6 +82,8 @@ class Attempt(Generic[T]):
         self.dropped: tuple[str, ...] = ()
         self.bound: Bound | None = None
         """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
+        self.effort: str | None = None
+        """The reasoning effort that was asked for, if the caller named none."""
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
@@ -202,11 +205,16 @@ class Attempt(Generic[T]):
             request = bounded(request, self.bound, upstream)
         request, foreign = with_own_reasoning(request, self.model.id)
         translated = original_for(backend, request, upstream) is None
+        if self.candidate.effort is not None and translated and is_silent_on_effort(request):
+            self.effort = self.candidate.effort
+            request = request.model_copy(update={"reasoning_effort": self.effort})
         if needs_search_bound(facts, self.model.price, self._context.spend):
             held = search_bounded(request)
             if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
                 request = held
         self.dropped = backend.dropped(request, upstream)
+        if self.effort is not None:  # the nearest that the model has is as good
+            self.dropped = tuple(name for name in self.dropped if name != "reasoning_effort")
         shorter = shortened(request, self.model) if translated else None
         if shorter is not None:
             request = shorter

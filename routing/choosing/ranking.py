@@ -9,6 +9,7 @@ import numpy as np
 from catalog.index import Floats, Ints
 from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
+from routing.choosing.effort import effort_of
 from routing.choosing.pins import may_pin
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
@@ -50,13 +51,13 @@ def rank(
     chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
     return Plan(
-        candidates=tuple(_candidates(world, scores, np.array(chosen), reason)),
+        candidates=tuple(_candidates(facts, world, settings, scores, np.array(chosen), reason)),
         excluded=excluded,
         strategy=strategy,
         reason=reason,
         considered=Lazy(
             len(scores.rows),
-            lambda: _candidates(world, scores, _order(scores.final, len(scores.rows)), reason),
+            lambda: _candidates(facts, world, settings, scores, _order(scores.final, len(scores.rows)), reason),
         ),
         pin=pin,
     )
@@ -116,14 +117,17 @@ def _with_fallbacks(world: World, scores: Scores, order: Ints, settings: Routing
     return chosen
 
 
-def _candidates(world: World, scores: Scores, chosen: Ints, reason: str) -> list[Candidate]:
+def _candidates(
+    facts: Facts, world: World, settings: RoutingSettings, scores: Scores, chosen: Ints, reason: str
+) -> list[Candidate]:
     """The candidates at these positions; ``reason`` belongs to the first, the others have none."""
     models, domains = world.index.models, world.index.domains
     columns = (scores.rows, scores.final, scores.mean, scores.latency, scores.cost)
     candidates = []
     for row, score, quality, latency, cost in zip(*(column[chosen].tolist() for column in columns), strict=True):
         known = None if math.isnan(cost) else cost
-        candidates.append(Candidate(models[row], score, quality, latency, known, domains[row], reason))
+        effort = effort_of(facts, models[row], settings)
+        candidates.append(Candidate(models[row], score, quality, latency, known, domains[row], reason, effort))
         reason = ""
     return candidates
 

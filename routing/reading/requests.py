@@ -24,9 +24,10 @@ from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeR
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
-from routing.facts import Complexity, Facts, Intent, Task
-from routing.reading.complexity import complexity_of, shape_of, task_of
-from routing.reading.intent import read_intent
+from routing.facts import Complexity, Confidence, Facts, Intent, Task
+from routing.reading.intent import is_auto, read_intent
+from routing.reading.kind import kind_by_structure, kind_of
+from routing.reading.shape import shape_of
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -43,6 +44,7 @@ _TOKENS_PER_SEARCH = 4000
 """Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
 """Bytes of a minute of audio at 64 kbit/s."""
+_INSTRUCTING = ("system", "developer")
 _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
@@ -57,13 +59,15 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     texts: list[str] = []
     others: list[str] = []
     tokens = 0
-    last = ""
+    last = before = system = ""
     for message in request.messages:
         text, extra = _message(message, features, others)
         tokens += extra + _TOKENS_PER_MESSAGE
         texts.append(text)
         if message.role == "user":
-            last = text
+            last, before = text, last
+        elif message.role in _INSTRUCTING:
+            system = text
     costs = costs_of(request.model)
     last_profile = profile(last, costs)
     tools = request.tools or ()
@@ -92,12 +96,18 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     )
     intent = _intent(request, headers)
     images = Capability.VISION in features
+    kind = (
+        kind_of(last, shape, images=images, output_tokens=output_tokens, system=system, before=before)
+        if is_auto(request.model)
+        else kind_by_structure(shape, images=images, output_tokens=output_tokens)
+    )
     return Facts(
         capability=Capability.CHAT,
         requested=request.model,
         features=frozenset(features),
-        task=intent.task or task_of(shape, images=images, output_tokens=output_tokens),
-        complexity=complexity_of(shape),
+        task=intent.task or kind.task,
+        complexity=kind.complexity,
+        confidence=Confidence(1.0 if intent.task else kind.task_confidence, kind.complexity_confidence),
         prompt_tokens=tokens + _TOKENS_PER_SEARCH * (Capability.WEB_SEARCH in features),
         output_tokens=output_tokens,
         choices=request.n or 1,
@@ -300,8 +310,13 @@ def _textual(
     if task is None:
         last = texts[-1] if texts else ""
         shape = shape_of(last, profile(last, costs), tokens=tokens, turns=1)
-        complexity = complexity_of(shape)
-        task = intent.task or task_of(shape, images=False, output_tokens=None)
+        kind = (
+            kind_of(last, shape, images=False, output_tokens=output_tokens)
+            if is_auto(requested)
+            else kind_by_structure(shape, images=False, output_tokens=None)
+        )
+        complexity = kind.complexity
+        task = intent.task or kind.task
     return Facts(
         capability=capability,
         requested=requested,

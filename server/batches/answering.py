@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from catalog.errors import ModelNotFound, RoundhouseError
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.asking import Asker, caller_of_owner
 from server.batches.dialects import Dialect, Request

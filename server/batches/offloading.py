@@ -22,8 +22,8 @@ import structlog
 from backends.deferred.api import BatchCall, Batches, BatchLine, BatchState
 from catalog.errors import ModelNotFound, RoundhouseError, Unavailable, UpstreamError
 from catalog.types import Json
-from routing.choosing.policy import is_auto
 from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
+from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.answering import Answering
 from server.batches.asking import Asker, caller_of_owner

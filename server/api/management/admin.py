@@ -13,7 +13,7 @@ from backends.wire.common import Finite, Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from routing.choosing.pins import Pins
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from backends.workers.pool import WorkerState
 from catalog.errors import ModelNotFound, NotPermitted
 from catalog.model import Model
-from routing.choosing.policy import is_auto
 from routing.facts import Mode
 from routing.plan import NOT_SET_UP
+from routing.reading.intent import is_auto
 from server.answers.whole import json_response
 from server.api.management.models import auto_name
 from server.edge.callers import caller_of

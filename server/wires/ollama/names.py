@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from catalog.catalog import Catalog
 from catalog.model import HubSource, Model
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 
 LATEST = ":latest"
 _HUBS = ("hf.co/", "huggingface.co/")
