@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.marks import citing
 from backends.adapting.names import call_id
 from backends.anthropic.results import blocks_of
 from backends.streams.chunks import unnumbered
@@ -188,7 +189,7 @@ def _block(part: ContentPart, dropped: Dropped) -> Json:
             if (part.image_url or {}).get("detail") not in (None, "auto"):
                 dropped.add("messages.image_url.detail")
         case "file":
-            block = _document(part.file or {})
+            block = {**_document(part.file or {}), **citing(part)}
         case "input_audio":
             raise CapabilityMismatch("Anthropic's models take no audio.", param="messages")
         case _:

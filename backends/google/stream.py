@@ -51,7 +51,8 @@ class GeminiStream:
     """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`finish` it.
 
     ``created`` is in Unix seconds, ``service_tier`` Google's name of it. With ``wav`` the sound of a choice comes
-    as one WAV file at its end. A call without an id gets one made of the answer's id and the call's position, so the same answer always has the same ids.
+    as one WAV file at its end. A call without an id gets one made of the answer's id and the call's position, so
+    the same answer always has the same ids.
     """
 
     upstream: Upstream
