@@ -33,6 +33,7 @@ from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
+from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
 from backends.notices import DROPPED, note
@@ -83,6 +84,7 @@ class LocalWorkerBackend:
         self._http = http
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
+        self._redrawer = Redrawer()
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
@@ -109,7 +111,8 @@ class LocalWorkerBackend:
         rules = table_of(upstream.engine).tools
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
-        body = await with_media(self._openai.body(request, upstream), self._fetcher)
+        reads = STB if upstream.engine in (None, "llamacpp") else None
+        body = await with_media(self._openai.body(request, upstream), self._fetcher, self._redrawer, reads=reads)
         binding = await self._bind(request, body, upstream)
         body = await self._grammars.of_chat(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()

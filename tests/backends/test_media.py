@@ -10,6 +10,7 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import MAX_PIXELS_IN_ALL, with_media
+from backends.local.pictures.redrawing import Redrawer
 from backends.settings import FetchSettings
 from catalog.errors import PayloadTooLarge
 
@@ -23,7 +24,7 @@ def part(width: int, height: int) -> dict[str, Any]:
 
 async def checked(*messages: list[dict[str, Any]]) -> None:
     body = {"messages": [{"role": "user", "content": content} for content in messages]}
-    assert await with_media(body, Fetcher(FetchSettings())) == body
+    assert await with_media(body, Fetcher(FetchSettings()), Redrawer()) == body
 
 
 async def test_the_pixels_of_all_pictures_of_a_request_are_bounded_together() -> None:
