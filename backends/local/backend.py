@@ -111,9 +111,7 @@ class LocalWorkerBackend:
         rules = table_of(upstream.engine).tools
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
-        reads = STB if upstream.engine in (None, "llamacpp") else None
-        body = await with_media(self._openai.body(request, upstream), self._fetcher, self._redrawer, reads=reads)
-        binding = await self._bind(request, body, upstream)
+        binding = await self._bind(request, await self._seen(request, upstream), upstream)
         body = await self._grammars.of_chat(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
@@ -154,7 +152,13 @@ class LocalWorkerBackend:
     async def _bound(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The body of a chat as the worker gets it, with its tools."""
         request = adapted(request, table_of(upstream.engine).tools)
-        return (await self._bind(request, self._openai.body(request, upstream), upstream)).body
+        return (await self._bind(request, await self._seen(request, upstream), upstream)).body
+
+    async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
+        """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        reads = STB if upstream.engine in (None, "llamacpp") else None
+        body = self._openai.body(request, upstream)
+        return await with_media(body, self._fetcher, self._redrawer, reads=reads)
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""
