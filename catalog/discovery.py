@@ -30,9 +30,9 @@ from catalog.model import (
     Size,
     UpstreamSource,
 )
+from catalog.projectors import is_projector, projector_of, senses
 from catalog.quantization import quantization_of
 from catalog.store.damage import gguf_damage
-from catalog.store.projectors import is_projector, projector_of, senses
 from catalog.types import Json
 
 MAX_LISTED = 2000

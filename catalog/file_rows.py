@@ -9,8 +9,8 @@ from typing import Any
 
 from catalog.gguf import GgufHeader, read_header
 from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
+from catalog.projectors import senses
 from catalog.selection import Kind, Selection
-from catalog.store.projectors import senses
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 """``enum llama_pooling_type`` of llama.h."""

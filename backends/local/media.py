@@ -14,6 +14,8 @@ from catalog.errors import InvalidRequest, PayloadTooLarge
 from catalog.types import Json
 
 MAX_PICTURES = 64
+_KINDS = frozenset({"text", "image_url", "input_audio", "refusal"})
+"""The parts that are sent on. llama-server and vLLM know others (``video_url``), and would fetch their addresses."""
 MAX_PIXELS_IN_ALL = 200_000_000
 """Of all pictures of a request: a worker holds them decoded, three bytes a pixel, at the same time."""
 
@@ -64,8 +66,15 @@ async def _part(
         low = part["image_url"].get("detail") == "low"
         checked, pixels = await _picture(url, fetcher, redrawer, reads, low=low)
         return {**part, "image_url": {**part["image_url"], "url": checked}}, pixels
-    if part.get("file") is not None:
+    kind = part.get("type")
+    if kind == "file" or part.get("file") is not None:
         raise InvalidRequest("Local models take no files in a chat.", param="messages")
+    if kind not in _KINDS or "url" in (part.get("input_audio") or {}):
+        raise InvalidRequest(
+            f"Local models take no {str(kind)[:40]!r} parts of this form in a chat; they take "
+            f"{', '.join(sorted(_KINDS))}.",
+            param="messages",
+        )
     return part, 0
 
 

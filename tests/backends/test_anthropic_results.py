@@ -278,7 +278,7 @@ def test_the_container_of_an_answer_is_told_with_its_end_and_counted_once(told_f
 def test_a_paused_answer_goes_on_in_its_container_which_counts_once() -> None:
     stream = AnthropicStream(upstream(), created=1, resumes=True)
     body = {"model": MODEL, "messages": []}
-    chunks = []
+    chunks: list[Json] = []
     for stop in ("pause_turn", "end_turn"):
         for event in in_container(stream_of(body, RUN, stop), told_first=False):
             chunks += stream.feed(event)
@@ -301,7 +301,8 @@ def test_a_file_can_be_cited() -> None:
     document = body["messages"][0]["content"][0]
     assert (document["citations"], document["context"], dropped) == ({"enabled": True}, "A note.", ())
     check_body(body)
-    for wrong in ({"citations": True}, {"citations": {}}, {"context": 3}):
+    wrongs: list[Json] = [{"citations": True}, {"citations": {}}, {"context": 3}]
+    for wrong in wrongs:
         with pytest.raises(InvalidRequest):
             sent_plain(messages=[{"role": "user", "content": [{**file, **wrong}]}])
 

@@ -11,7 +11,7 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import with_media
-from backends.local.pictures import redrawing
+from backends.local.pictures import program, redrawing
 from backends.local.pictures.exif import orientation_of
 from backends.local.pictures.redrawing import SMALL, STB, Redrawer
 from backends.notices import collect
@@ -91,7 +91,7 @@ async def test_a_damaged_picture_is_refused() -> None:
 async def test_a_decoder_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     hanging = tmp_path / "hanging.py"
     hanging.write_text("import sys\nsys.stdin.buffer.read()\nwhile True: pass\n")
-    monkeypatch.setattr(redrawing.program, "__file__", str(hanging))
+    monkeypatch.setattr(program, "__file__", str(hanging))
     with pytest.raises(UndecodableMedia, match="too long"):
         await seen(encoded(UPRIGHT, "webp"), "webp", redrawer=Redrawer(limit=0.05))
 

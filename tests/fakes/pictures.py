@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -35,7 +36,7 @@ def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None
     """The file of a picture, with an Exif orientation if one is given."""
     codec, form = _FORMS[kind]
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(format=form)
-    encoder = av.CodecContext.create(codec, "w")
+    encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, form
     encoder.time_base = Fraction(1, 25)
     frame.pts = 0
@@ -46,8 +47,10 @@ def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None
 def decoded(data: bytes) -> Pixels:
     """The pixels of a JPEG or PNG."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    with av.open(io.BytesIO(data), format=_DEMUXERS[kind]) as opened:
-        return next(opened.decode(video=0)).to_ndarray(format="rgb24")
+    opening: Any = av.open(io.BytesIO(data), format=_DEMUXERS[kind])
+    with opening as opened:
+        pixels: Pixels = next(opened.decode(video=0)).to_ndarray(format="rgb24")
+    return pixels
 
 
 def _oriented(data: bytes, kind: str, orientation: int) -> bytes:

@@ -49,7 +49,8 @@ def write_projector(path: Path, *, embedding_length: int, seed: int = 1) -> Path
 
 def _tensors(embedding_length: int, random: np.random.Generator) -> dict[str, NDArray[np.float32]]:
     def weights(*shape: int) -> NDArray[np.float32]:
-        return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        made: NDArray[np.float32] = (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        return made
 
     def norm(name: str) -> dict[str, NDArray[np.float32]]:
         return {f"{name}.weight": np.ones(WIDTH, np.float32), f"{name}.bias": np.zeros(WIDTH, np.float32)}

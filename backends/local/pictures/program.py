@@ -36,14 +36,15 @@ def redrawn(data: bytes, kind: str, orientation: int, longest: int) -> bytes:
     import av
     import numpy
 
-    with av.open(io.BytesIO(data), format=_DEMUXERS[kind]) as opened:
+    opening: Any = av.open(io.BytesIO(data), format=_DEMUXERS[kind])
+    with opening as opened:
         frame = next(opened.decode(video=0))
     scale = min(1.0, longest / max(frame.width, frame.height)) if longest else 1.0
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     pixels = _TURNS[orientation](frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray())
     upright = av.VideoFrame.from_ndarray(numpy.ascontiguousarray(pixels), "rgb24")
     codec, form = ("mjpeg", "yuvj444p") if kind == "jpeg" else ("png", "rgb24")
-    encoder = av.CodecContext.create(codec, "w")
+    encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = upright.width, upright.height, form
     encoder.time_base = Fraction(1, 25)
     if codec == "mjpeg":
