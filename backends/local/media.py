@@ -15,7 +15,7 @@ from catalog.types import Json
 
 MAX_PICTURES = 64
 _KINDS = frozenset({"text", "image_url", "input_audio", "refusal"})
-"""The parts that are sent on. llama-server and vLLM know others (``video_url``), and would fetch their addresses."""
+"""The parts that are sent on. llama-server and vLLM know others (``video_url``), whose addresses they fetch."""
 MAX_PIXELS_IN_ALL = 200_000_000
 """Of all pictures of a request: a worker holds them decoded, three bytes a pixel, at the same time."""
 
