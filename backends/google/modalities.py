@@ -76,7 +76,10 @@ def take_modalities(request: ChatRequest, upstream: Upstream, config: Json, drop
     elif "image" in kinds:
         config["responseModalities"] = ["TEXT", "IMAGE"] if "text" in kinds else ["IMAGE"]
     if "audio" in given and "audio" not in kinds:
-        dropped.add("audio")
+        raise UnsupportedParameter(
+            f"'{upstream.model}' gives sound only if 'modalities' ask for it. {OTHER_ANSWERS['audio']}",
+            param="audio",
+        )
     if "image_config" in given:
         _image_config(given["image_config"], upstream, config, dropped)
     return request.model_copy(update=dict.fromkeys(given))

@@ -104,6 +104,8 @@ def test_a_voice_of_the_voice_map_is_used_and_not_reported() -> None:
         (PAINTER, SPOKEN, "modalities"),
         (PAINTER, {"modalities": ["image", "audio"], "audio": AUDIO}, "modalities"),
         (PAINTER, {"modalities": ["video"]}, "modalities"),
+        (WRITER, {"audio": AUDIO}, "audio"),
+        (SPEAKER, {"modalities": ["text"], "audio": AUDIO}, "audio"),
         (WRITER, {"image_config": {"aspect_ratio": "1:1"}}, "image_config"),
         (SPEAKER, {"modalities": ["audio"], "audio": {**AUDIO, "format": "mp3"}}, "audio.format"),
     ],
