@@ -42,6 +42,7 @@ from routing.calling.job import Job
 from routing.calling.lease import Leases
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
+from routing.calling.unread import without_unread_media
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
@@ -81,8 +82,14 @@ class Opening(Generic[T]):
         self._answer: Answer[T] | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        self._answer = answer = await self._dispatcher.begin(self._job)
-        return answer
+        try:
+            self._answer = await self._dispatcher.begin(self._job)
+        except RoundhouseError as error:
+            lighter = without_unread_media(self._job, error)
+            if lighter is None:
+                raise
+            self._answer = await self._dispatcher.begin(lighter)
+        return self._answer
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
