@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
 from server.wires.messages.hosted import blocks_of, citation_of
 from server.wires.messages.native import NativeMessage
-from server.wires.translation import picture
+from server.wires.translation import meant, picture
 
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
@@ -45,7 +45,7 @@ class MessageStream:
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
     signature, or an empty one. ``stop_sequences`` are the caller's; ``members`` are the toolset and the member of
-    a function that stands for one. If it ``compacts``, the text is the summary in a compaction block, and all else
+    a function that stands for one, ``names`` those of all functions. If it ``compacts``, the text is the summary in a compaction block, and all else
     is left out. Of chunks that carry Anthropic's own events, the events are passed on.
     """
 
@@ -54,6 +54,7 @@ class MessageStream:
     prompt_tokens: int = 0
     stop_sequences: Sequence[str] = ()
     members: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    names: Collection[str] = ()
     compacts: bool = False
     _summary: list[str] = field(default_factory=list)
     _content: list[Json] = field(default_factory=list)
@@ -269,6 +270,8 @@ class MessageStream:
             yield from self._turn()
 
     def _call(self, delta: Json, called: str) -> Json:
+        if called not in self.names:
+            called = meant(called, self.names) or called
         toolset, name = self.members.get(called, (None, called))
         block: Json = {"type": "tool_use", "id": delta.get("id"), "name": name, "input": {}}
         if toolset is not None:
