@@ -67,6 +67,7 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"this model is missing data required for image input", Capability.VISION),
     (r"vision add-on is not loaded", Capability.VISION),
     # DeepSeek
+    (r"this response_format type is unavailable now", Capability.JSON_SCHEMA),
     (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
      r"variant `image_url`", Capability.VISION),
 )  # fmt: skip

@@ -245,9 +245,9 @@ class TranslatedChat(ChatRequest):
         copy._original = None
         return copy
 
-    def rewritten(self, messages: list[Message]) -> TranslatedChat:
-        """A copy with these messages for its own, one by one, which no longer stands for the original request."""
-        copy = self.model_copy(update={"messages": messages})
+    def without_original(self) -> TranslatedChat:
+        """A copy that no longer stands for the original request."""
+        copy = self.model_copy()
         copy._original = None
         return copy
 

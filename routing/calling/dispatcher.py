@@ -40,9 +40,9 @@ from routing.calling.context import AttemptContext
 from routing.calling.endings import EndWarnings
 from routing.calling.job import Job
 from routing.calling.lease import Leases
+from routing.calling.lightening import lightened
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
-from routing.calling.unread import without_unread_media
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
@@ -82,13 +82,15 @@ class Opening(Generic[T]):
         self._answer: Answer[T] | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        try:
-            self._answer = await self._dispatcher.begin(self._job)
-        except RoundhouseError as error:
-            lighter = without_unread_media(self._job, error)
-            if lighter is None:
-                raise
-            self._answer = await self._dispatcher.begin(lighter)
+        job: Job[T] | None = self._job
+        while job is not None:
+            try:
+                self._answer = await self._dispatcher.begin(job)
+                break
+            except RoundhouseError as error:
+                if (job := lightened(job, error)) is None:
+                    raise
+        assert self._answer is not None
         return self._answer
 
     async def __aexit__(

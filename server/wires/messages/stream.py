@@ -45,8 +45,9 @@ class MessageStream:
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
     signature, or an empty one. ``stop_sequences`` are the caller's; ``members`` are the toolset and the member of
-    a function that stands for one, ``names`` those of all functions. If it ``compacts``, the text is the summary in a compaction block, and all else
-    is left out. Of chunks that carry Anthropic's own events, the events are passed on.
+    a function that stands for one, ``names`` those of all functions. If it ``compacts``, the text is the summary
+    in a compaction block, and all else is left out. Of chunks that carry Anthropic's own events, the events are
+    passed on.
     """
 
     message_id: str

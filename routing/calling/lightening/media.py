@@ -7,16 +7,14 @@ from an agent, which would send it again in every later turn: a note takes its p
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import replace
 from typing import TypeVar
 
 from backends.adapting.results import named_media, without_media
-from backends.native import refusal_of
-from backends.wire.chat import ChatRequest, TranslatedChat
+from backends.wire.chat import ChatRequest
 from catalog.errors import CapabilityMismatch, NoCandidate, RoundhouseError
 from catalog.model import Capability
 from routing.calling.job import Job
-from routing.reading.requests import read_chat
+from routing.calling.lightening.rereading import reread, rewritten
 
 T = TypeVar("T")
 
@@ -27,34 +25,18 @@ MEDIA = {
 }
 
 
-def without_unread_media(job: Job[T], error: RoundhouseError) -> Job[T] | None:
+def without_unread_media(job: Job[T], request: ChatRequest, error: RoundhouseError) -> Job[T] | None:
     """The job without the media of tools that no model could read, by this error; None if that would not help."""
-    request, facts = job.request, job.facts
-    if not isinstance(request, ChatRequest) or facts.intent.strict or refusal_of(request) is not None:
-        return None
+    facts = job.facts
     unread = _unread(error) & facts.features - facts.intent.require
     kinds = frozenset(kind for kind in named_media(request.messages) if MEDIA[kind] in unread)
     if not kinds:
         return None
     messages = without_media(request.messages, kinds)
-    if isinstance(request, TranslatedChat):
-        lighter: ChatRequest = request.rewritten(messages)
-    else:
-        lighter = request.model_copy(update={"messages": messages})
-    read = read_chat(lighter, key=facts.key)
-    if read.features & {MEDIA[kind] for kind in kinds}:
-        return None  # the user sent some, too
-    told = replace(
-        read,
-        intent=facts.intent,
-        allowed=facts.allowed,
-        task=facts.intent.task or read.task,
-        capability=facts.capability,
-        output_tokens=facts.output_tokens,
-        tokens_only=facts.tokens_only,
-    )
-    lost = tuple(f"messages.tool.{kind}" for kind in sorted(kinds))
-    return replace(job, facts=told, request=lighter, left_out=(*job.left_out, *lost), further=True)
+    lighter = rewritten(request, messages)
+    made = reread(job, lighter, lost=tuple(f"messages.tool.{kind}" for kind in sorted(kinds)))
+    users_own = made.facts.features & {MEDIA[kind] for kind in kinds}
+    return None if users_own else made
 
 
 def _unread(error: RoundhouseError) -> Set[Capability]:
