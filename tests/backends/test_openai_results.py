@@ -18,7 +18,10 @@ from backends.openai.sources import with_annotations
 from backends.streams.assemble import ChatAssembler, chat_chunks
 from backends.wire.chat import ChatRequest
 from catalog.errors import UnsupportedParameter
+from catalog.model import Price
 from catalog.types import Json
+from routing.accounts.costs import cost_of
+from routing.calling.usage import token_usage
 from tests.fakes.openai_responses import (
     SEARCHED,
     message_item,
@@ -163,3 +166,19 @@ def test_an_answer_that_calls_tools_ends_with_tool_calls_whatever_its_server_say
         assembler.add(chunk)
     ends = [choice["finish_reason"] for choice in assembler.result()["choices"]]
     assert ends == ["tool_calls", "stop", "length"]
+
+
+def test_calls_of_openais_remote_tools_are_an_unknown_part_of_the_cost() -> None:
+    call = {
+        "id": "mcp_1",
+        "type": "mcp_call",
+        "server_label": "s",
+        "name": "ask",
+        "arguments": "{}",
+        "output": "No.",
+    }
+    items = [call, message_item([text_part(("Done.",))], "msg_1")]
+    answer = added_up(response_events(BODY, items, {}), ResponseReader(THERE, created=1))
+    used = token_usage(answer["usage"])
+    assert used is not None
+    assert cost_of(Price(input=1, output=1, cache_write=1), used).unknown_parts == ("mcp",)

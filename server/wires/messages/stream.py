@@ -22,7 +22,8 @@ from server.wires.translation import meant, picture
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
 
-_NO_SEARCHES: Json = {"web_search_requests": 0, "web_fetch_requests": 0}
+_SEARCHES = ("web_search_requests", "web_fetch_requests")
+"""The calls that a message's usage has fields for."""
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
@@ -365,6 +366,6 @@ def _usage(usage: Json) -> Json:
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens", 0),
         "output_tokens_details": {"thinking_tokens": reasoning},
-        **({"server_tool_use": {**_NO_SEARCHES, **ran}} if isinstance(ran, dict) else {}),
+        **({"server_tool_use": {name: ran.get(name, 0) for name in _SEARCHES}} if isinstance(ran, dict) else {}),
         **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
     }
