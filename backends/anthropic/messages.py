@@ -12,6 +12,7 @@ from typing import Any
 
 from backends.adapting.arguments import object_of
 from backends.adapting.names import call_id
+from backends.adapting.system import MOVED
 from backends.anthropic.results import blocks_of
 from backends.streams.chunks import unnumbered
 from backends.translation import Dropped, name_foreign
@@ -27,9 +28,6 @@ from backends.wire.media import (
 )
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-
-MOVED = "messages.system"
-"""The reported name of a system message that stands elsewhere than the caller put it."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 

@@ -170,6 +170,18 @@ _STREAM = re.compile(
 )
 
 
+def refuses_late_system(message: str) -> bool:
+    """Whether a chat template takes no system message but the first."""
+    return _LATE_SYSTEM.search(message[:_FORM_WITHIN]) is not None
+
+
+_LATE_SYSTEM = re.compile(
+    r"\bsystem (?:message|prompt|role)s?\b.{0,40}\b(?:beginning|start|first)\b"
+    r"|\b(?:first|initial)\b.{0,40}\bsystem (?:message|prompt|role)\b",
+    re.IGNORECASE,
+)
+
+
 def lacks_path(code: str, message: str) -> bool:
     """Whether an error object says that the server has no such path, which no repetition will change."""
     return code == "unknown_url" or _PATH.match(message) is not None
