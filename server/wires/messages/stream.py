@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
+from backends.adapting.arguments import INVALID, object_of
 from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
-from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
@@ -333,19 +334,13 @@ class MessageStream:
         self._content.append(closing.block)
 
     def _input(self, arguments: str) -> Json:
-        """A call's arguments, or the text of such as the answer's limit cut off, as Anthropic gives it.
+        """A call's arguments; a text that is no object as Anthropic gives it: under a name that says so.
 
-        Raises :class:`AnswerInvalid` for any others that are no object: the model is at fault, not its server.
+        An agent tells its model what was wrong with a call, where an error would be asked for again and again.
         """
-        try:
-            value = orjson.loads(arguments or "{}")
-        except orjson.JSONDecodeError:
-            value = None
-        if isinstance(value, dict):
-            return value
-        if self._finish_reason == "length":
-            return {"partial_json": arguments}
-        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
+        given = object_of(arguments)
+        cut = self._finish_reason == "length" and INVALID in given
+        return {"partial_json": arguments} if cut else given
 
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
