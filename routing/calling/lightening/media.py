@@ -44,5 +44,5 @@ def _unread(error: RoundhouseError) -> Set[Capability]:
     media = frozenset(MEDIA.values())
     lacks = getattr(error, "lacks", None)
     if lacks:
-        return media & lacks
+        return {kind for kind in media if kind in lacks}
     return media if isinstance(error, CapabilityMismatch | NoCandidate) else frozenset()

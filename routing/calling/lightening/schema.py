@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from backends.adapting.restoring import TELL_JSON, Restoration, Restorer
 from backends.wire.chat import ChatRequest, ContentPart, Message
@@ -34,7 +34,7 @@ def with_told_schema(job: Job[T], request: ChatRequest, error: RoundhouseError) 
         return None
     told = f"{TELL_JSON} The object must fit this JSON schema: {json.dumps(schema, ensure_ascii=False)}"
     lighter = rewritten(request, _instructed(request.messages, told), without="response_format")
-    return replace(reread(job, lighter), operation=_checking(schema))
+    return replace(reread(job, lighter), operation=cast("Operation[T]", _checking(schema)))
 
 
 def _lacks_schema(error: RoundhouseError) -> bool:
