@@ -243,7 +243,7 @@ def test_calls_that_anthropics_usage_does_not_count_are_an_unknown_part_of_the_c
 ) -> None:
     call = {"type": kind, "id": "srvtoolu_1", "name": name, "server_name": "oracle", "input": {}}
     stream, assembler = AnthropicStream(upstream(), created=1), ChatAssembler()
-    blocks = [call, {"type": "text", "text": "Done."}]
+    blocks: list[Json] = [call, {"type": "text", "text": "Done."}]
     for event in stream_of({"model": MODEL, "messages": []}, blocks, "end_turn"):
         for chunk in stream.feed(event):
             assembler.add(chunk)
