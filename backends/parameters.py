@@ -185,7 +185,8 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
         names += ("reasoning_effort",)
     if not is_plain(request):
         names += lost_marks(request, MARKS - _unsent_marks(request, upstream, table))
-    return names + lost_forms(request, table.tools) if request.tools else names
+        names += lost_forms(request, table.tools)
+    return names
 
 
 def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: ParameterTable) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from backends.adapting.marks import citing
+from backends.adapting.arguments import object_of
 from backends.adapting.names import call_id
+from backends.adapting.system import MOVED
 from backends.anthropic.results import blocks_of
 from backends.streams.chunks import unnumbered
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
-    arguments_of,
     decoded_text,
     image_url,
     is_data_url,
@@ -28,9 +29,6 @@ from backends.wire.media import (
 )
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-
-MOVED = "messages.system"
-"""The reported name of a system message that stands elsewhere than the caller put it."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -154,7 +152,7 @@ def _assistant(message: Message, dropped: Dropped) -> list[Json]:
                 "type": "tool_use",
                 "id": call_id(call.id),
                 "name": call.function.name,
-                "input": arguments_of(call.function),
+                "input": object_of(call.function.arguments),
             }
         )
     return _cached(message, blocks)

@@ -21,6 +21,13 @@ _CODE = frozenset({"code_execution", "bash_code_execution", "text_editor_code_ex
 _OUTPUTS = ("stdout", "stderr", "content", "error_code")
 
 
+def uncounted_kind(call: Json) -> str | None:
+    """The kind of a call which Anthropic's usage does not count: "mcp" or "code_execution"; None for others."""
+    if call["type"] == "mcp_tool_use":
+        return "mcp"
+    return "code_execution" if call.get("name") in _CODE else None
+
+
 def item_of(call: Json, result: Json | None, container: str = "") -> Json:
     """The item of a call with its result; without one, the call is incomplete. ``container`` may have run it."""
     content = None if result is None else result.get("content")

@@ -5,6 +5,7 @@ Source: Anthropic's page on streaming and SDK types.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from backends.anthropic.errors import read_stream_error
-from backends.anthropic.results import RESULTS, SERVER_CALLS, annotation_of, item_of
+from backends.anthropic.results import RESULTS, SERVER_CALLS, annotation_of, item_of, uncounted_kind
 from backends.base import Upstream
 from backends.streams.chunks import ChunkWriter, added, counts, usage
 from backends.translation import reading
@@ -80,6 +81,7 @@ class AnthropicStream:
     _content: list[Json] = field(default_factory=list)
     _pauses: int = 0
     _earlier: list[Json] = field(default_factory=list)
+    _ran: Counter[str] = field(default_factory=Counter)
     _usage: Json = field(default_factory=dict)
     _container: Json = field(default_factory=dict)
 
@@ -181,6 +183,8 @@ class AnthropicStream:
             yield from self._input(block, orjson.dumps(block.given.get("input") or {}).decode())
         elif block.kind in SERVER_CALLS:
             call = self._running[block.given["id"]] = self._server_call(block)
+            if (kind := uncounted_kind(call)) is not None:
+                self._ran[f"{kind}_requests"] += 1
             self._content.append(call)
         elif block.kind.endswith(RESULTS):
             self._content.append(block.given)
@@ -279,8 +283,9 @@ class AnthropicStream:
             told = [counts(one.get(name)) for one in all_]
             if names := {kind: None for one in told for kind in one}:
                 more[name] = {kind: sum(one.get(kind, 0) for one in told) for kind in names}
-        if self._container:
-            more["server_tool_use"] = {**more.get("server_tool_use", {}), "containers": 1}
+        beside = ({"containers": 1} if self._container else {}) | self._ran
+        if beside:
+            more["server_tool_use"] = {**more.get("server_tool_use", {}), **beside}
         more |= {name: self._usage[name] for name in _TOLD if type(self._usage.get(name)) is str}
         return usage(
             prompt=added(total("input_tokens"), cached, written),

@@ -41,6 +41,7 @@ OPENAI = ParameterTable(
         refused_roots=frozenset({"anyOf", "oneOf", "allOf", "enum", "not"}),
         allowed_tools=True,
         media_results=False,
+        any_arguments=True,
     ),
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.

@@ -19,7 +19,10 @@ from backends.http import HttpClient
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.model import Price
 from catalog.types import Json
+from routing.accounts.costs import cost_of
+from routing.calling.usage import token_usage
 from tests.fakes.anthropic import (
     CITATION,
     FOUND,
@@ -230,6 +233,28 @@ def test_a_call_of_anthropics_own_tool_is_an_item_with_its_result(call: Json, re
     assert made == {"id": "srvtoolu_1", **item, "extra_content": {"anthropic": [call, result]}}
     strictly(ResponseOutputItem, made, ours=frozenset({"extra_content"}))
     assert message["content"] == "Done."
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "part"),
+    [
+        ("mcp_tool_use", "ask", "mcp"),
+        ("server_tool_use", "code_execution", "code_execution"),
+        ("server_tool_use", "bash_code_execution", "code_execution"),
+    ],
+)
+def test_calls_that_anthropics_usage_does_not_count_are_an_unknown_part_of_the_cost(
+    kind: str, name: str, part: str
+) -> None:
+    call = {"type": kind, "id": "srvtoolu_1", "name": name, "server_name": "oracle", "input": {}}
+    stream, assembler = AnthropicStream(upstream(), created=1), ChatAssembler()
+    blocks: list[Json] = [call, {"type": "text", "text": "Done."}]
+    for event in stream_of({"model": MODEL, "messages": []}, blocks, "end_turn"):
+        for chunk in stream.feed(event):
+            assembler.add(chunk)
+    used = token_usage(assembler.result()["usage"])
+    assert used is not None
+    assert part in cost_of(Price(input=1, output=1, cache_write=1), used).unknown_parts
 
 
 def test_a_call_without_a_result_is_incomplete_and_not_lost() -> None:

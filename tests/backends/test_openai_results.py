@@ -19,7 +19,10 @@ from backends.parameters import body_for, dropped_names
 from backends.streams.assemble import ChatAssembler, chat_chunks
 from backends.wire.chat import ChatRequest, WebSearchOptions
 from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.model import Price
 from catalog.types import Json
+from routing.accounts.costs import cost_of
+from routing.calling.usage import token_usage
 from tests.fakes.openai_responses import (
     SEARCHED,
     message_item,
@@ -190,3 +193,46 @@ async def test_annotations_and_images_of_openrouter_pass_whole_and_streamed() ->
         assembler.add(chunk)
     held = assembler.result()["choices"][0]["message"]
     assert {name: held[name] for name in message} == message
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_calls_tools_ends_with_tool_calls_whatever_its_server_says(streamed: bool) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    held: list[Json] = [{"tool_calls": [call]}, {"content": "Hi"}, {"tool_calls": [call]}]
+    reasons = ["stop", "stop", "length"]
+    choices = [
+        {"index": at, "message": message, "finish_reason": reason}
+        for at, (message, reason) in enumerate(zip(held, reasons, strict=True))
+    ]
+    chunks: list[Json] = list(chat_chunks({"id": "1", "choices": choices}))
+    if streamed:
+        chunks = [
+            {"id": "1", "choices": [{"index": at, "delta": delta, "finish_reason": None}]}
+            for at, delta in enumerate(held)
+        ]
+        chunks += [
+            {"id": "1", "choices": [{"index": at, "delta": {}, "finish_reason": reason}]}
+            for at, reason in enumerate(reasons)
+        ]
+    assembler, watch = ChatAssembler(), StreamWatch(THERE, chat=True)
+    for chunk in chunks:
+        assert watch.see(chunk)
+        assembler.add(chunk)
+    ends = [choice["finish_reason"] for choice in assembler.result()["choices"]]
+    assert ends == ["tool_calls", "stop", "length"]
+
+
+def test_calls_of_openais_remote_tools_are_an_unknown_part_of_the_cost() -> None:
+    call = {
+        "id": "mcp_1",
+        "type": "mcp_call",
+        "server_label": "s",
+        "name": "ask",
+        "arguments": "{}",
+        "output": "No.",
+    }
+    items = [call, message_item([text_part(("Done.",))], "msg_1")]
+    answer = added_up(response_events(BODY, items, {}), ResponseReader(THERE, created=1))
+    used = token_usage(answer["usage"])
+    assert used is not None
+    assert cost_of(Price(input=1, output=1, cache_write=1), used).unknown_parts == ("mcp",)

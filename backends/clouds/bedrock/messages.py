@@ -12,10 +12,10 @@ from hashlib import sha256
 from typing import Any
 
 from backends.adapting.marks import citing
+from backends.adapting.arguments import object_of
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
-    arguments_of,
     checked_base64,
     image_url,
     is_data_url,
@@ -112,7 +112,11 @@ class Turns:
             if call.function is None:
                 raise UnsupportedParameter("Bedrock has no custom tool calls.", param="messages")
             self.uses_tools = True
-            use = {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments_of(call.function)}
+            use = {
+                "toolUseId": _id(call.id),
+                "name": call.function.name,
+                "input": object_of(call.function.arguments),
+            }
             blocks.append({"toolUse": use})
         return blocks
 
