@@ -157,12 +157,12 @@ def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
 
 def template_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Apply the chat template; the one item has the prompt."""
-    return _undecoded(chat_job(body, origin), operations.TEMPLATE)
+    return _undecoded(chat_job(body, origin), operations.TEMPLATE, kept=_OF_TEMPLATES)
 
 
 def chat_tokens_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Split a chat's prompt into tokens; the one item has objects of ``id`` and ``piece``."""
-    return _undecoded(chat_job(body, origin), operations.CHAT_TOKENS)
+    return _undecoded(chat_job(body, origin), operations.CHAT_TOKENS, kept=_OF_TEMPLATES)
 
 
 def properties_job(body: PropertiesRequest, origin: Origin) -> Job[Json]:
@@ -170,9 +170,13 @@ def properties_job(body: PropertiesRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_tokens, operations.DESCRIBE, body, origin)
 
 
-def _undecoded(chat: Job[Json], operation: Operation[Json]) -> Job[Json]:
+_OF_TEMPLATES = ("add_generation_prompt",)
+"""Fields of a chat that mean something only where its template is all that is applied."""
+
+
+def _undecoded(chat: Job[Json], operation: Operation[Json], *, kept: tuple[str, ...] = ()) -> Job[Json]:
     facts = replace(chat.facts, output_tokens=0, tokens_only=True)
-    return replace(chat, facts=facts, operation=operation, judge=None)
+    return replace(chat, facts=facts, operation=operation, judge=None, kept=kept)
 
 
 JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]] = {

@@ -224,6 +224,9 @@ class LocalWorkerBackend:
         form.
         """
         refuse_endless(body)
+        look_back = body.get("repeat_last_n")
+        if isinstance(look_back, int | float) and look_back == -1:  # llama-server takes no -1
+            body["repeat_last_n"] = await self._tokens.context(upstream)
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:

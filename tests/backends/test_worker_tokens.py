@@ -12,7 +12,7 @@ from backends.base import Upstream
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
-from catalog.errors import CapabilityMismatch, UnsupportedParameter
+from catalog.errors import CapabilityMismatch, UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 from tests.backends.answers import assemble_completion
 from tests.fakes.llama_server import FakeLlamaServer
@@ -103,3 +103,16 @@ async def test_engines_that_tell_neither_say_so(backend: LocalWorkerBackend, ups
         await backend.properties(other)
     with pytest.raises(CapabilityMismatch, match="llamacpp does"):
         await backend.apply_template(other, chat())
+
+
+async def test_a_look_back_over_the_whole_context_is_its_size(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.more_props = {"default_generation_settings": {"n_ctx": 4096}}
+    async for _ in backend.chat(upstream, chat(repeat_last_n=-1)):
+        pass
+    assert fake.calls[-1].body["repeat_last_n"] == 4096
+    fake.more_props = {}
+    with pytest.raises(UpstreamProtocolError, match="context"):
+        async for _ in backend.chat(upstream, chat(repeat_last_n=-1)):
+            pass

@@ -73,6 +73,13 @@ class WorkerTokens:
         """llama-server's properties of the model, as it tells them."""
         return checked(await self._http.get_json(root_of(upstream), "/props"), "", upstream)
 
+    async def context(self, upstream: Upstream) -> int:
+        """The tokens of one conversation's context. Raises UpstreamProtocolError if the worker does not tell."""
+        size = ((await self.props(upstream)).get("default_generation_settings") or {}).get("n_ctx")
+        if not isinstance(size, int):
+            raise UpstreamProtocolError(f"The worker of '{upstream.model}' tells no size of its context.")
+        return size
+
     async def properties(self, upstream: Upstream) -> Json:
         """Those of the properties that name no file. Raises CapabilityMismatch at another engine."""
         only_llamacpp(upstream, "tells no properties")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from backends.headers import header_list
 from catalog.catalog import Catalog
 from catalog.errors import CapabilityMismatch, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
@@ -22,7 +24,7 @@ from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import JSON_LINES, Contract, route
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import chat_job, completion_job, count_loading, embedding_job
+from server.jobs import chat_job, completion_job, count_loading, embedding_job, permitted
 from server.wires.ollama.answers import (
     OllamaChatLine,
     OllamaEmbedding,
@@ -33,9 +35,9 @@ from server.wires.ollama.chat import to_chat
 from server.wires.ollama.embed import to_embedding
 from server.wires.ollama.generate import as_chat, is_completion, to_completion, to_turns
 from server.wires.ollama.lines import AnswerLines, LineEncoder, Stopwatch, now
-from server.wires.ollama.names import own_name
 from server.wires.ollama.options import seconds_of
 from server.wires.ollama.requests import (
+    GivenMessage,
     KeepAlive,
     OllamaAnswerRequest,
     OllamaChatRequest,
@@ -61,10 +63,12 @@ MOST = 4096
 async def ollama_chat(request: Request, body: OllamaChatRequest) -> Response:
     """Answer a conversation, as JSON lines unless ``stream`` is false."""
     call = _Call(request, body.model, body.keep_alive)
+    given = body if body.messages else body.model_copy(update={"messages": _SOMETHING})
+    chat = to_chat(given, model=call.model, keep_alive=call.forwarded(), losses=call.losses)
+    job = chat_job(chat, origin_of(request))
     if not body.messages:
-        return await call.settle({"message": {"role": "assistant", "content": ""}})
-    chat = to_chat(body, model=call.model, keep_alive=call.forwarded(), losses=call.losses)
-    return await call.answer(body, chat_job(chat, origin_of(request)), lambda: call.lines(chats=True))
+        return await call.settle(job, body.options, {"message": {"role": "assistant", "content": ""}})
+    return await call.answer(body, job, lambda: call.lines(chats=True))
 
 
 @route(
@@ -82,17 +86,19 @@ async def ollama_chat(request: Request, body: OllamaChatRequest) -> Response:
 async def ollama_generate(request: Request, body: OllamaGenerateRequest) -> Response:
     """Answer a prompt, or continue it with ``raw``, as JSON lines unless ``stream`` is false."""
     call = _Call(request, body.model, body.keep_alive)
-    if not body.empty and is_completion(body, chats=call.chats()):
-        completion = to_completion(body, model=call.model, most=call.room(body), losses=call.losses)
+    given = body.model_copy(update={"prompt": "."}) if body.empty else body
+    turns = None
+    if is_completion(given, chats=call.chats()):
+        completion = to_completion(given, model=call.model, most=call.room(given), losses=call.losses)
         job = replace(completion_job(completion, origin_of(request)), left_out=call.losses.names)
-        return await call.answer(body, job, lambda: call.lines(chats=False))
+    else:
+        turns = to_turns(given)
+        chat = to_chat(
+            as_chat(given, turns, call.losses), model=call.model, keep_alive=call.forwarded(), losses=call.losses
+        )
+        job = chat_job(chat, origin_of(request))
     if body.empty:
-        return await call.settle({"response": ""})
-    turns = to_turns(body)
-    chat = to_chat(
-        as_chat(body, turns, call.losses), model=call.model, keep_alive=call.forwarded(), losses=call.losses
-    )
-    job = chat_job(chat, origin_of(request))
+        return await call.settle(job, body.options, {"response": ""})
     return await call.answer(body, job, lambda: replace(call.lines(chats=False), turns=turns))
 
 
@@ -103,13 +109,13 @@ async def ollama_generate(request: Request, body: OllamaGenerateRequest) -> Resp
     Contract(reads=OllamaEmbedRequest, answers=OllamaEmbeddings, calls_model=True, any_type=True),
 )
 async def ollama_embed(request: Request, body: OllamaEmbedRequest) -> Response:
-    """Embed each text; without one the model is loaded."""
+    """Embed each text; without one the model is loaded, or unloaded with a ``keep_alive`` of 0."""
     call = _Call(request, body.model, body.keep_alive)
-    texts = [body.input] if isinstance(body.input, str) else list(body.input or ())
-    if not any(texts):
-        await call.load()
-        return json_response({**_NO_EMBEDDINGS, "model": body.model})
-    value, headers = await call.embed(texts, body)
+    texts = [body.input] if isinstance(body.input, str) and body.input else list(body.input or ())
+    job = call.embedding(texts or ["."], body)
+    if not texts:
+        return await call.settle(job, body.options, {**_NO_EMBEDDINGS, "model": body.model}, whole=True)
+    value, headers = await call.embed(job)
     return json_response(value, headers=headers)
 
 
@@ -120,22 +126,24 @@ async def ollama_embed(request: Request, body: OllamaEmbedRequest) -> Response:
     Contract(reads=OllamaEmbeddingsRequest, answers=OllamaEmbedding, calls_model=True, any_type=True),
 )
 async def ollama_embeddings(request: Request, body: OllamaEmbeddingsRequest) -> Response:
-    """Embed one text; without one the model is loaded."""
+    """Embed one text; without one the model is loaded, or unloaded with a ``keep_alive`` of 0."""
     call = _Call(request, body.model, body.keep_alive)
-    if not body.prompt:
-        await call.load()
-        return json_response({"embedding": []})
     shared = {name: getattr(body, name) for name in ("options",) if name in body.model_fields_set}
     extras = body.model_extra or {}
-    value, headers = await call.embed([body.prompt], OllamaEmbedRequest.model_construct(**extras, **shared))
+    job = call.embedding([body.prompt or "."], OllamaEmbedRequest.model_construct(**extras, **shared))
+    if not body.prompt:
+        return await call.settle(job, body.options, {"embedding": []}, whole=True)
+    value, headers = await call.embed(job)
     return json_response({"embedding": value["embeddings"][0]}, headers=headers)
 
 
+_SOMETHING = [GivenMessage(role="user", content=".")]
+"""The conversation in whose place an empty request is checked."""
 _NO_EMBEDDINGS: Json = {"embeddings": [], "total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
 
 
 class _Call:
-    """One request: the model by our own name, the time it takes, and what is done with the model's idle time.
+    """One request: its model, the time it takes, and what is done with the model's idle time.
 
     Only an administrator sets idle times; for others ``keep_alive`` is left out, and named. Raises InvalidRequest
     for one that is no duration.
@@ -145,7 +153,7 @@ class _Call:
         self._request = request
         self._runtime = runtime_of(request)
         self._named = model
-        self.model = own_name(model, self._runtime.catalog)
+        self.model = model
         self.losses = Losses()
         self._keep_alive = keep_alive
         self._seconds = None if keep_alive is None else seconds_of(keep_alive)
@@ -169,13 +177,16 @@ class _Call:
             return await stream_bytes(self._request, job, LineEncoder(lines()), JSON_LINES)
         return await answer_json(self._request, job, lambda: TranslatedAssembler(lines(), whole=AnswerLines.whole))
 
-    async def embed(self, texts: list[str], body: OllamaEmbedRequest) -> tuple[Json, dict[str, str]]:
-        """Embed texts; ``(Ollama's object, headers)``."""
+    def embedding(self, texts: list[str], body: OllamaEmbedRequest) -> Job[Json]:
+        """The job of embedding texts. Raises InvalidRequest."""
         home, keep_alive = self._home(), self.forwarded()
         embedding = to_embedding(
             texts, body, model=self.model, home=home, keep_alive=keep_alive, losses=self.losses
         )
-        job = replace(embedding_job(embedding, origin_of(self._request)), left_out=self.losses.names)
+        return replace(embedding_job(embedding, origin_of(self._request)), left_out=self.losses.names)
+
+    async def embed(self, job: Job[Json]) -> tuple[Json, dict[str, str]]:
+        """Embed texts; ``(Ollama's object, headers)``."""
         found, headers = await whole(self._request, job, SingleItem)
         answered = headers["x-roundhouse-model"]
         self._watch.begin(answered)
@@ -204,15 +215,26 @@ class _Call:
 
     # ---- loading
 
-    async def settle(self, empty: Json) -> Response:
-        """Load the model, or unload it with a ``keep_alive`` of 0, and answer with an empty text.
+    async def settle(
+        self, job: Job[Json], options: Mapping[str, Any] | None, empty: Json, *, whole: bool = False
+    ) -> Response:
+        """Load the model, or unload it with a ``keep_alive`` of 0, and answer with ``empty``.
 
-        Raises NotPermitted for an unloading by another than an administrator, and as :meth:`load`.
+        ``job`` is that of the request with something to answer: a load of a model that could not answer it is
+        refused. ``whole`` says that ``empty`` is the answer, without Ollama's members of a line. No option changes
+        how a model is loaded, so each is named as dropped. Raises NotPermitted for an unloading by another than
+        an administrator, and as :meth:`load`.
         """
+        dropped = dict.fromkeys([*job.left_out, *(f"options.{name}" for name in options or ())])
+        headers = {"x-roundhouse-dropped": header_list(dropped)} if dropped else {}
+        unloads = self._seconds == 0
+        await (self._unload() if unloads else self._load(job))
+        if whole:
+            return json_response(empty, headers=headers)
         head = {"model": self._named, "created_at": now(), **empty, "done": True}
-        if self._seconds != 0:
-            await self.load()
-            return json_response({**head, "done_reason": "load"})
+        return json_response({**head, "done_reason": "unload" if unloads else "load"}, headers=headers)
+
+    async def _unload(self) -> None:
         if self._keep_alive is None:
             raise NotPermitted("Unloading a model needs an admin key (admin_keys in the settings).")
         row = self._allowed()
@@ -226,14 +248,14 @@ class _Call:
                 self._runtime.pool.keep(row.id, 0)  # it leaves once the present calls have ended
             else:
                 await self._runtime.pool.unload(row.id)
-        return json_response({**head, "done_reason": "unload"})
 
-    async def load(self) -> None:
+    async def _load(self, job: Job[Json]) -> None:
         """Load a local model now; another server's, and what the router will choose, need none.
 
-        Raises ModelNotFound, NotPermitted, RateLimited, and as :meth:`WorkerPool.load`.
+        Raises ModelNotFound, NotPermitted, CapabilityMismatch, RateLimited, and as :meth:`WorkerPool.load`.
         """
         row = self._allowed()
+        self._runtime.dispatcher.explain(permitted(job.facts, caller_of(self._request), self._runtime.catalog))
         if row is None or not row.local:
             return
         await count_loading(self._runtime, caller_of(self._request), row)

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from backends.workers.pool import WorkerState
 from catalog.errors import ModelNotFound, NotPermitted
 from catalog.model import Model
-from routing.choosing.policy import is_auto
-from routing.facts import Mode
+from routing.facts import Mode, alias_of
 from routing.plan import NOT_SET_UP
 from server.answers.whole import json_response
 from server.api.management.models import auto_name
@@ -21,7 +20,6 @@ from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 from server.wires.ollama import models as shapes
 from server.wires.ollama.answers import OllamaRunning, OllamaShown, OllamaTags, OllamaVersion
-from server.wires.ollama.names import own_name
 from server.wires.ollama.requests import OllamaModelRequest
 
 router = APIRouter(tags=["ollama"])
@@ -52,10 +50,10 @@ async def ollama_tags(request: Request) -> Response:
 async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
     """Describe one model: its size, its context length and what it can."""
     runtime, modified = runtime_of(request), _modified(request)
-    name = own_name(body.model, runtime.catalog)
-    if is_auto(name) and name.casefold() in map(auto_name, Mode):
-        return json_response(shapes.shown_mode(name.casefold(), _rows(request), modified))
-    row = runtime.catalog.resolve(name)
+    name = alias_of(body.model)
+    if name in map(auto_name, Mode):
+        return json_response(shapes.shown_mode(name, _rows(request), modified))
+    row = runtime.catalog.resolve(body.model)
     if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     return json_response(shapes.shown(row, modified))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from catalog.catalog import Catalog
 from catalog.errors import (
     InvalidRequest,
     PayloadTooLarge,
@@ -14,6 +15,7 @@ from catalog.errors import (
     UnsupportedMediaType,
 )
 from catalog.store.progress import PullEvent, Stage
+from catalog.tags import hub_address, untagged
 from catalog.types import Json
 from server.answers.streams import stream_work
 from server.answers.whole import json_response
@@ -24,7 +26,6 @@ from server.edge.errors import ollama_error
 from server.edge.services import runtime_of, services_of
 from server.wires.ollama.answers import PullLine
 from server.wires.ollama.lines import json_lines
-from server.wires.ollama.names import hub_address, own_name
 from server.wires.ollama.requests import OllamaModelRequest, OllamaPullRequest
 
 router = APIRouter(tags=["ollama"])
@@ -43,7 +44,7 @@ async def ollama_pull(request: Request, body: OllamaPullRequest) -> Response:
     """
     runtime, library = runtime_of(request), library_of(runtime_of(request))
     address = hub_address(body.model)
-    what = f"hub:{address}" if address else own_name(body.model, runtime.catalog)
+    what = f"hub:{address}" if address else _wanted(body.model, runtime.catalog)
     library.check(what)
     if body.stream is not False:
         return await stream_work(request, library.pull(what), PullEncoder(), JSON_LINES)
@@ -62,7 +63,7 @@ async def ollama_pull(request: Request, body: OllamaPullRequest) -> Response:
 async def ollama_delete(request: Request, body: OllamaModelRequest) -> Response:
     """Delete the files of a model on this machine. A built-in model can be pulled again."""
     runtime = runtime_of(request)
-    row = runtime.catalog.resolve(own_name(body.model, runtime.catalog))
+    row = runtime.catalog.resolve(body.model)
     await library_of(runtime).remove(row)
     return Response(status_code=200)
 
@@ -87,6 +88,11 @@ def _add_refusal(path: str, reason: str) -> None:
 
 for _path, _reason in _ELSEWHERE.items():
     _add_refusal(_path, _reason)
+
+
+def _wanted(name: str, catalog: Catalog) -> str:
+    return name if catalog.knows(name) else untagged(name)
+
 
 _SUCCESS: Json = {"status": "success"}
 _STATUSES = {

@@ -160,18 +160,38 @@ class AnswerLines:
         position = delta.get("index", 0)
         function = delta.get("function") or {}
         if position not in self._open:
-            yield from self._told_calls()  # Ollama tells a call once it is whole
-            self._open[position] = {"id": delta.get("id"), "name": function.get("name"), "pieces": []}
+            yield from self._told_calls(whole_only=True)  # Ollama tells a call once it is whole
+            self._open[position] = {
+                "id": delta.get("id"),
+                "name": function.get("name"),
+                "pieces": [],
+                "told": False,
+            }
         if function.get("arguments"):
-            self._open[position]["pieces"].append(function["arguments"])
+            call = self._open[position]
+            if call["told"] and function["arguments"].strip():
+                raise AnswerInvalid(_NO_OBJECT)
+            call["pieces"].append(function["arguments"])
 
-    def _told_calls(self) -> Iterator[Json]:
+    def _told_calls(self, *, whole_only: bool = False) -> Iterator[Json]:
+        """The calls that are not told yet; with ``whole_only`` those before the first that is not whole.
+
+        Some servers send the pieces of several calls by turns.
+        """
         for call in self._open.values():
-            function = {"index": len(self._calls), "name": call["name"], "arguments": _arguments(call["pieces"])}
+            if call["told"]:
+                continue
+            text = "".join(call["pieces"])
+            arguments = _parsed(text if whole_only else text or "{}")
+            if arguments is None and whole_only:
+                return
+            if arguments is None:
+                raise AnswerInvalid(_NO_OBJECT)
+            function = {"index": len(self._calls), "name": call["name"], "arguments": arguments}
             told = {"id": call["id"], "function": function}
+            call["told"] = True
             self._calls.append(told)
             yield self._line("", "", [told])
-        self._open = {}
 
     def _line(self, text: str, thought: str, calls: list[Json] | None = None) -> Json:
         line: Json = {"model": self.model, "created_at": now()}
@@ -204,14 +224,16 @@ def json_lines(lines: Iterable[Any]) -> bytes:
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
 
 
-def _arguments(pieces: list[str]) -> Json:
+_NO_OBJECT = "The model called a tool with arguments that are not a JSON object."
+
+
+def _parsed(text: str) -> Json | None:
+    """The arguments of a call, ``None`` if the text is no JSON object."""
     try:
-        arguments = orjson.loads("".join(pieces) or "{}")
+        arguments = orjson.loads(text)
     except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
-    return arguments
+        return None
+    return arguments if isinstance(arguments, dict) else None
 
 
 def _logprobs(given: Any) -> Iterator[Json]:

@@ -54,6 +54,12 @@ async def test_a_template_is_applied_without_decoding(gateway: Gateway) -> None:
     assert (facts.tokens_only, facts.output_tokens) == (True, 0)
 
 
+@pytest.mark.parametrize("path", ["/apply-template", "/tokenize"])
+async def test_the_beginning_of_the_answer_is_the_operations_own_to_leave_out(gateway: Gateway, path: str) -> None:
+    await gateway.client.post(path, json={"messages": CHAT, "add_generation_prompt": False})
+    assert gateway.dispatcher.kept[-1] == ("add_generation_prompt",)
+
+
 async def test_properties_are_told_in_both_shapes(gateway: Gateway) -> None:
     props = (await gateway.client.get("/props?model=parrot")).json()
     assert props["default_generation_settings"]["n_ctx"] == 4096
