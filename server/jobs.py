@@ -22,7 +22,13 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
-from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
+from backends.wire.tokens import (
+    DetokenizeRequest,
+    DetokenizeTexts,
+    PropertiesRequest,
+    TokenizeRequest,
+    TokenizeTexts,
+)
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -153,6 +159,16 @@ def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
 def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
     """Join token ids to a text; the one item has it."""
     return _job(reading.read_tokens, operations.DETOKENIZE, body, origin)
+
+
+def texts_tokens_job(body: TokenizeTexts | DetokenizeTexts, origin: Origin) -> Job[Json]:
+    """Split texts into tokens, or join tokens to texts, by the embedding model unless another is named.
+
+    The one item has ``texts``.
+    """
+    operation = operations.TOKENIZE_TEXTS if isinstance(body, TokenizeTexts) else operations.DETOKENIZE_TEXTS
+    job = _job(reading.read_tokens, operation, body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.EMBED)) if is_auto(body.model) else job
 
 
 def template_job(body: ChatRequest, origin: Origin) -> Job[Json]:

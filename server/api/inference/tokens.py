@@ -5,6 +5,7 @@ Requests and answers have the shapes of llama-server and of vLLM.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -17,11 +18,16 @@ from backends.wire.tokens import DetokenizedText, DetokenizeRequest, TemplatedPr
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
+from server.edge.bodies import read_either
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
+from server.edge.errors import TEI
 from server.edge.json_body import as_model
 from server.edge.services import runtime_of
-from server.jobs import chat_tokens_job, detokenize_job, template_job, tokenize_job
+from server.jobs import chat_tokens_job, detokenize_job, template_job, texts_tokens_job, tokenize_job
+from server.scope import WIRE
+from server.wires.tei.answers import tokens as tei_tokens
+from server.wires.tei.requests import TeiToken, TeiTokenizeRequest
 
 router = APIRouter(tags=["tokens"])
 MAX_TURNS = 10_000
@@ -85,12 +91,25 @@ class TokenizeAnyRequest(Templated):
     router,
     "POST",
     "/tokenize",
-    Contract(reads=TokenizeAnyRequest, answers=TokenList, calls_model=True),
+    Contract(
+        reads=TokenizeAnyRequest,
+        own_reading=True,
+        answers=TokenList | list[list[TeiToken]],
+        calls_model=True,
+    ),
     "/v1/tokenize",
 )
-async def tokenize(request: Request, body: TokenizeAnyRequest) -> Response:
-    """Split a text, or the prompt that a chat becomes, into token ids."""
+async def tokenize(request: Request) -> Response:
+    """Split a text, or the prompt that a chat becomes, into token ids.
+
+    A body with ``inputs`` is TEI's, and gets a list of tokens for each text.
+    """
+    body = await read_either(request, partial(_kind, request))
     origin = origin_of(request)
+    if isinstance(body, TeiTokenizeRequest):
+        tei = body
+        job = texts_tokens_job(tei.texts(), origin)
+        return await answer_json(request, job, SingleItem, lambda answer: tei_tokens(answer, tei))
     if body.messages is not None and body.content is None and body.prompt is None:
         job = chat_tokens_job(body.chat(), origin)
     else:
@@ -111,6 +130,14 @@ async def tokenize(request: Request, body: TokenizeAnyRequest) -> Response:
         }
 
     return await answer_json(request, job, SingleItem, shape)
+
+
+def _kind(request: Request, body: bytes) -> type[TokenizeAnyRequest] | type[TeiTokenizeRequest]:
+    """The type of the body, whose errors are TEI's too if it is."""
+    if b'"inputs"' not in body or any(name in body for name in (b'"content"', b'"prompt"', b'"messages"')):
+        return TokenizeAnyRequest
+    request.scope[WIRE] = TEI
+    return TeiTokenizeRequest
 
 
 def _text(piece: str | list[int]) -> str:
