@@ -146,7 +146,7 @@ class TeiTokenizeRequest(WireModel):
         """The texts to split. Raises UnsupportedParameter for a prompt before them."""
         if self.prompt_name is not None:
             raise UnsupportedParameter(
-                "Texts are split as they are; leave 'prompt_name' out and put the prompt before them.",
+                "Texts are split as they are; leave 'prompt_name' out.",
                 param="prompt_name",
             )
         given = [self.inputs] if isinstance(self.inputs, str) else self.inputs
