@@ -18,7 +18,6 @@ from server.api.management.models import auto_name
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
-from server.wires.ollama import models as shapes
 from server.wires.ollama.answers import OllamaRunning, OllamaShown, OllamaTags, OllamaVersion
 from server.wires.ollama.requests import OllamaModelRequest
 
@@ -36,6 +35,8 @@ async def ollama_version(request: Request) -> Response:
 @route(router, "GET", "/api/tags", Contract(answers=OllamaTags))
 async def ollama_tags(request: Request) -> Response:
     """List the models that can answer this caller, local and remote, and the names by which the router chooses."""
+    from server.wires.ollama import models as shapes
+
     rows, modified = list(_rows(request)), _modified(request)
     modes = [shapes.listed_mode(auto_name(mode), rows, modified) for mode in Mode]
     return json_response({"models": [*(shapes.listed(row, modified) for row in rows), *modes]})
@@ -49,6 +50,8 @@ async def ollama_tags(request: Request) -> Response:
 )
 async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
     """Describe one model: its size, its context length and what it can."""
+    from server.wires.ollama import models as shapes
+
     runtime, modified = runtime_of(request), _modified(request)
     name = alias_of(body.model)
     if name in map(auto_name, Mode):
@@ -62,6 +65,8 @@ async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
 @route(router, "GET", "/api/ps", Contract(answers=OllamaRunning))
 async def ollama_ps(request: Request) -> Response:
     """List the models that are loaded on this machine."""
+    from server.wires.ollama import models as shapes
+
     runtime, clock, wall = runtime_of(request), services_of(request).clock(), datetime.now(UTC)
     views = {view.model: view for view in runtime.pool.snapshot().workers if view.state is WorkerState.READY}
     rows = [row for row in _rows(request) if row.id in views]
@@ -72,6 +77,8 @@ def _rows(request: Request) -> Iterator[Model]:
     """The caller's models that chat, complete or embed, without those that this server's set-up lacks something
     for.
     """
+    from server.wires.ollama import models as shapes
+
     runtime, caller = runtime_of(request), caller_of(request)
     for row in runtime.catalog:
         if row.capabilities & shapes.SERVED and caller.allows(row.id, runtime.catalog):
