@@ -5,7 +5,7 @@ An operation also creates the observer of its answers, so that a new capability 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -83,10 +83,35 @@ async def _texts_tokens(backend: Tokenize, upstream: Upstream, body: TokenizeTex
 
 async def _tokens_texts(backend: Tokenize, upstream: Upstream, body: DetokenizeTexts) -> Json:
     """``texts`` has the text of each list of tokens."""
-    around = frozenset(await _around(backend, upstream) if body.skip else ())
-    lists = [[token for token in tokens if token not in around] for tokens in body.lists]
+    special = await _special(backend, upstream, body.lists) if body.skip else frozenset()
+    lists = [[token for token in tokens if token not in special] for tokens in body.lists]
     texts = [await backend.detokenize(upstream, DetokenizeRequest(tokens=tokens)) for tokens in lists]
     return {"texts": [answer["content"] for answer in texts]}
+
+
+async def _special(backend: Tokenize, upstream: Upstream, lists: Sequence[Sequence[int]]) -> frozenset[int]:
+    """The special tokens of lists: those around a text, and those that a text has only as marks.
+
+    Each token is asked about only where a text of theirs splits otherwise without marks.
+    """
+    found = set(await _around(backend, upstream))
+    for tokens in lists:
+        text = (await backend.detokenize(upstream, DetokenizeRequest(tokens=list(tokens))))["content"]
+        if not await _has_marks(backend, upstream, text):
+            continue
+        for token in set(tokens) - found:
+            piece = (await backend.detokenize(upstream, DetokenizeRequest(tokens=[token])))["content"]
+            if await _has_marks(backend, upstream, piece):
+                found.add(token)
+    return frozenset(found)
+
+
+async def _has_marks(backend: Tokenize, upstream: Upstream, text: str) -> bool:
+    split = [
+        (await backend.tokenize(upstream, TokenizeRequest(content=text, parse_special=marks)))["tokens"]
+        for marks in (True, False)
+    ]
+    return bool(split[0] != split[1])
 
 
 async def _around(backend: Tokenize, upstream: Upstream) -> list[int]:
