@@ -61,22 +61,26 @@ class TokenPiece(TypedDict):
 
 
 class TokenList(TypedDict):
-    """``token_strs`` are the tokens' texts, where asked for; ``max_model_len`` is the model's context window."""
+    """``token_strs`` are the tokens' texts, where asked for, ``token_strings`` for a request in Cohere's form;
+    ``max_model_len`` is the model's context window.
+    """
 
     tokens: list[int] | list[TokenPiece]
     count: NotRequired[int]
     max_model_len: NotRequired[int | None]
     token_strs: NotRequired[list[str] | None]
+    token_strings: NotRequired[list[str]]
     model: NotRequired[str]
 
 
 class DetokenizedText(TypedDict):
-    """``prompt`` is vLLM's name for ``content``. ``exact`` is false if the tokenizer normalises texts, so that the
-    original one is lost.
+    """``prompt`` is vLLM's name for ``content``, ``text`` Cohere's. ``exact`` is false if the tokenizer normalises
+    texts, so that the original one is lost.
     """
 
     content: str
     prompt: str
+    text: str
     exact: NotRequired[bool]
     model: NotRequired[str]
 

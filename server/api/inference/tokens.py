@@ -59,7 +59,7 @@ class Templated(WireModel):
 
 
 class TokenizeAnyRequest(Templated):
-    """A text (``content``; ``prompt`` in vLLM's form) or a chat to split into tokens.
+    """A text (``content``; ``prompt`` in vLLM's form, ``text`` in Cohere's) or a chat to split into tokens.
 
     ``with_pieces`` and ``return_token_strs`` add each token's text. A ``prompt`` gets the tokens that the model
     puts around a text, unless ``add_special_tokens`` is false; ``content`` gets them with ``add_special``.
@@ -67,6 +67,7 @@ class TokenizeAnyRequest(Templated):
 
     content: Text | None = None
     prompt: Text | None = None
+    text_: Annotated[Text | None, Field(alias="text")] = None
     add_special: bool = False
     add_special_tokens: bool = True
     parse_special: bool = True
@@ -75,15 +76,15 @@ class TokenizeAnyRequest(Templated):
 
     def text(self) -> TokenizeRequest:
         """The text to split. Raises InvalidRequest unless exactly one thing is given."""
-        given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
+        given = [name for name in ("content", "prompt", "text_", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise InvalidRequest("Give one of 'content', 'prompt' and 'messages'.", param="content")
+            raise InvalidRequest("Give one of 'content', 'prompt', 'text' and 'messages'.", param="content")
         return TokenizeRequest(
             model=self.model,
-            content=(self.content or "") if self.prompt is None else self.prompt,
+            content=self.prompt if self.prompt is not None else self.content or self.text_ or "",
             add_special=self.add_special if self.prompt is None else self.add_special_tokens,
             parse_special=self.parse_special,
-            with_pieces=self.with_pieces or bool(self.return_token_strs),
+            with_pieces=self.with_pieces or bool(self.return_token_strs) or self.text_ is not None,
         )
 
 
@@ -110,7 +111,7 @@ async def tokenize(request: Request) -> Response:
         tei = body
         job = texts_tokens_job(tei.texts(), origin)
         return await answer_json(request, job, SingleItem, lambda answer: tei_tokens(answer, tei))
-    if body.messages is not None and body.content is None and body.prompt is None:
+    if body.messages is not None and body.content is body.prompt is body.text_ is None:
         job = chat_tokens_job(body.chat(), origin)
     else:
         job = tokenize_job(body.text(), origin)
@@ -121,12 +122,14 @@ async def tokenize(request: Request) -> Response:
         pieces = [token["piece"] for token in tokens] if tokens and isinstance(tokens[0], dict) else []
         ids = [token["id"] for token in tokens] if pieces else tokens
         row = catalog.get(answer.get("model", ""))
+        cohere = {} if body.text_ is None else {"token_strings": [_text(piece) for piece in pieces]}
         return {
             **answer,
             "tokens": tokens if body.with_pieces else ids,
             "count": len(ids),
             "max_model_len": None if row is None else row.limits.context_window or row.limits.max_input_tokens,
             "token_strs": [_text(piece) for piece in pieces] if body.return_token_strs else None,
+            **cohere,
         }
 
     return await answer_json(request, job, SingleItem, shape)
@@ -154,7 +157,9 @@ def _text(piece: str | list[int]) -> str:
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Join token ids to a text."""
     job = detokenize_job(body, origin_of(request))
-    return await answer_json(request, job, SingleItem, lambda answer: {**answer, "prompt": answer["content"]})
+    return await answer_json(
+        request, job, SingleItem, lambda answer: {**answer, **dict.fromkeys(("prompt", "text"), answer["content"])}
+    )
 
 
 class TemplateRequest(Templated):

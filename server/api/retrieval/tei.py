@@ -35,9 +35,9 @@ from server.wires.tei.requests import (
 router = APIRouter(tags=["text-embeddings-inference"])
 
 
-@route(router, "POST", "/embed", Contract(reads=TeiEmbedRequest, answers=list[list[float]], calls_model=True))
+@route(router, "POST", "/embed", Contract(reads=TeiEmbedRequest, answers=list[list[float]], calls_model=True), "/")
 async def tei_embed(request: Request, body: TeiEmbedRequest) -> Response:
-    """Embed texts: one vector of length 1 for each."""
+    """Embed texts: one vector of length 1 for each. Hugging Face's client asks the server's root."""
     return await answer_json(request, vectors_job(body.embedding(), origin_of(request)), SingleItem, vectors)
 
 

@@ -21,6 +21,12 @@ async def test_a_text_and_a_chat_are_split_in_vllms_shape(gateway: Gateway) -> N
     assert chat["count"] == len(chat["tokens"]) == 8
 
 
+async def test_a_text_is_split_and_joined_in_coheres_shape(gateway: Gateway) -> None:
+    told = (await gateway.client.post("/v1/tokenize", json={"text": "ab", "model": "parrot"})).json()
+    assert (told["tokens"], told["token_strings"]) == ([97, 98], ["a", "b"])
+    assert (await gateway.client.post("/v1/detokenize", json={"tokens": [97]})).json()["text"] == "a"
+
+
 async def test_a_text_is_split_in_llama_servers_shape(gateway: Gateway) -> None:
     plain = (await gateway.client.post("/tokenize", json={"content": "ab"})).json()
     assert (plain["tokens"], plain["token_strs"]) == ([97, 98], None)

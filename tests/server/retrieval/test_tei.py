@@ -17,10 +17,8 @@ LENGTH = math.hypot(0.5, 0.25)
 
 
 async def test_embeddings_are_a_list_of_vectors_of_length_one(gateway: Gateway) -> None:
-    for given, count in (("a", 1), (["a", "b"], 2)):
-        answer = await gateway.client.post(
-            "/embed", json={"inputs": given, "truncate": True, "prompt_name": "query"}
-        )
+    for path, given, count in (("/embed", "a", 1), ("/", "a", 1), ("/embed", ["a", "b"], 2)):
+        answer = await gateway.client.post(path, json={"inputs": given, "truncate": True, "prompt_name": "query"})
         assert answer.json() == [pytest.approx([0.5 / LENGTH, -0.25 / LENGTH])] * count
     assert gateway.backend.requests[-1].to_wire() == {
         "model": "auto",
