@@ -20,8 +20,11 @@ class AnswerObserver(Protocol):
     begun: bool
     usage: Usage
     finish_reason: str | None
-    streamed: int
-    """Estimated tokens of the answer so far, for one that is cut before its usage came."""
+
+    @property
+    def streamed(self) -> int:
+        """Estimated tokens of the answer so far, for one that is cut before its usage came."""
+        ...
 
     def see(self, item: Any) -> None:
         """Record one item."""
