@@ -129,7 +129,8 @@ class Records(Protocol):
     async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
         """The sequence and the parent of a record, also of one that is gone for at most ``REMEMBERED`` seconds.
 
-        A list that is read while its objects are deleted, expire or give way goes on from there. ``None`` if there is none.
+        A list that is read while its objects are deleted, expire or give way goes on from there.
+        ``None`` if there is none.
         """
         ...
 

@@ -126,7 +126,8 @@ class Storage:
 def no_cursor(cursor: str, param: str) -> InvalidRequest:
     """The error for a cursor that names no object of a list, or one that is gone for long."""
     return InvalidRequest(
-        f"The list has no {cursor[:80]!r} to go on from (any more). Leave {param!r} out to begin anew.", param=param
+        f"The list has no {cursor[:80]!r} to go on from (any more). Leave {param!r} out to begin anew.",
+        param=param,
     )
 
 

@@ -193,7 +193,6 @@ async def test_the_place_of_a_record_that_gave_way_or_expired_is_known(opener: O
         await records.prune(time.time())
 
 
-
 async def test_one_process_at_a_time_holds_a_record(opener: Opener) -> None:
     one, two = (await opener()).records, (await opener()).records
     await one.add([made("r")])
