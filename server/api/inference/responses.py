@@ -6,6 +6,7 @@ The translation is imported by the first request, because most servers are never
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Request
@@ -48,6 +49,7 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
 
     The response is kept, unless ``store`` is false, and can be gone on from with ``previous_response_id``.
     """
+    from server.history.recording import RecordedStream
     from server.wires.responses import ResponseStream
 
     turn = await _turn(request, body)
@@ -57,9 +59,13 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
     job = await turn.job(origin)
     opening = turn.opens(origin)
     if body.stream:
-        stream = turn.translation()
+        stream: ResponseStream | RecordedStream = turn.translation()
+        keep = turn.keep
+        if turn.kept:
+            stream = recorded = RecordedStream(stream)
+            keep = partial(turn.keep, stream=recorded)
         return await stream_events(
-            request, job, TranslatedEncoder(stream, opening=stream.start, keep=turn.keep), opening
+            request, job, TranslatedEncoder(stream, opening=stream.start, keep=keep), opening
         )
     response, headers = await whole(
         request, job, lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response), opening

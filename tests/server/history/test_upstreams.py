@@ -53,6 +53,8 @@ async def test_a_stream_of_the_upstream_is_kept_before_its_last_event_is_sent(cl
     assert last["type"] == "response.completed"
     kept = await client.get(f"/v1/responses/{last['response']['id']}")
     assert kept.json()["output"] == last["response"]["output"]
+    again = await client.get(f"/v1/responses/{last['response']['id']}?stream=true")
+    assert events_in(again.text) == events_in(stream.text)
 
 
 async def test_a_background_response_of_the_upstream_has_an_id_of_the_gateway(
