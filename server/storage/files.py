@@ -100,8 +100,9 @@ class Files:
     ) -> None:
         """Store a file: the bytes of a :meth:`temporary` one under the record's id, and the record.
 
-        Files that it is kept ``instead_of``, which its caller deletes next, take no room beside it. Raises PayloadTooLarge for a file above ``file_bytes``, and FilesFull where the owner's files would take
-        more than ``file_bytes_per_key``; both only if ``bounded``. Raises Unavailable for a disk that fails.
+        Files that it is kept ``instead_of``, which its caller deletes next, take no room beside it. Raises
+        PayloadTooLarge for a file above ``file_bytes``, and FilesFull where the owner's files would take more than
+        ``file_bytes_per_key``; both only if ``bounded``. Raises Unavailable for a disk that fails.
         """
         settings = self.storage.settings
         if bounded and record.body["bytes"] > settings.file_bytes:

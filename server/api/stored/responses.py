@@ -124,8 +124,8 @@ async def _streamed_again(request: Request, record: Record, *, resumed: bool) ->
     events = replayed(response) if recording is None else recorded_events(recording, response)
     if events is None and resumed:
         raise InvalidRequest(
-            "The events of this response were too many to be stored one by one; leave 'starting_after' out for the "
-            "whole answer, or make such a response in the background.",
+            "The events of this response were too many to be stored one by one; leave 'starting_after' out for "
+            "the whole answer, or make such a response in the background.",
             param="starting_after",
         )
     return replayed(response) if events is None else events
