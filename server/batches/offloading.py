@@ -203,6 +203,8 @@ class Offloading:
 
     async def follow(self, done: Lines) -> None:
         """Make the providers' batches, wait for their ends and answer their lines."""
+        for group in self._groups:
+            await self._forget(group)
         async with asyncio.TaskGroup() as following:
             for group in self._groups:
                 unfinished = any(number not in done for number in group.numbers)
@@ -229,25 +231,35 @@ class Offloading:
             return None
 
     async def _reserve(self, held: AsyncExitStack, group: _Group) -> bool:
-        """Reserve what the lines may cost. One that was made before is followed without, if need be."""
+        """Reserve what the lines may cost. One that was made before is followed without, if need be.
+
+        The money stays reserved if the process dies, until another one goes on; it is not booked as spent.
+        """
         told = group.told
         row = self._runtime.catalog.get(told["model"])
         assert row is not None
+        told["reserved_at"] = self._runtime.spend.now()
+        await self._store()
+        reservation = self._runtime.spend.reserve(
+            key=self._batch.owner,
+            model=row.id,
+            endpoint=row.endpoint_name,
+            amount=told["amount"],
+            calls=told["lines"],
+        )
+        reservation.name = _hold_of(group)
         try:
-            await held.enter_async_context(
-                self._runtime.spend.reserve(
-                    key=self._batch.owner,
-                    model=row.id,
-                    endpoint=row.endpoint_name,
-                    amount=told["amount"],
-                    calls=told["lines"],
-                )
-            )
+            await held.enter_async_context(reservation)
         except RoundhouseError as error:
             if "begun" not in told:
                 await self._failed(group, error.message, error.code)
                 return False
         return True
+
+    async def _forget(self, group: _Group) -> None:
+        """Release what a process that died has reserved."""
+        if (at := group.told.get("reserved_at")) is not None:
+            await self._runtime.spend.forget(_hold_of(group), at, key=self._batch.owner)
 
     async def _begin(self, group: _Group, replayer: Replayer) -> bool:
         """Make the provider's batch, unless it is there. The record says so before and after."""
@@ -324,7 +336,7 @@ class Offloading:
                             continue
                         if number in done or number in self._replayed:
                             continue
-                        replayer.next(result.answer)
+                        replayer.next(result.answer, result.custom_id)
                         if await self._answering.replay(lines.read(number), asker):
                             self._replayed.add(number)
                     return
@@ -348,6 +360,7 @@ class Offloading:
                     recalling.create_task(self._recall(group, done))
 
     async def _recall(self, group: _Group, done: Lines) -> None:
+        await self._forget(group)
         replayer = await self._replayer(group)
         if replayer is None:
             return
@@ -439,6 +452,11 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
         for row in file:
             number, _, body = row.partition(b" ")
             yield int(number), body
+
+
+def _hold_of(group: _Group) -> str:
+    """The name of the money that is reserved for a group since ``reserved_at``."""
+    return f"{group.name}@{group.told['reserved_at']}"
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What may not be kept is in no file of the gateway: each door, streamed and whole, with each setting and ``store``."""
+"""Answers that may not be kept are in no file: of each door, streamed or whole, with each setting and `store`."""
 
 from __future__ import annotations
 
