@@ -192,15 +192,15 @@ class Spend:
     def estimate(self, price: Price, facts: Facts, bound: int | None = None) -> float | None:
         """Dollars to reserve for a request, for the longest answer that it allows.
 
-        ``bound`` is the most tokens that an answer without a bound of its caller's gets. Without a bound it is
-        assumed to have ``assumed_output_tokens``.
+        ``bound`` is the length in tokens of an answer without a bound of its caller's; see
+        :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``.
         """
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
-        assumed = self._settings.assumed_output_tokens if generates else 0
-        if bound is not None:
-            assumed = min(assumed, bound)
+        assumed = (self.assumed if bound is None else bound) if generates else 0
         usage = Usage(
-            input=longest_prompt(facts.prompt_tokens) if facts.capability in _READING else facts.prompt_tokens,
+            input=longest_prompt(facts.prompt_tokens)
+            if bound is not None or facts.capability in _READING
+            else facts.prompt_tokens,
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
@@ -234,6 +234,11 @@ class Spend:
         return exact * (price.rates.dearest(facts.tiers) if facts.tiers else 1) / NANO
 
     # ---- caps
+
+    @property
+    def assumed(self) -> int:
+        """Tokens assumed of an answer without a bound."""
+        return self._settings.assumed_output_tokens
 
     @property
     def store_timeout(self) -> float:

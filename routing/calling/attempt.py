@@ -46,6 +46,7 @@ from routing.calling.bounds import (
     check_longest,
     check_taken,
     needs_search_bound,
+    reserved_answer,
     search_bounded,
     shortened,
 )
@@ -84,6 +85,7 @@ class Attempt(Generic[T]):
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
+        self._facts = job.facts
         self._held = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
@@ -150,13 +152,14 @@ class Attempt(Generic[T]):
                 facts = as_sent(facts, self._context.leases.target(self.model))
             if facts.paid is not NO_PAID_TOOLS and self._gets_original():
                 facts = as_run(facts)
+            self._facts = facts
             self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
             lease = await self._context.leases.acquire(
                 self._held,
                 facts,
                 self.candidate,
                 self._began,
-                longest=None if self.bound is None else self.bound.tokens,
+                longest=reserved_answer(self.model, facts, spend, self.bound),
                 spent=self.spent,
             )
             self._lease = lease
@@ -379,6 +382,8 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
+            if estimate is None and (partly or outcome.cost is None):
+                estimate = self._usual(self._lease.reservation.amount)
             if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
                 reserved = self._lease.reservation.amount if estimate is None else estimate
                 estimate = max(least, reserved or 0.0)
@@ -393,6 +398,13 @@ class Attempt(Generic[T]):
             finally:
                 error = None
                 self._context.record(outcome)
+
+    def _usual(self, reserved: float | None) -> float | None:
+        """The dollars of an answer of the assumed length, of those reserved for the longest."""
+        spend, bound = self._context.spend, self.bound
+        assumed = spend.assumed if bound is None else min(spend.assumed, bound.tokens)
+        usual = spend.estimate(self.model.price, self._facts, assumed) if reserved is not None else None
+        return reserved if usual is None or reserved is None else min(reserved, usual)
 
     def _conclude(self) -> tuple[Outcome, float | None]:
         """The outcome, and the dollars to book if its cost is unknown; None for the reserved amount."""

@@ -32,8 +32,7 @@ from server.batches.lines import Line, opened
 from server.runtime import Runtime
 
 MOST_LINES = 50_000
-MOST_BYTES = 32 << 20
-"""Bounds of one batch of a provider; the bytes are held in memory while it is sent."""
+"""Lines of one batch of a provider."""
 FIRST_LOOK, LAST_LOOK = 5.0, 60.0
 """Seconds between two looks at a provider's batch, at first and in the end."""
 TRIES = 5
@@ -169,7 +168,10 @@ class Offloading:
         key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.sent_headers)))
         row = b"%d %s\n" % (number, orjson.dumps(taken.body))
         spool = spools.get(key)
-        if spool is None or spool.size + len(row) > MOST_BYTES or len(spool.group.numbers) >= MOST_LINES:
+        if spool is not None:
+            full = spool.size + len(row) > self._most_bytes(taken)
+            spool = None if full or len(spool.group.numbers) >= MOST_LINES else spool
+        if spool is None:
             place = len(self._groups) + 1
             told = {
                 "name": f"{self._batch.id}-{place}",
@@ -191,6 +193,10 @@ class Offloading:
             spool.group.told["amount"] = None
         elif spool.group.told["amount"] is not None:
             spool.group.told["amount"] += taken.amount
+
+    def _most_bytes(self, taken: Taken) -> int:
+        assert self._runtime.deferred is not None
+        return self._runtime.deferred.batches(taken.model.endpoint_name).most_bytes
 
     async def _load(self) -> None:
         """Read which lines an earlier run has found. Raises OSError."""
@@ -327,10 +333,11 @@ class Offloading:
         """Answer the lines that have a result. Calls of keys that are gone by now are paid for, too."""
         asker = Asker(replace(self._runtime, dispatcher=replayer, keys=None), self._batch.owner)
         wait = FIRST_LOOK
+        names = [_custom_id(group, number) for number in group.numbers]
         async with opened(lambda: _InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
-                    async for result in self._api(group).results(replayer.upstream, state):
+                    async for result in self._api(group).results(replayer.upstream, state, names):
                         number = _number(group, result.custom_id)
                         if result.answer is None or number is None or number not in lines:
                             continue
@@ -469,7 +476,11 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _lines(group: _Group) -> list[BatchLine]:
-    return [BatchLine(f"{group.name}-{number}", orjson.loads(body)) for number, body in _rows(group.path)]
+    return [BatchLine(_custom_id(group, number), orjson.loads(body)) for number, body in _rows(group.path)]
+
+
+def _custom_id(group: _Group, number: int) -> str:
+    return f"{group.name}-{number}"
 
 
 def _number(group: _Group, custom_id: str) -> int | None:

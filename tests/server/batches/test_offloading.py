@@ -457,8 +457,8 @@ def test_batches_need_a_protocol_that_has_them() -> None:
     from backends.registry import check_protocols
     from catalog.model import Endpoint
 
-    with pytest.raises(ConfigurationError, match="batches: 'google' has no batch API"):
-        check_protocols([Endpoint(id="g", protocol="google", base_url="https://g.example", batches=True)])
+    with pytest.raises(ConfigurationError, match="batches: 'ollama' has no batch API"):
+        check_protocols([Endpoint(id="g", protocol="ollama", base_url="https://g.example", batches=True)])
 
 
 def test_the_batch_price_is_half_or_as_the_row_says() -> None:
