@@ -89,7 +89,7 @@ def _code(secret: bytes, caller: Caller, body: bytes) -> bytes:
 
 
 def summarising(chat: TranslatedChat, *, natively: bool) -> ChatRequest:
-    """The chat that asks for the summary of another. Its model is the other's; tools are not offered.
+    """The chat that asks for the summary of another. Its model and bound are the other's; tools are not offered.
 
     ``natively``: a provider that compacts itself gets the caller's own request instead. Raises
     UnsupportedParameter for a conversation with parts that only such a provider can read, if that is not asked.
@@ -100,6 +100,8 @@ def summarising(chat: TranslatedChat, *, natively: bool) -> ChatRequest:
     messages: list[Any] = [message.model_dump(mode="json", exclude_unset=True) for message in chat.messages]
     gateways = {name: value for name, value in (chat.model_extra or {}).items() if name in ("routing", "strict")}
     body = {**gateways, "model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
+    if chat.max_completion_tokens is not None:
+        body["max_completion_tokens"] = chat.max_completion_tokens
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     if not natively or chat.original is None:
         return ChatRequest.model_validate(asked)

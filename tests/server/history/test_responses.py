@@ -290,7 +290,10 @@ async def test_a_conversation_is_compacted_for_its_own_key(serve: Start) -> None
         key(gateway, "two") as theirs,
     ):
         first = await mine.responses.create(input="One", **ASK)
-        compact = await mine.responses.compact(model="parrot", previous_response_id=first.id, input="Two")
+        compact = await mine.responses.compact(
+            model="parrot", previous_response_id=first.id, input="Two", extra_body={"max_output_tokens": 60}
+        )
+        assert gateway.backend.requests[-1].max_completion_tokens == 60
         assert [item.type for item in compact.output] == ["message", "message", "compaction"]
         assert said(gateway)[:3] == [("user", "One"), ("assistant", "Hello there"), ("user", "Two")]
         items: Any = [item.model_dump(exclude_none=True, warnings=False) for item in compact.output]
