@@ -351,7 +351,7 @@ async def test_a_line_that_was_booked_when_the_process_died_is_not_booked_again(
 ) -> None:
     async with site(spend={"caps": caps}) as s:
         reached = asyncio.Event()
-        add, added = ResultJournal.add, []
+        add, added = ResultJournal.add, list[Any]()
 
         async def die_before(journal: ResultJournal, *result: Any) -> None:
             if len(added) == dying:
