@@ -388,7 +388,8 @@ class Attempt(Generic[T]):
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
             if estimate is None and (partly or outcome.cost is None):
-                estimate = self._usual(self._lease.reservation.amount)
+                reserved = self._lease.reservation.amount
+                estimate = usual_part(reserved, self.model, self._facts, self._context.spend, self.bound)
             if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
                 reserved = self._lease.reservation.amount if estimate is None else estimate
                 estimate = max(least, reserved or 0.0)
@@ -403,13 +404,6 @@ class Attempt(Generic[T]):
             finally:
                 error = None
                 self._context.record(outcome)
-
-    def _usual(self, reserved: float | None) -> float | None:
-        """The dollars of an answer of the assumed length, of those reserved for the longest."""
-        spend, bound = self._context.spend, self.bound
-        assumed = spend.assumed if bound is None else min(spend.assumed, bound.tokens)
-        usual = spend.estimate(self.model.price, self._facts, assumed) if reserved is not None else None
-        return reserved if usual is None or reserved is None else min(reserved, usual)
 
     def _conclude(self) -> tuple[Outcome, float | None]:
         """The outcome, and the dollars to book if its cost is unknown; None for the reserved amount."""

@@ -161,6 +161,16 @@ def reserved_answer(model: Model, facts: Facts, spend: Spend, bound: Bound | Non
     return math.floor(_own_bound(model, facts)) if bound is None else bound.tokens
 
 
+def usual_part(
+    reserved: float | None, model: Model, facts: Facts, spend: Spend, bound: Bound | None
+) -> float | None:
+    """The dollars of an answer of the assumed length, of those that were reserved for the longest."""
+    if not reserved:
+        return reserved
+    assumed = spend.assumed if bound is None else min(spend.assumed, bound.tokens)
+    return min(reserved, spend.estimate(model.price, facts, assumed) or reserved)
+
+
 def _check_rest(model: Model, estimate: float | None, most: float, spent: float) -> None:
     """Raises UnsupportedParameter if a request may not be paid from what earlier attempts left of ``max_cost``."""
     if estimate is None or spent + estimate > most:
