@@ -49,6 +49,7 @@ from routing.calling.bounds import (
     needs_search_bound,
     reserved_answer,
     search_bounded,
+    usual_part,
     shortened,
 )
 from routing.calling.context import AttemptContext
