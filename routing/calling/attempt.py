@@ -49,8 +49,8 @@ from routing.calling.bounds import (
     needs_search_bound,
     reserved_answer,
     search_bounded,
-    usual_part,
     shortened,
+    usual_part,
 )
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
