@@ -47,8 +47,10 @@ from routing.calling.bounds import (
     check_longest,
     check_taken,
     needs_search_bound,
+    reserved_answer,
     search_bounded,
     shortened,
+    usual_part,
 )
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
@@ -85,6 +87,7 @@ class Attempt(Generic[T]):
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
+        self._facts = job.facts
         self._held = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
@@ -156,13 +159,14 @@ class Attempt(Generic[T]):
                 facts = as_sent(facts, self._context.leases.target(self.model))
             if facts.paid is not NO_PAID_TOOLS and self._gets_original():
                 facts = as_run(facts)
+            self._facts = facts
             self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
             lease = await self._context.leases.acquire(
                 self._held,
                 facts,
                 self.candidate,
                 self._began,
-                longest=None if self.bound is None else self.bound.tokens,
+                longest=reserved_answer(self.model, facts, spend, self.bound),
                 spent=self.spent,
             )
             self._lease = lease
@@ -389,6 +393,9 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
+            if estimate is None and (partly or outcome.cost is None):
+                reserved = self._lease.reservation.amount
+                estimate = usual_part(reserved, self.model, self._facts, self._context.spend, self.bound)
             if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
                 reserved = self._lease.reservation.amount if estimate is None else estimate
                 estimate = max(least, reserved or 0.0)
