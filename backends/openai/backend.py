@@ -34,7 +34,7 @@ from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.calls import CallPlaces
-from backends.streams.shapes import WrongShape, regular_choice, regular_event
+from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -364,8 +364,8 @@ class StreamWatch:
             type(chunk_id) is not str
             or type(created) is not int
             or not (chunk_id and created)
-            or type(chunk.get("service_tier")) not in _TEXT
-            or type(chunk.get("system_fingerprint")) not in _TEXT
+            or ("service_tier" in chunk and type(chunk["service_tier"]) not in _TEXT)
+            or ("system_fingerprint" in chunk and type(chunk["system_fingerprint"]) not in _TEXT)
         ):
             self._regular_head(chunk)
         chunk["object"] = self._object
@@ -375,6 +375,8 @@ class StreamWatch:
         if type(choices) is not list:
             raise _wrong(self._upstream, WrongShape("choices", choices, "a list"))
         for choice in choices:
+            if self._chat and is_text(choice) and choice["index"] in self._open:
+                continue  # nearly all are of this form: another part of the text of a choice that has begun
             try:
                 index = regular_choice(choice, chat=self._chat)
             except WrongShape as wrong:
