@@ -107,7 +107,7 @@ _RESULTS = {"annotations": _regular_annotations, "images": _check_images, "serve
 
 
 def is_text(choice: Any) -> bool:
-    """Whether a chat's choice is one more part of its text and nothing else, so that nothing in it is irregular."""
+    """Whether a choice of a chat is one more part of its text and nothing else: nothing in it is irregular."""
     return (
         type(choice) is dict
         and type(delta := choice.get("delta")) is dict
