@@ -36,7 +36,7 @@ ROUNDS, QUICK_ROUNDS = 10, 3
 REQUESTS = {"remote": 50, "local": 10}
 """Streams of a round."""
 SHORT, LONG = 2, 50
-"""Tokens of a stream that is measured, and of a line of the batch beside it."""
+"""Tokens of a stream that is measured, and of a local line of the batch beside it."""
 BESIDE = 2000
 """Lines of a batch beside which streams are measured: more than a round sees answered."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
@@ -54,13 +54,20 @@ def _beside(bench: Bench) -> Iterator[Figure]:
         behind = stack.enter_context(upstream())
         ours = stack.enter_context(roundhouse(Path(folder) / "remote", behind, rows=("paced",)))
         remote = {"model": "bench-paced", "messages": BODY["messages"], "stream": True}
-        yield _first_token(bench, load, "remote", ours.target(), remote)
+        # A line without a bound is streamed, 50 chunks in a second; a short bound is answered at once.
+        yield _first_token(bench, load, "remote", ours.target(), remote, {})
         running = stack.enter_context(gateway(Path(folder)))
-        yield _first_token(bench, load, "local", Target(f"{running.url}/v1/chat/completions"), BODY)
+        target = Target(f"{running.url}/v1/chat/completions")
+        yield _first_token(bench, load, "local", target, BODY, {"max_tokens": LONG})
 
 
-def _first_token(bench: Bench, load: Client, kind: str, target: Target, body: dict[str, Any]) -> Figure:
-    """The time of a short stream's first token beside a batch of longer answers, over that alone."""
+def _first_token(
+    bench: Bench, load: Client, kind: str, target: Target, body: dict[str, Any], bound: dict[str, int]
+) -> Figure:
+    """The time of a short stream's first token beside a batch of longer answers, over that alone.
+
+    ``bound`` is that of the batch's lines.
+    """
     asked = {**body, "max_tokens": SHORT}
 
     def measure() -> float:
@@ -69,7 +76,7 @@ def _first_token(bench: Bench, load: Client, kind: str, target: Target, body: di
             raise SystemExit(f"{result.failed} of {REQUESTS[kind]} requests failed")
         return statistics.median(result.first) * 1000
 
-    line = {name: value for name, value in body.items() if name != "stream"} | {"max_tokens": LONG}
+    line = {name: value for name, value in body.items() if name != "stream"} | bound
     middles: dict[str, list[float]] = {"alone": [], "beside a batch": []}
     base = target.url.removesuffix("/chat/completions")
     with httpx.Client(base_url=base, headers=target.headers, trust_env=False, timeout=120) as api:
