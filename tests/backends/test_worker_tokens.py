@@ -12,7 +12,7 @@ from backends.base import Upstream
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
-from catalog.errors import CapabilityMismatch, UnsupportedParameter
+from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from tests.backends.answers import assemble_completion
 from tests.fakes.llama_server import FakeLlamaServer
@@ -103,3 +103,14 @@ async def test_engines_that_tell_neither_say_so(backend: LocalWorkerBackend, ups
         await backend.properties(other)
     with pytest.raises(CapabilityMismatch, match="llamacpp does"):
         await backend.apply_template(other, chat())
+
+
+@pytest.mark.parametrize("ask", ["count", "apply_template"])
+async def test_a_picture_by_address_is_never_left_to_the_worker_to_fetch(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, ask: str
+) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data"}}
+    request = ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": [part]}]})
+    with pytest.raises(InvalidRequest, match="does not fetch pictures"):
+        await getattr(backend, ask)(upstream, request)
+    assert not any(call.path.endswith(("input_tokens", "apply-template")) for call in fake.calls)

@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
+from backends.adapting.arguments import object_of
+from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
 from server.wires.ollama.context import Turn, encode_context
@@ -167,7 +168,8 @@ class AnswerLines:
 
     def _told_calls(self) -> Iterator[Json]:
         for call in self._open.values():
-            function = {"index": len(self._calls), "name": call["name"], "arguments": _arguments(call["pieces"])}
+            given = object_of("".join(call["pieces"]))
+            function = {"index": len(self._calls), "name": call["name"], "arguments": given}
             told = {"id": call["id"], "function": function}
             self._calls.append(told)
             yield self._line("", "", [told])
@@ -202,16 +204,6 @@ class LineEncoder:
 def json_lines(lines: Iterable[Any]) -> bytes:
     """Each value as a line of JSON."""
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-def _arguments(pieces: list[str]) -> Json:
-    try:
-        arguments = orjson.loads("".join(pieces) or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
-    return arguments
 
 
 def _logprobs(given: Any) -> Iterator[Json]:
