@@ -377,23 +377,25 @@ class StreamWatch:
         for choice in choices:
             if self._chat and is_text(choice) and choice["index"] in self._open:
                 continue  # nearly all are of this form: another part of the text of a choice that has begun
-            try:
-                index = regular_choice(choice, chat=self._chat)
-            except WrongShape as wrong:
-                raise _wrong(self._upstream, wrong) from None
-            if self._chat and choice["delta"].get("tool_calls"):
-                self._number(index, choice["delta"]["tool_calls"])
-            if index in self._ended:
-                choice["finish_reason"] = None
-            elif choice.get("finish_reason"):
-                if choice["finish_reason"] == "stop" and index in self._calls:
-                    choice["finish_reason"] = "tool_calls"  # agents run the calls of no other answer
-                self._ended.add(index)
-                self._open.discard(index)
-            else:
-                choice["finish_reason"] = None
-                self._open.add(index)
+            self._see_choice(choice)
         return True
+
+    def _see_choice(self, choice: Any) -> None:
+        """Make a choice regular and note whether it has ended. Raises UpstreamProtocolError."""
+        try:
+            index = regular_choice(choice, chat=self._chat)
+        except WrongShape as wrong:
+            raise _wrong(self._upstream, wrong) from None
+        if self._chat and choice["delta"].get("tool_calls"):
+            self._number(index, choice["delta"]["tool_calls"])
+        if index in self._ended:
+            choice["finish_reason"] = None
+        elif choice.get("finish_reason"):
+            self._ended.add(index)
+            self._open.discard(index)
+        else:
+            choice["finish_reason"] = None
+            self._open.add(index)
 
     def _regular_head(self, chunk: Json) -> None:
         """Give the chunk the fields that clients demand where the server has none, or an empty or a wrong one."""
