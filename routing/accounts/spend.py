@@ -219,14 +219,12 @@ class Spend:
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
+        drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
-        details = UsageDetails(
-            audio_input=sound,
-            image_output=usage.output if pictures else 0,
-            web_searches=searches,
-            containers=facts.containers,
-        )
-        if details != UsageDetails():
+        if sound or drawings or searches or facts.containers:
+            details = UsageDetails(
+                audio_input=sound, image_output=drawings, web_searches=searches, containers=facts.containers
+            )
             usage = replace(usage, details=details)
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -78,8 +78,7 @@ class Turn:
 
     async def job(self, origin: Origin) -> Job[Json]:
         """The job of the request. Raises InvalidRequest."""
-        job = chat_job(await self.chat(), origin)
-        return replace(job, kept=KEPT) if self.kept else job
+        return chat_job(await self.chat(), origin, kept=KEPT if self.kept else ())
 
     def opens(self, origin: Origin) -> Opens[Json]:
         """How the job is opened: in rounds, where the model may call a tool that the gateway serves itself."""

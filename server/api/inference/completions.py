@@ -37,13 +37,12 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     keeps = wants_store and runtime_of(request).storage.settings.store != "never"
     if wants_store and not keeps:
         body = without_store(body)
-    job = chat_job(body, origin_of(request))
+    job = chat_job(body, origin_of(request), kept=KEPT if keeps else ())
     of_functions = job.request is not body and not body.tools
     encoder = FunctionCallEncoder if of_functions else ChunkEncoder
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
     keeper: ChatKeeper | None = None
     if keeps:
-        job = replace(job, kept=KEPT)
         keeper = ChatKeeper(runtime_of(request).storage, caller_of(request), job.trace, body)
     elif wants_store:
         job = replace(job, left_out=(*job.left_out, "store"))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from catalog.errors import RoundhouseError
-from catalog.gguf import GgufHeader, read_header
+from catalog.files.gguf import GgufHeader, read_header
+from catalog.files.quantization import quantization_of
 from catalog.model import Capability
-from catalog.quantization import quantization_of
 
 _PREFERRED = {"F16": 0, "BF16": 1, "Q8_0": 2}
 _SAYS_NOTHING = re.compile(r"mmproj|model|gguf|vision|clip|fp16|fp32")

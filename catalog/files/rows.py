@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from catalog.gguf import GgufHeader, read_header
+from catalog.files.gguf import GgufHeader, read_header
+from catalog.files.projectors import senses
 from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
-from catalog.projectors import senses
 from catalog.selection import Kind, Selection
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
