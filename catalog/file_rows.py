@@ -9,6 +9,7 @@ from typing import Any
 
 from catalog.gguf import GgufHeader, read_header
 from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
+from catalog.projectors import senses
 from catalog.selection import Kind, Selection
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
@@ -37,8 +38,9 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
         default = source.repository.split("/")[1].lower()
     options = dict(facts.pop("options", {}))
     if selection.projector is not None:
-        facts["capabilities"] = facts["capabilities"] | {Capability.VISION}
-        options["mmproj"] = str((folder / selection.projector).absolute())
+        projector = (folder / selection.projector).absolute()
+        facts["capabilities"] = facts["capabilities"] | senses(projector)
+        options["mmproj"] = str(projector)
     size = facts.pop("size", Size())
     return Model(
         id=model_id or default,

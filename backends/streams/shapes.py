@@ -61,6 +61,9 @@ def regular_delta(delta: Json) -> None:
             _check_objects(name, value)
             if name in _RESULTS:
                 _RESULTS[name](value)
+    if "reasoning" in delta and delta.get("reasoning_content") is None:
+        # vLLM's name since 0.12, and OpenRouter's; both names stay, since callers read either.
+        delta["reasoning_content"] = delta["reasoning"]
     if type(delta.get("content")) is list:
         _join_parts(delta)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.adapting.marks import with_own_reasoning
+from backends.adapting.system import MOVED, has_late_system
 from backends.base import Backend, Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
@@ -237,10 +238,14 @@ class Attempt(Generic[T]):
             self._refuse(tuple(name for name in self.dropped if name != "usage"))
 
     def _note_form(self, upstream: Upstream) -> None:
-        """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
+        """Note how the answer came from a server that refuses the usual form, and name what it lacks.
 
-        Raises UnsupportedParameter under ``strict``, if the caller asked for the usage.
+        Raises UnsupportedParameter under ``strict``, but for a usage that the caller did not ask for.
         """
+        if upstream.asked.system_first and isinstance(self.job.request, ChatRequest):
+            late = has_late_system([message.role for message in self.job.request.messages])
+            self.dropped += (MOVED,) * (late and MOVED not in self.dropped)
+            self._refuse(self.dropped)
         self._unstreamed = asks_plainly(self.job.request, upstream)
         if self._unstreamed:
             self._first = None

@@ -58,9 +58,7 @@ async def test_texts_are_split_and_joined_in_teis_shapes(gateway: Gateway) -> No
     one = await gateway.client.post("/tokenize", json={"inputs": "b", "model": "parrot"})
     assert one.json() == [[token("b", 0)]]
     asked = [facts.capability for facts in gateway.dispatcher.facts]
-    assert asked == [Capability.EMBED, Capability.CHAT], (
-        "the model that embeds splits, too, unless another is named"
-    )
+    assert asked == [Capability.EMBED, Capability.CHAT], "the model that embeds splits, unless another is named"
     for ids in ([97, 98], [[97, 98]]):
         assert (await gateway.client.post("/decode", json={"ids": ids})).json() == ["ab"]
     assert (await gateway.client.post("/decode", json={"ids": [[97], [98]]})).json() == ["a", "b"]
