@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from backends.adapting.arguments import object_of
+from backends.adapting.arguments import INVALID, object_of
 from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
@@ -171,7 +171,7 @@ class AnswerLines:
         if function.get("arguments"):
             call = self._open[position]
             if call["told"] and function["arguments"].strip():
-                raise AnswerInvalid(_CONTINUED)
+                raise AnswerInvalid("The model added to the arguments of a tool call that was whole.")
             call["pieces"].append(function["arguments"])
 
     def _told_calls(self, *, whole_only: bool = False) -> Iterator[Json]:
@@ -183,9 +183,10 @@ class AnswerLines:
             if call["told"]:
                 continue
             text = "".join(call["pieces"])
-            if whole_only and not _is_object(text):
+            given = object_of(text)
+            if whole_only and (INVALID in given or not text.strip()):
                 return
-            function = {"index": len(self._calls), "name": call["name"], "arguments": object_of(text)}
+            function = {"index": len(self._calls), "name": call["name"], "arguments": given}
             told = {"id": call["id"], "function": function}
             call["told"] = True
             self._calls.append(told)
@@ -220,17 +221,6 @@ class LineEncoder:
 def json_lines(lines: Iterable[Any]) -> bytes:
     """Each value as a line of JSON."""
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-_CONTINUED = "The model's server went on with the arguments of a tool call after they were whole."
-
-
-def _is_object(text: str) -> bool:
-    """Whether the arguments of a call are a whole JSON object."""
-    try:
-        return isinstance(orjson.loads(text), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _logprobs(given: Any) -> Iterator[Json]:
