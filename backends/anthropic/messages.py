@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.adapting.marks import citing
 from backends.adapting.arguments import object_of
+from backends.adapting.marks import citing
 from backends.adapting.names import call_id
 from backends.adapting.system import MOVED
 from backends.anthropic.results import blocks_of

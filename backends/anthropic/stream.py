@@ -283,7 +283,10 @@ class AnthropicStream:
             told = [counts(one.get(name)) for one in all_]
             if names := {kind: None for one in told for kind in one}:
                 more[name] = {kind: sum(one.get(kind, 0) for one in told) for kind in names}
-        beside = ({"containers": 1} if self._container else {}) | self._ran
+        beside = dict(self._ran)
+        if self._container:  # a container is what runs of code cost
+            beside.pop("code_execution_requests", None)
+            beside["containers"] = 1
         if beside:
             more["server_tool_use"] = {**more.get("server_tool_use", {}), **beside}
         more |= {name: self._usage[name] for name in _TOLD if type(self._usage.get(name)) is str}

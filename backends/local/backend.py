@@ -36,7 +36,8 @@ from backends.local.parameters import table_of
 from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
-from backends.notices import DROPPED, note
+from backends.local.tool_schema import chosen_tools, has_calls, told_calls
+from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
@@ -162,9 +163,17 @@ class LocalWorkerBackend:
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""
+        if not upstream.templated:
+            tell(f"'{upstream.model}' has no chat template of its own, so ChatML is used, which it may not know")
         if upstream.engine == "llamacpp" and "reasoning_effort" in body:
             await self._set_effort(body, upstream)
         body["messages"] = renderable(body["messages"])
+        if (
+            has_calls(body["messages"])
+            and not chosen_tools(request)
+            and not await self._tokens.renders_calls(upstream)
+        ):
+            body["messages"] = told_calls(body["messages"])
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._tokens.takes_tools(upstream)
         )
@@ -231,6 +240,9 @@ class LocalWorkerBackend:
         form.
         """
         refuse_endless(body)
+        look_back = body.get("repeat_last_n")
+        if isinstance(look_back, int | float) and look_back == -1:  # llama-server takes no -1
+            body["repeat_last_n"] = await self._tokens.context(upstream)
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:
@@ -403,6 +415,10 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(
                 f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
             )
+        tell(
+            f"'{upstream.model}' is a chat model, and its scores are guesses; name a provider's moderation model, "
+            "or a classifier whose row has [model.moderation] labels"
+        )
         scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}

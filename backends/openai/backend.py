@@ -86,6 +86,10 @@ class OpenAIBackend:
 
     def speaks(self, wire: str, upstream: Upstream) -> bool:
         """See :class:`backends.native.Native`."""
+        if upstream.wire == "responses" and wire == "compaction":
+            from backends.openai.responses.compaction import Compacting
+
+            return Compacting.at(upstream)
         return wire == upstream.wire == "responses"
 
     def parameters(self, upstream: Upstream) -> ParameterTable:
@@ -189,18 +193,27 @@ class OpenAIBackend:
 
     def _response_body(self, upstream: Upstream, request: ChatRequest) -> TranslatedRequest:
         from backends.openai.responses.calls import request_for
+        from backends.openai.responses.compaction import WIRE, compact_request
 
-        return request_for(request, original_for(self, request, upstream), upstream, self.parameters(upstream))
+        original = original_for(self, request, upstream)
+        if original is not None and original.wire == WIRE:
+            return compact_request(original, upstream)
+        return request_for(request, original, upstream, self.parameters(upstream))
 
     def _respond(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        from backends.openai.responses import compaction
         from backends.openai.responses.calls import PATH, respond
 
+        original, made = original_for(self, request, upstream), self._response_body(upstream, request)
+        if original is not None and original.wire == compaction.WIRE:
+            path = self.path(upstream, compaction.PATH)
+            return compaction.compact(self.http, upstream, made, path=path, key_header=self.key_header)
         return respond(
             self.http,
             upstream,
             request,
-            original_for(self, request, upstream),
-            self._response_body(upstream, request),
+            original,
+            made,
             path=self.path(upstream, PATH),
             key_header=self.key_header,
         )

@@ -14,7 +14,7 @@ from routing.choosing.filters import admit, broken_limit, context_needed, cost_b
 from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
-from routing.facts import Facts
+from routing.facts import Facts, alias_of
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
@@ -51,7 +51,7 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
 
     A pin names one vector space, so a model that the caller's limits exclude is never replaced by another.
     """
-    pinned = world.pins.get(facts.requested.casefold()) if facts.capability is Capability.EMBED else None
+    pinned = world.pins.get(alias_of(facts.requested)) if facts.capability is Capability.EMBED else None
     if pinned is None:
         return None
     model = world.index.resolve(pinned)

@@ -19,6 +19,7 @@ from server.answers.rounds import Rounds
 from server.callers import Caller, Origin
 from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
 from server.history.items import as_items
+from server.history.recording import RecordedStream
 from server.history.truncation import opener
 from server.jobs import KEPT, Opens, chat_job
 from server.runtime import Runtime
@@ -105,8 +106,8 @@ class Turn:
             body["elsewhere"] = True
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
 
-    async def keep(self, response: Json) -> None:
-        """Store a finished response, and its items in its conversation.
+    async def keep(self, response: Json, stream: RecordedStream | None = None) -> None:
+        """Store a finished response, with the events of its ``stream``, and its items in its conversation.
 
         The answer of one that cannot be stored is not lost: it says so, because its ``store`` becomes false.
         """
@@ -118,6 +119,8 @@ class Turn:
             if not (isinstance(response.get("id"), str) and isinstance(response.get("output"), list)):
                 raise UpstreamProtocolError("The upstream's response has no id or no output.")
             records = [self.record(response)] if self.kept else []
+            if records and stream is not None:
+                records.append(stream.record(records[0]))
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
             await self.storage.keep(*records)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from backends.adapting.marks import citing
 from backends.adapting.arguments import object_of
+from backends.adapting.marks import citing
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (

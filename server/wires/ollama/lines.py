@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.adapting.arguments import object_of
-from catalog.errors import RoundhouseError, StreamBroken
+from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
 from server.wires.ollama.context import Turn, encode_context
@@ -161,19 +161,35 @@ class AnswerLines:
         position = delta.get("index", 0)
         function = delta.get("function") or {}
         if position not in self._open:
-            yield from self._told_calls()  # Ollama tells a call once it is whole
-            self._open[position] = {"id": delta.get("id"), "name": function.get("name"), "pieces": []}
+            yield from self._told_calls(whole_only=True)  # Ollama tells a call once it is whole
+            self._open[position] = {
+                "id": delta.get("id"),
+                "name": function.get("name"),
+                "pieces": [],
+                "told": False,
+            }
         if function.get("arguments"):
-            self._open[position]["pieces"].append(function["arguments"])
+            call = self._open[position]
+            if call["told"] and function["arguments"].strip():
+                raise AnswerInvalid(_CONTINUED)
+            call["pieces"].append(function["arguments"])
 
-    def _told_calls(self) -> Iterator[Json]:
+    def _told_calls(self, *, whole_only: bool = False) -> Iterator[Json]:
+        """The calls that are not told yet; with ``whole_only`` those before the first that is not whole.
+
+        Some servers send the pieces of several calls by turns.
+        """
         for call in self._open.values():
-            given = object_of("".join(call["pieces"]))
-            function = {"index": len(self._calls), "name": call["name"], "arguments": given}
+            if call["told"]:
+                continue
+            text = "".join(call["pieces"])
+            if whole_only and not _is_object(text):
+                return
+            function = {"index": len(self._calls), "name": call["name"], "arguments": object_of(text)}
             told = {"id": call["id"], "function": function}
+            call["told"] = True
             self._calls.append(told)
             yield self._line("", "", [told])
-        self._open = {}
 
     def _line(self, text: str, thought: str, calls: list[Json] | None = None) -> Json:
         line: Json = {"model": self.model, "created_at": now()}
@@ -204,6 +220,17 @@ class LineEncoder:
 def json_lines(lines: Iterable[Any]) -> bytes:
     """Each value as a line of JSON."""
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+
+
+_CONTINUED = "The model's server went on with the arguments of a tool call after they were whole."
+
+
+def _is_object(text: str) -> bool:
+    """Whether the arguments of a call are a whole JSON object."""
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _logprobs(given: Any) -> Iterator[Json]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import StreamBroken, WorkerFailed
+from catalog.errors import AnswerInvalid, StreamBroken, WorkerFailed
 from catalog.types import Json
 from server.wires.ollama.context import decode_context
 from server.wires.ollama.lines import AnswerLines, LineEncoder, Stopwatch
@@ -44,6 +44,35 @@ def call(index: int, arguments: str, **more: Any) -> Json:
 
 
 END = chunk(finish="stop")
+
+
+def test_calls_whose_arguments_come_by_turns_are_told_whole_and_in_order() -> None:
+    answer, _ = lines()
+    made = told(
+        answer,
+        call(0, '{"x":', id="a", named={"name": "f"}),
+        call(1, '{"y":', id="b", named={"name": "g"}),
+        call(0, "1}"),
+        call(1, "2}"),
+        call(2, "{}", id="c", named={"name": "h"}),
+        call(1, " "),
+        chunk(finish="tool_calls"),
+    )
+    calls = [line["message"]["tool_calls"] for line in made if "tool_calls" in line["message"]]
+    assert [one["function"] for (one,) in calls] == [
+        {"index": 0, "name": "f", "arguments": {"x": 1}},
+        {"index": 1, "name": "g", "arguments": {"y": 2}},
+        {"index": 2, "name": "h", "arguments": {}},
+    ]
+    answer, _ = lines()
+    with pytest.raises(AnswerInvalid):
+        told(
+            answer,
+            call(0, "{}", id="a", named={"name": "f"}),
+            call(1, "{}", id="b", named={"name": "g"}),
+            call(0, "{}"),
+            END,
+        )
 
 
 def test_durations_split_the_time_until_the_end() -> None:
