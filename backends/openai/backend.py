@@ -404,6 +404,8 @@ class StreamWatch:
         if index in self._ended:
             choice["finish_reason"] = None
         elif choice.get("finish_reason"):
+            if choice["finish_reason"] == "stop" and index in self._calls:
+                choice["finish_reason"] = "tool_calls"  # agents run the calls of no other answer
             self._ended.add(index)
             self._open.discard(index)
         else:
