@@ -12,8 +12,8 @@ from catalog.model import Capability, Model, Price
 from catalog.prices.price import LongPrices
 from catalog.types import Json
 from routing.accounts.costs import affordable_output, longest_prompt, to_nano
-from routing.calling.observers import ImageObserver
-from routing.calling.usage import token_usage
+from routing.calling.watching.observers import ImageObserver
+from routing.calling.watching.usage import token_usage
 from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.reading.requests import read_chat

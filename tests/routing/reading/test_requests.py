@@ -19,7 +19,7 @@ from backends.wire.schema import check_pattern
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
-from routing.calling.usage import MOST_TOKENS, most_prompt_tokens
+from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens
 from routing.facts import Complexity, Facts, Mode, Task, Workload
 from routing.reading import complexity
 from routing.reading import requests as read

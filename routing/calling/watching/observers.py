@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
+from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
 
 
