@@ -377,7 +377,7 @@ class Attempt(Generic[T]):
             if not self.job.facts.tokens_only:
                 usage = self._in_tiers(usage)
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-                if came:
+                if came and result is not Result.SUCCESS:  # a whole answer's length may be more than was seen
                     counted = replace(usage, known=True)
                     estimate, _ = self._context.spend.cost(self.model.price, counted, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
