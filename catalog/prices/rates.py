@@ -97,6 +97,10 @@ class RateCard:
         """The factor of a request for these tiers; at least 1, because the provider may serve it as usual."""
         return max(1.0, float(self._factor(tuple(tier for tier in tiers if tier in self.factors))))
 
+    def undiscounted(self, tiers: tuple[str, ...]) -> tuple[str, ...]:
+        """These tiers without those that cost less than the listed price."""
+        return tuple(tier for tier in tiers if self.factors.get(tier, 1.0) >= 1.0)
+
     def _factor(self, tiers: tuple[str, ...]) -> Decimal:
         factor = Decimal(1)
         for tier in tiers:

@@ -34,6 +34,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
+from routing.accounts.costs import most_decoded
 from routing.calling.bounds import (
     SEARCH_BOUND,
     Bound,
@@ -410,7 +411,7 @@ class Attempt(Generic[T]):
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
             cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-            estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
+            estimate = self._context.spend.cost_so_far(self.model.price, self.job.facts)
         elif seen.begun:
             came = 0 if usage.known else seen.streamed
             if not usage.known and (came or result is Result.CANCELLED):
@@ -418,9 +419,10 @@ class Attempt(Generic[T]):
             if not self.job.facts.tokens_only:
                 usage = self._in_tiers(usage)
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-                if came:
-                    counted = replace(usage, known=True)
-                    estimate, _ = self._context.spend.cost(self.model.price, counted, self.job.facts.capability)
+                if came and result not in (Result.SUCCESS, Result.REFUSAL):
+                    estimate = self._context.spend.cost_so_far(
+                        self.model.price, self.job.facts, self._decoded(came)
+                    )
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,
@@ -449,6 +451,13 @@ class Attempt(Generic[T]):
         )
         return outcome, estimate
 
+    def _decoded(self, came: int) -> int:
+        """The output tokens that the upstream may bill for an answer without its usage, of which ``came`` came."""
+        thought = 0.0
+        if Capability.REASONING in self.model.capabilities:
+            thought = self._context.clock.monotonic() - self._began if self._first is None else self._first
+        return most_decoded(came, self.job.facts, thought)
+
     def _may_be_billed(self, result: Result) -> bool:
         """Whether the upstream may have billed the prompt, though none of the answer came.
 
@@ -459,8 +468,11 @@ class Attempt(Generic[T]):
         return getattr(self._error, "may_bill", False) and self._source is not None
 
     def _in_tiers(self, usage: Usage) -> Usage:
-        """The usage in the tiers of service that were asked for, unless the answer names its own."""
-        tiers = self.job.facts.tiers
+        """The usage in the tiers of service that the answer names, else in those asked for that cost more.
+
+        A server that does not know a tier ignores it and serves at the listed price, so a discount needs its name.
+        """
+        tiers = self.job.facts.tiers and self.model.price.rates.undiscounted(self.job.facts.tiers)
         if not tiers or getattr(self._observer, "tier", None) is not None:
             return usage
         if usage.details is not None and usage.details.tiers:
