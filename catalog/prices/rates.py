@@ -13,6 +13,10 @@ Rate = int | Decimal | None
 
 STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
 """Names of tiers, speeds and regions at the listed price; ``scale`` is prepaid, ``auto`` the project's setting."""
+KNOWN_TIERS = frozenset(
+    {"batch", "flex", "priority", "fast", "ultrafast", "performance", "reserved", "premium", "us", "eu"}
+)
+"""Names of tiers, speeds and regions that providers use; see ``service_tier``, ``speed`` and ``inference_geo``."""
 _LONGEST_NAME = 64
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.adapting.marks import with_own_reasoning
@@ -55,8 +54,9 @@ from routing.calling.job import Job
 from routing.calling.judgement import insists
 from routing.calling.lease import Lease
 from routing.calling.observers import ChunkObserver, ends_of
+from routing.calling.usage_details import in_tiers
 from routing.facts import Facts
-from routing.outcomes import Outcome, Result, Usage, UsageDetails
+from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 from routing.state.protocol import NANO
 
@@ -417,7 +417,8 @@ class Attempt(Generic[T]):
             if not usage.known and (came or result is Result.CANCELLED):
                 usage = Usage(input=self.job.facts.prompt_tokens, output=came, known=False)
             if not self.job.facts.tokens_only:
-                usage = self._in_tiers(usage)
+                if self.job.facts.tiers and getattr(seen, "tier", None) is None:
+                    usage = in_tiers(usage, self.model.price.rates.undiscounted(self.job.facts.tiers))
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
                 if came and result not in (Result.SUCCESS, Result.REFUSAL):
                     estimate = self._context.spend.cost_so_far(
@@ -466,18 +467,6 @@ class Attempt(Generic[T]):
         if result is Result.CANCELLED:
             return self._source is not None
         return getattr(self._error, "may_bill", False) and self._source is not None
-
-    def _in_tiers(self, usage: Usage) -> Usage:
-        """The usage in the tiers of service that the answer names, else in those asked for that cost more.
-
-        A server that does not know a tier ignores it and serves at the listed price, so a discount needs its name.
-        """
-        tiers = self.job.facts.tiers and self.model.price.rates.undiscounted(self.job.facts.tiers)
-        if not tiers or getattr(self._observer, "tier", None) is not None:
-            return usage
-        if usage.details is not None and usage.details.tiers:
-            return usage
-        return replace(usage, details=replace(usage.details or UsageDetails(), tiers=tiers))
 
     def _result(self) -> Result:
         error = self._error
