@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.adapting.system import MOVED, has_late_system
@@ -31,6 +30,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
+from routing.accounts.costs import most_decoded
 from routing.calling.bounds import (
     Bound,
     as_run,
@@ -45,7 +45,8 @@ from routing.calling.job import Job
 from routing.calling.lease import Lease
 from routing.calling.watching.judgement import insists
 from routing.calling.watching.observers import ChunkObserver, ends_of
-from routing.outcomes import Outcome, Result, Usage, UsageDetails
+from routing.calling.watching.usage_details import in_tiers
+from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 from routing.state.protocol import NANO
 
@@ -369,17 +370,19 @@ class Attempt(Generic[T]):
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
             cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-            estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
+            estimate = self._context.spend.cost_so_far(self.model.price, self.job.facts)
         elif seen.begun:
             came = 0 if usage.known else seen.streamed
             if not usage.known and (came or result is Result.CANCELLED):
                 usage = Usage(input=self.job.facts.prompt_tokens, output=came, known=False)
             if not self.job.facts.tokens_only:
-                usage = self._in_tiers(usage)
+                if self.job.facts.tiers and getattr(seen, "tier", None) is None:
+                    usage = in_tiers(usage, self.model.price.rates.undiscounted(self.job.facts.tiers))
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-                if came and result is not Result.SUCCESS:  # a whole answer's length may be more than was seen
-                    counted = replace(usage, known=True)
-                    estimate, _ = self._context.spend.cost(self.model.price, counted, self.job.facts.capability)
+                if came and result not in (Result.SUCCESS, Result.REFUSAL):
+                    estimate = self._context.spend.cost_so_far(
+                        self.model.price, self.job.facts, self._decoded(came)
+                    )
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,
@@ -408,6 +411,13 @@ class Attempt(Generic[T]):
         )
         return outcome, estimate
 
+    def _decoded(self, came: int) -> int:
+        """The output tokens that the upstream may bill for an answer without its usage, of which ``came`` came."""
+        thought = 0.0
+        if Capability.REASONING in self.model.capabilities:
+            thought = self._context.clock.monotonic() - self._began if self._first is None else self._first
+        return most_decoded(came, self.job.facts, thought)
+
     def _may_be_billed(self, result: Result) -> bool:
         """Whether the upstream may have billed the prompt, though none of the answer came.
 
@@ -416,15 +426,6 @@ class Attempt(Generic[T]):
         if result is Result.CANCELLED:
             return self._source is not None
         return getattr(self._error, "may_bill", False) and self._source is not None
-
-    def _in_tiers(self, usage: Usage) -> Usage:
-        """The usage in the tiers of service that were asked for, unless the answer names its own."""
-        tiers = self.job.facts.tiers
-        if not tiers or getattr(self._observer, "tier", None) is not None:
-            return usage
-        if usage.details is not None and usage.details.tiers:
-            return usage
-        return replace(usage, details=replace(usage.details or UsageDetails(), tiers=tiers))
 
     def _result(self) -> Result:
         error = self._error
