@@ -42,7 +42,7 @@ class TextConfig(WireModel):
 class ResponsesRequest(WireModel):
     """A request for a model response.
 
-    ``input`` holds the whole conversation, unless an upstream of the Responses API has stored a part of it.
+    ``input`` holds what ``previous_response_id`` and ``conversation``, which are stored here, do not.
     """
 
     model: ModelName = "auto"
