@@ -12,7 +12,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete"})
 
 
 class NativeResponse:
-    """One answer in OpenAI's events, of which the model's name and ``own`` fields of the response are the gateway's.
+    """One answer in OpenAI's events, with the gateway's name of the model and its ``own`` fields of the response.
 
     Call :meth:`feed` for each event, then :meth:`finish` or :meth:`fail`; :attr:`response` is the newest state of
     the response. ``own`` are its id and where it is stored: the upstream stores nothing.

@@ -44,8 +44,9 @@ def to_chat(
     The chat keeps the request for upstreams of the Responses API, which get it as it is. Prompts and OpenAI's own
     tools are for them alone: the tools are left out unless the choice of a tool demands one. ``max_tool_calls``,
     which limits tools that no client runs, bounds the searches of other providers. ``searches`` tells by a model's
-    name whether it can search the web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
-    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
+    name whether it can search the web; without it, a request that wants a search is for models that can. ``draws``
+    tells whether the gateway serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a
+    malformed request.
     """
     losses = Losses()
     _state(request, losses)
@@ -107,7 +108,7 @@ def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
 
 
 def _state(request: ResponsesRequest, losses: Losses) -> None:
-    """Refuse what an upstream of the Responses API alone may have: prompts, and parts of its own tools' results."""
+    """Refuse what an upstream of the Responses API alone may have: prompts, and parts of its tools' results."""
     if request.prompt:
         losses.refuse("This model has no prompt templates; send 'instructions' and 'input'.", "prompt")
     for name in request.include or ():
