@@ -245,6 +245,12 @@ class TranslatedChat(ChatRequest):
         copy._original = None
         return copy
 
+    def without_original(self) -> TranslatedChat:
+        """A copy that no longer stands for the original request."""
+        copy = self.model_copy()
+        copy._original = None
+        return copy
+
     @classmethod
     def of(
         cls,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from backends.adapting.marks import with_own_reasoning
+from backends.adapting.system import MOVED, has_late_system
 from backends.base import Backend, Upstream
 from backends.constraints.request import FIELDS as FORMS
 from backends.native import original_for
-from backends.notices import collect
+from backends.notices import Notes, collect
 from backends.plain import asks_plainly
 from backends.translation import BOOKKEEPING
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest
@@ -46,8 +47,10 @@ from routing.calling.bounds import (
     check_longest,
     check_taken,
     needs_search_bound,
+    reserved_answer,
     search_bounded,
     shortened,
+    usual_part,
 )
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
@@ -84,6 +87,7 @@ class Attempt(Generic[T]):
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
+        self._facts = job.facts
         self._held = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
@@ -96,7 +100,7 @@ class Attempt(Generic[T]):
         self._queued = 0.0
         self._first: float | None = None
         self._unstreamed = False
-        self._reported: list[str] | None = None
+        self._notes: Notes | None = None
         self._ended = False
         self._error: BaseException | None = None
         self._closed = False
@@ -110,6 +114,11 @@ class Attempt(Generic[T]):
     def total_spent(self) -> float:
         """Dollars of this attempt, once it is closed, and of those before it."""
         return self.spent + (0.0 if self._lease is None else self._lease.reservation.charged / NANO)
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Sentences for the caller about how the model answers."""
+        return () if self._notes is None else self._notes.notices
 
     def wall(self) -> float:
         """Wall-clock time in seconds."""
@@ -150,13 +159,14 @@ class Attempt(Generic[T]):
                 facts = as_sent(facts, self._context.leases.target(self.model))
             if facts.paid is not NO_PAID_TOOLS and self._gets_original():
                 facts = as_run(facts)
+            self._facts = facts
             self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
             lease = await self._context.leases.acquire(
                 self._held,
                 facts,
                 self.candidate,
                 self._began,
-                longest=None if self.bound is None else self.bound.tokens,
+                longest=reserved_answer(self.model, facts, spend, self.bound),
                 spent=self.spent,
             )
             self._lease = lease
@@ -164,7 +174,7 @@ class Attempt(Generic[T]):
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             request = self._fitted(backend, lease.upstream, facts)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
-            self._reported = collect() if late else None
+            self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
             while (complete or not self._observer.begun) and await self._pull():
@@ -226,16 +236,20 @@ class Attempt(Generic[T]):
 
     def _note_reported(self) -> None:
         """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""
-        if self._reported:
-            self.dropped = tuple(dict.fromkeys([*self.dropped, *self._reported]))
-            self._reported.clear()
+        if self._notes is not None and self._notes.dropped:
+            self.dropped = tuple(dict.fromkeys([*self.dropped, *self._notes.dropped]))
+            self._notes.dropped.clear()
             self._refuse(tuple(name for name in self.dropped if name != "usage"))
 
     def _note_form(self, upstream: Upstream) -> None:
-        """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
+        """Note how the answer came from a server that refuses the usual form, and name what it lacks.
 
-        Raises UnsupportedParameter under ``strict``, if the caller asked for the usage.
+        Raises UnsupportedParameter under ``strict``, but for a usage that the caller did not ask for.
         """
+        if upstream.asked.system_first and isinstance(self.job.request, ChatRequest):
+            late = has_late_system([message.role for message in self.job.request.messages])
+            self.dropped += (MOVED,) * (late and MOVED not in self.dropped)
+            self._refuse(self.dropped)
         self._unstreamed = asks_plainly(self.job.request, upstream)
         if self._unstreamed:
             self._first = None
@@ -379,6 +393,9 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
+            if estimate is None and (partly or outcome.cost is None):
+                reserved = self._lease.reservation.amount
+                estimate = usual_part(reserved, self.model, self._facts, self._context.spend, self.bound)
             if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
                 reserved = self._lease.reservation.amount if estimate is None else estimate
                 estimate = max(least, reserved or 0.0)
@@ -407,11 +424,15 @@ class Attempt(Generic[T]):
             cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
             estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
         elif seen.begun:
-            if not usage.known and result is Result.CANCELLED:
-                usage = Usage(input=self.job.facts.prompt_tokens, known=False)
+            came = 0 if usage.known else seen.streamed
+            if not usage.known and (came or result is Result.CANCELLED):
+                usage = Usage(input=self.job.facts.prompt_tokens, output=came, known=False)
             if not self.job.facts.tokens_only:
                 usage = self._in_tiers(usage)
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+                if came:
+                    counted = replace(usage, known=True)
+                    estimate, _ = self._context.spend.cost(self.model.price, counted, self.job.facts.capability)
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,

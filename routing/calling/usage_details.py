@@ -51,7 +51,7 @@ def details_of(
     return UsageDetails(*found) if any(found) else None
 
 
-_UNPRICED = ("file_search", "image_generation")
+_UNPRICED = ("file_search", "image_generation", "mcp", "code_execution")
 """Tools of a provider that rows have no price for."""
 _BEYOND = frozenset({"cache_creation", "server_tool_use", "speed", "inference_geo"})
 

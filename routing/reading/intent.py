@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.validation.wording import UNKNOWN, describe
-from routing.facts import Intent, Mode, Task, Workload
+from routing.facts import AUTO_LATEST, Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
 _LIST_FIELDS = frozenset({"require", "exclude", "tags"})
@@ -74,7 +74,7 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
 
 def _mode_of(requested: str) -> Mode:
     name = requested.casefold()
-    if not name.startswith("auto:"):
+    if not name.startswith("auto:") or name == AUTO_LATEST:
         return Mode.AUTO
     try:
         return Mode(name.removeprefix("auto:"))

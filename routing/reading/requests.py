@@ -20,7 +20,13 @@ from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
-from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
+from backends.wire.tokens import (
+    DetokenizeRequest,
+    DetokenizeTexts,
+    PropertiesRequest,
+    TokenizeRequest,
+    TokenizeTexts,
+)
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
@@ -255,7 +261,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
 
 
 def read_tokens(
-    request: TokenizeRequest | DetokenizeRequest | PropertiesRequest,
+    request: TokenizeRequest | DetokenizeRequest | TokenizeTexts | DetokenizeTexts | PropertiesRequest,
     headers: Mapping[str, str] = _NO_HEADERS,
     *,
     key: str = "",
@@ -264,6 +270,10 @@ def read_tokens(
     size = len(request.tokens) if isinstance(request, DetokenizeRequest) else 0
     if isinstance(request, TokenizeRequest):
         size = estimate_tokens(request.content)
+    elif isinstance(request, TokenizeTexts):
+        size = max(map(estimate_tokens, request.texts))
+    elif isinstance(request, DetokenizeTexts):
+        size = max(map(len, request.lists))
     return Facts(
         capability=Capability.CHAT,
         requested=request.model,

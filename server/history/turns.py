@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -28,6 +28,7 @@ from server.history.context import (
     resolved,
 )
 from server.history.items import as_items, name_items
+from server.history.recording import RecordedStream
 from server.history.truncation import opener
 from server.jobs import KEPT, Opens, chat_job
 from server.runtime import Runtime
@@ -85,8 +86,7 @@ class Turn:
 
     async def job(self, origin: Origin) -> Job[Json]:
         """The job of the request. Raises InvalidRequest."""
-        job = chat_job(await self.chat(), origin)
-        return replace(job, kept=KEPT) if self.kept else job
+        return chat_job(await self.chat(), origin, kept=KEPT if self.kept else ())
 
     def opens(self, origin: Origin) -> Opens[Json]:
         """How the job is opened: in rounds, where the model may call a tool that the gateway serves itself."""
@@ -112,8 +112,8 @@ class Turn:
         body: Json = {"response": response, "input": as_items(self.given, self.name)}
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
 
-    async def keep(self, response: Json) -> None:
-        """Store a finished response, and its items in its conversation.
+    async def keep(self, response: Json, stream: RecordedStream | None = None) -> None:
+        """Store a finished response, with the events of its ``stream``, and its items in its conversation.
 
         The answer of one that cannot be stored is not lost: it says so, because its ``store`` becomes false.
         """
@@ -123,6 +123,8 @@ class Turn:
         try:
             self.name_items(response)
             records = [self.record(response)] if self.kept else []
+            if records and stream is not None:
+                records.append(stream.record(records[0]))
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
             await self.storage.keep(*records)

@@ -14,6 +14,7 @@ from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, No
 from catalog.model import Capability
 from routing.choosing.pins import Pins
 from routing.choosing.policy import is_auto
+from routing.facts import alias_of
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
@@ -65,7 +66,7 @@ async def list_pins(request: Request) -> Response:
 async def set_pin(request: Request, body: Pin) -> Response:
     """Pin or unpin an alias of embeddings. Vectors made before and after a change do not compare."""
     runtime = runtime_of(request)
-    pins, alias = _pins(runtime), body.alias.casefold()
+    pins, alias = _pins(runtime), alias_of(body.alias)
     before = pins.current.get(alias)
     if body.model is None:
         if not pins.unpin(alias):

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from backends.wire.common import AS_COUNT
-from catalog.errors import InvalidRequest
 from catalog.types import Json
-from server.storage.storage import Page, listed
+from server.storage.storage import Page, listed, no_cursor
 
 MAX_PAGE = 100
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -55,6 +54,6 @@ def page_of(items: list[Json], query: ListQuery) -> Json:
     if query.after is not None:
         start = next((at + 1 for at, item in enumerate(ordered) if item.get("id") == query.after), 0)
         if not start:
-            raise InvalidRequest(f"The list has no {query.after[:80]!r} to go on from.", param="after")
+            raise no_cursor(query.after, "after")
     found = ordered[start : start + query.limit + 1]
     return listed(found[: query.limit], len(found) > query.limit)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from backends.base import Upstream
-from backends.notices import note
+from backends.notices import note, tell
 from backends.queueing import Need
 from backends.wire.chat import ChatRequest, Message
 from backends.workers.pool import PoolSnapshot, WorkerView
@@ -61,6 +61,8 @@ class ScriptedBackend:
     """The names that single models drop."""
     reports: str = ""
     """The header that names the parameters which the worker dropped."""
+    tells: str = ""
+    """A sentence for the caller."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
         return self.drops_of.get(upstream.model, self.drops)
@@ -70,6 +72,8 @@ class ScriptedBackend:
         self.requests.append(request)
         self.open += 1
         note({"x-roundhouse-dropped": self.reports})
+        if self.tells:
+            tell(self.tells)
         try:
             for step in self.scripts[upstream.model]:
                 if step is None:

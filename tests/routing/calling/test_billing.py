@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -27,7 +28,7 @@ from routing.facts import Facts
 from routing.outcomes import Result
 from tests.backends.http.test_client import listening
 from tests.loop_time import virtual_time
-from tests.routing.calling.scripted import ROLE, Stand, local, remote
+from tests.routing.calling.scripted import ROLE, Stand, local, remote, text
 
 FACTS = Facts(Capability.CHAT, prompt_tokens=1_000_000, output_tokens=500_000)
 
@@ -84,6 +85,30 @@ async def test_a_caller_who_leaves_before_the_first_token_books_the_prompt(cappe
     await capped.dispatcher.settle()
     assert capped.results == [("cloud/a", Result.CANCELLED)]
     assert capped.spend.cap_usage("")[0].spent == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_stream_that_is_cut_counts_the_tokens_that_came(capped: Stand, broken: bool) -> None:
+    pieces = [text("x"), text("y" * 40), text("z")]
+    capped.backend.scripts = {"a": (ROLE, *pieces, StreamBroken("cut") if broken else None)}
+    capped.will_try(remote("a"))
+    with contextlib.suppress(StreamBroken):
+        async with capped.dispatcher.open(capped.job(FACTS)) as answer:
+            async for item in answer:
+                if not broken and item["choices"][0]["delta"].get("content") == "z":
+                    break
+    await capped.dispatcher.settle()
+    (outcome,) = capped.recorder.outcomes
+    assert outcome.result is (Result.FAILED if broken else Result.CANCELLED)
+    assert (outcome.usage.input, outcome.usage.output, outcome.usage.known) == (FACTS.prompt_tokens, 10, False)
+    price = remote("a").price
+    assert price.input is not None
+    assert price.output is not None
+    came = (FACTS.prompt_tokens * price.input + 10 * price.output) / 1e6
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(came)
+    row = (await capped.spend.usage("2000-01-01", "2999-01-01"))[0]
+    assert (row.output, row.unknown) == (10, 1)
+    assert row.estimated == pytest.approx(came * 10**9)
 
 
 async def test_a_local_model_that_fails_costs_nothing(capped: Stand) -> None:

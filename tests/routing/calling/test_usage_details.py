@@ -140,7 +140,8 @@ def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand)
     assert capped.spend.estimate(Price(image=0.04), drawing) == pytest.approx(0.08)
     searching = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}), prompt_tokens=0, output_tokens=0)
     assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(0.05)
-    assert capped.spend.estimate(Price(input=1, output=1), searching) == 0
+    assert capped.spend.estimate(Price(input=1, output=1), searching) is None
+    assert capped.spend.estimate(Price(input=0, output=0), searching) == 0
     hearing = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}), output_tokens=1)
     assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(32.0)
 
