@@ -56,8 +56,8 @@ _COMPATIBLE = _without_lacked(COMPATIBLE)
 def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -> TranslatedRequest:
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
-    Nothing is stored there: the gateway keeps chats. Stop sequences are left to it, too. Raises InvalidRequest or a
-    subclass for what no response has: several choices, and audio.
+    Nothing is stored there: the gateway keeps chats. Stop sequences are left to it, too. Raises InvalidRequest or
+    a subclass for what no response has: several choices, and audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):
