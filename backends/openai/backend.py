@@ -33,7 +33,7 @@ from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
-from backends.streams.calls import CallPlaces
+from backends.streams.calls import CallOrder
 from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -349,7 +349,7 @@ class StreamWatch:
         """``chat``: the chunks are of a chat, not of a text completion."""
         self._upstream = upstream
         self._chat = chat
-        self._calls: dict[int, CallPlaces] = {}
+        self._calls: dict[int, CallOrder] = {}
         self._object = "chat.completion.chunk" if chat else "text_completion"
         self._id = ""
         self._created = 0
@@ -399,8 +399,8 @@ class StreamWatch:
             index = regular_choice(choice, chat=self._chat)
         except WrongShape as wrong:
             raise _wrong(self._upstream, wrong) from None
-        if self._chat and choice["delta"].get("tool_calls"):
-            self._number(index, choice["delta"]["tool_calls"])
+        if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
+            self._order(index, choice)
         if index in self._ended:
             choice["finish_reason"] = None
         elif choice.get("finish_reason"):
@@ -427,13 +427,17 @@ class StreamWatch:
             if type(chunk.get(name)) not in _TEXT:
                 del chunk[name]
 
-    def _number(self, choice: int, calls: list[Json]) -> None:
-        """Give each call of a choice a position and an id of its own (:class:`CallPlaces`)."""
-        places = self._calls.get(choice)
-        if places is None:
-            places = self._calls[choice] = CallPlaces()
-        for call in calls:
-            places.set(call)
+    def _order(self, index: int, choice: Json) -> None:
+        """Give each call of a choice a position and an id of its own, and let one follow another."""
+        delta, ended = choice["delta"], bool(choice.get("finish_reason")) or index in self._ended
+        order = self._calls.get(index)
+        if order is None:
+            order = self._calls[index] = CallOrder()
+        calls = order.take(delta.get("tool_calls") or [], ended=ended)
+        if calls:
+            delta["tool_calls"] = calls
+        else:
+            delta.pop("tool_calls", None)
 
     def end(self) -> Json | None:
         """The usage chunk, if there is usage. Raises StreamBroken unless every choice has ended."""

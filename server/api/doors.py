@@ -31,7 +31,7 @@ from server.wires.web_search import can_search
 
 async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A chat completion; it is kept with ``store: true``, or says that it is not."""
-    stored = (body.model_extra or {}).get("store") is True
+    stored = body.store is True
     keeps = stored and runtime.storage.settings.store != "never"
     if stored and not keeps:
         body = without_store(body)

@@ -25,9 +25,7 @@ _TOLD = (
 
 def without_store(body: ChatRequest) -> ChatRequest:
     """A copy that is not stored by the model's server either."""
-    copy = body.model_copy()
-    if copy.model_extra is not None:
-        copy.model_extra.pop("store", None)
+    copy = body.model_copy(update={"store": None})
     copy.__pydantic_fields_set__.discard("store")
     return copy
 

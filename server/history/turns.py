@@ -17,8 +17,17 @@ from routing.calling.job import Job
 from routing.state.records import Record
 from server.answers.rounds import Rounds
 from server.callers import Caller, Origin
-from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
-from server.history.items import as_items
+from server.history.context import (
+    NOTHING,
+    RESPONSE,
+    Context,
+    context_of,
+    is_reference,
+    items_of,
+    readable,
+    resolved,
+)
+from server.history.items import as_items, name_items
 from server.history.recording import RecordedStream
 from server.history.truncation import opener
 from server.jobs import KEPT, Opens, chat_job
@@ -29,7 +38,6 @@ from server.wires.responses.drawing import DRAW, ImageTool, can_draw
 from server.wires.responses.tools import DRAWING, Toolbox
 from server.wires.web_search import can_search
 
-_STATEFUL = ("item_reference", "compaction")
 _LONG = 500
 """Items above which the translation of a request runs in a thread."""
 
@@ -71,7 +79,7 @@ class Turn:
     async def chat(self) -> TranslatedChat:
         """The request as a chat. Raises InvalidRequest."""
         searches = partial(can_search, runtime=self.runtime, caller=self.caller)
-        translate = partial(to_chat, self.whole, kept=self.kept, searches=searches, draws=self._draws)
+        translate = partial(to_chat, self.whole, searches=searches, draws=self._draws)
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
             return await asyncio.to_thread(translate)
         return translate()
@@ -102,8 +110,6 @@ class Turn:
     def record(self, response: Json, **fields: object) -> Record:
         """The record of a response."""
         body: Json = {"response": response, "input": as_items(self.given, self.name)}
-        if self.context.elsewhere:
-            body["elsewhere"] = True
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
 
     async def keep(self, response: Json, stream: RecordedStream | None = None) -> None:
@@ -114,10 +120,8 @@ class Turn:
         conversation = self.context.conversation
         if not self.kept and conversation is None:
             return
-        response.update({name: value for name, value in self.state.items() if value})
         try:
-            if not (isinstance(response.get("id"), str) and isinstance(response.get("output"), list)):
-                raise UpstreamProtocolError("The upstream's response has no id or no output.")
+            self.name_items(response)
             records = [self.record(response)] if self.kept else []
             if records and stream is not None:
                 records.append(stream.record(records[0]))
@@ -131,6 +135,16 @@ class Turn:
             response["store"] = False
             if conversation is not None:
                 response["conversation"] = None
+
+    def name_items(self, response: Json) -> None:
+        """Give an id to each output item that has none, or that of another item.
+
+        Raises UpstreamProtocolError for a response without output.
+        """
+        if not isinstance(response.get("output"), list):
+            raise UpstreamProtocolError("The upstream's response has no output.")
+        given = self.given if isinstance(self.given, list) else ()
+        name_items(response["output"], (*self.context.items, *given), self.name)
 
     def items(self) -> list[Json]:
         """All items before the answer, complete."""
@@ -159,6 +173,11 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     """
     storage = runtime.storage
     kept = keeps(storage, body.store, default=True)
+    if body.store and not kept:
+        raise UnsupportedParameter(
+            "Responses are not stored here (storage.store = \"never\"). Leave 'store' out or set it to false.",
+            param="store",
+        )
     if body.background and not (kept and storage.settings.background):
         if kept:
             why = "are switched off (storage.background)"
@@ -171,14 +190,18 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     context = await context_of(storage, body, caller) if stateful else NOTHING
     given = body.input
     changes: Json = {}
-    if stateful and not context.elsewhere:
+    if stateful:
         changes = {"previous_response_id": None, "conversation": None}
-    if changes or (isinstance(given, list) and any(item.get("type") in _STATEFUL for item in given)):
+    if changes or (isinstance(given, list) and any(map(_is_stateful, given))):
         given = await resolved(storage, context, given, caller)
         changes["input"] = await readable(storage, [*context.items, *given], caller)
     if body.background:
         changes["background"] = None
     return Turn(runtime, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
+
+
+def _is_stateful(item: Json) -> bool:
+    return item.get("type") == "compaction" or is_reference(item)
 
 
 def _with(body: ResponsesRequest, changes: Json) -> ResponsesRequest:

@@ -24,7 +24,7 @@ from server.edge.json_body import with_whole_numbers
 _EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
-        *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
+        *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "strict", "timings"),
         "verbosity",
     }
 )

@@ -2,7 +2,8 @@
 
 A reasoning item that the gateway wrote holds another provider's signed thinking, or none that a server could read;
 ``extra_content`` holds what another provider's own tool found. The encrypted reasoning of an answer is stamped
-with its endpoint on the way to the caller, and goes back to that endpoint alone.
+with its endpoint on the way to the caller, and goes back to that endpoint alone. The server is asked to store
+nothing: what is kept is kept by the gateway, for the key that made it.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from catalog.types import Json
 _RUN_ELSEWHERE = frozenset({"web_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _SEALED = frozenset({"reasoning", "compaction"})
 _OURS = ("routing", "strict", "timings")
+_SEALED = "reasoning.encrypted_content"
+"""The part of an answer without which reasoning that is not stored cannot go back."""
 
 
 def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
-    """The caller's body with the model's name at the upstream, always as a stream.
+    """The caller's body with the model's name at the upstream, always as a stream that is not stored.
 
     Raises InvalidRequest for a field that no request may have, and UnsupportedParameter for a compaction that
     another endpoint made.
     """
     refuse_forbidden(original.request)
-    body = original.request.to_wire(model=upstream.model, stream=True, **dict.fromkeys(_OURS))
+    body = original.request.to_wire(model=upstream.model, stream=True, store=False, **dict.fromkeys(_OURS))
+    if upstream.reasons and _SEALED not in (body.get("include") or ()):
+        body["include"] = [*(body.get("include") or ()), _SEALED]
     given = body["input"]
     if not isinstance(given, list):
         return TranslatedRequest(body)
@@ -61,10 +66,15 @@ def stamp(item: object, upstream: Upstream) -> None:
 
 
 def _is_foreign(item: Json, upstream: Upstream) -> bool:
-    """Whether an item is of an answer by another API or endpoint: reasoning, or what its own tool found."""
+    """Whether an item is of an answer by another API or endpoint: reasoning, or what its own tool found.
+
+    Reasoning of which the caller has the summary alone is stored nowhere.
+    """
     kind = item.get("type")
     if kind == "reasoning":
         sealed = item.get("encrypted_content")
+        if not sealed and not item.get("content"):
+            return True
         if is_encoded(sealed) or str(item.get("id")).startswith(f"rs_{OWN_ID}"):
             return True
         return unstamped(sealed)[0] not in (None, upstream.endpoint)

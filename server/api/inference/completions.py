@@ -33,7 +33,7 @@ router = APIRouter(tags=["completions"])
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation: whole, or as a stream of events. It is kept with ``store: true``."""
     include_usage = usage_wanted(body.stream, body.stream_options)
-    wants_store = (body.model_extra or {}).get("store") is True
+    wants_store = body.store is True
     keeps = wants_store and runtime_of(request).storage.settings.store != "never"
     if wants_store and not keeps:
         body = without_store(body)

@@ -6,20 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from backends.wire.common import AS_COUNT
+from backends.wire.common import AS_COUNT, Metadata
 from catalog.types import Json
 from server.storage.storage import Page, listed, no_cursor
 
 MAX_PAGE = 100
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Included = list[Annotated[str, StringConstraints(max_length=100)]]
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64)],
-        Annotated[str, StringConstraints(max_length=512)],
-    ],
-    Field(max_length=16),
-]
 """OpenAI's bounds of what callers attach to objects."""
 
 

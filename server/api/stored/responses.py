@@ -187,12 +187,12 @@ async def list_response_items(request: Request, response_id: str, query: ItemsQu
     """List the items that a response was made from, those before its own input included."""
     record = await _found(request, response_id)
     storage, caller = runtime_of(request).storage, caller_of(request)
-    before: list[Json] | None = []
+    before: list[Json] = []
     previous = record.body["response"].get("previous_response_id")
     if previous is not None:
         try:
             before = await chain(storage, previous, caller)
         except InvalidRequest:
             before = []  # a part of it was deleted since
-    items = [*(before or ()), *record.body["input"]]
+    items = [*before, *record.body["input"]]
     return json_response(page_of(shown(items, query.include), query))

@@ -74,6 +74,8 @@ class MessageStream:
     _called: set[int] = field(default_factory=set)
     _waiting: dict[int, _OpenBlock] = field(default_factory=dict)
     """The calls that have begun and have no block yet, by their position."""
+    _later: list[Json] = field(default_factory=list)
+    """Deltas with the text and reasoning that came within a call, until its end."""
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
@@ -109,6 +111,7 @@ class MessageStream:
             raise StreamBroken("The answer ended without a finish_reason.")
         while self._waiting:
             yield from self._turn()
+        yield from self._held()
         yield from self._close()
         if self.compacts:
             yield from self._compacted()
@@ -177,6 +180,26 @@ class MessageStream:
             self._refusal += [delta["refusal"]] if delta.get("refusal") else []
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             return
+        if self._calling() and any(delta.get(name) for name in _SAID):
+            self._later.append(delta)
+        else:
+            yield from self._said(delta)
+        for call in delta.get("tool_calls") or ():
+            yield from self._tool(call)
+        if self._later and not self._calling():
+            yield from self._held()
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if choice.get("stop_reason") in self.stop_sequences:
+            self._sequence = choice["stop_reason"]
+
+    def _held(self) -> Iterator[Json]:
+        """The text and reasoning that came within a call."""
+        later, self._later = self._later, []
+        for delta in later:
+            yield from self._said(delta)
+
+    def _said(self, delta: Json) -> Iterator[Json]:
+        """The events of a delta but for its calls."""
         if text := delta.get("reasoning_content") or delta.get("reasoning"):
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             yield self._add("thinking_delta", "thinking", text)
@@ -189,11 +212,6 @@ class MessageStream:
             self._refusal.append(delta["refusal"])
         if not delta.keys().isdisjoint(_RESULTS):
             yield from self._results(delta)
-        for call in delta.get("tool_calls") or ():
-            yield from self._tool(call)
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        if choice.get("stop_reason") in self.stop_sequences:
-            self._sequence = choice["stop_reason"]
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The citations of the open text, or of an empty one; then pictures, and the provider's own tools."""
@@ -344,6 +362,7 @@ class MessageStream:
 
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_SAID = _RESULTS | {"reasoning_content", "reasoning", "thinking_blocks", "content", "refusal"}
 _OF_MESSAGE = frozenset({"cache_creation", "service_tier", "inference_geo", "speed"})
 """Fields of a message's usage that the usage of its last event has not."""
 

@@ -19,11 +19,11 @@ async def test_a_chain_goes_from_an_upstream_that_stores_to_a_model_that_cannot_
     client: httpx.AsyncClient, fake: FakeOpenAI, other: FakeAnthropic
 ) -> None:
     first = (await client.post("/v1/responses", json={"model": "gpt", "input": "One"})).json()
-    assert (first["id"], first["store"]) == ("resp_fake", True)
+    assert (first["id"] != "resp_fake", first["store"]) == (True, True)
     said = first["output"][0]["content"][0]["text"]
     asked = {"model": "claude", "input": "Two", "previous_response_id": first["id"]}
     second = (await client.post("/v1/responses", json=asked)).json()
-    assert second["previous_response_id"] == "resp_fake"
+    assert second["previous_response_id"] == first["id"]
     (call,) = other.calls
     texts = [part["text"] for message in call.body["messages"] for part in message["content"]]
     assert texts[:3] == ["One", said, "Two"]
@@ -36,18 +36,16 @@ async def test_a_chain_goes_from_an_upstream_that_stores_to_a_model_that_cannot_
     assert not any("_rh" in item.get("id", "") for item in sent["input"] if item["role"] == "user")
 
 
-async def test_an_id_that_is_not_kept_here_goes_to_the_upstream_or_is_refused(
-    client: httpx.AsyncClient, fake: FakeOpenAI
+@pytest.mark.parametrize("model", ["gpt", "claude"])
+async def test_an_id_that_is_not_kept_here_is_refused_for_every_model(
+    client: httpx.AsyncClient, fake: FakeOpenAI, model: str
 ) -> None:
-    unknown = {"model": "gpt", "input": "Hi", "previous_response_id": "resp_elsewhere"}
-    assert (await client.post("/v1/responses", json=unknown)).status_code == 200
-    assert fake.calls[-1].body["previous_response_id"] == "resp_elsewhere"
-    refused = await client.post("/v1/responses", json={**unknown, "model": "claude"})
-    assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "previous_response_not_found"
-    after = {"model": "claude", "input": "Hi", "previous_response_id": "resp_fake"}
-    refused = await client.post("/v1/responses", json=after)
-    assert refused.json()["error"]["code"] == "previous_response_not_found"
+    for name in ("resp_elsewhere", "resp_fake"):
+        unknown = {"model": model, "input": "Hi", "previous_response_id": name}
+        refused = await client.post("/v1/responses", json=unknown)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "previous_response_not_found"
+    assert not fake.calls
 
 
 async def test_a_stream_of_the_upstream_is_kept_before_its_last_event_is_sent(client: httpx.AsyncClient) -> None:

@@ -254,6 +254,31 @@ def test_parallel_calls_whose_arguments_alternate_have_whole_blocks_in_turn() ->
     assert order == [(kind, at) for at in range(3) for kind in ("start", "stop")]
 
 
+@pytest.mark.parametrize(
+    ("pieces", "blocks"),
+    [
+        (["{", "}"], ["tool_use", "text"]),
+        (["", '{"a":1}'], ["tool_use", "text"]),
+        (['{"a":1}', ""], ["tool_use", "text"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["content", "reasoning_content"])
+def test_text_between_the_parts_of_a_call_follows_its_block(
+    pieces: list[str], blocks: list[str], name: str
+) -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    chunks = [writer.tool_start(0, "t", "f"), writer.tool_arguments(0, pieces[0]), writer.delta({name: "x"})]
+    chunks += [writer.tool_arguments(0, pieces[1]), writer.delta({name: "y"})]
+    chunks.append(writer.delta({}, finish_reason="tool_calls"))
+    events = [event for chunk in chunks for event in stream.feed(chunk)] + list(stream.finish())
+    call, said = stream.message()["content"]
+    kind = "text" if name == "content" else "thinking"
+    assert (call["type"], call["input"], said[kind]) == (blocks[0], json.loads("".join(pieces)), "xy")
+    order = [event["index"] for event in events if event["type"] == "content_block_delta"]
+    assert order == sorted(order)
+
+
 def test_a_later_call_streams_once_the_call_before_it_is_whole() -> None:
     writer = ChunkWriter("chatcmpl-1", "m", 1)
     stream = MessageStream("msg_1")
